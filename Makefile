@@ -1,0 +1,47 @@
+# demo and test are all a newcomer needs: each sets up what is missing, once, and is quick after that.
+SHELL := /bin/sh
+VENV := .venv
+RUN := $(VENV)/bin/python -m baichuan_audio.cli
+# Free text-to-speech engines for the synthetic corpus; the tests that need them are skipped without.
+SPEECH_ENGINES := espeak-ng flite festival festvox-us-slt-hts
+
+.PHONY: help setup demo test check nano clean
+help:
+	@echo "make demo   answer the questions in examples/ in speech, with the model in models/nano"
+	@echo "make test   run the tests"
+	@echo "make check  formatting, lint, types, tests"
+	@echo "make nano   train models/nano from nothing (hours on two CPU cores)"
+	@echo "make setup  only set up $(VENV) for all of the above"
+
+setup: $(VENV)/.stamp-dev
+
+$(VENV)/.stamp-demo: pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh plot
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh dev
+	@touch $@ $(VENV)/.stamp-demo
+
+$(VENV)/.stamp-engines: scripts/debian.sh $(VENV)/.stamp-dev
+	@sh scripts/debian.sh $(SPEECH_ENGINES)
+	@touch $@
+
+demo: $(VENV)/.stamp-demo
+	@$(RUN) demo
+
+test: $(VENV)/.stamp-dev
+	@sh scripts/debian.sh $(SPEECH_ENGINES) || echo "tests of the speech engines will be skipped"
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.stamp-dev
+	@$(VENV)/bin/ruff format --check src tests
+	@$(VENV)/bin/ruff check src tests
+	@$(VENV)/bin/mypy
+	@$(MAKE) --no-print-directory test
+
+nano: $(VENV)/.stamp-engines
+	@sh scripts/nano.sh
+
+clean:
+	rm -rf $(VENV) examples/out build dist
