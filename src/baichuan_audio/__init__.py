@@ -1,0 +1,65 @@
+"""Speech in, speech out: the Baichuan-Audio model, its checkpoints, its training.
+
+    import baichuan_audio
+    model = baichuan_audio.load("models/nano")
+    print(model.transcribe("question.wav"))
+
+The names below are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    AudioError,
+    BaichuanAudioError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingDependencyError,
+    PromptError,
+    TrainingError,
+)
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .checkpoint import load, save
+    from .language_model.sampling import Sampling
+    from .pipeline import BaichuanAudio
+
+_LAZY = {
+    "BaichuanAudio": "pipeline",
+    "Sampling": "language_model.sampling",
+    "load": "checkpoint",
+    "save": "checkpoint",
+}
+
+__all__ = [
+    "AudioError",
+    "BaichuanAudio",
+    "BaichuanAudioError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "MissingDependencyError",
+    "PromptError",
+    "Sampling",
+    "TrainingError",
+    "__version__",
+    "load",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,326 @@
+"""Released checkpoint directories <-> modules: one table of names, `load` and `save`.
+
+A directory holds `config.json`, the weights (`model.safetensors`, or shards with their index),
+`tokenizer.json` with `tokenizer_config.json`, and the vocoder (`hift.pt` or `vocoder.safetensors`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import select
+from .errors import CheckpointError, ConfigError
+from .language_model.text_tokenizer import TextTokenizer
+from .pipeline import BaichuanAudio
+from .tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_header, read_json
+from .vocoder.hift import Hift, load_hift
+from .vocoder.vocos import Vocos, VocosConfig
+
+logger = logging.getLogger("baichuan_audio")
+
+# Released prefix -> module. The first that fits counts, so the longer ones stand first. The names below a
+# prefix are the modules' own.
+PREFIXES = (
+    ("audio_tokenizer.audio_model.", "tokenizer.encoder."),
+    ("audio_tokenizer.audio_bridge_model.", "tokenizer.bridge."),
+    ("audio_tokenizer.audio_decoder.", "tokenizer.decoder."),
+    ("audio_tokenizer.audio_flow_matching_decoder.", "flow."),
+    ("audio_head.", "audio_head."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.", "language_model."),
+)
+IGNORED = ("model.visual_", "model.video_", "visual_", "video_")
+"""Tensors of the model family's eyes, which this implementation does not have."""
+
+HIFT_FILE = "hift.pt"
+VOCOS_FILE = "vocoder.safetensors"
+VOCOS_ENTRY = "mel_vocoder_config"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_OWN_FILES = re.compile(r"config\.json|tokenizer(_config)?\.json|hift\.pt|vocoder\.safetensors|model.*\.safetensors(\.index\.json)?")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_LISTED = 6  # names spelt out in an error; a wholly foreign checkpoint would list thousands
+
+
+class TensorMismatchError(CheckpointError):
+    """The checkpoint's tensors are not those of the model its `config.json` describes.
+
+    `missing` and `unexpected` hold released names; `misshapen` maps a name to (stored, expected) shape.
+    """
+
+    def __init__(
+        self,
+        where: Path,
+        missing: Iterable[str],
+        unexpected: Iterable[str],
+        misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
+    ) -> None:
+        self.missing, self.unexpected, self.misshapen = sorted(missing), sorted(unexpected), dict(misshapen)
+        shapes = [f"{name} ({list(is_)} instead of {list(due)})" for name, (is_, due) in sorted(misshapen.items())]
+        groups = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", shapes))
+        told = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in groups if names)
+        super().__init__(f"{where}: the tensors do not fit this config.json ({told}).")
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def module_name(released: str) -> str | None:
+    """The model's name of a released tensor; None for one that no part of the model owns."""
+    for prefix, module in PREFIXES:
+        if released.startswith(prefix):
+            return module + released.removeprefix(prefix)
+    return None
+
+
+def released_name(name: str) -> str:
+    """The released name of a parameter or buffer of BaichuanAudio (without its vocoder)."""
+    for prefix, module in PREFIXES:
+        if name.startswith(module):
+            return prefix + name.removeprefix(module)
+    raise CheckpointError(f"'{name}' belongs to no part of the released layout.")
+
+
+def released_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and stored buffers under their released names; the vocoder has a file of its own."""
+    return {
+        released_name(name): tensor for name, tensor in model.state_dict().items() if not name.startswith("vocoder.")
+    }
+
+
+# ------------------------------------------------------------------------------------------------ load
+
+
+def load(
+    path_or_hub_id: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    vocoder: str | os.PathLike[str] | None = None,
+) -> BaichuanAudio:
+    """Read a released checkpoint and return the model, ready for inference.
+
+    path_or_hub_id: a checkpoint directory, or an id like `owner/name` on the Hugging Face hub.
+    dtype: what floating-point weights are converted to; None keeps the stored type. The vocoder always keeps
+        its own. On a CPU without fast bfloat16, `torch.float32` is much the quickest.
+    vocoder: `hift.pt` or `vocoder.safetensors`, where the directory does not hold it.
+
+    Needs no more memory than the weights and the largest single tensor. Raises CheckpointError (ConfigError for
+    an impossible `config.json`), in one sentence that names the file.
+    """
+    target = _device(device)
+    directory = _directory(path_or_hub_id)
+    config = read_json(directory / "config.json")
+    mel_vocoder = _load_vocoder(directory, config, vocoder)
+    text_tokenizer = TextTokenizer.from_file(directory / TOKENIZER_FILES[0])
+    stored = find_tensors(directory)
+    model = _empty_model(directory, config, text_tokenizer, mel_vocoder)
+    fill(model, stored, dtype, target, directory)
+    mel_vocoder.to(target)
+    return model.eval()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"the device '{device}' cannot be used here; 'cpu' always can.") from error
+    return target
+
+
+def _directory(path_or_hub_id: str | os.PathLike[str]) -> Path:
+    path = Path(path_or_hub_id)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{path}: there is no config.json in it, so it is no checkpoint directory.")
+        return path
+    if path.exists():
+        raise CheckpointError(f"{path}: this is a file; give the checkpoint's directory.")
+    name = str(path_or_hub_id)
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(f"{path}: there is no such checkpoint directory.")
+    return _download(name)
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.pt"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{hub_id}: no such directory here, and the hub gave no model of that name ({type(error).__name__})."
+        ) from error
+
+
+def _load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.PathLike[str] | None) -> Hift | Vocos:
+    if given is not None:
+        path = Path(given)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: there is no such vocoder file.")
+    else:
+        found = [directory / name for name in (VOCOS_FILE, HIFT_FILE) if (directory / name).is_file()]
+        if not found:
+            raise CheckpointError(
+                f"{directory}: holds no vocoder ({HIFT_FILE} or {VOCOS_FILE}); put it there, or name the file "
+                "(vocoder=..., on the command line --vocoder)."
+            )
+        path = found[0]
+    if path.suffix != ".safetensors":
+        return load_hift(path)
+    if VOCOS_ENTRY not in config:
+        raise CheckpointError(f"{directory / 'config.json'}: {path.name} needs an entry '{VOCOS_ENTRY}' there.")
+    entry = config[VOCOS_ENTRY]
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{directory / 'config.json'}: '{VOCOS_ENTRY}' must hold named entries.")
+    with torch.device("meta"):
+        vocos = Vocos(select(VocosConfig, entry, VOCOS_ENTRY))
+    fill(vocos, read_header(path), None, torch.device("cpu"), path)
+    return vocos.eval()
+
+
+def _empty_model(
+    directory: Path, config: dict[str, Any], text_tokenizer: TextTokenizer, vocoder: Hift | Vocos
+) -> BaichuanAudio:
+    """The model on the meta device: shapes without memory."""
+    try:
+        with torch.device("meta"):
+            return BaichuanAudio(config, text_tokenizer, vocoder)
+    except ConfigError as error:
+        raise ConfigError(f"{directory / 'config.json'}: {error}") from error
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        raise ConfigError(f"{directory / 'config.json'}: no model can be built from it ({error!r}).") from error
+
+
+def fill(
+    model: nn.Module, stored: Mapping[str, StoredTensor], dtype: torch.dtype | None, device: torch.device, where: Path
+) -> None:
+    """Give every parameter and buffer of `model` (on the meta device) its stored tensor, one at a time.
+
+    The vocoder of a whole model is left out. Raises TensorMismatchError before any data is read.
+    """
+    whole = isinstance(model, BaichuanAudio)
+    wanted = released_tensors(model) if whole else model.state_dict()
+    ignored = {name for name in stored if whole and name.startswith(IGNORED)}
+    if ignored:
+        logger.info("%s: ignored %d visual tensors; this model hears and speaks only.", where, len(ignored))
+    misshapen = {
+        name: (stored[name].shape, tuple(tensor.shape))
+        for name, tensor in wanted.items()
+        if name in stored and stored[name].shape != tuple(tensor.shape)
+    }
+    missing, unexpected = wanted.keys() - stored.keys(), stored.keys() - wanted.keys() - ignored
+    if missing or unexpected or misshapen:
+        raise TensorMismatchError(where, missing, unexpected, misshapen)
+    for name, entry in stored.items():
+        if name in ignored:
+            continue
+        tensor = entry.read()
+        if tensor.is_floating_point():
+            tensor = tensor.to(device, dtype or tensor.dtype)
+        _replace(model, str(module_name(name)) if whole else name, tensor.to(device))
+        del tensor  # the next read must not find it still alive
+
+
+def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    old = module._parameters.get(leaf)
+    if old is not None:
+        setattr(module, leaf, nn.Parameter(tensor, requires_grad=old.requires_grad))
+    else:
+        module._buffers[leaf] = tensor
+
+
+# ------------------------------------------------------------------------------------------------ save
+
+
+def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_bytes: int = 5_000_000_000) -> None:
+    """Write `model` in the layout that `load` reads; the tensors keep their types, bit for bit.
+
+    Weights above `max_shard_bytes` are cut into shards with an index. Everything is written aside and renamed,
+    so that `directory` is either the old or the new checkpoint; other files in it (a model card) stay.
+    Raises CheckpointError when `directory` exists and is no checkpoint, or cannot be written.
+    """
+    target = Path(directory)
+    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / "config.json").is_file())):
+        raise CheckpointError(f"{target}: exists and is no checkpoint directory; choose another name.")
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        aside.mkdir(parents=True)
+        _write(model, aside, max_shard_bytes)
+        _swap(aside, target)
+    except OSError as error:
+        raise CheckpointError(f"{target}: the checkpoint could not be written ({error}).") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(model: BaichuanAudio, directory: Path, max_shard_bytes: int) -> None:
+    text = json.dumps(model.config, indent=1, ensure_ascii=False)
+    (directory / "config.json").write_text(text + "\n", encoding="utf-8")
+    model.text_tokenizer.save(directory)
+    if isinstance(model.vocoder, Hift):
+        weights = {name: tensor.detach().cpu() for name, tensor in model.vocoder.released_state_dict().items()}
+        torch.save(weights, directory / HIFT_FILE)
+    else:
+        save_file(_storable(model.vocoder.state_dict()), directory / VOCOS_FILE)
+    shards = list(_shards(released_tensors(model), max_shard_bytes))
+    if len(shards) == 1:
+        save_file(_storable(shards[0]), directory / SINGLE_FILE, metadata={"format": "pt"})
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(_storable(shard), directory / name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, name)
+    total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (directory / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _shards(tensors: Mapping[str, Tensor], max_bytes: int) -> Iterator[dict[str, Tensor]]:
+    """Consecutive groups of at most `max_bytes`, or of one tensor that alone is larger."""
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        if shard and size + tensor.nbytes > max_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += tensor.nbytes
+    yield shard
+
+
+def _swap(aside: Path, target: Path) -> None:
+    """Put the finished directory in the old one's place, with the files that are not the checkpoint's own."""
+    if not target.exists():
+        aside.rename(target)
+        return
+    for old in target.iterdir():
+        if not _OWN_FILES.fullmatch(old.name):
+            if old.is_dir():
+                shutil.copytree(old, aside / old.name, symlinks=True)
+            else:
+                shutil.copy2(old, aside / old.name)
+    replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
+    target.rename(replaced)
+    aside.rename(target)
+    shutil.rmtree(replaced)

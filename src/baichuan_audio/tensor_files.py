@@ -1,0 +1,138 @@
+"""Safetensors files read one tensor at a time, single or sharded.
+
+The library's own reader maps the whole file, and every page it touches counts as memory of the process.
+Here each tensor is read straight into the memory it will live in, so that loading needs no more than the
+weights and the one tensor that is being converted. The format: eight bytes with the header's length, the
+header in JSON, the raw tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies: `offset` counts bytes from the start of the file."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def read(self) -> Tensor:
+        """The tensor on the CPU, in memory of its own."""
+        tensor = torch.empty(self.shape, dtype=self.dtype)
+        if tensor.numel() == 0:
+            return tensor
+        view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        with self.file.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            done = 0
+            while done < len(view):  # one call reads 2 GiB at most
+                count = file.readinto(view[done:])
+                if not count:
+                    raise CheckpointError(f"{self.file}: the file ended while a tensor was read; copy it again.")
+                done += count
+        return tensor
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of one safetensors file by name, none of them read yet.
+
+    Raises CheckpointError for a file that is missing, cut short or of another format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: this file of the checkpoint is missing.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
+            raise CheckpointError(f"{path}: not a safetensors file, or cut short; copy it again.")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        tensors = {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: the header of this safetensors file is damaged; copy it again.") from error
+    return tensors
+
+
+def _stored(path: Path, name: str, entry: dict[str, Any], data_start: int, size: int) -> StoredTensor:
+    if entry["dtype"] not in _DTYPES:
+        raise CheckpointError(f"{path}: tensor '{name}' is of type {entry['dtype']}, which is not supported.")
+    begin, end = entry["data_offsets"]
+    stored = StoredTensor(path, tuple(entry["shape"]), _DTYPES[entry["dtype"]], data_start + begin)
+    if begin < 0 or end - begin != stored.num_bytes:
+        raise ValueError("size and shape disagree")
+    if data_start + end > size:
+        raise CheckpointError(f"{path}: cut short (tensor '{name}' would end after the file); copy it again.")
+    return stored
+
+
+def find_tensors(directory: Path) -> dict[str, StoredTensor]:
+    """All tensors of a checkpoint directory, from its single file or from the shards its index names."""
+    if (directory / SINGLE_FILE).is_file():
+        return read_header(directory / SINGLE_FILE)
+    index = directory / INDEX_FILE
+    if not index.is_file():
+        raise CheckpointError(f"{directory}: holds neither {SINGLE_FILE} nor {INDEX_FILE}, so it is no checkpoint.")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{index}: there is no 'weight_map' from tensor names to files in it.")
+    shards: dict[str, dict[str, StoredTensor]] = {}
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name:
+            raise CheckpointError(f"{index}: the shard '{name}' lies outside the checkpoint's directory.")
+        shards[name] = read_header(directory / name)
+    for tensor, shard in weight_map.items():
+        if tensor not in shards[shard]:
+            raise CheckpointError(f"{directory / shard}: tensor '{tensor}', which the index promises here, is missing.")
+    return {name: stored for shard in shards.values() for name, stored in shard.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds one object; CheckpointError in one sentence when it is anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: this file of the checkpoint is missing.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read as text ({error}).") from error
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: not valid JSON (line {error.lineno}: {error.msg}); copy it again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: should hold one JSON object, not a {type(value).__name__}.")
+    return value
