@@ -1,0 +1,93 @@
+"""The two mel spectrograms of the model: Whisper's log-mel going in, a natural-log mel going out."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """Sizes of a mel spectrogram; `n_fft` is also the window length."""
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    num_mel_bins: int
+    f_min: float = 0.0
+    f_max: float = 8000.0
+
+
+FLOW_MEL = MelConfig(sample_rate=24000, n_fft=1920, hop_length=480, num_mel_bins=80)
+"""What flow decoder and vocoder speak: 50 frames a second (spec section 4.7)."""
+
+
+def _hz_to_slaney(frequency: Tensor) -> Tensor:
+    # Slaney's Auditory Toolbox scale: linear below 1 kHz (200/3 Hz a mel), 27 log steps per factor 6.4 above
+    linear = frequency * 3 / 200
+    return torch.where(frequency < 1000, linear, 15 + 27 * torch.log(frequency / 1000) / math.log(6.4))
+
+
+def _slaney_to_hz(mel: Tensor) -> Tensor:
+    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * math.log(6.4) / 27))
+
+
+@functools.cache
+def mel_filters(config: MelConfig) -> Tensor:
+    """Triangular filters of equal area (Slaney norm) [M, n_fft // 2 + 1], float32."""
+    limits = _hz_to_slaney(torch.tensor([config.f_min, config.f_max], dtype=torch.float64).clamp(min=1e-10))
+    steps = torch.linspace(0, 1, config.num_mel_bins + 2, dtype=torch.float64)
+    corners = _slaney_to_hz(limits[0] + (limits[1] - limits[0]) * steps)
+    bins = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
+    left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    triangles = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
+    return (triangles * 2 / (right - left)).float()
+
+
+@functools.cache
+def _hann(length: int) -> Tensor:
+    return torch.hann_window(length, periodic=True)
+
+
+def whisper_log_mel(waveform: Tensor, config: MelConfig, max_seconds: float) -> Tensor:
+    """Whisper's log-mel of one piece, waveform [S] -> [M, T], only its T valid frames (spec section 3.2).
+
+    The piece is padded to `max_seconds` first, since the floor hangs on the maximum over the padded piece.
+    """
+    total = int(max_seconds * config.sample_rate)
+    padded = F.pad(waveform.float(), (0, total - waveform.shape[-1]))
+    spectrum = torch.stft(
+        padded,
+        config.n_fft,
+        config.hop_length,
+        window=_hann(config.n_fft).to(padded.device),
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
+    )
+    power = spectrum[..., :-1].abs().square()
+    log_mel = (mel_filters(config).to(padded.device) @ power).clamp(min=1e-10).log10()
+    log_mel = torch.maximum(log_mel, log_mel.amax() - 8)
+    valid = min(total // config.hop_length, waveform.shape[-1] // config.hop_length + 1)
+    return (log_mel[:, :valid] + 4) / 4
+
+
+def natural_log_mel(waveform: Tensor, config: MelConfig = FLOW_MEL) -> Tensor:
+    """Natural-log magnitude mel, waveform [B, S] -> [B, M, S // hop] (spec section 4.7, CosyVoice 2's)."""
+    margin = (config.n_fft - config.hop_length) // 2
+    padded = F.pad(waveform.float()[:, None], (margin, margin), mode="reflect")[:, 0]
+    spectrum = torch.stft(
+        padded,
+        config.n_fft,
+        config.hop_length,
+        window=_hann(config.n_fft).to(waveform.device),
+        center=False,
+        return_complex=True,
+    )
+    magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+    return (mel_filters(config).to(waveform.device) @ magnitude).clamp(min=1e-5).log()

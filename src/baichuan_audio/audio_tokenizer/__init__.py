@@ -1,0 +1,5 @@
+"""Speech to discrete codes at 12.5 Hz and back to the 50 Hz hidden frames the flow decoder takes."""
+
+from .model import AudioConfig, AudioTokenizer
+
+__all__ = ["AudioConfig", "AudioTokenizer"]

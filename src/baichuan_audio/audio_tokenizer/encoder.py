@@ -1,0 +1,69 @@
+"""Whisper-style encoder: log-mel at 100 Hz to features at 50 Hz (spec section 3.3; arXiv 2212.04356)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..layers.attention import TransformerLayer
+from .config import AudioConfig
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Whisper's position table [length, width]: sines in the first half, cosines in the second."""
+    half = width // 2
+    rates = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, dtype=torch.float32))
+    angles = torch.arange(length, dtype=torch.float32)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def valid_mask(lengths: Tensor, size: int) -> Tensor:
+    """[B] lengths -> [B, size] bool, True on the frames that exist."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+class AudioEncoder(nn.Module):
+    """conv -> conv (stride 2) -> + positions -> Transformer layers that see the whole piece -> LayerNorm."""
+
+    positional_embedding: Tensor
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.stride = config.stride_size
+        padding = (config.kernel_size - 1) // 2
+        self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, config.kernel_size, padding=padding)
+        self.conv2 = nn.Conv1d(
+            config.d_model, config.d_model, config.kernel_size, stride=config.stride_size, padding=padding
+        )
+        self.register_buffer("positional_embedding", sinusoids(config.encoder_positions, config.d_model))
+        self.layers = nn.ModuleList(
+            TransformerLayer(config.d_model, config.encoder_attention_heads, config.encoder_ffn_dim)
+            for _ in range(config.encoder_layers)
+        )
+        self.layer_norm = nn.LayerNorm(config.d_model)
+
+    def output_lengths(self, mel_lengths: Tensor) -> Tensor:
+        """Frames at 50 Hz for so many mel frames at 100 Hz, [B] -> [B]."""
+        return (mel_lengths - 1) // self.stride + 1
+
+    def forward(self, log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """log_mel [B, M, T], valid mel frames [B] (None: all) -> features [B, L, D].
+
+        Padded frames change nothing: what a piece gives in a batch equals what it gives alone.
+        """
+        x, mask = log_mel, None
+        if lengths is not None:
+            x = x * valid_mask(lengths, x.shape[-1])[:, None]
+        x = F.gelu(self.conv1(x))
+        if lengths is not None:
+            x = x * valid_mask(lengths, x.shape[-1])[:, None]
+        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        if lengths is not None:
+            mask = valid_mask(self.output_lengths(lengths), x.shape[1])[:, None, None, :]
+        x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.layer_norm(x)

@@ -1,0 +1,83 @@
+"""Dataclasses from mappings: lenient for a checkpoint's `config.json`, strict for a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+T = TypeVar("T")
+
+
+def select(cls: type[T], mapping: Mapping[str, Any], where: str = "config.json") -> T:
+    """Build dataclass `cls` from the keys it knows; a released config holds many keys of no interest here.
+
+    Raises ConfigError when a field without a default is missing, or a value has the wrong type.
+    """
+    known = {field.name for field in _fields(cls)}
+    return _build(cls, {key: value for key, value in mapping.items() if key in known}, where)
+
+
+def strict(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
+    """Build dataclass `cls` from a recipe; an unknown key is an error that names the nearest valid one."""
+    known = [field.name for field in _fields(cls)]
+    for key in mapping:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"valid names are {', '.join(known)}."
+            raise ConfigError(f"{where}: unknown entry '{key}'; {hint}")
+    return _build(cls, mapping, where)
+
+
+def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)
+
+
+def _build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for field in _fields(cls):
+        if field.name in mapping:
+            values[field.name] = _convert(hints[field.name], mapping[field.name], f"{where}: {field.name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{where}: the entry '{field.name}' is missing; add it.")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Turn a JSON or YAML value into what the annotation asks for (nested dataclass, tuple, number)."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must hold named entries, not {type(value).__name__}.")
+        return strict(hint, value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} must be a list, not {value!r}.")
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must hold named entries, not {value!r}.")
+        return {str(key): _convert(arguments[1], item, where) for key, item in value.items()}
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:  # YAML reads 1e-4 (without a dot) as text
+            return float(value)
+        except ValueError as error:
+            raise ConfigError(f"{where} must be a number, not {value!r}.") from error
+    if isinstance(hint, type) and hint in (int, str, bool):
+        if type(value) is not hint:
+            raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}.")
+    return value

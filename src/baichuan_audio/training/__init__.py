@@ -1,0 +1,1 @@
+"""Training of every part: one visible loop a stage, over shared functions."""
