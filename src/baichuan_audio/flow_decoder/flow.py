@@ -1,0 +1,115 @@
+"""Optimal-transport conditional flow matching: the path, its loss, the time schedule and the solver.
+
+The model learns the velocity of straight paths from noise to mel; sampling follows it with Euler steps.
+Sources: flow matching (arXiv 2210.02747), Matcha-TTS (arXiv 2309.03199), CosyVoice (arXiv 2407.05407).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from baichuan_audio.errors import ConfigError
+
+VelocityFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x [B, L, M], mu [B, L, M], t [B]) -> velocity [B, L, M]."""
+
+
+@dataclass(frozen=True)
+class CfmParams:
+    """`flow_matching_config.cfm_params` of config.json.
+
+    `training_cfg_rate` is the share of training rows whose condition is dropped; `inference_cfg_rate` w
+    guides with v = (1 + w) v(mu) - w v(0); `reg_loss_type` is the prior loss of the prenet.
+    """
+
+    sigma_min: float = 1e-6
+    solver: str = "euler"
+    t_scheduler: str = "cosine"
+    training_cfg_rate: float = 0.2
+    inference_cfg_rate: float = 0.7
+    reg_loss_type: str = "l1"
+
+    def __post_init__(self) -> None:
+        for name, only in (("solver", "euler"), ("t_scheduler", "cosine"), ("reg_loss_type", "l1")):
+            if getattr(self, name) != only:
+                raise ConfigError(f"cfm_params.{name} must be '{only}', not '{getattr(self, name)}'.")
+
+
+def warp_time(t: Tensor) -> Tensor:
+    """The cosine schedule: uniform times to times that are denser near the noise, [0, 1] -> [0, 1]."""
+    return 1.0 - torch.cos(t * (math.pi / 2))
+
+
+def solver_times(num_steps: int) -> list[float]:
+    """The solver's num_steps + 1 times from 0 to 1."""
+    return warp_time(torch.arange(num_steps + 1, dtype=torch.float64) / num_steps).tolist()
+
+
+def path_point(noise: Tensor, mel: Tensor, t: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
+    """The straight path's point x_t and its velocity u at times t [B]; noise and mel are [B, L, M]."""
+    t = t[:, None, None]
+    x = (1.0 - (1.0 - sigma_min) * t) * noise + t * mel
+    return x, mel - (1.0 - sigma_min) * noise
+
+
+def frame_mask(lengths: Tensor, num_frames: int) -> Tensor:
+    """1.0 at the valid frames of each row, lengths [B] -> [B, L, 1]."""
+    return (torch.arange(num_frames, device=lengths.device) < lengths[:, None]).float()[..., None]
+
+
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of values [B, L, M] over the frames of mask [B, L, 1]; None: over all."""
+    if mask is None:
+        return values.mean()
+    return (values * mask).sum() / (mask.sum() * values.shape[-1]).clamp(min=1.0)
+
+
+def flow_matching_loss(
+    velocity: VelocityFunction,
+    mel: Tensor,
+    mu: Tensor,
+    params: CfmParams,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Mean squared error of the velocity at one random time of each row's path.
+
+    Args:
+        velocity: the network, already aware of the rows' lengths.
+        mel: target [B, L, M].
+        mu: condition [B, L, M]; whole rows of it are set to zero with probability `training_cfg_rate`.
+        params: of the flow.
+        mask: valid frames [B, L, 1], or None when all are.
+        generator: source of the noise, the times and the dropped rows.
+    """
+    batch, device = mel.shape[0], mel.device
+    noise = torch.randn(mel.shape, generator=generator, device=device)
+    t = warp_time(torch.rand(batch, generator=generator, device=device))
+    keep = torch.rand(batch, 1, 1, generator=generator, device=device) >= params.training_cfg_rate
+    x, target = path_point(noise, mel, t, params.sigma_min)
+    error = velocity(x, mu * keep, t).float() - target
+    return masked_mean(error.square(), mask)
+
+
+def guided_velocity(
+    velocity: VelocityFunction, x: Tensor, mu: Tensor, t: float, guidance_scale: float
+) -> Tensor:
+    """Classifier-free guidance with both halves in one batch; x and mu are [B, L, M]."""
+    times = torch.full((2 * x.shape[0],), t, device=x.device)
+    both = velocity(torch.cat([x, x]), torch.cat([mu, torch.zeros_like(mu)]), times)
+    conditioned, free = both.float().chunk(2)
+    return (1.0 + guidance_scale) * conditioned - guidance_scale * free
+
+
+def euler(velocity_at: Callable[[int, Tensor, float], Tensor], noise: Tensor, times: list[float]) -> Tensor:
+    """Euler steps from noise [B, L, M] along `velocity_at(step, x, t)`, in float32."""
+    x = noise.float()
+    for step, (t, t_next) in enumerate(itertools.pairwise(times)):
+        x = x + (t_next - t) * velocity_at(step, x, t)
+    return x
