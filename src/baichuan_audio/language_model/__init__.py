@@ -1,0 +1,1 @@
+"""Text tokens and code frames in, text tokens and code frames out."""

@@ -1,0 +1,187 @@
+"""The audio head, a depth transformer: one hidden state -> K codes, each seeing those before it (spec section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ConfigError
+from ..layers.norm import RMSNorm
+from .model import codebook_sizes
+
+HEAD_DIM = 128  # a constant of the architecture, not in config.json
+
+
+class DepthCache:
+    """Keys and values [layers, 2, B, heads, K, 128] of one frame's positions; reused frame after frame."""
+
+    def __init__(self, layers: int, batch: int, heads: int, positions: int, like: Tensor) -> None:
+        shape = (layers, 2, batch, heads, positions, HEAD_DIM)
+        self.store = torch.empty(shape, dtype=like.dtype, device=like.device)
+
+
+class DepthAttention(nn.Module):
+    """Causal attention over the positions of one frame; no position encoding."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = width // HEAD_DIM
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, K, d] -> [B, K, d]."""
+        query, key, value = self._project(x)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.out_proj(mixed.transpose(1, 2).flatten(-2))
+
+    def step(self, x: Tensor, position: int, cache: Tensor) -> Tensor:
+        """x [B, d] at `position`, cache [2, B, heads, K, 128] of the earlier ones -> [B, d]."""
+        query, key, value = self._project(x[:, None])
+        cache[0, :, :, position : position + 1] = key
+        cache[1, :, :, position : position + 1] = value
+        keys, values = cache[:, :, :, : position + 1]
+        return self.out_proj(F.scaled_dot_product_attention(query, keys, values).flatten(1))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, N, d] -> query, key, value [B, heads, N, 128]."""
+        packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = packed.unflatten(-1, (3, self.heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)
+        return query, key, value
+
+
+class DepthLayer(nn.Module):
+    """Attention shared by all positions, then a feed-forward with weights of its own for each.
+
+    The biases of linear1 and linear2 exist in released checkpoints and are not applied, so they get no gradient.
+    """
+
+    def __init__(self, width: int, positions: int) -> None:
+        super().__init__()
+        self.width, self.positions = width, positions
+        self.self_attention = DepthAttention(width)
+        self.linear1 = nn.Linear(positions * width, 2 * width)
+        self.linear2 = nn.Linear(positions * 2 * width, width)
+        self.linear1.bias.requires_grad_(False)
+        self.linear2.bias.requires_grad_(False)
+        self.layernorm1 = RMSNorm(width)
+        self.layernorm2 = RMSNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, N, d], the first N positions -> [B, N, d]."""
+        count = x.shape[1]
+        residual = self.layernorm2(self.self_attention(self.layernorm1(x)) + x)
+        up = self.linear1.weight.view(2 * self.width, self.positions, self.width)[:, :count].permute(1, 2, 0)
+        down = self.linear2.weight.view(self.width, self.positions, 2 * self.width)[:, :count].permute(1, 2, 0)
+        fed = torch.bmm(F.gelu(torch.bmm(residual.transpose(0, 1), up)), down)
+        return residual + fed.transpose(0, 1)
+
+    def step(self, x: Tensor, position: int, cache: Tensor) -> Tensor:
+        """x [B, d] at `position` -> [B, d]; reads this position's weights only."""
+        residual = self.layernorm2(self.self_attention.step(self.layernorm1(x), position, cache) + x)
+        up = self.linear1.weight[:, position * self.width : (position + 1) * self.width]
+        down = self.linear2.weight[:, 2 * position * self.width : 2 * (position + 1) * self.width]
+        return residual + F.linear(F.gelu(F.linear(residual, up)), down)
+
+
+class AudioHead(nn.Module):
+    """One hidden state of the backbone -> the logits of K codes, each `size + 1` wide (the last: end of audio).
+
+    Position 0 is the hidden state, position i the sum of the embeddings of codes 0..i-1. The embeddings are the
+    backbone's, handed in by `attach_embeddings`; they stay its parameters.
+    """
+
+    def __init__(self, width: int, layers: int, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.width, self.codebook_sizes = width, sizes
+        self.transformer_layers = nn.ModuleList([DepthLayer(width, len(sizes)) for _ in range(layers)])
+        self.headnorm = RMSNorm(width)
+        self.heads = nn.ModuleList([nn.Linear(width, size + 1) for size in sizes])
+        self._embeddings: tuple[nn.ModuleList, ...] = ()  # in a tuple, so that they are not registered here as well
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> AudioHead:
+        """Build from a whole `config.json`; raises ConfigError where an entry is missing or impossible."""
+        try:
+            width = int(config["hidden_size"])
+            layers = int(config["audio_config"]["audio_head_transformer_layers"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError("config.json: hidden_size or audio_config.audio_head_transformer_layers is missing.") from error
+        if width % HEAD_DIM or width < HEAD_DIM:
+            raise ConfigError(f"config.json: hidden_size must be a multiple of {HEAD_DIM} (the audio head's), not {width}.")
+        return cls(width, layers, codebook_sizes(config))
+
+    def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
+        """Share the backbone's `audio_embed_layers`."""
+        self._embeddings = (embeddings,)
+
+    @property
+    def num_codebooks(self) -> int:
+        return len(self.codebook_sizes)
+
+    def logits(self, hidden: Tensor, codes: Tensor) -> list[Tensor]:
+        """hidden [B, D], codes [B, K] (the last one is not looked at) -> K tensors [B, size + 1].
+
+        The training form: all frames and all positions in one pass.
+        """
+        return self._logits(hidden, codes, self.num_codebooks)
+
+    def logits_at(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """hidden [B, D], codes 0..i-1 [B, i] -> logits [B, size + 1] of code i, everything computed anew.
+
+        The slow, obvious path that the cached one must agree with.
+        """
+        return self._logits(hidden, codes, codes.shape[1] + 1)[-1]
+
+    def _logits(self, hidden: Tensor, codes: Tensor, count: int) -> list[Tensor]:
+        inputs = [hidden]
+        for level in range(count - 1):
+            embedded = self.embedding(level)(codes[:, level])
+            inputs.append(embedded if level == 0 else inputs[-1] + embedded)
+        x = torch.stack(inputs, dim=1)
+        for layer in self.transformer_layers:
+            x = layer(x)
+        x = self.headnorm(x)
+        return [head(x[:, position]) for position, head in enumerate(list(self.heads)[:count])]
+
+    def embedding(self, level: int) -> nn.Module:
+        """The embedding table of codebook `level`."""
+        return self._embeddings[0][level]
+
+    def init_cache(self, batch: int = 1) -> DepthCache:
+        """Room for one frame of `batch` rows."""
+        return DepthCache(
+            len(self.transformer_layers), batch, self.width // HEAD_DIM, self.num_codebooks, self.headnorm.weight
+        )
+
+    def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
+        """x [B, D] at `position` (positions in order, from 0) -> logits [B, size + 1] of that code."""
+        for layer, layer_cache in zip(self.transformer_layers, cache.store, strict=True):
+            x = layer.step(x, position, layer_cache)
+        result: Tensor = self.heads[position](self.headnorm(x))
+        return result
+
+    def frame(
+        self, hidden: Tensor, cache: DepthCache, choose: Callable[[int, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        """One frame, position by position: hidden [1, D] -> codes [K], and their summed embedding [1, D].
+
+        `choose(level, logits [size + 1])` picks a code, given as a scalar tensor. None when code 0 is "end of audio".
+        """
+        codes: list[Tensor] = []
+        x = hidden  # from the second position on: the sum of the embeddings so far
+        for level, size in enumerate(self.codebook_sizes):
+            logits = self.step(x, level, cache)[0]
+            code = choose(level, logits if level == 0 else logits[:size])
+            if level == 0 and int(code) == size:
+                return None
+            codes.append(code)
+            embedded = self.embedding(level)(code.view(1))
+            x = embedded if level == 0 else x + embedded
+        return torch.stack(codes), x

@@ -1,0 +1,198 @@
+"""The Qwen2.5-shaped decoder: packed q/k/v with bias, rotary positions, grouped-query attention, SwiGLU (spec section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import select
+from ..errors import ConfigError
+from ..layers.kv_cache import KVCache
+from ..layers.norm import RMSNorm
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Sizes of the backbone, from the top level of `config.json`."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1e6
+    attention_qkv_pack: bool = True
+    attention_qkv_bias: bool = True
+    use_norm_head: bool = False
+    tie_word_embeddings: bool = False
+
+    @property
+    def key_value_heads(self) -> int:
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def head_width(self) -> int:
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> BackboneConfig:
+        """Read `config.json`; raises ConfigError for what is missing, impossible or of another architecture."""
+        result = select(cls, config)
+        if not result.attention_qkv_pack or result.use_norm_head or result.tie_word_embeddings:
+            raise ConfigError(
+                "config.json: only attention_qkv_pack true, use_norm_head false and tie_word_embeddings false are known."
+            )
+        if min(result.hidden_size, result.num_hidden_layers, result.num_attention_heads, result.vocab_size) < 1:
+            raise ConfigError("config.json: vocab_size, hidden_size and the numbers of layers and heads must be positive.")
+        if result.num_attention_heads % result.key_value_heads or result.head_width % 2:
+            raise ConfigError(
+                "config.json: num_attention_heads must be a multiple of num_key_value_heads, and head_dim even."
+            )
+        return result
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all layers share in one pass: rotary cos and sin [N, head_dim], which keys each query sees, the cache.
+
+    mask [N, length + N] (True = may be seen) is needed only when new positions follow cached ones; with none,
+    several positions are plainly causal, and a single one sees everything.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+    cache: KVCache | None
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention; `W_pack` holds q, k and v on top of each other."""
+
+    def __init__(self, config: BackboneConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.groups, self.width = config.num_attention_heads, config.key_value_heads, config.head_width
+        packed = (self.heads + 2 * self.groups) * self.width
+        self.W_pack = nn.Linear(config.hidden_size, packed, bias=config.attention_qkv_bias)
+        self.o_proj = nn.Linear(self.heads * self.width, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """x [B, N, D] -> [B, N, D]."""
+        batch, positions, _ = x.shape
+        packed = self.W_pack(x).view(batch, positions, -1, self.width).transpose(1, 2)
+        rotated, value = packed.split((self.heads + self.groups, self.groups), dim=1)
+        query, key = rotate(rotated, context.cos, context.sin).split((self.heads, self.groups), dim=1)
+        if context.cache is None or (context.cache.length == 0 and positions > 1):
+            if context.cache is not None:
+                context.cache.append(self.layer, key, value)
+            repeats = self.heads // self.groups
+            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=positions > 1)
+        else:
+            mixed = self._over_cache(query, key, value, context.cache, context.mask)
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, positions, -1))
+
+    def _over_cache(self, query: Tensor, key: Tensor, value: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+        """The queries that share a key head become its rows, so that the cache is never copied."""
+        batch, _, positions, _ = query.shape
+        keys, values = cache.append(self.layer, key, value)
+        query = query.reshape(batch, self.groups, -1, self.width)
+        if mask is not None:
+            mask = mask.repeat(self.heads // self.groups, 1)
+        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        return mixed.view(batch, self.heads, positions, self.width)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return result
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, config: BackboneConfig, layer: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, layer)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), context)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Backbone(nn.Module):
+    """Embeddings [B, N, D] -> hidden states [B, N, D] after the final norm."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList([DecoderLayer(config, layer) for layer in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._rotary: tuple[Tensor, Tensor] | None = None  # cos and sin of the positions met so far
+
+    def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
+        """An empty cache for `batch` sequences."""
+        weight = self.norm.weight
+        return KVCache(
+            len(self.layers), batch, self.config.key_value_heads, self.config.head_width, weight.dtype, weight.device, capacity
+        )
+
+    def hidden(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Embeddings x [B, N, D] -> hidden [B, N, D]. With a cache, x follows what the cache has seen and joins it."""
+        positions = x.shape[1]
+        start = cache.length if cache is not None else 0
+        if cache is not None:
+            cache.reserve(positions)
+        cos, sin = self._rotation(start, positions, x)
+        mask = None
+        if start and positions > 1:
+            mask = torch.ones(positions, start + positions, dtype=torch.bool, device=x.device).tril(start)
+        context = Context(cos, sin, mask, cache)
+        for layer in self.layers:
+            x = layer(x, context)
+        if cache is not None:
+            cache.advance(positions)
+        result: Tensor = self.norm(x)
+        return result
+
+    def _rotation(self, start: int, positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin [N, head_dim] of positions start.., from a table that grows by doubling."""
+        end = start + positions
+        table = self._rotary
+        if table is None or table[0].shape[0] < end or table[0].dtype != x.dtype or table[0].device != x.device:
+            rows = max(256, 1 << (end - 1).bit_length())
+            table = self._rotary = rotary_table(rows, self.config.head_width, self.config.rope_theta, x)
+        return table[0][start:end], table[1][start:end]
+
+
+def rotary_table(rows: int, width: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin [rows, width] of RoPE (arXiv 2104.09864, rotate-half); sin carries the sign of its half."""
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=like.device) / width
+    angles = torch.arange(rows, dtype=torch.float32, device=like.device)[:, None] * (1.0 / theta**exponents)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], 1).to(like.dtype), torch.cat([-sin, sin], 1).to(like.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn x [..., N, head_dim] to its positions."""
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin

@@ -1,0 +1,243 @@
+"""Control tokens, and what people say -> the sequence the backbone reads (spec section 7).
+
+A sequence is ids plus the codes of its audio: each audio_pad id stands for one code frame, in order.
+
+    dialogue        <B_SYS> system text, then per turn <C_Q> user content, [audiotext_start] <C_A> reply
+    user's audio    audio_start, one audio_pad a code frame, audio_end
+    spoken reply    text, audiogen_start, one audio_pad a code frame, audiogen_end, text, ..., endoftext
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, PromptError
+from .text_tokenizer import TextTokenizer
+
+DEFAULT_VOICE = "邻家女声"
+TRANSCRIBE_INSTRUCTION = "将语音转录为文本:"
+CLAUSE_MARKS = frozenset(",!?，。！？")  # and a full stop that a space follows
+
+_TEXTS = {
+    "system": "<B_SYS>",
+    "question": "<C_Q>",
+    "answer": "<C_A>",
+    "end_of_text": "<|endoftext|>",
+    "audio_start": "<audio_start_baichuan>",
+    "audio_end": "<audio_end_baichuan>",
+    "audio_pad": "<audio_pad_baichuan>",
+    "audiotext_start": "<audiotext_start_baichuan>",
+    "audiogen_start": "<audiogen_start_baichuan>",
+    "audiogen_end": "<audiogen_end_baichuan>",
+}
+_ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class ControlIds:
+    """Ids of the control tokens of one checkpoint."""
+
+    system: int
+    question: int
+    answer: int
+    end_of_text: int
+    audio_start: int
+    audio_end: int
+    audio_pad: int
+    audiotext_start: int
+    audiogen_start: int
+    audiogen_end: int
+    others: tuple[int, ...] = ()  # more ids of config.json's `multimodal_special_token_list`
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], tokenizer: TextTokenizer) -> ControlIds:
+        """Ids from `audio_config` where it has them (the backbone computes with those), else by text from the tokenizer.
+
+        Raises ConfigError naming the token that neither of them knows.
+        """
+        audio = config.get("audio_config", {})
+        ids: dict[str, int] = {}
+        for name, text in _TEXTS.items():
+            id = audio.get(f"{name}_token_id")
+            id = tokenizer.token_id(text) if id is None else id
+            if id is None:
+                raise ConfigError(f"the control token {text} is neither in tokenizer.json nor in config.json.")
+            ids[name] = int(id)
+        return cls(**ids, others=tuple(config.get("multimodal_special_token_list") or ()))
+
+    @property
+    def not_text(self) -> tuple[int, ...]:
+        """Ids that may not be chosen in a text segment: all control tokens but audiogen_start and endoftext."""
+        ids = {getattr(self, field.name) for field in fields(self) if field.name != "others"}
+        return tuple(sorted(ids.union(self.others) - {self.audiogen_start, self.end_of_text}))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """ids [N] int64 and codes [K, P] int64, P the number of audio_pad ids."""
+
+    ids: Tensor
+    codes: Tensor
+
+
+class PromptBuilder:
+    """Writes a sequence piece by piece; every method returns the builder itself.
+
+    >>> PromptBuilder(tokenizer, control, 8).system("Be brief.").user().text("Hello").reply(spoken=True).build()
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, control: ControlIds, num_codebooks: int) -> None:
+        self._tokenizer, self._control, self._num_codebooks = tokenizer, control, num_codebooks
+        self._ids: list[int] = []
+        self._codes: list[Tensor] = []
+
+    def __len__(self) -> int:
+        """Ids laid so far."""
+        return len(self._ids)
+
+    def text(self, text: str) -> PromptBuilder:
+        """Ordinary text (spellings of control tokens included)."""
+        self._ids += self._tokenizer.encode(text)
+        return self
+
+    def system(self, text: str) -> PromptBuilder:
+        """The system turn."""
+        self._ids.append(self._control.system)
+        return self.text(text)
+
+    def user(self) -> PromptBuilder:
+        """Begin a user's turn; its content follows by `text` and `audio`."""
+        self._ids.append(self._control.question)
+        return self
+
+    def reply(self, spoken: bool) -> PromptBuilder:
+        """Begin a reply of the model, to be spoken or only written."""
+        if spoken:
+            self._ids.append(self._control.audiotext_start)
+        self._ids.append(self._control.answer)
+        return self
+
+    def audio(self, codes: Tensor) -> PromptBuilder:
+        """Audio that the model hears: codes [K, T]."""
+        return self._frames(self._control.audio_start, codes, self._control.audio_end)
+
+    def speech(self, codes: Tensor) -> PromptBuilder:
+        """Audio that the model speaks, after its text: codes [K, T]."""
+        return self._frames(self._control.audiogen_start, codes, self._control.audiogen_end)
+
+    def end_reply(self) -> PromptBuilder:
+        """The end of a reply (endoftext)."""
+        self._ids.append(self._control.end_of_text)
+        return self
+
+    def build(self) -> Prompt:
+        """The sequence so far."""
+        empty = torch.zeros(self._num_codebooks, 0, dtype=torch.long)
+        return Prompt(torch.tensor(self._ids, dtype=torch.long), torch.cat([empty, *self._codes], dim=1))
+
+    def _frames(self, before: int, codes: Tensor, after: int) -> PromptBuilder:
+        if codes.ndim != 2 or codes.shape[0] != self._num_codebooks:
+            raise PromptError(f"codes must be [{self._num_codebooks}, T], not {tuple(codes.shape)}.")
+        self._ids += [before, *[self._control.audio_pad] * codes.shape[1], after]
+        self._codes.append(codes.detach().to("cpu", torch.long))
+        return self
+
+
+@dataclass(frozen=True)
+class AudioPart:
+    """Audio in a message: a path, or (waveform [S], sample_rate in Hz)."""
+
+    audio: Any
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: who says it, and its texts and audio in order."""
+
+    role: str
+    parts: tuple[str | AudioPart, ...]
+
+
+def parse_content(content: Any) -> tuple[str | AudioPart, ...]:
+    """`str`, `{"text": str}`, `{"audio": path or (waveform, sample_rate)}` or a list of such -> parts.
+
+    Raises PromptError when it is something else, or there is nothing in it.
+    """
+    items = content if isinstance(content, list) else [content]
+    parts: list[str | AudioPart] = []
+    for item in items:
+        if isinstance(item, Mapping) and set(item) == {"text"}:
+            item = item["text"]
+        if isinstance(item, str):
+            parts.append(item)
+        elif isinstance(item, Mapping) and set(item) == {"audio"}:
+            parts.append(AudioPart(item["audio"]))
+        else:
+            raise PromptError(
+                'content must be a string, {"audio": path or (waveform, sample_rate)}, or a list of such; '
+                f"got {_describe(item)}."
+            )
+    if not any(isinstance(part, AudioPart) or part.strip() for part in parts):
+        raise PromptError("a message has no content; give a text or an audio file.")
+    return tuple(parts)
+
+
+def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """`[{"role": "system" | "user" | "assistant", "content": ...}, ...]` -> messages, checked.
+
+    The first may be the system's; then user and assistant alternate and the user has the last word.
+    Raises PromptError naming the message that is wrong.
+    """
+    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
+        raise PromptError('messages must be a list such as [{"role": "user", "content": "Hello"}].')
+    parsed = []
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            raise PromptError(f"message {number} must hold 'role' and 'content'.")
+        if message["role"] not in _ROLES:
+            raise PromptError(f"message {number}: role must be one of {', '.join(_ROLES)}, not {message['role']!r}.")
+        try:
+            parsed.append(Message(message["role"], parse_content(message["content"])))
+        except PromptError as error:
+            raise PromptError(f"message {number}: {error}") from None
+    turns = parsed[1:] if parsed[0].role == "system" else parsed
+    for number, message in enumerate(turns, 1):
+        if message.role != ("user" if number % 2 else "assistant"):
+            raise PromptError("after the system's message, user and assistant must alternate, the user first.")
+    if len(turns) % 2 == 0:
+        raise PromptError("the last message must be the user's, for the model to answer it.")
+    if parsed[0].role == "system" and any(isinstance(part, AudioPart) for part in parsed[0].parts):
+        raise PromptError("the system's message must be text.")
+    return parsed
+
+
+def voice_instruction(voice: str) -> str:
+    """The system text that chooses a voice by its name."""
+    return f"请用【{voice}】这个声音回答问题。"
+
+
+def split_clauses(text: str, min_characters: int = 1) -> list[str]:
+    """Cut after each clause mark, or a full stop before a space -> clauses that joined are the text again.
+
+    The space after a mark leads the next clause. A clause goes on until it has at least `min_characters`; a
+    shorter rest joins the last one.
+    """
+    clauses = [""]
+    for piece in re.findall(r".*?(?:[,!?，。！？]+|\.(?=\s)|$)", text, flags=re.DOTALL):
+        if len(clauses[-1].strip()) >= min_characters:
+            clauses.append("")
+        clauses[-1] += piece
+    if len(clauses) > 1 and len(clauses[-1].strip()) < min_characters:
+        rest = clauses.pop()
+        clauses[-1] += rest
+    return [clause for clause in clauses if clause]
+
+
+def _describe(item: Any) -> str:
+    return f"a mapping with {sorted(map(str, item))}" if isinstance(item, Mapping) else type(item).__name__

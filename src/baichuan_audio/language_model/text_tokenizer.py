@@ -1,0 +1,137 @@
+"""The text tokenizer of a checkpoint (`tokenizer.json`): text to ids, ids to text, and text while it is being made.
+
+Control tokens are written by the program only. Text that spells one, such as "<C_Q>", is ordinary text: the encoder
+used here is a second tokenizer from which every control token has been taken out, so no input can produce one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ..errors import CheckpointError, PromptError
+
+FILE_NAME = "tokenizer.json"
+SETTINGS_NAME = "tokenizer_config.json"  # read by other programs only
+_REPLACEMENT = "�"  # what decoding puts where bytes do not (yet) make a character
+_LONGEST_TAIL = 3  # a UTF-8 character has at most four bytes, so at most three of an unfinished one
+
+
+class TextTokenizer:
+    """Text <-> ids of one checkpoint.
+
+    `source` is the text of `tokenizer.json`, `settings` that of `tokenizer_config.json`; both are kept for saving.
+    Raises CheckpointError when `source` cannot be used.
+    """
+
+    def __init__(self, source: str, settings: str | None = None) -> None:
+        self.source, self.settings = source, settings
+        try:
+            definition: dict[str, Any] = json.loads(source)
+            self._decoder = Tokenizer.from_str(source)
+            self._encoder = Tokenizer.from_str(json.dumps(_without_control_tokens(definition)))
+        except Exception as error:  # the library raises plain Exception
+            raise CheckpointError(f"{FILE_NAME}: not a tokenizer that can be read ({error}).") from error
+        self._added = {str(token["content"]): int(token["id"]) for token in definition.get("added_tokens", [])}
+        controls = {id for text, id in self._added.items() if _is_control(text)}
+        for text in self._added:
+            if _is_control(text) and controls.intersection(self.encode(text)):
+                raise CheckpointError(f"{FILE_NAME}: text cannot spell '{text}' without making the control token.")
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> TextTokenizer:
+        """Read a checkpoint's `tokenizer.json`; raises CheckpointError when it cannot be used."""
+        path = Path(path)
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: the text tokenizer cannot be read ({error}).") from error
+        settings = path.with_name(SETTINGS_NAME)
+        return cls(source, settings.read_text(encoding="utf-8") if settings.is_file() else None)
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write `tokenizer.json` (and `tokenizer_config.json`, where there was one) as they were read."""
+        (Path(directory) / FILE_NAME).write_text(self.source, encoding="utf-8")
+        if self.settings is not None:
+            (Path(directory) / SETTINGS_NAME).write_text(self.settings, encoding="utf-8")
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        return max(self._decoder.get_vocab(with_added_tokens=True).values()) + 1
+
+    def token_id(self, text: str) -> int | None:
+        """The id of a control token by its text, None when the tokenizer has none of that name."""
+        return self._added.get(text)
+
+    def encode(self, text: str) -> list[int]:
+        """Ordinary text -> ids; never a control token, whatever the text spells. PromptError for broken Unicode."""
+        if not isinstance(text, str):
+            raise PromptError(f"text must be a string, not {type(text).__name__}.")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PromptError("the text holds a half of a surrogate pair; give valid Unicode.") from error
+        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text; control tokens leave no text."""
+        return str(self._decoder.decode([int(id) for id in ids], skip_special_tokens=True))
+
+    def stream(self) -> TextStream:
+        """A decoder for ids that come one after another."""
+        return TextStream(self)
+
+
+class TextStream:
+    """Ids one after another -> text as soon as its characters are complete.
+
+    The pieces joined are the text of all ids; a piece never holds half a character.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []  # ids still needed: the last finished one as context, then unfinished ones
+        self._given = 0  # characters of the window's text that have been given out
+
+    def push(self, id: int) -> str:
+        """Take one more id; return the text that it completes ("" when it completes none)."""
+        self._window.append(id)
+        text = self._tokenizer.decode(self._window)
+        tail = len(text) - len(text.rstrip(_REPLACEMENT))
+        stable = len(text) - min(tail, _LONGEST_TAIL)
+        piece = text[self._given : stable]
+        self._given = max(self._given, stable)
+        if tail == 0:
+            self._window = [id]
+            self._given = len(self._tokenizer.decode(self._window))
+        return piece
+
+    def flush(self) -> str:
+        """The rest when no more ids come (bytes that never became a character included)."""
+        rest = self._tokenizer.decode(self._window)[self._given :]
+        self._window, self._given = [], 0
+        return rest
+
+
+def _is_control(text: str) -> bool:
+    return text.startswith("<") and text.endswith(">")
+
+
+def _without_control_tokens(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The same tokenizer without its control tokens, neither as added tokens nor as vocabulary entries."""
+    plain = dict(definition)
+    added = definition.get("added_tokens", [])
+    plain["added_tokens"] = [token for token in added if not _is_control(token["content"])]
+    plain["post_processor"] = None
+    model = dict(definition["model"])
+    if isinstance(model.get("vocab"), Mapping):
+        controls = {token["content"] for token in added if _is_control(token["content"])}
+        model["vocab"] = {piece: id for piece, id in model["vocab"].items() if piece not in controls}
+    plain["model"] = model
+    return plain

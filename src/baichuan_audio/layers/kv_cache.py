@@ -1,0 +1,57 @@
+"""Keys and values of what an attention has already seen, in memory that is set aside once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys and values of every layer, [B, heads, length, head_dim] each; grows by doubling, so appending is O(1).
+
+    Each layer appends its own; `advance` then counts the new positions, once for all layers.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        capacity: int = 256,
+    ) -> None:
+        self.length = 0  # positions seen
+        self._store = torch.empty(layers, 2, batch, heads, capacity, head_dim, dtype=dtype, device=device)
+
+    @property
+    def capacity(self) -> int:
+        """Positions for which memory is set aside."""
+        return self._store.shape[4]
+
+    def reserve(self, positions: int) -> None:
+        """Make room for `positions` more; call it once before the layers append."""
+        needed = self.length + positions
+        if needed > self.capacity:
+            shape = list(self._store.shape)
+            shape[4] = max(needed, 2 * self.capacity)
+            grown = self._store.new_empty(shape)
+            grown[..., : self.length, :] = self._store[..., : self.length, :]
+            self._store = grown
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """key, value [B, heads, N, head_dim] of new positions -> all keys and values [B, heads, length + N, head_dim]."""
+        end = self.length + key.shape[2]
+        keys, values = self._store[layer]
+        keys[:, :, self.length : end] = key
+        values[:, :, self.length : end] = value
+        return keys[:, :, :end], values[:, :, :end]
+
+    def advance(self, positions: int) -> None:
+        """Count `positions` that every layer has appended."""
+        self.length += positions
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` positions."""
+        self.length = min(self.length, length)
