@@ -1,0 +1,116 @@
+"""The codes of a corpus: every clip's frames in one packed file, made once, read by language-model training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from baichuan_audio.data.manifest import ClipStore
+from baichuan_audio.errors import DataError
+
+CODES_FILE = "codes.safetensors"
+IDS_FILE = "codes.json"
+
+
+class CodesStore:
+    """Reads `codes.safetensors` (codes [K, total] uint16, offsets [n + 1] int64) and `codes.json` (clip ids).
+
+    Raises:
+        DataError: the files are missing, or do not fit together.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        root = Path(root)
+        try:
+            arrays = load_file(str(root / CODES_FILE))
+            ids = json.loads((root / IDS_FILE).read_text(encoding="utf-8"))
+            self._codes, self._offsets = arrays["codes"], arrays["offsets"]
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise DataError(f"{root} holds no readable codes ({CODES_FILE}, {IDS_FILE}): {error}") from error
+        if len(ids) + 1 != len(self._offsets) or self._offsets[-1] != self._codes.shape[1]:
+            raise DataError(f"{root}: {IDS_FILE} and {CODES_FILE} do not belong together")
+        self._index = {clip_id: index for index, clip_id in enumerate(ids)}
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._index
+
+    def __getitem__(self, clip_id: str) -> Tensor:
+        """A clip's codes [K, T] int64."""
+        try:
+            index = self._index[clip_id]
+        except KeyError:
+            raise DataError(f"no codes are stored for clip {clip_id!r}") from None
+        return torch.from_numpy(self._codes[:, self._offsets[index] : self._offsets[index + 1]].astype(np.int64))
+
+    @property
+    def num_codebooks(self) -> int:
+        return int(self._codes.shape[0])
+
+
+def write_codes(codes: Mapping[str, Tensor], root: str | Path) -> None:
+    """Packs clip id -> codes [K, T] into a store; the files are written aside and renamed.
+
+    Raises:
+        DataError: there is nothing to write, or an index does not fit uint16.
+    """
+    if not codes:
+        raise DataError("there are no codes to write")
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    packed = torch.cat(list(codes.values()), dim=1).numpy()
+    if packed.min() < 0 or packed.max() > np.iinfo(np.uint16).max:
+        raise DataError("a code does not fit 16 bits")
+    offsets = np.cumsum([0] + [frames.shape[1] for frames in codes.values()])
+    arrays = {"codes": np.ascontiguousarray(packed.astype(np.uint16)), "offsets": offsets.astype(np.int64)}
+    save_file(arrays, str(root / (CODES_FILE + ".part")))
+    (root / (IDS_FILE + ".part")).write_text(json.dumps(list(codes)), encoding="utf-8")
+    for name in (CODES_FILE, IDS_FILE):
+        (root / (name + ".part")).replace(root / name)
+
+
+def encode_corpus(
+    encode_batch: Callable[[list[Tensor]], list[Tensor]],
+    clips: ClipStore,
+    root: str | Path,
+    clip_ids: Iterable[str] | None = None,
+    batch_seconds: float = 60.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Encodes clips into the store at `root` and returns how many are new; what is stored already is kept.
+
+    `encode_batch` maps waveforms [S] at 24 kHz to codes [K, T]; clips of like length go together, about
+    `batch_seconds` of audio at a time. A clip too short for one frame is left out. `progress(done, all)`.
+    """
+    root = Path(root)
+    found: dict[str, Tensor] = {}
+    if (root / CODES_FILE).is_file():
+        old = CodesStore(root)
+        found = {clip_id: old[clip_id] for clip_id in old._index}
+    wanted = [clip.id for clip in clips.clips] if clip_ids is None else list(clip_ids)
+    todo = sorted((clips[i] for i in wanted if i not in found), key=lambda clip: (clip.samples, clip.id))
+    start, added = 0, 0
+    while start < len(todo):
+        stop = start + 1
+        while stop < len(todo) and (stop + 1 - start) * todo[stop].seconds <= batch_seconds:
+            stop += 1
+        with torch.inference_mode():
+            encoded = encode_batch([clips.waveform(clip) for clip in todo[start:stop]])
+        for clip, codes in zip(todo[start:stop], encoded, strict=True):
+            if codes.shape[1]:
+                found[clip.id] = codes.cpu()
+                added += 1
+        start = stop
+        if progress is not None:
+            progress(start, len(todo))
+    write_codes(found, root)
+    return added

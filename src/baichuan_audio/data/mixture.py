@@ -1,0 +1,306 @@
+"""The language model's diet: tasks drawn by weight, grouped by length into padded batches.
+
+What step s sees depends on (seed, s) alone: no iterator has a state that a resumed run would have to restore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baichuan_audio.data import sequences
+from baichuan_audio.data.dialogues import Dialogue, Exchange
+from baichuan_audio.data.sequences import SequenceBuilder, TokenSequence, Turn
+from baichuan_audio.errors import DataError
+from baichuan_audio.language_model.prompt import SpecialTokens
+from baichuan_audio.language_model.text_tokenizer import TextTokenizer
+
+T = TypeVar("T")
+TASKS = (
+    "text_dialogue",
+    "heard_dialogue",
+    "spoken_dialogue",
+    "asr",
+    "tts",
+    "heard_interleaved",
+    "spoken_interleaved",
+    "pure_audio",
+)
+
+@dataclass(frozen=True)
+class Utterance:
+    """A transcribed clip; `voice` is the output voice that speaks it, None for any other speaker."""
+
+    clip: str
+    transcript: str
+    voice: str | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Variety for what the model hears and reads; none of it touches what is learnt as a target."""
+
+    replaced_frames: float = 0.0
+    """Share of a user's frames replaced by another frame of the same clip."""
+    replaced_codes: float = 0.0
+    """Share of codes replaced by any index, from the second codebook on."""
+    tempo: float = 0.0
+    """Frames dropped or doubled, up to this share of the clip."""
+    spelt: float = 0.0
+    """Share of texts to read aloud given character by character instead of in whole words."""
+    careless: float = 0.0
+    """Share of typed questions without capitals and end mark."""
+
+
+@dataclass(frozen=True)
+class Diet:
+    """`tasks`: name -> weight (see TASKS). `typed`: share of a heard or spoken dialogue's questions that are text."""
+
+    tasks: dict[str, float]
+    typed: float = 0.2
+    kinds: dict[str, float] = field(default_factory=dict)
+    """Weight of a kind of clip in asr, tts and pure_audio; 1 where it is not named."""
+    default_voice: str = "邻家女声"
+    default_voice_is: str | None = None
+    """The voice name that the default name stands for; half of its dialogues are then asked by the default name."""
+    system: str = "请用【{voice}】这个声音回答问题。"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.tasks) - set(TASKS)
+        if unknown or not any(weight > 0 for weight in self.tasks.values()):
+            raise DataError(f"tasks must be weights of {', '.join(TASKS)}; not {', '.join(unknown) or 'all zero'}")
+
+
+class Mixture:
+    """Draws one training sequence at a time.
+
+    `codes` finds a clip's frames [K, T]; `texts` are dialogues used without audio (generated, or the corpus' own);
+    `dialogues` are those whose clips all have codes; `utterances` the transcribed clips.
+
+    Raises:
+        DataError: a task has weight and nothing to draw from.
+    """
+
+    def __init__(
+        self,
+        diet: Diet,
+        tokenizer: TextTokenizer,
+        special: SpecialTokens,
+        codebook_sizes: Sequence[int],
+        codes: Callable[[str], Tensor],
+        texts: Sequence[Dialogue] = (),
+        dialogues: Sequence[Dialogue] = (),
+        utterances: Sequence[Utterance] = (),
+    ) -> None:
+        self.diet, self.codes, self.texts = diet, codes, texts
+        self.sizes = torch.tensor(codebook_sizes)
+        self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
+        self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
+        self.dialogues = list(dialogues)
+        self.utterances = ByKind(utterances, diet.kinds)
+        self.voiced = ByKind([u for u in utterances if u.voice is not None], diet.kinds)
+        self.several = [d for d in self.dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
+        self.names = [name for name, weight in diet.tasks.items() if weight > 0]
+        weights = np.array([diet.tasks[name] for name in self.names])
+        self.chances = weights / weights.sum()
+        self._check()
+
+    def _check(self) -> None:
+        sources: Mapping[str, Sized] = {
+            "text_dialogue": self.texts,
+            "heard_dialogue": self.dialogues,
+            "spoken_dialogue": self.dialogues,
+            "asr": self.utterances,
+            "tts": self.voiced,
+            "heard_interleaved": self.dialogues,
+            "spoken_interleaved": self.several,
+            "pure_audio": self.utterances,
+        }
+        for name in self.names:
+            if not len(sources[name]):
+                raise DataError(f"task {name!r} has weight {self.diet.tasks[name]:g}, but there is no data for it")
+
+    def draw(self, rng: np.random.Generator) -> TokenSequence:
+        """One sequence of a task drawn by weight."""
+        task = self.names[rng.choice(len(self.names), p=self.chances)]
+        sequence: TokenSequence = getattr(self, "_" + task)(rng)
+        return sequence
+
+    # -- tasks ------------------------------------------------------------------------------------------------
+
+    def _text_dialogue(self, rng: np.random.Generator) -> TokenSequence:
+        found = _pick(self.texts, rng)
+        turns = [Turn(self._typed(e.user, rng), [(text, None) for text, _ in e.reply]) for e in found.exchanges]
+        return sequences.dialogue(self.builder, self._system(found.voice, rng), turns, spoken=False)
+
+    def _heard_dialogue(self, rng: np.random.Generator) -> TokenSequence:
+        return self._dialogue(rng, spoken=False)
+
+    def _spoken_dialogue(self, rng: np.random.Generator) -> TokenSequence:
+        return self._dialogue(rng, spoken=True)
+
+    def _dialogue(self, rng: np.random.Generator, spoken: bool) -> TokenSequence:
+        found = _pick(self.dialogues, rng)
+        turns = [
+            Turn(self._asked(e, rng), [(text, self.codes(clip) if spoken and clip else None) for text, clip in e.reply])
+            for e in found.exchanges
+        ]
+        return sequences.dialogue(self.builder, self._system(found.voice, rng), turns, spoken)
+
+    def _asr(self, rng: np.random.Generator) -> TokenSequence:
+        found = self.utterances.pick(rng)
+        return sequences.transcription(self.builder, self._heard(found.clip, rng), found.transcript)
+
+    def _tts(self, rng: np.random.Generator) -> TokenSequence:
+        found = self.voiced.pick(rng)
+        builder = self.speller if rng.random() < self.diet.augmentation.spelt else self.builder
+        clause = (found.transcript, self.codes(found.clip))
+        return sequences.speech(builder, self._system(found.voice, rng), [clause])
+
+    def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
+        pieces: list[str | Tensor] = []
+        for exchange in _pick(self.dialogues, rng).exchanges:
+            pieces += [self._asked(exchange, rng), exchange.answer]
+        return sequences.interleaved_heard(self.builder, pieces)
+
+    def _spoken_interleaved(self, rng: np.random.Generator) -> TokenSequence:
+        reply = max((e.reply for e in _pick(self.several, rng).exchanges), key=len)
+        return sequences.interleaved_spoken(self.builder, [(text, self.codes(clip)) for text, clip in reply if clip])
+
+    def _pure_audio(self, rng: np.random.Generator) -> TokenSequence:
+        return sequences.pure_audio(self.builder, self.codes(self.utterances.pick(rng).clip))
+
+    # -- variety ----------------------------------------------------------------------------------------------
+
+    def _system(self, voice: str | None, rng: np.random.Generator) -> str:
+        default = voice is None or (voice == self.diet.default_voice_is and rng.random() < 0.5)
+        return self.diet.system.format(voice=self.diet.default_voice if default else voice)
+
+    def _asked(self, exchange: Exchange, rng: np.random.Generator) -> str | Tensor:
+        if exchange.user_clip is None or rng.random() < self.diet.typed:
+            return self._typed(exchange.user, rng)
+        return self._heard(exchange.user_clip, rng)
+
+    def _typed(self, text: str, rng: np.random.Generator) -> str:
+        if rng.random() < self.diet.augmentation.careless:
+            return text.lower().rstrip(".!?。！？ ")
+        return text
+
+    def _heard(self, clip: str, rng: np.random.Generator) -> Tensor:
+        return vary_codes(self.codes(clip), self.sizes, self.diet.augmentation, rng)
+
+
+class ByKind:
+    """Utterances drawn by the weight of their kind, evenly within it."""
+
+    def __init__(self, utterances: Sequence[Utterance], weights: Mapping[str, float]) -> None:
+        self._kinds: dict[str, list[Utterance]] = {}
+        for utterance in utterances:
+            if weights.get(utterance.kind, 1.0) > 0:
+                self._kinds.setdefault(utterance.kind, []).append(utterance)
+        chances = np.array([weights.get(kind, 1.0) for kind in self._kinds])
+        self._chances = chances / max(chances.sum(), 1e-9)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kinds.values()))
+
+    def pick(self, rng: np.random.Generator) -> Utterance:
+        return _pick(list(self._kinds.values())[rng.choice(len(self._kinds), p=self._chances)], rng)
+
+
+def _pick(items: Sequence[T], rng: np.random.Generator) -> T:
+    return items[int(rng.integers(len(items)))]
+
+
+def vary_codes(codes: Tensor, sizes: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Heard codes [K, T] with tempo, frames and fine codes disturbed; the result has at least one frame."""
+    count = codes.shape[1]
+    kept = np.arange(count)
+    if how.tempo:
+        wanted = max(1, round(count * (1 + rng.uniform(-how.tempo, how.tempo))))
+        if wanted <= count:
+            kept = rng.choice(count, wanted, replace=False)
+        else:
+            kept = np.concatenate([kept, rng.choice(count, wanted - count)])
+        kept.sort()
+    if how.replaced_frames:
+        gone = rng.random(len(kept)) < how.replaced_frames
+        kept[gone] = rng.integers(count, size=int(gone.sum()))
+    varied = codes[:, torch.from_numpy(kept)]
+    if how.replaced_codes:
+        gone_codes = torch.from_numpy(rng.random(varied.shape) < how.replaced_codes)
+        gone_codes[0] = False
+        anything = (torch.from_numpy(rng.random(varied.shape)) * sizes[:, None]).long()
+        varied = torch.where(gone_codes, anything, varied)
+    return varied
+
+
+class Remembering(TextTokenizer):
+    """A text tokenizer that keeps the ids of every text it has seen: training asks for the same ones again."""
+
+    def __init__(self, source: str) -> None:
+        self._known: dict[str, list[int]] = {}
+        super().__init__(source)
+
+    def encode(self, text: str) -> list[int]:
+        known = self._known.get(text)
+        if known is None:
+            known = self._known[text] = self._new(text)
+        return known
+
+    def _new(self, text: str) -> list[int]:
+        return super().encode(text)
+
+
+class Spelling(Remembering):
+    """Every text character by character, as words outside the tokenizer's table are."""
+
+    def _new(self, text: str) -> list[int]:
+        return [id for character in text for id in super(Spelling, self)._new(character)]
+
+
+class Batches:
+    """step -> the sequences of that step, about `positions` in all once padded.
+
+    Sequences are drawn for `group` steps at a time, sorted by length and cut into as many batches, so that
+    little is padded and every draw is used.
+    """
+
+    def __init__(
+        self, draw: Callable[[np.random.Generator], TokenSequence], positions: int, seed: int, group: int = 8
+    ) -> None:
+        self.draw, self.positions, self.seed, self.group = draw, positions, seed, group
+        self._cached: tuple[int, list[list[TokenSequence]]] = (-1, [])
+
+    def __call__(self, step: int) -> list[TokenSequence]:
+        index, place = divmod(step, self.group)
+        if self._cached[0] != index:
+            self._cached = (index, self._make(index))
+        return self._cached[1][place]
+
+    def _make(self, index: int) -> list[list[TokenSequence]]:
+        rng = np.random.default_rng([self.seed, index])
+        drawn: list[TokenSequence] = []
+        total = 0
+        while total < self.positions * self.group or len(drawn) < self.group:
+            drawn.append(self.draw(rng))
+            total += len(drawn[-1])
+        drawn.sort(key=len)
+        ends = np.cumsum([len(sequence) for sequence in drawn])
+        batches: list[list[TokenSequence]] = [[] for _ in range(self.group)]
+        for sequence, end in zip(drawn, ends, strict=True):
+            batches[min(self.group - 1, int((end - 1) * self.group // ends[-1]))].append(sequence)
+        filled = [batch for batch in batches if batch]
+        while len(filled) < self.group:  # a giant sequence can leave a neighbour empty: split the fullest
+            fullest = max(filled, key=len)
+            half = len(fullest) // 2
+            filled.append(fullest[half:])
+            del fullest[half:]
+        return [filled[place] for place in rng.permutation(self.group)]

@@ -1,0 +1,85 @@
+"""Builds a small text tokenizer: characters with byte fallback, frequent words whole, control tokens at the end.
+
+A model with a closed vocabulary needs no learnt merges: a word that the corpus repeats is one id, any other
+word is spelt by its characters, and a character outside the table falls back to its UTF-8 bytes, so every
+text comes back unchanged. Stored as an ordinary `tokenizer.json` (BPE without merges, `byte_fallback`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+END_OF_TEXT = "<|endoftext|>"
+CONTROL_TOKENS = (  # spec section 7, and the neighbours that config.json names
+    END_OF_TEXT,
+    "<B_SYS>",
+    "<C_Q>",
+    "<C_A>",
+    "<audio_start_baichuan>",
+    "<audio_end_baichuan>",
+    "<audio_pad_baichuan>",
+    "<audio_delim_baichuan>",
+    "<audiotext_start_baichuan>",
+    "<audiotext_end_baichuan>",
+    "<audiotext_pad_baichuan>",
+    "<audiogen_start_baichuan>",
+    "<audiogen_end_baichuan>",
+)
+_PUNCTUATION = "，。！？、；：“”‘’（）《》【】…—·％　"
+# A word with the blank before it; a full stop that ends a clause with the blank after it; else one character.
+_PIECES = r" ?[A-Za-z]+|\. $|[\s\S]"
+
+
+def frequent_words(texts: Iterable[str], at_least: int, limit: int = 2000) -> list[str]:
+    """English words (with the blank before them, where there is one) seen `at_least` times, most frequent first."""
+    counts = Counter(piece for text in texts for piece in re.findall(r" ?[A-Za-z]{2,}", text))
+    return [word for word, count in counts.most_common(limit) if count >= at_least]
+
+
+def build_text_tokenizer(texts: Iterable[str], words: Iterable[str] = ()) -> Tokenizer:
+    """A tokenizer whose table holds printable ASCII, Chinese punctuation, the characters of `texts`, and `words`.
+
+    Ids: 256 bytes, then characters in code-point order, then words, then the control tokens.
+    """
+    characters = {chr(code) for code in range(0x20, 0x7F)} | set(_PUNCTUATION)
+    characters |= {character for text in texts for character in text if character.isprintable()}
+    entries = [f"<0x{byte:02X}>" for byte in range(256)] + sorted(characters)
+    entries += [word for word in dict.fromkeys([*words, ". "]) if word not in characters]
+    vocabulary = {entry: index for index, entry in enumerate(entries)}
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, ignore_merges=True, fuse_unk=False)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    return tokenizer
+
+
+def save_text_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
+    """Writes `tokenizer.json` and `tokenizer_config.json` as a released checkpoint has them."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END_OF_TEXT,
+        "pad_token": END_OF_TEXT,
+        "model_max_length": 4096,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def token_id_entries(tokenizer: Tokenizer) -> dict[str, int]:
+    """The `audio_config` entries of config.json that hold control token ids."""
+    entries = {}
+    for token in CONTROL_TOKENS:
+        matched = re.fullmatch(r"<(audio\w*)_(start|end|pad|delim)_baichuan>", token)
+        if matched:
+            entries[f"{matched[1]}_{matched[2]}_token_id"] = tokenizer.token_to_id(token)
+    return entries

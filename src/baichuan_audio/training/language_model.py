@@ -1,0 +1,269 @@
+"""The language model's stages: text, then audio (stages 1 and 2 of the paper), then spoken dialogues.
+
+What may learn in each stage (spec section 8) is STAGES; what a step sees is a mixture of tasks; what is learnt of
+each sequence is its two masks. The loss is cross-entropy of text ids, plus that of the code frames, averaged
+over the codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checkpoint import load, save
+from ..data.dataset import CodesStore
+from ..data.dialogues import Dialogue, read_dialogues
+from ..data.manifest import ClipStore
+from ..data.mixture import Batches, Diet, Mixture, Utterance
+from ..data.sequences import TokenSequence
+from ..errors import TrainingError
+from ..language_model.audio_head import AudioHead
+from ..language_model.model import LanguageModel
+from ..pipeline import BaichuanAudio
+from .checkpointing import load_training_state, save_training_state
+from .logging import TrainingLog, set_threads
+from .optim import autocast, freeze_except, make_optimizer, optimizer_step
+from .recipe import OptimizerRecipe, StageRecipe
+
+STAGES = {
+    "text": ("language_model.embed_tokens.*", "language_model.layers.*", "language_model.norm.*", "language_model.lm_head.*"),
+    "stage1": ("language_model.audio_embed_layers.*", "audio_head.*"),
+    "stage2": ("language_model.layers.*", "language_model.norm.*", "language_model.audio_embed_layers.*", "audio_head.*"),
+    "sft": ("language_model.*", "audio_head.*"),
+}
+"""Names that may learn; everything else is frozen. `text` makes a small text model where no pretrained one exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelRecipe(StageRecipe):
+    """One stage of the language model."""
+
+    stage: str
+    model: str
+    """Checkpoint directory to start from; the result is written to `output`/model."""
+    diet: Diet
+    corpus: str | None = None
+    """Folder with `clips.jsonl` and `dialogues.jsonl`."""
+    codes: str | None = None
+    """Folder with the clips' codes."""
+    generated: int = 0
+    """Text dialogues to generate in addition to the corpus' own."""
+    languages: tuple[str, ...] = ("en", "zh")
+    positions: int = 4096
+    """Positions a step, padding left out."""
+    audio_head_fraction: float = 1.0
+    """Share of frames whose codes 1.. are learnt in a step, drawn anew each step; code 0 is always learnt."""
+    audio_loss_weight: float = 1.0
+    validation_sequences: int = 64
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise TrainingError(f"stage must be one of {', '.join(STAGES)}, not '{self.stage}'.")
+        if not 0 < self.audio_head_fraction <= 1:
+            raise TrainingError("audio_head_fraction must lie in (0, 1].")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences side by side, padded at the right.
+
+    ids [B, N]; codes [K, P], row after row. text_at [X] and frame_at [Y] index the B * N positions that predict the
+    ids text [X] and the frames [Y, K] (codebook_sizes where the audio ends).
+    """
+
+    ids: Tensor
+    codes: Tensor
+    text_at: Tensor
+    text: Tensor
+    frame_at: Tensor
+    frames: Tensor
+
+    def to(self, device: str) -> Batch:
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, sizes: Sequence[int]) -> Batch:
+    """Sequences -> one batch; `pad_id` fills the right and must not be audio_pad."""
+    length = max(map(len, sequences))
+    ids = torch.full((len(sequences), length), pad_id)
+    text_at, text, frame_at, frames = [], [], [], []
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence.ids
+        learnt = sequence.text_loss.nonzero()[:, 0]
+        text_at.append(learnt - 1 + row * length)
+        text.append(sequence.ids[learnt])
+        before = sequence.audio_loss.nonzero()[:, 0]
+        frame_at.append(before + row * length)
+        is_frame = sequence.ids == audio_pad_id
+        with_end = torch.cat([sequence.codes, torch.tensor(sizes)[:, None]], dim=1)
+        index = torch.where(is_frame[before + 1], is_frame.cumsum(0)[before + 1] - 1, sequence.codes.shape[1])
+        frames.append(with_end[:, index].T)
+    codes = torch.cat([sequence.codes for sequence in sequences], dim=1)
+    return Batch(ids, codes, *(torch.cat(parts) for parts in (text_at, text, frame_at, frames)))
+
+
+def losses(
+    language_model: LanguageModel, audio_head: AudioHead, batch: Batch, chosen: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Mean cross-entropies in nats: `text`, `code_0`..`code_K-1`; those without a target in this batch are left out.
+
+    chosen [Y] bool: frames whose codes 1.. count (None: all). Logits are computed only where something is learnt.
+    """
+    hidden = language_model.hidden(language_model.embed(batch.ids, batch.codes)).flatten(0, 1)
+    found: dict[str, Tensor] = {}
+    if len(batch.text):
+        logits = language_model.lm_head(hidden[batch.text_at])
+        found["text"] = F.cross_entropy(logits.float(), batch.text)
+        found["text_right"] = (logits.argmax(-1) == batch.text).float().mean()
+    if not len(batch.frames):
+        return found
+    states, frames = hidden[batch.frame_at], batch.frames
+    if chosen is None or bool(chosen.all()):
+        every = audio_head.logits(states, frames)
+        first_losses = F.cross_entropy(every[0].float(), frames[:, 0])
+    else:
+        rest = audio_head.logits_at(states[~chosen], frames[~chosen, :0])
+        every = audio_head.logits(states[chosen], frames[chosen])
+        first = torch.cat([every[0], rest]).float()
+        first_losses = F.cross_entropy(first, torch.cat([frames[chosen, 0], frames[~chosen, 0]]))
+        frames = frames[chosen]
+    found["code_0"] = first_losses
+    for level in range(1, len(every) if len(frames) else 1):
+        found[f"code_{level}"] = F.cross_entropy(every[level].float(), frames[:, level])
+    return found
+
+
+def total_loss(found: dict[str, Tensor], audio_weight: float) -> Tensor:
+    """Text loss plus the mean over the codebooks."""
+    codes = [value for name, value in found.items() if name.startswith("code_")]
+    parts = [found["text"]] if "text" in found else []
+    parts += [audio_weight * torch.stack(codes).mean()] if codes else []
+    if not parts:
+        raise TrainingError("a batch held nothing to learn; check the tasks and the corpus.")
+    return torch.stack(parts).sum()
+
+
+def train(recipe: LanguageModelRecipe) -> None:
+    """Run the stage, going on where an earlier run of the same output folder stopped."""
+    set_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    output = Path(recipe.output)
+    model = load(recipe.model, dtype=torch.float32, device=recipe.device)
+    parts = learning_parts(model, recipe.stage)
+    language_model, audio_head = model.language_model, model.audio_head
+    optimizer = make_optimizer(parts.parameters(), recipe.optimizer)
+    batches = Batches(make_mixture(recipe, model, "train").draw, recipe.positions, recipe.seed)
+    held_out = validation_batches(recipe, model)
+    pad_id, audio_pad_id = model.special.end_of_text, model.special.audio_pad
+    step = load_training_state(output / "state", {"parts": parts}, {"optimizer": optimizer})
+    with TrainingLog(output, recipe.steps, step) as log:
+        while step < recipe.steps:
+            batch = collate(batches(step), pad_id, audio_pad_id, language_model.codebook_sizes).to(recipe.device)
+            chosen = choose_frames(len(batch.frames), recipe.audio_head_fraction, recipe.seed, step)
+            with autocast(recipe.device):
+                found = losses(language_model, audio_head, batch, chosen.to(recipe.device))
+                loss = total_loss(found, recipe.audio_loss_weight)
+            loss.backward()
+            norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
+            step += 1
+            log.advance()
+            if step % recipe.log_every == 0 or step == recipe.steps:
+                values = {name: float(value) for name, value in found.items()}
+                log.scalars(step, {"loss": float(loss), **values, "gradient": norm, "positions": batch.ids.numel()})
+            if step % recipe.sample_every == 0 or step == recipe.steps:
+                log.scalars(step, validate(language_model, audio_head, held_out))
+            if step % recipe.checkpoint_every == 0 or step == recipe.steps:
+                save_training_state(output / "state", step, {"parts": parts}, {"optimizer": optimizer})
+                save(model, output / "model")
+
+
+def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:
+    """Backbone and audio head with the stage's frozen set; every other part of the model is frozen."""
+    model.requires_grad_(False)
+    parts = nn.ModuleDict({"language_model": model.language_model, "audio_head": model.audio_head})
+    freeze_except(parts, STAGES[stage])
+    for name, parameter in parts.named_parameters():
+        if name.endswith(("linear1.bias", "linear2.bias")):  # stored, but not applied
+            parameter.requires_grad_(False)
+    return parts
+
+
+def choose_frames(count: int, fraction: float, seed: int, step: int) -> Tensor:
+    """[count] bool: which frames the whole audio head learns from in this step, at least one."""
+    rng = np.random.default_rng([seed, step, 1])
+    chosen = torch.zeros(count, dtype=torch.bool)
+    if count:
+        chosen[torch.from_numpy(rng.choice(count, max(1, round(fraction * count)), replace=False))] = True
+    return chosen
+
+
+def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
+    """The recipe's tasks over one split of its corpus."""
+    codes = CodesStore(recipe.codes) if recipe.codes else None
+    dialogues: list[Dialogue] = []
+    utterances: list[Utterance] = []
+    if recipe.corpus:
+        dialogues = [d for d in read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", (split,)) if d.language in recipe.languages]
+    if recipe.corpus and codes is not None:
+        voices = set(model.config.get("voices") or ())
+        utterances = [
+            Utterance(clip.id, clip.transcript, clip.speaker if clip.speaker in voices else None, clip.kind)
+            for clip in ClipStore(recipe.corpus).select(split=split)
+            if clip.transcript and clip.id in codes and clip.language in recipe.languages
+        ]
+    texts = dialogues + generated_dialogues(recipe, split)
+    complete = [d for d in dialogues if codes is not None and all(c in codes for e in d.exchanges for c in e.clips)]
+    return Mixture(
+        recipe.diet,
+        model.text_tokenizer,
+        model.special,
+        model.language_model.codebook_sizes,
+        codes.__getitem__ if codes is not None else None,
+        texts,
+        complete,
+        utterances,
+    )
+
+
+def generated_dialogues(recipe: LanguageModelRecipe, split: str) -> list[Dialogue]:
+    """Text dialogues from the skills' generators; a twentieth as many for validation."""
+    if not recipe.generated:
+        return []
+    from ..data.synth import generate_dialogues
+
+    count = recipe.generated if split == "train" else max(1, recipe.generated // 20)
+    return [parse_dialogue(row) for row in generate_dialogues(recipe.seed, count, split, recipe.languages)]
+
+
+def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> list[Batch]:
+    """Sequences of the validation split, the same in every run; none where the recipe asks for none."""
+    if not recipe.validation_sequences:
+        return []
+    mixture = make_mixture(recipe, model, "validation")
+    rng = np.random.default_rng([recipe.seed, 2])
+    drawn = sorted((mixture.draw(rng) for _ in range(recipe.validation_sequences)), key=len)
+    sizes = model.language_model.codebook_sizes
+    return [
+        collate(drawn[start : start + 16], model.special.end_of_text, model.special.audio_pad, sizes).to(recipe.device)
+        for start in range(0, len(drawn), 16)
+    ]
+
+
+@torch.inference_mode()
+def validate(language_model: LanguageModel, audio_head: AudioHead, batches: Sequence[Batch]) -> dict[str, float]:
+    """Mean of each loss over the batches, weighted by what they hold, as `validation_text` and so on."""
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for batch in batches:
+        for name, value in losses(language_model, audio_head, batch).items():
+            count = len(batch.text) if name.startswith("text") else len(batch.frames)
+            sums[name] = sums.get(name, 0.0) + float(value) * count
+            counts[name] = counts.get(name, 0) + count
+    return {f"validation_{name}": sums[name] / counts[name] for name in sums}
