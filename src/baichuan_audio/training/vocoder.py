@@ -1,0 +1,241 @@
+"""Vocoder training: multi-resolution spectral losses from the start, discriminators from a given step on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..audio.mel import MelConfig, natural_log_mel
+from ..data.manifest import Clip, ClipStore
+from ..errors import ConfigError, DataError
+from ..vocoder.discriminators import (
+    DiscriminatorConfig,
+    Discriminators,
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+)
+from ..vocoder.hift import Hift, HiftConfig, load_hift, save_hift
+from ..vocoder.vocos import Vocos, VocosConfig, save_vocos
+from .checkpointing import load_training_state, save_training_state
+from .logging import TrainingLog, set_threads
+from .optim import autocast, make_optimizer, optimizer_step
+from .recipe import OptimizerRecipe, StageRecipe
+from .vocoder_losses import SpectralLoss, pitch
+
+Vocoder = Vocos | Hift
+
+
+@dataclass(frozen=True)
+class VocoderWeights:
+    """Weight of each loss; `f0` is for HiFT alone."""
+
+    log: float = 2.5
+    convergence: float = 2.5
+    mel: float = 8.0
+    adversarial: float = 1.0
+    feature_matching: float = 2.0
+    f0: float = 1.0
+
+
+def _gan_optimizer(learning_rate: float) -> OptimizerRecipe:
+    return OptimizerRecipe(learning_rate=learning_rate, betas=(0.8, 0.99), grad_clip=10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderRecipe(StageRecipe):
+    """Recipe of the vocoder stage."""
+
+    data: str
+    """Folder of the clip store."""
+    kinds: dict[str, float] = field(default_factory=lambda: {"answer": 0.6, "real": 0.25, "question": 0.15})
+    """Share of each kind of clip in a batch; kinds that the store lacks are left out."""
+    architecture: str = "vocos"
+    vocos: VocosConfig = field(default_factory=VocosConfig)
+    hift: HiftConfig = field(default_factory=HiftConfig)
+    initial: str = ""
+    """A `hift.pt` to start from; only for architecture `hift`, whose sizes it then sets."""
+    batch_size: int = 16
+    crop_frames: int = 40
+    gain_db: tuple[float, ...] = (-9.0, 3.0)
+    fft_sizes: tuple[int, ...] = (512, 1024, 2048)
+    num_loss_mel_bins: int = 80
+    weights: VocoderWeights = field(default_factory=VocoderWeights)
+    optimizer: OptimizerRecipe = field(default_factory=lambda: _gan_optimizer(8e-4))
+    adversarial_from: int = -1
+    """First step with discriminators; negative: never."""
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    discriminator_optimizer: OptimizerRecipe = field(default_factory=lambda: _gan_optimizer(2e-4))
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ("vocos", "hift"):
+            raise ConfigError(f"architecture must be 'vocos' or 'hift', not '{self.architecture}'.")
+        if self.initial and self.architecture != "hift":
+            raise ConfigError("initial: only the architecture 'hift' starts from a file.")
+
+
+class CropSampler:
+    """Random crops of a clip store; a batch is a pure function of (seed, step)."""
+
+    def __init__(self, store: ClipStore, recipe: VocoderRecipe, samples: int) -> None:
+        self.store, self.recipe, self.samples = store, recipe, samples
+        groups = {kind: store.select(kind=kind, split="train") for kind in recipe.kinds}
+        self.groups = {kind: clips for kind, clips in groups.items() if clips and recipe.kinds[kind] > 0}
+        if not self.groups:
+            raise DataError(f"{store.root} has no training clip of the kinds {', '.join(recipe.kinds)}")
+        shares = np.array([recipe.kinds[kind] for kind in self.groups])
+        self.kind_shares = shares / shares.sum()
+        # A clip is drawn in proportion to its length, so that every second of a kind is as likely as any other.
+        self.clip_shares = {kind: _shares(clips) for kind, clips in self.groups.items()}
+
+    def batch(self, step: int) -> Tensor:
+        """Waveforms [B, S] of this step; a clip shorter than the crop ends in silence."""
+        random = np.random.default_rng((self.recipe.seed, step))
+        kinds = random.choice(list(self.groups), size=self.recipe.batch_size, p=self.kind_shares)
+        return torch.stack([self._crop(str(kind), random) for kind in kinds])
+
+    def _crop(self, kind: str, random: np.random.Generator) -> Tensor:
+        clips = self.groups[kind]
+        clip = clips[int(random.choice(len(clips), p=self.clip_shares[kind]))]
+        start = int(random.integers(0, max(1, clip.samples - self.samples + 1)))
+        waveform = self.store.waveform(clip, start, self.samples)
+        low, high = self.recipe.gain_db
+        waveform = (waveform * 10 ** (random.uniform(low, high) / 20)).clamp(-1.0, 1.0)
+        return F.pad(waveform, (0, self.samples - len(waveform)))
+
+
+def _shares(clips: Sequence[Clip]) -> np.ndarray:
+    lengths = np.array([clip.samples for clip in clips], dtype=np.float64)
+    return lengths / lengths.sum()
+
+
+def build_vocoder(recipe: VocoderRecipe) -> Vocoder:
+    """The vocoder that a recipe asks for, ready to train."""
+    if recipe.architecture == "vocos":
+        return Vocos(recipe.vocos)
+    return load_hift(recipe.initial).train() if recipe.initial else Hift(recipe.hift)
+
+
+def mel_config(vocoder: Vocoder) -> MelConfig:
+    """The mel that a vocoder takes: four hops a window."""
+    c = vocoder.config
+    return MelConfig(c.sample_rate, 4 * c.hop_length, c.hop_length, c.num_mel_bins)
+
+
+def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
+    """Train a vocoder, going on from the newest state in the output folder; `stop_after` ends early.
+
+    Raises DataError when the store has no usable clip, TrainingError when a state cannot be resumed.
+    """
+    set_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    device, w = recipe.device, recipe.weights
+    vocoder = build_vocoder(recipe).to(device)
+    judges = Discriminators(recipe.discriminators).to(device)
+    spectral = SpectralLoss(recipe.fft_sizes, vocoder.sample_rate, recipe.num_loss_mel_bins).to(device)
+    optimizer = make_optimizer(vocoder.parameters(), recipe.optimizer)
+    judge_optimizer = make_optimizer(judges.parameters(), recipe.discriminator_optimizer)
+    modules = {"vocoder": vocoder, "discriminators": judges}
+    optimizers = {"vocoder": optimizer, "discriminators": judge_optimizer}
+    output = Path(recipe.output)
+    first = load_training_state(output, modules, optimizers)
+    store = ClipStore(recipe.data)
+    sampler = CropSampler(store, recipe, recipe.crop_frames * vocoder.hop_length)
+    mel_sizes = mel_config(vocoder)
+
+    with TrainingLog(output, recipe.steps, first) as log:
+        for step in range(first, recipe.steps if stop_after is None else min(stop_after, recipe.steps)):
+            adversarial = 0 <= recipe.adversarial_from <= step
+            wanted = sampler.batch(step).to(device)
+            mel = natural_log_mel(wanted, mel_sizes)
+            with autocast(device):
+                made = vocoder(mel)
+
+            figures = {}
+            if adversarial:
+                judged = discriminator_loss(judges(wanted), judges(made.detach()))
+                judged.backward()
+                since = step - recipe.adversarial_from
+                optimizer_step(judge_optimizer, recipe.discriminator_optimizer, since, recipe.steps)
+                figures["discriminator"] = judged
+
+            parts = spectral(made, wanted)
+            loss = w.log * parts["log"] + w.convergence * parts["convergence"] + w.mel * parts["mel"]
+            if isinstance(vocoder, Hift):
+                parts["f0"] = _f0_loss(vocoder, mel, wanted)
+                loss = loss + w.f0 * parts["f0"]
+            if adversarial:
+                judges.requires_grad_(False)
+                judged_made = judges(made)
+                with torch.no_grad():
+                    judged_real = judges(wanted)
+                parts["adversarial"] = adversarial_loss(judged_made)
+                parts["feature_matching"] = feature_matching_loss(judged_real, judged_made)
+                loss = loss + w.adversarial * parts["adversarial"] + w.feature_matching * parts["feature_matching"]
+                judges.requires_grad_(True)
+            loss.backward()
+            norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
+
+            done = step + 1
+            log.advance()
+            if step % recipe.log_every == 0 or done == recipe.steps:
+                figures |= {"loss": loss, **parts}
+                scalars = {name: float(value.detach()) for name, value in figures.items()}
+                log.scalars(step, scalars | {"grad_norm": norm})
+            if done % recipe.sample_every == 0 or done == recipe.steps:
+                _sample(log, done, vocoder, store, spectral, device)
+            if done % recipe.checkpoint_every == 0 or done in (recipe.steps, stop_after):
+                save_training_state(output, done, modules, optimizers)
+    save_vocoder(vocoder, output)
+
+
+def save_vocoder(vocoder: Vocoder, directory: str | Path) -> Path:
+    """Write `vocoder.safetensors` or `hift.pt` into `directory`."""
+    if isinstance(vocoder, Hift):
+        path = Path(directory) / "hift.pt"
+        save_hift(vocoder, path)
+    else:
+        path = Path(directory) / "vocoder.safetensors"
+        save_vocos(vocoder, path)
+    return path
+
+
+def _f0_loss(vocoder: Hift, mel: Tensor, wanted: Tensor) -> Tensor:
+    """Relative F0 error; unvoiced frames shall read 0 Hz."""
+    target, voiced = pitch(wanted, vocoder.sample_rate, vocoder.hop_length)
+    error = (vocoder.f0(mel) - target).abs() / 100.0
+    return (error * (0.2 + 0.8 * voiced)).mean()
+
+
+@torch.no_grad()
+def _sample(
+    log: TrainingLog, step: int, vocoder: Vocoder, store: ClipStore, spectral: SpectralLoss, device: str
+) -> None:
+    """Resynthesise two held-out clips a kind: figures, sounds and a picture."""
+    random_state = torch.get_rng_state()  # HiFT's noise must not shift the training run
+    vocoder.eval()
+    totals: dict[str, list[float]] = {}
+    for kind in sorted({clip.kind for clip in store.clips}):
+        held_out = [clip for clip in store.clips if clip.kind == kind and clip.split != "train"]
+        for i, clip in enumerate(held_out[:: max(1, len(held_out) // 2)][:2]):
+            wanted = store.waveform(clip, 0, 4 * vocoder.sample_rate)[None].to(device)
+            wanted = wanted[:, : wanted.shape[1] // vocoder.hop_length * vocoder.hop_length]
+            if wanted.shape[1] < 8 * vocoder.hop_length:
+                continue
+            mel = natural_log_mel(wanted, mel_config(vocoder))
+            made = vocoder(mel)
+            for name, value in spectral(made, wanted).items():
+                totals.setdefault(f"held_out_{name}", []).append(float(value))
+            log.audio(step, f"{kind}-{i}", made[0], vocoder.sample_rate)
+            if not i:
+                log.mel(step, kind, mel[0], natural_log_mel(made, mel_config(vocoder))[0])
+    vocoder.train()
+    torch.set_rng_state(random_state)
+    if totals:
+        log.scalars(step - 1, {name: sum(values) / len(values) for name, values in totals.items()})

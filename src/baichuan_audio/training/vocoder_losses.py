@@ -1,0 +1,85 @@
+"""What vocoder training compares: magnitudes at several resolutions, their mels, and F0 for HiFT."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..audio.mel import MelConfig, mel_filters
+
+_FLOOR = 1e-5
+
+
+class SpectralLoss(nn.Module):
+    """Waveforms [B, S] made and wanted -> named losses, each a mean over resolutions.
+
+    One STFT a resolution serves three: `log` (L1 of log magnitudes, weights quiet bins), `convergence`
+    (relative L2 of magnitudes, weights loud bins; arXiv 1910.11480), and `mel` (L1 of natural-log mels).
+    """
+
+    def __init__(self, fft_sizes: tuple[int, ...], sample_rate: int, num_mel_bins: int) -> None:
+        super().__init__()
+        self.fft_sizes = fft_sizes
+        for n_fft in fft_sizes:
+            # a short window has few bins at the bottom: fewer mel bins then, none of them empty
+            bins = min(num_mel_bins, n_fft // 16)
+            mel = MelConfig(sample_rate, n_fft, n_fft // 4, bins, f_max=sample_rate / 2)
+            self.register_buffer(f"filters_{n_fft}", mel_filters(mel), persistent=False)
+            self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        parts: dict[str, list[Tensor]] = {"log": [], "convergence": [], "mel": []}
+        for n_fft in self.fft_sizes:
+            mine = self._magnitude(made, n_fft)
+            with torch.no_grad():
+                theirs = self._magnitude(wanted, n_fft)
+            filters = self.get_buffer(f"filters_{n_fft}")
+            parts["log"].append(F.l1_loss(mine.log(), theirs.log()))
+            parts["convergence"].append((mine - theirs).norm() / theirs.norm().clamp(min=1e-3))
+            parts["mel"].append(F.l1_loss(_log_mel(filters, mine), _log_mel(filters, theirs)))
+        return {name: torch.stack(values).mean() for name, values in parts.items()}
+
+    def _magnitude(self, waveform: Tensor, n_fft: int) -> Tensor:
+        """[B, S] -> [B, n_fft // 2 + 1, T]; the small constant keeps gradients of silence finite."""
+        window = self.get_buffer(f"window_{n_fft}")
+        spectrum = torch.stft(waveform.float(), n_fft, n_fft // 4, window=window, return_complex=True)
+        return (spectrum.real.square() + spectrum.imag.square() + 1e-6).sqrt()
+
+
+def _log_mel(filters: Tensor, magnitude: Tensor) -> Tensor:
+    return (filters @ magnitude).clamp(min=_FLOOR).log()
+
+
+def pitch(
+    waveform: Tensor, sample_rate: int, hop: int, low_hz: float = 60.0, high_hz: float = 500.0
+) -> tuple[Tensor, Tensor]:
+    """F0 in Hz [B, L] of waveform [B, S], L = S // hop, and a mask that is 1 where a frame is voiced.
+
+    Normalised autocorrelation of frames of 50 ms; a frame is voiced where its peak reaches half the energy.
+    Good enough as a target for HiFT's F0 predictor, which only has to start its harmonic source right.
+    """
+    frame = 2 * int(sample_rate * 0.025)
+    frames = F.pad(waveform, ((frame - hop) // 2, frame - hop - (frame - hop) // 2)).unfold(-1, frame, hop)
+    frames = (frames - frames.mean(-1, keepdim=True)) * torch.hann_window(frame, device=waveform.device)
+    window = torch.hann_window(frame, device=waveform.device)
+    correlation = _autocorrelation(frames) / _autocorrelation(window).clamp(min=1e-3)
+    energy = frames.square().sum(-1, keepdim=True)
+    shortest, longest = int(sample_rate / high_hz), int(sample_rate / low_hz)
+    scores = correlation[..., shortest:longest] / correlation[..., :1].clamp(min=1e-6)
+    # the shortest lag close to the best one: multiples of the period correlate as well as the period
+    close = scores >= 0.9 * scores.amax(-1, keepdim=True)
+    lag = close.float().argmax(-1) + shortest
+    # from the first close lag walk up to its own peak
+    reach = torch.arange(sample_rate // 1000, device=waveform.device)
+    near = (lag[..., None] - shortest + reach).clamp(max=scores.shape[-1] - 1)
+    lag = lag + scores.gather(-1, near).argmax(-1)
+    voiced = (scores.amax(-1) > 0.5) & (energy[..., 0] > 1e-4 * frame)
+    return sample_rate / lag * voiced, voiced.float()
+
+
+def _autocorrelation(frames: Tensor) -> Tensor:
+    """[..., n] -> [..., n], lag 0 first."""
+    length = frames.shape[-1]
+    power = torch.fft.rfft(frames, 2 * length).abs().square()
+    return torch.fft.irfft(power, 2 * length)[..., :length]

@@ -1,0 +1,319 @@
+"""HiFT, the released vocoder: mel at 50 Hz -> 24 kHz waveform (HiFi-GAN body, harmonic source, iSTFT head)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from ..errors import CheckpointError
+
+_NEW_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+
+
+@dataclass(frozen=True)
+class HiftConfig:
+    """Sizes of a HiFT vocoder; `from_tensors` reads them off a checkpoint, because no file states them."""
+
+    num_mel_bins: int = 80
+    base_channels: int = 512
+    upsample_rates: tuple[int, ...] = (8, 5, 3)
+    upsample_kernels: tuple[int, ...] = (16, 11, 7)
+    residual_kernels: tuple[int, ...] = (3, 7, 11)
+    source_kernels: tuple[int, ...] = (7, 7, 11)
+    num_dilations: int = 3
+    num_harmonics: int = 9  # the fundamental included
+    f0_channels: int = 512
+    n_fft: int = 16
+    sample_rate: int = 24000
+
+    # What the tensors cannot tell is the same in every published HiFT.
+    source_amplitude = 0.1
+    noise_std = 0.003
+    voiced_above_hz = 10.0
+    clamp = 0.99
+
+    @property
+    def stft_hop(self) -> int:
+        return self.n_fft // 4
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per mel frame."""
+        return math.prod(self.upsample_rates) * self.stft_hop
+
+    @property
+    def source_strides(self) -> tuple[int, ...]:
+        """Stride of each `source_downs`: the product of the later levels' rates."""
+        return tuple(math.prod(self.upsample_rates[i + 1 :]) for i in range(len(self.upsample_rates)))
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], hop_length: int = 480, sample_rate: int = 24000) -> HiftConfig:
+        """Sizes read off the tensors (released key style). The first rate follows from `hop_length`.
+
+        Raises CheckpointError when the tensors do not describe a HiFT of that hop length.
+        """
+
+        def shape(key: str) -> torch.Size:
+            if key not in tensors:
+                raise CheckpointError(f"not a HiFT vocoder: tensor {key!r} is missing")
+            return tensors[key].shape
+
+        def count(pattern: str) -> int:
+            matches = (re.fullmatch(pattern + r"\..*", key) for key in tensors)
+            return 1 + max((int(m.group(1)) for m in matches if m), default=-1)
+
+        levels = count(r"ups\.(\d+)")
+        if not levels:
+            raise CheckpointError("not a HiFT vocoder: no tensor under 'ups'")
+        blocks = count(r"resblocks\.(\d+)") // levels
+        n_fft = shape("conv_post.weight_v")[0] - 2
+        # A source convolution's kernel is twice its stride, save for stride 1, where it is 1.
+        kernels = [shape(f"source_downs.{i}.weight")[-1] for i in range(levels)]
+        strides = [max(1, kernel // 2) for kernel in kernels]
+        total = hop_length // (n_fft // 4)
+        steps = [total, *strides]
+        if hop_length % (n_fft // 4) or strides[-1] != 1 or any(a % b for a, b in pairwise(steps)):
+            raise CheckpointError(
+                f"HiFT tensors do not fit a hop of {hop_length} samples: source strides {strides}, n_fft {n_fft}"
+            )
+        return cls(
+            num_mel_bins=shape("conv_pre.weight_v")[1],
+            base_channels=shape("conv_pre.weight_v")[0],
+            upsample_rates=tuple(a // b for a, b in pairwise(steps)),
+            upsample_kernels=tuple(shape(f"ups.{i}.weight_v")[-1] for i in range(levels)),
+            residual_kernels=tuple(shape(f"resblocks.{j}.convs1.0.weight_v")[-1] for j in range(blocks)),
+            source_kernels=tuple(shape(f"source_resblocks.{i}.convs1.0.weight_v")[-1] for i in range(levels)),
+            num_dilations=count(r"resblocks\.0\.convs1\.(\d+)"),
+            num_harmonics=shape("m_source.l_linear.weight")[1],
+            f0_channels=shape("f0_predictor.condnet.0.weight_v")[0],
+            n_fft=n_fft,
+            sample_rate=sample_rate,
+        )
+
+
+class Snake(nn.Module):
+    """x + sin²(αx)/α per channel (arXiv 2006.08195)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = self.alpha[:, None]
+        return x + torch.sin(alpha * x).square() / (alpha + 1e-9)
+
+
+class ResidualBlock(nn.Module):
+    """Per dilation d: x += conv(snake(conv_d(snake(x)))), lengths kept. [B, C, T] -> [B, C, T]."""
+
+    def __init__(self, channels: int, kernel: int, num_dilations: int) -> None:
+        super().__init__()
+
+        def conv(dilation: int) -> nn.Module:
+            padding = (kernel - 1) * dilation // 2
+            return weight_norm(nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=padding))
+
+        self.convs1 = nn.ModuleList(conv(2 * i + 1) for i in range(num_dilations))
+        self.convs2 = nn.ModuleList(conv(1) for _ in range(num_dilations))
+        self.activations1 = nn.ModuleList(Snake(channels) for _ in range(num_dilations))
+        self.activations2 = nn.ModuleList(Snake(channels) for _ in range(num_dilations))
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = zip(self.activations1, self.convs1, self.activations2, self.convs2, strict=True)
+        for snake1, conv1, snake2, conv2 in layers:
+            x = x + conv2(snake2(conv1(snake1(x))))
+        return x
+
+
+class F0Predictor(nn.Module):
+    """mel [B, M, L] -> F0 in Hz [B, L]; near 0 where unvoiced."""
+
+    def __init__(self, num_mel_bins: int, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i in range(5):
+            layers += [weight_norm(nn.Conv1d(channels if i else num_mel_bins, channels, 3, padding=1)), nn.ELU()]
+        self.condnet = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels, 1)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return torch.abs(self.classifier(self.condnet(mel).transpose(1, 2)).squeeze(-1))
+
+
+class HarmonicSource(nn.Module):
+    """F0 in Hz per sample [B, S] -> excitation [B, 1, S]: harmonics and noise, mixed by one learned line."""
+
+    def __init__(self, config: HiftConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.l_linear = nn.Linear(config.num_harmonics, 1)
+
+    def forward(self, f0: Tensor, quiet: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        c = self.config
+        harmonic = torch.arange(1, c.num_harmonics + 1, device=f0.device, dtype=f0.dtype)
+        cycles = torch.cumsum(f0[..., None] * harmonic / c.sample_rate, dim=1) % 1.0
+        phase = 2 * math.pi * cycles
+        voiced = (f0 > c.voiced_above_hz).to(f0.dtype)[..., None]
+        noise = torch.zeros_like(phase)
+        if not quiet:
+            start = torch.rand(phase.shape[0], 1, c.num_harmonics, generator=generator).to(f0)
+            start = (2 * start - 1) * math.pi
+            start[..., 0] = 0.0
+            phase = phase + start
+            scale = c.noise_std * voiced + c.source_amplitude / 3 * (1 - voiced)
+            noise = scale * torch.randn(phase.shape, generator=generator).to(f0)
+        harmonics = c.source_amplitude * torch.sin(phase) * voiced + noise
+        return torch.tanh(self.l_linear(harmonics.to(self.l_linear.weight.dtype))).transpose(1, 2)
+
+
+class Hift(nn.Module):
+    """The released vocoder. Call it with a mel for a waveform, or run its three stages one by one."""
+
+    window: Tensor
+
+    def __init__(self, config: HiftConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        widths = [c.base_channels >> i for i in range(len(c.upsample_rates) + 1)]
+        spectrum = c.n_fft + 2
+        self.m_source = HarmonicSource(c)
+        self.conv_pre = weight_norm(nn.Conv1d(c.num_mel_bins, widths[0], 7, padding=3))
+        levels = list(zip(c.upsample_rates, c.upsample_kernels, c.source_strides, widths, widths[1:], strict=False))
+        self.ups = nn.ModuleList(
+            weight_norm(nn.ConvTranspose1d(wide, narrow, kernel, rate, padding=(kernel - rate) // 2))
+            for rate, kernel, _, wide, narrow in levels
+        )
+        self.source_downs = nn.ModuleList(
+            nn.Conv1d(spectrum, narrow, 1)
+            if stride == 1
+            else nn.Conv1d(spectrum, narrow, 2 * stride, stride, padding=stride // 2)
+            for _, _, stride, _, narrow in levels
+        )
+        self.source_resblocks = nn.ModuleList(
+            ResidualBlock(width, kernel, c.num_dilations)
+            for width, kernel in zip(widths[1:], c.source_kernels, strict=True)
+        )
+        self.resblocks = nn.ModuleList(
+            ResidualBlock(width, kernel, c.num_dilations) for width in widths[1:] for kernel in c.residual_kernels
+        )
+        self.conv_post = weight_norm(nn.Conv1d(widths[-1], spectrum, 7, padding=3))
+        self.f0_predictor = F0Predictor(c.num_mel_bins, c.f0_channels)
+        self.register_buffer("window", torch.hann_window(c.n_fft), persistent=False)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.config.sample_rate
+
+    @property
+    def hop_length(self) -> int:
+        return self.config.hop_length
+
+    def f0(self, mel: Tensor) -> Tensor:
+        """mel [B, M, L] (natural log) -> F0 in Hz [B, L]."""
+        f0: Tensor = self.f0_predictor(mel)
+        return f0
+
+    def source(self, f0: Tensor, quiet: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        """F0 [B, L] in Hz -> excitation [B, 1, L * hop]. `quiet`: no noise, and all phases start at zero."""
+        per_sample = f0.float().repeat_interleave(self.hop_length, dim=1)
+        source: Tensor = self.m_source(per_sample, quiet, generator)
+        return source
+
+    def decode(self, mel: Tensor, source: Tensor) -> Tensor:
+        """mel [B, M, L], excitation [B, 1, S] with S = L * hop -> waveform [B, S] float32 in [-0.99, 0.99]."""
+        spectrum = self._stft(source.squeeze(1))
+        x = self.conv_pre(mel)
+        per_level = len(self.config.residual_kernels)
+        for i, up in enumerate(self.ups):
+            x = up(F.leaky_relu(x, 0.1))
+            if i + 1 == len(self.ups):
+                x = F.pad(x, (1, 0), mode="reflect")  # a centred STFT has one frame more than S / hop
+            x = x + self.source_resblocks[i](self.source_downs[i](spectrum))
+            blocks = [self.resblocks[i * per_level + j] for j in range(per_level)]
+            x = torch.stack([block(x) for block in blocks]).mean(dim=0)
+        x = self.conv_post(F.leaky_relu(x, 0.01))
+        return self._inverse_stft(x)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel [B, M, L] -> waveform [B, L * hop]."""
+        return self.decode(mel, self.source(self.f0(mel)))
+
+    def _stft(self, waveform: Tensor) -> Tensor:
+        """[B, S] -> [B, n_fft + 2, S / hop + 1]: real parts, then imaginary parts."""
+        c = self.config
+        window = self.window.to(torch.float32)
+        spectrum = torch.stft(waveform.float(), c.n_fft, c.stft_hop, window=window, return_complex=True)
+        return torch.cat([spectrum.real, spectrum.imag], dim=1).to(waveform.dtype)
+
+    def _inverse_stft(self, x: Tensor) -> Tensor:
+        """[B, n_fft + 2, T]: log magnitude, then the sine's argument whose value is the phase -> [B, S]."""
+        c = self.config
+        log_magnitude, angle = x.float().chunk(2, dim=1)
+        magnitude = torch.exp(log_magnitude).clamp(max=100.0)
+        spectrum = torch.polar(magnitude, torch.sin(angle))
+        window = self.window.to(torch.float32)
+        waveform = torch.istft(spectrum, c.n_fft, c.stft_hop, window=window)
+        return waveform.clamp(-c.clamp, c.clamp)
+
+    def released_state_dict(self) -> dict[str, Tensor]:
+        """The parameters under the released names (`weight_g`, `weight_v`)."""
+        return released_names(self.state_dict())
+
+    @classmethod
+    def from_state_dict(cls, tensors: Mapping[str, Tensor], hop_length: int = 480, sample_rate: int = 24000) -> Hift:
+        """A vocoder with these weights, in either weight-norm key style, sized by the tensors themselves.
+
+        Raises CheckpointError naming missing, unexpected and misshapen tensors.
+        """
+        released = released_names(tensors)
+        model = cls(HiftConfig.from_tensors(released, hop_length, sample_rate))
+        own = model.released_state_dict()
+        problems = [f"missing {key}" for key in own if key not in released]
+        problems += [f"unexpected {key}" for key in released if key not in own]
+        problems += [
+            f"{key} is {tuple(released[key].shape)}, not {tuple(own[key].shape)}"
+            for key in own
+            if key in released and released[key].shape != own[key].shape
+        ]
+        if problems:
+            raise CheckpointError("HiFT weights do not fit: " + "; ".join(problems))
+        model.load_state_dict(released)  # torch's weight norm takes the released names itself
+        return model.eval()
+
+
+def released_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors with `parametrizations.weight.original0/1` renamed to `weight_g` / `weight_v`."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        for new, old in _NEW_NORM.items():
+            key = key.replace(new, old)
+        renamed[key.removeprefix("generator.")] = tensor
+    return renamed
+
+
+def load_hift(path: str | Path, hop_length: int = 480, sample_rate: int = 24000) -> Hift:
+    """Read `hift.pt` (weights only: no code in the file is ever run). Raises CheckpointError."""
+    try:
+        tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"no vocoder file at {path}") from None
+    except Exception as error:  # the reader raises many kinds; each means the file cannot be used
+        raise CheckpointError(f"{path} is not a weights-only PyTorch file: {error}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise CheckpointError(f"{path} does not hold a plain dictionary of tensors")
+    return Hift.from_state_dict(tensors, hop_length, sample_rate)
+
+
+def save_hift(model: Hift, path: str | Path) -> None:
+    """Write `hift.pt` with the released names."""
+    torch.save({key: tensor.detach().cpu().clone() for key, tensor in model.released_state_dict().items()}, path)

@@ -1,0 +1,89 @@
+"""Vocos: lengths, exact streaming, look-ahead, files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from baichuan_audio.audio.mel import natural_log_mel
+from baichuan_audio.errors import CheckpointError, ConfigError
+from baichuan_audio.vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
+
+TINY = VocosConfig(dim=12, ffn_dim=20, num_layers=2)
+
+
+@pytest.fixture
+def vocoder() -> Vocos:
+    torch.manual_seed(0)
+    return Vocos(TINY).eval()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 10])
+@torch.no_grad()
+def test_a_frame_gives_one_hop_of_samples(vocoder: Vocos, frames: int) -> None:
+    waveform = vocoder(torch.randn(2, 80, frames))
+    assert waveform.shape == (2, 480 * frames) and waveform.isfinite().all()
+
+
+@pytest.mark.parametrize("sizes", [[1] * 13, [13], [2, 0, 6, 5], [12, 1], [3, 10]])
+@torch.no_grad()
+def test_chunks_give_what_the_whole_mel_gives(vocoder: Vocos, sizes: list[int]) -> None:
+    mel = torch.randn(2, 80, 13)
+    state = vocoder.init_state(2)
+    parts = [vocoder.stream(chunk, state) for chunk in mel.split(sizes, dim=2)]
+    parts.append(vocoder.stream(mel[:, :, :0], state, last=True))
+    assert torch.allclose(torch.cat(parts, dim=1), vocoder(mel), atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_stream_lags_by_the_look_ahead_and_the_window_only(vocoder: Vocos) -> None:
+    state = vocoder.init_state(1)
+    given = sum(vocoder.stream(torch.randn(1, 80, 1), state).shape[1] for _ in range(20))
+    assert given == (20 - TINY.lookahead_frames) * 480 - TINY.margin
+
+
+def test_no_sample_depends_on_a_later_frame_than_the_look_ahead(vocoder: Vocos) -> None:
+    mel = torch.randn(1, 80, 30, requires_grad=True)
+    vocoder(mel)[0, 10 * 480].backward()
+    touched = mel.grad.abs().sum(dim=(0, 1)).nonzero().flatten()
+    # sample 4800 lies under windows of frames up to 11; each of those looks two frames ahead
+    assert int(touched.max()) == 11 + TINY.lookahead_frames
+
+
+def test_same_padding_matches_that_of_the_mel() -> None:
+    waveform = torch.randn(1, 480 * 7)
+    assert natural_log_mel(waveform).shape[-1] == 7
+    c, hop = TINY, TINY.hop_length
+    head = Vocos(TINY).head
+    padded = torch.nn.functional.pad(waveform, (c.margin, c.margin))
+    frames = padded.unfold(-1, c.n_fft, hop) * head.window.square()
+    model = Vocos(TINY)
+    rebuilt = model._overlap_add(frames, model.init_state(1), last=True)
+    assert torch.allclose(rebuilt, waveform.clamp(-1, 1), atol=1e-5)
+
+
+def test_files_come_back_bit_by_bit(vocoder: Vocos, tmp_path: Path) -> None:
+    save_vocos(vocoder, tmp_path / "vocoder.safetensors")
+    config = {"mel_vocoder_config": vocoder.config_entry()}
+    assert config["mel_vocoder_config"]["type"] == "vocos"
+    read = load_vocos(tmp_path / "vocoder.safetensors", config)
+    mine, theirs = vocoder.state_dict(), read.state_dict()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_wrong_files_and_configs_are_named(vocoder: Vocos, tmp_path: Path) -> None:
+    save_vocos(vocoder, tmp_path / "v.safetensors")
+    entry = vocoder.config_entry()
+    with pytest.raises(CheckpointError, match=r"embed\.weight is"):
+        load_vocos(tmp_path / "v.safetensors", {"mel_vocoder_config": entry | {"dim": 16}})
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_vocos(tmp_path / "none.safetensors", {"mel_vocoder_config": entry})
+    with pytest.raises(ConfigError, match="mel_vocoder_config"):
+        Vocos.from_config({})
+    with pytest.raises(ConfigError, match="wavenet"):
+        Vocos.from_config({"mel_vocoder_config": entry | {"type": "wavenet"}})
+
+
+def test_it_can_be_laid_out_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        assert Vocos(TINY).head.out.weight.is_meta
