@@ -55,12 +55,23 @@ def _hann(length: int) -> Tensor:
 
 
 def whisper_log_mel(waveform: Tensor, config: MelConfig, max_seconds: float) -> Tensor:
-    """Whisper's log-mel of one piece, waveform [S] -> [M, T], only its T valid frames (spec section 3.2).
+    """Whisper's log-mel of one piece, waveform [S] -> [M, T], only its T valid frames (spec section 3.2)."""
+    length = torch.tensor([waveform.shape[-1]], device=waveform.device)
+    log_mel, frames = whisper_log_mels(waveform[None], length, config, max_seconds)
+    return log_mel[0, :, : int(frames[0])]
 
-    The piece is padded to `max_seconds` first, since the floor hangs on the maximum over the padded piece.
+
+def whisper_log_mels(
+    waveforms: Tensor, samples: Tensor, config: MelConfig, max_seconds: float
+) -> tuple[Tensor, Tensor]:
+    """Log-mels of a zero-padded batch: waveforms [B, S], valid samples [B] -> ([B, M, T], valid frames [B]).
+
+    Whisper pads each piece to `max_seconds` and floors at its maximum minus 8. Frames that lie wholly in the padding
+    are silent and cannot raise that maximum, so they are never computed.
     """
     total = int(max_seconds * config.sample_rate)
-    padded = F.pad(waveform.float(), (0, total - waveform.shape[-1]))
+    enough = (waveforms.shape[-1] // config.hop_length + 1) * config.hop_length + config.n_fft
+    padded = F.pad(waveforms.float(), (0, min(total, enough) - waveforms.shape[-1]))
     spectrum = torch.stft(
         padded,
         config.n_fft,
@@ -72,9 +83,9 @@ def whisper_log_mel(waveform: Tensor, config: MelConfig, max_seconds: float) -> 
     )
     power = spectrum[..., :-1].abs().square()
     log_mel = (mel_filters(config).to(padded.device) @ power).clamp(min=1e-10).log10()
-    log_mel = torch.maximum(log_mel, log_mel.amax() - 8)
-    valid = min(total // config.hop_length, waveform.shape[-1] // config.hop_length + 1)
-    return (log_mel[:, :valid] + 4) / 4
+    log_mel = torch.maximum(log_mel, log_mel.amax(dim=(1, 2), keepdim=True) - 8)
+    frames = (samples // config.hop_length + 1).clamp(max=total // config.hop_length)
+    return (log_mel[..., : int(frames.max())] + 4) / 4, frames
 
 
 def natural_log_mel(waveform: Tensor, config: MelConfig = FLOW_MEL) -> Tensor:

@@ -34,22 +34,16 @@ def load_waveform(path: str | os.PathLike[str], sample_rate: int) -> Tensor:
         with soundfile.SoundFile(path) as file:
             original_rate = file.samplerate
             if file.frames > MAX_SECONDS * original_rate:
-                raise AudioError(
-                    f"{path}: longer than {MAX_SECONDS / 3600:.0f} hours; cut it into shorter files."
-                )
+                raise AudioError(f"{path}: longer than {MAX_SECONDS / 3600:.0f} hours; cut it into shorter files.")
             # blockwise, so that many channels never stand in memory for the whole file
-            blocks = [
-                block.mean(axis=1) for block in file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-            ]
+            blocks = [block.mean(axis=1) for block in file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True)]
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path}: not audio in a format that can be read ({error.error_string}).") from error
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     return prepare_waveform(torch.from_numpy(samples), original_rate, sample_rate, str(path))
 
 
-def prepare_waveform(
-    waveform: Tensor, original_rate: int, sample_rate: int, where: str = "waveform"
-) -> Tensor:
+def prepare_waveform(waveform: Tensor, original_rate: int, sample_rate: int, where: str = "waveform") -> Tensor:
     """Check a waveform [S] (or [C, S]: mixed to mono) and resample it -> [S'] float32.
 
     Raises AudioError when it is empty, not finite, or the rate makes no sense.
@@ -59,9 +53,7 @@ def prepare_waveform(
     if waveform.ndim == 2:
         waveform = waveform.float().mean(dim=0)
     if waveform.ndim != 1:
-        raise AudioError(
-            f"{where}: expected samples of shape [S] or [channels, S], got {tuple(waveform.shape)}."
-        )
+        raise AudioError(f"{where}: expected samples of shape [S] or [channels, S], got {tuple(waveform.shape)}.")
     if waveform.numel() == 0:
         raise AudioError(f"{where}: there are no samples in it.")
     waveform = waveform.float()
@@ -80,9 +72,7 @@ def save_waveform(path: str | os.PathLike[str], waveform: Tensor, sample_rate: i
     formats = {"OGG": ("OGG", "VORBIS"), "OPUS": ("OGG", "OPUS"), "MP3": ("MP3", "MPEG_LAYER_III")}
     container, subtype = formats.get(suffix, (suffix, "PCM_16"))
     if container not in soundfile.available_formats():
-        raise AudioError(
-            f"{path}: '{path.suffix}' names no audio format that can be written; use .wav or .flac."
-        )
+        raise AudioError(f"{path}: '{path.suffix}' names no audio format that can be written; use .wav or .flac.")
     if not path.parent.is_dir():
         raise AudioError(f"{path}: the folder {path.parent} does not exist.")
     samples = waveform.detach().float().clamp(-1, 1).cpu().numpy()

@@ -36,9 +36,8 @@ class Upsampling(nn.Module):
 class PostNet(nn.Module):
     """Residual correction of the coarse mel: blocks of conv k5, GroupNorm, Mish; then a 1x1 projection."""
 
-    def __init__(self, mel_bins: int, channels: tuple[int, ...], segment_norm: bool) -> None:
+    def __init__(self, mel_bins: int, channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.segment_norm = segment_norm
         widths = (mel_bins, *channels)
         self.layers = nn.ModuleList()
         for before, after in zip(widths[:-2], widths[1:-1], strict=True):
@@ -48,10 +47,7 @@ class PostNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, M, F] -> [B, M, F], to be added to x."""
         for layer in self.layers:
-            if isinstance(layer, nn.GroupNorm):
-                x = _normalise(layer, x, self.segment_norm)
-            else:
-                x = layer(x)
+            x = layer(x)
         return x
 
 
@@ -63,18 +59,20 @@ class AudioDecoder(nn.Module):
     def __init__(self, config: AudioConfig, coarse: CoarseMelConfig) -> None:
         super().__init__()
         self.config, self.coarse = config, coarse
-        width, norm = config.d_model, config.segment_norm
-        self.dconv1 = Upsampling(width, width, config.decoder_kernel_size, config.avg_pooler, norm)
+        width = config.d_model
+        self.dconv1 = Upsampling(width, width, config.decoder_kernel_size, config.avg_pooler, config.segment_norm)
         self.register_buffer("positional_embedding", sinusoids(config.decoder_positions, width))
         self.layers = nn.ModuleList(
             TransformerLayer(width, config.decoder_attention_heads, config.decoder_ffn_dim)
             for _ in range(config.decoder_layers)
         )
         self.layer_norm = nn.LayerNorm(width)
+        # The mel branch is for training and diagnostics only and keeps the segment's statistics: a frame normalised
+        # alone would lose its level.
         self.dconv2 = Upsampling(
-            width, coarse.num_mel_bins, config.decoder_kernel_size, config.decoder_stride_size, norm
+            width, coarse.num_mel_bins, config.decoder_kernel_size, config.decoder_stride_size, True
         )
-        self.post_net = PostNet(coarse.num_mel_bins, coarse.channels, norm)
+        self.post_net = PostNet(coarse.num_mel_bins, coarse.channels)
 
     def hidden(self, embeddings: Tensor) -> Tensor:
         """embeddings [B, T, D] -> hidden [B, L, D] at 50 Hz, L = (T - 1) * 4 + 3 as released.

@@ -88,9 +88,7 @@ class AudioTokenizer(nn.Module):
         when the audio is empty, not finite, or too short for one code frame.
         """
         waveform = prepare_waveform(waveform, sample_rate, self.config.sampling_rate)
-        pieces = [
-            p for p in waveform.split(self.config.piece_samples) if p.shape[0] >= self.config.min_samples
-        ]
+        pieces = [p for p in waveform.split(self.config.piece_samples) if p.shape[0] >= self.config.min_samples]
         if not pieces:
             least = 1000 * self.config.min_samples / self.config.sampling_rate
             raise AudioError(
@@ -152,16 +150,12 @@ class AudioTokenizer(nn.Module):
 
     def _check(self, codes: Tensor) -> None:
         if codes.ndim != 2 or codes.shape[0] != self.num_codebooks or codes.shape[1] == 0:
-            raise AudioError(
-                f"codes must have the shape [{self.num_codebooks}, T], T > 0, not {list(codes.shape)}."
-            )
+            raise AudioError(f"codes must have the shape [{self.num_codebooks}, T], T > 0, not {list(codes.shape)}.")
         if codes.is_floating_point():
             raise AudioError(f"codes must be whole numbers, not {codes.dtype}.")
         limits = torch.tensor(self.codebook_sizes, device=codes.device)
         if bool((codes < 0).any()) or bool((codes >= limits[:, None]).any()):
-            raise AudioError(
-                f"each code must lie between 0 and its codebook's size {list(self.codebook_sizes)} - 1."
-            )
+            raise AudioError(f"each code must lie between 0 and its codebook's size {list(self.codebook_sizes)} - 1.")
 
     @property
     def _dtype(self) -> torch.dtype:

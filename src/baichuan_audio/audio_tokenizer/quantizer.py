@@ -95,9 +95,7 @@ def learn(
     for k, book in enumerate(codebooks(levels)):
         scores = book.scores(residual)
         if recipe.gumbel_temperature > 0:
-            scores = scores + _gumbel_like(scores) * (
-                recipe.gumbel_temperature * residual.square().sum(1).mean()
-            )
+            scores = scores + _gumbel_like(scores) * (recipe.gumbel_temperature * residual.square().sum(1).mean())
         chosen = scores.argmax(dim=1)
         entries = book.lookup(chosen)
         used = entries if keep is None else entries * (keep > k)[:, None]

@@ -1,0 +1,258 @@
+"""Training of the audio tokenizer: mel reconstruction, codebooks, and losses on the text (spec section 8)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..audio.mel import MelConfig, natural_log_mel, whisper_log_mels
+from ..audio_tokenizer import AudioTokenizer
+from ..audio_tokenizer.encoder import valid_mask
+from ..audio_tokenizer.quantizer import QuantizerRecipe, initialise, learn
+from ..data.manifest import SAMPLE_RATE, ClipStore
+from ..errors import TrainingError
+from .checkpointing import load_training_state, save_training_state
+from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
+from .logging import TrainingLog, set_threads
+from .losses import l1_l2
+from .optim import autocast, make_optimizer, optimizer_step
+from .recipe import OptimizerRecipe, StageRecipe
+from .text_loss import PhoneticHead, phonetic_loss
+from .tokenizer_report import validate
+
+
+@dataclass(frozen=True)
+class AugmentRecipe:
+    """What the encoder hears is disturbed; the mel it must give back is not (but for the speed)."""
+
+    speed_range: tuple[float, ...] = (0.88, 1.14)
+    noise_share: float = 0.3
+    noise_db_range: tuple[float, ...] = (-60.0, -32.0)
+    gain_db_range: tuple[float, ...] = (-8.0, 6.0)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the sum."""
+
+    mel_l2: float = 0.5
+    second_scale: float = 0.3
+    commitment: float = 0.25
+    phonetic: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerRecipe(StageRecipe):
+    """Recipe of the stage `tokenizer`."""
+
+    config: str
+    """The model's `config.json`."""
+    clips: ClipRecipe
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    quantizer: QuantizerRecipe = field(default_factory=QuantizerRecipe)
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
+    weights: LossWeights = field(default_factory=LossWeights)
+    quantise_from: int = 300
+    """Steps before the codebooks are started by k-means; until then vectors pass unquantised."""
+    ramp_steps: int = 500
+    """Steps in which the share of samples that pass through the codebooks rises from 10 % to 100 %."""
+    text_width: int = 192
+
+
+def train(recipe: TokenizerRecipe) -> None:
+    """Run the stage, from its newest checkpoint if there is one. Raises TrainingError, ConfigError, DataError."""
+    set_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    tokenizer, head = build(recipe)
+    modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "phonetic_head": head}
+    optimizer = make_optimizer([*tokenizer.parameters(), *head.parameters()], recipe.optimizer)
+    sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, recipe.seed)
+    first = load_training_state(recipe.output, modules, {"adamw": optimizer})
+    with TrainingLog(recipe.output, recipe.steps, first) as log:
+        for step in range(first, recipe.steps):
+            if step == recipe.quantise_from:
+                start_codebooks(tokenizer, sampler, recipe, step)
+            batch = prepare(sampler.batch(step), tokenizer, recipe.augment, (recipe.seed, step)).to(recipe.device)
+            with autocast(recipe.device):
+                losses = compute_losses(tokenizer, head, batch, recipe, quantised_share(step, recipe))
+            losses["loss"].backward()  # type: ignore[no-untyped-call]
+            norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
+            if step % recipe.log_every == 0:
+                log.scalars(step, {k: float(v.detach()) for k, v in losses.items()} | {"gradient_norm": norm})
+            if (step + 1) % recipe.sample_every == 0:
+                validate(tokenizer, head, recipe.clips, log, step)
+            if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+                save_training_state(recipe.output, step + 1, modules, {"adamw": optimizer})
+            log.advance()
+
+
+def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
+    """A fresh tokenizer and its phonetic head."""
+    path = Path(recipe.config)
+    if not path.is_file():
+        raise TrainingError(f"{path}: there is no such config.json.")
+    tokenizer = AudioTokenizer.from_config(json.loads(path.read_text(encoding="utf-8")))
+    decoder = tokenizer.decoder
+    # The mel branch starts near the statistics of speech; otherwise the first hundreds of steps only move its level.
+    nn.init.constant_(decoder.dconv2.norm.bias, -5.5)
+    nn.init.constant_(decoder.dconv2.norm.weight, 2.5)
+    last = decoder.post_net.layers[-1]
+    nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
+    return tokenizer.to(recipe.device), head.to(recipe.device)
+
+
+def quantised_share(step: int, recipe: TokenizerRecipe) -> float:
+    """Share of samples whose decoder sees quantised vectors: 0 before `quantise_from`, then 10 % to 100 %."""
+    if step < recipe.quantise_from:
+        return 0.0
+    return min(1.0, 0.1 + 0.9 * (step - recipe.quantise_from) / max(1, recipe.ramp_steps))
+
+
+@dataclass
+class TokenizerBatch:
+    """One step's tensors: log_mel [B, M, T] with mel_lengths [B], clean waveforms [B, S] at 16 kHz with samples [B]."""
+
+    log_mel: Tensor
+    mel_lengths: Tensor
+    waveforms: Tensor
+    samples: Tensor
+    transcripts: list[str | None]
+
+    def to(self, device: str) -> TokenizerBatch:
+        self.log_mel, self.mel_lengths = self.log_mel.to(device), self.mel_lengths.to(device)
+        self.waveforms, self.samples = self.waveforms.to(device), self.samples.to(device)
+        return self
+
+
+def prepare(
+    batch: ClipBatch, tokenizer: AudioTokenizer, augment: AugmentRecipe | None, seed: tuple[int, int]
+) -> TokenizerBatch:
+    """Resample to the tokenizer's rate (with the step's speed), disturb, log-mel. All randomness from `seed`."""
+    random = np.random.default_rng((*seed, 1))
+    rate = tokenizer.config.sampling_rate
+    speed = float(random.uniform(*augment.speed_range)) if augment else 1.0
+    clean = torch.from_numpy(
+        np.ascontiguousarray(soxr.resample(batch.waveforms.numpy().T, SAMPLE_RATE * speed, rate, quality="MQ").T)
+    )
+    samples = (batch.samples * (rate / (SAMPLE_RATE * speed))).long().clamp(max=clean.shape[1])
+    heard = _disturb(clean, samples, augment, random) if augment else clean
+    log_mel, lengths = whisper_log_mels(heard, samples, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
+    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts)
+
+
+def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
+    rows = clean.shape[0]
+    gain = torch.from_numpy(random.uniform(*augment.gain_db_range, size=(rows, 1))).float()
+    level = torch.from_numpy(random.uniform(*augment.noise_db_range, size=(rows, 1))).float()
+    noisy = torch.from_numpy(random.random((rows, 1)) < augment.noise_share)
+    noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
+    noise = noise * 10 ** (level / 20) * noisy * valid_mask(samples, clean.shape[1])
+    return clean * 10 ** (gain / 20) + noise
+
+
+def compute_losses(
+    tokenizer: AudioTokenizer, head: PhoneticHead, batch: TokenizerBatch, recipe: TokenizerRecipe, share: float
+) -> dict[str, Tensor]:
+    """All losses of one batch; `loss` is their weighted sum. Updates the codebooks when `share` > 0."""
+    features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
+    feature_lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
+    vectors = tokenizer.bridge.pooled(features, feature_lengths).float()
+    lengths = tokenizer.bridge.output_lengths(feature_lengths)
+    losses: dict[str, Tensor] = {}
+    if share > 0:
+        vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
+    hidden = tokenizer.decoder.hidden(tokenizer.bridge.project(vectors))
+    losses |= mel_losses(tokenizer, hidden, batch, lengths, recipe.weights)
+    phonetic = phonetic_loss(head, vectors, lengths, batch.transcripts)
+    if phonetic is not None:
+        losses["phonetic"] = phonetic
+    weights = {
+        "coarse": 1.0,
+        "refined": 1.0,
+        "second_scale": recipe.weights.second_scale,
+        "commitment": recipe.weights.commitment,
+        "phonetic": recipe.weights.phonetic,
+    }
+    losses["loss"] = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+    return losses
+
+
+def _through_codebooks(
+    tokenizer: AudioTokenizer, vectors: Tensor, lengths: Tensor, recipe: QuantizerRecipe, share: float
+) -> tuple[Tensor, Tensor]:
+    """vectors [B, T, W] -> (what the decoder sees [B, T, W], commitment loss), straight-through."""
+    rows, levels = vectors.shape[0], tokenizer.num_codebooks
+    mask = valid_mask(lengths, vectors.shape[1])
+    some = torch.rand(rows, device=vectors.device) < recipe.level_dropout
+    kept = torch.where(some, torch.randint(1, max(2, levels), (rows,), device=vectors.device), levels)
+    flat = vectors[mask]
+    owner = torch.arange(rows, device=vectors.device)[:, None].expand_as(mask)[mask]
+    with torch.autocast(vectors.device.type, enabled=False):
+        quantised, _ = learn(tokenizer.bridge.vq_list, flat, recipe, kept[owner])
+    commitment = (flat - quantised).square().mean()
+    use = (torch.rand(rows, device=vectors.device) < share)[owner, None]
+    passed = torch.where(use, flat + (quantised - flat).detach(), flat)
+    return vectors.masked_scatter(mask[..., None], passed), commitment
+
+
+def mel_losses(
+    tokenizer: AudioTokenizer, hidden: Tensor, batch: TokenizerBatch, code_lengths: Tensor, weights: LossWeights
+) -> dict[str, Tensor]:
+    """L1 and L2 of coarse and refined mel, and of the refined one at a second scale (double window and hop)."""
+    coarse, refined = tokenizer.decoder.mels(hidden)
+    coarse, refined = coarse.float(), refined.float()
+    mel = tokenizer.coarse.mel
+    target = natural_log_mel(batch.waveforms, mel).transpose(1, 2)
+    wide = natural_log_mel(batch.waveforms, _second_scale(mel)).transpose(1, 2)
+    frames = min(target.shape[1], coarse.shape[1])
+    lengths = torch.minimum(batch.samples // mel.hop_length, _mel_lengths(tokenizer, code_lengths)).clamp(max=frames)
+    pairs = min(frames // 2, wide.shape[1])
+    halved = F.avg_pool1d(refined[:, : 2 * pairs].transpose(1, 2), 2).transpose(1, 2)
+    return {
+        "coarse": l1_l2(coarse[:, :frames], target[:, :frames], lengths, weights.mel_l2),
+        "refined": l1_l2(refined[:, :frames], target[:, :frames], lengths, weights.mel_l2),
+        "second_scale": l1_l2(halved, wide[:, :pairs], (lengths // 2).clamp(max=pairs), weights.mel_l2),
+    }
+
+
+def _mel_lengths(tokenizer: AudioTokenizer, code_lengths: Tensor) -> Tensor:
+    config = tokenizer.config
+    hidden = (code_lengths - 1) * config.avg_pooler + min(config.avg_pooler, config.decoder_kernel_size)
+    fine = hidden * config.decoder_stride_size
+    return torch.tensor([tokenizer.decoder.mel_frames(int(n)) for n in fine], device=code_lengths.device)
+
+
+def _second_scale(mel: MelConfig) -> MelConfig:
+    return MelConfig(mel.sample_rate, 2 * mel.n_fft, 2 * mel.hop_length, mel.num_mel_bins, mel.f_min, mel.f_max)
+
+
+@torch.no_grad()
+def start_codebooks(tokenizer: AudioTokenizer, sampler: ClipSampler, recipe: TokenizerRecipe, step: int) -> None:
+    """k-means on the vectors of the next steps' batches, enough for eight to an entry of the largest codebook."""
+    wanted = 8 * max(tokenizer.codebook_sizes)
+    vectors: list[Tensor] = []
+    for later in _count_from(step):
+        batch = prepare(sampler.batch(later), tokenizer, recipe.augment, (recipe.seed, later)).to(recipe.device)
+        features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
+        lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
+        pooled = tokenizer.bridge.pooled(features, lengths)
+        vectors.append(pooled[valid_mask(tokenizer.bridge.output_lengths(lengths), pooled.shape[1])].float())
+        if sum(len(v) for v in vectors) >= wanted:
+            break
+    initialise(tokenizer.bridge.vq_list, torch.cat(vectors))
+
+
+def _count_from(step: int) -> Iterator[int]:
+    while True:
+        yield step
+        step += 1
