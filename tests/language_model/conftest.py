@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from baichuan_audio.language_model.audio_head import AudioHead
 from baichuan_audio.language_model.model import LanguageModel
-from baichuan_audio.language_model.prompt import ControlIds
+from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 GOLDEN = Path(__file__).parent.parent / "fixtures" / "tiny-a"
@@ -43,8 +43,8 @@ def tokenizer() -> TextTokenizer:
 
 
 @pytest.fixture(scope="session")
-def control(config: dict[str, Any], tokenizer: TextTokenizer) -> ControlIds:
-    return ControlIds.from_config(config, tokenizer)
+def special(config: dict[str, Any], tokenizer: TextTokenizer) -> SpecialTokens:
+    return SpecialTokens.from_config(config, tokenizer)
 
 
 def _load(module: nn.Module, prefixes: dict[str, str]) -> None:

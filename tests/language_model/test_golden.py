@@ -9,7 +9,7 @@ from torch import Tensor
 
 from baichuan_audio.language_model.audio_head import AudioHead
 from baichuan_audio.language_model.model import LanguageModel
-from baichuan_audio.language_model.prompt import ControlIds
+from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.language_model.session import Session
 
@@ -34,9 +34,9 @@ def test_greedy_run(
     run: dict[str, Any],
     language_model: LanguageModel,
     audio_head: AudioHead,
-    control: ControlIds,
+    special: SpecialTokens,
 ) -> None:
-    session = Session(language_model, audio_head, control)
+    session = Session(language_model, audio_head, special)
     session.extend(golden["prompt_ids"][0], golden["codes.0"].T)
     prompt = golden["prompt_ids"].shape[1]
     text = session.write_text(run["n_text"] - 1, Sampling(repetition_penalty=run["text_repetition_penalty"]))

@@ -26,8 +26,8 @@ CLAUSE_MARKS = frozenset(",!?，。！？")  # and a full stop that a space foll
 
 _TEXTS = {
     "system": "<B_SYS>",
-    "question": "<C_Q>",
-    "answer": "<C_A>",
+    "user": "<C_Q>",
+    "assistant": "<C_A>",
     "end_of_text": "<|endoftext|>",
     "audio_start": "<audio_start_baichuan>",
     "audio_end": "<audio_end_baichuan>",
@@ -40,12 +40,12 @@ _ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
-class ControlIds:
+class SpecialTokens:
     """Ids of the control tokens of one checkpoint."""
 
     system: int
-    question: int
-    answer: int
+    user: int
+    assistant: int
     end_of_text: int
     audio_start: int
     audio_end: int
@@ -56,7 +56,7 @@ class ControlIds:
     others: tuple[int, ...] = ()  # more ids of config.json's `multimodal_special_token_list`
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], tokenizer: TextTokenizer) -> ControlIds:
+    def from_config(cls, config: Mapping[str, Any], tokenizer: TextTokenizer) -> SpecialTokens:
         """Ids from `audio_config` where it has them (the backbone computes with those), else by text from the tokenizer.
 
         Raises ConfigError naming the token that neither of them knows.
@@ -89,11 +89,11 @@ class Prompt:
 class PromptBuilder:
     """Writes a sequence piece by piece; every method returns the builder itself.
 
-    >>> PromptBuilder(tokenizer, control, 8).system("Be brief.").user().text("Hello").reply(spoken=True).build()
+    >>> PromptBuilder(tokenizer, special, 8).system("Be brief.").user().text("Hello").reply(spoken=True).build()
     """
 
-    def __init__(self, tokenizer: TextTokenizer, control: ControlIds, num_codebooks: int) -> None:
-        self._tokenizer, self._control, self._num_codebooks = tokenizer, control, num_codebooks
+    def __init__(self, tokenizer: TextTokenizer, special: SpecialTokens, num_codebooks: int) -> None:
+        self._tokenizer, self._special, self._num_codebooks = tokenizer, special, num_codebooks
         self._ids: list[int] = []
         self._codes: list[Tensor] = []
 
@@ -108,32 +108,32 @@ class PromptBuilder:
 
     def system(self, text: str) -> PromptBuilder:
         """The system turn."""
-        self._ids.append(self._control.system)
+        self._ids.append(self._special.system)
         return self.text(text)
 
     def user(self) -> PromptBuilder:
         """Begin a user's turn; its content follows by `text` and `audio`."""
-        self._ids.append(self._control.question)
+        self._ids.append(self._special.user)
         return self
 
     def reply(self, spoken: bool) -> PromptBuilder:
         """Begin a reply of the model, to be spoken or only written."""
         if spoken:
-            self._ids.append(self._control.audiotext_start)
-        self._ids.append(self._control.answer)
+            self._ids.append(self._special.audiotext_start)
+        self._ids.append(self._special.assistant)
         return self
 
     def audio(self, codes: Tensor) -> PromptBuilder:
         """Audio that the model hears: codes [K, T]."""
-        return self._frames(self._control.audio_start, codes, self._control.audio_end)
+        return self._frames(self._special.audio_start, codes, self._special.audio_end)
 
     def speech(self, codes: Tensor) -> PromptBuilder:
         """Audio that the model speaks, after its text: codes [K, T]."""
-        return self._frames(self._control.audiogen_start, codes, self._control.audiogen_end)
+        return self._frames(self._special.audiogen_start, codes, self._special.audiogen_end)
 
     def end_reply(self) -> PromptBuilder:
         """The end of a reply (endoftext)."""
-        self._ids.append(self._control.end_of_text)
+        self._ids.append(self._special.end_of_text)
         return self
 
     def build(self) -> Prompt:
@@ -144,7 +144,7 @@ class PromptBuilder:
     def _frames(self, before: int, codes: Tensor, after: int) -> PromptBuilder:
         if codes.ndim != 2 or codes.shape[0] != self._num_codebooks:
             raise PromptError(f"codes must be [{self._num_codebooks}, T], not {tuple(codes.shape)}.")
-        self._ids += [before, *[self._control.audio_pad] * codes.shape[1], after]
+        self._ids += [before, *[self._special.audio_pad] * codes.shape[1], after]
         self._codes.append(codes.detach().to("cpu", torch.long))
         return self
 

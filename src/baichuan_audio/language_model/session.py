@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import PromptError
 from .audio_head import AudioHead
 from .model import LanguageModel
-from .prompt import ControlIds
+from .prompt import SpecialTokens
 from .sampling import Sampling, draw
 
 
@@ -25,9 +25,9 @@ class Session:
     """
 
     def __init__(
-        self, language_model: LanguageModel, audio_head: AudioHead, control: ControlIds, seed: int | None = None
+        self, language_model: LanguageModel, audio_head: AudioHead, special: SpecialTokens, seed: int | None = None
     ) -> None:
-        self.language_model, self.audio_head, self.control = language_model, audio_head, control
+        self.language_model, self.audio_head, self.special = language_model, audio_head, special
         self.ids: list[int] = []
         device = language_model.norm.weight.device
         self._cache = language_model.init_cache()
@@ -36,7 +36,7 @@ class Session:
         self._waiting = 0  # how many of the last ids the backbone has not seen (never audio_pad)
         vocabulary = language_model.config.vocab_size
         self._counts = torch.zeros(vocabulary, dtype=torch.int32, device=device)  # of each id in the sequence
-        self._barred = self._mask(control.not_text)
+        self._barred = self._mask(special.not_text)
         self._generator = torch.Generator(device)
         if seed is None:
             self._generator.seed()
@@ -65,7 +65,7 @@ class Session:
 
     def append(self, id: int) -> None:
         """Add one id (no audio_pad) that the backbone will see with what follows."""
-        if id == self.control.audio_pad:
+        if id == self.special.audio_pad:
             raise PromptError("an audio_pad id needs its codes; use extend.")
         self.ids.append(id)
         self._counts[id] += 1
@@ -109,8 +109,8 @@ class Session:
 
     def iter_codes(self, max_frames: int, sampling: Sampling) -> Iterator[Tensor]:
         """`write_codes` frame by frame: codes [K]. Abandoned early, the segment still ends with its mark."""
-        if not self.ids or self.ids[-1] != self.control.audiogen_start:
-            self.append(self.control.audiogen_start)
+        if not self.ids or self.ids[-1] != self.special.audiogen_start:
+            self.append(self.special.audiogen_start)
         choose = self._code_chooser(sampling)
         embedded: Tensor | None = None
         try:
@@ -118,15 +118,15 @@ class Session:
                 with torch.inference_mode():
                     if embedded is not None:
                         self._read(embedded)
-                        self.ids.append(self.control.audio_pad)
-                        self._counts[self.control.audio_pad] += 1
+                        self.ids.append(self.special.audio_pad)
+                        self._counts[self.special.audio_pad] += 1
                     frame = self.audio_head.frame(self._last_hidden(), self._depth_cache, choose)
                 if frame is None:
                     return
                 codes, embedded = frame[0], frame[1][None]
                 yield codes
         finally:
-            self.append(self.control.audiogen_end)
+            self.append(self.special.audiogen_end)
 
     def _code_chooser(self, sampling: Sampling) -> Callable[[int, Tensor], Tensor]:
         """Draws codes; the penalty counts, for each codebook, what this segment has said."""
