@@ -19,13 +19,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import select
 from .errors import CheckpointError, ConfigError
 from .language_model.text_tokenizer import TextTokenizer
 from .pipeline import BaichuanAudio
-from .tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_header, read_json
+from .tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_json
 from .vocoder.hift import Hift, load_hift
-from .vocoder.vocos import Vocos, VocosConfig
+from .vocoder.vocos import Vocos, load_vocos, save_vocos
 
 logger = logging.getLogger("baichuan_audio")
 
@@ -45,9 +44,12 @@ IGNORED = ("model.visual_", "model.video_", "visual_", "video_")
 
 HIFT_FILE = "hift.pt"
 VOCOS_FILE = "vocoder.safetensors"
-VOCOS_ENTRY = "mel_vocoder_config"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-_OWN_FILES = re.compile(r"config\.json|tokenizer(_config)?\.json|hift\.pt|vocoder\.safetensors|model.*\.safetensors(\.index\.json)?")
+COMPANION_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json")
+"""Small files that this implementation has no use for, but hands on for the tools that have."""
+_TOKENIZER_SETTINGS = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+_OWN_FILES = re.compile(
+    r"config\.json|tokenizer(_config)?\.json|hift\.pt|vocoder\.safetensors|model.*\.safetensors(\.index\.json)?"
+)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LISTED = 6  # names spelt out in an error; a wholly foreign checkpoint would list thousands
 
@@ -120,14 +122,18 @@ def load(
     an impossible `config.json`), in one sentence that names the file.
     """
     target = _device(device)
-    directory = _directory(path_or_hub_id)
+    directory = checkpoint_directory(path_or_hub_id)
     config = read_json(directory / "config.json")
-    mel_vocoder = _load_vocoder(directory, config, vocoder)
-    text_tokenizer = TextTokenizer.from_file(directory / TOKENIZER_FILES[0])
+    mel_vocoder = load_vocoder(directory, config, vocoder)
+    text_tokenizer = TextTokenizer.from_directory(directory)
+    _check_tokenizer(directory, config, text_tokenizer)
     stored = find_tensors(directory)
     model = _empty_model(directory, config, text_tokenizer, mel_vocoder)
     fill(model, stored, dtype, target, directory)
     mel_vocoder.to(target)
+    for name in COMPANION_FILES:
+        if (directory / name).is_file():
+            model.companion_files[name] = (directory / name).read_text(encoding="utf-8")
     return model.eval()
 
 
@@ -140,7 +146,7 @@ def _device(device: str | torch.device) -> torch.device:
     return target
 
 
-def _directory(path_or_hub_id: str | os.PathLike[str]) -> Path:
+def checkpoint_directory(path_or_hub_id: str | os.PathLike[str]) -> Path:
     path = Path(path_or_hub_id)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -166,7 +172,7 @@ def _download(hub_id: str) -> Path:
         ) from error
 
 
-def _load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.PathLike[str] | None) -> Hift | Vocos:
+def load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.PathLike[str] | None) -> Hift | Vocos:
     if given is not None:
         path = Path(given)
         if not path.is_file():
@@ -179,17 +185,26 @@ def _load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.Pa
                 "(vocoder=..., on the command line --vocoder)."
             )
         path = found[0]
-    if path.suffix != ".safetensors":
-        return load_hift(path)
-    if VOCOS_ENTRY not in config:
-        raise CheckpointError(f"{directory / 'config.json'}: {path.name} needs an entry '{VOCOS_ENTRY}' there.")
-    entry = config[VOCOS_ENTRY]
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{directory / 'config.json'}: '{VOCOS_ENTRY}' must hold named entries.")
-    with torch.device("meta"):
-        vocos = Vocos(select(VocosConfig, entry, VOCOS_ENTRY))
-    fill(vocos, read_header(path), None, torch.device("cpu"), path)
-    return vocos.eval()
+    return load_vocos(path, config) if path.suffix == ".safetensors" else load_hift(path)
+
+
+def _check_tokenizer(directory: Path, config: Mapping[str, Any], text_tokenizer: TextTokenizer) -> None:
+    """A tokenizer of another model would give nonsense, or ids beyond the embedding table."""
+    file = directory / "tokenizer.json"
+    size = config.get("vocab_size")
+    if isinstance(size, int) and text_tokenizer.vocab_size > size:
+        raise CheckpointError(
+            f"{file}: has {text_tokenizer.vocab_size} ids, but vocab_size is {size} in config.json; "
+            "it belongs to another model."
+        )
+    audio_config = config.get("audio_config")
+    for key, due in audio_config.items() if isinstance(audio_config, dict) else ():
+        token = f"<{key.removesuffix('_token_id')}_baichuan>"
+        found = text_tokenizer.token_id(token) if key.endswith("_token_id") else None
+        if found is not None and found != due:
+            raise CheckpointError(
+                f"{file}: '{token}' has id {found}, but {due} in config.json; it belongs to another model."
+            )
 
 
 def _empty_model(
@@ -206,15 +221,18 @@ def _empty_model(
 
 
 def fill(
-    model: nn.Module, stored: Mapping[str, StoredTensor], dtype: torch.dtype | None, device: torch.device, where: Path
+    model: BaichuanAudio,
+    stored: Mapping[str, StoredTensor],
+    dtype: torch.dtype | None,
+    device: torch.device,
+    where: Path,
 ) -> None:
     """Give every parameter and buffer of `model` (on the meta device) its stored tensor, one at a time.
 
-    The vocoder of a whole model is left out. Raises TensorMismatchError before any data is read.
+    Raises TensorMismatchError before any data is read.
     """
-    whole = isinstance(model, BaichuanAudio)
-    wanted = released_tensors(model) if whole else model.state_dict()
-    ignored = {name for name in stored if whole and name.startswith(IGNORED)}
+    wanted = released_tensors(model)
+    ignored = {name for name in stored if name.startswith(IGNORED)}
     if ignored:
         logger.info("%s: ignored %d visual tensors; this model hears and speaks only.", where, len(ignored))
     misshapen = {
@@ -225,13 +243,10 @@ def fill(
     missing, unexpected = wanted.keys() - stored.keys(), stored.keys() - wanted.keys() - ignored
     if missing or unexpected or misshapen:
         raise TensorMismatchError(where, missing, unexpected, misshapen)
-    for name, entry in stored.items():
-        if name in ignored:
-            continue
-        tensor = entry.read()
-        if tensor.is_floating_point():
-            tensor = tensor.to(device, dtype or tensor.dtype)
-        _replace(model, str(module_name(name)) if whole else name, tensor.to(device))
+    for name in wanted:
+        tensor = stored[name].read()
+        kept = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        _replace(model, str(module_name(name)), tensor.to(device, kept))
         del tensor  # the next read must not find it still alive
 
 
@@ -272,12 +287,15 @@ def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_byte
 def _write(model: BaichuanAudio, directory: Path, max_shard_bytes: int) -> None:
     text = json.dumps(model.config, indent=1, ensure_ascii=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
-    model.text_tokenizer.save(directory)
+    (directory / "tokenizer.json").write_text(model.text_tokenizer.source, encoding="utf-8")
+    companions = model.companion_files or {COMPANION_FILES[0]: json.dumps(_TOKENIZER_SETTINGS, indent=1) + "\n"}
+    for name, content in companions.items():
+        (directory / name).write_text(content, encoding="utf-8")
     if isinstance(model.vocoder, Hift):
         weights = {name: tensor.detach().cpu() for name, tensor in model.vocoder.released_state_dict().items()}
         torch.save(weights, directory / HIFT_FILE)
     else:
-        save_file(_storable(model.vocoder.state_dict()), directory / VOCOS_FILE)
+        save_vocos(model.vocoder, directory / VOCOS_FILE)
     shards = list(_shards(released_tensors(model), max_shard_bytes))
     if len(shards) == 1:
         save_file(_storable(shards[0]), directory / SINGLE_FILE, metadata={"format": "pt"})

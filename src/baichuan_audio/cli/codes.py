@@ -1,0 +1,179 @@
+"""encode, decode, reconstruct: audio to codes and back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AudioError, DataError
+from .common import Progress, add_command, check_output, load_model, print_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..pipeline import BaichuanAudio
+
+CODES_FORMAT = "baichuan-audio-codes"
+_MAX_CODES_BYTES = 1 << 30
+
+
+def add_commands(commands: Any) -> None:
+    """Put this file's commands into the parser."""
+    encode = add_command(commands, "encode", run_encode, "Turn audio into codes and keep them in a file.")
+    encode.add_argument("audio", help="an audio file: any format, rate and number of channels")
+    encode.add_argument("--output", "-o", default="codes.safetensors", metavar="FILE", help="(default: %(default)s)")
+
+    decode = add_command(commands, "decode", run_decode, "Turn a file of codes back into audio.")
+    decode.add_argument("codes", help="what encode wrote")
+    decode.add_argument("--output", "-o", default="decoded.wav", metavar="FILE", help="(default: %(default)s)")
+
+    reconstruct = add_command(
+        commands, "reconstruct", run_reconstruct, "Audio to codes to audio, with figures and a picture of both mels."
+    )
+    reconstruct.add_argument("audio", help="an audio file: any format, rate and number of channels")
+    reconstruct.add_argument("--output", "-o", default="reconstructed.wav", metavar="FILE", help="(default: %(default)s)")
+    reconstruct.add_argument("--plot", metavar="PNG", help="draw both mel spectrograms (needs matplotlib)")
+
+
+def run_encode(arguments: argparse.Namespace) -> None:
+    check_output(arguments.output, (".safetensors",))
+    rate, waveform = _read(arguments.audio)
+    model = load_model(arguments)
+    with Progress(f"encoding {len(waveform) / rate:.0f} s of audio") as progress:
+        codes = model.tokenizer.encode(waveform, rate)
+    write_codes(arguments.output, codes, model)
+    result = {
+        "output": arguments.output,
+        "codebooks": codes.shape[0],
+        "frames": codes.shape[1],
+        "seconds": round(len(waveform) / rate, 3),
+        "bits_per_second": _bit_rate(model),
+        "compute_s": round(progress.seconds, 3),
+    }
+    if arguments.json:
+        print_json(result)
+    else:
+        print(
+            f"{arguments.output}: {codes.shape[0]} x {codes.shape[1]} codes for {result['seconds']:.2f} s of audio "
+            f"({result['bits_per_second']:.0f} bits/s), encoded in {progress.seconds:.2f} s"
+        )
+
+
+def run_decode(arguments: argparse.Namespace) -> None:
+    from ..audio.waveform import save_waveform
+
+    check_output(arguments.output)
+    codes = read_codes(arguments.codes)
+    model = load_model(arguments)
+    with Progress(f"decoding {codes.shape[1]} code frames") as progress:
+        waveform = model.tokenizer.decode(codes)
+    save_waveform(arguments.output, waveform, model.sample_rate)
+    seconds = waveform.shape[0] / model.sample_rate
+    if arguments.json:
+        print_json({"output": arguments.output, "seconds": round(seconds, 3), "compute_s": round(progress.seconds, 3)})
+    else:
+        print(f"{arguments.output}: {seconds:.2f} s of audio, decoded in {progress.seconds:.2f} s")
+
+
+def run_reconstruct(arguments: argparse.Namespace) -> None:
+    from .plot import require_matplotlib
+
+    check_output(arguments.output)
+    check_output(arguments.plot, (".png", ".svg", ".pdf"))
+    if arguments.plot:
+        require_matplotlib()
+    rate, waveform = _read(arguments.audio)
+    model = load_model(arguments)
+    figures = reconstruct(model, waveform, rate, arguments.output, arguments.plot)
+    if arguments.json:
+        print_json(figures)
+    else:
+        print(
+            f"{figures['output']}: {figures['seconds']:.2f} s at {figures['bits_per_second']:.0f} bits/s, "
+            f"mel error {figures['mel_mae']:.3f} (mean |difference| of natural-log mels), "
+            f"encoded in {figures['encode_s']:.2f} s, decoded in {figures['decode_s']:.2f} s"
+        )
+        print(f"different codes by level: {' '.join(str(count) for count in figures['distinct_codes'])}")
+
+
+def reconstruct(model: BaichuanAudio, waveform: Tensor, rate: int, output: str, plot: str | None) -> dict[str, Any]:
+    """Audio to codes to audio: writes `output` and, if named, the picture `plot`; returns the figures."""
+    from ..audio.mel import FLOW_MEL, natural_log_mel
+    from ..audio.waveform import resample, save_waveform
+
+    with Progress(f"encoding {len(waveform) / rate:.0f} s of audio") as encoding:
+        codes = model.tokenizer.encode(waveform, rate)
+    with Progress(f"decoding {codes.shape[1]} code frames") as decoding:
+        decoded = model.tokenizer.decode(codes).cpu().float()
+    save_waveform(output, decoded, model.sample_rate)
+    original = resample(waveform, rate, FLOW_MEL.sample_rate)
+    length = min(original.shape[0], decoded.shape[0])
+    mels = natural_log_mel(original[None, :length])[0], natural_log_mel(decoded[None, :length])[0]
+    if plot:
+        from .plot import draw_mels
+
+        draw_mels(plot, {"original": mels[0], "reconstructed": mels[1]}, FLOW_MEL)
+    return {
+        "output": output,
+        "plot": plot,
+        "seconds": round(len(waveform) / rate, 3),
+        "frames": codes.shape[1],
+        "bits_per_second": _bit_rate(model),
+        "mel_mae": round(float((mels[0] - mels[1]).abs().mean()), 4),
+        "distinct_codes": [int(level.unique().numel()) for level in codes],
+        "encode_s": round(encoding.seconds, 3),
+        "decode_s": round(decoding.seconds, 3),
+    }
+
+
+def write_codes(path: str, codes: Tensor, model: BaichuanAudio) -> None:
+    """codes [K, T] -> a safetensors file with one tensor `codes` (int32) and what they mean beside it."""
+    import torch
+    from safetensors.torch import save_file
+
+    about = {
+        "format": CODES_FORMAT,
+        "frame_rate": str(model.tokenizer.frame_rate),
+        "codebook_sizes": json.dumps(list(model.tokenizer.codebook_sizes)),
+    }
+    save_file({"codes": codes.cpu().to(torch.int32).contiguous()}, path, metadata=about)
+
+
+def read_codes(path: str) -> Tensor:
+    """What `write_codes` wrote -> codes [K, T] int64. Raises DataError when it is anything else."""
+    from safetensors import SafetensorError, safe_open
+
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{path}: there is no such file of codes.")
+    if file.stat().st_size > _MAX_CODES_BYTES:
+        raise DataError(f"{path}: larger than 1 GiB, so it is no file of codes.")
+    try:
+        with safe_open(path, "pt") as stored:
+            if (stored.metadata() or {}).get("format") != CODES_FORMAT or "codes" not in stored.keys():  # noqa: SIM118
+                raise DataError(f"{path}: holds no codes; write such a file with 'baichuan-audio encode'.")
+            codes: Tensor = stored.get_tensor("codes")
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a file of codes, or a damaged one ({error}).") from error
+    if codes.ndim != 2 or codes.is_floating_point():
+        raise DataError(f"{path}: the codes in it are not whole numbers of shape [codebooks, frames].")
+    return codes.long()
+
+
+def _read(path: str) -> tuple[int, Tensor]:
+    """Audio at 24 kHz, so that a picture and figures can compare with what comes out."""
+    from ..audio.mel import FLOW_MEL
+    from ..audio.waveform import load_waveform
+
+    with Progress(f"reading {path}"):
+        waveform = load_waveform(path, FLOW_MEL.sample_rate)
+    if waveform.shape[0] == 0:
+        raise AudioError(f"{path}: there are no samples in it.")
+    return FLOW_MEL.sample_rate, waveform
+
+
+def _bit_rate(model: BaichuanAudio) -> float:
+    return round(sum(math.log2(size) for size in model.tokenizer.codebook_sizes) * model.tokenizer.frame_rate, 1)

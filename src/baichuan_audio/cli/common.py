@@ -1,0 +1,147 @@
+"""What the commands share: model options, progress, timing, output files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BaichuanAudioError, CheckpointError
+
+if TYPE_CHECKING:
+    from ..pipeline import BaichuanAudio
+
+MODEL_VARIABLE = "BAICHUAN_AUDIO_MODEL"
+QUIET_S = 2.0
+"""What takes longer than this shows that it is alive."""
+
+
+def add_command(
+    commands: Any, name: str, run: Any, help_text: str, *, model: bool = True, machine_readable: bool = True
+) -> argparse.ArgumentParser:
+    """A command with the options that all have; `run(arguments) -> exit code or None`."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
+    parser.set_defaults(run=run)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if machine_readable:
+        parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    if model:
+        group = parser.add_argument_group("model")
+        group.add_argument("--model", metavar="DIR", help="checkpoint directory or hub id (default: models/nano)")
+        group.add_argument("--vocoder", metavar="FILE", help="hift.pt, where the checkpoint does not hold it")
+        group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+        group.add_argument(
+            "--dtype",
+            default="auto",
+            choices=("auto", "float32", "bfloat16", "float16"),
+            help="type of the weights (default: float32 on a CPU, bfloat16 elsewhere)",
+        )
+        group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+        group.add_argument("--seed", type=int, metavar="N", help="makes the sampling repeatable")
+    return parser
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def default_model() -> str:
+    """BAICHUAN_AUDIO_MODEL, or models/nano here, or in the clone that this package is installed from."""
+    if os.environ.get(MODEL_VARIABLE):
+        return os.environ[MODEL_VARIABLE]
+    clone = Path(__file__).resolve().parents[3]
+    for root in (Path(), clone):
+        if (root / "models" / "nano" / "config.json").is_file():
+            return str(root / "models" / "nano")
+    raise CheckpointError(
+        f"no model was named and there is none in models/nano; give --model DIR or set {MODEL_VARIABLE}."
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> BaichuanAudio:
+    """The model that the options name, with a sign of life while it loads."""
+    name = arguments.model or default_model()
+    with Progress(f"loading {name}"):
+        import torch
+
+        from ..checkpoint import load
+
+        if arguments.threads:
+            torch.set_num_threads(arguments.threads)
+        if arguments.seed is not None:
+            torch.manual_seed(arguments.seed)
+        device = arguments.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = arguments.dtype
+        if dtype == "auto":
+            dtype = "float32" if device == "cpu" else "bfloat16"
+        return load(name, dtype=getattr(torch, dtype), device=device, vocoder=arguments.vocoder)
+
+
+class Progress:
+    """`with Progress("encoding"):` shows on stderr, after two seconds, that work goes on and for how long.
+
+    On a terminal one line counts the seconds and vanishes at the end; elsewhere one line is written.
+    `update("3 of 10")` adds how far it got.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label, self._detail = label, ""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._show, daemon=True)
+
+    def update(self, detail: str) -> None:
+        self._detail = detail
+
+    def __enter__(self) -> Progress:
+        self.started = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = time.perf_counter() - self.started
+        self._done.set()
+        self._thread.join()
+
+    def _show(self) -> None:
+        if self._done.wait(QUIET_S):
+            return
+        if not sys.stderr.isatty():
+            print(f"{self._label} ...", file=sys.stderr, flush=True)
+            return
+        while not self._done.wait(0.25):
+            elapsed = time.perf_counter() - self.started
+            print(f"\r\x1b[K{self._label} ... {self._detail} {elapsed:.0f} s", end="", file=sys.stderr, flush=True)
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def check_output(path: str | None, suffixes: Sequence[str] = ()) -> None:
+    """Refuse an output that cannot be written before minutes are spent on making it."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise BaichuanAudioError(f"{path}: this is a directory; give the name of a file to write.")
+    if not target.absolute().parent.is_dir():
+        raise BaichuanAudioError(f"{path}: the folder {target.parent} does not exist; make it first.")
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise BaichuanAudioError(f"{path}: the name must end in {' or '.join(suffixes)}.")
+
+
+def print_json(value: object) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)

@@ -1,0 +1,122 @@
+"""The house rules that a machine can check: which way imports point, how long files are, what is public."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import baichuan_audio
+
+SOURCE = Path(baichuan_audio.__file__).parent
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+# In the order the data walks through: a part may import itself and what stands above it.
+ORDER = (
+    "version",
+    "errors",
+    "config",
+    "audio",
+    "layers",
+    "audio_tokenizer",
+    "flow_decoder",
+    "vocoder",
+    "language_model",
+    "pipeline",
+    "tensor_files",
+    "checkpoint",
+    "data",
+    "training",
+    "evaluation",
+    "bench",
+    "cli",
+)
+
+PUBLIC = [
+    "AudioError",
+    "BaichuanAudio",
+    "BaichuanAudioError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "MissingDependencyError",
+    "PromptError",
+    "Sampling",
+    "TrainingError",
+    "__version__",
+    "load",
+    "save",
+]
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> Iterator[str]:
+    """Parts of this package that a module imports, in functions too."""
+    package = ["baichuan_audio", *path.relative_to(SOURCE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "baichuan_audio" else [module]
+        for name in names:
+            if name.startswith("baichuan_audio."):
+                yield name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_upward(path: Path):
+    part = part_of(path)
+    if part == "__init__":
+        return
+    assert part in ORDER, f"'{part}' has no place in the order"
+    for imported in imported_parts(path):
+        if imported in ORDER:
+            assert ORDER.index(imported) <= ORDER.index(part), f"{part} must not import {imported}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_stay_short(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_public_names():
+    assert sorted(baichuan_audio.__all__) == PUBLIC
+    for name in PUBLIC:
+        assert getattr(baichuan_audio, name) is not None
+    with pytest.raises(AttributeError):
+        baichuan_audio.nonsense  # noqa: B018
+
+
+def test_importing_loads_nothing_heavy():
+    """Neither the package nor the parser may cost a user the seconds that torch takes."""
+    code = (
+        "import sys, baichuan_audio, baichuan_audio.cli.main as m; m.build_parser();"
+        "print([x for x in ('torch', 'numpy', 'matplotlib', 'tokenizers', 'soundfile') if x in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_core_needs_only_core_libraries():
+    """At the top of a module stand only core libraries; what an extra brings is imported where it is used."""
+    allowed = {"torch", "numpy", "safetensors", "tokenizers", "soundfile", "soxr", "huggingface_hub", "baichuan_audio"}
+    allowed |= set(sys.stdlib_module_names)
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            foreign = {name.split(".")[0] for name in names} - allowed
+            assert not foreign, f"{path.relative_to(SOURCE)} imports {foreign} at its top"
