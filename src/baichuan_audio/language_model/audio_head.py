@@ -112,9 +112,13 @@ class AudioHead(nn.Module):
             width = int(config["hidden_size"])
             layers = int(config["audio_config"]["audio_head_transformer_layers"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError("config.json: hidden_size or audio_config.audio_head_transformer_layers is missing.") from error
+            raise ConfigError(
+                "config.json: hidden_size or audio_config.audio_head_transformer_layers is missing."
+            ) from error
         if width % HEAD_DIM or width < HEAD_DIM:
-            raise ConfigError(f"config.json: hidden_size must be a multiple of {HEAD_DIM} (the audio head's), not {width}.")
+            raise ConfigError(
+                f"config.json: hidden_size must be a multiple of {HEAD_DIM} (the audio head's), not {width}."
+            )
         return cls(width, layers, codebook_sizes(config))
 
     def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
@@ -150,9 +154,11 @@ class AudioHead(nn.Module):
         x = self.headnorm(x)
         return [head(x[:, position]) for position, head in enumerate(list(self.heads)[:count])]
 
-    def embedding(self, level: int) -> nn.Module:
+    def embedding(self, level: int) -> nn.Embedding:
         """The embedding table of codebook `level`."""
-        return self._embeddings[0][level]
+        table = self._embeddings[0][level]
+        assert isinstance(table, nn.Embedding)
+        return table
 
     def init_cache(self, batch: int = 1) -> DepthCache:
         """Room for one frame of `batch` rows."""
@@ -163,6 +169,7 @@ class AudioHead(nn.Module):
     def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
         """x [B, D] at `position` (positions in order, from 0) -> logits [B, size + 1] of that code."""
         for layer, layer_cache in zip(self.transformer_layers, cache.store, strict=True):
+            assert isinstance(layer, DepthLayer)
             x = layer.step(x, position, layer_cache)
         result: Tensor = self.heads[position](self.headnorm(x))
         return result

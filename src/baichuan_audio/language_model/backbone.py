@@ -1,4 +1,4 @@
-"""The Qwen2.5-shaped decoder: packed q/k/v with bias, rotary positions, grouped-query attention, SwiGLU (spec section 5)."""
+"""The Qwen2.5-shaped decoder (spec section 5): packed q/k/v, rotary positions, grouped-query attention, SwiGLU."""
 
 from __future__ import annotations
 
@@ -48,10 +48,12 @@ class BackboneConfig:
         result = select(cls, config)
         if not result.attention_qkv_pack or result.use_norm_head or result.tie_word_embeddings:
             raise ConfigError(
-                "config.json: only attention_qkv_pack true, use_norm_head false and tie_word_embeddings false are known."
+                "config.json: attention_qkv_pack must be true, use_norm_head and tie_word_embeddings false."
             )
         if min(result.hidden_size, result.num_hidden_layers, result.num_attention_heads, result.vocab_size) < 1:
-            raise ConfigError("config.json: vocab_size, hidden_size and the numbers of layers and heads must be positive.")
+            raise ConfigError(
+                "config.json: vocab_size, hidden_size and the numbers of layers and heads must be positive."
+            )
         if result.num_attention_heads % result.key_value_heads or result.head_width % 2:
             raise ConfigError(
                 "config.json: num_attention_heads must be a multiple of num_key_value_heads, and head_dim even."
@@ -154,7 +156,13 @@ class Backbone(nn.Module):
         """An empty cache for `batch` sequences."""
         weight = self.norm.weight
         return KVCache(
-            len(self.layers), batch, self.config.key_value_heads, self.config.head_width, weight.dtype, weight.device, capacity
+            len(self.layers),
+            batch,
+            self.config.key_value_heads,
+            self.config.head_width,
+            weight.dtype,
+            weight.device,
+            capacity,
         )
 
     def hidden(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -181,16 +189,21 @@ class Backbone(nn.Module):
         table = self._rotary
         if table is None or table[0].shape[0] < end or table[0].dtype != x.dtype or table[0].device != x.device:
             rows = max(256, 1 << (end - 1).bit_length())
-            table = self._rotary = rotary_table(rows, self.config.head_width, self.config.rope_theta, x)
+            with torch.inference_mode(False):  # training may use the table that an inference has made
+                table = self._rotary = rotary_table(
+                    rows, self.config.head_width, self.config.rope_theta, x.dtype, x.device
+                )
         return table[0][start:end], table[1][start:end]
 
 
-def rotary_table(rows: int, width: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_table(
+    rows: int, width: int, theta: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """cos and sin [rows, width] of RoPE (arXiv 2104.09864, rotate-half); sin carries the sign of its half."""
-    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=like.device) / width
-    angles = torch.arange(rows, dtype=torch.float32, device=like.device)[:, None] * (1.0 / theta**exponents)
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
+    angles = torch.arange(rows, dtype=torch.float32, device=device)[:, None] * (1.0 / theta**exponents)
     cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], 1).to(like.dtype), torch.cat([-sin, sin], 1).to(like.dtype)
+    return torch.cat([cos, cos], 1).to(dtype), torch.cat([-sin, sin], 1).to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -79,4 +79,6 @@ class LanguageModel(Backbone):
             raise PromptError(f"codes must be [{len(self.codebook_sizes)}, P], not {tuple(codes.shape)}.")
         sizes = torch.tensor(self.codebook_sizes, device=codes.device)[:, None]
         if codes.numel() and bool(((codes < 0) | (codes > sizes)).any()):
-            raise PromptError(f"some codes lie outside the codebooks (sizes {', '.join(map(str, self.codebook_sizes))}).")
+            raise PromptError(
+                f"some codes lie outside the codebooks (sizes {', '.join(map(str, self.codebook_sizes))})."
+            )

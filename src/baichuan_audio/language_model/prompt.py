@@ -57,7 +57,7 @@ class SpecialTokens:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], tokenizer: TextTokenizer) -> SpecialTokens:
-        """Ids from `audio_config` where it has them (the backbone computes with those), else by text from the tokenizer.
+        """Ids from `audio_config` where it has them (the backbone computes with those), else by text.
 
         Raises ConfigError naming the token that neither of them knows.
         """
@@ -207,8 +207,8 @@ def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         except PromptError as error:
             raise PromptError(f"message {number}: {error}") from None
     turns = parsed[1:] if parsed[0].role == "system" else parsed
-    for number, message in enumerate(turns, 1):
-        if message.role != ("user" if number % 2 else "assistant"):
+    for number, turn in enumerate(turns, 1):
+        if turn.role != ("user" if number % 2 else "assistant"):
             raise PromptError("after the system's message, user and assistant must alternate, the user first.")
     if len(turns) % 2 == 0:
         raise PromptError("the last message must be the user's, for the model to answer it.")

@@ -6,7 +6,7 @@ follows. So a mark costs no pass of its own, and the last id can still be taken 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 from torch import Tensor
@@ -84,8 +84,10 @@ class Session:
         """Write up to `max_new_tokens` text ids, to a `sampling.stop` id at most -> ids it added [n] int64."""
         return torch.tensor(list(self.iter_text(max_new_tokens, sampling)), dtype=torch.long)
 
-    def iter_text(self, max_new_tokens: int, sampling: Sampling, barred: Sequence[int] = ()) -> Iterator[int]:
-        """`write_text` id by id; each is in the sequence when it is given. `barred`: more ids that may not be chosen."""
+    def iter_text(
+        self, max_new_tokens: int, sampling: Sampling, barred: Sequence[int] = ()
+    ) -> Generator[int, None, None]:
+        """`write_text` id by id, each in the sequence when it is given. `barred`: more ids not to choose."""
         mask = self._barred | self._mask(barred) if barred else self._barred
         for _ in range(max_new_tokens):
             with torch.inference_mode():
@@ -107,7 +109,7 @@ class Session:
             return torch.zeros(self.audio_head.num_codebooks, 0, dtype=torch.long, device=self._counts.device)
         return torch.stack(frames, dim=1)
 
-    def iter_codes(self, max_frames: int, sampling: Sampling) -> Iterator[Tensor]:
+    def iter_codes(self, max_frames: int, sampling: Sampling) -> Generator[Tensor, None, None]:
         """`write_codes` frame by frame: codes [K]. Abandoned early, the segment still ends with its mark."""
         if not self.ids or self.ids[-1] != self.special.audiogen_start:
             self.append(self.special.audiogen_start)

@@ -41,7 +41,7 @@ class KVCache:
             self._store = grown
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """key, value [B, heads, N, head_dim] of new positions -> all keys and values [B, heads, length + N, head_dim]."""
+        """key, value [B, heads, N, head_dim] of new positions -> all of them [B, heads, length + N, head_dim]."""
         end = self.length + key.shape[2]
         keys, values = self._store[layer]
         keys[:, :, self.length : end] = key

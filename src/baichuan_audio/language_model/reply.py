@@ -1,0 +1,152 @@
+"""Writing one reply: text segments and audio segments in turn, until the model ends it (spec section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ..config import strict
+from .prompt import CLAUSE_MARKS
+from .sampling import Sampling
+from .session import Session
+from .text_tokenizer import TextTokenizer
+
+_LONGEST_UNIT = 16  # ids; a longer repeated passage is not looked for
+_SAME_CLAUSES = 3
+# the published demo's
+_FIRST = Sampling(0.8, 20, 0.85, 1.1)
+_LATER = Sampling(0.3, 20, 0.85, 1.05)
+_CODES = Sampling(0.5, 5, 0.85, 1.3)
+
+
+@dataclass(frozen=True)
+class ReplySampling:
+    """How a reply is drawn; the defaults are the published demo's.
+
+    first, later: text of the first segment and of those after it (their `stop` is set by the program).
+    codes: code frames. A segment has at most `max_segment_tokens` ids and `max_segment_frames` frames, a reply at most
+    `max_segments` segments, a reply without speech at most `max_text_tokens` ids.
+    """
+
+    first: Sampling = _FIRST
+    later: Sampling = _LATER
+    codes: Sampling = _CODES
+    max_segment_tokens: int = 50
+    max_segment_frames: int = 500
+    max_segments: int = 64
+    max_text_tokens: int = 1024
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ReplySampling:
+        """The entry `reply_sampling` of `config.json` (a small model may want other values), else the defaults."""
+        return strict(cls, config.get("reply_sampling") or {}, "config.json: reply_sampling")
+
+    def greedy(self) -> ReplySampling:
+        """The same with the likeliest text and codes; the penalties stay."""
+        first, later, codes = (replace(each, temperature=0.0) for each in (self.first, self.later, self.codes))
+        return replace(self, first=first, later=later, codes=codes)
+
+
+def write_text_reply(
+    session: Session, tokenizer: TextTokenizer, sampling: Sampling, max_new_tokens: int
+) -> Generator[str, None, None]:
+    """A reply without speech, piece by piece; it ends with endoftext, at the limit, or when it only repeats itself."""
+    special = session.special
+    sampling = replace(sampling, stop=(special.end_of_text,))
+    stream = tokenizer.stream()
+    written: list[int] = []
+    try:
+        for id in session.iter_text(max_new_tokens, sampling, barred=(special.audiogen_start,)):
+            written.append(id)
+            piece = "" if id == special.end_of_text else stream.push(id)
+            if piece:
+                yield piece
+            if repeats_itself(written):
+                break
+        rest = stream.flush()
+        if rest:
+            yield rest
+    finally:
+        _end(session)
+
+
+def write_spoken_reply(
+    session: Session, tokenizer: TextTokenizer, sampling: ReplySampling
+) -> Generator[str | Tensor, None, None]:
+    """A spoken reply: text piece by piece, and after each text segment its codes [K, T].
+
+    The reply ends when the model says so; also after `max_segments`, when it would speak without having written
+    anything, and when it writes the same clause over and over.
+    """
+    clauses: list[str] = []
+    ended = False
+    try:
+        while not ended and len(clauses) < sampling.max_segments:
+            clause, ended = yield from _write_clause(session, tokenizer, sampling, first=not clauses)
+            if not clause.strip():
+                break
+            clauses.append(clause)
+            if len(set(clauses[-_SAME_CLAUSES:])) == 1 and len(clauses) >= _SAME_CLAUSES:
+                break
+            codes = session.write_codes(sampling.max_segment_frames, sampling.codes)
+            if codes.shape[1]:
+                yield codes
+    finally:
+        _end(session)
+
+
+def _write_clause(
+    session: Session, tokenizer: TextTokenizer, sampling: ReplySampling, first: bool
+) -> Generator[str, None, tuple[str, bool]]:
+    """Write one text segment, giving out its pieces; returns its text, and whether the reply ends with it.
+
+    The first goes on until audiogen_start; a later one also ends where a clause does. A full stop ends a clause only
+    before a space, which shows one id later: that id is taken back.
+    """
+    special = session.special
+    stop = (special.audiogen_start, special.end_of_text)
+    drawing = replace(sampling.first if first else sampling.later, stop=stop)
+    stream = tokenizer.stream()
+    text = ""
+    for id in session.iter_text(sampling.max_segment_tokens, drawing):
+        if id == special.audiogen_start:
+            break
+        if id == special.end_of_text:
+            session.take_back()  # it comes after the speech
+            return (yield from _finish(stream.flush(), text)), True
+        if not first and text.endswith(".") and tokenizer.decode([id])[:1].isspace():
+            session.take_back()
+            break
+        piece = stream.push(id)
+        text += piece
+        if piece:
+            yield piece
+        if not first and (CLAUSE_MARKS.intersection(piece) or text.endswith(". ")):
+            break
+    return (yield from _finish(stream.flush(), text)), False
+
+
+def _finish(rest: str, text: str) -> Generator[str, None, str]:
+    if rest:
+        yield rest
+    return text + rest
+
+
+def _end(session: Session) -> None:
+    """Close the reply with endoftext, as the next turn expects it, however it ended."""
+    if session.ids[-1] == session.special.audiogen_start:
+        session.take_back()
+    if session.ids[-1] != session.special.end_of_text:
+        session.append(session.special.end_of_text)
+
+
+def repeats_itself(ids: Sequence[int]) -> bool:
+    """Whether the ids end in a unit said at least six times in a row, and over at least 24 ids."""
+    for unit in range(1, _LONGEST_UNIT + 1):
+        span = max(24, 6 * unit)
+        if len(ids) >= span and all(ids[-i] == ids[-i - unit] for i in range(1, span - unit + 1)):
+            return True
+    return False

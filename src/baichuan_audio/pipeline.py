@@ -1,0 +1,349 @@
+"""The whole model, and what people come for: transcribe, speak, chat."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .audio.waveform import crossfade, load_waveform, prepare_waveform
+from .audio_tokenizer.model import CROSSFADE_MS, AudioTokenizer
+from .errors import AudioError, PromptError
+from .flow_decoder.model import FlowDecoder
+from .language_model.audio_head import AudioHead
+from .language_model.model import LanguageModel
+from .language_model.prompt import (
+    DEFAULT_VOICE,
+    TRANSCRIBE_INSTRUCTION,
+    AudioPart,
+    Message,
+    PromptBuilder,
+    SpecialTokens,
+    parse_content,
+    parse_messages,
+    split_clauses,
+    voice_instruction,
+)
+from .language_model.reply import ReplySampling, write_spoken_reply, write_text_reply
+from .language_model.sampling import Sampling
+from .language_model.session import Session
+from .language_model.text_tokenizer import TextTokenizer
+
+_CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
+_NOISE_SEED = 0
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """Some more text of a reply; the pieces joined are the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class WaveformPiece:
+    """Some more sound of a reply: waveform [S] float32 on the CPU; the pieces laid end to end are the reply."""
+
+    waveform: Tensor
+    sample_rate: int
+
+
+class BaichuanAudio(nn.Module):
+    """Audio tokenizer, language model with its audio head, flow decoder and vocoder: speech in, speech out.
+
+    `baichuan_audio.load` makes one from a checkpoint directory. `config` is the whole `config.json`, kept for saving.
+    Audio is given as a path or as (waveform [S] or [channels, S], sample_rate in Hz).
+    """
+
+    def __init__(self, config: dict[str, Any], text_tokenizer: TextTokenizer, vocoder: nn.Module) -> None:
+        super().__init__()
+        self.config, self.text_tokenizer = config, text_tokenizer
+        self.special = SpecialTokens.from_config(config, text_tokenizer)
+        self.tokenizer = AudioTokenizer.from_config(config)
+        self.flow = FlowDecoder.from_config(config)
+        self.language_model = LanguageModel.from_config(config)
+        self.audio_head = AudioHead.from_config(config)
+        self.vocoder = vocoder
+        self._output_rate = int(vocoder.sample_rate)  # type: ignore[arg-type]
+        self.audio_head.attach_embeddings(self.language_model.audio_embed_layers)
+        self.tokenizer.attach_synthesis(self._synthesize, self.sample_rate)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms it makes, in Hz."""
+        return self._output_rate
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The voices known by name, the default first; a checkpoint without a list may know more."""
+        return tuple(self.config.get("voices") or (DEFAULT_VOICE,))
+
+    def start(self, ids: Tensor | Sequence[int], codes: Tensor | None = None, seed: int | None = None) -> Session:
+        """Read a prompt: ids [N], codes [K, P] with P the number of audio_pad ids -> a session that goes on from it.
+
+        Raises PromptError when they do not fit each other or this model.
+        """
+        session = Session(self.language_model, self.audio_head, self.special, seed)
+        session.extend(ids, codes)
+        return session
+
+    @torch.inference_mode()
+    def transcribe(self, audio: Any, sampling: Sampling | None = None) -> str:
+        """What is said in `audio` (any length; pieces of `max_audio_seconds`, each for itself) -> text.
+
+        Raises AudioError when the audio cannot be used.
+        """
+        limits = self.tokenizer.config
+        waveform = self._waveform(audio)
+        texts = []
+        for number, piece in enumerate(waveform.split(limits.piece_samples)):
+            if number and piece.shape[0] < limits.min_samples:
+                continue
+            codes = self.tokenizer.encode(piece, limits.sampling_rate)
+            prompt = self._builder().text(TRANSCRIBE_INSTRUCTION).audio(codes).build()
+            session = self.start(prompt.ids, prompt.codes)
+            most = 32 + 3 * codes.shape[1]  # far more than anyone can say in that time
+            pieces = write_text_reply(session, self.text_tokenizer, sampling or Sampling(), most)
+            texts.append("".join(pieces).strip())
+        return _join_texts(texts)
+
+    def speak(
+        self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
+    ) -> Tensor:
+        """Read `text` aloud -> waveform [S] at `sample_rate`. Long text goes clause by clause, in one context.
+
+        voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice.
+        """
+        return torch.cat([piece.waveform for piece in self.speak_pieces(text, voice, sampling, seed)])
+
+    def speak_pieces(
+        self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
+    ) -> Iterator[WaveformPiece]:
+        """`speak`, each clause's sound as soon as it is made."""
+        if not isinstance(text, str) or not text.strip():
+            raise PromptError("there is no text to speak.")
+        system = voice_instruction(self._checked_voice(voice))
+        sampling = sampling or ReplySampling.from_config(self.config)
+        prompt = self._builder().system(system).reply(spoken=True).build()
+        return self._joined(self._speak_clauses(self.start(prompt.ids, prompt.codes, seed), text, sampling))
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        speak: bool = True,
+        voice: str | None = None,
+        sampling: ReplySampling | None = None,
+        seed: int | None = None,
+    ) -> Iterator[TextPiece | WaveformPiece]:
+        """Answer a dialogue, giving out text and sound as they are made (`speak=False`: text only).
+
+        messages: `[{"role": "system" | "user" | "assistant", "content": ...}, ...]`, the user last; content is a text,
+        `{"audio": audio}`, or a list of such. For a dialogue of several turns, `conversation` reads each turn once.
+        Raises PromptError or AudioError for input that cannot be used.
+        """
+        parsed = parse_messages(messages)
+        system = "".join(str(part) for part in parsed[0].parts) if parsed[0].role == "system" else None
+        turns = parsed[1:] if system is not None else parsed
+        conversation = self.conversation(system, voice, speak, sampling, seed)
+        for message in turns[:-1]:
+            conversation.add(message)
+        return conversation.ask_message(turns[-1])
+
+    def conversation(
+        self,
+        system: str | None = None,
+        voice: str | None = None,
+        speak: bool = True,
+        sampling: ReplySampling | None = None,
+        seed: int | None = None,
+    ) -> Conversation:
+        """Begin a dialogue in which each turn is heard and read once.
+
+        system: replaces the default system text, which chooses the voice. voice: one of `voices`.
+        """
+        chosen = voice_instruction(self._checked_voice(voice))
+        text = chosen if system is None else system if voice is None else chosen + system
+        return Conversation(self, text, speak, sampling or ReplySampling.from_config(self.config), seed)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _builder(self) -> PromptBuilder:
+        return PromptBuilder(self.text_tokenizer, self.special, len(self.language_model.codebook_sizes))
+
+    def _checked_voice(self, voice: str | None) -> str:
+        if voice is None:
+            return self.voices[0]
+        if "voices" in self.config and voice not in self.voices:
+            raise PromptError(f"there is no voice '{voice}'; this model has {', '.join(self.voices)}.")
+        if not voice or set("【】\n") & set(voice):
+            raise PromptError(f"'{voice}' cannot be the name of a voice.")
+        return voice
+
+    def _waveform(self, audio: Any) -> Tensor:
+        """A path or (waveform, sample_rate) -> waveform [S] at the audio tokenizer's rate."""
+        rate = self.tokenizer.config.sampling_rate
+        if isinstance(audio, (str, os.PathLike)):
+            return load_waveform(audio, rate)
+        if isinstance(audio, (tuple, list)) and len(audio) == 2 and isinstance(audio[1], int):
+            try:
+                waveform = torch.as_tensor(audio[0])
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise AudioError(f"the waveform is no array of samples ({error}).") from error
+            return prepare_waveform(waveform, audio[1], rate)
+        raise AudioError("audio must be a path or (waveform, sample_rate), the rate a whole number of Hz.")
+
+    def _speak_clauses(self, session: Session, text: str, sampling: ReplySampling) -> Iterator[Tensor]:
+        for clause in split_clauses(text, _CLAUSE_CHARACTERS):
+            session.extend(self.text_tokenizer.encode(clause))
+            most = min(sampling.max_segment_frames, 50 + 10 * len(clause))  # slower than anyone speaks
+            codes = session.write_codes(most, sampling.codes)
+            if codes.shape[1]:
+                yield codes
+
+    def _joined(self, segments: Iterable[Tensor]) -> Iterator[WaveformPiece]:
+        joiner = _Joiner(self.sample_rate)
+        for codes in segments:
+            yield joiner.push(self.tokenizer.decode(codes))
+        yield joiner.flush()
+
+    def _synthesize(self, hidden: Tensor) -> Tensor:
+        """Hidden frames [L, D] -> waveform [S]; the flow's noise is always the same, so that it can be repeated."""
+        with torch.inference_mode():
+            mu = self.flow.prenet(hidden)
+            generator = torch.Generator().manual_seed(_NOISE_SEED)
+            noise = torch.randn(mu.shape, generator=generator).T.to(mu.device)
+            mel = self.flow.sample(mu, noise=noise).float()
+            waveform: Tensor = self.vocoder(mel[None])[0].float()
+        return waveform
+
+
+class Conversation:
+    """A dialogue whose turns are each encoded and read once; what was said stays in the model's cache.
+
+        conversation = model.conversation(voice="Ada")
+        for piece in conversation.ask({"audio": "question.wav"}): ...
+        for piece in conversation.ask("And times two?"): ...
+
+    A reply that is not iterated to its end counts as interrupted: the next turn goes on from what was given out.
+    """
+
+    def __init__(
+        self, model: BaichuanAudio, system: str, speak: bool, sampling: ReplySampling, seed: int | None
+    ) -> None:
+        self._model, self._speak, self._sampling = model, speak, sampling
+        self._session = Session(model.language_model, model.audio_head, model.special, seed)
+        self._prompt = model._builder().system(system)  # what has been said but not yet read
+        self._reply: Iterator[TextPiece | WaveformPiece] = iter(())
+
+    @property
+    def session(self) -> Session:
+        """The sequence so far, for those who want to see its ids."""
+        return self._session
+
+    def add(self, message: Message) -> None:
+        """Add a turn that has been before, the user's or the assistant's (whose audio follows its text)."""
+        if message.role == "user":
+            self._add_user(message)
+            return
+        self._prompt.reply(self._speak)
+        for part in message.parts:
+            if isinstance(part, AudioPart):
+                self._prompt.speech(self._encode(part))
+            else:
+                self._prompt.text(part)
+        self._prompt.end_reply()
+
+    def ask(self, content: Any) -> Iterator[TextPiece | WaveformPiece]:
+        """Say `content` (a text, `{"audio": audio}`, or a list of such) and get the reply as it is made.
+
+        Raises PromptError or AudioError at once, and the dialogue stays as it was.
+        """
+        return self.ask_message(Message("user", parse_content(content)))
+
+    def ask_message(self, message: Message) -> Iterator[TextPiece | WaveformPiece]:
+        """`ask` for a message that has been checked."""
+        close = getattr(self._reply, "close", None)
+        if close is not None:
+            close()  # an interrupted reply ends before the next turn begins
+        self._add_user(message)
+        self._prompt.reply(self._speak)
+        prompt, self._prompt = self._prompt.build(), self._model._builder()
+        self._check_room(len(prompt.ids))
+        self._session.extend(prompt.ids, prompt.codes)
+        self._reply = self._answer()
+        return self._reply
+
+    def _answer(self) -> Iterator[TextPiece | WaveformPiece]:
+        model, sampling = self._model, self._sampling
+        if not self._speak:
+            for text in write_text_reply(self._session, model.text_tokenizer, sampling.first, sampling.max_text_tokens):
+                yield TextPiece(text)
+            return
+        joiner = _Joiner(model.sample_rate)
+        pieces = write_spoken_reply(self._session, model.text_tokenizer, sampling)
+        try:
+            for piece in pieces:
+                if isinstance(piece, str):
+                    yield TextPiece(piece)
+                else:
+                    yield joiner.push(model.tokenizer.decode(piece))
+            rest = joiner.flush()
+            if rest.waveform.numel():
+                yield rest
+        finally:
+            pieces.close()
+
+    def _add_user(self, message: Message) -> None:
+        encoded = [self._encode(part) if isinstance(part, AudioPart) else part for part in message.parts]
+        self._prompt.user()
+        for part in encoded:
+            if isinstance(part, str):
+                self._prompt.text(part)
+            else:
+                self._prompt.audio(part)
+
+    def _encode(self, part: AudioPart) -> Tensor:
+        tokenizer = self._model.tokenizer
+        return tokenizer.encode(self._model._waveform(part.audio), tokenizer.config.sampling_rate)
+
+    def _check_room(self, new: int) -> None:
+        limit = self._model.config.get("max_position_embeddings")
+        total = len(self._session.ids) + new
+        if limit and total > limit:
+            raise PromptError(f"the dialogue is {total} tokens long and this model reads {limit}; begin a new one.")
+
+
+class _Joiner:
+    """Joins waveforms with a linear cross-fade while they come: what may still be faded is held back."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._overlap = sample_rate * CROSSFADE_MS // 1000
+        self._held: Tensor | None = None
+
+    def push(self, waveform: Tensor) -> WaveformPiece:
+        """The next waveform [S] -> the samples that are now certain."""
+        waveform = waveform.cpu()
+        joined = waveform if self._held is None else crossfade(self._held, waveform, self._overlap)
+        certain = max(0, joined.shape[0] - self._overlap)
+        self._held = joined[certain:]
+        return WaveformPiece(joined[:certain], self._sample_rate)
+
+    def flush(self) -> WaveformPiece:
+        """The last samples."""
+        held = torch.zeros(0) if self._held is None else self._held
+        self._held = None
+        return WaveformPiece(held, self._sample_rate)
+
+
+def _join_texts(texts: Sequence[str]) -> str:
+    """Transcripts of consecutive pieces in one line; a space between words, none next to Chinese characters."""
+    result = ""
+    for text in filter(None, texts):
+        needs_space = result and ord(result[-1]) < 0x2E80 and ord(text[0]) < 0x2E80
+        result += (" " if needs_space else "") + text
+    return result
