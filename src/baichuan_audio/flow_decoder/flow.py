@@ -97,9 +97,7 @@ def flow_matching_loss(
     return masked_mean(error.square(), mask)
 
 
-def guided_velocity(
-    velocity: VelocityFunction, x: Tensor, mu: Tensor, t: float, guidance_scale: float
-) -> Tensor:
+def guided_velocity(velocity: VelocityFunction, x: Tensor, mu: Tensor, t: float, guidance_scale: float) -> Tensor:
     """Classifier-free guidance with both halves in one batch; x and mu are [B, L, M]."""
     times = torch.full((2 * x.shape[0],), t, device=x.device)
     both = velocity(torch.cat([x, x]), torch.cat([mu, torch.zeros_like(mu)]), times)

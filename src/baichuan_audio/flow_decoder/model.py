@@ -34,6 +34,8 @@ class FlowConfig:
     num_heads: int
     attention_head_dim: int
     in_channels: int = 80
+    attention_chunk_frames: int = CHUNK_FRAMES
+    """100 in the released weights, whose config.json does not hold it; nano has shorter chunks, for an earlier sound."""
     diffusion_steps: int = 10
     prenet_max_source_positions: int = 5000
     prenet_target_mel_length_scale_ratio: float = 1.0
@@ -98,6 +100,7 @@ class FlowDecoder(nn.Module):
             head_dim=config.attention_head_dim,
             n_blocks=config.n_blocks,
             num_mid_blocks=config.num_mid_blocks,
+            chunk_frames=config.attention_chunk_frames,
         )
 
     @classmethod
@@ -140,9 +143,7 @@ class FlowDecoder(nn.Module):
         network = partial(self._velocity, lengths=lengths)
         scale = self.config.cfm_params.inference_cfg_rate
         times = solver_times(num_steps or self.config.diffusion_steps)
-        mel = euler(
-            lambda _, x, t: guided_velocity(network, x, mu.float(), t, scale), noise.transpose(1, 2), times
-        )
+        mel = euler(lambda _, x, t: guided_velocity(network, x, mu.float(), t, scale), noise.transpose(1, 2), times)
         return mel.transpose(1, 2).to(mu.dtype)
 
     def init_state(self, num_steps: int | None = None) -> FlowState:
@@ -151,14 +152,17 @@ class FlowDecoder(nn.Module):
 
     @torch.no_grad()
     def sample_chunk(self, mu: Tensor, noise: Tensor, state: FlowState) -> Tensor:
-        """The next chunk of a segment: mu [L, M], noise [M, L], at most 100 frames -> mel [M, L].
+        """The next chunk of a segment: mu [L, M], noise [M, L], at most one chunk -> mel [M, L].
 
-        Equal to those frames of `sample` on the whole segment. A chunk of fewer than 100 frames ends
+        Equal to those frames of `sample` on the whole segment. A chunk of fewer frames than
+        `attention_chunk_frames` ends
         the segment; to hear an unfinished chunk early, sample it on `state.copy()`.
         """
         if state.ended:
-            raise ValueError(f"a chunk of fewer than {CHUNK_FRAMES} frames has ended this segment")
-        state.ended = mu.shape[0] < CHUNK_FRAMES
+            raise ValueError(
+                f"a chunk of fewer than {self.config.attention_chunk_frames} frames has ended this segment"
+            )
+        state.ended = mu.shape[0] < self.config.attention_chunk_frames
         scale = self.config.cfm_params.inference_cfg_rate
 
         def velocity_at(step: int, x: Tensor, t: float) -> Tensor:
@@ -168,15 +172,14 @@ class FlowDecoder(nn.Module):
         mel = euler(velocity_at, noise.T[None], solver_times(len(state.steps)))
         return mel[0].T.to(mu.dtype)
 
-    def sample_chunks(
-        self, mu: Tensor, noise: Tensor | None = None, num_steps: int | None = None
-    ) -> Iterator[Tensor]:
-        """The mel of `sample` in pieces of 100 frames as they are done: mu [L, M] -> mels [M, <= 100]."""
+    def sample_chunks(self, mu: Tensor, noise: Tensor | None = None, num_steps: int | None = None) -> Iterator[Tensor]:
+        """The mel of `sample` chunk by chunk as they are done: mu [L, M] -> mels [M, at most a chunk]."""
         if noise is None:
             noise = torch.randn(mu.T.shape, device=mu.device)
         state = self.init_state(num_steps)
-        noises = noise.split(CHUNK_FRAMES, dim=1)
-        for mu_chunk, noise_chunk in zip(mu.split(CHUNK_FRAMES), noises, strict=True):
+        frames = self.config.attention_chunk_frames
+        noises = noise.split(frames, dim=1)
+        for mu_chunk, noise_chunk in zip(mu.split(frames), noises, strict=True):
             yield self.sample_chunk(mu_chunk, noise_chunk, state)
 
     def loss(

@@ -33,9 +33,7 @@ class Prenet(nn.Module):
         max_positions: int,
     ) -> None:
         super().__init__()
-        self.in_mlp = nn.Sequential(
-            nn.Linear(in_dim, 4 * d_model), nn.SiLU(), nn.Linear(4 * d_model, d_model)
-        )
+        self.in_mlp = nn.Sequential(nn.Linear(in_dim, 4 * d_model), nn.SiLU(), nn.Linear(4 * d_model, d_model))
         self.transformer_layers = nn.ModuleList(
             TransformerLayer(d_model, num_heads, ffn_dim, norm=RMSNorm) for _ in range(num_layers)
         )

@@ -26,21 +26,24 @@ Tensors are replaced, never written to, so a shallow copy of the dictionary is a
 """
 
 
-def chunk_causal_mask(num_frames: int, lengths: Tensor | None, device: torch.device) -> Tensor | None:
+def chunk_causal_mask(
+    num_frames: int, lengths: Tensor | None, device: torch.device, chunk_frames: int = CHUNK_FRAMES
+) -> Tensor | None:
     """Which frame sees which: its own chunk and all earlier ones, and no padding.
 
     Args:
         num_frames: L.
         lengths: valid frames of each row [B], or None when every row is full.
         device: where the mask lives.
+        chunk_frames: frames of one attention chunk.
 
     Returns:
         True where attention is allowed, [1 or B, 1, L, L]; None when everything is.
     """
-    if lengths is None and num_frames <= CHUNK_FRAMES:
+    if lengths is None and num_frames <= chunk_frames:
         return None
     position = torch.arange(num_frames, device=device)
-    chunk = position // CHUNK_FRAMES
+    chunk = position // chunk_frames
     mask = (chunk[:, None] >= chunk[None, :])[None, None]
     if lengths is not None:
         mask = mask & (position < lengths.to(device)[:, None])[:, None, None, :]
@@ -70,9 +73,7 @@ class CausalBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         # The released names count two parameterless transpositions around the norm.
-        self.block = nn.ModuleDict(
-            {"0": CausalConv(in_channels, out_channels, 3), "2": nn.LayerNorm(out_channels)}
-        )
+        self.block = nn.ModuleDict({"0": CausalConv(in_channels, out_channels, 3), "2": nn.LayerNorm(out_channels)})
 
     def forward(self, x: Tensor, state: VelocityState | None = None) -> Tensor:
         return F.mish(self.block["2"](self.block["0"](x, state)))
@@ -137,9 +138,7 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         # Released names: net.0 and net.2 (net.1 is a dropout, which holds nothing).
-        self.net = nn.ModuleDict(
-            {"0": GeluProjection(channels, 4 * channels), "2": nn.Linear(4 * channels, channels)}
-        )
+        self.net = nn.ModuleDict({"0": GeluProjection(channels, 4 * channels), "2": nn.Linear(4 * channels, channels)})
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.net["2"](self.net["0"](x)))
@@ -188,6 +187,7 @@ class Velocity(nn.Module):
         num_heads, head_dim: attention heads; their product need not be `channels`.
         n_blocks: Transformer blocks in each stage.
         num_mid_blocks: stages between the first and the last.
+        chunk_frames: frames of one attention chunk.
     """
 
     def __init__(
@@ -199,8 +199,10 @@ class Velocity(nn.Module):
         head_dim: int,
         n_blocks: int,
         num_mid_blocks: int,
+        chunk_frames: int = CHUNK_FRAMES,
     ) -> None:
         super().__init__()
+        self.chunk_frames = chunk_frames
         time_channels = 4 * channels
 
         def stage(width: int, convolution: bool) -> nn.ModuleList:
@@ -233,16 +235,16 @@ class Velocity(nn.Module):
             t: flow times [B] in [0, 1].
             lengths: valid frames of each row [B]; frames behind them are never seen. None: all of them.
             state: what came before, for one chunk at a time: x is then the next chunk of at most
-                CHUNK_FRAMES frames, and a chunk shorter than that is the last. Updated in place.
+                `chunk_frames` frames, and a chunk shorter than that is the last. Updated in place.
 
         Returns:
             velocity [B, L, M].
         """
         num_frames = x.shape[1]
-        if state is not None and (num_frames > CHUNK_FRAMES or lengths is not None):
-            raise ValueError(f"with a state, feed one full-length chunk of at most {CHUNK_FRAMES} frames")
+        if state is not None and (num_frames > self.chunk_frames or lengths is not None):
+            raise ValueError(f"with a state, feed one full-length chunk of at most {self.chunk_frames} frames")
         # With a state, all that is cached lies before this chunk, and a chunk sees all of itself.
-        mask = None if state is not None else chunk_causal_mask(num_frames, lengths, x.device)
+        mask = None if state is not None else chunk_causal_mask(num_frames, lengths, x.device, self.chunk_frames)
         time = self.time_mlp(t)
         x = torch.cat([x, mu], dim=-1)
 
