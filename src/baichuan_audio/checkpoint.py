@@ -23,7 +23,7 @@ from .errors import CheckpointError, ConfigError
 from .language_model.text_tokenizer import TextTokenizer
 from .pipeline import BaichuanAudio
 from .tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_json
-from .vocoder.hift import Hift, load_hift
+from .vocoder.hift import Hift, load_hift, save_hift
 from .vocoder.vocos import Vocos, load_vocos, save_vocos
 
 logger = logging.getLogger("baichuan_audio")
@@ -44,9 +44,6 @@ IGNORED = ("model.visual_", "model.video_", "visual_", "video_")
 
 HIFT_FILE = "hift.pt"
 VOCOS_FILE = "vocoder.safetensors"
-COMPANION_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json")
-"""Small files that this implementation has no use for, but hands on for the tools that have."""
-_TOKENIZER_SETTINGS = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
 _OWN_FILES = re.compile(
     r"config\.json|tokenizer(_config)?\.json|hift\.pt|vocoder\.safetensors|model.*\.safetensors(\.index\.json)?"
 )
@@ -124,16 +121,16 @@ def load(
     target = _device(device)
     directory = checkpoint_directory(path_or_hub_id)
     config = read_json(directory / "config.json")
+    for part in ("audio_config", "vocoder_config", "flow_matching_config"):
+        if not isinstance(config.get(part), dict):
+            raise ConfigError(f"{directory / 'config.json'}: '{part}' is missing or holds no named entries.")
     mel_vocoder = load_vocoder(directory, config, vocoder)
-    text_tokenizer = TextTokenizer.from_directory(directory)
+    text_tokenizer = TextTokenizer.from_file(directory / "tokenizer.json")
     _check_tokenizer(directory, config, text_tokenizer)
     stored = find_tensors(directory)
     model = _empty_model(directory, config, text_tokenizer, mel_vocoder)
     fill(model, stored, dtype, target, directory)
     mel_vocoder.to(target)
-    for name in COMPANION_FILES:
-        if (directory / name).is_file():
-            model.companion_files[name] = (directory / name).read_text(encoding="utf-8")
     return model.eval()
 
 
@@ -287,14 +284,10 @@ def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_byte
 def _write(model: BaichuanAudio, directory: Path, max_shard_bytes: int) -> None:
     text = json.dumps(model.config, indent=1, ensure_ascii=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
-    (directory / "tokenizer.json").write_text(model.text_tokenizer.source, encoding="utf-8")
-    companions = model.companion_files or {COMPANION_FILES[0]: json.dumps(_TOKENIZER_SETTINGS, indent=1) + "\n"}
-    for name, content in companions.items():
-        (directory / name).write_text(content, encoding="utf-8")
+    model.text_tokenizer.save(directory)
     if isinstance(model.vocoder, Hift):
-        weights = {name: tensor.detach().cpu() for name, tensor in model.vocoder.released_state_dict().items()}
-        torch.save(weights, directory / HIFT_FILE)
-    else:
+        save_hift(model.vocoder, directory / HIFT_FILE)
+    elif isinstance(model.vocoder, Vocos):
         save_vocos(model.vocoder, directory / VOCOS_FILE)
     shards = list(_shards(released_tensors(model), max_shard_bytes))
     if len(shards) == 1:

@@ -72,7 +72,7 @@ def describe(name: str, vocoder: str | None = None) -> dict[str, Any]:
         "frame_rate_hz": audio.frame_rate,
         "max_audio_seconds": audio.max_audio_seconds,
         "vocab_size": config.get("vocab_size"),
-        "text_ids": TextTokenizer.from_directory(directory).vocab_size,
+        "text_ids": TextTokenizer.from_file(directory / "tokenizer.json").vocab_size,
         "sample_rate_hz": mel_vocoder.sample_rate,
         "vocoder": type(mel_vocoder).__name__,
         "voices": list(config.get("voices") or [DEFAULT_VOICE]),

@@ -308,7 +308,7 @@ def load_hift(path: str | Path, hop_length: int = 480, sample_rate: int = 24000)
     except FileNotFoundError:
         raise CheckpointError(f"no vocoder file at {path}") from None
     except Exception as error:  # the reader raises many kinds; each means the file cannot be used
-        raise CheckpointError(f"{path} is not a weights-only PyTorch file: {error}") from error
+        raise CheckpointError(f"{path}: not a PyTorch file of weights, or a damaged one; copy it again.") from error
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise CheckpointError(f"{path} does not hold a plain dictionary of tensors")
     return Hift.from_state_dict(tensors, hop_length, sample_rate)
