@@ -32,6 +32,7 @@ TASKS = (
     "pure_audio",
 )
 
+
 @dataclass(frozen=True)
 class Utterance:
     """A transcribed clip; `voice` is the output voice that speaks it, None for any other speaker."""

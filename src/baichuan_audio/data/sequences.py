@@ -182,7 +182,7 @@ def dialogue(builder: SequenceBuilder, system: str, turns: Sequence[Turn], spoke
 
 
 def split_reply(text: str, clauses: Sequence[str]) -> list[str]:
-    """The reply cut where its clauses meet, every character kept: blanks follow ". " and precede anything else.
+    """The reply cut where its clauses meet, every character kept; blanks lead the next clause, as in inference.
 
     Raises:
         DataError: the clauses are not what the reply says, in order.
@@ -193,12 +193,9 @@ def split_reply(text: str, clauses: Sequence[str]) -> list[str]:
         start = text.find(clause.strip(), position)
         if start < 0 or text[position:start].strip():
             raise DataError(f"the clause {clause!r} does not stand where the reply {text!r} goes on")
-        gap = text[position:start]
-        if gap and pieces and pieces[-1].endswith("."):
-            pieces[-1] += gap
-            gap = ""
-        position = start + len(clause.strip())
-        pieces.append(gap + text[start:position])
+        end = start + len(clause.strip())
+        pieces.append(text[position:end])
+        position = end
     if text[position:].strip():
         raise DataError(f"the clauses end before the reply does: {text[position:]!r} is left")
     return pieces

@@ -32,8 +32,7 @@ CONTROL_TOKENS = (  # spec section 7, and the neighbours that config.json names
     "<audiogen_end_baichuan>",
 )
 _PUNCTUATION = "，。！？、；：“”‘’（）《》【】…—·％　"
-# A word with the blank before it; a full stop that ends a clause with the blank after it; else one character.
-_PIECES = r" ?[A-Za-z]+|\. $|[\s\S]"
+_PIECES = r" ?[A-Za-z]+|[\s\S]"  # a word with the blank before it, or any other character
 
 
 def frequent_words(texts: Iterable[str], at_least: int, limit: int = 2000) -> list[str]:
@@ -50,7 +49,7 @@ def build_text_tokenizer(texts: Iterable[str], words: Iterable[str] = ()) -> Tok
     characters = {chr(code) for code in range(0x20, 0x7F)} | set(_PUNCTUATION)
     characters |= {character for text in texts for character in text if character.isprintable()}
     entries = [f"<0x{byte:02X}>" for byte in range(256)] + sorted(characters)
-    entries += [word for word in dict.fromkeys([*words, ". "]) if word not in characters]
+    entries += [word for word in dict.fromkeys(words) if word not in characters]
     vocabulary = {entry: index for index, entry in enumerate(entries)}
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, ignore_merges=True, fuse_unk=False)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..checkpoint import load, save
 from ..data.dataset import CodesStore
-from ..data.dialogues import Dialogue, read_dialogues
+from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
 from ..data.manifest import ClipStore
 from ..data.mixture import Batches, Diet, Mixture, Utterance
 from ..data.sequences import TokenSequence
@@ -32,9 +32,19 @@ from .optim import autocast, freeze_except, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
 
 STAGES = {
-    "text": ("language_model.embed_tokens.*", "language_model.layers.*", "language_model.norm.*", "language_model.lm_head.*"),
+    "text": (
+        "language_model.embed_tokens.*",
+        "language_model.layers.*",
+        "language_model.norm.*",
+        "language_model.lm_head.*",
+    ),
     "stage1": ("language_model.audio_embed_layers.*", "audio_head.*"),
-    "stage2": ("language_model.layers.*", "language_model.norm.*", "language_model.audio_embed_layers.*", "audio_head.*"),
+    "stage2": (
+        "language_model.layers.*",
+        "language_model.norm.*",
+        "language_model.audio_embed_layers.*",
+        "audio_head.*",
+    ),
     "sft": ("language_model.*", "audio_head.*"),
 }
 """Names that may learn; everything else is frozen. `text` makes a small text model where no pretrained one exists."""
@@ -210,7 +220,11 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
     dialogues: list[Dialogue] = []
     utterances: list[Utterance] = []
     if recipe.corpus:
-        dialogues = [d for d in read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", (split,)) if d.language in recipe.languages]
+        dialogues = [
+            d
+            for d in read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", (split,))
+            if d.language in recipe.languages
+        ]
     if recipe.corpus and codes is not None:
         voices = set(model.config.get("voices") or ())
         utterances = [

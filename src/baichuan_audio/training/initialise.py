@@ -1,0 +1,123 @@
+"""A checkpoint to begin with: the released layout, sizes from a config.json, weights drawn at random."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from ..checkpoint import load, save
+from ..errors import CheckpointError, TrainingError
+from ..language_model.build_tokenizer import token_id_entries
+from ..language_model.text_tokenizer import TextTokenizer
+from ..pipeline import BaichuanAudio
+from ..vocoder.vocos import Vocos
+
+
+def complete_config(template: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """The template with what depends on the text tokenizer: vocab_size and the control tokens' ids."""
+    config = copy.deepcopy(dict(template))
+    ids = token_id_entries(tokenizer)
+    config["vocab_size"] = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    config["audio_config"] |= ids
+    config["multimodal_special_token_list"] = sorted(ids.values())
+    return config
+
+
+def initialise(template: str | Path, tokenizer: Tokenizer, directory: str | Path, seed: int = 0) -> BaichuanAudio:
+    """Write a randomly initialised model with `template`'s sizes and this text tokenizer; returns it.
+
+    Raises CheckpointError when the template cannot be read or `directory` cannot be written.
+    """
+    try:
+        config = complete_config(json.loads(Path(template).read_text(encoding="utf-8")), tokenizer)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{template}: no readable config.json ({error}).") from error
+    torch.manual_seed(seed)
+    model = BaichuanAudio(config, TextTokenizer(tokenizer.to_str()), Vocos.from_config(config))
+    initialise_language_model(model)
+    save(model, directory)
+    return model
+
+
+@torch.no_grad()
+def initialise_language_model(model: BaichuanAudio) -> None:
+    """Draw backbone and audio head anew: N(0, initializer_range), less for what is added to the residual stream."""
+    std = float(model.config.get("initializer_range", 0.02))
+    for part in (model.language_model, model.audio_head):
+        layers = len(part.layers if part is model.language_model else part.transformer_layers)  # type: ignore[arg-type]
+        for name, parameter in part.named_parameters():
+            if parameter.ndim < 2:
+                nn.init.constant_(parameter, 1.0 if "norm" in name else 0.0)
+                continue
+            to_residual = name.endswith(("o_proj.weight", "down_proj.weight", "out_proj.weight", "linear2.weight"))
+            nn.init.normal_(parameter, std=std / math.sqrt(2 * layers) if to_residual else std)
+
+
+def assemble(base: str | Path, sources: Mapping[str, str | Path], directory: str | Path) -> BaichuanAudio:
+    """Write the model of `base` with whole parts taken from other checkpoints: part name -> directory.
+
+    Parts: tokenizer, flow, language_model (with its audio head and text tokenizer), vocoder. Each brings its
+    entries of config.json along. Raises TrainingError for an unknown part.
+    """
+    entries = {
+        "tokenizer": ("vocoder_config",),
+        "flow": ("flow_matching_config",),
+        "language_model": _LANGUAGE_MODEL_ENTRIES,
+        "vocoder": ("mel_vocoder_config",),
+    }
+    models = {name: load(path) for name, path in sources.items()}
+    config = copy.deepcopy(load(base).config)
+    for name, model in models.items():
+        if name not in entries:
+            raise TrainingError(f"there is no part '{name}'; parts are {', '.join(entries)}.")
+        config |= {key: model.config[key] for key in entries[name] if key in model.config}
+        config["audio_config"] |= _audio_entries(
+            model.config["audio_config"], name == "language_model", name == "tokenizer"
+        )
+    first = models.get("language_model") or load(base)
+    vocoder = (models.get("vocoder") or load(base)).vocoder
+    result = BaichuanAudio(config, first.text_tokenizer, vocoder)
+    for name in ("tokenizer", "flow", "language_model"):
+        source = models.get(name) or load(base)
+        getattr(result, name).load_state_dict(getattr(source, name).state_dict())
+        if name == "language_model":
+            result.audio_head.load_state_dict(source.audio_head.state_dict())
+    save(result, directory)
+    return result
+
+
+_LANGUAGE_MODEL_ENTRIES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "rms_norm_eps",
+    "rope_theta",
+    "max_position_embeddings",
+    "multimodal_special_token_list",
+    "reply_sampling",
+)
+
+
+def _audio_entries(audio: Mapping[str, Any], language: bool, tokenizer: bool) -> dict[str, Any]:
+    """Entries of audio_config that belong to the language model (token ids, head layers) or to the audio tokenizer."""
+    own = {key for key in audio if key.endswith("_token_id") or key == "audio_head_transformer_layers"}
+    return {key: value for key, value in audio.items() if (key in own and language) or (key not in own and tokenizer)}
+
+
+def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """Every text of dialogue rows, question or reply, for building a text tokenizer."""
+    for row in rows:
+        for turn in row["turns"]:
+            yield str(turn.get("user") or turn.get("assistant"))

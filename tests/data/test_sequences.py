@@ -1,0 +1,189 @@
+"""Training sequences: ids, masks and frames position by position, and equality with what inference writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from baichuan_audio.data import sequences
+from baichuan_audio.data.dialogues import parse_dialogue
+from baichuan_audio.data.mixture import Augmentation, Batches, Diet, Mixture, Utterance, vary_codes
+from baichuan_audio.data.sequences import SequenceBuilder, TokenSequence, Turn, split_reply
+from baichuan_audio.errors import DataError
+from baichuan_audio.language_model import session as session_module
+from baichuan_audio.language_model.prompt import PromptBuilder
+from baichuan_audio.language_model.reply import ReplySampling, write_spoken_reply
+
+
+@pytest.fixture
+def builder(model: Any) -> SequenceBuilder:
+    return SequenceBuilder(model.text_tokenizer, model.special, 8)
+
+
+def frames(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 16, (8, count), generator=torch.Generator().manual_seed(seed))
+
+
+def told(model: Any, sequence: TokenSequence) -> list[str]:
+    """Each id by its control name or text, with T where it is learnt as text, A where it predicts a frame."""
+    special = model.special
+    names = {
+        getattr(special, name): f"<{name}>" for name in special.__dataclass_fields__ if name != "others"
+    }  # fmt: skip
+    return [
+        names.get(id, model.text_tokenizer.decode([id])) + " " + "T" * text + "A" * audio
+        for id, text, audio in zip(
+            sequence.ids.tolist(), sequence.text_loss.tolist(), sequence.audio_loss.tolist(), strict=True
+        )
+    ]
+
+
+def test_spoken_dialogue_position_by_position(model: Any, builder: SequenceBuilder) -> None:
+    turns = [
+        Turn(frames(2), [("Hi", frames(2, 1)), ("!", frames(1, 2))]),
+        Turn("x", [("y", frames(1, 3))]),
+    ]
+    built = sequences.dialogue(builder, "s", turns, spoken=True)
+    assert told(model, built) == [
+        "<system> ", "s ",
+        "<user> ", "<audio_start> ", "<audio_pad> ", "<audio_pad> ", "<audio_end> ",
+        "<audiotext_start> ", "<assistant> ",
+        "H T", "i T", "<audiogen_start> TA", "<audio_pad> A", "<audio_pad> A", "<audiogen_end> ",
+        "! T", "<audiogen_start> TA", "<audio_pad> A", "<audiogen_end> ", "<end_of_text> T",
+        "<user> ", "x ",
+        "<audiotext_start> ", "<assistant> ",
+        "y T", "<audiogen_start> TA", "<audio_pad> A", "<audiogen_end> ", "<end_of_text> T",
+    ]  # fmt: skip
+    assert torch.equal(built.codes, torch.cat([frames(2), frames(2, 1), frames(1, 2), frames(1, 3)], dim=1))
+
+
+def test_text_only_reply_is_one_piece_without_speech_marks(model: Any, builder: SequenceBuilder) -> None:
+    built = sequences.dialogue(builder, "", [Turn("x", [("y,", frames(1)), ("z", None)])], spoken=False)
+    assert told(model, built) == ["<system> ", "<user> ", "x ", "<assistant> ", "y T", ", T", "z T", "<end_of_text> T"]
+    assert built.codes.shape == (8, 0)
+
+
+def test_masks_of_the_other_tasks(model: Any, builder: SequenceBuilder) -> None:
+    heard = ["<audio_start> ", "<audio_pad> ", "<audio_end> "]
+    said = ["<audio_pad> A", "<audiogen_end> "]
+    asr = told(model, sequences.transcription(builder, frames(1), "y"))
+    assert asr[-5:] == [*heard, "y T", "<end_of_text> T"] and not any("T" in each[-2:] for each in asr[:-5])
+    response = told(model, sequences.audio_response(builder, "p", frames(1), "y"))
+    assert response == ["p ", *heard, "y T", "<end_of_text> T"]
+    assert told(model, sequences.speech(builder, "s", [("x", frames(1)), ("y", frames(1))])) == [
+        "<system> ", "s ", "<audiotext_start> ", "<assistant> ",
+        "x ", "<audiogen_start> A", *said, "y ", "<audiogen_start> A", *said,
+    ]  # fmt: skip
+    assert told(model, sequences.interleaved_heard(builder, [frames(1), "x", frames(1)])) == [
+        *heard, "x T", *heard, "<end_of_text> T",
+    ]  # fmt: skip
+    assert told(model, sequences.interleaved_spoken(builder, [("x", frames(1)), ("y", frames(1))])) == [
+        "x ", "<audiogen_start> A", *said, "y T", "<audiogen_start> TA", *said, "<end_of_text> T",
+    ]  # fmt: skip
+    assert told(model, sequences.pure_audio(builder, frames(1))) == ["<audiogen_start> A", *said]
+
+
+def test_sequence_equals_what_the_session_writes(model: Any, builder: SequenceBuilder, monkeypatch: Any) -> None:
+    """The model is made to choose the training reply; ids and codes must then be those of the sequence."""
+    replies = [[("Fine. I", frames(3, 1)), (" am,", frames(1, 2)), (" really.", frames(2, 3))], [("No.", frames(2, 4))]]
+    questions: list[str | Tensor] = [frames(4, 5), "And you?"]
+    turns = [Turn(question, reply) for question, reply in zip(questions, replies, strict=True)]
+    built = sequences.dialogue(builder, "sys", turns, spoken=True)
+
+    wanted: list[int] = []
+    monkeypatch.setattr(session_module, "draw", lambda logits, *_: torch.tensor(wanted.pop(0)))
+    size, special = model.language_model.codebook_sizes[0], model.special
+    live = model.start([special.system, *model.text_tokenizer.encode("sys")])
+    spoken: list[Tensor] = []
+    for question, reply in zip(questions, replies, strict=True):
+        prompt = PromptBuilder(model.text_tokenizer, special, 8).user()
+        prompt = prompt.text(question) if isinstance(question, str) else prompt.audio(question)
+        prompt = prompt.reply(spoken=True).build()
+        live.extend(prompt.ids, prompt.codes)
+        for text, codes in reply:
+            wanted += model.text_tokenizer.encode(text)
+            if not (text == " am,"):  # a later clause that ends at a mark needs no audiogen_start from the model
+                wanted.append(special.audiogen_start)
+            wanted += [*codes.T.flatten().tolist(), size]
+        wanted.append(special.end_of_text)
+        pieces = list(write_spoken_reply(live, model.text_tokenizer, ReplySampling()))
+        spoken += [piece for piece in pieces if isinstance(piece, Tensor)]
+        assert "".join(piece for piece in pieces if isinstance(piece, str)) == "".join(text for text, _ in reply)
+    assert not wanted
+    assert live.ids == built.ids.tolist()
+    assert torch.equal(torch.cat([questions[0], *spoken], dim=1), built.codes)  # type: ignore[list-item]
+
+
+def test_replies_are_cut_at_their_clauses() -> None:
+    assert split_reply("Five. It is odd, yes!", ["Five.", "It is odd,", "yes!"]) == ["Five.", " It is odd,", " yes!"]
+    assert split_reply("好的，是五。", ["好的，", "是五。"]) == ["好的，", "是五。"]
+    for clauses in (["Five."], ["It is", "Five."], ["Six."]):
+        with pytest.raises(DataError):
+            split_reply("Five. It is", clauses)
+
+
+def test_a_clause_without_audio_cannot_be_spoken(builder: SequenceBuilder) -> None:
+    with pytest.raises(DataError, match="no audio"):
+        sequences.dialogue(builder, "s", [Turn("x", [("y", None)])], spoken=True)
+
+
+def row(name: str) -> dict[str, Any]:
+    return {
+        "id": name, "split": "train", "language": "en", "skill": "opposites", "voice": "Ada",
+        "turns": [
+            {"user": "Hot?", "user_clip": "q"},
+            {"assistant": "Cold. Yes.", "segments": [{"text": "Cold.", "clip": "a"}, {"text": "Yes.", "clip": "b"}]},
+        ],
+    }  # fmt: skip
+
+
+def mixture(model: Any, **diet: Any) -> Mixture:
+    codes = {name: frames(3 + index, index) for index, name in enumerate("qab")}
+    dialogue = parse_dialogue(row("d"))
+    return Mixture(
+        Diet(**diet), model.text_tokenizer, model.special, model.language_model.codebook_sizes, codes.__getitem__,
+        [dialogue], [dialogue], [Utterance("q", "Hot?"), Utterance("a", "Cold.", "Ada")],
+    )  # fmt: skip
+
+
+TASKS = {
+    "text_dialogue": 1, "heard_dialogue": 1, "spoken_dialogue": 1, "asr": 1, "tts": 1,
+    "heard_interleaved": 1, "spoken_interleaved": 1, "pure_audio": 1,
+}  # fmt: skip
+
+
+def test_every_task_draws_and_data_order_depends_on_seed_and_step_alone(model: Any) -> None:
+    made = mixture(model, tasks=TASKS, augmentation=Augmentation(0.1, 0.1, 0.2, 0.5, 0.5))
+    one, other = (Batches(made.draw, 200, seed=3, group=4) for _ in range(2))
+    straight = [one(step) for step in range(8)]
+    for step in (6, 1, 7):  # in any order
+        again = other(step)
+        assert len(again) == len(straight[step]) > 0
+        assert all(
+            torch.equal(a.ids, b.ids) and torch.equal(a.codes, b.codes)
+            for a, b in zip(again, straight[step], strict=True)
+        )
+    lengths = [sum(map(len, batch)) for batch in straight]
+    assert 100 < min(lengths) and max(lengths) < 350
+
+
+def test_a_task_without_data_and_an_unknown_task_are_named(model: Any) -> None:
+    with pytest.raises(DataError, match="'tts'"):
+        Mixture(Diet(tasks={"tts": 1.0}), model.text_tokenizer, model.special, (4,) * 8, frames)
+    with pytest.raises(DataError, match="typo"):
+        Diet(tasks={"typo": 1.0})
+
+
+def test_variety_keeps_the_first_code_of_frames_that_stay() -> None:
+    rng = np.random.default_rng(0)
+    sizes = torch.full((8,), 16)
+    codes = frames(50)
+    assert torch.equal(vary_codes(codes, sizes, Augmentation(), rng), codes)
+    changed = vary_codes(codes, sizes, Augmentation(replaced_codes=0.5), rng)
+    assert torch.equal(changed[0], codes[0]) and 0.3 < float((changed[1:] != codes[1:]).float().mean()) < 0.6
+    lengths = {vary_codes(codes, sizes, Augmentation(tempo=0.2), rng).shape[1] for _ in range(50)}
+    assert 40 <= min(lengths) < 50 < max(lengths) <= 60
