@@ -185,8 +185,10 @@ def train(recipe: LanguageModelRecipe) -> None:
             step += 1
             log.advance()
             if step % recipe.log_every == 0 or step == recipe.steps:
-                values = {name: float(value) for name, value in found.items()}
-                log.scalars(step, {"loss": float(loss), **values, "gradient": norm, "positions": batch.ids.numel()})
+                values = {name: float(value.detach()) for name, value in found.items()}
+                log.scalars(
+                    step, {"loss": float(loss.detach()), **values, "gradient": norm, "positions": batch.ids.numel()}
+                )
             if step % recipe.sample_every == 0 or step == recipe.steps:
                 log.scalars(step, validate(language_model, audio_head, held_out))
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:

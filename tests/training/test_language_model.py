@@ -1,0 +1,215 @@
+"""Language-model training: losses fall, frozen sets hold, a resumed run equals the unbroken one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import baichuan_audio
+from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
+from baichuan_audio.data.manifest import ClipStore, ClipWriter
+from baichuan_audio.data.mixture import Diet
+from baichuan_audio.data.sequences import SequenceBuilder, Turn, dialogue, transcription
+from baichuan_audio.errors import DataError, TrainingError
+from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
+from baichuan_audio.language_model.text_tokenizer import TextTokenizer
+from baichuan_audio.training.initialise import assemble, initialise
+from baichuan_audio.training.language_model import (
+    LanguageModelRecipe,
+    choose_frames,
+    collate,
+    learning_parts,
+    losses,
+    total_loss,
+    train,
+)
+from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
+
+ROOT = Path(__file__).parents[2]
+SIZES = [16, 8, 8]
+TEXTS = ["What is hot? Cold, yes.", "将语音转录为文本:请用【邻家女声】这个声音回答问题。"]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small model, and a corpus of three clips with codes and one dialogue a split."""
+    root = tmp_path_factory.mktemp("lm")
+    config = json.loads((ROOT / "recipes/nano/config.json").read_text())
+    config |= {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config |= {"intermediate_size": 64, "voices": ["邻家女声", "Ada"]}
+    config["audio_config"] |= {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
+    config["audio_config"] |= {"decoder_ffn_dim": 16, "vq_config": {"codebook_sizes": SIZES}}
+    config["flow_matching_config"] |= {"prenet_in_dim": 16, "prenet_d_model": 16, "prenet_nlayers": 1}
+    config["flow_matching_config"] |= {"prenet_ffn_dim": 16, "channels": [8], "num_mid_blocks": 1}
+    config["mel_vocoder_config"] |= {"dim": 8, "ffn_dim": 8, "num_layers": 1}
+    (root / "template.json").write_text(json.dumps(config))
+    tokenizer = build_text_tokenizer(TEXTS, frequent_words(TEXTS, 1))
+    initialise(root / "template.json", tokenizer, root / "model")
+    rows = []
+    with ClipWriter(root / "corpus") as writer:
+        for split in ("train", "validation"):
+            for name, text in (("q", "What is hot?"), ("a", "Cold,"), ("b", "yes.")):
+                writer.add(
+                    np.sin(np.arange(12_000) / (9 + len(text))).astype(np.float32) / 4, id=f"{split}-{name}", language="en",
+                    speaker="Ada" if name != "q" else "someone", transcript=text, source="synthetic", license="CC0",
+                    split=split, kind="answer" if name != "q" else "question",
+                )  # fmt: skip
+            segments = [{"text": "Cold,", "clip": f"{split}-a"}, {"text": "yes.", "clip": f"{split}-b"}]
+            turns = [
+                {"user": "What is hot?", "user_clip": f"{split}-q"},
+                {"assistant": "Cold, yes.", "segments": segments},
+            ]
+            rows.append({"id": split, "split": split, "language": "en", "skill": "s", "voice": "Ada", "turns": turns})
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
+    (root / "corpus" / "dialogues.jsonl").write_text(lines, encoding="utf-8")
+    model = baichuan_audio.load(root / "model")
+    count = encode_corpus(
+        lambda waveforms: [model.tokenizer.encode(waveform, 24_000) for waveform in waveforms],
+        ClipStore(root / "corpus"),
+        root / "codes",
+    )
+    assert count == 6
+    return root
+
+
+def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
+    values: dict[str, Any] = {
+        "stage": "sft", "model": str(root / "model"), "corpus": str(root / "corpus"), "codes": str(root / "codes"),
+        "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
+        "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
+        "diet": Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5}, default_voice_is="Ada"),
+        "optimizer": OptimizerRecipe(learning_rate=5e-3, warmup_steps=2),
+    }  # fmt: skip
+    return LanguageModelRecipe(**(values | changes))
+
+
+def log_of(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stage", ["text", "stage1", "stage2", "sft"])
+def test_only_what_may_learn_changes_and_the_loss_falls(workspace: Path, tmp_path: Path, stage: str) -> None:
+    tasks = {"text_dialogue": 1.0} if stage == "text" else {"spoken_dialogue": 1.0, "asr": 1.0}
+    train(recipe(workspace, tmp_path, stage=stage, diet=Diet(tasks=tasks), steps=10))
+    rows = [row["loss"] for row in log_of(tmp_path) if "loss" in row]
+    assert np.mean(rows[-3:]) < np.mean(rows[:2])
+    before = baichuan_audio.load(workspace / "model").state_dict()
+    after = baichuan_audio.load(tmp_path / "model").state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    text_ends = {"language_model.embed_tokens.weight", "language_model.lm_head.weight"}
+    audio_ends = ("language_model.audio_embed_layers.", "audio_head.")
+    assert changed and all(name.startswith(("language_model.", "audio_head.")) for name in changed)
+    assert not any(name.endswith(("linear1.bias", "linear2.bias")) for name in changed)
+    if stage == "text":
+        assert text_ends < changed and not any(name.startswith(audio_ends) for name in changed)
+    elif stage == "stage1":
+        assert all(name.startswith(audio_ends) for name in changed)
+    elif stage == "stage2":
+        assert not changed & text_ends and any(".layers." in name for name in changed)
+    else:
+        assert text_ends < changed and any(name.startswith(audio_ends) for name in changed)
+
+
+def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) -> None:
+    schedule = OptimizerRecipe(learning_rate=5e-3, warmup_steps=2, schedule="constant")
+    train(recipe(workspace, tmp_path / "one", optimizer=schedule))
+    train(recipe(workspace, tmp_path / "two", optimizer=schedule, steps=4))
+    train(recipe(workspace, tmp_path / "two", optimizer=schedule))
+    one, two = (baichuan_audio.load(tmp_path / name / "model").state_dict() for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert [row["loss"] for row in log_of(tmp_path / "one") if "loss" in row] == [
+        row["loss"] for row in log_of(tmp_path / "two") if "loss" in row
+    ]
+
+
+def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
+    """Two rows of different length: every loss equals the one computed row by row from the whole logits."""
+    model = baichuan_audio.load(workspace / "model")
+    builder = SequenceBuilder(model.text_tokenizer, model.special, 3)
+    codes = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 0, 1]])
+    rows = [
+        dialogue(builder, "x", [Turn("ab", [("hot", codes), ("a", codes[:, :1])])], spoken=True),
+        transcription(builder, codes, "Cold"),
+    ]
+    batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
+    assert batch.frames.tolist() == [[1, 4, 7], [2, 5, 0], [3, 6, 1], SIZES, [1, 4, 7], SIZES]
+    found = losses(model.language_model, model.audio_head, batch)
+    text, frames = [], []
+    for row in rows:
+        hidden, logits = model.language_model(row.ids[None], row.codes)
+        targets = row.text_loss.nonzero()[:, 0]
+        text.append(F.cross_entropy(logits[0, targets - 1], row.ids[targets], reduction="none"))
+        for position in row.audio_loss.nonzero()[:, 0].tolist():
+            ends = row.ids[position + 1] != model.special.audio_pad
+            heard = int((row.ids[: position + 1] == model.special.audio_pad).sum())
+            target = torch.tensor(SIZES) if ends else row.codes[:, heard]
+            every = model.audio_head.logits(hidden[:, position], target[None])
+            frames.append([F.cross_entropy(logits, target[k : k + 1]) for k, logits in enumerate(every)])
+    assert torch.allclose(found["text"], torch.cat(text).mean(), rtol=1e-5)
+    for level in range(3):
+        expected = torch.stack([frame[level] for frame in frames]).mean()
+        assert torch.allclose(found[f"code_{level}"], expected, rtol=1e-5)
+    assert torch.allclose(total_loss(found, 1.0), found["text"] + sum(found[f"code_{k}"] for k in range(3)) / 3)
+    subset = losses(model.language_model, model.audio_head, batch, choose_frames(6, 0.5, 0, 0))
+    assert torch.allclose(subset["code_0"], found["code_0"], rtol=1e-5) and subset["code_2"] != found["code_2"]
+
+
+def test_text_tokenizer_brings_every_text_back_and_never_makes_a_control_token(tmp_path: Path) -> None:
+    built = build_text_tokenizer(TEXTS, frequent_words(TEXTS, 1))
+    tokenizer = TextTokenizer(built.to_str())
+    for text in ("What is hot?", "whatever  is\n\t hot", "é 😀 龘 <0x41>", "".join(CONTROL_TOKENS), " ", ""):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert not {built.token_to_id(token) for token in CONTROL_TOKENS} & set(ids)
+    assert len(tokenizer.encode("What is hot?")) == 4 and len(tokenizer.encode(" hut")) == 4
+
+
+def test_parts_of_several_checkpoints_make_one(workspace: Path, tmp_path: Path) -> None:
+    initialise(workspace / "template.json", build_text_tokenizer(["zebra"]), tmp_path / "other", seed=1)
+    made = assemble(workspace / "model", {"language_model": tmp_path / "other"}, tmp_path / "made")
+    own, other = (baichuan_audio.load(path) for path in (workspace / "model", tmp_path / "other"))
+    again = baichuan_audio.load(tmp_path / "made")
+    assert again.config["vocab_size"] == other.config["vocab_size"] == made.config["vocab_size"]
+    assert torch.equal(again.language_model.lm_head.weight, other.language_model.lm_head.weight)
+    assert torch.equal(again.tokenizer.encoder.conv1.weight, own.tokenizer.encoder.conv1.weight)
+    with pytest.raises(TrainingError, match="no part 'ears'"):
+        assemble(workspace / "model", {"ears": tmp_path / "other"}, tmp_path / "made")
+
+
+def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(workspace: Path, tmp_path: Path) -> None:
+    store = CodesStore(workspace / "codes")
+    assert len(store) == 6 and store.num_codebooks == 3 and "train-q" in store
+    clips = ClipStore(workspace / "corpus")
+    write_codes({"train-q": store["train-q"] * 0}, tmp_path)
+
+    def one_frame(waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [torch.ones(3, 1, dtype=torch.long) for _ in waveforms]
+
+    assert encode_corpus(one_frame, clips, tmp_path, ["train-q", "train-a"], batch_seconds=0.1) == 1
+    again = CodesStore(tmp_path)
+    assert not again["train-q"].any() and again["train-a"].tolist() == [[1], [1], [1]]
+    with pytest.raises(DataError, match="'nobody'"):
+        again["nobody"]
+    with pytest.raises(DataError, match="no readable codes"):
+        CodesStore(tmp_path / "nowhere")
+
+
+def test_recipes_are_checked(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="stage must be one of"):
+        recipe(workspace, tmp_path, stage="stage3")
+    with pytest.raises(TrainingError, match="audio_head_fraction"):
+        recipe(workspace, tmp_path, audio_head_fraction=0.0)
+    for path in sorted((ROOT / "recipes/nano").glob("lm_*.yaml")):
+        assert load_recipe(path, LanguageModelRecipe).stage
+
+
+def test_learning_parts_freeze_every_other_part(workspace: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    learning_parts(model, "sft")
+    assert not any(p.requires_grad for part in (model.tokenizer, model.flow, model.vocoder) for p in part.parameters())
