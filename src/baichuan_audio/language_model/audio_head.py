@@ -174,21 +174,22 @@ class AudioHead(nn.Module):
         result: Tensor = self.heads[position](self.headnorm(x))
         return result
 
+    @torch.inference_mode()
     def frame(
-        self, hidden: Tensor, cache: DepthCache, choose: Callable[[int, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor] | None:
-        """One frame, position by position: hidden [1, D] -> codes [K], and their summed embedding [1, D].
+        self, hidden: Tensor, cache: DepthCache, choose: Callable[[int, Tensor], int]
+    ) -> tuple[list[int], Tensor] | None:
+        """One frame, position by position: hidden [1, D] -> K codes, and their summed embedding [1, D].
 
-        `choose(level, logits [size + 1])` picks a code, given as a scalar tensor. None when code 0 is "end of audio".
+        `choose(level, logits [size + 1])` picks a code. None when code 0 is "end of audio".
         """
-        codes: list[Tensor] = []
+        codes: list[int] = []
         x = hidden  # from the second position on: the sum of the embeddings so far
         for level, size in enumerate(self.codebook_sizes):
             logits = self.step(x, level, cache)[0]
             code = choose(level, logits if level == 0 else logits[:size])
-            if level == 0 and int(code) == size:
+            if level == 0 and code == size:
                 return None
             codes.append(code)
-            embedded = self.embedding(level)(code.view(1))
+            embedded = self.embedding(level).weight[code : code + 1]
             x = embedded if level == 0 else x + embedded
-        return torch.stack(codes), x
+        return codes, x

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
+from random import Random
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+
+_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -38,20 +44,28 @@ class Sampling:
             raise ConfigError(f"repetition_penalty must be above 0, not {self.repetition_penalty}.")
 
 
-def draw(
-    logits: Tensor, sampling: Sampling, said: Tensor | None = None, generator: torch.Generator | None = None
-) -> Tensor:
-    """logits [V], said [V] bool (what the penalty counts) -> the index drawn, an int64 scalar tensor."""
+def draw(logits: Tensor, sampling: Sampling, random: Random, said: Tensor | None = None) -> int:
+    """logits [V], said [V] bool (what the penalty counts) -> the index drawn."""
+    logits = logits.float()
     if said is not None and sampling.repetition_penalty != 1.0:
         penalty = sampling.repetition_penalty
         logits = torch.where(said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
     if sampling.temperature == 0:
-        return logits.argmax()
-    logits = logits.float() / sampling.temperature
+        return int(logits.argmax())
     limit = min(sampling.top_k or logits.shape[0], logits.shape[0])
-    logits, indices = logits.topk(limit)  # likeliest first
-    probabilities = logits.softmax(-1)
-    if sampling.top_p < 1:
-        before = probabilities.cumsum(-1) - probabilities
-        probabilities = torch.where(before < sampling.top_p, probabilities, 0.0)
-    return indices[torch.multinomial(probabilities, 1, generator=generator)[0]]
+    values, indices = logits.topk(limit)  # likeliest first
+    if limit <= _FEW:
+        return int(indices[_draw_few(values.tolist(), sampling, random.random())])
+    reached = (values / sampling.temperature).softmax(-1).cumsum(-1)
+    kept = int((reached < sampling.top_p * reached[-1]).sum()) + 1  # the first always
+    place = int((reached[:kept] <= random.random() * reached[:kept][-1]).sum())
+    return int(indices[min(place, limit - 1)])
+
+
+def _draw_few(values: list[float], sampling: Sampling, chance: float) -> int:
+    """The same for a few logits, the likeliest first, where plain Python takes less time than tensors."""
+    weights = [math.exp((value - values[0]) / sampling.temperature) for value in values]
+    reached = list(accumulate(weights))
+    kept = bisect_left(reached, sampling.top_p * reached[-1]) + 1
+    kept = min(kept, len(reached))
+    return min(bisect_right(reached, chance * reached[kept - 1]), kept - 1)

@@ -7,6 +7,7 @@ follows. So a mark costs no pass of its own, and the last id can still be taken 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from random import Random
 
 import torch
 from torch import Tensor
@@ -37,11 +38,7 @@ class Session:
         vocabulary = language_model.config.vocab_size
         self._counts = torch.zeros(vocabulary, dtype=torch.int32, device=device)  # of each id in the sequence
         self._barred = self._mask(special.not_text)
-        self._generator = torch.Generator(device)
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
+        self._random = Random(seed)
 
     @torch.inference_mode()
     def extend(self, ids: Tensor | Sequence[int], codes: Tensor | None = None) -> None:
@@ -92,7 +89,7 @@ class Session:
         for _ in range(max_new_tokens):
             with torch.inference_mode():
                 logits = self.language_model.lm_head(self._last_hidden())[0].masked_fill(mask, float("-inf"))
-                id = int(draw(logits, sampling, self._counts > 0, self._generator))
+                id = draw(logits, sampling, self._random, self._counts > 0)
             self.append(id)
             yield id
             if id in sampling.stop:
@@ -125,12 +122,13 @@ class Session:
                     frame = self.audio_head.frame(self._last_hidden(), self._depth_cache, choose)
                 if frame is None:
                     return
-                codes, embedded = frame[0], frame[1][None]
-                yield codes
+                codes, embedded = frame
+                embedded = embedded[None]
+                yield torch.tensor(codes, device=self._counts.device)
         finally:
             self.append(self.special.audiogen_end)
 
-    def _code_chooser(self, sampling: Sampling) -> Callable[[int, Tensor], Tensor]:
+    def _code_chooser(self, sampling: Sampling) -> Callable[[int, Tensor], int]:
         """Draws codes; the penalty counts, for each codebook, what this segment has said."""
         penalised = sampling.repetition_penalty != 1.0
         said = [
@@ -138,8 +136,8 @@ class Session:
             for level, size in enumerate(self.audio_head.codebook_sizes)
         ]
 
-        def choose(level: int, logits: Tensor) -> Tensor:
-            code = draw(logits, sampling, said[level] if penalised else None, self._generator)
+        def choose(level: int, logits: Tensor) -> int:
+            code = draw(logits, sampling, self._random, said[level] if penalised else None)
             if penalised:
                 said[level][code] = True
             return code
