@@ -18,6 +18,7 @@ _PARTS = (
     ("language model", ("model.", "lm_head.")),
     ("audio head", "audio_head."),
 )
+_STATISTICS = (".cluster_size", ".embed_avg")  # what codebooks were learnt from: no parameters
 
 
 def add_commands(commands: Any) -> None:
@@ -57,6 +58,8 @@ def describe(name: str, vocoder: str | None = None) -> dict[str, Any]:
     stored = {key: entry for key, entry in find_tensors(directory).items() if not key.startswith(IGNORED)}
     parts: dict[str, int] = defaultdict(int)
     for key, entry in stored.items():
+        if key.endswith(_STATISTICS):
+            continue
         part = next((part for part, prefix in _PARTS if key.startswith(prefix)), "other")
         parts[part] += math.prod(entry.shape)
     mel_vocoder = load_vocoder(directory, config, vocoder)

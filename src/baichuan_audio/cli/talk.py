@@ -1,0 +1,236 @@
+"""chat, transcribe, speak: what people come for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PromptError
+from .common import Progress, add_command, check_output, load_model, print_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..pipeline import BaichuanAudio, Conversation
+
+_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a"}
+
+
+def add_commands(commands: Any) -> None:
+    """Put this file's commands into the parser."""
+    chat = add_command(commands, "chat", run_chat, "Answer spoken or written turns in text and speech.")
+    chat.add_argument(
+        "turns", nargs="*", metavar="TURN", help="an audio file or a text; several make a dialogue; none: ask here"
+    )
+    chat.add_argument("--voice", metavar="NAME", help="who answers; `baichuan-audio info` lists the voices")
+    chat.add_argument("--system", metavar="TEXT", help="further words to the model before the dialogue")
+    chat.add_argument("--output", "-o", metavar="FILE", help="where to write the spoken answer (default: answer.wav)")
+    chat.add_argument("--text-only", action="store_true", help="answer in text, without speech")
+    chat.add_argument("--no-play", action="store_true", help="do not play the answer, even where there is a sound device")
+
+    transcribe = add_command(commands, "transcribe", run_transcribe, "Write down what is said in audio files.")
+    transcribe.add_argument("audio", nargs="+", help="audio files: any format, rate and number of channels")
+
+    speak = add_command(commands, "speak", run_speak, "Read a text aloud.")
+    speak.add_argument("text", help="what to say; - reads it from standard input")
+    speak.add_argument("--voice", metavar="NAME", help="who speaks; `baichuan-audio info` lists the voices")
+    speak.add_argument("--output", "-o", default="speech.wav", metavar="FILE", help="(default: %(default)s)")
+    speak.add_argument("--no-play", action="store_true", help="do not play it, even where there is a sound device")
+
+
+@dataclass
+class Answer:
+    """One reply and what it took; times in seconds since the question was handed over."""
+
+    text: str
+    waveform: Tensor | None
+    sample_rate: int
+    first_sound_s: float | None
+    compute_s: float
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self.waveform is None else self.waveform.shape[0] / self.sample_rate
+
+    def figures(self) -> dict[str, Any]:
+        """Times, and the real-time factor: computing time by length of the answer."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "first_sound_s": None if self.first_sound_s is None else round(self.first_sound_s, 3),
+            "compute_s": round(self.compute_s, 3),
+            "real_time_factor": round(self.compute_s / self.seconds, 3) if self.seconds else None,
+        }
+
+    def timing_line(self) -> str:
+        if not self.seconds:
+            return f"no speech; answered in {self.compute_s:.2f} s"
+        return (
+            f"{self.seconds:.2f} s of speech in {self.compute_s:.2f} s (real-time factor "
+            f"{self.compute_s / self.seconds:.2f}), first sound after {self.first_sound_s:.2f} s"
+        )
+
+
+def answer(conversation: Conversation, content: Any, show: Callable[[str], None], sample_rate: int) -> Answer:
+    """Ask, hand each piece of text to `show` as it comes, and collect the rest."""
+    import torch
+
+    from ..pipeline import TextPiece
+
+    started = time.perf_counter()
+    first_sound: float | None = None
+    text, sound = "", []
+    for piece in conversation.ask(content):
+        if isinstance(piece, TextPiece):
+            text += piece.text
+            show(piece.text)
+        elif piece.waveform.numel():
+            first_sound = first_sound or time.perf_counter() - started
+            sound.append(piece.waveform)
+    waveform = torch.cat(sound) if sound else None
+    return Answer(text, waveform, sample_rate, first_sound, time.perf_counter() - started)
+
+
+def run_chat(arguments: argparse.Namespace) -> None:
+    output = arguments.output or "answer.wav"
+    check_output(output)
+    turns = [parse_turn(turn) for turn in arguments.turns]
+    if not turns and not sys.stdin.isatty() and arguments.json:
+        raise PromptError("there is no turn to answer; give a text or an audio file.")
+    model = load_model(arguments)
+    conversation = model.conversation(
+        system=arguments.system, voice=arguments.voice, speak=not arguments.text_only, seed=arguments.seed
+    )
+    numbered = len(turns) != 1
+    results = []
+    for number, turn in enumerate(turns or _typed_turns(), 1):
+        file = _numbered(output, number) if numbered else output
+        results.append(_answer_turn(model, conversation, turn, file, arguments))
+    if arguments.json:
+        print_json({"voice": arguments.voice or model.voices[0], "turns": results})
+
+
+def _answer_turn(
+    model: BaichuanAudio, conversation: Conversation, turn: Any, file: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Answer one turn, print or collect it, write and play its sound; the figures of --json."""
+    from ..audio.waveform import save_waveform
+
+    asked = turn["audio"] if isinstance(turn, dict) else turn
+    quiet = arguments.json
+    if not quiet:
+        print(f"> {asked}")
+    show = (lambda text: None) if quiet else (lambda text: print(text, end="", flush=True))
+    if quiet:
+        with Progress(f"answering {asked}"):
+            reply = answer(conversation, turn, show, model.sample_rate)
+    else:
+        reply = answer(conversation, turn, show, model.sample_rate)
+        print(f"\n  [{reply.timing_line()}]")
+    written = None
+    if reply.waveform is not None:
+        save_waveform(file, reply.waveform, model.sample_rate)
+        written = file
+        if not quiet:
+            print(f"  [{file}]")
+        if not arguments.no_play:
+            play(reply.waveform, model.sample_rate)
+    return {"user": str(asked), "text": reply.text, "output": written, **reply.figures()}
+
+
+def parse_turn(argument: str) -> Any:
+    """An audio file, by its being there or by its suffix; anything else is a text."""
+    path = Path(argument)
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # a text may be no possible file name
+        is_file = False
+    if is_file or (path.suffix.lower() in _AUDIO_SUFFIXES and "\n" not in argument):
+        return {"audio": argument}
+    if not argument.strip():
+        raise PromptError("a turn is empty; give a text or an audio file.")
+    return argument
+
+
+def _typed_turns() -> Iterator[Any]:
+    """Turns from standard input, a line each, until it ends."""
+    if sys.stdin.isatty():
+        print("Type a question or the name of an audio file; an empty line ends.", file=sys.stderr)
+    for line in sys.stdin:
+        if not line.strip():
+            return
+        yield parse_turn(line.strip())
+
+
+def _numbered(output: str, number: int) -> str:
+    path = Path(output)
+    return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+
+
+def run_transcribe(arguments: argparse.Namespace) -> None:
+    from ..audio.waveform import load_waveform
+
+    rate = 16000
+    model = None
+    results = []
+    for path in arguments.audio:
+        with Progress(f"reading {path}"):
+            waveform = load_waveform(path, rate)
+        model = model or load_model(arguments)
+        seconds = waveform.shape[0] / rate
+        with Progress(f"transcribing {seconds:.0f} s of {path}") as progress:
+            text = model.transcribe((waveform, rate))
+        if not arguments.json:
+            print(f"{path}: {text}" if len(arguments.audio) > 1 else text, flush=True)
+        results.append(
+            {"audio": path, "text": text, "seconds": round(seconds, 3), "compute_s": round(progress.seconds, 3)}
+        )
+    if arguments.json:
+        print_json({"transcripts": results})
+
+
+def run_speak(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from ..audio.waveform import save_waveform
+
+    check_output(arguments.output)
+    text = sys.stdin.read() if arguments.text == "-" else arguments.text
+    if not text.strip():
+        raise PromptError("there is no text to speak.")
+    model = load_model(arguments)
+    first_sound: float | None = None
+    pieces = []
+    with Progress("speaking") as progress:
+        for piece in model.speak_pieces(text, voice=arguments.voice, seed=arguments.seed):
+            first_sound = first_sound or time.perf_counter() - progress.started
+            pieces.append(piece.waveform)
+            progress.update(f"{sum(len(done) for done in pieces) / model.sample_rate:.1f} s of speech so far,")
+    spoken = Answer(text, torch.cat(pieces), model.sample_rate, first_sound, progress.seconds)
+    assert spoken.waveform is not None
+    save_waveform(arguments.output, spoken.waveform, model.sample_rate)
+    if arguments.json:
+        figures = {"text": text, "voice": arguments.voice or model.voices[0], "output": arguments.output}
+        print_json(figures | spoken.figures())
+    else:
+        print(f"{arguments.output}: {spoken.timing_line()}")
+    if not arguments.no_play:
+        play(spoken.waveform, model.sample_rate)
+
+
+def play(waveform: Tensor, sample_rate: int) -> bool:
+    """Play waveform [S] where sounddevice is installed and a device exists; says whether it did."""
+    try:
+        import sounddevice
+    except (ImportError, OSError):  # OSError: the library is there, PortAudio is not
+        return False
+    try:
+        sounddevice.query_devices(kind="output")
+        sounddevice.play(waveform.numpy(), sample_rate, blocking=True)
+    except (sounddevice.PortAudioError, ValueError):
+        return False
+    return True

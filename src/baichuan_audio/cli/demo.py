@@ -1,0 +1,143 @@
+"""demo: answers every question in examples/ in speech and reconstructs a sentence. What `make demo` runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from .codes import reconstruct
+from .common import Progress, add_command, load_model, print_json
+from .talk import answer
+
+if TYPE_CHECKING:
+    from ..pipeline import BaichuanAudio
+
+_LIST = "examples.json"
+
+
+def add_commands(commands: Any) -> None:
+    """Put this file's command into the parser."""
+    demo = add_command(commands, "demo", run, "Answer the questions in examples/ and reconstruct a sentence.")
+    demo.add_argument("--examples", metavar="DIR", help="folder with the audio and its examples.json (default: examples)")
+    demo.add_argument("--output", "-o", metavar="DIR", help="(default: the folder `out` in examples)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    folder = Path(arguments.examples) if arguments.examples else _examples()
+    items = read_examples(folder)
+    output = Path(arguments.output) if arguments.output else folder / "out"
+    output.mkdir(parents=True, exist_ok=True)
+    model = load_model(arguments)
+    report = []
+    for item in items:
+        task = {"chat": _chat, "transcribe": _transcribe, "reconstruct": _reconstruct, "speak": _speak}[item["task"]]
+        report.append({"task": item["task"], **task(model, folder, item, output, arguments)})
+    (output / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if arguments.json:
+        print_json(report)
+    else:
+        print(f"\nAnswers, transcripts and the picture are in {output}.")
+
+
+def _examples() -> Path:
+    for root in (Path(), Path(__file__).resolve().parents[3]):
+        if (root / "examples" / _LIST).is_file():
+            return root / "examples"
+    raise DataError("there is no folder 'examples' here; run this in a clone of the repository, or give --examples DIR.")
+
+
+def read_examples(folder: Path) -> list[dict[str, Any]]:
+    """The list that names the examples; each entry has a `task`, and `turns`, `audio` or `text`.
+
+    Raises DataError when it is missing or an entry makes no sense.
+    """
+    path = folder / _LIST
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the list of examples cannot be read ({error}).") from error
+    needed = {"chat": "turns", "transcribe": "audio", "reconstruct": "audio", "speak": "text"}
+    for item in items if isinstance(items, list) else [None]:
+        if not isinstance(item, dict) or needed.get(item.get("task", ""), "task") not in item:
+            raise DataError(f"{path}: an example needs a task ({', '.join(needed)}) and what it works on; got {item!r}.")
+    return list(items)
+
+
+def _say(arguments: argparse.Namespace, text: str) -> None:
+    if not arguments.json:
+        print(text, flush=True)
+
+
+def _chat(
+    model: BaichuanAudio, folder: Path, item: dict[str, Any], output: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """A dialogue of one or more turns: what the model heard, what it answers, and how fast."""
+    from ..audio.waveform import save_waveform
+
+    voice = item.get("voice")
+    conversation = model.conversation(voice=voice if voice in model.voices else None, seed=arguments.seed or 0)
+    turns = []
+    for turn in item["turns"]:
+        source = folder / turn
+        spoken = source.suffix == ".wav"
+        heard = model.transcribe(source) if spoken else turn
+        _say(arguments, f"\n> {turn}" + (f"\n  heard:  {heard}" if spoken else ""))
+        reply = answer(conversation, {"audio": source} if spoken else turn, lambda text: None, model.sample_rate)
+        result: dict[str, Any] = {"turn": turn, "heard": heard, "answer": reply.text, "output": None}
+        _say(arguments, f"  answer: {reply.text}\n  {reply.timing_line()}")
+        if reply.waveform is not None:
+            file = output / f"{item['name']}-{len(turns) + 1}.wav"
+            save_waveform(file, reply.waveform, model.sample_rate)
+            result["output"] = str(file)
+            _say(arguments, f"  {file}")
+        turns.append(result | reply.figures())
+    return {"name": item["name"], "voice": voice, "turns": turns}
+
+
+def _transcribe(
+    model: BaichuanAudio, folder: Path, item: dict[str, Any], output: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    with Progress(f"transcribing {item['audio']}") as progress:
+        text = model.transcribe(folder / item["audio"])
+    _say(arguments, f"\n> {item['audio']} (a recording: {item.get('about', 'no word about it')})")
+    _say(arguments, f"  heard:  {text}\n  in {progress.seconds:.2f} s")
+    return {"audio": item["audio"], "text": text, "compute_s": round(progress.seconds, 3)}
+
+
+def _speak(
+    model: BaichuanAudio, folder: Path, item: dict[str, Any], output: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    from ..audio.waveform import save_waveform
+
+    voice = item.get("voice")
+    with Progress("speaking") as progress:
+        waveform = model.speak(item["text"], voice=voice if voice in model.voices else None, seed=arguments.seed or 0)
+    file = output / f"{item['name']}.wav"
+    save_waveform(file, waveform, model.sample_rate)
+    seconds = waveform.shape[0] / model.sample_rate
+    _say(arguments, f"\n> speak as {voice}: {item['text']}\n  {seconds:.2f} s of speech in {progress.seconds:.2f} s\n  {file}")
+    return {"text": item["text"], "voice": voice, "output": str(file), "compute_s": round(progress.seconds, 3)}
+
+
+def _reconstruct(
+    model: BaichuanAudio, folder: Path, item: dict[str, Any], output: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    from ..audio.mel import FLOW_MEL
+    from ..audio.waveform import load_waveform
+
+    waveform = load_waveform(folder / item["audio"], FLOW_MEL.sample_rate)
+    stem = Path(item["audio"]).stem
+    plot = str(output / f"{stem}-mels.png") if importlib.util.find_spec("matplotlib") else None
+    figures = reconstruct(model, waveform, FLOW_MEL.sample_rate, str(output / f"{stem}-reconstructed.wav"), plot)
+    _say(arguments, f"\n> {item['audio']} to codes and back ({item.get('about', 'no word about it')})")
+    _say(
+        arguments,
+        f"  {figures['seconds']:.2f} s at {figures['bits_per_second']:.0f} bits/s, mel error {figures['mel_mae']:.3f}, "
+        f"encoded in {figures['encode_s']:.2f} s, decoded in {figures['decode_s']:.2f} s\n  {figures['output']}"
+        + (f"\n  {plot}" if plot else ""),
+    )
+    return figures
