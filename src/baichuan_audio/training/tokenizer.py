@@ -21,6 +21,7 @@ from ..data.manifest import SAMPLE_RATE, ClipStore
 from ..errors import TrainingError
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
+from .frozen_text_model import FrozenTextModel
 from .logging import TrainingLog, set_threads
 from .losses import l1_l2
 from .optim import autocast, make_optimizer, optimizer_step
@@ -47,6 +48,7 @@ class LossWeights:
     second_scale: float = 0.3
     commitment: float = 0.25
     phonetic: float = 0.3
+    text: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,8 @@ class TokenizerRecipe(StageRecipe):
     ramp_steps: int = 500
     """Steps in which the share of samples that pass through the codebooks rises from 10 % to 100 %."""
     text_width: int = 192
+    text_model: str | None = None
+    """Checkpoint whose language model gives the paper's text loss, frozen; None leaves that loss out."""
 
 
 def train(recipe: TokenizerRecipe) -> None:
@@ -73,7 +77,12 @@ def train(recipe: TokenizerRecipe) -> None:
     torch.manual_seed(recipe.seed)
     tokenizer, head = build(recipe)
     modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "phonetic_head": head}
-    optimizer = make_optimizer([*tokenizer.parameters(), *head.parameters()], recipe.optimizer)
+    text_model = None
+    if recipe.text_model is not None:
+        modules["text_model"] = text_model = FrozenTextModel(recipe.text_model, head.spread.in_features)
+        text_model.to(recipe.device)
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    optimizer = make_optimizer(parameters, recipe.optimizer)
     sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, recipe.seed)
     first = load_training_state(recipe.output, modules, {"adamw": optimizer})
     with TrainingLog(recipe.output, recipe.steps, first) as log:
@@ -82,7 +91,7 @@ def train(recipe: TokenizerRecipe) -> None:
                 start_codebooks(tokenizer, sampler, recipe, step)
             batch = prepare(sampler.batch(step), tokenizer, recipe.augment, (recipe.seed, step)).to(recipe.device)
             with autocast(recipe.device):
-                losses = compute_losses(tokenizer, head, batch, recipe, quantised_share(step, recipe))
+                losses = compute_losses(tokenizer, head, batch, recipe, quantised_share(step, recipe), text_model)
             losses["loss"].backward()  # type: ignore[no-untyped-call]
             norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
             if step % recipe.log_every == 0:
@@ -161,7 +170,12 @@ def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.
 
 
 def compute_losses(
-    tokenizer: AudioTokenizer, head: PhoneticHead, batch: TokenizerBatch, recipe: TokenizerRecipe, share: float
+    tokenizer: AudioTokenizer,
+    head: PhoneticHead,
+    batch: TokenizerBatch,
+    recipe: TokenizerRecipe,
+    share: float,
+    text_model: FrozenTextModel | None = None,
 ) -> dict[str, Tensor]:
     """All losses of one batch; `loss` is their weighted sum. Updates the codebooks when `share` > 0."""
     features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
@@ -173,15 +187,17 @@ def compute_losses(
         vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
     hidden = tokenizer.decoder.hidden(tokenizer.bridge.project(vectors))
     losses |= mel_losses(tokenizer, hidden, batch, lengths, recipe.weights)
-    phonetic = phonetic_loss(head, vectors, lengths, batch.transcripts)
-    if phonetic is not None:
-        losses["phonetic"] = phonetic
+    text_losses = {"phonetic": phonetic_loss(head, vectors, lengths, batch.transcripts)}
+    if text_model is not None:
+        text_losses["text"] = text_model.loss(vectors, lengths, batch.transcripts)
+    losses |= {name: value for name, value in text_losses.items() if value is not None}
     weights = {
         "coarse": 1.0,
         "refined": 1.0,
         "second_scale": recipe.weights.second_scale,
         "commitment": recipe.weights.commitment,
         "phonetic": recipe.weights.phonetic,
+        "text": recipe.weights.text,
     }
     losses["loss"] = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
     return losses

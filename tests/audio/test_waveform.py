@@ -1,0 +1,88 @@
+"""Reading, writing, resampling and joining waveforms, and what is refused."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from baichuan_audio.audio.waveform import crossfade, decibels, load_waveform, prepare_waveform, resample, save_waveform
+from baichuan_audio.errors import AudioError
+
+
+def tone(rate: int, seconds: float = 0.5, frequency: float = 440.0) -> torch.Tensor:
+    return 0.5 * torch.sin(2 * math.pi * frequency * torch.arange(int(rate * seconds)) / rate)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_any_rate_and_format_comes_back_as_the_same_tone(tmp_path: Path, suffix: str, rate: int) -> None:
+    path = tmp_path / f"tone.{suffix}"
+    save_waveform(path, tone(rate), rate)
+    waveform = load_waveform(path, 16000)
+    middle = slice(2000, 6000)
+    # at least the energy and the zero crossings of a 440 Hz tone, whatever delay the format adds
+    assert abs(decibels(waveform[middle]) - decibels(tone(16000)[middle])) < 0.5
+    crossings = int((waveform[middle].sign().diff() != 0).sum())
+    assert abs(crossings - 2 * 440 * 4000 / 16000) <= 3
+
+
+def test_channels_are_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    left, right = tone(16000).numpy(), tone(16000, frequency=880).numpy()
+    soundfile.write(path, np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+    np.testing.assert_allclose(load_waveform(path, 16000).numpy(), (left + right) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no such audio file"), (b"", "not audio"), (b"hello, this is text" * 50, "not audio")],
+)
+def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "question.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AudioError, match=words) as caught:
+        load_waveform(path, 16000)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_of_ten_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "large.wav"
+    with path.open("wb") as file:
+        file.truncate(10 * 1024**3)
+    with pytest.raises(AudioError, match="larger than 2 GiB"):
+        load_waveform(path, 16000)
+
+
+def test_empty_and_not_finite_samples_are_refused() -> None:
+    with pytest.raises(AudioError, match="no samples"):
+        prepare_waveform(torch.zeros(0), 16000, 16000)
+    with pytest.raises(AudioError, match="NaN"):
+        prepare_waveform(torch.tensor([0.0, float("nan")]), 16000, 16000)
+    with pytest.raises(AudioError, match="impossible"):
+        prepare_waveform(torch.zeros(8), 0, 16000)
+
+
+def test_saving_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="names no audio format"):
+        save_waveform(tmp_path / "answer.txt", tone(16000), 16000)
+    with pytest.raises(AudioError, match="does not exist"):
+        save_waveform(tmp_path / "nowhere" / "answer.wav", tone(16000), 16000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_crossfade_of_a_constant_is_that_constant() -> None:
+    joined = crossfade(torch.ones(100), torch.ones(80), 30)
+    torch.testing.assert_close(joined, torch.ones(150))
+
+
+def test_crossfade_is_limited_by_the_shorter_side() -> None:
+    assert crossfade(torch.ones(100), torch.ones(10), 30).shape == (100,)
+    assert crossfade(torch.ones(5), torch.zeros(0), 30).shape == (5,)
+
+
+def test_resampling_keeps_the_length_in_seconds() -> None:
+    assert abs(len(resample(tone(24000), 24000, 16000)) - 8000) <= 1

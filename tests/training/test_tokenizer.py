@@ -1,0 +1,190 @@
+"""The tokenizer stage: it learns, only what may change does, and a stopped run goes on exactly."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from baichuan_audio.audio_tokenizer.quantizer import codebooks
+from baichuan_audio.data.manifest import ClipWriter
+from baichuan_audio.data.phonetics import SYMBOLS, phonetic_symbols
+from baichuan_audio.errors import ConfigError
+from baichuan_audio.training import tokenizer as stage
+from baichuan_audio.training.checkpointing import load_training_state
+from baichuan_audio.training.clip_batches import ClipRecipe, ClipSampler
+from baichuan_audio.training.frozen_text_model import FrozenTextModel
+from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
+from baichuan_audio.training.tokenizer_report import edit_distance
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few seconds of tones that stand for words."""
+    root = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(0)
+    with ClipWriter(root) as writer:
+        for index in range(12):
+            seconds = 0.6 + 0.05 * (index % 6)
+            time = np.arange(int(24000 * seconds)) / 24000
+            tone = 0.3 * np.sin(2 * np.pi * (200 + 60 * (index % 4)) * time) + 0.01 * random.standard_normal(len(time))
+            writer.add(
+                tone.astype(np.float32),
+                id=f"clip{index}",
+                language="en",
+                speaker="tone",
+                transcript=["one", "two", "three", "four"][index % 4],
+                source="synthetic",
+                license="Apache-2.0",
+                split="train" if index < 9 else "validation",
+                kind="read",
+            )
+    return root
+
+
+@pytest.fixture
+def recipe(corpus: Path, tmp_path: Path) -> stage.TokenizerRecipe:
+    config = {
+        "audio_config": {
+            "d_model": 32,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 64,
+            "decoder_layers": 1,
+            "decoder_attention_heads": 2,
+            "decoder_ffn_dim": 64,
+            "num_mel_bins": 40,
+            "max_audio_seconds": 4,
+            "segment_norm": False,
+            "vq_config": {"codebook_sizes": [16, 8, 8]},
+        },
+        "vocoder_config": {"channels": [16, 16]},
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    return stage.TokenizerRecipe(
+        output=str(tmp_path / "run"),
+        config=str(path),
+        steps=30,
+        seed=3,
+        log_every=1,
+        sample_every=1000,
+        checkpoint_every=1000,
+        clips=ClipRecipe(corpus=str(corpus), seconds_per_step=4.0, max_seconds=2.0),
+        optimizer=OptimizerRecipe(learning_rate=3e-3, warmup_steps=3, schedule="constant"),
+        quantise_from=10,
+        ramp_steps=5,
+        text_width=16,
+    )
+
+
+def changed(recipe: stage.TokenizerRecipe, **values: object) -> stage.TokenizerRecipe:
+    return stage.TokenizerRecipe(**{**recipe.__dict__, **values})  # type: ignore[arg-type]
+
+
+def log(recipe: stage.TokenizerRecipe) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(recipe.output) / "log.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_and_quantises(recipe: stage.TokenizerRecipe) -> None:
+    stage.train(changed(recipe, sample_every=30))
+    rows = [row for row in log(recipe) if "loss" in row]
+    assert rows[-1]["refined"] < 0.75 * rows[0]["refined"]
+    assert "commitment" not in rows[9] and rows[10]["commitment"] > 0
+    report = next(row for row in log(recipe) if "validation/mel_l1" in row)
+    assert report["validation/perplexity_0"] > 1.5
+    assert list((Path(recipe.output) / "samples").glob("*.png"))
+
+
+def test_resume_is_exact(recipe: stage.TokenizerRecipe, tmp_path: Path) -> None:
+    whole = changed(recipe, steps=14)
+    stage.train(whole)
+    stopped = changed(whole, output=str(tmp_path / "stopped"), checkpoint_every=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "optimizer_step", _stop_at(8, stage.optimizer_step))
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(stopped)
+    stage.train(stopped)
+    first, second = (stage.build(whole) for _ in range(2))
+    for run, (tokenizer, head) in ((whole, first), (stopped, second)):
+        assert load_training_state(run.output, {"tokenizer": tokenizer, "phonetic_head": head}, {}) == 14
+    for a, b in zip(first, second, strict=True):
+        for name, value in a.state_dict().items():
+            assert torch.equal(value, b.state_dict()[name]), name
+
+
+def _stop_at(step: int, original: object) -> object:
+    def optimizer_step(*arguments: object) -> object:
+        if arguments[2] == step:
+            raise KeyboardInterrupt
+        return original(*arguments)  # type: ignore[operator]
+
+    return optimizer_step
+
+
+def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(
+    recipe: stage.TokenizerRecipe, checkpoint_dir: Path
+) -> None:
+    tokenizer, head = stage.build(recipe)
+    text_model = FrozenTextModel(str(checkpoint_dir), head.spread.in_features)
+    frozen = text_model._frozen[0]
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    sampler = ClipSampler(stage.ClipStore(recipe.clips.corpus), recipe.clips, 0)
+    batch = stage.prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
+    optimizer = torch.optim.AdamW([*tokenizer.parameters(), *text_model.parameters()], lr=3e-3)
+    values = []
+    for _ in range(8):
+        losses = stage.compute_losses(tokenizer, head, batch, recipe, 0.0, text_model)
+        optimizer.zero_grad()
+        losses["text"].backward()
+        optimizer.step()
+        values.append(float(losses["text"].detach()))
+    assert values[-1] < values[0]
+    assert tokenizer.encoder.conv1.weight.grad is not None and tokenizer.encoder.conv1.weight.grad.abs().sum() > 0
+    assert all(torch.equal(value, frozen.state_dict()[name]) for name, value in before.items())
+    assert {name for name, _ in text_model.named_parameters()} == {"projection.weight", "projection.bias"}
+
+
+def test_codebooks_change_only_once_quantisation_has_begun(recipe: stage.TokenizerRecipe) -> None:
+    tokenizer, head = stage.build(recipe)
+    sampler = ClipSampler(stage.ClipStore(recipe.clips.corpus), recipe.clips, 0)
+    batch = stage.prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
+    book = codebooks(tokenizer.bridge.vq_list)[0]
+    before = book.embed.clone()
+    stage.compute_losses(tokenizer, head, batch, recipe, 0.0)
+    assert torch.equal(before, book.embed)
+    stage.compute_losses(tokenizer, head, batch, recipe, 0.5)
+    assert not torch.equal(before, book.embed)
+
+
+def test_quantised_share_rises_from_a_tenth_to_all(recipe: stage.TokenizerRecipe) -> None:
+    shares = [stage.quantised_share(step, recipe) for step in (9, 10, 15, 99)]
+    assert shares[0] == 0 and shares[1] == pytest.approx(0.1) and shares[2:] == [1.0, 1.0]
+
+
+def test_batches_follow_from_seed_and_step_alone(recipe: stage.TokenizerRecipe) -> None:
+    store = stage.ClipStore(recipe.clips.corpus)
+    first, second = (ClipSampler(store, recipe.clips, 5) for _ in range(2))
+    for step in (7, 3):
+        assert torch.equal(first.batch(step).waveforms, second.batch(step).waveforms)
+    assert not torch.equal(first.batch(1).samples, ClipSampler(store, recipe.clips, 6).batch(1).samples)
+
+
+def test_phonetic_symbols_of_both_languages() -> None:
+    assert "".join(SYMBOLS[i] for i in phonetic_symbols("It's 你好!")) == "it's ni3 hao3"
+
+
+def test_edit_distance() -> None:
+    assert edit_distance("kitten", "sitting") == 3
+    assert edit_distance("", "abc") == edit_distance("abc", "") == 3
+
+
+def test_recipes_name_the_nearest_valid_entry(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("output: x\nsteps: 3\nconfig: c\nclips: {corpus: y}\nsede: 1\n")
+    with pytest.raises(ConfigError, match="unknown entry 'sede'; did you mean 'seed'"):
+        load_recipe(path, stage.TokenizerRecipe)
+    path.write_text("output: x\nsteps: 3\nconfig: c\nclips: {corpus: y}\n")
+    loaded = load_recipe(path, stage.TokenizerRecipe, ["optimizer.learning_rate=1e-4", "steps=5"])
+    assert loaded.optimizer.learning_rate == 1e-4 and loaded.steps == 5
