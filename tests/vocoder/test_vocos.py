@@ -7,6 +7,7 @@ import torch
 
 from baichuan_audio.audio.mel import natural_log_mel
 from baichuan_audio.errors import CheckpointError, ConfigError
+from baichuan_audio.training.vocoder_losses import pitch
 from baichuan_audio.vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
 
 TINY = VocosConfig(dim=12, ffn_dim=20, num_layers=2)
@@ -32,7 +33,9 @@ def test_chunks_give_what_the_whole_mel_gives(vocoder: Vocos, sizes: list[int]) 
     state = vocoder.init_state(2)
     parts = [vocoder.stream(chunk, state) for chunk in mel.split(sizes, dim=2)]
     parts.append(vocoder.stream(mel[:, :, :0], state, last=True))
-    assert torch.allclose(torch.cat(parts, dim=1), vocoder(mel), atol=1e-6)
+    # F0 is summed to a phase, and with it the rounding that chunk sizes change: 1e-3 is the room for that
+    whole = vocoder(mel)
+    assert (torch.cat(parts, dim=1) - whole).norm() < 1e-3 * whole.norm()
 
 
 @torch.no_grad()
@@ -42,12 +45,29 @@ def test_the_stream_lags_by_the_look_ahead_and_the_window_only(vocoder: Vocos) -
     assert given == (20 - TINY.lookahead_frames) * 480 - TINY.margin
 
 
+@torch.no_grad()
 def test_no_sample_depends_on_a_later_frame_than_the_look_ahead(vocoder: Vocos) -> None:
-    mel = torch.randn(1, 80, 30, requires_grad=True)
-    vocoder(mel)[0, 10 * 480].backward()
-    touched = mel.grad.abs().sum(dim=(0, 1)).nonzero().flatten()
-    # sample 4800 lies under windows of frames up to 11; each of those looks two frames ahead
-    assert int(touched.max()) == 11 + TINY.lookahead_frames
+    mel = torch.randn(1, 80, 30)
+    changed = mel.clone()
+    changed[:, :, 20] += 1.0
+    first = int((vocoder(mel) != vocoder(changed))[0].nonzero()[0])
+    # frame 20 is seen by frame 18, whose window begins a margin before its hop; a Hann window starts with a 0
+    assert first >= (20 - TINY.lookahead_frames) * 480 - TINY.margin
+    assert first <= (20 - TINY.lookahead_frames) * 480
+
+
+@torch.no_grad()
+def test_f0_steers_the_pitch_of_a_steady_mel() -> None:
+    """A steady mel must not sound at multiples of the frame rate, which is what Vocos without F0 gives."""
+    torch.manual_seed(0)
+    vocoder = Vocos(VocosConfig(dim=12, ffn_dim=20, num_layers=1)).eval()
+    mel = torch.full((1, 80, 50), -1.0)
+    for hz in (83.0, 120.0, 217.0):
+        waveform, _ = vocoder.train_forward(mel, torch.full((1, 50), hz), noise_start=0)
+        measured, voiced = pitch(waveform, 24000, 480)
+        inside = slice(5, 45)
+        assert voiced[0, inside].min() == 1
+        assert (measured[0, inside] / hz - 1).abs().max() < 0.02
 
 
 def test_same_padding_matches_that_of_the_mel() -> None:

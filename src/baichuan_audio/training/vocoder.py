@@ -21,20 +21,21 @@ from ..vocoder.discriminators import (
     discriminator_loss,
     feature_matching_loss,
 )
+from ..vocoder.excitation import NOISE_FRAMES
 from ..vocoder.hift import Hift, HiftConfig, load_hift, save_hift
 from ..vocoder.vocos import Vocos, VocosConfig, save_vocos
 from .checkpointing import load_training_state, save_training_state
 from .logging import TrainingLog, set_threads
 from .optim import autocast, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
-from .vocoder_losses import SpectralLoss, pitch
+from .vocoder_losses import SpectralLoss, f0_cross_entropy, hift_f0_loss, pitch
 
 Vocoder = Vocos | Hift
 
 
 @dataclass(frozen=True)
 class VocoderWeights:
-    """Weight of each loss; `f0` is for HiFT alone."""
+    """Weight of each loss."""
 
     log: float = 2.5
     convergence: float = 2.5
@@ -68,6 +69,8 @@ class VocoderRecipe(StageRecipe):
     num_loss_mel_bins: int = 80
     weights: VocoderWeights = field(default_factory=VocoderWeights)
     optimizer: OptimizerRecipe = field(default_factory=lambda: _gan_optimizer(8e-4))
+    own_f0_from: int = 300
+    """First step at which a Vocos follows its own F0 and not the one measured in the recording."""
     adversarial_from: int = -1
     """First step with discriminators; negative: never."""
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -154,8 +157,16 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
             adversarial = 0 <= recipe.adversarial_from <= step
             wanted = sampler.batch(step).to(device)
             mel = natural_log_mel(wanted, mel_sizes)
+            f0, voiced = pitch(wanted, vocoder.sample_rate, vocoder.hop_length)
             with autocast(device):
-                made = vocoder(mel)
+                if isinstance(vocoder, Vocos):
+                    noise_start = int(torch.randint(NOISE_FRAMES, ()))
+                    given = torch.where(voiced > 0, f0, 100.0) if step < recipe.own_f0_from else None
+                    made, logits = vocoder.train_forward(mel, given, noise_start)
+                    f0_loss = f0_cross_entropy(logits, vocoder.f0_grid(logits), f0, voiced)
+                else:
+                    made = vocoder(mel)
+                    f0_loss = hift_f0_loss(vocoder.f0(mel), f0, voiced)
 
             figures = {}
             if adversarial:
@@ -166,10 +177,9 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
                 figures["discriminator"] = judged
 
             parts = spectral(made, wanted)
+            parts["f0"] = f0_loss
             loss = w.log * parts["log"] + w.convergence * parts["convergence"] + w.mel * parts["mel"]
-            if isinstance(vocoder, Hift):
-                parts["f0"] = _f0_loss(vocoder, mel, wanted)
-                loss = loss + w.f0 * parts["f0"]
+            loss = loss + w.f0 * parts["f0"]
             if adversarial:
                 judges.requires_grad_(False)
                 judged_made = judges(made)
@@ -204,13 +214,6 @@ def save_vocoder(vocoder: Vocoder, directory: str | Path) -> Path:
         path = Path(directory) / "vocoder.safetensors"
         save_vocos(vocoder, path)
     return path
-
-
-def _f0_loss(vocoder: Hift, mel: Tensor, wanted: Tensor) -> Tensor:
-    """Relative F0 error; unvoiced frames shall read 0 Hz."""
-    target, voiced = pitch(wanted, vocoder.sample_rate, vocoder.hop_length)
-    error = (vocoder.f0(mel) - target).abs() / 100.0
-    return (error * (0.2 + 0.8 * voiced)).mean()
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """Vocos (arXiv 2306.00814), a vocoder that works at frame rate: ConvNeXt blocks, then one inverse STFT.
 
-Where the paper's convolutions look both ways, these look back only, save for two frames in the first one. So
-the vocoder streams exactly: chunks of any size give the samples that the whole mel gives.
+Two things differ from the paper. Convolutions look back only, save for two frames in the first one, so that
+the vocoder streams exactly: chunks of any size give the samples that the whole mel gives. And the head does
+not invent phases; it shapes the spectra of a pulse train and of noise (`excitation`), and starts from the
+mel's own envelope, which makes it speak after minutes of training on a CPU.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..audio.mel import MelConfig, mel_filters
 from ..config import select
 from ..errors import CheckpointError, ConfigError
+from .excitation import NOISE_FRAMES, accumulate_phase, noise_table, pulse_spectra
 
 # ln(1e-5), the floor of the natural-log mel: shifted to 0, so that zero padding means digital silence.
 _MEL_FLOOR = math.log(1e-5)
@@ -40,6 +44,9 @@ class VocosConfig:
     hop_length: int = 480
     num_mel_bins: int = 80
     sample_rate: int = 24000
+    f0_bins: int = 96
+    f0_min_hz: float = 55.0
+    f0_max_hz: float = 520.0
     type: str = "vocos"
 
     def __post_init__(self) -> None:
@@ -62,6 +69,9 @@ class VocosState:
 
     mel: Tensor  # [B, M, <= kernel - 1] the last input frames, normalised
     blocks: list[Tensor]  # per block [B, dim, kernel - 1], the last inputs of its depthwise convolution
+    frames: int  # excitation frames so far: the place in the noise table
+    cycles: Tensor  # [B] float64, phase of the pulse train at the last frame
+    f0: Tensor  # [B] in Hz at the last frame
     overlap: Tensor  # [B, n_fft - hop] samples that later frames still add to
     envelope: Tensor  # [n_fft - hop] the same of the squared window
     skip: int = field(default=0)  # samples still to drop at the start
@@ -86,25 +96,47 @@ class ConvNeXtBlock(nn.Module):
         return x + h.transpose(1, 2), seen[..., seen.shape[-1] - past.shape[-1] :]
 
 
-class ISTFTHead(nn.Module):
-    """Hidden frames -> windowed waveform frames, to be overlapped and added."""
+class SpectrumHead(nn.Module):
+    """Hidden frames and excitation -> windowed waveform frames, to be overlapped and added."""
 
     window: Tensor
+    envelope: Tensor
 
-    def __init__(self, dim: int, n_fft: int) -> None:
+    def __init__(self, config: VocosConfig) -> None:
         super().__init__()
-        self.n_fft = n_fft
-        self.out = nn.Linear(dim, n_fft + 2)
-        # Speech is quiet in most bins: a start near silence spares the first hundred steps of training.
-        nn.init.constant_(self.out.bias[: n_fft // 2 + 1], -2.0)
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        c = config
+        self.n_fft, self.bins = c.n_fft, c.n_fft // 2 + 1
+        self.out = nn.Linear(c.dim, 3 * self.bins)
+        with torch.device("cpu"):
+            filters = mel_filters(MelConfig(c.sample_rate, c.n_fft, c.hop_length, c.num_mel_bins))
+            window, envelope = torch.hann_window(c.n_fft), _envelope(filters)
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("envelope", envelope, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, dim] -> [B, T, n_fft] float32."""
-        log_magnitude, phase = self.out(x).float().chunk(2, dim=-1)
-        magnitude = torch.exp(log_magnitude.clamp(max=_MAX_LOG_MAGNITUDE))
-        spectrum = torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase))
-        return torch.fft.irfft(spectrum, n=self.n_fft, dim=-1) * self.window.float()
+    def forward(self, x: Tensor, mel: Tensor, pulses: Tensor, noise: Tensor) -> Tensor:
+        """x [B, T, dim], mel [B, M, T] (natural log), spectra [B, T, bins] -> [B, T, n_fft] float32."""
+        envelope = mel.float().transpose(1, 2) @ self.envelope[:-1] + self.envelope[-1]
+        log_pulse, log_noise, phase = self.out(x).float().split(self.bins, dim=-1)
+        pulse_gain = torch.exp((envelope + log_pulse).clamp(max=_MAX_LOG_MAGNITUDE))
+        noise_gain = torch.exp((envelope + log_noise).clamp(max=_MAX_LOG_MAGNITUDE))
+        cosine, sine = pulse_gain * torch.cos(phase), pulse_gain * torch.sin(phase)
+        real = cosine * pulses.real - sine * pulses.imag + noise_gain * noise.real
+        imaginary = cosine * pulses.imag + sine * pulses.real + noise_gain * noise.imag
+        frames = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=-1)
+        return frames * self.window.float()
+
+
+def _envelope(filters: Tensor) -> Tensor:
+    """Mel filters [M, bins] -> [M + 1, bins]: log magnitude of a bin = log-mel @ rows[:M] + rows[M].
+
+    Each bin interpolates between the mel bins whose filters hold it; those outside all filters repeat the
+    outermost mel bin. The last row takes out what a filter sums up.
+    """
+    shares = filters.clone()
+    held = (filters.sum(dim=0) > 0).nonzero().flatten()
+    shares[0, : held[0]], shares[-1, held[-1] + 1 :] = 1.0, 1.0
+    shares = shares / shares.sum(dim=0)
+    return torch.cat([shares, -filters.sum(dim=1).clamp(min=1e-8).log()[None] @ shares])
 
 
 class Vocos(nn.Module):
@@ -119,8 +151,13 @@ class Vocos(nn.Module):
             ConvNeXtBlock(c.dim, c.ffn_dim, c.kernel_size, 1 / c.num_layers) for _ in range(c.num_layers)
         )
         self.final_norm = nn.LayerNorm(c.dim, eps=1e-6)
-        self.head = ISTFTHead(c.dim, c.n_fft)
+        self.f0_head = nn.Linear(c.dim, c.f0_bins)
+        self.head = SpectrumHead(c)
         self.apply(_initialise)
+        with torch.no_grad():  # at first phases are near zero, and noise lies 2 nepers below the pulses,
+            bins = self.head.bins  # whose peaks stand above the envelope, a mean over peaks and gaps
+            self.head.out.weight.mul_(0.1)
+            self.head.out.bias[:bins], self.head.out.bias[bins : 2 * bins] = 0.8, -1.2
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Vocos:
@@ -142,15 +179,19 @@ class Vocos(nn.Module):
     def hop_length(self) -> int:
         return self.config.hop_length
 
-    def init_state(self, batch: int) -> VocosState:
-        """The state before the first chunk."""
+    def init_state(self, batch: int, noise_start: int = 0) -> VocosState:
+        """The state before the first chunk; `noise_start` is a place in the noise table (training varies it)."""
         c, like = self.config, self.embed.weight
         past = c.kernel_size - 1
+        single = {"dtype": torch.float32}
         return VocosState(
             mel=like.new_zeros(batch, c.num_mel_bins, past - c.lookahead_frames),
             blocks=[like.new_zeros(batch, c.dim, past) for _ in range(c.num_layers)],
-            overlap=like.new_zeros(batch, c.n_fft - c.hop_length, dtype=torch.float32),
-            envelope=like.new_zeros(c.n_fft - c.hop_length, dtype=torch.float32),
+            frames=noise_start,
+            cycles=like.new_zeros(batch, dtype=torch.float64),
+            f0=like.new_full((batch,), 100.0, **single),
+            overlap=like.new_zeros(batch, c.n_fft - c.hop_length, **single),
+            envelope=like.new_zeros(c.n_fft - c.hop_length, **single),
             skip=c.margin,
         )
 
@@ -158,23 +199,71 @@ class Vocos(nn.Module):
         """mel [B, M, L] (natural log) -> waveform [B, L * hop], float32 in [-1, 1]."""
         return self.stream(mel, self.init_state(mel.shape[0]), last=True)
 
+    def f0(self, mel: Tensor) -> Tensor:
+        """mel [B, M, L] -> F0 in Hz [B, L]; a guess without meaning where the frame is unvoiced."""
+        hidden, _ = self._hidden(mel, self.init_state(mel.shape[0]), last=True)
+        return self.f0_from_logits(self.f0_head(hidden))
+
     def stream(self, mel: Tensor, state: VocosState, last: bool = False) -> Tensor:
         """The next mel frames [B, M, l], l >= 0 -> the samples [B, s] that are now certain; changes `state`.
 
         `last` says that no frame follows and gives all that is left. Summed over a stream s is l * hop.
         """
+        hidden, seen = self._hidden(mel, state, last)
+        if not hidden.shape[1]:
+            return self._overlap_add(None, state, last)
+        return self._synthesise(hidden, seen, self.f0_from_logits(self.f0_head(hidden)), state, last)
+
+    def train_forward(self, mel: Tensor, f0: Tensor | None, noise_start: int) -> tuple[Tensor, Tensor]:
+        """mel [B, M, L] -> waveform [B, L * hop], F0 logits [B, L, bins]; a given `f0` [B, L] steers the pulses."""
+        state = self.init_state(mel.shape[0], noise_start)
+        hidden, seen = self._hidden(mel, state, last=True)
+        logits = self.f0_head(hidden).float()
+        f0 = self.f0_from_logits(logits) if f0 is None else f0
+        return self._synthesise(hidden, seen, f0, state, last=True), logits
+
+    def f0_grid(self, like: Tensor) -> Tensor:
+        """Natural log of each F0 bin's frequency, [bins]."""
+        c = self.config
+        return torch.linspace(math.log(c.f0_min_hz), math.log(c.f0_max_hz), c.f0_bins, device=like.device)
+
+    @torch.no_grad()
+    def f0_from_logits(self, logits: Tensor) -> Tensor:
+        """[B, L, bins] -> F0 in Hz [B, L]: the mean of the bins around the best one, so finer than the grid."""
+        grid = self.f0_grid(logits)
+        best = logits.argmax(dim=-1, keepdim=True)
+        near = (torch.arange(len(grid), device=logits.device) - best).abs() <= 3
+        shares = torch.softmax(logits.float().masked_fill(~near, -torch.inf), dim=-1)
+        return torch.exp(shares @ grid)
+
+    def _hidden(self, mel: Tensor, state: VocosState, last: bool) -> tuple[Tensor, Tensor]:
+        """The next mel frames -> hidden frames that are now certain [B, T, dim], and their mel [B, M, T]."""
+        c = self.config
         x = (mel.to(self.embed.weight.dtype) - _MEL_FLOOR) / _MEL_SCALE
         x = torch.cat([state.mel, x], dim=2)
         if last:
-            x = F.pad(x, (0, self.config.lookahead_frames))
-        past = self.config.kernel_size - 1
+            x = F.pad(x, (0, c.lookahead_frames))
+        past = c.kernel_size - 1
         state.mel = x[..., max(0, x.shape[-1] - past) :]
-        if x.shape[-1] <= past:
-            return self._overlap_add(None, state, last)
+        count = max(0, x.shape[-1] - past)
+        centres = x[..., past - c.lookahead_frames :][..., :count] * _MEL_SCALE + _MEL_FLOOR
+        if not count:
+            return x.new_zeros(len(x), 0, c.dim), centres
         h = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
         for i, block in enumerate(self.blocks):
             h, state.blocks[i] = block(h, state.blocks[i])
-        return self._overlap_add(self.head(self.final_norm(h.transpose(1, 2))), state, last)
+        return self.final_norm(h.transpose(1, 2)), centres
+
+    def _synthesise(self, hidden: Tensor, mel: Tensor, f0: Tensor, state: VocosState, last: bool) -> Tensor:
+        """Hidden frames [B, T, dim], their mel [B, M, T] and F0 [B, T] -> finished samples [B, s]."""
+        c = self.config
+        with torch.no_grad():
+            phase, slope = accumulate_phase(f0, state.cycles, state.f0, c.sample_rate / c.hop_length)
+            pulses = pulse_spectra(f0, phase, slope, self.head.window.float(), c.sample_rate)
+            places = (state.frames + torch.arange(f0.shape[1])) % NOISE_FRAMES
+            noise = noise_table(pulses.shape[-1])[places].to(f0.device)
+        state.cycles, state.f0, state.frames = phase[:, -1], f0[:, -1], state.frames + f0.shape[1]
+        return self._overlap_add(self.head(hidden, mel, pulses, noise), state, last)
 
     def _overlap_add(self, frames: Tensor | None, state: VocosState, last: bool) -> Tensor:
         """Add windowed frames [B, T, n_fft] to the stream -> finished samples [B, s]."""

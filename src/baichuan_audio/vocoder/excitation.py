@@ -1,0 +1,60 @@
+"""The excitation of nano's vocoder, frame by frame in the spectral domain: glottal pulses and noise.
+
+A network that sees only a mel, and does the same at every frame, must answer a steady mel with the same frame
+again and again: a signal with the period of the hop, so that pitch snaps to multiples of 50 Hz. What it cannot
+do is count cycles. Here F0 is summed to a phase, and each STFT frame gets the spectrum of a pulse train with
+that phase (the idea of HiFT's harmonic source, arXiv 2309.09493, moved from samples to frames). No frame
+needs a later one, so it streams.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+NOISE_FRAMES = 251
+"""The noise repeats after so many frames (5 s at 50 Hz); a table makes offline and streamed output equal."""
+_MAX_GLIDE_HZ_PER_S = 1000.0
+
+
+def accumulate_phase(f0: Tensor, cycles: Tensor, last_f0: Tensor, frame_rate: float) -> tuple[Tensor, Tensor]:
+    """Phase in cycles at each frame's centre, and F0's slope there.
+
+    f0 [B, L] in Hz; cycles [B] float64 and last_f0 [B], those of the frame before -> phase [B, L] float64 in
+    [0, 1), slope [B, L] in Hz/s, 0 where F0 jumps rather than glides.
+    """
+    before = torch.cat([last_f0[:, None], f0[:, :-1]], dim=1)
+    steps = (before.double() + f0.double()) / (2 * frame_rate)
+    slope = (f0 - before) * frame_rate
+    slope = torch.where(slope.abs() < _MAX_GLIDE_HZ_PER_S, slope, torch.zeros_like(slope))
+    return (cycles[:, None] + steps.cumsum(dim=1)) % 1.0, slope
+
+
+def pulse_spectra(f0: Tensor, phase: Tensor, slope: Tensor, window: Tensor, sample_rate: int) -> Tensor:
+    """Windowed spectra of a pulse train, complex64 [B, L, n_fft // 2 + 1]; a harmonic's peak is near 1.
+
+    f0 [B, L] in Hz, phase [B, L] in cycles at the window's middle, slope [B, L] in Hz/s; window [n_fft].
+    All harmonics below 11/24 of the sample rate have equal strength; their sum has a closed form.
+    """
+    n_fft = window.shape[0]
+    time = (torch.arange(n_fft, device=f0.device) - n_fft // 2) / sample_rate
+    cycles = phase[..., None].float() + f0[..., None] * time + 0.5 * slope[..., None] * time.square()
+    half = math.pi * (cycles - cycles.round())
+    highest = f0 + slope.abs() * (n_fft / 2 / sample_rate)
+    harmonics = torch.floor(sample_rate * (11 / 24) / highest.clamp(min=1.0))[..., None]
+    sine = torch.sin(half)
+    kernel = torch.sin((2 * harmonics + 1) * half) / torch.where(sine.abs() < 1e-4, torch.ones_like(sine), sine)
+    kernel = torch.where(sine.abs() < 1e-4, 2 * harmonics + 1, kernel)
+    return torch.fft.rfft((0.5 * kernel - 0.5) * window) / (n_fft / 4)
+
+
+@functools.lru_cache(maxsize=4)
+def noise_table(bins: int) -> Tensor:
+    """White noise, complex64 [NOISE_FRAMES, bins], unit power, the same on every machine."""
+    with torch.device("cpu"):
+        generator = torch.Generator().manual_seed(20230600814)
+        parts = torch.randn(2, NOISE_FRAMES, bins, generator=generator) * math.sqrt(0.5)
+    return torch.complex(parts[0], parts[1])
