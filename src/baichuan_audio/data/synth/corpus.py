@@ -1,0 +1,181 @@
+"""Builds the nano corpus: real recordings packed, then every planned clip spoken by child processes.
+
+    clips.jsonl, waveforms.int16   in `audio/`: the store, readable while it grows
+    dialogues.jsonl                who asks what and which clips answer; first with all that are planned
+
+Stopped and started again, the builder goes on with the clips that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from baichuan_audio.config import strict
+from baichuan_audio.data.manifest import ClipStore, ClipWriter, normalise_transcript, to_int16
+from baichuan_audio.data.readers import RealSplit, pack_recordings, read_manifest
+from baichuan_audio.errors import ConfigError, DataError, MissingDependencyError
+
+from .augment import AugmentConfig, augment
+from .engines import find_program, pinyin, synthesize
+from .plan import Job, Plan, PlanSizes
+
+LICENSES = {
+    "festival": "CMU/Festival (synthetic speech, free)",
+    "flite": "CMU/Flite (synthetic speech, free)",
+    "espeak": "espeak-ng (synthetic speech, free)",
+}
+_BATCH = 12
+
+
+@dataclass(frozen=True)
+class CorpusRecipe:
+    """What `build_corpus` makes; `real_manifest` may be left out for a corpus of synthetic speech alone."""
+
+    seed: int = 0
+    real_manifest: str | None = None
+    real_validation_share: float = 0.05
+    real_test_speakers: tuple[str, ...] = ()
+    real_shared_folders: tuple[str, ...] = ()
+    sizes: PlanSizes = field(default_factory=PlanSizes)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    processes: int = 2
+
+
+def load_corpus_recipe(path: str | Path) -> CorpusRecipe:
+    """Reads a YAML recipe; a relative `real_manifest` counts from the working directory.
+
+    Raises:
+        ConfigError: no such file, broken YAML, or an unknown entry.
+    """
+    try:
+        import yaml
+    except ImportError:
+        raise MissingDependencyError("recipes need PyYAML; install baichuan-audio[data]") from None
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such recipe.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a recipe holds named entries (key: value).")
+    return strict(CorpusRecipe, content, str(path))
+
+
+def build_corpus(recipe: CorpusRecipe, output: str | Path, progress: bool = True) -> None:
+    """Writes the corpus to `output`; see the head of this file for its layout.
+
+    Raises:
+        MissingDependencyError: a text-to-speech program or pypinyin is not installed (checked before any work).
+        DataError: the real speech cannot be read, or more than a hundredth of the synthetic clips failed.
+    """
+    for program in ("flite", "festival", "espeak-ng"):
+        find_program(program)
+    pinyin("你好")
+    output = Path(output)
+    plan = Plan(recipe.seed, recipe.sizes)
+    with ClipWriter(output / "audio") as writer:
+        if recipe.real_manifest is not None:
+            split = RealSplit(
+                recipe.real_validation_share, recipe.real_test_speakers, recipe.real_shared_folders
+            )
+            pack_recordings(read_manifest(recipe.real_manifest), writer, split, progress=progress)
+            plan.add_heard(ClipStore(output / "audio").select(kind="real", language="en"))
+        _write_dialogues(output, plan.dialogues)
+        failed = _speak(plan, recipe, writer, progress)
+        ids = set(writer.ids)
+    if len(failed) > 0.01 * len(plan.jobs):
+        raise DataError(f"{len(failed)} of {len(plan.jobs)} clips could not be spoken, e.g. {failed[0]}")
+    _write_dialogues(output, [dialogue for dialogue in plan.dialogues if _clip_ids(dialogue) <= ids])
+
+
+def _speak(plan: Plan, recipe: CorpusRecipe, writer: ClipWriter, progress: bool) -> list[str]:
+    waiting = [job for job in plan.jobs.values() if job.id not in writer.ids]
+    batches = list(_batches(waiting, recipe.seed))
+    failed: list[str] = []
+    bar = tqdm(total=len(waiting), desc="synthetic speech", unit="clip", disable=not progress)
+    with ProcessPoolExecutor(recipe.processes) as pool:
+        results = pool.map(_speak_batch, batches, [recipe.augment] * len(batches))
+        for batch, waveforms in zip(batches, results, strict=True):
+            for job, waveform in zip(batch, waveforms, strict=True):
+                if waveform is None:
+                    failed.append(f"{job.text!r} by {job.speaker}")
+                else:
+                    _add(writer, job, waveform)
+            bar.update(len(batch))
+    bar.close()
+    return failed
+
+
+def _batches(jobs: list[Job], seed: int) -> Iterator[list[Job]]:
+    """Jobs of one voice together, in an order that mixes voices from the start."""
+    by_setting: dict[Any, list[Job]] = {}
+    for job in jobs:
+        by_setting.setdefault((job.setting, job.language), []).append(job)
+    rng = random.Random(seed)
+    batches = []
+    for group in by_setting.values():
+        rng.shuffle(group)
+        batches += [group[start : start + _BATCH] for start in range(0, len(group), _BATCH)]
+    rng.shuffle(batches)
+    yield from batches
+
+
+def _speak_batch(batch: list[Job], config: AugmentConfig) -> list[np.ndarray | None]:
+    """The waveforms of a batch as int16; None for a text that its engine cannot speak even by itself."""
+    texts, first = [job.text for job in batch], batch[0]
+    waveforms: list[np.ndarray | None] = []
+    try:
+        waveforms += synthesize(texts, first.language, first.setting)
+    except DataError:
+        for text in texts:
+            try:
+                waveforms += synthesize([text], first.language, first.setting)
+            except DataError:
+                waveforms.append(None)
+    return [
+        None if waveform is None else to_int16(_finished(job, waveform, config))
+        for job, waveform in zip(batch, waveforms, strict=True)
+    ]
+
+
+def _finished(job: Job, waveform: np.ndarray, config: AugmentConfig) -> np.ndarray:
+    return augment(waveform, zlib.crc32(job.id.encode()), config) if job.augment else waveform
+
+
+def _add(writer: ClipWriter, job: Job, waveform: np.ndarray) -> None:
+    writer.add(
+        waveform,
+        id=job.id,
+        language=job.language,
+        speaker=job.speaker,
+        transcript=normalise_transcript(job.text, job.language),
+        source="synthetic",
+        license=LICENSES[job.setting.engine],
+        split=job.split,
+        kind=job.kind,
+        text=job.text,
+    )
+
+
+def _clip_ids(dialogue: dict[str, Any]) -> set[str]:
+    turns = dialogue["turns"]
+    users = {turn["user_clip"] for turn in turns if turn.get("user_clip")}
+    return users | {segment["clip"] for turn in turns for segment in turn.get("segments", ())}
+
+
+def _write_dialogues(output: Path, dialogues: list[dict[str, Any]]) -> None:
+    aside = output / "dialogues.jsonl.part"
+    aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dialogues), encoding="utf-8")
+    aside.replace(output / "dialogues.jsonl")

@@ -1,0 +1,81 @@
+"""Dialogues of the closed world as text: a pure function of seed, split and number."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .skills import SKILLS, WEIGHTS, NoContentError, Turn
+from .voices import OUTPUT_VOICES, language_of
+
+LANGUAGES = ("en", "zh")
+_MIXED_SHARE = 0.12
+
+
+def generate_dialogues(
+    seed: int, count: int, split: str, languages: Sequence[str] = LANGUAGES, typed_share: float = 0.15
+) -> Iterator[dict[str, Any]]:
+    """Yields `count` dialogues in the form of `dialogues.jsonl`, without clips.
+
+    Training draws skills by weight; validation and test go through skills and languages in turn, so that each
+    is measured on as many. In a share of `typed_share` the questions are written as people type them.
+    """
+    for number in range(count):
+        rng = random.Random(f"{seed}:{split}:{number}")
+        if split == "train":
+            language = rng.choice(list(languages))
+            skill = rng.choices(list(SKILLS), [WEIGHTS[name] for name in SKILLS])[0]
+        else:
+            language = languages[number % len(languages)]
+            skill = list(SKILLS)[number // len(languages) % len(SKILLS)]
+        typed = rng.random() < typed_share
+        voice = rng.choice(list(OUTPUT_VOICES))
+        turns = _turns(rng, skill, language, split)
+        yield {
+            "id": f"{split}-{seed}-{number}",
+            "split": split,
+            "language": language,
+            "skill": skill,
+            "voice": voice,
+            "typed": typed,
+            "turns": [entry for turn in turns for entry in _entries(rng, turn, voice, typed)],
+        }
+
+
+def _turns(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
+    turns = None
+    while turns is None:
+        try:
+            turns = SKILLS[skill](rng, language, split)
+        except NoContentError:
+            continue
+    # Now and then the topic changes: a greeting before, or another skill's question after.
+    if skill != "hear" and len(turns) < 3 and rng.random() < _MIXED_SHARE:
+        other = "smalltalk" if rng.random() < 0.5 else rng.choice([name for name in SKILLS if name != "hear"])
+        try:
+            extra = SKILLS[other](rng, language, split)[:1]
+        except NoContentError:
+            return turns
+        return extra + turns if other == "smalltalk" else turns + extra
+    return turns
+
+
+def _entries(rng: random.Random, turn: Turn, voice: str, typed: bool) -> list[dict[str, Any]]:
+    names = OUTPUT_VOICES[voice].names
+    clauses = [clause.replace("{voice}", names[language_of(clause)]) for clause in turn.reply]
+    separator = "" if language_of(clauses[0]) == "zh" else " "
+    return [
+        {"user": _as_typed(rng, turn) if typed else turn.user, "user_clip": None},
+        {"assistant": separator.join(clauses), "segments": [{"text": clause, "clip": None} for clause in clauses]},
+    ]
+
+
+def _as_typed(rng: random.Random, turn: Turn) -> str:
+    text = turn.typed if turn.typed is not None and rng.random() < 0.8 else turn.user
+    habit = rng.random()
+    if habit < 0.3:
+        text = text.rstrip(".?。？")
+    if 0.15 < habit < 0.5:
+        text = text.lower()
+    return text
