@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from .language_model.session import Session
 from .language_model.text_tokenizer import TextTokenizer
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
+_LONGEST_CLAUSE = 200
 _NOISE_SEED = 0
 
 
@@ -50,6 +51,9 @@ class WaveformPiece:
 
     waveform: Tensor
     sample_rate: int
+
+
+Reply = Generator[TextPiece | WaveformPiece, None, None]
 
 
 class BaichuanAudio(nn.Module):
@@ -128,8 +132,8 @@ class BaichuanAudio(nn.Module):
             raise PromptError("there is no text to speak.")
         system = voice_instruction(self._checked_voice(voice))
         sampling = sampling or ReplySampling.from_config(self.config)
-        prompt = self._builder().system(system).reply(spoken=True).build()
-        return self._joined(self._speak_clauses(self.start(prompt.ids, prompt.codes, seed), text, sampling))
+        clauses = [self.text_tokenizer.encode(c) for c in split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)]
+        return self._joined(self._speak_clauses(clauses, system, sampling, seed))
 
     def chat(
         self,
@@ -169,6 +173,11 @@ class BaichuanAudio(nn.Module):
         text = chosen if system is None else system if voice is None else chosen + system
         return Conversation(self, text, speak, sampling or ReplySampling.from_config(self.config), seed)
 
+    @property
+    def _context(self) -> int:
+        """Positions the backbone was made for."""
+        return int(self.config.get("max_position_embeddings") or 1 << 30)
+
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _builder(self) -> PromptBuilder:
@@ -196,11 +205,18 @@ class BaichuanAudio(nn.Module):
             return prepare_waveform(waveform, audio[1], rate)
         raise AudioError("audio must be a path or (waveform, sample_rate), the rate a whole number of Hz.")
 
-    def _speak_clauses(self, session: Session, text: str, sampling: ReplySampling) -> Iterator[Tensor]:
-        for clause in split_clauses(text, _CLAUSE_CHARACTERS):
-            session.extend(self.text_tokenizer.encode(clause))
-            most = min(sampling.max_segment_frames, 50 + 10 * len(clause))  # slower than anyone speaks
-            codes = session.write_codes(most, sampling.codes)
+    def _speak_clauses(
+        self, clauses: Sequence[list[int]], system: str, sampling: ReplySampling, seed: int | None
+    ) -> Iterator[Tensor]:
+        """Clauses as ids -> the codes [K, T] of each; a full context is left for a new one."""
+        prompt = self._builder().system(system).reply(spoken=True).build()
+        session: Session | None = None
+        for clause in clauses:
+            room = self._context - len(clause) - sampling.max_segment_frames
+            if session is None or len(session.ids) > max(room, len(prompt.ids)):
+                session = self.start(prompt.ids, prompt.codes, seed)
+            session.extend(clause)
+            codes = session.write_codes(sampling.max_segment_frames, sampling.codes)
             if codes.shape[1]:
                 yield codes
 
@@ -237,7 +253,7 @@ class Conversation:
         self._model, self._speak, self._sampling = model, speak, sampling
         self._session = Session(model.language_model, model.audio_head, model.special, seed)
         self._prompt = model._builder().system(system)  # what has been said but not yet read
-        self._reply: Iterator[TextPiece | WaveformPiece] = iter(())
+        self._reply: Reply = (piece for piece in ())
 
     @property
     def session(self) -> Session:
@@ -247,15 +263,15 @@ class Conversation:
     def add(self, message: Message) -> None:
         """Add a turn that has been before, the user's or the assistant's (whose audio follows its text)."""
         if message.role == "user":
-            self._add_user(message)
+            self._prompt = self._with_user(message)
             return
-        self._prompt.reply(self._speak)
+        prompt = self._prompt.copy().reply(self._speak)
         for part in message.parts:
             if isinstance(part, AudioPart):
-                self._prompt.speech(self._encode(part))
+                prompt.speech(self._encode(part))
             else:
-                self._prompt.text(part)
-        self._prompt.end_reply()
+                prompt.text(part)
+        self._prompt = prompt.end_reply()
 
     def ask(self, content: Any) -> Iterator[TextPiece | WaveformPiece]:
         """Say `content` (a text, `{"audio": audio}`, or a list of such) and get the reply as it is made.
@@ -266,18 +282,15 @@ class Conversation:
 
     def ask_message(self, message: Message) -> Iterator[TextPiece | WaveformPiece]:
         """`ask` for a message that has been checked."""
-        close = getattr(self._reply, "close", None)
-        if close is not None:
-            close()  # an interrupted reply ends before the next turn begins
-        self._add_user(message)
-        self._prompt.reply(self._speak)
-        prompt, self._prompt = self._prompt.build(), self._model._builder()
+        self._reply.close()  # an interrupted reply ends before the next turn begins
+        prompt = self._with_user(message).reply(self._speak).build()
         self._check_room(len(prompt.ids))
         self._session.extend(prompt.ids, prompt.codes)
+        self._prompt = self._model._builder()
         self._reply = self._answer()
         return self._reply
 
-    def _answer(self) -> Iterator[TextPiece | WaveformPiece]:
+    def _answer(self) -> Reply:
         model, sampling = self._model, self._sampling
         if not self._speak:
             for text in write_text_reply(self._session, model.text_tokenizer, sampling.first, sampling.max_text_tokens):
@@ -297,23 +310,24 @@ class Conversation:
         finally:
             pieces.close()
 
-    def _add_user(self, message: Message) -> None:
-        encoded = [self._encode(part) if isinstance(part, AudioPart) else part for part in message.parts]
-        self._prompt.user()
-        for part in encoded:
-            if isinstance(part, str):
-                self._prompt.text(part)
+    def _with_user(self, message: Message) -> PromptBuilder:
+        """The unread prompt and the user's turn; a copy, so that bad input leaves the dialogue as it was."""
+        prompt = self._prompt.copy().user()
+        for part in message.parts:
+            if isinstance(part, AudioPart):
+                prompt.audio(self._encode(part))
             else:
-                self._prompt.audio(part)
+                prompt.text(part)
+        return prompt
 
     def _encode(self, part: AudioPart) -> Tensor:
         tokenizer = self._model.tokenizer
         return tokenizer.encode(self._model._waveform(part.audio), tokenizer.config.sampling_rate)
 
     def _check_room(self, new: int) -> None:
-        limit = self._model.config.get("max_position_embeddings")
+        limit = self._model._context
         total = len(self._session.ids) + new
-        if limit and total > limit:
+        if total > limit:
             raise PromptError(f"the dialogue is {total} tokens long and this model reads {limit}; begin a new one.")
 
 

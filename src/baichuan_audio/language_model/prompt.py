@@ -101,6 +101,12 @@ class PromptBuilder:
         """Ids laid so far."""
         return len(self._ids)
 
+    def copy(self) -> PromptBuilder:
+        """A second builder that goes on from here; this one stays as it is."""
+        other = PromptBuilder(self._tokenizer, self._special, self._num_codebooks)
+        other._ids, other._codes = list(self._ids), list(self._codes)
+        return other
+
     def text(self, text: str) -> PromptBuilder:
         """Ordinary text (spellings of control tokens included)."""
         self._ids += self._tokenizer.encode(text)
@@ -222,11 +228,11 @@ def voice_instruction(voice: str) -> str:
     return f"请用【{voice}】这个声音回答问题。"
 
 
-def split_clauses(text: str, min_characters: int = 1) -> list[str]:
+def split_clauses(text: str, min_characters: int = 1, max_characters: int | None = None) -> list[str]:
     """Cut after each clause mark, or a full stop before a space -> clauses that joined are the text again.
 
     The space after a mark leads the next clause. A clause goes on until it has at least `min_characters`; a
-    shorter rest joins the last one.
+    shorter rest joins the last one. One above `max_characters` is cut before its last space that fits, or anywhere.
     """
     clauses = [""]
     for piece in re.findall(r".*?(?:[,!?，。！？]+|\.(?=\s)|$)", text, flags=re.DOTALL):
@@ -236,7 +242,16 @@ def split_clauses(text: str, min_characters: int = 1) -> list[str]:
     if len(clauses) > 1 and len(clauses[-1].strip()) < min_characters:
         rest = clauses.pop()
         clauses[-1] += rest
-    return [clause for clause in clauses if clause]
+    return [part for clause in clauses if clause for part in _cut(clause, max_characters or len(clause))]
+
+
+def _cut(clause: str, most: int) -> list[str]:
+    parts = []
+    while len(clause) > most:
+        space = clause.rfind(" ", 1, most + 1)
+        parts.append(clause[: space if space > 0 else most])
+        clause = clause[len(parts[-1]) :]
+    return [*parts, clause]
 
 
 def _describe(item: Any) -> str:
