@@ -8,6 +8,7 @@ clips, also while another process is still appending, and also after a crash.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import re
@@ -102,8 +103,9 @@ class ClipStore:
         self.clips = [_clip(row, self.root / CLIPS_FILE) for row in read_json_lines(self.root / CLIPS_FILE)]
         self._by_id = {clip.id: clip for clip in self.clips}
         path = self.root / WAVEFORMS_FILE
-        empty = not path.is_file() or path.stat().st_size < 2
-        self._samples: np.ndarray = np.zeros(0, np.int16) if empty else np.memmap(path, np.int16, mode="r")
+        # Half a sample may be on disk while a writer is at work: only whole ones are mapped.
+        size = path.stat().st_size // 2 if path.is_file() else 0
+        self._samples: np.ndarray = np.memmap(path, np.int16, "r", shape=(size,)) if size else np.zeros(0, np.int16)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -138,8 +140,13 @@ class ClipWriter:
         self.root = Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         lines_path, samples_path = self.root / CLIPS_FILE, self.root / WAVEFORMS_FILE
-        lines_path.touch()
         samples_path.touch()
+        self._lines = lines_path.open("a", encoding="utf-8")
+        try:  # two writers would each count offsets of their own
+            fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lines.close()
+            raise DataError(f"{self.root} is being written by another process; wait for it or stop it") from error
         clips = [_clip(row, lines_path) for row in read_json_lines(lines_path)]
         self.ids = {clip.id for clip in clips}
         self._end = max((clip.offset + clip.samples for clip in clips), default=0)
@@ -148,7 +155,6 @@ class ClipWriter:
         if samples_path.stat().st_size < 2 * self._end:
             raise DataError(f"{samples_path} is shorter than {lines_path} says: the store is damaged")
         os.truncate(samples_path, 2 * self._end)
-        self._lines = lines_path.open("a", encoding="utf-8")
         self._samples = samples_path.open("ab")
 
     def add(self, waveform: np.ndarray, **fields: Any) -> Clip:
@@ -178,13 +184,16 @@ class ClipWriter:
     def __enter__(self) -> ClipWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
     """Float samples in [-1, 1] as int16, clipped."""
-    return np.clip(np.round(waveform * 32767.0), -32768, 32767).astype(np.int16)
+    samples: np.ndarray = np.clip(np.round(waveform * 32767.0), -32768, 32767).astype(np.int16)
+    return samples
 
 
 def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -200,7 +209,8 @@ def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     mono = samples.mean(axis=1)
     if not len(mono) or not np.isfinite(mono).all():
         raise DataError(f"{path} is empty or holds values that are not finite")
-    return mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate).astype(np.float32)
+    result: np.ndarray = mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate).astype(np.float32)
+    return result
 
 
 def normalise_transcript(text: str | None, language: str) -> str | None:

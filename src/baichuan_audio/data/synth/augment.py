@@ -45,7 +45,8 @@ def augment(waveform: np.ndarray, seed: int, config: AugmentConfig) -> np.ndarra
     result = level(result, 10 ** (random.uniform(*config.level_db) / 20))
     if random.random() < config.noise:
         result = result + noise_like(result, random.uniform(*config.snr_db), random)
-    return np.clip(result, -1, 1).astype(np.float32)
+    clipped: np.ndarray = np.clip(result, -1, 1)
+    return clipped.astype(np.float32)
 
 
 def reverberate(waveform: np.ndarray, decay_s: float, random: np.random.Generator) -> np.ndarray:
@@ -78,4 +79,5 @@ def noise_like(waveform: np.ndarray, snr_db: float, random: np.random.Generator)
         hum = sum(np.sin(base * harmonic) / harmonic for harmonic in (1, 2, 3))
         noise = noise / (noise.std() + 1e-9) + random.uniform(0.3, 1.5) * hum
     power = float((waveform**2).mean())
-    return (noise / (noise.std() + 1e-9) * np.sqrt(power * 10 ** (-snr_db / 10))).astype(np.float32)
+    scaled: np.ndarray = noise / (noise.std() + 1e-9) * np.sqrt(power * 10 ** (-snr_db / 10))
+    return scaled.astype(np.float32)

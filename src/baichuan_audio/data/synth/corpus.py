@@ -87,9 +87,7 @@ def build_corpus(recipe: CorpusRecipe, output: str | Path, progress: bool = True
     plan = Plan(recipe.seed, recipe.sizes)
     with ClipWriter(output / "audio") as writer:
         if recipe.real_manifest is not None:
-            split = RealSplit(
-                recipe.real_validation_share, recipe.real_test_speakers, recipe.real_shared_folders
-            )
+            split = RealSplit(recipe.real_validation_share, recipe.real_test_speakers, recipe.real_shared_folders)
             pack_recordings(read_manifest(recipe.real_manifest), writer, split, progress=progress)
             plan.add_heard(ClipStore(output / "audio").select(kind="real", language="en"))
         _write_dialogues(output, plan.dialogues)

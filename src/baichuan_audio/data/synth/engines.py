@@ -6,6 +6,7 @@ in Debian's 1.51 (it reads characters as English), so Mandarin goes through pypi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -62,7 +63,8 @@ def find_program(name: str) -> str:
     """Where a text-to-speech program is; MissingDependencyError names the Debian package when it is not."""
     path = shutil.which(name)
     if path is None:
-        raise MissingDependencyError(f"the program {name} is not installed; on Debian: apt install {_DEBIAN_PACKAGES[name]}")
+        package = _DEBIAN_PACKAGES[name]
+        raise MissingDependencyError(f"the program {name} is not installed; on Debian: apt install {package}")
     return path
 
 
@@ -94,10 +96,10 @@ def _run(command: Sequence[str], timeout_s: float) -> None:
     try:
         result = subprocess.run(command, capture_output=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
-        raise DataError(f"{os.path.basename(command[0])} did not finish within {timeout_s:g} s") from None
+        raise DataError(f"{Path(command[0]).name} did not finish within {timeout_s:g} s") from None
     if result.returncode:
         reason = result.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise DataError(f"{os.path.basename(command[0])} failed with code {result.returncode}: {' '.join(reason)}")
+        raise DataError(f"{Path(command[0]).name} failed with code {result.returncode}: {' '.join(reason)}")
 
 
 def _flite(texts: Sequence[str], setting: VoiceSetting, folder: Path, timeout_s: float) -> None:
@@ -117,7 +119,8 @@ def _festival(texts: Sequence[str], setting: VoiceSetting, folder: Path, timeout
     lines = [f"(voice_{setting.voice})"]
     if setting.voice.endswith("_hts"):
         # The speed is all that festival passes on: HTS's pitch and warping options change nothing.
-        lines.append(f'(set! hts_engine_params (append {setting.voice}::hts_engine_params (list (list "-r" {speed:.4f}))))')
+        speed_option = f'(list (list "-r" {speed:.4f}))'
+        lines.append(f"(set! hts_engine_params (append {setting.voice}::hts_engine_params {speed_option}))")
     else:
         lines.append(f"(Parameter.set 'Duration_Stretch {1 / speed:.4f})")
     for index, text in enumerate(texts):
@@ -138,7 +141,7 @@ def _espeak(texts: Sequence[str], setting: VoiceSetting, folder: Path, timeout_s
         _run([*command, "-w", str(_output(folder, index)), "--", text], timeout_s)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _espeak_variant(program: str, setting: VoiceSetting) -> tuple[Path, str]:
     """A private data directory: links to the installed one, and a variant file of our own among its variants."""
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20).stdout
@@ -166,10 +169,8 @@ def _espeak_variant(program: str, setting: VoiceSetting) -> tuple[Path, str]:
 
 
 def _link(source: Path, link: Path) -> None:
-    try:
+    with contextlib.suppress(FileExistsError):  # another process made it in the meantime
         link.symlink_to(source)
-    except FileExistsError:  # another process made it in the meantime
-        pass
 
 
 def pinyin(text: str) -> str:

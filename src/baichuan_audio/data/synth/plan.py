@@ -53,13 +53,18 @@ class Plan:
         self.seed = seed
         self.jobs: dict[str, Job] = {}
         self.dialogues: list[dict[str, Any]] = []
-        counts = {"train": sizes.train_dialogues, "validation": sizes.validation_dialogues, "test": sizes.test_dialogues}
-        for split, count in counts.items():
+        dialogues = (
+            ("train", sizes.train_dialogues),
+            ("validation", sizes.validation_dialogues),
+            ("test", sizes.test_dialogues),
+        )
+        for split, count in dialogues:
             typed_share = sizes.typed_share if split == "train" else 0.0
             for dialogue in generate_dialogues(seed, count, split, LANGUAGES, typed_share):
                 self._voice(dialogue)
                 self.dialogues.append(dialogue)
-        for split, count in (("train", sizes.read_train), ("validation", sizes.read_validation), ("test", sizes.read_test)):
+        reading = (("train", sizes.read_train), ("validation", sizes.read_validation), ("test", sizes.read_test))
+        for split, count in reading:
             for language in LANGUAGES:
                 self._read(split, language, count)
 
@@ -73,7 +78,8 @@ class Plan:
             turn = hear.heard("en", clip.transcript)
             voice = rng.choice(list(OUTPUT_VOICES))
             segments = [{"text": text, "clip": self._answer(text, voice, clip.split)} for text in turn.reply]
-            turns = [{"user": turn.user, "user_clip": clip.id}, {"assistant": " ".join(turn.reply), "segments": segments}]
+            question = {"user": turn.user, "user_clip": clip.id}
+            turns = [question, {"assistant": " ".join(turn.reply), "segments": segments}]
             self.dialogues.append(
                 {
                     "id": f"heard-{clip.id}",

@@ -118,7 +118,12 @@ HELD_OUT_VOICES: dict[str, dict[str, VoiceSetting]] = {
 }
 
 # Festival is the slowest engine, and espeak's English the hardest to understand: both speak less.
-QUESTION_WEIGHTS: dict[str, float] = {"en-espeak-man": 0.5, "en-espeak-woman": 0.4, "en-slt-hts": 0.8, "en-slt-hts-high": 0.8}
+QUESTION_WEIGHTS: dict[str, float] = {
+    "en-espeak-man": 0.5,
+    "en-espeak-woman": 0.4,
+    "en-slt-hts": 0.8,
+    "en-slt-hts-high": 0.8,
+}
 
 
 def language_of(text: str) -> str:

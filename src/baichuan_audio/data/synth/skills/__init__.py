@@ -20,6 +20,6 @@ SKILLS: dict[str, Callable[[random.Random, str, str], list[Turn]]] = {
     hear.NAME: hear.dialogue,
 }
 # Arithmetic has the most content to learn; a bare word the least.
-WEIGHTS = {name: 1.0 for name in SKILLS} | {arithmetic.NAME: 3.0, repeat.NAME: 1.5, calendar.NAME: 1.2, hear.NAME: 0.4}
+WEIGHTS = dict.fromkeys(SKILLS, 1.0) | {arithmetic.NAME: 3.0, repeat.NAME: 1.5, calendar.NAME: 1.2, hear.NAME: 0.4}
 
 __all__ = ["SKILLS", "WEIGHTS", "NoContentError", "Turn", "split_of"]

@@ -20,7 +20,14 @@ _ASK = {
         "Please work out {sum}.",
         "Do you know what {sum} is?",
     ),
-    "zh": ("{sum}等于多少？", "{sum}是多少？", "请问{sum}等于几？", "算一下{sum}。", "你知道{sum}是多少吗？", "{sum}得多少？"),
+    "zh": (
+        "{sum}等于多少？",
+        "{sum}是多少？",
+        "请问{sum}等于几？",
+        "算一下{sum}。",
+        "你知道{sum}是多少吗？",
+        "{sum}得多少？",
+    ),
 }
 _GO_ON = {
     "en": ("And {step}?", "Now {step}.", "What about that {step}?", "And then {step}?"),

@@ -19,7 +19,8 @@ class Turn:
 
     Attributes:
         user: the question as it is spoken, numbers in words.
-        reply: the reply in clauses, each of one language and spoken in one piece; `{voice}` stands for the voice's name.
+        reply: the reply in clauses, each of one language and spoken in one piece; `{voice}` stands for
+            the voice's name.
         typed: how someone would type the question where that differs, e.g. with digits.
     """
 

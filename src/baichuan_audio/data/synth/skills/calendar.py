@@ -1,5 +1,7 @@
 """The day or month before and after another; "and after that?" goes on from the answer before."""
 
+# ruff: noqa: SIM905  (Chinese characters count twice; word lists read best as one string)
+
 from __future__ import annotations
 
 import random
@@ -10,9 +12,7 @@ from .numbers import chinese_number
 NAME = "calendar"
 CYCLES = {
     ("en", "day"): "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
-    ("en", "month"): (
-        "January February March April May June July August September October November December".split()
-    ),
+    ("en", "month"): ("January February March April May June July August September October November December".split()),
     ("zh", "day"): [f"星期{name}" for name in "一二三四五六天"],
     ("zh", "month"): [f"{chinese_number(number)}月" for number in range(1, 13)],
 }
@@ -23,10 +23,21 @@ _ASK = {
         "Tell me the {kind} {relation} {item}.",
         "Do you know which {kind} comes {relation} {item}?",
     ),
-    "zh": ("{item}{relation}是{what}？", "请问{item}{relation}是{what}？", "你知道{item}{relation}是{what}吗？", "告诉我{item}{relation}是{what}。"),
+    "zh": (
+        "{item}{relation}是{what}？",
+        "请问{item}{relation}是{what}？",
+        "你知道{item}{relation}是{what}吗？",
+        "告诉我{item}{relation}是{what}。",
+    ),
 }
-_THEN = {"en": ("And {relation} that?", "What comes {relation} that?"), "zh": ("那再{relation}呢？", "再{relation}是{what}？")}
-_OTHER = {"en": ("And {relation} {item}?", "What about {relation} {item}?"), "zh": ("那{item}{relation}呢？", "{item}{relation}呢？")}
+_THEN = {
+    "en": ("And {relation} that?", "What comes {relation} that?"),
+    "zh": ("那再{relation}呢？", "再{relation}是{what}？"),
+}
+_OTHER = {
+    "en": ("And {relation} {item}?", "What about {relation} {item}?"),
+    "zh": ("那{item}{relation}呢？", "{item}{relation}呢？"),
+}
 _RELATIONS = {("en", 1): "after", ("en", -1): "before", ("zh", 1): "之后", ("zh", -1): "之前"}
 _WHAT = {"day": "星期几", "month": "几月"}
 

@@ -18,7 +18,10 @@ _ASK = {
     ("zh", "up"): ("从{a}数到{b}。", "请从{a}数到{b}。", "你能从{a}数到{b}吗？"),
     ("zh", "down"): ("从{a}倒数到{b}。", "请从{a}倒数到{b}。", "你能从{a}倒着数到{b}吗？"),
 }
-_BACK = {"en": ("And backwards?", "Now the other way round.", "And in reverse?"), "zh": ("倒过来呢？", "那反过来数呢？")}
+_BACK = {
+    "en": ("And backwards?", "Now the other way round.", "And in reverse?"),
+    "zh": ("倒过来呢？", "那反过来数呢？"),
+}
 _NEXT = {"en": ("What comes next?", "And what is next?"), "zh": ("接下来是几？", "然后是几？")}
 
 

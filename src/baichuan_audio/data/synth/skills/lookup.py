@@ -48,7 +48,13 @@ OPPOSITE = Lookup(
             "What is the reverse of {item}?",
             "Do you know the opposite of {item}?",
         ),
-        "zh": ("{item}的反义词是什么？", "请问{item}的反义词是什么？", "{item}的相反是什么？", "告诉我{item}的反义词。", "你知道{item}的反义词吗？"),
+        "zh": (
+            "{item}的反义词是什么？",
+            "请问{item}的反义词是什么？",
+            "{item}的相反是什么？",
+            "告诉我{item}的反义词。",
+            "你知道{item}的反义词吗？",
+        ),
     },
     {
         "en": ("And of {item}?", "What about {item}?", "And the opposite of {item}?"),
@@ -67,9 +73,18 @@ CAPITAL = Lookup(
             "What's the capital city of {item}?",
             "Do you know the capital of {item}?",
         ),
-        "zh": ("{item}的首都是哪里？", "{item}的首都是什么？", "请问{item}的首都是哪里？", "告诉我{item}的首都。", "你知道{item}的首都是哪里吗？"),
+        "zh": (
+            "{item}的首都是哪里？",
+            "{item}的首都是什么？",
+            "请问{item}的首都是哪里？",
+            "告诉我{item}的首都。",
+            "你知道{item}的首都是哪里吗？",
+        ),
     },
-    {"en": ("And of {item}?", "What about {item}?", "And {item}?"), "zh": ("那{item}呢？", "{item}呢？", "那{item}的呢？")},
+    {
+        "en": ("And of {item}?", "What about {item}?", "And {item}?"),
+        "zh": ("那{item}呢？", "{item}呢？", "那{item}的呢？"),
+    },
     {"en": "The capital of {item} is {value}.", "zh": "{item}的首都是{value}。"},
 )
 COLOUR = Lookup(
@@ -83,9 +98,18 @@ COLOUR = Lookup(
             "Which color is {item}?",
             "Do you know what color {item} is?",
         ),
-        "zh": ("{item}是什么颜色？", "{item}是什么颜色的？", "请问{item}是什么颜色？", "{item}的颜色是什么？", "你知道{item}是什么颜色吗？"),
+        "zh": (
+            "{item}是什么颜色？",
+            "{item}是什么颜色的？",
+            "请问{item}是什么颜色？",
+            "{item}的颜色是什么？",
+            "你知道{item}是什么颜色吗？",
+        ),
     },
-    {"en": ("And {item}?", "What about {item}?", "And what color is {item}?"), "zh": ("那{item}呢？", "{item}呢？", "那{item}是什么颜色？")},
+    {
+        "en": ("And {item}?", "What about {item}?", "And what color is {item}?"),
+        "zh": ("那{item}呢？", "{item}呢？", "那{item}是什么颜色？"),
+    },
     {"en": "{Item} is {value}.", "zh": "{item}是{value}的。"},
 )
 TRANSLATION = Lookup(
@@ -99,9 +123,18 @@ TRANSLATION = Lookup(
             "Translate {item} into Chinese.",
             "Please say {item} in Chinese.",
         ),
-        "zh": ("{item}用英语怎么说？", "{item}的英语是什么？", "请把{item}翻译成英语。", "英语里{item}怎么说？", "用英语说{item}。"),
+        "zh": (
+            "{item}用英语怎么说？",
+            "{item}的英语是什么？",
+            "请把{item}翻译成英语。",
+            "英语里{item}怎么说？",
+            "用英语说{item}。",
+        ),
     },
-    {"en": ("And {item}?", "What about {item}?", "And how about {item}?"), "zh": ("那{item}呢？", "{item}呢？", "那{item}怎么说？")},
+    {
+        "en": ("And {item}?", "What about {item}?", "And how about {item}?"),
+        "zh": ("那{item}呢？", "{item}呢？", "那{item}怎么说？"),
+    },
     {"en": "中文是{value}。", "zh": "In English it is {value}."},
 )
 

@@ -9,10 +9,19 @@ from .sentences import digits, sentence, word_list
 
 NAME = "repeat"
 _ASK = {
-    "en": ("Repeat after me: {text}", "Say after me: {text}", "Please say: {text}", "Please repeat: {text}", "Say this: {text}"),
+    "en": (
+        "Repeat after me: {text}",
+        "Say after me: {text}",
+        "Please say: {text}",
+        "Please repeat: {text}",
+        "Say this: {text}",
+    ),
     "zh": ("请跟我说：{text}", "跟我读：{text}", "请重复：{text}", "请说：{text}", "重复一遍：{text}"),
 }
-_AGAIN = {"en": ("Once more, please.", "Again, please.", "Say it again."), "zh": ("再说一遍。", "请再来一次。", "再重复一遍。")}
+_AGAIN = {
+    "en": ("Once more, please.", "Again, please.", "Say it again."),
+    "zh": ("再说一遍。", "请再来一次。", "再重复一遍。"),
+}
 _BACK = {"en": ("Now backwards.", "And backwards?", "Now in reverse."), "zh": ("倒过来说。", "现在反过来说。")}
 
 
@@ -24,7 +33,9 @@ def dialogue(rng: random.Random, language: str, split: str) -> list[Turn]:
         kind = rng.random()
         words = []
         if kind >= 0.45:
-            words = digits(rng, language, rng.randint(3, 5)) if kind < 0.7 else word_list(rng, language, rng.randint(2, 4))
+            words = (
+                digits(rng, language, rng.randint(3, 5)) if kind < 0.7 else word_list(rng, language, rng.randint(2, 4))
+            )
         text = _joined(language, words) if words else _short_sentence(rng, language)
         _, phrasing = phrased(rng, _ASK[language])
         return f"{NAME}:{language}:{text}", Turn(phrasing.format(text=text), (text,))

@@ -11,11 +11,17 @@ NAME = "smalltalk"
 _TOPICS = {
     "en": (
         (("hello.", "good morning.", "good evening.", "nice to meet you."), ("Hello, how can I help you?",)),
-        (("who are you?", "what is your name?", "tell me your name.", "what are you called?"), ("My name is {voice}.",)),
+        (
+            ("who are you?", "what is your name?", "tell me your name.", "what are you called?"),
+            ("My name is {voice}.",),
+        ),
         (("how are you?", "how are you doing?", "how is it going?"), ("I am very well, thank you.",)),
         (("thank you.", "thanks a lot.", "thank you very much.", "that was helpful."), ("You are welcome.",)),
         (("goodbye.", "bye bye.", "see you later.", "good night."), ("Goodbye, have a nice day.",)),
-        (("what can you do?", "how can you help me?", "what do you know?"), ("I can count, spell and translate.", "Just ask me.")),
+        (
+            ("what can you do?", "how can you help me?", "what do you know?"),
+            ("I can count, spell and translate.", "Just ask me."),
+        ),
         (("are you a person?", "are you a robot?", "are you human?"), ("I am a small computer model.",)),
         (("can you hear me?", "do you hear me?", "are you listening?"), ("Yes, I can hear you.",)),
         (("do you speak Chinese?", "can you speak Chinese?"), ("Yes, I speak English and Chinese.",)),

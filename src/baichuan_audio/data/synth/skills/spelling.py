@@ -1,5 +1,7 @@
 """English words letter by letter; in Mandarin, the parts that a character is made of."""
 
+# ruff: noqa: E501, SIM905  (Chinese characters count twice; word lists read best as one string)
+
 from __future__ import annotations
 
 import random
@@ -22,7 +24,13 @@ CHARACTERS = {
     "泪": "水目", "香": "禾日", "思": "田心", "秋": "禾火",
 }  # fmt: skip
 _ASK = {
-    "en": ("How do you spell {item}?", "Spell the word {item}.", "Can you spell {item}?", "Please spell {item}.", "How is {item} spelled?"),
+    "en": (
+        "How do you spell {item}?",
+        "Spell the word {item}.",
+        "Can you spell {item}?",
+        "Please spell {item}.",
+        "How is {item} spelled?",
+    ),
     "zh": ("{item}字怎么写？", "请问{item}字怎么写？", "你知道{item}字怎么写吗？", "{item}字由什么组成？"),
 }
 _MORE = {"en": ("And {item}?", "What about {item}?", "And how about {item}?"), "zh": ("那{item}字呢？", "{item}字呢？")}

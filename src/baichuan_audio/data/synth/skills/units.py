@@ -39,7 +39,11 @@ CHINESE = (
     ("斤", "两", 10),
 )
 _ASK = {
-    "en": ("How many {small} are in {large}?", "How many {small} are there in {large}?", "{Large} is how many {small}?"),
+    "en": (
+        "How many {small} are in {large}?",
+        "How many {small} are there in {large}?",
+        "{Large} is how many {small}?",
+    ),
     "zh": ("{large}有多少{small}？", "{large}等于多少{small}？", "请问{large}是多少{small}？"),
 }
 _MORE = {"en": ("And in {large}?", "What about {large}?"), "zh": ("那{large}呢？", "{large}呢？")}

@@ -1,0 +1,164 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from baichuan_audio.data.manifest import ClipStore, ClipWriter, hash_fraction, normalise_transcript, read_audio
+from baichuan_audio.data.readers import (
+    RealSplit,
+    pack_recordings,
+    read_aishell,
+    read_librispeech,
+    read_manifest,
+    write_manifest,
+)
+from baichuan_audio.errors import DataError
+
+FIELDS = {
+    "language": "en",
+    "speaker": "Ada",
+    "transcript": "hello",
+    "source": "synthetic",
+    "license": "free",
+    "split": "train",
+    "kind": "read",
+}
+
+
+def tone(samples, rate=24_000):
+    return (0.3 * np.sin(np.arange(samples) / rate * 440 * 2 * np.pi)).astype(np.float32)
+
+
+def test_store_returns_what_was_written(tmp_path):
+    first, second = tone(3000), tone(500)
+    with ClipWriter(tmp_path) as writer:
+        writer.add(first, id="a", **FIELDS)
+        writer.add(second, id="b", **{**FIELDS, "split": "test"}, text="Hello.")
+    store = ClipStore(tmp_path)
+    assert [clip.id for clip in store.clips] == ["a", "b"]
+    torch.testing.assert_close(store.waveform("a"), torch.from_numpy(first), atol=1e-4, rtol=0)
+    torch.testing.assert_close(store.waveform("b", 100, 50), torch.from_numpy(second[100:150]), atol=1e-4, rtol=0)
+    assert [clip.id for clip in store.select(split="test")] == ["b"]
+    assert (store["a"].text, store["b"].text) == (None, "Hello.")
+    with pytest.raises(DataError, match="no clip 'c'"):
+        store["c"]
+
+
+def test_store_grows_while_it_is_read_and_writer_goes_on(tmp_path):
+    writer = ClipWriter(tmp_path)
+    writer.add(tone(1000), id="a", **FIELDS)
+    store = ClipStore(tmp_path)
+    writer.add(tone(700), id="b", **FIELDS)
+    assert len(store) == 1
+    store.refresh()
+    assert store.waveform("b").shape == (700,)
+    writer.close()
+    # A crash can leave half a line and samples that no line names.
+    with (tmp_path / "clips.jsonl").open("a") as lines:
+        lines.write('{"id": "half')
+    with (tmp_path / "waveforms.int16").open("ab") as samples:
+        samples.write(b"\x00" * 77)
+    assert len(ClipStore(tmp_path)) == 2
+    with ClipWriter(tmp_path) as again:
+        assert again.ids == {"a", "b"}
+        assert again.add(tone(300), id="c", **FIELDS).offset == 1700
+        with pytest.raises(DataError, match="already"):
+            again.add(tone(300), id="c", **FIELDS)
+        with pytest.raises(DataError, match="split"):
+            again.add(tone(300), id="d", **{**FIELDS, "split": "dev"})
+    torch.testing.assert_close(ClipStore(tmp_path).waveform("c"), torch.from_numpy(tone(300)), atol=1e-4, rtol=0)
+
+
+def test_bad_stores_are_named(tmp_path):
+    with pytest.raises(DataError, match="no clip store"):
+        ClipStore(tmp_path)
+    (tmp_path / "clips.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(DataError, match="lacks"):
+        ClipStore(tmp_path)
+
+
+def test_transcripts_hold_words_alone():
+    assert normalise_transcript("It’s 'OK', isn't it?", "en") == "it's ok isn't it"
+    assert normalise_transcript("你好，世界。", "zh") == "你好世界"
+    assert normalise_transcript("打8.5折", "zh") is None
+    assert normalise_transcript("multiple_keywords.wav", "en") is None
+    assert normalise_transcript(None, "en") is None
+
+
+def make_manifest(folder):
+    rows = []
+    for speaker in range(40):
+        for take in range(2):
+            path = folder / "digits" / f"{speaker}_{take}.wav"
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, tone(800, 8000), 8000)
+            rows.append(
+                {"path": f"digits/{path.name}", "language": "en", "speaker": f"s{speaker}", "transcript": "Seven"}
+                | {"license": "CC0", "source": "test", "seconds": 0.1}
+            )
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "manifest.jsonl"
+
+
+def test_manifest_is_packed_once_and_split_by_speaker(tmp_path):
+    manifest = make_manifest(tmp_path)
+    split = RealSplit(validation_share=0.2, test_speakers=("s3",))
+    with ClipWriter(tmp_path / "store") as writer:
+        assert pack_recordings(read_manifest(manifest), writer, split, progress=False) == 80
+        assert pack_recordings(read_manifest(manifest), writer, split, progress=False) == 0
+    clips = ClipStore(tmp_path / "store").clips
+    splits = {}
+    for clip in clips:
+        splits.setdefault(clip.speaker, set()).add(clip.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert splits["s3"] == {"test"}
+    assert {"train", "validation", "test"} == set().union(*splits.values())
+    assert clips[0].samples == 2400 and clips[0].transcript == "seven"
+
+
+def test_long_recordings_are_cut_without_transcript(tmp_path):
+    manifest = make_manifest(tmp_path)
+    rows = list(read_manifest(manifest))[:1]
+    with ClipWriter(tmp_path / "store") as writer:
+        pack_recordings(rows, writer, RealSplit(), max_seconds=0.04, progress=False)
+    clips = ClipStore(tmp_path / "store").clips
+    assert [clip.id for clip in clips] == ["digits/0_0#0", "digits/0_0#1", "digits/0_0"]
+    assert sum(clip.samples for clip in clips) == 2400
+    assert all(clip.transcript is None for clip in clips)
+
+
+def test_librispeech_and_aishell_layouts(tmp_path):
+    chapter = tmp_path / "libri" / "dev-clean" / "84" / "121"
+    chapter.mkdir(parents=True)
+    soundfile.write(chapter / "84-121-0000.flac", tone(800, 16000), 16000)
+    (chapter / "84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 NO FILE\n")
+    (found,) = read_librispeech(tmp_path / "libri")
+    assert (found.id, found.speaker, found.transcript) == ("librispeech/84-121-0000", "ls84", "GO DO YOU HEAR")
+
+    root = tmp_path / "data_aishell"
+    (root / "wav" / "test" / "S0764").mkdir(parents=True)
+    (root / "transcript").mkdir()
+    soundfile.write(root / "wav" / "test" / "S0764" / "BAC009S0764W0121.wav", tone(800, 16000), 16000)
+    (root / "transcript" / "aishell_transcript_v0.8.txt").write_text("BAC009S0764W0121 甚至 出现 交易\n")
+    (row,) = read_aishell(root)
+    assert (row.speaker, row.transcript, row.language) == ("S0764", "甚至出现交易", "zh")
+    assert write_manifest([row], root / "manifest.jsonl") == 1
+    assert next(read_manifest(root / "manifest.jsonl")).path == row.path
+
+    for reader in (read_librispeech, read_aishell):
+        with pytest.raises(DataError, match="laid out"):
+            list(reader(tmp_path / "libri" / "dev-clean" / "84" / "empty"))
+
+
+def test_unreadable_audio_is_one_sentence(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"not audio")
+    with pytest.raises(DataError, match=r"a\.wav cannot be read"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_hash_is_the_same_everywhere():
+    assert hash_fraction("content:arithmetic:en:7+5") == pytest.approx(0.8018, abs=1)
+    values = [hash_fraction(str(number)) for number in range(2000)]
+    assert 0.45 < sum(values) / len(values) < 0.55
