@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -47,3 +49,36 @@ def model():
     import baichuan_audio
 
     return baichuan_audio.load(CHECKPOINT, dtype=torch.float32, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden checkpoint with short replies and two voices, for the command line: random weights never stop."""
+    directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    shutil.copytree(CHECKPOINT, directory)
+    config = json.loads((directory / "config.json").read_text())
+    config["reply_sampling"] = {
+        "max_segments": 2,
+        "max_segment_tokens": 5,
+        "max_segment_frames": 4,
+        "max_text_tokens": 8,
+    }
+    config["voices"] = ["邻家女声", "Ada"]
+    config["flow_matching_config"]["diffusion_steps"] = 2
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+@pytest.fixture
+def tiny(tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That checkpoint as the command line's default model."""
+    monkeypatch.setenv("BAICHUAN_AUDIO_MODEL", str(tiny_dir))
+    return tiny_dir
+
+
+@pytest.fixture(scope="session")
+def question(tmp_path_factory: pytest.TempPathFactory, cases: dict[str, torch.Tensor]) -> Path:
+    """A second of a golden waveform as a file."""
+    path = tmp_path_factory.mktemp("audio") / "question.wav"
+    soundfile.write(path, cases["wave.0"][:16000].numpy(), 16000)
+    return path

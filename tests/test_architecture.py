@@ -100,7 +100,7 @@ def test_public_names():
 def test_importing_loads_nothing_heavy():
     """Neither the package nor the parser may cost a user the seconds that torch takes."""
     code = (
-        "import sys, baichuan_audio, baichuan_audio.cli.main as m; m.build_parser();"
+        "import sys, baichuan_audio, baichuan_audio.cli.app as m; m.build_parser();"
         "print([x for x in ('torch', 'numpy', 'matplotlib', 'tokenizers', 'soundfile') if x in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
 """Lets `python -m baichuan_audio.cli` stand for `baichuan-audio`."""
 
-from .main import entry_point
+from .app import entry_point
 
 if __name__ == "__main__":
     entry_point()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BaichuanAudioError, CheckpointError
+from ..errors import BaichuanAudioError, CheckpointError, PromptError
 
 if TYPE_CHECKING:
     from ..pipeline import BaichuanAudio
@@ -127,6 +128,20 @@ class Progress:
             elapsed = time.perf_counter() - self.started
             print(f"\r\x1b[K{self._label} ... {self._detail} {elapsed:.0f} s", end="", file=sys.stderr, flush=True)
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def check_text(model: BaichuanAudio, text: object) -> None:
+    """Refuse a text that spells a control token.
+
+    To the model it would be ordinary text; but nobody says such a thing, so it is most likely a mistake, and what
+    would be heard is its characters.
+    """
+    for spelling in re.findall(r"<[^<>\s]+>", text) if isinstance(text, str) else ():
+        if model.text_tokenizer.token_id(spelling) is not None:
+            raise PromptError(
+                f"the text holds '{spelling}', the spelling of a control token, which only the program may give; "
+                "leave it out."
+            )
 
 
 def check_output(path: str | None, suffixes: Sequence[str] = ()) -> None:

@@ -23,7 +23,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from .main import build_parser
+    from .app import build_parser
 
     words = {name: _words(command) for name, command in _subparsers(build_parser()).items()}
     about = {name: command.description or "" for name, command in _subparsers(build_parser()).items()}

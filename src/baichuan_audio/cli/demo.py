@@ -62,7 +62,7 @@ def read_examples(folder: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: the list of examples cannot be read ({error}).") from error
     needed = {"chat": "turns", "transcribe": "audio", "reconstruct": "audio", "speak": "text"}
     for item in items if isinstance(items, list) else [None]:
-        if not isinstance(item, dict) or needed.get(item.get("task", ""), "task") not in item:
+        if not isinstance(item, dict) or needed.get(item.get("task", "")) not in item:
             raise DataError(f"{path}: an example needs a task ({', '.join(needed)}) and what it works on; got {item!r}.")
     return list(items)
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PromptError
-from .common import Progress, add_command, check_output, load_model, print_json
+from ..errors import BaichuanAudioError, PromptError
+from .common import Progress, add_command, check_output, check_text, load_model, print_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..pipeline import BaichuanAudio, Conversation
 
+_RATE = 16000  # Hz; the rate audio is read at before the model is there to say its own
 _AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a"}
 
 
@@ -95,19 +96,29 @@ def answer(conversation: Conversation, content: Any, show: Callable[[str], None]
     return Answer(text, waveform, sample_rate, first_sound, time.perf_counter() - started)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What the user says: `content` as the model takes it, `shown` as it was typed."""
+
+    content: Any
+    shown: str
+
+
 def run_chat(arguments: argparse.Namespace) -> None:
     output = arguments.output or "answer.wav"
     check_output(output)
-    turns = [parse_turn(turn) for turn in arguments.turns]
+    turns = [read_turn(turn) for turn in arguments.turns]
     if not turns and not sys.stdin.isatty() and arguments.json:
         raise PromptError("there is no turn to answer; give a text or an audio file.")
     model = load_model(arguments)
+    for text in (arguments.system, *(turn.content for turn in turns)):
+        check_text(model, text)
     conversation = model.conversation(
         system=arguments.system, voice=arguments.voice, speak=not arguments.text_only, seed=arguments.seed
     )
     numbered = len(turns) != 1
     results = []
-    for number, turn in enumerate(turns or _typed_turns(), 1):
+    for number, turn in enumerate(turns or _typed_turns(model), 1):
         file = _numbered(output, number) if numbered else output
         results.append(_answer_turn(model, conversation, turn, file, arguments))
     if arguments.json:
@@ -115,21 +126,20 @@ def run_chat(arguments: argparse.Namespace) -> None:
 
 
 def _answer_turn(
-    model: BaichuanAudio, conversation: Conversation, turn: Any, file: str, arguments: argparse.Namespace
+    model: BaichuanAudio, conversation: Conversation, turn: Turn, file: str, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Answer one turn, print or collect it, write and play its sound; the figures of --json."""
     from ..audio.waveform import save_waveform
 
-    asked = turn["audio"] if isinstance(turn, dict) else turn
     quiet = arguments.json
     if not quiet:
-        print(f"> {asked}")
+        print(f"> {turn.shown}")
     show = (lambda text: None) if quiet else (lambda text: print(text, end="", flush=True))
     if quiet:
-        with Progress(f"answering {asked}"):
-            reply = answer(conversation, turn, show, model.sample_rate)
+        with Progress(f"answering {turn.shown}"):
+            reply = answer(conversation, turn.content, show, model.sample_rate)
     else:
-        reply = answer(conversation, turn, show, model.sample_rate)
+        reply = answer(conversation, turn.content, show, model.sample_rate)
         print(f"\n  [{reply.timing_line()}]")
     written = None
     if reply.waveform is not None:
@@ -139,31 +149,43 @@ def _answer_turn(
             print(f"  [{file}]")
         if not arguments.no_play:
             play(reply.waveform, model.sample_rate)
-    return {"user": str(asked), "text": reply.text, "output": written, **reply.figures()}
+    return {"user": turn.shown, "text": reply.text, "output": written, **reply.figures()}
 
 
-def parse_turn(argument: str) -> Any:
-    """An audio file, by its being there or by its suffix; anything else is a text."""
+def read_turn(argument: str) -> Turn:
+    """An audio file, by its being there or by its suffix, is read at once; anything else is a text."""
+    from ..audio.waveform import load_waveform
+
     path = Path(argument)
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # a text may be no possible file name
         is_file = False
     if is_file or (path.suffix.lower() in _AUDIO_SUFFIXES and "\n" not in argument):
-        return {"audio": argument}
+        with Progress(f"reading {argument}"):
+            return Turn({"audio": (load_waveform(path, _RATE), _RATE)}, argument)
     if not argument.strip():
         raise PromptError("a turn is empty; give a text or an audio file.")
-    return argument
+    return Turn(argument, argument)
 
 
-def _typed_turns() -> Iterator[Any]:
-    """Turns from standard input, a line each, until it ends."""
-    if sys.stdin.isatty():
+def _typed_turns(model: BaichuanAudio) -> Iterator[Turn]:
+    """Turns from standard input, a line each, until it ends; on a terminal a bad one may be mended."""
+    typing = sys.stdin.isatty()
+    if typing:
         print("Type a question or the name of an audio file; an empty line ends.", file=sys.stderr)
     for line in sys.stdin:
         if not line.strip():
             return
-        yield parse_turn(line.strip())
+        try:
+            turn = read_turn(line.strip())
+            check_text(model, turn.content)
+        except BaichuanAudioError as error:
+            if not typing:
+                raise
+            print(error, file=sys.stderr)
+            continue
+        yield turn
 
 
 def _numbered(output: str, number: int) -> str:
@@ -174,16 +196,15 @@ def _numbered(output: str, number: int) -> str:
 def run_transcribe(arguments: argparse.Namespace) -> None:
     from ..audio.waveform import load_waveform
 
-    rate = 16000
     model = None
     results = []
     for path in arguments.audio:
         with Progress(f"reading {path}"):
-            waveform = load_waveform(path, rate)
+            waveform = load_waveform(path, _RATE)
         model = model or load_model(arguments)
-        seconds = waveform.shape[0] / rate
+        seconds = waveform.shape[0] / _RATE
         with Progress(f"transcribing {seconds:.0f} s of {path}") as progress:
-            text = model.transcribe((waveform, rate))
+            text = model.transcribe((waveform, _RATE))
         if not arguments.json:
             print(f"{path}: {text}" if len(arguments.audio) > 1 else text, flush=True)
         results.append(
@@ -203,6 +224,7 @@ def run_speak(arguments: argparse.Namespace) -> None:
     if not text.strip():
         raise PromptError("there is no text to speak.")
     model = load_model(arguments)
+    check_text(model, text)
     first_sound: float | None = None
     pieces = []
     with Progress("speaking") as progress:
