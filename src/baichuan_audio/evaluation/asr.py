@@ -1,0 +1,151 @@
+"""An ear that knows nothing of the model: pocketsphinx, with its general English or with a closed vocabulary.
+
+The closed form is a trigram over given texts: it can write any order of their words and nothing else, so it
+favours no single sentence. Source of the smoothing: Witten and Bell 1991.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import multiprocessing
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import MissingDependencyError
+from .text import tokens
+
+SAMPLE_RATE = 16_000
+_START, _END = "<s>", "</s>"
+_SILENCE_SECONDS = 0.3
+"""Put before and after: the recogniser loses words that touch the ends."""
+
+
+def pocketsphinx_decoder(**options: Any) -> Any:
+    """A pocketsphinx decoder with its English acoustic model; each utterance is normalised for itself."""
+    try:
+        import pocketsphinx
+    except ImportError as error:
+        raise MissingDependencyError(
+            "this measurement needs pocketsphinx: pip install 'baichuan-audio[eval]'."
+        ) from error
+    return pocketsphinx.Decoder(loglevel="FATAL", cmn="batch", **options)
+
+
+def padded_int16(waveform: np.ndarray, silence_seconds: float = _SILENCE_SECONDS) -> bytes:
+    """Samples [S] at 16 kHz, float in [-1, 1] -> the bytes that pocketsphinx takes, silence around them.
+
+    The silence is faint noise: with digital zeros the features have no variance.
+    """
+    silence = np.random.default_rng(0).normal(0.0, 3.0, round(silence_seconds * SAMPLE_RATE))
+    samples = np.clip(waveform, -1.0, 1.0).astype(np.float32) * 32767.0
+    return np.concatenate([silence, samples, silence]).round().astype(np.int16).tobytes()
+
+
+class EnglishRecogniser:
+    """Waveform -> words. `texts`: the closed vocabulary's sentences; None: general English.
+
+    Words whose pronunciation is not known are left out of the vocabulary and so are never heard.
+    """
+
+    def __init__(self, texts: Sequence[str] | None = None) -> None:
+        if texts is None:
+            self._decoder = pocketsphinx_decoder()
+            return
+        self._decoder = pocketsphinx_decoder(lm=None)
+        sentences = [[word for word in tokens(text, "en") if self.knows(word)] for text in texts]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "closed.lm"
+            path.write_text("".join(arpa(sentences)), encoding="utf-8")
+            self._decoder.add_lm_file("closed", str(path))
+        self._decoder.activate_search("closed")
+
+    def knows(self, word: str) -> bool:
+        """Whether the pronunciation of a word is known."""
+        return self._decoder.lookup_word(word) is not None
+
+    def transcribe(self, waveform: np.ndarray) -> str:
+        """Samples [S] at 16 kHz -> the words heard, "" for none."""
+        return self.transcribe_bytes(padded_int16(waveform))
+
+    def transcribe_bytes(self, samples: bytes) -> str:
+        """`transcribe` for the bytes of `padded_int16`."""
+        self._decoder.start_utt()
+        self._decoder.process_raw(samples, no_search=False, full_utt=True)
+        self._decoder.end_utt()
+        hypothesis = self._decoder.hyp()
+        return "" if hypothesis is None else str(hypothesis.hypstr)
+
+
+def arpa(sentences: Iterable[Sequence[str]], order: int = 3) -> Iterator[str]:
+    """The lines of an ARPA file: a Witten-Bell smoothed n-gram of the sentences."""
+    counts: list[Counter[tuple[str, ...]]] = [Counter() for _ in range(order)]
+    for sentence in sentences:
+        words = (_START, *sentence, _END)
+        for n in range(1, order + 1):
+            counts[n - 1].update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    total = sum(count for gram, count in counts[0].items() if gram != (_START,))
+    size = len(counts[0])
+    probability = {gram: (count + 1) / (total + size) for gram, count in counts[0].items()}
+    backoff: dict[tuple[str, ...], float] = {}
+    for n in range(2, order + 1):
+        followers: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for gram, count in counts[n - 1].items():
+            followers[gram[:-1]].append(count)
+        for gram, count in counts[n - 1].items():
+            seen, kinds = sum(followers[gram[:-1]]), len(followers[gram[:-1]])
+            probability[gram] = (count + kinds * probability[gram[1:]]) / (seen + kinds)
+            backoff[gram[:-1]] = kinds / (seen + kinds)
+    probability[(_START,)] = 10.0**-99  # never written, only seen
+
+    yield "\\data\\\n"
+    yield from (f"ngram {n}={len(counts[n - 1])}\n" for n in range(1, order + 1))
+    for n in range(1, order + 1):
+        yield f"\n\\{n}-grams:\n"
+        for gram in sorted(counts[n - 1]):
+            weight = f"\t{math.log10(backoff[gram]):.4f}" if gram in backoff else ""
+            yield f"{math.log10(probability[gram]):.4f}\t{' '.join(gram)}{weight}\n"
+    yield "\n\\end\\\n"
+
+
+_worker: Any = None  # what a worker process works with; set once when it starts
+
+
+def _start_worker(build: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    global _worker
+    _worker = build(*arguments)
+
+
+def _call_worker(method: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(_worker, method)(*arguments)
+
+
+def in_processes(
+    build: Callable[..., Any],
+    build_arguments: tuple[Any, ...],
+    method: str,
+    calls: Sequence[tuple[Any, ...]],
+    processes: int,
+) -> Iterator[Any]:
+    """`build(*build_arguments).method(*call)` for each call, in order, in so many processes (1: in this one)."""
+    if processes <= 1 or len(calls) <= 1:
+        worker = build(*build_arguments)
+        yield from (getattr(worker, method)(*call) for call in calls)
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process that has run torch may hang
+    with ProcessPoolExecutor(processes, context, _start_worker, (build, build_arguments)) as pool:
+        yield from pool.map(_call_worker, itertools.repeat(method), calls, chunksize=4)
+
+
+def transcribe_all(
+    waveforms: Sequence[np.ndarray], texts: Sequence[str] | None = None, processes: int = 1
+) -> Iterator[str]:
+    """What the recogniser hears in each waveform [S] at 16 kHz; `texts` as for EnglishRecogniser."""
+    calls = [(waveform,) for waveform in waveforms]
+    return in_processes(EnglishRecogniser, (texts,), "transcribe", calls, processes)

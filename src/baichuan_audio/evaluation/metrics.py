@@ -1,0 +1,76 @@
+"""Figures: error rates of texts, mel distance, and how codebooks are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..audio.mel import FLOW_MEL, MelConfig, natural_log_mel
+from ..errors import MissingDependencyError
+from .text import tokens
+
+
+@dataclass(frozen=True)
+class ErrorRate:
+    """Errors (substitutions, insertions, deletions) over `count` reference tokens in `num_texts` texts."""
+
+    errors: int
+    count: int
+    num_texts: int
+
+    @property
+    def rate(self) -> float:
+        """Errors per reference token; 0 where there is nothing to compare."""
+        return self.errors / self.count if self.count else 0.0
+
+
+def error_rate(references: Sequence[str], hypotheses: Sequence[str], language: str) -> ErrorRate:
+    """Word error rate for "en", character error rate for "zh", over all texts together.
+
+    Raises MissingDependencyError without jiwer. A reference without tokens is left out.
+    """
+    try:
+        import jiwer
+    except ImportError as error:
+        raise MissingDependencyError("error rates need jiwer: pip install 'baichuan-audio[eval]'.") from error
+    pairs = [
+        (" ".join(tokens(reference, language)), " ".join(tokens(hypothesis, language)))
+        for reference, hypothesis in zip(references, hypotheses, strict=True)
+    ]
+    pairs = [pair for pair in pairs if pair[0]]
+    if not pairs:
+        return ErrorRate(0, 0, 0)
+    result = jiwer.process_words([reference for reference, _ in pairs], [text for _, text in pairs])
+    errors = result.substitutions + result.insertions + result.deletions
+    return ErrorRate(errors, result.hits + result.substitutions + result.deletions, len(pairs))
+
+
+def mel_mae(first: Tensor, second: Tensor, config: MelConfig = FLOW_MEL) -> float:
+    """Mean absolute difference of the natural-log mels of two waveforms [S] (the shorter one's length counts)."""
+    samples = min(first.shape[-1], second.shape[-1])
+    mels = natural_log_mel(torch.stack([first[..., :samples], second[..., :samples]]), config)
+    return float((mels[0] - mels[1]).abs().mean())
+
+
+@dataclass(frozen=True)
+class CodebookUse:
+    """One level: entries, how many of them never occur, and exp(entropy) of what occurs."""
+
+    size: int
+    dead: int
+    perplexity: float
+
+
+def codebook_use(codes: Sequence[Tensor], sizes: Sequence[int]) -> list[CodebookUse]:
+    """Use of every level over codes [K, T] of many clips."""
+    joined = torch.cat([clip.long().cpu() for clip in codes], dim=1)
+    result = []
+    for level, size in zip(joined, sizes, strict=True):
+        counts = torch.bincount(level, minlength=size).double()
+        shares = counts / counts.sum()
+        entropy = -(shares * shares.clamp(min=1e-12).log()).sum()
+        result.append(CodebookUse(size, int((counts == 0).sum()), float(entropy.exp())))
+    return result

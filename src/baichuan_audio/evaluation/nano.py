@@ -1,0 +1,331 @@
+"""nano's examination: every figure of its model card, on items and voices that training never had.
+
+`evaluate_nano` asks the model first, with all threads, so that the times are honest, and only then sets the
+independent ear to work in parallel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..checkpoint import load
+from ..data.dataset import CodesStore
+from ..pipeline import BaichuanAudio
+from . import tasks
+from .alignment import choices_right
+from .asr import SAMPLE_RATE, transcribe_all
+from .items import LANGUAGES, HeldOut
+from .metrics import codebook_use, error_rate
+from .report import Figure, markdown_table, plot_latency, plot_mels, write_figures
+from .tasks import Answer, Progress
+from .text import is_mixed, same
+
+LANGUAGE_NAMES = {"en": "English", "zh": "Mandarin"}
+_ERROR_NAMES = {"en": "WER", "zh": "CER"}
+_CHOICES = 10
+_REAL_SENTENCES = ("librispeech", "read_english")
+
+
+class Examination:
+    """Collects figures and, item by item, what they were made of."""
+
+    def __init__(self, model: BaichuanAudio, held_out: HeldOut, limit: int, processes: int, progress: Progress) -> None:
+        self.model, self.held_out, self.limit = model, held_out, limit
+        self.processes, self.progress = processes, progress
+        self.figures: list[Figure] = []
+        self.details: list[dict[str, Any]] = []
+        self.sounds: dict[str, np.ndarray] = {}
+        self.times: tuple[list[float], list[float]] = ([], [])
+
+    def run(self) -> None:
+        """All measurements, the model's first."""
+        written = self.written_answers()
+        spoken = self.spoken_answers()
+        self.transcripts()
+        self.digits()
+        read_aloud = self.read_aloud()
+        rebuilt = self.reconstructions()
+        # from here on only the ear works
+        self.heard_answers(spoken, written)
+        self.heard_reading(read_aloud)
+        self.heard_reconstructions(rebuilt)
+
+    def add(self, name: str, value: float, n: int, unit: str = "", target: str = "", note: str = "") -> None:
+        """One more figure; one that nothing was measured for is left out."""
+        if n:
+            self.figures.append(Figure(name, float(value), n, unit, target, note))
+
+    # -- what the model writes ---------------------------------------------------------------------------------
+
+    def written_answers(self) -> dict[str, float]:
+        """Speech to text and text to text; returns the share of right answers to speech by language."""
+        right: dict[str, float] = {}
+        for heard in (True, False):
+            answers: list[Answer] = []
+            for language in LANGUAGES:
+                dialogues = self.held_out.dialogues(language, self.limit, spoken=heard)
+                answers += tasks.ask(
+                    self.model, self.held_out, dialogues, heard=heard, spoken=False, progress=self.progress
+                )
+            name = "speech→text answers right" if heard else "text→text answers right"
+            self.add(name, _share(a.right for a in answers), len(answers), "%", ">= 0.9" if heard else "")
+            for language in LANGUAGES:
+                own = [a for a in answers if a.language == language]
+                self.add(f"{name}, {LANGUAGE_NAMES[language]}", _share(a.right for a in own), len(own), "%")
+                if heard:
+                    right[language] = _share(a.right for a in own)
+            follow_ups = [a for a in answers if a.turn > 0]
+            self.add(f"{name}, follow-up questions", _share(a.right for a in follow_ups), len(follow_ups), "%")
+            self._detail("speech_to_text" if heard else "text_to_text", answers)
+        return right
+
+    def spoken_answers(self) -> list[Answer]:
+        """Speech to speech: the written half, and how fast the spoken half came."""
+        answers: list[Answer] = []
+        for language in LANGUAGES:
+            dialogues = self.held_out.dialogues(language, self.limit // 2, spoken=True)
+            answers += tasks.ask(self.model, self.held_out, dialogues, heard=True, spoken=True, progress=self.progress)
+        name = "speech→speech answers, their text right"
+        self.add(name, _share(a.right for a in answers), len(answers), "%")
+        timed = [a for a in answers if a.first_sound_s is not None and a.sound_s > 0.2]
+        if timed:
+            factors = [a.total_s / a.sound_s for a in timed]
+            first = [a.first_sound_s or 0.0 for a in timed]
+            self.times = (first, factors)
+            overall = sum(a.total_s for a in timed) / sum(a.sound_s for a in timed)
+            threads = f"{torch.get_num_threads()} threads"
+            self.add("chat real-time factor", overall, len(timed), "", "<= 0.5", threads)
+            self.add(
+                "first sound after the question's end, median", np.median(first), len(timed), "s", "<= 0.7", threads
+            )
+            self.add("first sound after the question's end, 95th percentile", np.quantile(first, 0.95), len(timed), "s")
+        return answers
+
+    def transcripts(self) -> None:
+        """Recognition of held-out questions in voices that training never heard."""
+        for language in LANGUAGES:
+            clips = self.held_out.questions_of_new_voices(language, self.limit)
+            texts = tasks.transcribe(self.model, self.held_out, clips, f"recognition, {language}", self.progress)
+            wanted = [clip.transcript or "" for clip in clips]
+            rate = error_rate(wanted, texts, language)
+            name = f"{LANGUAGE_NAMES[language]} {_ERROR_NAMES[language]}, held-out synthetic voices"
+            voices = f"{len({clip.speaker for clip in clips})} voices"
+            self.add(name, rate.rate, rate.num_texts, "%", "<= 0.08", voices)
+            for clip, reference, text in zip(clips, wanted, texts, strict=True):
+                self.details.append({"task": "recognition", "clip": clip.id, "wanted": reference, "written": text})
+
+    def digits(self) -> None:
+        """Digits of people never heard in training."""
+        clips = self.held_out.real(self.limit, ("digits",), ("test",))
+        texts = tasks.transcribe(self.model, self.held_out, clips, "digits", self.progress)
+        right = [same(text, clip.transcript or "", "en") for clip, text in zip(clips, texts, strict=True)]
+        people = f"{len({clip.speaker for clip in clips})} people"
+        self.add("spoken digits of real people never heard, right", _share(right), len(right), "%", ">= 0.9", people)
+        for clip, text in zip(clips, texts, strict=True):
+            self.details.append({"task": "digits", "clip": clip.id, "wanted": clip.transcript, "written": text})
+
+    # -- what the model says -----------------------------------------------------------------------------------
+
+    def read_aloud(self) -> list[tuple[str, str, str, np.ndarray]]:
+        """Held-out answers read in every voice: (language, voice, text, sound)."""
+        jobs: list[tuple[str, str, str]] = []
+        for language in LANGUAGES:
+            texts = sorted({e.answer for d in self.held_out.dialogues(language, 10**9, False) for e in d.exchanges})
+            pool = [text for text in texts if not is_mixed(text)]
+            count = max(1, self.limit // 8)
+            for number, voice in enumerate(self.model.voices):
+                jobs += [(language, voice, text) for text in pool[number :: max(1, len(pool) // count)][:count]]
+        sounds = tasks.speak(self.model, [(text, voice) for _, voice, text in jobs], self.progress)
+        return [(*job, sound) for job, sound in zip(jobs, sounds, strict=True)]
+
+    def reconstructions(self) -> dict[str, list[tasks.Reconstruction]]:
+        """Clips through the codes and back, synthetic and real; mel error and codebook use."""
+        count = max(1, self.limit // 4)
+        groups = {
+            "synthetic": self.held_out.questions_of_new_voices("en", count),
+            "real": self.held_out.real(count, _REAL_SENTENCES, ("validation", "test")),
+        }
+        done = {
+            name: tasks.reconstruct(self.model, self.held_out, clips, self.progress) for name, clips in groups.items()
+        }
+        for name, items in done.items():
+            self.add(f"mel MAE, {name}", _mean(item.mel_mae for item in items), len(items), "nepers")
+            if items:
+                self.sounds[f"{name}: original"] = items[0].original
+                self.sounds[f"{name}: from {items[0].codes.shape[1]} code frames"] = items[0].rebuilt
+        self._codebooks([item.codes for items in done.values() for item in items])
+        return done
+
+    def _codebooks(self, codes: list[torch.Tensor]) -> None:
+        """Use of each level over the whole corpus where its codes are stored, else over the rebuilt clips."""
+        root = self.held_out.store.root
+        for folder in (root, root.parent / "codes", root.parent):
+            if (folder / "codes.safetensors").is_file():
+                stored = CodesStore(folder)
+                codes = [stored[clip.id] for clip in self.held_out.store.clips if clip.id in stored]
+                break
+        if not codes:
+            return
+        frames = sum(clip.shape[1] for clip in codes)
+        for level, use in enumerate(codebook_use(codes, self.model.tokenizer.codebook_sizes), 1):
+            note = f"of {use.size} entries, {use.dead} dead"
+            self.add(f"codebook {level}: perplexity", use.perplexity, frames, "", "", note)
+
+    # -- what the ear hears ------------------------------------------------------------------------------------
+
+    def heard_answers(self, answers: list[Answer], written_right: dict[str, float]) -> None:
+        """Spoken answers read back; and the same of the corpus's own answers, to know the ear."""
+        for language in LANGUAGES:
+            own = [a for a in answers if a.language == language and not is_mixed(a.wanted)]
+            sounds = [a.sound if a.sound is not None else np.zeros(SAMPLE_RATE // 10, np.float32) for a in own]
+            heard, right = self._read_back(language, sounds, [a.wanted for a in own])
+            least = written_right.get(language, 0.0) - 0.05
+            how = "read back by pocketsphinx" if language == "en" else f"best of {_CHOICES} texts by alignment score"
+            name = f"spoken answers right, {LANGUAGE_NAMES[language]}"
+            self.add(name, _share(right), len(right), "%", f">= {max(0.0, least):.4f}", how)
+            self._detail("speech_to_speech", own, heard, right)
+            clips = self.held_out.reference_answers(language, self.limit // 2)
+            sounds = [self.held_out.samples(clip) for clip in clips]
+            _, right = self._read_back(language, sounds, [clip.transcript or "" for clip in clips])
+            name = f"the same ear on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
+            self.add(name, _share(right), len(right), "%")
+        self._own_ear([a for a in answers if a.language == "zh" and a.sound is not None and not is_mixed(a.wanted)])
+
+    def _read_back(self, language: str, sounds: list[np.ndarray], wanted: list[str]) -> tuple[list[str], list[bool]]:
+        """What the ear hears (English) and whether it is the wanted text."""
+        known = self.held_out.answers[language]
+        if language == "en":
+            jobs = transcribe_all(sounds, known, self.processes)
+            heard = list(self.progress(jobs, "listening, en", len(sounds)))
+            return heard, [same(text, reference, "en") for text, reference in zip(heard, wanted, strict=True)]
+        known = [text for text in known if not is_mixed(text)]
+        choices = choices_right(sounds, wanted, known, _CHOICES, self.processes)
+        right = list(self.progress(choices, "aligning, zh", len(sounds)))
+        return [""] * len(right), right
+
+    def _own_ear(self, answers: list[Answer]) -> None:
+        texts = [
+            self.model.transcribe((torch.from_numpy(a.sound), SAMPLE_RATE)) if a.sound is not None and a.sound_s > 0.3
+            else "" for a in self.progress(answers, "own ear, zh", len(answers))
+        ]  # fmt: skip
+        right = [same(text, a.wanted, "zh") for text, a in zip(texts, answers, strict=True)]
+        note = "the model's own transcript: not independent"
+        self.add("spoken answers right, Mandarin, own ear", _share(right), len(right), "%", "", note)
+
+    def heard_reading(self, read: list[tuple[str, str, str, np.ndarray]]) -> None:
+        """Texts read aloud, by voice."""
+        for language in LANGUAGES:
+            own = [item for item in read if item[0] == language]
+            heard, right = self._read_back(language, [item[3] for item in own], [item[2] for item in own])
+            by_voice: dict[str, list[int]] = defaultdict(list)
+            for index, item in enumerate(own):
+                by_voice[item[1]].append(index)
+            for voice, indices in by_voice.items():
+                if language == "en":
+                    rate = error_rate([own[i][2] for i in indices], [heard[i] for i in indices], "en")
+                    self.add(f"reading aloud, English WER, {voice}", rate.rate, rate.num_texts, "%")
+                else:
+                    name = f"reading aloud, Mandarin, right text chosen, {voice}"
+                    self.add(name, _share(right[i] for i in indices), len(indices), "%")
+
+    def heard_reconstructions(self, groups: dict[str, list[tasks.Reconstruction]]) -> None:
+        """Word error rate of rebuilt sound against that of the original."""
+        questions = self.held_out.questions["en"]
+        for name, items in groups.items():
+            texts = questions if name == "synthetic" else None
+            wanted = [item.clip.transcript or "" for item in items]
+            sounds = [item.original for item in items] + [item.rebuilt for item in items]
+            jobs = transcribe_all(sounds, texts, self.processes)
+            heard = list(self.progress(jobs, f"listening, {name}", len(sounds)))
+            before = error_rate(wanted, heard[: len(items)], "en")
+            after = error_rate(wanted, heard[len(items) :], "en")
+            how = "vocabulary of the corpus" if texts else "general English"
+            self.add(f"original WER by pocketsphinx, {name}", before.rate, before.num_texts, "%", "", how)
+            limit = f"<= {before.rate + 0.05:.4f}"
+            self.add(f"reconstruction WER by pocketsphinx, {name}", after.rate, after.num_texts, "%", limit, how)
+
+    # -- bookkeeping -------------------------------------------------------------------------------------------
+
+    def _detail(
+        self, task: str, answers: Sequence[Answer], heard: Sequence[str] = (), right: Sequence[bool] = ()
+    ) -> None:
+        for index, answer in enumerate(answers):
+            row = {key: value for key, value in dataclasses.asdict(answer).items() if key != "sound"}
+            row |= {"task": task, "right": right[index] if right else answer.right}
+            self.details.append(row | ({"heard": heard[index]} if heard else {}))
+
+    def by_skill(self) -> list[Figure]:
+        """Right written answers to speech, skill by skill."""
+        groups: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        for row in self.details:
+            if row["task"] == "speech_to_text":
+                groups[row["language"], row["skill"]].append(row["right"])
+        return [
+            Figure(f"{LANGUAGE_NAMES[language]}, {skill}", _share(right), len(right), "%")
+            for (language, skill), right in sorted(groups.items())
+        ]
+
+
+def evaluate_nano(
+    model_dir: str | os.PathLike[str],
+    corpus_root: str | os.PathLike[str],
+    limit: int = 200,
+    output: str | os.PathLike[str] = "work/nano/evaluation",
+    processes: int = 0,
+) -> list[Figure]:
+    """Examine a trained nano on the held-out items of its corpus.
+
+    Writes `figures.json`, `figures.md`, `skills.md`, `details.jsonl`, `mels.png` and `latency.png` into `output`.
+
+    Args:
+        model_dir: checkpoint directory.
+        corpus_root: folder of the corpus: clip store and `dialogues.jsonl`.
+        limit: questions a language; the other figures use a fixed part of it.
+        output: folder for the results.
+        processes: of the independent ear; 0: one a CPU core.
+
+    Raises DataError for a missing corpus, CheckpointError for a bad model, MissingDependencyError for a missing ear.
+    """
+    held_out = HeldOut(corpus_root)
+    model = load(model_dir, dtype=torch.float32)
+    examination = Examination(model, held_out, limit, processes or os.cpu_count() or 1, _progress)
+    examination.run()
+    output = Path(output)
+    facts = {
+        "items": f"at most {limit} questions a language, held out by content and by voice",
+        "threads": torch.get_num_threads(),
+        "Mandarin speech": f"no recogniser was available; alignment score among {_CHOICES} texts instead",
+    }
+    write_figures(examination.figures, examination.details, facts, output)
+    (output / "skills.md").write_text(markdown_table(examination.by_skill()), encoding="utf-8")
+    if examination.sounds:
+        plot_mels(examination.sounds, SAMPLE_RATE, output / "mels.png")
+    if examination.times[0]:
+        plot_latency(*examination.times, output / "latency.png")
+    return examination.figures
+
+
+def _progress(items: Iterable[Any], label: str, count: int) -> Iterable[Any]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    shown: Iterable[Any] = tqdm(items, desc=label, total=count, unit="item", dynamic_ncols=True)
+    return shown
+
+
+def _share(values: Iterable[bool]) -> float:
+    return _mean(float(value) for value in values)
+
+
+def _mean(values: Iterable[float]) -> float:
+    kept = list(values)
+    return sum(kept) / len(kept) if kept else 0.0

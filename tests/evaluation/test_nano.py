@@ -1,0 +1,105 @@
+"""The whole examination on a tiny random model and a tiny corpus: every figure is there, with its n."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("pocketsphinx")
+
+from baichuan_audio.audio.waveform import load_waveform
+from baichuan_audio.data.manifest import ClipWriter
+from baichuan_audio.errors import DataError
+from baichuan_audio.evaluation.items import HeldOut, spread
+from baichuan_audio.evaluation.nano import evaluate_nano
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+ENGLISH, MANDARIN = "has never been surpassed", "一点五倍以上是安全的"
+_CLIPS: list[dict[str, Any]] = [
+    {"id": "q-en", "language": "en", "speaker": "new", "kind": "question", "split": "test", "source": "synthetic"},
+    {"id": "q-zh", "language": "zh", "speaker": "new", "kind": "question", "split": "test", "source": "synthetic"},
+    {"id": "q-old", "language": "en", "speaker": "old", "kind": "question", "split": "test", "source": "synthetic"},
+    {"id": "t-old", "language": "en", "speaker": "old", "kind": "question", "split": "train", "source": "synthetic"},
+    {"id": "a-en", "language": "en", "speaker": "Ada", "kind": "answer", "split": "test", "source": "synthetic"},
+    {"id": "a-zh", "language": "zh", "speaker": "Ada", "kind": "answer", "split": "test", "source": "synthetic"},
+    {"id": "digit", "language": "en", "speaker": "p", "kind": "real", "split": "test", "source": "digits"},
+    {"id": "read", "language": "en", "speaker": "q", "kind": "real", "split": "validation", "source": "librispeech"},
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    sounds = {
+        "en": load_waveform(FIXTURES / "speech" / "LJ001-0008.opus", 24_000).numpy(),
+        "zh": load_waveform(FIXTURES / "speech" / "BAC009S0150W0126.opus", 24_000).numpy(),
+    }
+    with ClipWriter(root / "audio") as writer:
+        for fields in _CLIPS:
+            transcript = ENGLISH if fields["language"] == "en" else MANDARIN
+            writer.add(sounds[fields["language"]], transcript=transcript, license="CC0", **fields)
+    dialogues = []
+    for language, text in (("en", ENGLISH), ("zh", MANDARIN)):
+        turn = [
+            {"user": text, "user_clip": f"q-{language}"},
+            {"assistant": text, "segments": [{"text": text, "clip": f"a-{language}"}]},
+        ]
+        for split in ("train", "test"):
+            row = {"id": f"{split}-{language}", "split": split, "language": language, "skill": "repeat"}
+            dialogues.append(row | {"voice": "Ada", "turns": turn})
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dialogues)
+    (root / "audio" / "dialogues.jsonl").write_text(lines, encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden checkpoint, told to be brief."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    shutil.copytree(FIXTURES / "tiny-a" / "checkpoint", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["voices"] = ["邻家女声", "Ada"]
+    config["reply_sampling"] = {
+        "max_segment_tokens": 3, "max_segment_frames": 12, "max_segments": 1, "max_text_tokens": 4,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_examination(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    figures = {figure.name: figure for figure in evaluate_nano(checkpoint, corpus, 8, tmp_path, processes=1)}
+    assert figures["speech→text answers right"].n == 2
+    assert figures["text→text answers right, Mandarin"].n == 1
+    assert figures["English WER, held-out synthetic voices"].n == 1  # the voice that training knew is left out
+    assert figures["spoken digits of real people never heard, right"].n == 1
+    assert figures["the same ear on the corpus's own spoken answers, English"].value == 1.0
+    assert figures["original WER by pocketsphinx, synthetic"].value == 0.0
+    assert figures["reconstruction WER by pocketsphinx, real"].target.startswith("<= ")
+    assert figures["codebook 8: perplexity"].n > 10
+    assert any(name.startswith("reading aloud, English WER, Ada") for name in figures)
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert {row["name"] for row in written["figures"]} == set(figures)
+    assert all(row["n"] > 0 for row in written["figures"])
+    tasks = {json.loads(line)["task"] for line in (tmp_path / "details.jsonl").read_text().splitlines()}
+    assert tasks == {"speech_to_text", "text_to_text", "speech_to_speech", "recognition", "digits"}
+    assert "English, repeat" in (tmp_path / "skills.md").read_text()
+    assert (tmp_path / "mels.png").stat().st_size > 1000
+
+
+def test_items_are_drawn_alike_every_time(corpus: Path) -> None:
+    held_out = HeldOut(corpus)
+    assert [d.id for d in held_out.dialogues("en", 5, spoken=True)] == ["test-en"]
+    assert spread(range(50), str, 5) == spread(reversed(range(50)), str, 5)
+
+
+def test_a_missing_corpus_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"clips\.jsonl"):
+        HeldOut(tmp_path)
+    with ClipWriter(tmp_path):
+        pass
+    with pytest.raises(DataError, match=r"dialogues\.jsonl"):
+        HeldOut(tmp_path)
