@@ -20,15 +20,15 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..audio.mel import MelConfig, mel_filters
+from ..audio.mel import MelConfig
 from ..config import select
 from ..errors import CheckpointError, ConfigError
 from .excitation import NOISE_FRAMES, accumulate_phase, noise_table, pulse_spectra
+from .spectrum_head import SpectrumHead
 
 # ln(1e-5), the floor of the natural-log mel: shifted to 0, so that zero padding means digital silence.
 _MEL_FLOOR = math.log(1e-5)
 _MEL_SCALE = 4.0
-_MAX_LOG_MAGNITUDE = math.log(1e3)
 
 
 @dataclass(frozen=True)
@@ -96,49 +96,6 @@ class ConvNeXtBlock(nn.Module):
         return x + h.transpose(1, 2), seen[..., seen.shape[-1] - past.shape[-1] :]
 
 
-class SpectrumHead(nn.Module):
-    """Hidden frames and excitation -> windowed waveform frames, to be overlapped and added."""
-
-    window: Tensor
-    envelope: Tensor
-
-    def __init__(self, config: VocosConfig) -> None:
-        super().__init__()
-        c = config
-        self.n_fft, self.bins = c.n_fft, c.n_fft // 2 + 1
-        self.out = nn.Linear(c.dim, 3 * self.bins)
-        with torch.device("cpu"):
-            filters = mel_filters(MelConfig(c.sample_rate, c.n_fft, c.hop_length, c.num_mel_bins))
-            window, envelope = torch.hann_window(c.n_fft), _envelope(filters)
-        self.register_buffer("window", window, persistent=False)
-        self.register_buffer("envelope", envelope, persistent=False)
-
-    def forward(self, x: Tensor, mel: Tensor, pulses: Tensor, noise: Tensor) -> Tensor:
-        """x [B, T, dim], mel [B, M, T] (natural log), spectra [B, T, bins] -> [B, T, n_fft] float32."""
-        envelope = mel.float().transpose(1, 2) @ self.envelope[:-1] + self.envelope[-1]
-        log_pulse, log_noise, phase = self.out(x).float().split(self.bins, dim=-1)
-        pulse_gain = torch.exp((envelope + log_pulse).clamp(max=_MAX_LOG_MAGNITUDE))
-        noise_gain = torch.exp((envelope + log_noise).clamp(max=_MAX_LOG_MAGNITUDE))
-        cosine, sine = pulse_gain * torch.cos(phase), pulse_gain * torch.sin(phase)
-        real = cosine * pulses.real - sine * pulses.imag + noise_gain * noise.real
-        imaginary = cosine * pulses.imag + sine * pulses.real + noise_gain * noise.imag
-        frames = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=-1)
-        return frames * self.window.float()
-
-
-def _envelope(filters: Tensor) -> Tensor:
-    """Mel filters [M, bins] -> [M + 1, bins]: log magnitude of a bin = log-mel @ rows[:M] + rows[M].
-
-    Each bin interpolates between the mel bins whose filters hold it; those outside all filters repeat the
-    outermost mel bin. The last row takes out what a filter sums up.
-    """
-    shares = filters.clone()
-    held = (filters.sum(dim=0) > 0).nonzero().flatten()
-    shares[0, : held[0]], shares[-1, held[-1] + 1 :] = 1.0, 1.0
-    shares = shares / shares.sum(dim=0)
-    return torch.cat([shares, -filters.sum(dim=1).clamp(min=1e-8).log()[None] @ shares])
-
-
 class Vocos(nn.Module):
     """mel [B, M, L] -> waveform [B, L * hop]; whole with a call, in chunks with `init_state` and `stream`."""
 
@@ -152,12 +109,8 @@ class Vocos(nn.Module):
         )
         self.final_norm = nn.LayerNorm(c.dim, eps=1e-6)
         self.f0_head = nn.Linear(c.dim, c.f0_bins)
-        self.head = SpectrumHead(c)
         self.apply(_initialise)
-        with torch.no_grad():  # at first phases are near zero, and noise lies 2 nepers below the pulses,
-            bins = self.head.bins  # whose peaks stand above the envelope, a mean over peaks and gaps
-            self.head.out.weight.mul_(0.1)
-            self.head.out.bias[:bins], self.head.out.bias[bins : 2 * bins] = 0.8, -1.2
+        self.head = SpectrumHead(c.dim, MelConfig(c.sample_rate, c.n_fft, c.hop_length, c.num_mel_bins))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Vocos:
