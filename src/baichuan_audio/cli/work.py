@@ -7,7 +7,7 @@ import importlib
 import typing
 from typing import Any
 
-from .common import add_command
+from .common import add_command, default_model, positive, print_json
 
 STAGES = {
     "tokenizer": "training.tokenizer",
@@ -26,6 +26,18 @@ def add_commands(commands: Any) -> None:
     train.add_argument("stage", choices=tuple(STAGES))
     train.add_argument("recipe", help="a YAML file, e.g. recipes/nano/tokenizer.yaml")
     train.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. steps=100 optimizer.learning_rate=1e-4")
+    data = add_command(commands, "data", run_data, "Make a training corpus.", model=False, machine_readable=False)
+    data.add_argument("corpus", choices=("nano",))
+    data.add_argument("recipe", nargs="?", default="recipes/nano/corpus.yaml", help="(default: %(default)s)")
+    data.add_argument("--output", metavar="DIR", default="work/nano", help="corpus folder (default: work/nano)")
+    examine = add_command(commands, "eval", run_eval, "Measure a model on held-out items.", model=False)
+    examine.add_argument("benchmark", choices=("nano",))
+    examine.add_argument("--model", metavar="DIR", help="checkpoint directory (default: models/nano)")
+    examine.add_argument("--corpus", metavar="DIR", default="work/nano", help="corpus folder (default: work/nano)")
+    examine.add_argument("--output", metavar="DIR", default="work/nano/evaluation", help="folder for the results")
+    examine.add_argument("--limit", type=positive, default=200, help="questions a language (default: 200)")
+    examine.add_argument("--processes", type=positive, metavar="N", help="of the independent ear (default: all cores)")
+    examine.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the model (default: all cores)")
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -34,3 +46,30 @@ def run_train(arguments: argparse.Namespace) -> None:
     train = importlib.import_module(f"..{STAGES[arguments.stage]}", __package__).train
     recipe_class = typing.get_type_hints(train)["recipe"]
     train(load_recipe(arguments.recipe, recipe_class, arguments.overrides))
+
+
+def run_data(arguments: argparse.Namespace) -> None:
+    from ..data.synth import build_corpus, load_corpus_recipe
+
+    build_corpus(load_corpus_recipe(arguments.recipe), arguments.output)
+
+
+def run_eval(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from ..evaluation.nano import evaluate_nano
+    from ..evaluation.report import markdown_table
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    figures = evaluate_nano(
+        arguments.model or default_model(),
+        arguments.corpus,
+        arguments.limit,
+        arguments.output,
+        arguments.processes or 0,
+    )
+    if arguments.json:
+        print_json({figure.name: {"value": figure.value, "n": figure.n, "met": figure.met} for figure in figures})
+    else:
+        print(markdown_table(figures))
