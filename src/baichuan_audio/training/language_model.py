@@ -28,6 +28,7 @@ from ..language_model.model import LanguageModel
 from ..pipeline import BaichuanAudio
 from .checkpointing import load_training_state, save_training_state
 from .logging import TrainingLog, set_threads
+from .muon import Muon, layer_matrices
 from .optim import autocast, freeze_except, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
 
@@ -64,6 +65,8 @@ class LanguageModelRecipe(StageRecipe):
     """Folder with the clips' codes."""
     generated: int = 0
     """Text dialogues to generate in addition to the corpus' own."""
+    typed_share: float = 0.15
+    """Share of generated dialogues whose questions are written as people type them."""
     languages: tuple[str, ...] = ("en", "zh")
     positions: int = 4096
     """Positions a step, padding left out."""
@@ -71,6 +74,8 @@ class LanguageModelRecipe(StageRecipe):
     """Share of frames whose codes 1.. are learnt in a step, drawn anew each step; code 0 is always learnt."""
     audio_loss_weight: float = 1.0
     validation_sequences: int = 64
+    muon: bool = True
+    """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
 
     def __post_init__(self) -> None:
@@ -168,11 +173,11 @@ def train(recipe: LanguageModelRecipe) -> None:
     model = load(recipe.model, dtype=torch.float32, device=recipe.device)
     parts = learning_parts(model, recipe.stage)
     language_model, audio_head = model.language_model, model.audio_head
-    optimizer = make_optimizer(parts.parameters(), recipe.optimizer)
+    optimizers = make_optimizers(parts, recipe)
     batches = Batches(make_mixture(recipe, model, "train").draw, recipe.positions, recipe.seed)
     held_out = validation_batches(recipe, model)
     pad_id, audio_pad_id = model.special.end_of_text, model.special.audio_pad
-    step = load_training_state(output / "state", {"parts": parts}, {"optimizer": optimizer})
+    step = load_training_state(output / "state", {"parts": parts}, optimizers)
     with TrainingLog(output, recipe.steps, step) as log:
         while step < recipe.steps:
             batch = collate(batches(step), pad_id, audio_pad_id, language_model.codebook_sizes).to(recipe.device)
@@ -181,18 +186,19 @@ def train(recipe: LanguageModelRecipe) -> None:
                 found = losses(language_model, audio_head, batch, chosen.to(recipe.device))
                 loss = total_loss(found, recipe.audio_loss_weight)
             loss.backward()
-            norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
+            norms = [optimizer_step(each, recipe.optimizer, step, recipe.steps) for each in optimizers.values()]
             step += 1
             log.advance()
             if step % recipe.log_every == 0 or step == recipe.steps:
                 values = {name: float(value.detach()) for name, value in found.items()}
                 log.scalars(
-                    step, {"loss": float(loss.detach()), **values, "gradient": norm, "positions": batch.ids.numel()}
+                    step,
+                    {"loss": float(loss.detach()), **values, "gradient": max(norms), "positions": batch.ids.numel()},
                 )
             if step % recipe.sample_every == 0 or step == recipe.steps:
                 log.scalars(step, validate(language_model, audio_head, held_out))
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
-                save_training_state(output / "state", step, {"parts": parts}, {"optimizer": optimizer})
+                save_training_state(output / "state", step, {"parts": parts}, optimizers)
                 save(model, output / "model")
 
 
@@ -205,6 +211,17 @@ def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:
         if name.endswith(("linear1.bias", "linear2.bias")):  # stored, but not applied
             parameter.requires_grad_(False)
     return parts
+
+
+def make_optimizers(parts: nn.ModuleDict, recipe: LanguageModelRecipe) -> dict[str, torch.optim.Optimizer]:
+    """AdamW, and Muon for the backbone's matrices where the recipe wants it and they may learn."""
+    matrices = layer_matrices(parts["language_model"]) if recipe.muon else []
+    apart = set(map(id, matrices))
+    rest = [parameter for parameter in parts.parameters() if id(parameter) not in apart]
+    optimizers: dict[str, torch.optim.Optimizer] = {"adamw": make_optimizer(rest, recipe.optimizer)}
+    if matrices:
+        optimizers["muon"] = Muon(matrices, recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay)
+    return optimizers
 
 
 def choose_frames(count: int, fraction: float, seed: int, step: int) -> Tensor:
@@ -255,7 +272,8 @@ def generated_dialogues(recipe: LanguageModelRecipe, split: str) -> list[Dialogu
     from ..data.synth import generate_dialogues
 
     count = recipe.generated if split == "train" else max(1, recipe.generated // 20)
-    return [parse_dialogue(row) for row in generate_dialogues(recipe.seed, count, split, recipe.languages)]
+    rows = generate_dialogues(recipe.seed, count, split, recipe.languages, recipe.typed_share)
+    return [parse_dialogue(row) for row in rows]
 
 
 def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> list[Batch]:
