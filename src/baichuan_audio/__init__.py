@@ -26,12 +26,16 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .checkpoint import load, save
+    from .language_model.reply import ReplySampling
     from .language_model.sampling import Sampling
-    from .pipeline import BaichuanAudio
+    from .pipeline import BaichuanAudio, TextPiece, WaveformPiece
 
 _LAZY = {
     "BaichuanAudio": "pipeline",
+    "ReplySampling": "language_model.reply",
     "Sampling": "language_model.sampling",
+    "TextPiece": "pipeline",
+    "WaveformPiece": "pipeline",
     "load": "checkpoint",
     "save": "checkpoint",
 }
@@ -45,8 +49,11 @@ __all__ = [
     "DataError",
     "MissingDependencyError",
     "PromptError",
+    "ReplySampling",
     "Sampling",
+    "TextPiece",
     "TrainingError",
+    "WaveformPiece",
     "__version__",
     "load",
     "save",

@@ -131,7 +131,7 @@ def load(
     model = _empty_model(directory, config, text_tokenizer, mel_vocoder)
     fill(model, stored, dtype, target, directory)
     mel_vocoder.to(target)
-    return model.eval()
+    return model.eval().requires_grad_(False)  # training says itself what learns
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -95,7 +95,7 @@ class BaichuanAudio(nn.Module):
         session.extend(ids, codes)
         return session
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def transcribe(self, audio: Any, sampling: Sampling | None = None) -> str:
         """What is said in `audio` (any length; pieces of `max_audio_seconds`, each for itself) -> text.
 
@@ -228,7 +228,7 @@ class BaichuanAudio(nn.Module):
 
     def _synthesize(self, hidden: Tensor) -> Tensor:
         """Hidden frames [L, D] -> waveform [S]; the flow's noise is always the same, so that it can be repeated."""
-        with torch.inference_mode():
+        with torch.no_grad():
             mu = self.flow.prenet(hidden)
             generator = torch.Generator().manual_seed(_NOISE_SEED)
             noise = torch.randn(mu.shape, generator=generator).T.to(mu.device)

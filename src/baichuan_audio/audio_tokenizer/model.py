@@ -70,17 +70,17 @@ class AudioTokenizer(nn.Module):
             )
         return whisper_log_mel(waveform.to(self._device), self.config.mel, self.config.max_audio_seconds)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def features(self, log_mel: Tensor) -> Tensor:
         """log_mel [M, T] -> encoder features [L, D] at 50 Hz."""
         return self.encoder(log_mel[None].to(self._dtype))[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def quantize(self, features: Tensor) -> Tensor:
         """features [L, D] -> codes [K, L // 4]."""
         return self.bridge.quantize(features[None])[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """waveform [S] (or [channels, S]) at any rate -> codes [K, T] int64, T about 12.5 a second.
 
@@ -115,24 +115,24 @@ class AudioTokenizer(nn.Module):
 
     # -- codes to sound ---------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def dequantize(self, codes: Tensor) -> Tensor:
         """codes [K, T] -> embeddings [T, D]. Raises AudioError for codes of the wrong shape or range."""
         self._check(codes)
         return self.bridge.dequantize(codes[None])[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decoder_hidden(self, embeddings: Tensor) -> Tensor:
         """embeddings [T, D] -> hidden frames [L, D] at 50 Hz, what the flow decoder takes."""
         return self.decoder.hidden(embeddings[None])[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def coarse_refined_mel(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """hidden [L, D] -> coarse and refined 16 kHz natural-log mel, each [F, M] (a diagnostic)."""
         coarse, refined = self.decoder.mels(hidden[None])
         return coarse[0], refined[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """codes [K, T] -> waveform [S] at 24 kHz; pieces of `max_audio_seconds` are joined by a 10 ms cross-fade.
 
