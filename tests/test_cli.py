@@ -34,9 +34,7 @@ def test_info(tiny: Path, capsys):
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(8000, 1, "wav"), (44100, 2, "flac"), (48000, 6, "ogg")])
-def test_encode_and_decode_any_format(
-    tiny: Path, tmp_path: Path, capsys, rate: int, channels: int, suffix: str
-):
+def test_encode_and_decode_any_format(tiny: Path, tmp_path: Path, capsys, rate: int, channels: int, suffix: str):
     audio = tmp_path / f"tone.{suffix}"
     wave = 0.3 * np.sin(np.arange(rate) * 2 * np.pi * 220 / rate)
     soundfile.write(audio, np.repeat(wave[:, None], channels, axis=1), rate)
@@ -140,7 +138,9 @@ def test_completion(shell: str, capsys):
 
 def test_bash_completes_commands_and_options(capsys):
     main(["completion", "bash"])
-    script = capsys.readouterr().out + "\nCOMP_WORDS=({words}); COMP_CWORD={at}; _baichuan_audio; echo ${{COMPREPLY[@]}}"
+    script = (
+        capsys.readouterr().out + "\nCOMP_WORDS=({words}); COMP_CWORD={at}; _baichuan_audio; echo ${{COMPREPLY[@]}}"
+    )
 
     def complete(*words: str) -> str:
         text = script.replace("{words}", " ".join(words)).replace("{at}", str(len(words) - 1))

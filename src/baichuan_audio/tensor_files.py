@@ -55,7 +55,7 @@ class StoredTensor:
         tensor = torch.empty(self.shape, dtype=self.dtype)
         if tensor.numel() == 0:
             return tensor
-        view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         with self.file.open("rb", buffering=0) as file:
             file.seek(self.offset)
             done = 0

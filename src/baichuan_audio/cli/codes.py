@@ -34,7 +34,9 @@ def add_commands(commands: Any) -> None:
         commands, "reconstruct", run_reconstruct, "Audio to codes to audio, with figures and a picture of both mels."
     )
     reconstruct.add_argument("audio", help="an audio file: any format, rate and number of channels")
-    reconstruct.add_argument("--output", "-o", default="reconstructed.wav", metavar="FILE", help="(default: %(default)s)")
+    reconstruct.add_argument(
+        "--output", "-o", default="reconstructed.wav", metavar="FILE", help="(default: %(default)s)"
+    )
     reconstruct.add_argument("--plot", metavar="PNG", help="draw both mel spectrograms (needs matplotlib)")
 
 

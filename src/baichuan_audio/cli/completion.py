@@ -8,8 +8,8 @@ from typing import Any
 from .common import add_command
 
 _INSTALL = {
-    "bash": "# put this into ~/.bashrc:  eval \"$(baichuan-audio completion bash)\"",
-    "zsh": "# put this into ~/.zshrc, after compinit:  eval \"$(baichuan-audio completion zsh)\"",
+    "bash": '# put this into ~/.bashrc:  eval "$(baichuan-audio completion bash)"',
+    "zsh": '# put this into ~/.zshrc, after compinit:  eval "$(baichuan-audio completion zsh)"',
     "fish": "# run once:  baichuan-audio completion fish > ~/.config/fish/completions/baichuan-audio.fish",
 }
 

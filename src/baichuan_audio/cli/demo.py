@@ -22,7 +22,9 @@ _LIST = "examples.json"
 def add_commands(commands: Any) -> None:
     """Put this file's command into the parser."""
     demo = add_command(commands, "demo", run, "Answer the questions in examples/ and reconstruct a sentence.")
-    demo.add_argument("--examples", metavar="DIR", help="folder with the audio and its examples.json (default: examples)")
+    demo.add_argument(
+        "--examples", metavar="DIR", help="folder with the audio and its examples.json (default: examples)"
+    )
     demo.add_argument("--output", "-o", metavar="DIR", help="(default: the folder `out` in examples)")
 
 
@@ -47,7 +49,9 @@ def _examples() -> Path:
     for root in (Path(), Path(__file__).resolve().parents[3]):
         if (root / "examples" / _LIST).is_file():
             return root / "examples"
-    raise DataError("there is no folder 'examples' here; run this in a clone of the repository, or give --examples DIR.")
+    raise DataError(
+        "there is no folder 'examples' here; run this in a clone of the repository, or give --examples DIR."
+    )
 
 
 def read_examples(folder: Path) -> list[dict[str, Any]]:
@@ -63,7 +67,9 @@ def read_examples(folder: Path) -> list[dict[str, Any]]:
     needed = {"chat": "turns", "transcribe": "audio", "reconstruct": "audio", "speak": "text"}
     for item in items if isinstance(items, list) else [None]:
         if not isinstance(item, dict) or needed.get(item.get("task", "")) not in item:
-            raise DataError(f"{path}: an example needs a task ({', '.join(needed)}) and what it works on; got {item!r}.")
+            raise DataError(
+                f"{path}: an example needs a task ({', '.join(needed)}) and what it works on; got {item!r}."
+            )
     return list(items)
 
 
@@ -80,7 +86,7 @@ def _chat(
 
     voice = item.get("voice")
     conversation = model.conversation(voice=voice if voice in model.voices else None, seed=arguments.seed or 0)
-    turns = []
+    turns: list[dict[str, Any]] = []
     for turn in item["turns"]:
         source = folder / turn
         spoken = source.suffix == ".wav"
@@ -119,7 +125,10 @@ def _speak(
     file = output / f"{item['name']}.wav"
     save_waveform(file, waveform, model.sample_rate)
     seconds = waveform.shape[0] / model.sample_rate
-    _say(arguments, f"\n> speak as {voice}: {item['text']}\n  {seconds:.2f} s of speech in {progress.seconds:.2f} s\n  {file}")
+    _say(
+        arguments,
+        f"\n> speak as {voice}: {item['text']}\n  {seconds:.2f} s of speech in {progress.seconds:.2f} s\n  {file}",
+    )
     return {"text": item["text"], "voice": voice, "output": str(file), "compute_s": round(progress.seconds, 3)}
 
 

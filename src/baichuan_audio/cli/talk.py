@@ -32,7 +32,9 @@ def add_commands(commands: Any) -> None:
     chat.add_argument("--system", metavar="TEXT", help="further words to the model before the dialogue")
     chat.add_argument("--output", "-o", metavar="FILE", help="where to write the spoken answer (default: answer.wav)")
     chat.add_argument("--text-only", action="store_true", help="answer in text, without speech")
-    chat.add_argument("--no-play", action="store_true", help="do not play the answer, even where there is a sound device")
+    chat.add_argument(
+        "--no-play", action="store_true", help="do not play the answer, even where there is a sound device"
+    )
 
     transcribe = add_command(commands, "transcribe", run_transcribe, "Write down what is said in audio files.")
     transcribe.add_argument("audio", nargs="+", help="audio files: any format, rate and number of channels")

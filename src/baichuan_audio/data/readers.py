@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from baichuan_audio.data.manifest import (
     ClipWriter,
@@ -142,6 +141,8 @@ def pack_recordings(
     A recording longer than `max_seconds` is cut into pieces without a transcript, since no word times are known.
     """
     waiting = (recording for recording in recordings if recording.id not in writer.ids)
+    from tqdm import tqdm  # an extra's library, so not at the top
+
     bar = tqdm(desc="real speech", unit="clip", disable=not progress)
     count = 0
     with ThreadPoolExecutor(threads) as pool:

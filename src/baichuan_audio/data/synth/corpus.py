@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from baichuan_audio.config import strict
 from baichuan_audio.data.manifest import ClipStore, ClipWriter, normalise_transcript, to_int16
@@ -92,6 +91,8 @@ def build_corpus(recipe: CorpusRecipe, output: str | Path, progress: bool = True
             plan.add_heard(ClipStore(output / "audio").select(kind="real", language="en"))
         _write_dialogues(output, plan.dialogues)
         failed = _speak(plan, recipe, writer, progress)
+        # A reply only test spoke before may be one that training speaks in a longer corpus.
+        writer.set_splits({job.id: job.split for job in plan.jobs.values()})
         ids = set(writer.ids)
     if len(failed) > 0.01 * len(plan.jobs):
         raise DataError(f"{len(failed)} of {len(plan.jobs)} clips could not be spoken, e.g. {failed[0]}")
@@ -102,6 +103,8 @@ def _speak(plan: Plan, recipe: CorpusRecipe, writer: ClipWriter, progress: bool)
     waiting = [job for job in plan.jobs.values() if job.id not in writer.ids]
     batches = list(_batches(waiting, recipe.seed))
     failed: list[str] = []
+    from tqdm import tqdm  # an extra's library, so not at the top
+
     bar = tqdm(total=len(waiting), desc="synthetic speech", unit="clip", disable=not progress)
     with ProcessPoolExecutor(recipe.processes) as pool:
         results = pool.map(_speak_batch, batches, [recipe.augment] * len(batches))
