@@ -157,3 +157,17 @@ def test_bad_inputs_are_named(workspace: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["recipes/nano/flow.yaml", "recipes/base-7b/flow.yaml"])
 def test_recipes_are_valid(path: str) -> None:
     load_recipe(ROOT / path, FlowRecipe)
+
+
+def test_the_audio_decoder_may_learn_along_and_nothing_before_it(checkpoint_dir: Path) -> None:
+    import baichuan_audio
+    from baichuan_audio.training.flow import decoder_hidden, unfreeze_audio_decoder
+
+    tokenizer = baichuan_audio.load(checkpoint_dir, dtype=torch.float32).tokenizer.requires_grad_(False)
+    codes = torch.zeros(1, tokenizer.num_codebooks, 5, dtype=torch.long)
+    assert not decoder_hidden(tokenizer, codes).requires_grad
+    unfreeze_audio_decoder(tokenizer)
+    decoder_hidden(tokenizer, codes).square().sum().backward()
+    learning = {name for name, parameter in tokenizer.named_parameters() if parameter.grad is not None}
+    assert learning and all(name.startswith(("decoder.", "bridge.proj_decoder.")) for name in learning)
+    assert not any("dconv2" in name or "post_net" in name for name in learning)

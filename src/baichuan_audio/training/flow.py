@@ -55,6 +55,9 @@ class FlowRecipe(StageRecipe):
     crop_seconds: float = 3.0
     batch_seconds: float = 48.0
     prior_weight: float = 1.0
+    train_audio_decoder: bool = False
+    """Let the audio decoder (codes to hidden frames) learn along; the report freezes it. For a small model whose
+    tokenizer had little time; encoder and codebooks stay, so codes keep their meaning."""
     kinds: dict[str, float] = field(default_factory=dict)
     """Share of each kind of clip (answer, question, read, real) in the audio drawn; empty: all clips alike."""
 
@@ -116,9 +119,8 @@ def crop_mel(store: ClipStore, clip: Clip, start: int, length: int, mel: MelConf
     return frames[:, skipped : skipped + length * code_samples // mel.hop_length]
 
 
-@torch.no_grad()
 def decoder_hidden(tokenizer: AudioTokenizer, codes: Tensor) -> Tensor:
-    """The frozen half: codes [B, K, T] -> hidden [B, L, D]."""
+    """What the flow decoder takes: codes [B, K, T] -> hidden [B, L, D]."""
     return tokenizer.decoder.hidden(tokenizer.bridge.dequantize(codes))
 
 
@@ -208,8 +210,13 @@ def train(recipe: FlowRecipe, stop_after: int | None = None) -> None:
     batches = FlowBatches(recipe, tokenizer, flow)
     if recipe.initial is None:
         start_from_mean(flow, batches)
-    optimizer = make_optimizer(flow.parameters(), recipe.optimizer)
-    modules, optimizers = {"flow": flow}, {"flow": optimizer}
+    modules: dict[str, nn.Module] = {"flow": flow}
+    if recipe.train_audio_decoder:
+        unfreeze_audio_decoder(tokenizer)
+        modules["tokenizer"] = tokenizer
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    optimizer = make_optimizer(parameters, recipe.optimizer)
+    optimizers = {"flow": optimizer}
     first = load_training_state(recipe.output, modules, optimizers)
 
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
@@ -233,6 +240,13 @@ def train(recipe: FlowRecipe, stop_after: int | None = None) -> None:
                 log_samples(step, flow, batches, vocoder, log)
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == last:
                 save_training_state(recipe.output, step + 1, modules, optimizers)
+
+
+def unfreeze_audio_decoder(tokenizer: AudioTokenizer) -> None:
+    """Let everything between the codebooks' entries and the hidden frames learn."""
+    decoder = tokenizer.decoder
+    for part in (tokenizer.bridge.proj_decoder, decoder.dconv1, decoder.layers, decoder.layer_norm):
+        part.requires_grad_(True)
 
 
 @torch.no_grad()
