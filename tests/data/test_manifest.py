@@ -67,8 +67,20 @@ def test_store_grows_while_it_is_read_and_writer_goes_on(tmp_path):
         with pytest.raises(DataError, match="already"):
             again.add(tone(300), id="c", **FIELDS)
         with pytest.raises(DataError, match="split"):
-            again.add(tone(300), id="d", **{**FIELDS, "split": "dev"})
+            again.add(tone(300), id="e", **{**FIELDS, "split": "dev"})
+        again.set_splits({"a": "test", "d": "test"})
+        again.add(tone(200), id="d", **FIELDS)
+    assert {clip.id: clip.split for clip in ClipStore(tmp_path).clips} == dict.fromkeys("bcd", "train") | {"a": "test"}
     torch.testing.assert_close(ClipStore(tmp_path).waveform("c"), torch.from_numpy(tone(300)), atol=1e-4, rtol=0)
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with ClipWriter(tmp_path) as first:
+        first.add(tone(300), id="a", **FIELDS)
+        first.set_splits({"a": "test"})
+        with pytest.raises(DataError, match="another process"):
+            ClipWriter(tmp_path)
+    ClipWriter(tmp_path).close()
 
 
 def test_bad_stores_are_named(tmp_path):

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import soundfile
@@ -141,12 +141,7 @@ class ClipWriter:
         self.root.mkdir(parents=True, exist_ok=True)
         lines_path, samples_path = self.root / CLIPS_FILE, self.root / WAVEFORMS_FILE
         samples_path.touch()
-        self._lines = lines_path.open("a", encoding="utf-8")
-        try:  # two writers would each count offsets of their own
-            fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lines.close()
-            raise DataError(f"{self.root} is being written by another process; wait for it or stop it") from error
+        self._lines = self._locked(lines_path)
         clips = [_clip(row, lines_path) for row in read_json_lines(lines_path)]
         self.ids = {clip.id for clip in clips}
         self._end = max((clip.offset + clip.samples for clip in clips), default=0)
@@ -156,6 +151,15 @@ class ClipWriter:
             raise DataError(f"{samples_path} is shorter than {lines_path} says: the store is damaged")
         os.truncate(samples_path, 2 * self._end)
         self._samples = samples_path.open("ab")
+
+    def _locked(self, path: Path) -> TextIO:
+        lines = path.open("a", encoding="utf-8")
+        try:  # two writers would each count offsets of their own
+            fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lines.close()
+            raise DataError(f"{self.root} is being written by another process; wait for it or stop it") from error
+        return lines
 
     def add(self, waveform: np.ndarray, **fields: Any) -> Clip:
         """Appends `waveform` [S], float in [-1, 1] or int16, at 24 kHz; a clip id that is there raises DataError."""
@@ -174,6 +178,20 @@ class ClipWriter:
         self._end += len(samples)
         self.ids.add(clip.id)
         return clip
+
+    def set_splits(self, splits: dict[str, str]) -> None:
+        """Gives clips their split where it has changed: written aside and renamed, so that readers see old or new."""
+        path = self.root / CLIPS_FILE
+        rows = list(read_json_lines(path))
+        if any(splits.get(row["id"], row["split"]) != row["split"] for row in rows):
+            aside = path.with_suffix(".part")
+            with aside.open("w", encoding="utf-8") as file:
+                for row in rows:
+                    row["split"] = splits.get(row["id"], row["split"])
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            aside.replace(path)
+        self._lines.close()
+        self._lines = self._locked(path)
 
     def close(self) -> None:
         for file in (self._samples, self._lines):

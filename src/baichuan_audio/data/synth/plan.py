@@ -115,7 +115,8 @@ class Plan:
             if repeat.is_held_out(language, text) == (split != "train"):
                 texts[text] = None
         for number, text in enumerate(texts):
-            asker, setting = _asker(rng, language, split)
+            # By the text alone, so that a longer corpus holds a shorter one.
+            asker, setting = _asker(random.Random(f"reader:{self.seed}:{text}"), language, split)
             self._add("read", text, asker, setting, split, True)
             if split != "test":
                 voice = list(OUTPUT_VOICES.values())[number % len(OUTPUT_VOICES)]
