@@ -157,8 +157,8 @@ TASKS = {
 
 
 def test_every_task_draws_and_data_order_depends_on_seed_and_step_alone(model: Any) -> None:
-    made = mixture(model, tasks=TASKS, augmentation=Augmentation(0.1, 0.1, 0.2, 0.5, 0.5))
-    one, other = (Batches(made.draw, 200, seed=3, group=4) for _ in range(2))
+    made = mixture(model, tasks=TASKS, tasks_at_end={"asr": 1.0}, augmentation=Augmentation(0.1, 0.1, 0.2, 0.5, 0.5))
+    one, other = (Batches(made.draw, 200, seed=3, steps=8, group=4) for _ in range(2))
     straight = [one(step) for step in range(8)]
     for step in (6, 1, 7):  # in any order
         again = other(step)
@@ -167,6 +167,8 @@ def test_every_task_draws_and_data_order_depends_on_seed_and_step_alone(model: A
             torch.equal(a.ids, b.ids) and torch.equal(a.codes, b.codes)
             for a, b in zip(again, straight[step], strict=True)
         )
+    assert any(not made.draw(np.random.default_rng(seed), 0.0).text_loss.any() for seed in range(30))  # tts
+    assert all(made.draw(np.random.default_rng(seed), 1.0).text_loss.any() for seed in range(30))  # asr alone
     lengths = [sum(map(len, batch)) for batch in straight]
     assert 100 < min(lengths) and max(lengths) < 350
 

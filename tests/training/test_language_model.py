@@ -80,7 +80,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
     values: dict[str, Any] = {
-        "stage": "sft", "model": str(root / "model"), "corpus": str(root / "corpus"), "codes": str(root / "codes"),
+        "stage": "sft", "model": str(root / "model"), "corpus": str(root / "corpus"), "clips": str(root / "corpus"), "codes": str(root / "codes"),
         "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
         "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
         "diet": Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5}, default_voice_is="Ada"),

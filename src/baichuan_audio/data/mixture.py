@@ -21,6 +21,7 @@ from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 T = TypeVar("T")
+_PLAIN_SHARE = 0.3  # of texts to read aloud that are bare words
 TASKS = (
     "text_dialogue",
     "heard_dialogue",
@@ -41,6 +42,8 @@ class Utterance:
     transcript: str
     voice: str | None = None
     kind: str = ""
+    written: str | None = None
+    """The transcript with capitals and marks, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,13 @@ class Diet:
     """`tasks`: name -> weight (see TASKS). `typed`: share of a heard or spoken dialogue's questions that are text."""
 
     tasks: dict[str, float]
+    tasks_at_end: dict[str, float] | None = None
+    """Weights that `tasks` turns into, linearly over the run; None: they stay."""
     typed: float = 0.2
     kinds: dict[str, float] = field(default_factory=dict)
-    """Weight of a kind of clip in asr, tts and pure_audio; 1 where it is not named."""
+    """Weight of a kind of clip (of a real one: its source) in asr, tts and pure_audio; 1 where it is not named."""
+    longest: int = 0
+    """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"
     default_voice_is: str | None = None
     """The voice name that the default name stands for; half of its dialogues are then asked by the default name."""
@@ -74,9 +81,10 @@ class Diet:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        unknown = set(self.tasks) - set(TASKS)
-        if unknown or not any(weight > 0 for weight in self.tasks.values()):
-            raise DataError(f"tasks must be weights of {', '.join(TASKS)}; not {', '.join(unknown) or 'all zero'}")
+        for tasks in (self.tasks, self.tasks_at_end or self.tasks):
+            unknown = set(tasks) - set(TASKS)
+            if unknown or not any(weight > 0 for weight in tasks.values()):
+                raise DataError(f"tasks must be weights of {', '.join(TASKS)}; not {', '.join(unknown) or 'all zero'}")
 
 
 class Mixture:
@@ -108,9 +116,10 @@ class Mixture:
         self.utterances = ByKind(utterances, diet.kinds)
         self.voiced = ByKind([u for u in utterances if u.voice is not None], diet.kinds)
         self.several = [d for d in self.dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
-        self.names = [name for name, weight in diet.tasks.items() if weight > 0]
-        weights = np.array([diet.tasks[name] for name in self.names])
-        self.chances = weights / weights.sum()
+        ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
+        self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
+        weights = [np.array([tasks.get(name, 0.0) for name in self.names]) for tasks in ends]
+        self.first_chances, self.last_chances = (each / each.sum() for each in weights)
         self._check()
 
     def _check(self) -> None:
@@ -126,11 +135,12 @@ class Mixture:
         }
         for name in self.names:
             if not len(sources[name]):
-                raise DataError(f"task {name!r} has weight {self.diet.tasks[name]:g}, but there is no data for it")
+                raise DataError(f"task {name!r} has weight, but there is no data for it")
 
-    def draw(self, rng: np.random.Generator) -> TokenSequence:
-        """One sequence of a task drawn by weight."""
-        task = self.names[rng.choice(len(self.names), p=self.chances)]
+    def draw(self, rng: np.random.Generator, progress: float = 0.0) -> TokenSequence:
+        """One sequence of a task drawn by weight; `progress` in [0, 1] is how much of the run is over."""
+        chances = self.first_chances + progress * (self.last_chances - self.first_chances)
+        task = self.names[rng.choice(len(self.names), p=chances)]
         sequence: TokenSequence = getattr(self, "_" + task)(rng)
         return sequence
 
@@ -162,8 +172,8 @@ class Mixture:
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
         found = self.voiced.pick(rng)
         builder = self.speller if rng.random() < self.diet.augmentation.spelt else self.builder
-        clause = (found.transcript, self.codes(found.clip))
-        return sequences.speech(builder, self._system(found.voice, rng), [clause])
+        text = found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
+        return sequences.speech(builder, self._system(found.voice, rng), [(text, self.codes(found.clip))])
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         pieces: list[str | Tensor] = []
@@ -196,6 +206,11 @@ class Mixture:
 
     def _heard(self, clip: str, rng: np.random.Generator) -> Tensor:
         return vary_codes(self.codes(clip), self.sizes, self.diet.augmentation, rng)
+
+
+def as_sentence(words: str) -> str:
+    """Bare words with a capital and a full stop."""
+    return words[:1].upper() + words[1:] + ("." if words.isascii() else "。")
 
 
 class ByKind:
@@ -275,9 +290,14 @@ class Batches:
     """
 
     def __init__(
-        self, draw: Callable[[np.random.Generator], TokenSequence], positions: int, seed: int, group: int = 8
+        self,
+        draw: Callable[[np.random.Generator, float], TokenSequence],
+        positions: int,
+        seed: int,
+        steps: int = 1,
+        group: int = 8,
     ) -> None:
-        self.draw, self.positions, self.seed, self.group = draw, positions, seed, group
+        self.draw, self.positions, self.seed, self.steps, self.group = draw, positions, seed, steps, group
         self._cached: tuple[int, list[list[TokenSequence]]] = (-1, [])
 
     def __call__(self, step: int) -> list[TokenSequence]:
@@ -288,10 +308,11 @@ class Batches:
 
     def _make(self, index: int) -> list[list[TokenSequence]]:
         rng = np.random.default_rng([self.seed, index])
+        progress = min(1.0, index * self.group / self.steps)
         drawn: list[TokenSequence] = []
         total = 0
         while total < self.positions * self.group or len(drawn) < self.group:
-            drawn.append(self.draw(rng))
+            drawn.append(self.draw(rng, progress))
             total += len(drawn[-1])
         drawn.sort(key=len)
         ends = np.cumsum([len(sequence) for sequence in drawn])

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..checkpoint import load, save
 from ..data.dataset import CodesStore
 from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
-from ..data.manifest import ClipStore
+from ..data.manifest import Clip, ClipStore
 from ..data.mixture import Batches, Diet, Mixture, Utterance
 from ..data.sequences import TokenSequence
 from ..errors import TrainingError
@@ -60,7 +60,9 @@ class LanguageModelRecipe(StageRecipe):
     """Checkpoint directory to start from; the result is written to `output`/model."""
     diet: Diet
     corpus: str | None = None
-    """Folder with `clips.jsonl` and `dialogues.jsonl`."""
+    """Folder with `dialogues.jsonl`."""
+    clips: str | None = None
+    """Folder with `clips.jsonl`."""
     codes: str | None = None
     """Folder with the clips' codes."""
     generated: int = 0
@@ -174,7 +176,7 @@ def train(recipe: LanguageModelRecipe) -> None:
     parts = learning_parts(model, recipe.stage)
     language_model, audio_head = model.language_model, model.audio_head
     optimizers = make_optimizers(parts, recipe)
-    batches = Batches(make_mixture(recipe, model, "train").draw, recipe.positions, recipe.seed)
+    batches = Batches(make_mixture(recipe, model, "train").draw, recipe.positions, recipe.seed, recipe.steps)
     held_out = validation_batches(recipe, model)
     pad_id, audio_pad_id = model.special.end_of_text, model.special.audio_pad
     step = load_training_state(output / "state", {"parts": parts}, optimizers)
@@ -237,21 +239,9 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
     """The recipe's tasks over one split of its corpus."""
     codes = CodesStore(recipe.codes) if recipe.codes else None
     dialogues: list[Dialogue] = []
-    utterances: list[Utterance] = []
     if recipe.corpus:
-        dialogues = [
-            d
-            for d in read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", (split,))
-            if d.language in recipe.languages
-        ]
-    if recipe.corpus and codes is not None:
-        voices = set(model.config.get("voices") or ())
-        utterances = [
-            Utterance(clip.id, clip.transcript, clip.speaker if clip.speaker in voices else None, clip.kind)
-            for clip in ClipStore(recipe.corpus).select(split=split)
-            if clip.transcript and clip.id in codes and clip.language in recipe.languages
-        ]
-    texts = dialogues + generated_dialogues(recipe, split)
+        found = read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", (split,))
+        dialogues = [dialogue for dialogue in found if dialogue.language in recipe.languages]
     complete = [d for d in dialogues if codes is not None and all(c in codes for e in d.exchanges for c in e.clips)]
     return Mixture(
         recipe.diet,
@@ -259,10 +249,36 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
         model.special,
         model.language_model.codebook_sizes,
         codes.__getitem__ if codes is not None else None,
-        texts,
+        dialogues + generated_dialogues(recipe, split),
         complete,
-        utterances,
+        utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
     )
+
+
+def utterances_of(
+    recipe: LanguageModelRecipe, codes: CodesStore | None, dialogues: Sequence[Dialogue], split: str, voices: set[str]
+) -> list[Utterance]:
+    """The transcribed clips of one split that have codes and are not too long."""
+    if codes is None or not recipe.clips:
+        return []
+    written = {clip: text.strip() for d in dialogues for e in d.exchanges for text, clip in e.reply if clip}
+    return [
+        Utterance(
+            clip.id,
+            clip.transcript,
+            clip.speaker if clip.speaker in voices else None,
+            kind_of(clip),
+            written.get(clip.id),
+        )
+        for clip in ClipStore(recipe.clips).select(split=split)
+        if clip.transcript and clip.id in codes and clip.language in recipe.languages
+        if codes[clip.id].shape[1] <= (recipe.diet.longest or 1 << 30)
+    ]
+
+
+def kind_of(clip: Clip) -> str:
+    """What `Diet.kinds` weighs: the source of a real clip, the kind of a synthetic one."""
+    return clip.source if clip.kind == "real" else clip.kind
 
 
 def generated_dialogues(recipe: LanguageModelRecipe, split: str) -> list[Dialogue]:
