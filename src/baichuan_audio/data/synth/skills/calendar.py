@@ -1,6 +1,6 @@
 """The day or month before and after another; "and after that?" goes on from the answer before."""
 
-# ruff: noqa: SIM905  (Chinese characters count twice; word lists read best as one string)
+# ruff: noqa: SIM905  (word lists read best as one string)
 
 from __future__ import annotations
 
