@@ -1,0 +1,86 @@
+"""From training outputs to one checkpoint: the parts of a model put together and saved in the released layout."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint import load, save
+from ..errors import TrainingError
+from ..language_model.build_tokenizer import build_text_tokenizer, frequent_words
+from ..pipeline import BaichuanAudio
+from .flow import load_part, load_vocoder
+from .initialise import initialise, texts_of
+
+_SECTIONS = ("vocoder_config", "flow_matching_config", "mel_vocoder_config")
+
+
+def start(template: str | Path, dialogues: str | Path, output: str | Path, word_count: int = 12) -> BaichuanAudio:
+    """A random model with `template`'s sizes and a text tokenizer of the dialogues' characters and frequent words.
+
+    dialogues: a corpus' `dialogues.jsonl`. Raises TrainingError when it cannot be read.
+    """
+    try:
+        rows = [json.loads(line) for line in Path(dialogues).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{dialogues}: not a readable list of dialogues ({error}).") from error
+    texts = list(texts_of(rows))
+    return initialise(template, build_text_tokenizer(texts, frequent_words(texts, word_count)), output)
+
+
+def assemble(
+    base: str | Path,
+    output: str | Path,
+    template: str | Path | None = None,
+    tokenizer: str | None = None,
+    flow: str | None = None,
+    vocoder: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> BaichuanAudio:
+    """Write the model of checkpoint `base` with parts taken from elsewhere to the directory `output`.
+
+    template: a config.json whose sizes the new parts have; None: the base's own.
+    tokenizer, flow: a training output or a checkpoint directory; None: the base's own.
+    vocoder: `vocoder.safetensors` or `hift.pt`; None: the base's own.
+    dtype: what the weights but the vocoder's are rounded to. Round the audio tokenizer before codes are made with it:
+        a rounded codebook picks other codes.
+
+    Raises CheckpointError, ConfigError or TrainingError where a part is missing or does not fit.
+    """
+    original = load(base, dtype=torch.float32)
+    config = _config(original.config, template)
+    mel_vocoder = original.vocoder if vocoder is None else load_vocoder(vocoder, config)
+    model = BaichuanAudio(config, original.text_tokenizer, mel_vocoder)
+    model.language_model.load_state_dict(original.language_model.state_dict())
+    model.audio_head.load_state_dict(original.audio_head.state_dict())
+    for name, source in (("tokenizer", tokenizer), ("flow", flow)):
+        module = getattr(model, name)
+        if source is not None:
+            load_part(module, name, source)
+        elif template is None:
+            module.load_state_dict(getattr(original, name).state_dict())
+    if dtype is not None:
+        for name in ("tokenizer", "flow", "language_model", "audio_head"):
+            getattr(model, name).to(dtype)
+        config["torch_dtype"] = str(dtype).removeprefix("torch.")
+    save(model, output)
+    return model
+
+
+def _config(base: dict[str, Any], template: str | Path | None) -> dict[str, Any]:
+    """The base's config with the template's sizes of everything but the language model."""
+    config = copy.deepcopy(base)
+    if template is None:
+        return config
+    try:
+        sizes = json.loads(Path(template).read_text(encoding="utf-8"))
+        config |= {name: sizes[name] for name in _SECTIONS if name in sizes}
+        own = {"audio_head_transformer_layers", "vq_config"}
+        config["audio_config"] |= {name: value for name, value in sizes["audio_config"].items() if name not in own}
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{template}: not a readable config.json ({error}).") from error
+    return config
