@@ -98,10 +98,10 @@ class AudioTokenizer(nn.Module):
         mels = [self.log_mel(piece, self.config.sampling_rate) for piece in pieces]
         codes: list[Tensor] = []
         for start in range(0, len(mels), _ENCODE_BATCH):
-            codes += self._encode_batch(mels[start : start + _ENCODE_BATCH])
+            codes += self.encode_mels(mels[start : start + _ENCODE_BATCH])
         return torch.cat(codes, dim=1)
 
-    def _encode_batch(self, mels: list[Tensor]) -> list[Tensor]:
+    def encode_mels(self, mels: list[Tensor]) -> list[Tensor]:
         """log-mels [M, T_i] -> codes [K, T_i'] of each."""
         if len(mels) == 1:
             return [self.quantize(self.features(mels[0]))]

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from baichuan_audio.audio_tokenizer.model import AudioTokenizer
 from baichuan_audio.data.manifest import ClipStore
 from baichuan_audio.errors import DataError
 
@@ -79,7 +80,7 @@ def write_codes(codes: Mapping[str, Tensor], root: str | Path) -> None:
 
 
 def encode_corpus(
-    encode_batch: Callable[[list[Tensor]], list[Tensor]],
+    tokenizer: AudioTokenizer,
     clips: ClipStore,
     root: str | Path,
     clip_ids: Iterable[str] | None = None,
@@ -88,8 +89,8 @@ def encode_corpus(
 ) -> int:
     """Encodes clips into the store at `root` and returns how many are new; what is stored already is kept.
 
-    `encode_batch` maps waveforms [S] at 24 kHz to codes [K, T]; clips of like length go together, about
-    `batch_seconds` of audio at a time. A clip too short for one frame is left out. `progress(done, all)`.
+    Clips of like length go together, about `batch_seconds` of audio at a time. A clip too short for one frame, or
+    longer than the tokenizer takes in one piece, is left out. `progress(done, all)`.
     """
     root = Path(root)
     found: dict[str, Tensor] = {}
@@ -98,14 +99,18 @@ def encode_corpus(
         found = {clip_id: old[clip_id] for clip_id in old._index}
     wanted = [clip.id for clip in clips.clips] if clip_ids is None else list(clip_ids)
     todo = sorted((clips[i] for i in wanted if i not in found), key=lambda clip: (clip.samples, clip.id))
+    shortest = tokenizer.config.min_samples / tokenizer.config.sampling_rate
+    longest = tokenizer.config.max_audio_seconds
     start, added = 0, 0
     while start < len(todo):
         stop = start + 1
         while stop < len(todo) and (stop + 1 - start) * todo[stop].seconds <= batch_seconds:
             stop += 1
+        batch = [clip for clip in todo[start:stop] if shortest <= clip.seconds <= longest]
         with torch.inference_mode():
-            encoded = encode_batch([clips.waveform(clip) for clip in todo[start:stop]])
-        for clip, codes in zip(todo[start:stop], encoded, strict=True):
+            mels = [tokenizer.log_mel(clips.waveform(clip), clip.sample_rate) for clip in batch]
+            encoded = tokenizer.encode_mels(mels) if mels else []
+        for clip, codes in zip(batch, encoded, strict=True):
             if codes.shape[1]:
                 found[clip.id] = codes.cpu()
                 added += 1
