@@ -3,7 +3,7 @@ SHELL := /bin/sh
 VENV := .venv
 RUN := $(VENV)/bin/python -m baichuan_audio.cli
 # Free text-to-speech engines for the synthetic corpus; the tests that need them are skipped without.
-SPEECH_ENGINES := espeak-ng flite festival festvox-us-slt-hts
+SPEECH_ENGINES := espeak-ng flite festival festvox-us-slt-hts festvox-kallpc16k
 
 .PHONY: help setup demo test check nano clean
 help:

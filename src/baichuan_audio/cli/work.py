@@ -1,4 +1,4 @@
-"""train, eval, data: the workshop's commands; each hands over to the module that does the work."""
+"""train, eval: the workshop's commands; each hands over to the module that does the work."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ def add_commands(commands: Any) -> None:
     train.add_argument("stage", choices=tuple(STAGES))
     train.add_argument("recipe", help="a YAML file, e.g. recipes/nano/tokenizer.yaml")
     train.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. steps=100 optimizer.learning_rate=1e-4")
-    data = add_command(commands, "data", run_data, "Make a training corpus.", model=False, machine_readable=False)
-    data.add_argument("corpus", choices=("nano",))
-    data.add_argument("recipe", nargs="?", default="recipes/nano/corpus.yaml", help="(default: %(default)s)")
-    data.add_argument("--output", metavar="DIR", default="work/nano", help="corpus folder (default: work/nano)")
     examine = add_command(commands, "eval", run_eval, "Measure a model on held-out items.", model=False)
     examine.add_argument("benchmark", choices=("nano",))
     examine.add_argument("--model", metavar="DIR", help="checkpoint directory (default: models/nano)")
@@ -46,12 +42,6 @@ def run_train(arguments: argparse.Namespace) -> None:
     train = importlib.import_module(f"..{STAGES[arguments.stage]}", __package__).train
     recipe_class = typing.get_type_hints(train)["recipe"]
     train(load_recipe(arguments.recipe, recipe_class, arguments.overrides))
-
-
-def run_data(arguments: argparse.Namespace) -> None:
-    from ..data.synth import build_corpus, load_corpus_recipe
-
-    build_corpus(load_corpus_recipe(arguments.recipe), arguments.output)
 
 
 def run_eval(arguments: argparse.Namespace) -> None:

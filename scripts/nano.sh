@@ -1,0 +1,57 @@
+#!/bin/sh
+# Trains models/nano from nothing. Stopped at any point and started again, it goes on where it was: every stage
+# resumes exactly, and what is finished leaves a mark in $work/done.
+#   WORK    folder for corpus and training outputs (default work/nano)
+#   OUTPUT  where the finished model goes (default models/nano)
+#   STAGES  "joint" as nano was trained, or "paper" to go through the paper's stages 1 and 2 as well
+set -eu
+cd "$(dirname "$0")/.."
+work=${WORK:-work/nano}
+output=${OUTPUT:-models/nano}
+mkdir -p "$work/done"
+run() { .venv/bin/python -m baichuan_audio.cli "$@"; }
+
+once() { # once NAME COMMAND...: a step that is not repeated when it has succeeded
+    name=$1
+    shift
+    if [ -e "$work/done/$name" ]; then
+        echo "nano: $name is done" >&2
+        return
+    fi
+    echo "nano: $name" >&2
+    "$@"
+    date -u +%FT%TZ >"$work/done/$name"
+}
+
+lm() { # lm RECIPE FROM TO: one stage of the language model
+    run train lm "recipes/nano/$1.yaml" "model=$2" "output=$3" \
+        "corpus=$work" "clips=$work/audio" "codes=$work/codes"
+}
+
+once corpus run data nano recipes/nano/corpus.yaml --output "$work"
+once start run start recipes/nano/config.json "$work/lm_start" --dialogues "$work/dialogues.jsonl"
+
+once tokenizer run train tokenizer recipes/nano/tokenizer.yaml "output=$work/tokenizer" "clips.corpus=$work/audio"
+once vocoder run train vocoder recipes/nano/vocoder.yaml "output=$work/vocoder" "data=$work/audio"
+
+# Codes are made with the weights as they will be stored: a rounded codebook picks other codes.
+once hearing run assemble "$work/lm_start" "$work/hearing" --template recipes/nano/config.json \
+    --tokenizer "$work/tokenizer" --dtype bfloat16
+once codes run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes"
+
+once flow run train flow recipes/nano/flow.yaml "output=$work/flow" "tokenizer=$work/hearing" \
+    "corpus=$work/audio" "codes=$work/codes"
+
+once lm_text run train lm recipes/nano/lm_text.yaml "model=$work/lm_start" "output=$work/lm_text"
+last=$work/lm_text/model
+if [ "${STAGES:-joint}" = paper ]; then
+    once lm_stage1 lm lm_stage1 "$last" "$work/lm_stage1"
+    once lm_stage2 lm lm_stage2 "$work/lm_stage1/model" "$work/lm_stage2"
+    last=$work/lm_stage2/model
+fi
+once lm_sft lm lm_sft "$last" "$work/lm_sft"
+
+once model run assemble "$work/lm_sft/model" "$output" --template recipes/nano/config.json \
+    --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder/vocoder.safetensors" --dtype bfloat16
+once examination run eval nano --model "$output" --corpus "$work" --output "$work/evaluation"
+echo "nano: $output is ready; figures in $work/evaluation" >&2

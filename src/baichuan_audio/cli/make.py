@@ -1,0 +1,98 @@
+"""data, start, assemble: what stands between the stages of training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .common import Progress, add_command, positive
+
+
+def add_commands(commands: Any) -> None:
+    """Put this file's commands into the parser."""
+    data = add_command(
+        commands, "data", run_data, "Make a training corpus, or its codes.", model=False, machine_readable=False
+    )
+    data.add_argument("what", choices=("nano", "codes"), help="nano: the corpus; codes: what a tokenizer makes of it")
+    data.add_argument("recipe", nargs="?", default="recipes/nano/corpus.yaml", help="for nano (default: %(default)s)")
+    data.add_argument("--corpus", metavar="DIR", default="work/nano", help="for codes (default: %(default)s)")
+    data.add_argument("--model", metavar="DIR", help="for codes: the checkpoint whose audio tokenizer makes them")
+    data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes in the corpus folder)")
+    data.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+
+    start = add_command(
+        commands,
+        "start",
+        run_start,
+        "Write a model of random weights to begin with.",
+        model=False,
+        machine_readable=False,
+    )
+    start.add_argument("template", help="a config.json with the sizes, e.g. recipes/nano/config.json")
+    start.add_argument("output", help="checkpoint directory to write")
+    start.add_argument("--dialogues", required=True, metavar="FILE", help="the corpus' dialogues.jsonl, for its words")
+
+    assemble = add_command(
+        commands, "assemble", run_assemble, "Put trained parts together.", model=False, machine_readable=False
+    )
+    assemble.add_argument("base", help="checkpoint directory with the language model")
+    assemble.add_argument("output", help="checkpoint directory to write")
+    assemble.add_argument("--template", metavar="FILE", help="config.json with the sizes of the new parts")
+    assemble.add_argument("--tokenizer", metavar="DIR", help="output of that stage, or a checkpoint directory")
+    assemble.add_argument("--flow", metavar="DIR", help="output of that stage, or a checkpoint directory")
+    assemble.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt")
+    assemble.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="type to round the weights to")
+
+
+def run_data(arguments: argparse.Namespace) -> None:
+    if arguments.what == "nano":
+        from ..data.synth import build_corpus, load_corpus_recipe
+
+        build_corpus(load_corpus_recipe(arguments.recipe), arguments.output or "work/nano")
+        return
+    if arguments.model is None:
+        raise DataError("codes need a tokenizer to make them; name its checkpoint with --model.")
+    import torch
+
+    from ..checkpoint import load
+    from ..data.dataset import encode_corpus
+    from ..data.manifest import ClipStore
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    corpus = Path(arguments.corpus)
+    output = arguments.output or corpus / "codes"
+    clips = ClipStore(corpus / "audio")
+    model = load(arguments.model, dtype=torch.float32)
+    with Progress("encoding the corpus") as progress:
+        count = encode_corpus(
+            model.tokenizer, clips, output, progress=lambda done, total: progress.update(f"{done} of {total} clips,")
+        )
+    print(f"{output}: codes of {count} more clips")
+
+
+def run_start(arguments: argparse.Namespace) -> None:
+    from ..training.assemble import start
+
+    model = start(arguments.template, arguments.dialogues, arguments.output)
+    print(f"{arguments.output}: {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters")
+
+
+def run_assemble(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from ..training.assemble import assemble
+
+    with Progress(f"assembling {arguments.output}"):
+        assemble(
+            arguments.base,
+            arguments.output,
+            template=arguments.template,
+            tokenizer=arguments.tokenizer,
+            flow=arguments.flow,
+            vocoder=arguments.vocoder,
+            dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
+        )
+    print(f"{arguments.output}: written")
