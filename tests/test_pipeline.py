@@ -110,7 +110,12 @@ def test_speech_is_segments_joined_by_a_cross_fade(model: BaichuanAudio, monkeyp
     made = []
     decode = model.tokenizer.decode
     monkeypatch.setattr(model.tokenizer, "decode", lambda codes: made.append(decode(codes)) or made[-1])
-    waveform = model.speak("this is the first clause, and here the second one.", sampling=SHORT, seed=0)
+    waveform = model.speak(
+        "this is the first clause and it is quite long because a short text is spoken in one go, "
+        "and only then comes the second one of them.",
+        sampling=SHORT,
+        seed=0,
+    )
     assert len(made) == 2
     torch.testing.assert_close(waveform, crossfade(made[0], made[1], 240))
 
@@ -120,11 +125,11 @@ def test_speech_is_repeatable_and_leaves_a_full_context(model: BaichuanAudio, mo
     start = model.start
     monkeypatch.setattr(model, "start", lambda *a: started.append(1) or start(*a))
     short = ReplySampling(max_segment_frames=2)
-    text = "a clause of some length, " * 3
+    text = "a clause of some length, and one more word of it that goes on, " * 2
     first, again = (model.speak(text, sampling=short, seed=1) for _ in range(2))
     assert first.shape == again.shape  # the vocoder's noise differs
     assert len(started) == 2
-    monkeypatch.setitem(model.config, "max_position_embeddings", 60)
+    monkeypatch.setitem(model.config, "max_position_embeddings", 80)
     model.speak(text, sampling=short)
     assert len(started) > 3
 

@@ -35,6 +35,7 @@ from .language_model.text_tokenizer import TextTokenizer
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
 _LONGEST_CLAUSE = 200
+_SHORT_TEXT = 120  # bytes in UTF-8 that are spoken in one go
 _NOISE_SEED = 0
 
 
@@ -132,7 +133,12 @@ class BaichuanAudio(nn.Module):
             raise PromptError("there is no text to speak.")
         system = voice_instruction(self._checked_voice(voice))
         sampling = sampling or ReplySampling.from_config(self.config)
-        clauses = [self.text_tokenizer.encode(c) for c in split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)]
+        ids = self.text_tokenizer.encode(text)
+        if len(text.encode()) <= _SHORT_TEXT:
+            clauses = [ids]
+        else:
+            parts = split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)
+            clauses = [self.text_tokenizer.encode(part) for part in parts]
         return self._joined(self._speak_clauses(clauses, system, sampling, seed))
 
     def chat(
@@ -253,7 +259,7 @@ class Conversation:
         self._model, self._speak, self._sampling = model, speak, sampling
         self._session = Session(model.language_model, model.audio_head, model.special, seed)
         self._prompt = model._builder().system(system)  # what has been said but not yet read
-        self._reply: Reply = (piece for piece in ())
+        self._reply: Reply | None = None
 
     @property
     def session(self) -> Session:
@@ -282,7 +288,8 @@ class Conversation:
 
     def ask_message(self, message: Message) -> Iterator[TextPiece | WaveformPiece]:
         """`ask` for a message that has been checked."""
-        self._reply.close()  # an interrupted reply ends before the next turn begins
+        if self._reply is not None:
+            self._reply.close()  # an interrupted reply ends before the next turn begins
         prompt = self._with_user(message).reply(self._speak).build()
         self._check_room(len(prompt.ids))
         self._session.extend(prompt.ids, prompt.codes)

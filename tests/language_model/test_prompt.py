@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from baichuan_audio.errors import CheckpointError, PromptError
+from baichuan_audio.language_model.build_tokenizer import build_text_tokenizer
 from baichuan_audio.language_model.prompt import (
     AudioPart,
     PromptBuilder,
@@ -49,6 +50,15 @@ def test_stream_gives_whole_characters(tokenizer: TextTokenizer) -> None:
         pieces = [stream.push(id) for id in tokenizer.encode(text)]
         assert "".join(pieces) + stream.flush() == text
         assert not any("�" in piece for piece in pieces)
+
+
+def test_stream_of_a_tokenizer_with_byte_fallback() -> None:
+    tokenizer = TextTokenizer(build_text_tokenizer(["你好"], [" there"]).to_str())
+    text = "Hi there 你好 👍🏽 ok. <C_Q><0x41>"
+    stream = tokenizer.stream()
+    pieces = [stream.push(id) for id in tokenizer.encode(text)]
+    assert "".join(pieces) + stream.flush() == text
+    assert not any("�" in piece for piece in pieces)
 
 
 def test_stream_survives_broken_bytes(tokenizer: TextTokenizer) -> None:

@@ -96,7 +96,7 @@ class TextStream:
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
-        self._window: list[int] = []  # ids still needed: the last finished one as context, then unfinished ones
+        self._window: list[int] = []  # ids since the last one that ended with a whole character
         self._given = 0  # characters of the window's text that have been given out
 
     def push(self, id: int) -> str:
@@ -108,8 +108,7 @@ class TextStream:
         piece = text[self._given : stable]
         self._given = max(self._given, stable)
         if tail == 0:
-            self._window = [id]
-            self._given = len(self._tokenizer.decode(self._window))
+            self._window, self._given = [], 0
         return piece
 
     def flush(self) -> str:
