@@ -73,6 +73,16 @@ def test_chunks_equal_the_whole(small: FlowDecoder) -> None:
 
 
 @torch.no_grad()
+def test_shorter_chunks_where_the_configuration_says_so() -> None:
+    torch.manual_seed(0)
+    decoder = FlowDecoder(small_config(attention_chunk_frames=24)).eval()
+    mu, noise = torch.randn(60, 6), torch.randn(6, 60)
+    chunks = list(decoder.sample_chunks(mu, noise))
+    assert [chunk.shape[1] for chunk in chunks] == [24, 24, 12]
+    torch.testing.assert_close(torch.cat(chunks, dim=1), decoder.sample(mu, noise), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_a_finished_chunk_never_changes(small: FlowDecoder) -> None:
     mu, noise = torch.randn(130, 6), torch.randn(6, 130)
     other_mu = torch.cat([mu[:CHUNK_FRAMES], torch.randn(60, 6)])

@@ -8,13 +8,16 @@ tones and forgives a wrong syllable: a check for gross mismatch, not a recognise
 
 from __future__ import annotations
 
+import functools
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import MissingDependencyError
-from .asr import in_processes, padded_int16, pocketsphinx_decoder
+from .asr import in_processes, padded_int16, pocketsphinx_decoder, pronunciations, write_dictionary
 from .text import tokens
 
 _PADDING_SECONDS = 0.75  # with less, the aligner was seen to drop the last word
@@ -64,6 +67,15 @@ def syllable_phones(syllable: str) -> str | None:
     return f"{_INITIALS[initial]} {_FINALS[final]}".strip()
 
 
+@functools.cache
+def _all_syllables() -> dict[str, str]:
+    """Every combination that can be pronounced; more than Mandarin has, which does no harm."""
+    spellings = [initial + final for initial in _INITIALS for final in (*_FINALS, "ue") if final.isascii()]
+    spellings += [*_WITHOUT_INITIAL, *_SYLLABIC]
+    phones = {spelling: syllable_phones(spelling) for spelling in spellings}
+    return {spelling: value for spelling, value in phones.items() if value}
+
+
 def syllables(text: str) -> list[str]:
     """Pinyin of a Mandarin text without tones; Latin words stay as they are."""
     try:
@@ -95,8 +107,11 @@ class Aligner:
     """Scores how well texts fit a waveform."""
 
     def __init__(self) -> None:
-        self._decoder = pocketsphinx_decoder(lm=None)
-        self._added: set[str] = set()
+        self._known = {f"pinyin-{syllable}" for syllable in _all_syllables()}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pinyin.dict"
+            write_dictionary({f"pinyin-{s}": [phones] for s, phones in _all_syllables().items()}, path)
+            self._decoder = pocketsphinx_decoder(dict=str(path), lm=None)
 
     def score(self, waveform: np.ndarray, text: str) -> float:
         """Log score of the best alignment of `text` to samples [S] at 16 kHz; -inf where there is none."""
@@ -124,15 +139,12 @@ class Aligner:
         """The text in words of the aligner's dictionary, or [] when one cannot be pronounced."""
         words = []
         for part in syllables(text):
-            phones = syllable_phones(part)
             word = f"pinyin-{part}"
-            if phones is None:
-                word = part  # perhaps an English word
-                if self._decoder.lookup_word(word) is None:
+            if word not in self._known:
+                if part not in pronunciations():  # neither a syllable nor an English word
                     return []
-            elif word not in self._added:
-                self._decoder.add_word(word, phones, False)
-                self._added.add(word)
+                self._decoder.add_word(word, pronunciations()[part][0], True)
+                self._known.add(word)
             words.append(word)
         return words
 

@@ -6,12 +6,13 @@ favours no single sentence. Source of the smoothing: Witten and Bell 1991.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import multiprocessing
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,37 @@ _SILENCE_SECONDS = 0.3
 
 def pocketsphinx_decoder(**options: Any) -> Any:
     """A pocketsphinx decoder with its English acoustic model; each utterance is normalised for itself."""
+    return _pocketsphinx().Decoder(loglevel="FATAL", cmn="batch", **options)
+
+
+def _pocketsphinx() -> Any:
     try:
         import pocketsphinx
     except ImportError as error:
         raise MissingDependencyError(
             "this measurement needs pocketsphinx: pip install 'baichuan-audio[eval]'."
         ) from error
-    return pocketsphinx.Decoder(loglevel="FATAL", cmn="batch", **options)
+    return pocketsphinx
+
+
+@functools.cache
+def pronunciations() -> dict[str, list[str]]:
+    """Every English word that pocketsphinx knows, each of its pronunciations in phones (ARPAbet)."""
+    found: dict[str, list[str]] = defaultdict(list)
+    path = Path(_pocketsphinx().get_model_path("en-us/cmudict-en-us.dict"))
+    for line in path.read_text(encoding="utf-8").splitlines():
+        word, _, phones = line.partition(" ")
+        found[word.partition("(")[0]].append(phones)
+    return dict(found)
+
+
+def write_dictionary(words: Mapping[str, Sequence[str]], path: Path) -> None:
+    """A pronouncing dictionary in pocketsphinx's form; one as large as needed loads and searches much faster."""
+    lines = []
+    for word, variants in words.items():
+        for number, phones in enumerate(variants, 1):
+            lines.append(f"{word} {phones}" if number == 1 else f"{word}({number}) {phones}")
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def padded_int16(waveform: np.ndarray, silence_seconds: float = _SILENCE_SECONDS) -> bytes:
@@ -58,17 +83,13 @@ class EnglishRecogniser:
         if texts is None:
             self._decoder = pocketsphinx_decoder()
             return
-        self._decoder = pocketsphinx_decoder(lm=None)
-        sentences = [[word for word in tokens(text, "en") if self.knows(word)] for text in texts]
+        known = pronunciations()
+        sentences = [[word for word in tokens(text, "en") if word in known] for text in texts]
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "closed.lm"
-            path.write_text("".join(arpa(sentences)), encoding="utf-8")
-            self._decoder.add_lm_file("closed", str(path))
-        self._decoder.activate_search("closed")
-
-    def knows(self, word: str) -> bool:
-        """Whether the pronunciation of a word is known."""
-        return self._decoder.lookup_word(word) is not None
+            dictionary, model = Path(folder) / "closed.dict", Path(folder) / "closed.lm"
+            write_dictionary({word: known[word] for sentence in sentences for word in sentence}, dictionary)
+            model.write_text("".join(arpa(sentences)), encoding="utf-8")
+            self._decoder = pocketsphinx_decoder(dict=str(dictionary), lm=str(model))
 
     def transcribe(self, waveform: np.ndarray) -> str:
         """Samples [S] at 16 kHz -> the words heard, "" for none."""
@@ -134,7 +155,9 @@ def in_processes(
     processes: int,
 ) -> Iterator[Any]:
     """`build(*build_arguments).method(*call)` for each call, in order, in so many processes (1: in this one)."""
-    if processes <= 1 or len(calls) <= 1:
+    if not calls:
+        return
+    if processes <= 1 or len(calls) == 1:
         worker = build(*build_arguments)
         yield from (getattr(worker, method)(*call) for call in calls)
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +16,7 @@ from ..data.dialogues import Dialogue, read_dialogues
 from ..data.manifest import Clip, ClipStore, hash_fraction
 from ..errors import DataError
 from .asr import SAMPLE_RATE
+from .text import script
 
 LANGUAGES = ("en", "zh")
 T = TypeVar("T")
@@ -41,33 +44,40 @@ class HeldOut:
             raise DataError(f"{root}: holds no dialogues.jsonl; make the corpus first.")
         everything = read_dialogues(paths[0], ("train", "validation", "test"))
         self.test_dialogues = [dialogue for dialogue in everything if dialogue.split == "test"]
-        self.answers = {
-            language: sorted({e.answer for d in everything if d.language == language for e in d.exchanges})
-            for language in LANGUAGES
-        }
-        """Every answer of the corpus by language: what a closed-vocabulary ear may hear."""
-        self.questions = {
-            language: sorted({e.user for d in everything if d.language == language for e in d.exchanges})
-            for language in LANGUAGES
-        }
+        self.answers = _by_script(e.answer for d in everything for e in d.exchanges)
+        """Every answer of the corpus by its language: what a closed-vocabulary ear may hear."""
+        self.questions = _by_script(e.user for d in everything for e in d.exchanges)
         self._trained_speakers = {clip.speaker for clip in self.store.clips if clip.split == "train"}
 
     def dialogues(self, language: str, limit: int, spoken: bool) -> list[Dialogue]:
-        """Test dialogues with about `limit` questions in all; `spoken`: each question has a clip."""
-        usable = [
-            dialogue
-            for dialogue in self.test_dialogues
-            if dialogue.language == language
-            and (not spoken or all(e.user_clip is not None and e.user_clip in self.store for e in dialogue.exchanges))
-        ]
+        """Test dialogues with about `limit` questions in all, each skill alike; `spoken`: each question has a clip.
+
+        Those in which real people are heard are left out; see `real_dialogues`.
+        """
+        skills: dict[str, list[Dialogue]] = defaultdict(list)
+        for dialogue in self.test_dialogues:
+            heard = self._heard(dialogue)
+            if dialogue.language == language and "real" not in heard and not (spoken and None in heard):
+                skills[dialogue.skill].append(dialogue)
+        lists = [spread(skills[skill], lambda d: d.id, limit) for skill in sorted(skills)]
         chosen: list[Dialogue] = []
         count = 0
-        for dialogue in spread(usable, lambda d: d.id, len(usable)):
+        for dialogue in (d for group in itertools.zip_longest(*lists) for d in group if d is not None):
             if count >= limit:
                 break
             chosen.append(dialogue)
             count += len(dialogue.exchanges)
         return chosen
+
+    def real_dialogues(self, limit: int) -> list[Dialogue]:
+        """Test dialogues whose questions are recordings of people."""
+        usable = [dialogue for dialogue in self.test_dialogues if self._heard(dialogue) == {"real"}]
+        return spread(usable, lambda d: d.id, limit)
+
+    def _heard(self, dialogue: Dialogue) -> set[str | None]:
+        """The kinds of clips that ask; None where a question is only text."""
+        clips = [e.user_clip for e in dialogue.exchanges]
+        return {self.store[clip].kind if clip is not None and clip in self.store else None for clip in clips}
 
     def questions_of_new_voices(self, language: str, limit: int) -> list[Clip]:
         """Test questions spoken by synthetic voices that training never heard."""
@@ -92,9 +102,8 @@ class HeldOut:
         ids = {
             clip
             for dialogue in self.test_dialogues
-            if dialogue.language == language
             for exchange in dialogue.exchanges
-            if len(exchange.reply) == 1
+            if len(exchange.reply) == 1 and script(exchange.answer) == language
             for _, clip in exchange.reply
             if clip is not None and clip in self.store
         }
@@ -104,3 +113,11 @@ class HeldOut:
     def samples(self, clip: Clip) -> np.ndarray:
         """A clip's samples [S] at the ear's 16 kHz."""
         return resample(self.store.waveform(clip), clip.sample_rate, SAMPLE_RATE).numpy()
+
+
+def _by_script(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Different texts by the language they are written in; mixtures left out."""
+    found: dict[str | None, set[str]] = defaultdict(set)
+    for text in texts:
+        found[script(text)].add(text)
+    return {language: sorted(found[language]) for language in LANGUAGES}

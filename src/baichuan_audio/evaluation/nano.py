@@ -22,11 +22,11 @@ from ..pipeline import BaichuanAudio
 from . import tasks
 from .alignment import choices_right
 from .asr import SAMPLE_RATE, transcribe_all
-from .items import LANGUAGES, HeldOut
+from .items import LANGUAGES, HeldOut, spread
 from .metrics import codebook_use, error_rate
 from .report import Figure, markdown_table, plot_latency, plot_mels, write_figures
 from .tasks import Answer, Progress
-from .text import is_mixed, same
+from .text import same, script
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Mandarin"}
 _ERROR_NAMES = {"en": "WER", "zh": "CER"}
@@ -131,6 +131,11 @@ class Examination:
         self.add("spoken digits of real people never heard, right", _share(right), len(right), "%", ">= 0.9", people)
         for clip, text in zip(clips, texts, strict=True):
             self.details.append({"task": "digits", "clip": clip.id, "wanted": clip.transcript, "written": text})
+        dialogues = self.held_out.real_dialogues(self.limit // 2)
+        answers = tasks.ask(self.model, self.held_out, dialogues, heard=True, spoken=False, progress=self.progress)
+        name = "chat: words of real people never heard, answer right"
+        self.add(name, _share(a.right for a in answers), len(answers), "%")
+        self._detail("real_people", answers)
 
     # -- what the model says -----------------------------------------------------------------------------------
 
@@ -138,11 +143,13 @@ class Examination:
         """Held-out answers read in every voice: (language, voice, text, sound)."""
         jobs: list[tuple[str, str, str]] = []
         for language in LANGUAGES:
-            texts = sorted({e.answer for d in self.held_out.dialogues(language, 10**9, False) for e in d.exchanges})
-            pool = [text for text in texts if not is_mixed(text)]
+            dialogues = self.held_out.dialogues(language, 10**9, spoken=False)
+            texts = {e.answer for d in dialogues for e in d.exchanges if script(e.answer) == language}
+            pool = spread(texts, str, len(texts))
             count = max(1, self.limit // 8)
             for number, voice in enumerate(self.model.voices):
-                jobs += [(language, voice, text) for text in pool[number :: max(1, len(pool) // count)][:count]]
+                own = [pool[(number + k * len(self.model.voices)) % len(pool)] for k in range(min(count, len(pool)))]
+                jobs += [(language, voice, text) for text in own]
         sounds = tasks.speak(self.model, [(text, voice) for _, voice, text in jobs], self.progress)
         return [(*job, sound) for job, sound in zip(jobs, sounds, strict=True)]
 
@@ -184,7 +191,7 @@ class Examination:
     def heard_answers(self, answers: list[Answer], written_right: dict[str, float]) -> None:
         """Spoken answers read back; and the same of the corpus's own answers, to know the ear."""
         for language in LANGUAGES:
-            own = [a for a in answers if a.language == language and not is_mixed(a.wanted)]
+            own = [a for a in answers if a.spoken_in == language]
             sounds = [a.sound if a.sound is not None else np.zeros(SAMPLE_RATE // 10, np.float32) for a in own]
             heard, right = self._read_back(language, sounds, [a.wanted for a in own])
             least = written_right.get(language, 0.0) - 0.05
@@ -197,7 +204,7 @@ class Examination:
             _, right = self._read_back(language, sounds, [clip.transcript or "" for clip in clips])
             name = f"the same ear on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%")
-        self._own_ear([a for a in answers if a.language == "zh" and a.sound is not None and not is_mixed(a.wanted)])
+        self._own_ear([a for a in answers if a.spoken_in == "zh" and a.sound is not None])
 
     def _read_back(self, language: str, sounds: list[np.ndarray], wanted: list[str]) -> tuple[list[str], list[bool]]:
         """What the ear hears (English) and whether it is the wanted text."""
@@ -206,7 +213,6 @@ class Examination:
             jobs = transcribe_all(sounds, known, self.processes)
             heard = list(self.progress(jobs, "listening, en", len(sounds)))
             return heard, [same(text, reference, "en") for text, reference in zip(heard, wanted, strict=True)]
-        known = [text for text in known if not is_mixed(text)]
         choices = choices_right(sounds, wanted, known, _CHOICES, self.processes)
         right = list(self.progress(choices, "aligning, zh", len(sounds)))
         return [""] * len(right), right

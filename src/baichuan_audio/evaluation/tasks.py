@@ -18,7 +18,7 @@ from ..data.manifest import Clip
 from ..pipeline import BaichuanAudio, WaveformPiece
 from .asr import SAMPLE_RATE
 from .items import HeldOut
-from .text import same
+from .text import same, script
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """(items, label, how many) -> the same items, shown as they go by."""
@@ -45,6 +45,11 @@ class Answer:
     def right(self) -> bool:
         """Whether the written reply is the wanted one, word for word."""
         return same(self.written, self.wanted, self.language)
+
+    @property
+    def spoken_in(self) -> str | None:
+        """The language of the wanted reply, which need not be the question's (translation); None for both at once."""
+        return script(self.wanted)
 
 
 def ask(

@@ -73,10 +73,10 @@ def same(first: str, second: str, language: str) -> bool:
     return tokens(first, language) == tokens(second, language)
 
 
-def is_mixed(text: str) -> bool:
-    """Whether a text has both Latin words and Chinese characters."""
-    kinds = {token.isascii() for token in tokens(text, "en")}
-    return len(kinds) == 2
+def script(text: str) -> str | None:
+    """The language that a text is written in, "en" or "zh"; None for a mixture or no words at all."""
+    kinds = {"en" if token.isascii() else "zh" for token in tokens(text, "en")}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _spell(number: str, chinese: bool) -> str:

@@ -35,7 +35,7 @@ class FlowConfig:
     attention_head_dim: int
     in_channels: int = 80
     attention_chunk_frames: int = CHUNK_FRAMES
-    """100 in the released weights, whose config.json does not hold it; nano has shorter chunks, for an earlier sound."""
+    """100 in the released weights, whose config.json does not hold it; nano has shorter ones, for an earlier sound."""
     diffusion_steps: int = 10
     prenet_max_source_positions: int = 5000
     prenet_target_mel_length_scale_ratio: float = 1.0
@@ -155,8 +155,7 @@ class FlowDecoder(nn.Module):
         """The next chunk of a segment: mu [L, M], noise [M, L], at most one chunk -> mel [M, L].
 
         Equal to those frames of `sample` on the whole segment. A chunk of fewer frames than
-        `attention_chunk_frames` ends
-        the segment; to hear an unfinished chunk early, sample it on `state.copy()`.
+        `attention_chunk_frames` ends the segment; to hear an unfinished chunk early, sample it on `state.copy()`.
         """
         if state.ended:
             raise ValueError(
@@ -201,7 +200,7 @@ class FlowDecoder(nn.Module):
         mask = None if lengths is None else frame_mask(lengths, target.shape[1])
         mu = self.prenet(hidden)
         network = partial(self._velocity, lengths=lengths)
-        # mu is not detached, as in Matcha-TTS's kin: the flow loss may shape the condition too.
+        # mu is not detached: the flow loss may shape its own condition too.
         flow = flow_matching_loss(network, target, mu, self.config.cfm_params, mask, generator)
         return {"flow": flow, "prior": masked_mean((mu.float() - target).abs(), mask)}
 
