@@ -319,6 +319,12 @@ def test_impossible_devices(checkpoint_dir: Path):
             baichuan_audio.load(checkpoint_dir, device=device)
 
 
+@pytest.mark.parametrize("dtype", ["float32", torch.int64])
+def test_impossible_types(checkpoint_dir: Path, dtype):
+    with pytest.raises(ConfigError, match="floating-point type"):
+        baichuan_audio.load(checkpoint_dir, dtype=dtype)
+
+
 def test_malicious_vocoder_runs_nothing(copy: Path, tmp_path: Path):
     """A pickle that would write a file when read in full: it must be refused, not run."""
     import os

@@ -119,6 +119,8 @@ def load(
     an impossible `config.json`), in one sentence that names the file.
     """
     target = _device(device)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigError(f"dtype must be a floating-point type such as torch.float32, not {dtype!r}.")
     directory = checkpoint_directory(path_or_hub_id)
     config = read_json(directory / "config.json")
     for part in ("audio_config", "vocoder_config", "flow_matching_config"):
