@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from ..audio.mel import MelConfig, mel_filters
 
-_FLOOR = 1e-5
+# Below these lie the rounding of 16-bit files and the empty band above 8 kHz of many text-to-speech voices: a
+# full-scale tone is near 500, so the magnitude's floor is about 90 dB down. Without it they lead the log losses.
+_MAGNITUDE_FLOOR = 0.015
+_MEL_FLOOR = 1e-3
 
 
 class SpectralLoss(nn.Module):
@@ -41,14 +44,14 @@ class SpectralLoss(nn.Module):
         return {name: torch.stack(values).mean() for name, values in parts.items()}
 
     def _magnitude(self, waveform: Tensor, n_fft: int) -> Tensor:
-        """[B, S] -> [B, n_fft // 2 + 1, T]; the small constant keeps gradients of silence finite."""
+        """[B, S] -> [B, n_fft // 2 + 1, T], with a soft floor that keeps gradients of silence finite too."""
         window = self.get_buffer(f"window_{n_fft}")
         spectrum = torch.stft(waveform.float(), n_fft, n_fft // 4, window=window, return_complex=True)
-        return (spectrum.real.square() + spectrum.imag.square() + 1e-6).sqrt()
+        return (spectrum.real.square() + spectrum.imag.square() + _MAGNITUDE_FLOOR**2).sqrt()
 
 
 def _log_mel(filters: Tensor, magnitude: Tensor) -> Tensor:
-    return (filters @ magnitude).clamp(min=_FLOOR).log()
+    return (filters @ magnitude).clamp(min=_MEL_FLOOR).log()
 
 
 def pitch(

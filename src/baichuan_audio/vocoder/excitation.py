@@ -13,6 +13,7 @@ import functools
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 NOISE_FRAMES = 251
@@ -33,28 +34,42 @@ def accumulate_phase(f0: Tensor, cycles: Tensor, last_f0: Tensor, frame_rate: fl
     return (cycles[:, None] + steps.cumsum(dim=1)) % 1.0, slope
 
 
-def pulse_spectra(f0: Tensor, phase: Tensor, slope: Tensor, window: Tensor, sample_rate: int) -> Tensor:
-    """Windowed spectra of a pulse train, complex64 [B, L, n_fft // 2 + 1]; a harmonic's peak is near 1.
+def pulse_spectra(f0: Tensor, phase: Tensor, slope: Tensor, window: Tensor, n_fft: int, sample_rate: int) -> Tensor:
+    """Spectra of windowed pieces of a pulse train, complex64 [B, L, n_fft // 2 + 1].
 
-    f0 [B, L] in Hz, phase [B, L] in cycles at the window's middle, slope [B, L] in Hz/s; window [n_fft].
-    All harmonics below 11/24 of the sample rate have equal strength; their sum has a closed form.
+    f0 [B, L] in Hz, phase [B, L] in cycles at the window's middle, slope [B, L] in Hz/s. The window [W], W <= n_fft,
+    stands in the middle of the transform. All harmonics below 11/24 of the sample rate are equally strong (4 / n_fft
+    each); their sum has a closed form.
     """
-    n_fft = window.shape[0]
-    time = (torch.arange(n_fft, device=f0.device) - n_fft // 2) / sample_rate
+    width = window.shape[0]
+    time = (torch.arange(width, device=f0.device) - width // 2) / sample_rate
     cycles = phase[..., None].float() + f0[..., None] * time + 0.5 * slope[..., None] * time.square()
     half = math.pi * (cycles - cycles.round())
-    highest = f0 + slope.abs() * (n_fft / 2 / sample_rate)
+    highest = f0 + slope.abs() * (width / 2 / sample_rate)
     harmonics = torch.floor(sample_rate * (11 / 24) / highest.clamp(min=1.0))[..., None]
     sine = torch.sin(half)
     kernel = torch.sin((2 * harmonics + 1) * half) / torch.where(sine.abs() < 1e-4, torch.ones_like(sine), sine)
     kernel = torch.where(sine.abs() < 1e-4, 2 * harmonics + 1, kernel)
-    return torch.fft.rfft((0.5 * kernel - 0.5) * window) / (n_fft / 4)
+    margin = (n_fft - width) // 2
+    return torch.fft.rfft(F.pad((0.5 * kernel - 0.5) * window, (margin, margin))) * (4 / n_fft)
 
 
 @functools.lru_cache(maxsize=4)
-def noise_table(bins: int) -> Tensor:
-    """White noise, complex64 [NOISE_FRAMES, bins], unit power, the same on every machine."""
+def noise_table(n_fft: int, hop: int) -> Tensor:
+    """Spectra of windowed pieces of one white noise, complex64 [NOISE_FRAMES, n_fft // 2 + 1].
+
+    Neighbours overlap by all but `hop` samples of the same noise, and the last is a neighbour of the first. The
+    noise has two thirds of the power of a full-band signal whose bins all have strength 1.
+    """
     with torch.device("cpu"):
         generator = torch.Generator().manual_seed(20230600814)
-        parts = torch.randn(2, NOISE_FRAMES, bins, generator=generator) * math.sqrt(0.5)
-    return torch.complex(parts[0], parts[1])
+        noise = torch.randn(NOISE_FRAMES * hop, generator=generator) * math.sqrt(2 / 3 / n_fft)
+        window = synthesis_window(hop)
+        pieces = torch.cat([noise, noise[: len(window) - hop]]).unfold(0, len(window), hop) * window
+        margin = (n_fft - len(window)) // 2
+        return torch.fft.rfft(F.pad(pieces, (margin, margin)))
+
+
+def synthesis_window(hop: int) -> Tensor:
+    """Hann window of two hops [2 * hop]: pieces `hop` apart add up to the whole."""
+    return torch.hann_window(2 * hop)

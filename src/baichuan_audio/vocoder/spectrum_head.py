@@ -13,9 +13,11 @@ _MAX_LOG_MAGNITUDE = math.log(1e3)
 
 
 class SpectrumHead(nn.Module):
-    """Hidden frames and excitation -> windowed waveform frames, to be overlapped and added."""
+    """Hidden frames and excitation -> waveform frames, to be overlapped and added.
 
-    window: Tensor
+    The excitation's pieces are two hops long, the frames longer: room for the tails of the gains' responses.
+    """
+
     envelope: Tensor
 
     def __init__(self, dim: int, mel: MelConfig) -> None:
@@ -23,8 +25,7 @@ class SpectrumHead(nn.Module):
         self.n_fft, self.bins = mel.n_fft, mel.n_fft // 2 + 1
         self.out = nn.Linear(dim, 3 * self.bins)
         with torch.device("cpu"):  # the filters are cached: they must be real also while a meta model is built
-            window, envelope = torch.hann_window(mel.n_fft), _envelope(mel_filters(mel))
-        self.register_buffer("window", window, persistent=False)
+            envelope = _envelope(mel_filters(mel))
         self.register_buffer("envelope", envelope, persistent=False)
         self._initialise()
 
@@ -46,8 +47,7 @@ class SpectrumHead(nn.Module):
         cosine, sine = pulse_gain * torch.cos(phase), pulse_gain * torch.sin(phase)
         real = cosine * pulses.real - sine * pulses.imag + noise_gain * noise.real
         imaginary = cosine * pulses.imag + sine * pulses.real + noise_gain * noise.imag
-        frames = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=-1)
-        return frames * self.window.float()
+        return torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=-1)
 
 
 def _envelope(filters: Tensor) -> Tensor:

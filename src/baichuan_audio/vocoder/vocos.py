@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..audio.mel import MelConfig
 from ..config import select
 from ..errors import CheckpointError, ConfigError
-from .excitation import NOISE_FRAMES, accumulate_phase, noise_table, pulse_spectra
+from .excitation import NOISE_FRAMES, accumulate_phase, noise_table, pulse_spectra, synthesis_window
 from .spectrum_head import SpectrumHead
 
 # ln(1e-5), the floor of the natural-log mel: shifted to 0, so that zero padding means digital silence.
@@ -73,7 +73,7 @@ class VocosState:
     cycles: Tensor  # [B] float64, phase of the pulse train at the last frame
     f0: Tensor  # [B] in Hz at the last frame
     overlap: Tensor  # [B, n_fft - hop] samples that later frames still add to
-    envelope: Tensor  # [n_fft - hop] the same of the squared window
+    envelope: Tensor  # [n_fft - hop] the same of the window
     skip: int = field(default=0)  # samples still to drop at the start
 
 
@@ -136,15 +136,15 @@ class Vocos(nn.Module):
         """The state before the first chunk; `noise_start` is a place in the noise table (training varies it)."""
         c, like = self.config, self.embed.weight
         past = c.kernel_size - 1
-        single = {"dtype": torch.float32}
+        single = torch.float32
         return VocosState(
             mel=like.new_zeros(batch, c.num_mel_bins, past - c.lookahead_frames),
             blocks=[like.new_zeros(batch, c.dim, past) for _ in range(c.num_layers)],
             frames=noise_start,
             cycles=like.new_zeros(batch, dtype=torch.float64),
-            f0=like.new_full((batch,), 100.0, **single),
-            overlap=like.new_zeros(batch, c.n_fft - c.hop_length, **single),
-            envelope=like.new_zeros(c.n_fft - c.hop_length, **single),
+            f0=like.new_full((batch,), 100.0, dtype=single),
+            overlap=like.new_zeros(batch, c.n_fft - c.hop_length, dtype=single),
+            envelope=like.new_zeros(c.n_fft - c.hop_length, dtype=single),
             skip=c.margin,
         )
 
@@ -212,29 +212,30 @@ class Vocos(nn.Module):
         c = self.config
         with torch.no_grad():
             phase, slope = accumulate_phase(f0, state.cycles, state.f0, c.sample_rate / c.hop_length)
-            pulses = pulse_spectra(f0, phase, slope, self.head.window.float(), c.sample_rate)
+            window = synthesis_window(c.hop_length).to(f0.device)
+            pulses = pulse_spectra(f0, phase, slope, window, c.n_fft, c.sample_rate)
             places = (state.frames + torch.arange(f0.shape[1])) % NOISE_FRAMES
-            noise = noise_table(pulses.shape[-1])[places].to(f0.device)
+            noise = noise_table(c.n_fft, c.hop_length)[places].to(f0.device)
         state.cycles, state.f0, state.frames = phase[:, -1], f0[:, -1], state.frames + f0.shape[1]
         return self._overlap_add(self.head(hidden, mel, pulses, noise), state, last)
 
     def _overlap_add(self, frames: Tensor | None, state: VocosState, last: bool) -> Tensor:
-        """Add windowed frames [B, T, n_fft] to the stream -> finished samples [B, s]."""
+        """Add frames [B, T, n_fft] to the stream -> finished samples [B, s]."""
         c = self.config
         ready, envelope = state.overlap, state.envelope
         if frames is not None:
             count = frames.shape[1]
-            window = self.head.window.float().square().expand(1, count, -1)
+            window = F.pad(synthesis_window(c.hop_length), (c.n_fft // 2 - c.hop_length,) * 2).to(ready.device)
             kept = (0, count * c.hop_length)
             ready = F.pad(ready, kept) + _sum_shifted(frames, c.hop_length)
-            envelope = F.pad(envelope, kept) + _sum_shifted(window, c.hop_length)[0]
+            envelope = F.pad(envelope, kept) + _sum_shifted(window.expand(1, count, -1), c.hop_length)[0]
         tail = c.margin if last else c.n_fft - c.hop_length
         end = ready.shape[-1] - tail
         state.overlap, state.envelope = ready[:, end:], envelope[end:]
         start = min(state.skip, end)
         state.skip -= start
-        # Silence stands in for the few samples that no window reaches.
-        return (ready[:, start:end] / envelope[start:end].clamp(min=1e-6)).clamp(-1.0, 1.0)
+        # inside, windows add up to 1; at a stream's very ends only to a half
+        return (ready[:, start:end] / envelope[start:end].clamp(min=0.5)).clamp(-1.0, 1.0)
 
 
 def _sum_shifted(frames: Tensor, hop: int) -> Tensor:
