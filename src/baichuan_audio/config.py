@@ -77,7 +77,6 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         except ValueError as error:
             raise ConfigError(f"{where} must be a number, not {value!r}.") from error
-    if isinstance(hint, type) and hint in (int, str, bool):
-        if type(value) is not hint:
-            raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}.")
+    if isinstance(hint, type) and hint in (int, str, bool) and type(value) is not hint:
+        raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}.")
     return value

@@ -106,7 +106,7 @@ def test_sequence_equals_what_the_session_writes(model: Any, builder: SequenceBu
         live.extend(prompt.ids, prompt.codes)
         for text, codes in reply:
             wanted += model.text_tokenizer.encode(text)
-            if not (text == " am,"):  # a later clause that ends at a mark needs no audiogen_start from the model
+            if text != " am,":  # a later clause that ends at a mark needs no audiogen_start from the model
                 wanted.append(special.audiogen_start)
             wanted += [*codes.T.flatten().tolist(), size]
         wanted.append(special.end_of_text)
@@ -170,7 +170,7 @@ def test_every_task_draws_and_data_order_depends_on_seed_and_step_alone(model: A
     assert any(not made.draw(np.random.default_rng(seed), 0.0).text_loss.any() for seed in range(30))  # tts
     assert all(made.draw(np.random.default_rng(seed), 1.0).text_loss.any() for seed in range(30))  # asr alone
     lengths = [sum(map(len, batch)) for batch in straight]
-    assert 100 < min(lengths) and max(lengths) < 350
+    assert min(lengths) > 100 and max(lengths) < 350
 
 
 def test_a_task_without_data_and_an_unknown_task_are_named(model: Any) -> None:

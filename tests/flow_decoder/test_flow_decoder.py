@@ -39,9 +39,7 @@ def released() -> FlowDecoder:
     config = json.loads((FIXTURE / "checkpoint" / "config.json").read_text())
     weights = load_file(FIXTURE / "checkpoint" / "model.safetensors")
     decoder = FlowDecoder.from_config(config)
-    decoder.load_state_dict(
-        {name[len(PREFIX) :]: w.float() for name, w in weights.items() if name.startswith(PREFIX)}
-    )
+    decoder.load_state_dict({name[len(PREFIX) :]: w.float() for name, w in weights.items() if name.startswith(PREFIX)})
     return decoder.eval()
 
 

@@ -56,8 +56,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in ("train", "validation"):
             for name, text in (("q", "What is hot?"), ("a", "Cold,"), ("b", "yes.")):
                 writer.add(
-                    np.sin(np.arange(12_000) / (9 + len(text))).astype(np.float32) / 4, id=f"{split}-{name}", language="en",
-                    speaker="Ada" if name != "q" else "someone", transcript=text, source="synthetic", license="CC0",
+                    np.sin(np.arange(12_000) / (9 + len(text))).astype(np.float32) / 4,
+                    id=f"{split}-{name}", language="en", speaker="Ada" if name != "q" else "someone",
+                    transcript=text, source="synthetic", license="CC0",
                     split=split, kind="answer" if name != "q" else "question",
                 )  # fmt: skip
             segments = [{"text": "Cold,", "clip": f"{split}-a"}, {"text": "yes.", "clip": f"{split}-b"}]
@@ -76,10 +77,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
     values: dict[str, Any] = {
-        "stage": "sft", "model": str(root / "model"), "corpus": str(root / "corpus"), "clips": str(root / "corpus"), "codes": str(root / "codes"),
+        "stage": "sft", "model": str(root / "model"), "corpus": str(root / "corpus"),
+        "clips": str(root / "corpus"), "codes": str(root / "codes"),
         "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
         "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
-        "diet": Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5}, default_voice_is="Ada"),
+        "diet": Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
+                     default_voice_is="Ada"),
         "optimizer": OptimizerRecipe(learning_rate=5e-3, warmup_steps=2),
     }  # fmt: skip
     return LanguageModelRecipe(**(values | changes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,7 +42,7 @@ class PostNet(nn.Module):
         super().__init__()
         widths = (mel_bins, *channels)
         self.layers = nn.ModuleList()
-        for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+        for before, after in itertools.pairwise(widths[:-1]):
             self.layers.extend([nn.Conv1d(before, after, 5, padding=2), nn.GroupNorm(1, after), nn.Mish()])
         self.layers.append(nn.Conv1d(widths[-1], mel_bins, 1))
 

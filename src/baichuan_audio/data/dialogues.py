@@ -43,7 +43,7 @@ class Dialogue:
 
 
 def parse_dialogue(row: Mapping[str, Any]) -> Dialogue:
-    """A dialogue from a line of `dialogues.jsonl`: turns alternate {"user", "user_clip"?} and {"assistant", "segments"?}.
+    """A dialogue from a line of `dialogues.jsonl`: {"user", "user_clip"?} and {"assistant", "segments"?} in turn.
 
     Raises:
         DataError: an entry is missing, or the clauses do not make up the reply.

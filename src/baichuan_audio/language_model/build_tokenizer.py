@@ -76,9 +76,10 @@ def save_text_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
 
 def token_id_entries(tokenizer: Tokenizer) -> dict[str, int]:
     """The `audio_config` entries of config.json that hold control token ids."""
-    entries = {}
+    entries: dict[str, int] = {}
     for token in CONTROL_TOKENS:
         matched = re.fullmatch(r"<(audio\w*)_(start|end|pad|delim)_baichuan>", token)
-        if matched:
-            entries[f"{matched[1]}_{matched[2]}_token_id"] = tokenizer.token_to_id(token)
+        token_id = tokenizer.token_to_id(token)
+        if matched and token_id is not None:
+            entries[f"{matched[1]}_{matched[2]}_token_id"] = token_id
     return entries

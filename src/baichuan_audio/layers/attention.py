@@ -37,9 +37,7 @@ class TransformerLayer(nn.Module):
     `norm` makes the two norms: LayerNorm in encoder and audio decoder, RMSNorm in the prenet.
     """
 
-    def __init__(
-        self, width: int, heads: int, ffn_width: int, norm: Callable[[int], nn.Module] = nn.LayerNorm
-    ) -> None:
+    def __init__(self, width: int, heads: int, ffn_width: int, norm: Callable[[int], nn.Module] = nn.LayerNorm) -> None:
         super().__init__()
         self.self_attn = SelfAttention(width, heads)
         self.self_attn_layer_norm = norm(width)

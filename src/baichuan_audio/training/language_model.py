@@ -248,11 +248,15 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
         model.text_tokenizer,
         model.special,
         model.language_model.codebook_sizes,
-        codes.__getitem__ if codes is not None else None,
+        codes.__getitem__ if codes is not None else _no_codes,
         dialogues + generated_dialogues(recipe, split),
         complete,
         utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
     )
+
+
+def _no_codes(clip: str) -> Tensor:
+    raise TrainingError(f"the recipe names no codes, but a task asks for those of clip '{clip}'.")
 
 
 def utterances_of(

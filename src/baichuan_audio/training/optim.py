@@ -46,9 +46,7 @@ def learning_rate_at(step: int, recipe: OptimizerRecipe, total_steps: int) -> fl
     return recipe.learning_rate * share
 
 
-def optimizer_step(
-    optimizer: torch.optim.Optimizer, recipe: OptimizerRecipe, step: int, total_steps: int
-) -> float:
+def optimizer_step(optimizer: torch.optim.Optimizer, recipe: OptimizerRecipe, step: int, total_steps: int) -> float:
     """Set the rate, clip, step, clear the gradients; returns the gradient's norm before clipping.
 
     A step whose gradient is not finite is left out: one bad sample must not ruin the run.

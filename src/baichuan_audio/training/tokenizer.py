@@ -149,7 +149,7 @@ def prepare(
     """Resample to the tokenizer's rate (with the step's speed), disturb, log-mel. All randomness from `seed`."""
     random = np.random.default_rng((*seed, 1))
     rate = tokenizer.config.sampling_rate
-    speed = float(random.uniform(*augment.speed_range)) if augment else 1.0
+    speed = float(random.uniform(augment.speed_range[0], augment.speed_range[1])) if augment else 1.0
     clean = torch.from_numpy(
         np.ascontiguousarray(soxr.resample(batch.waveforms.numpy().T, SAMPLE_RATE * speed, rate, quality="MQ").T)
     )
@@ -161,8 +161,8 @@ def prepare(
 
 def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
     rows = clean.shape[0]
-    gain = torch.from_numpy(random.uniform(*augment.gain_db_range, size=(rows, 1))).float()
-    level = torch.from_numpy(random.uniform(*augment.noise_db_range, size=(rows, 1))).float()
+    gain = torch.from_numpy(random.uniform(augment.gain_db_range[0], augment.gain_db_range[1], (rows, 1))).float()
+    level = torch.from_numpy(random.uniform(augment.noise_db_range[0], augment.noise_db_range[1], (rows, 1))).float()
     noisy = torch.from_numpy(random.random((rows, 1)) < augment.noise_share)
     noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
     noise = noise * 10 ** (level / 20) * noisy * valid_mask(samples, clean.shape[1])
