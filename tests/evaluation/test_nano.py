@@ -12,7 +12,7 @@ pytest.importorskip("pocketsphinx")
 
 from baichuan_audio.audio.waveform import load_waveform
 from baichuan_audio.data.manifest import ClipWriter
-from baichuan_audio.errors import DataError
+from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.items import HeldOut, spread
 from baichuan_audio.evaluation.nano import evaluate_nano
 
@@ -68,6 +68,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_examination(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     figures = {figure.name: figure for figure in evaluate_nano(checkpoint, corpus, 8, tmp_path, processes=1)}
@@ -86,6 +87,7 @@ def test_examination(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     tasks = {json.loads(line)["task"] for line in (tmp_path / "details.jsonl").read_text().splitlines()}
     assert tasks == {"speech_to_text", "text_to_text", "speech_to_speech", "recognition", "digits"}
     assert "English, repeat" in (tmp_path / "skills.md").read_text()
+    assert list((tmp_path / "sounds").glob("*.wav"))
     assert (tmp_path / "mels.png").stat().st_size > 1000
 
 
@@ -93,6 +95,13 @@ def test_items_are_drawn_alike_every_time(corpus: Path) -> None:
     held_out = HeldOut(corpus)
     assert [d.id for d in held_out.dialogues("en", 5, spoken=True)] == ["test-en"]
     assert spread(range(50), str, 5) == spread(reversed(range(50)), str, 5)
+
+
+def test_only_some_measurements(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    figures = evaluate_nano(checkpoint, corpus, 4, tmp_path, processes=1, parts=("recognition",))
+    assert [figure.name.split()[1] for figure in figures] == ["WER,", "CER,"]
+    with pytest.raises(ConfigError, match="no measurement 'singing'"):
+        evaluate_nano(checkpoint, corpus, 4, tmp_path, parts=("singing",))
 
 
 def test_a_missing_corpus_is_named(tmp_path: Path) -> None:

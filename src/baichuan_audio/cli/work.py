@@ -32,6 +32,7 @@ def add_commands(commands: Any) -> None:
     examine.add_argument("--corpus", metavar="DIR", default="work/nano", help="corpus folder (default: work/nano)")
     examine.add_argument("--output", metavar="DIR", default="work/nano/evaluation", help="folder for the results")
     examine.add_argument("--limit", type=positive, default=200, help="questions a language (default: 200)")
+    examine.add_argument("--parts", metavar="NAMES", help="only these measurements, e.g. written,recognition")
     examine.add_argument("--processes", type=positive, metavar="N", help="of the independent ear (default: all cores)")
     examine.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the model (default: all cores)")
 
@@ -47,7 +48,7 @@ def run_train(arguments: argparse.Namespace) -> None:
 def run_eval(arguments: argparse.Namespace) -> None:
     import torch
 
-    from ..evaluation.nano import evaluate_nano
+    from ..evaluation.nano import PARTS, evaluate_nano
     from ..evaluation.report import markdown_table
 
     if arguments.threads:
@@ -58,6 +59,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
         arguments.limit,
         arguments.output,
         arguments.processes or 0,
+        arguments.parts.split(",") if arguments.parts else PARTS,
     )
     if arguments.json:
         print_json({figure.name: {"value": figure.value, "n": figure.n, "met": figure.met} for figure in figures})
