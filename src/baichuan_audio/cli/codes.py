@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AudioError, DataError
+from ..errors import AudioError, DataError, MissingDependencyError
 from .common import Progress, add_command, check_output, load_model, print_json
 
 if TYPE_CHECKING:
@@ -81,12 +82,10 @@ def run_decode(arguments: argparse.Namespace) -> None:
 
 
 def run_reconstruct(arguments: argparse.Namespace) -> None:
-    from .plot import require_matplotlib
-
     check_output(arguments.output)
     check_output(arguments.plot, (".png", ".svg", ".pdf"))
-    if arguments.plot:
-        require_matplotlib()
+    if arguments.plot and importlib.util.find_spec("matplotlib") is None:
+        raise MissingDependencyError("drawing needs matplotlib: pip install 'baichuan-audio[plot]'.")
     rate, waveform = _read(arguments.audio)
     model = load_model(arguments)
     figures = reconstruct(model, waveform, rate, arguments.output, arguments.plot)
@@ -103,28 +102,26 @@ def run_reconstruct(arguments: argparse.Namespace) -> None:
 
 def reconstruct(model: BaichuanAudio, waveform: Tensor, rate: int, output: str, plot: str | None) -> dict[str, Any]:
     """Audio to codes to audio: writes `output` and, if named, the picture `plot`; returns the figures."""
-    from ..audio.mel import FLOW_MEL, natural_log_mel
     from ..audio.waveform import resample, save_waveform
+    from ..evaluation.metrics import mel_mae
+    from ..evaluation.report import plot_mels
 
     with Progress(f"encoding {len(waveform) / rate:.0f} s of audio") as encoding:
         codes = model.tokenizer.encode(waveform, rate)
     with Progress(f"decoding {codes.shape[1]} code frames") as decoding:
         decoded = model.tokenizer.decode(codes).cpu().float()
     save_waveform(output, decoded, model.sample_rate)
-    original = resample(waveform, rate, FLOW_MEL.sample_rate)
-    length = min(original.shape[0], decoded.shape[0])
-    mels = natural_log_mel(original[None, :length])[0], natural_log_mel(decoded[None, :length])[0]
+    original = resample(waveform, rate, model.sample_rate)
     if plot:
-        from .plot import draw_mels
-
-        draw_mels(plot, {"original": mels[0], "reconstructed": mels[1]}, FLOW_MEL)
+        sounds = {"original": original.numpy(), "reconstructed": decoded.numpy()}
+        plot_mels(sounds, model.sample_rate, plot)
     return {
         "output": output,
         "plot": plot,
         "seconds": round(len(waveform) / rate, 3),
         "frames": codes.shape[1],
         "bits_per_second": _bit_rate(model),
-        "mel_mae": round(float((mels[0] - mels[1]).abs().mean()), 4),
+        "mel_mae": round(mel_mae(original, decoded), 4),
         "distinct_codes": [int(level.unique().numel()) for level in codes],
         "encode_s": round(encoding.seconds, 3),
         "decode_s": round(decoding.seconds, 3),

@@ -76,7 +76,7 @@ def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure as Canvas
     except ImportError as error:
-        raise MissingDependencyError("pictures need matplotlib: pip install 'baichuan-audio[eval]'.") from error
+        raise MissingDependencyError("pictures need matplotlib: pip install 'baichuan-audio[plot]'.") from error
     return Canvas(figsize=(width, height), layout="constrained")
 
 
