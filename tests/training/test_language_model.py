@@ -19,7 +19,7 @@ from baichuan_audio.data.sequences import SequenceBuilder, Turn, dialogue, trans
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
-from baichuan_audio.training.initialise import assemble, initialise
+from baichuan_audio.training.initialise import initialise
 from baichuan_audio.training.language_model import (
     LanguageModelRecipe,
     choose_frames,
@@ -167,18 +167,6 @@ def test_text_tokenizer_brings_every_text_back_and_never_makes_a_control_token(t
         assert tokenizer.decode(ids) == text
         assert not {built.token_to_id(token) for token in CONTROL_TOKENS} & set(ids)
     assert len(tokenizer.encode("What is hot?")) == 4 and len(tokenizer.encode(" hut")) == 4
-
-
-def test_parts_of_several_checkpoints_make_one(workspace: Path, tmp_path: Path) -> None:
-    initialise(workspace / "template.json", build_text_tokenizer(["zebra"]), tmp_path / "other", seed=1)
-    made = assemble(workspace / "model", {"language_model": tmp_path / "other"}, tmp_path / "made")
-    own, other = (baichuan_audio.load(path) for path in (workspace / "model", tmp_path / "other"))
-    again = baichuan_audio.load(tmp_path / "made")
-    assert again.config["vocab_size"] == other.config["vocab_size"] == made.config["vocab_size"]
-    assert torch.equal(again.language_model.lm_head.weight, other.language_model.lm_head.weight)
-    assert torch.equal(again.tokenizer.encoder.conv1.weight, own.tokenizer.encoder.conv1.weight)
-    with pytest.raises(TrainingError, match="no part 'ears'"):
-        assemble(workspace / "model", {"ears": tmp_path / "other"}, tmp_path / "made")
 
 
 def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(workspace: Path, tmp_path: Path) -> None:

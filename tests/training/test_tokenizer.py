@@ -172,7 +172,14 @@ def test_batches_follow_from_seed_and_step_alone(recipe: stage.TokenizerRecipe) 
 
 
 def test_phonetic_symbols_of_both_languages() -> None:
-    assert "".join(SYMBOLS[i] for i in phonetic_symbols("It's 你好!")) == "it's ni3 hao3"
+    assert [SYMBOLS[i] for i in phonetic_symbols("Seven, 你好!")] == [
+        *["S", "EH", "V", "AH", "N"],
+        " ",
+        *"ni3",
+        " ",
+        *"hao3",
+    ]
+    assert [SYMBOLS[i] for i in phonetic_symbols("zzqx")] == list("zzqx")
 
 
 def test_edit_distance() -> None:

@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from ..checkpoint import load, save
-from ..errors import CheckpointError, TrainingError
+from ..checkpoint import save
+from ..errors import CheckpointError
 from ..language_model.build_tokenizer import token_id_entries
 from ..language_model.text_tokenizer import TextTokenizer
 from ..pipeline import BaichuanAudio
@@ -59,61 +59,6 @@ def initialise_language_model(model: BaichuanAudio) -> None:
                 continue
             to_residual = name.endswith(("o_proj.weight", "down_proj.weight", "out_proj.weight", "linear2.weight"))
             nn.init.normal_(parameter, std=std / math.sqrt(2 * layers) if to_residual else std)
-
-
-def assemble(base: str | Path, sources: Mapping[str, str | Path], directory: str | Path) -> BaichuanAudio:
-    """Write the model of `base` with whole parts taken from other checkpoints: part name -> directory.
-
-    Parts: tokenizer, flow, language_model (with its audio head and text tokenizer), vocoder. Each brings its
-    entries of config.json along. Raises TrainingError for an unknown part.
-    """
-    entries = {
-        "tokenizer": ("vocoder_config",),
-        "flow": ("flow_matching_config",),
-        "language_model": _LANGUAGE_MODEL_ENTRIES,
-        "vocoder": ("mel_vocoder_config",),
-    }
-    models = {name: load(path) for name, path in sources.items()}
-    config = copy.deepcopy(load(base).config)
-    for name, model in models.items():
-        if name not in entries:
-            raise TrainingError(f"there is no part '{name}'; parts are {', '.join(entries)}.")
-        config |= {key: model.config[key] for key in entries[name] if key in model.config}
-        config["audio_config"] |= _audio_entries(
-            model.config["audio_config"], name == "language_model", name == "tokenizer"
-        )
-    first = models.get("language_model") or load(base)
-    vocoder = (models.get("vocoder") or load(base)).vocoder
-    result = BaichuanAudio(config, first.text_tokenizer, vocoder)
-    for name in ("tokenizer", "flow", "language_model"):
-        source = models.get(name) or load(base)
-        getattr(result, name).load_state_dict(getattr(source, name).state_dict())
-        if name == "language_model":
-            result.audio_head.load_state_dict(source.audio_head.state_dict())
-    save(result, directory)
-    return result
-
-
-_LANGUAGE_MODEL_ENTRIES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "intermediate_size",
-    "rms_norm_eps",
-    "rope_theta",
-    "max_position_embeddings",
-    "multimodal_special_token_list",
-    "reply_sampling",
-)
-
-
-def _audio_entries(audio: Mapping[str, Any], language: bool, tokenizer: bool) -> dict[str, Any]:
-    """Entries of audio_config that belong to the language model (token ids, head layers) or to the audio tokenizer."""
-    own = {key for key in audio if key.endswith("_token_id") or key == "audio_head_transformer_layers"}
-    return {key: value for key, value in audio.items() if (key in own and language) or (key not in own and tokenizer)}
 
 
 def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:

@@ -7,6 +7,7 @@ over the codebooks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +20,16 @@ from torch.nn import functional as F
 from ..checkpoint import load, save
 from ..data.dataset import CodesStore
 from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
-from ..data.manifest import Clip, ClipStore
+from ..data.manifest import Clip, ClipStore, normalise_transcript
 from ..data.mixture import Batches, Diet, Mixture, Utterance
+from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from ..data.sequences import TokenSequence
 from ..errors import TrainingError
 from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
 from ..pipeline import BaichuanAudio
 from .checkpointing import load_training_state, save_training_state
+from .initialise import initialise_audio
 from .logging import TrainingLog, set_threads
 from .muon import Muon, layer_matrices
 from .optim import autocast, freeze_except, make_optimizer, optimizer_step
@@ -69,6 +72,10 @@ class LanguageModelRecipe(StageRecipe):
     """Text dialogues to generate in addition to the corpus' own."""
     typed_share: float = 0.15
     """Share of generated dialogues whose questions are written as people type them."""
+    pseudo_speech: bool = False
+    """Whether the generated dialogues get stand-in codes, to learn hearing and speaking before there are true ones."""
+    fresh_audio: bool = False
+    """Draw audio embeddings and the audio head's outputs anew: after pseudo-speech, or for other codes."""
     languages: tuple[str, ...] = ("en", "zh")
     positions: int = 4096
     """Positions a step, padding left out."""
@@ -173,6 +180,8 @@ def train(recipe: LanguageModelRecipe) -> None:
     torch.manual_seed(recipe.seed)
     output = Path(recipe.output)
     model = load(recipe.model, dtype=torch.float32, device=recipe.device)
+    if recipe.fresh_audio:
+        initialise_audio(model)
     parts = learning_parts(model, recipe.stage)
     language_model, audio_head = model.language_model, model.audio_head
     optimizers = make_optimizers(parts, recipe)
@@ -237,6 +246,8 @@ def choose_frames(count: int, fraction: float, seed: int, step: int) -> Tensor:
 
 def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
     """The recipe's tasks over one split of its corpus."""
+    if recipe.pseudo_speech:
+        return pseudo_mixture(recipe, model, split)
     codes = CodesStore(recipe.codes) if recipe.codes else None
     dialogues: list[Dialogue] = []
     if recipe.corpus:
@@ -257,6 +268,30 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
 
 def _no_codes(clip: str) -> Tensor:
     raise TrainingError(f"the recipe names no codes, but a task asks for those of clip '{clip}'.")
+
+
+def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
+    """The recipe's tasks over generated dialogues with stand-in codes."""
+    texts = generated_dialogues(recipe, split)
+    sizes = model.language_model.codebook_sizes
+    dialogues = [
+        with_pseudo_clips(d) for d in texts if not any(re.search("[0-9]", exchange.user) for exchange in d.exchanges)
+    ]
+    utterances = []
+    for found in dialogues:
+        for exchange in found.exchanges:
+            said = [
+                (exchange.user, exchange.user_clip, None),
+                *((text, clip, found.voice) for text, clip in exchange.reply),
+            ]
+            for text, clip, voice in said:
+                words = normalise_transcript(text, "en" if text.isascii() else "zh")
+                if clip and words:
+                    utterances.append(Utterance(clip, words, voice, "answer" if voice else "question", text.strip()))
+    speech = PseudoSpeech(sizes)
+    return Mixture(
+        recipe.diet, model.text_tokenizer, model.special, sizes, speech.__getitem__, texts, dialogues, utterances
+    )
 
 
 def utterances_of(

@@ -50,7 +50,6 @@ def phonetic_loss(
     )
 
 
-def read_phonetic(log_probabilities: Tensor) -> str:
-    """Best path of [T, V]: repeats merged, blanks dropped."""
-    best = torch.unique_consecutive(log_probabilities.argmax(dim=-1)).tolist()
-    return "".join(SYMBOLS[i] for i in best if i)
+def read_phonetic(log_probabilities: Tensor) -> list[int]:
+    """Best path of [T, V] as indices into SYMBOLS: repeats merged, blanks dropped."""
+    return [i for i in torch.unique_consecutive(log_probabilities.argmax(dim=-1)).tolist() if i]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from ..audio.mel import natural_log_mel
 from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.quantizer import dequantize, quantize
 from ..data.manifest import ClipStore
-from ..data.phonetics import SYMBOLS, phonetic_symbols
+from ..data.phonetics import phonetic_symbols
 from .clip_batches import ClipRecipe, ClipSampler
 from .logging import TrainingLog
 from .text_loss import PhoneticHead, read_phonetic
@@ -78,13 +79,13 @@ def _phonetic_errors(
     for row, text in enumerate(transcripts):
         if text:
             read = read_phonetic(log_probabilities[row, : int(counts[row]) * 4])
-            truth = "".join(SYMBOLS[i] for i in phonetic_symbols(text))
+            truth = phonetic_symbols(text)
             sums[f"phonetic_errors_{languages[row]}"][0] += edit_distance(read, truth)
             sums[f"phonetic_errors_{languages[row]}"][1] += len(truth)
 
 
-def edit_distance(first: str, second: str) -> int:
-    """Levenshtein distance between two strings."""
+def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
+    """Levenshtein distance between two sequences."""
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):
         diagonal, row[0] = row[0], i
