@@ -38,7 +38,7 @@ fi
 
 say "installing the package with [$extras] into $venv (torch alone is some 200 MB; minutes the first time)"
 log=$venv/setup.log
-if ! pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]" >"$log" 2>&1; then
+if ! pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[$extras]" >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     say "pip could not install the packages; the whole log is $log"
     exit 1
