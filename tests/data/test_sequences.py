@@ -12,6 +12,7 @@ from torch import Tensor
 from baichuan_audio.data import sequences
 from baichuan_audio.data.dialogues import parse_dialogue
 from baichuan_audio.data.mixture import Augmentation, Batches, Diet, Mixture, Utterance, vary_codes
+from baichuan_audio.data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from baichuan_audio.data.sequences import SequenceBuilder, TokenSequence, Turn, split_reply
 from baichuan_audio.errors import DataError
 from baichuan_audio.language_model import session as session_module
@@ -189,3 +190,15 @@ def test_variety_keeps_the_first_code_of_frames_that_stay() -> None:
     assert torch.equal(changed[0], codes[0]) and 0.3 < float((changed[1:] != codes[1:]).float().mean()) < 0.6
     lengths = {vary_codes(codes, sizes, Augmentation(tempo=0.2), rng).shape[1] for _ in range(50)}
     assert 40 <= min(lengths) < 50 < max(lengths) <= 60
+
+
+def test_pseudo_speech_follows_text_and_voice() -> None:
+    pytest.importorskip("pypinyin")
+    pytest.importorskip("pocketsphinx")
+    speech = PseudoSpeech([512, 256, 256, 128])
+    one, again, other = speech["Ada|Five, six."], speech["Ada|Five, six."], speech["Ada|你好。"]
+    assert torch.equal(one, again) and one.shape[0] == other.shape[0] == 4
+    assert 3 <= one.shape[1] <= 16 and not torch.equal(one[:, :3], other[:, :3])
+    named = with_pseudo_clips(parse_dialogue(row("d"))).exchanges[0]
+    assert named.user_clip is not None and named.user_clip.endswith("|Hot?")
+    assert [clip for _, clip in named.reply] == ["Ada|Cold.", "Ada| Yes."]

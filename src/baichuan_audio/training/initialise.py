@@ -61,6 +61,18 @@ def initialise_language_model(model: BaichuanAudio) -> None:
             nn.init.normal_(parameter, std=std / math.sqrt(2 * layers) if to_residual else std)
 
 
+@torch.no_grad()
+def initialise_audio(model: BaichuanAudio) -> None:
+    """Draw the audio embeddings and the audio head's output layers anew; what lies between them stays."""
+    std = float(model.config.get("initializer_range", 0.02))
+    for part in (model.language_model.audio_embed_layers, model.audio_head.heads):
+        for parameter in part.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=std)
+            else:
+                nn.init.zeros_(parameter)
+
+
 def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
     """Every text of dialogue rows, question or reply, for building a text tokenizer."""
     for row in rows:
