@@ -72,6 +72,8 @@ class Diet:
     typed: float = 0.2
     kinds: dict[str, float] = field(default_factory=dict)
     """Weight of a kind of clip (of a real one: its source) in asr, tts and pure_audio; 1 where it is not named."""
+    emphasis: dict[str, float] = field(default_factory=dict)
+    """How many times as often as the others a skill's dialogues are drawn."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"
@@ -108,14 +110,14 @@ class Mixture:
         dialogues: Sequence[Dialogue] = (),
         utterances: Sequence[Utterance] = (),
     ) -> None:
-        self.diet, self.codes, self.texts = diet, codes, texts
+        self.diet, self.codes = diet, codes
         self.sizes = torch.tensor(codebook_sizes)
         self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
-        self.dialogues = list(dialogues)
+        self.texts, self.dialogues = BySkill(texts, diet.emphasis), BySkill(dialogues, diet.emphasis)
         self.utterances = ByKind(utterances, diet.kinds)
         self.voiced = ByKind([u for u in utterances if u.voice is not None], diet.kinds)
-        self.several = [d for d in self.dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
+        self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
         self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
         weights = [np.array([tasks.get(name, 0.0) for name in self.names]) for tasks in ends]
@@ -147,7 +149,7 @@ class Mixture:
     # -- tasks ------------------------------------------------------------------------------------------------
 
     def _text_dialogue(self, rng: np.random.Generator) -> TokenSequence:
-        found = _pick(self.texts, rng)
+        found = self.texts.pick(rng)
         turns = [Turn(self._typed(e.user, rng), [(text, None) for text, _ in e.reply]) for e in found.exchanges]
         return sequences.dialogue(self.builder, self._system(found.voice, rng), turns, spoken=False)
 
@@ -158,7 +160,7 @@ class Mixture:
         return self._dialogue(rng, spoken=True)
 
     def _dialogue(self, rng: np.random.Generator, spoken: bool) -> TokenSequence:
-        found = _pick(self.dialogues, rng)
+        found = self.dialogues.pick(rng)
         turns = [
             Turn(self._asked(e, rng), [(text, self.codes(clip) if spoken and clip else None) for text, clip in e.reply])
             for e in found.exchanges
@@ -177,7 +179,7 @@ class Mixture:
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         pieces: list[str | Tensor] = []
-        for exchange in _pick(self.dialogues, rng).exchanges:
+        for exchange in self.dialogues.pick(rng).exchanges:
             pieces += [self._asked(exchange, rng), exchange.answer]
         return sequences.interleaved_heard(self.builder, pieces)
 
@@ -211,6 +213,20 @@ class Mixture:
 def as_sentence(words: str) -> str:
     """Bare words with a capital and a full stop."""
     return words[:1].upper() + words[1:] + ("." if words.isascii() else "。")
+
+
+class BySkill:
+    """Dialogues drawn evenly, but those of some skills several times as often."""
+
+    def __init__(self, dialogues: Sequence[Dialogue], weights: Mapping[str, float]) -> None:
+        self._dialogues = dialogues
+        self._ends = np.cumsum([weights.get(dialogue.skill, 1.0) for dialogue in dialogues])
+
+    def __len__(self) -> int:
+        return len(self._dialogues)
+
+    def pick(self, rng: np.random.Generator) -> Dialogue:
+        return self._dialogues[int(np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right"))]
 
 
 class ByKind:
