@@ -48,6 +48,9 @@ if [ "${STAGES:-joint}" = paper ]; then
     once lm_stage1 lm lm_stage1 "$last" "$work/lm_stage1"
     once lm_stage2 lm lm_stage2 "$work/lm_stage1/model" "$work/lm_stage2"
     last=$work/lm_stage2/model
+else
+    once lm_pseudo run train lm recipes/nano/lm_pseudo.yaml "model=$last" "output=$work/lm_pseudo"
+    last=$work/lm_pseudo/model
 fi
 once lm_sft lm lm_sft "$last" "$work/lm_sft"
 
