@@ -72,7 +72,10 @@ def write_codes(codes: Mapping[str, Tensor], root: str | Path) -> None:
     if packed.min() < 0 or packed.max() > np.iinfo(np.uint16).max:
         raise DataError("a code does not fit 16 bits")
     offsets = np.cumsum([0] + [frames.shape[1] for frames in codes.values()])
-    arrays: dict[str, np.ndarray] = {"codes": np.ascontiguousarray(packed.astype(np.uint16)), "offsets": offsets.astype(np.int64)}
+    arrays: dict[str, np.ndarray] = {
+        "codes": np.ascontiguousarray(packed.astype(np.uint16)),
+        "offsets": offsets.astype(np.int64),
+    }
     save_file(arrays, str(root / (CODES_FILE + ".part")))
     (root / (IDS_FILE + ".part")).write_text(json.dumps(list(codes)), encoding="utf-8")
     for name in (CODES_FILE, IDS_FILE):
