@@ -23,9 +23,11 @@ once() { # once NAME COMMAND...: a step that is not repeated when it has succeed
     date -u +%FT%TZ >"$work/done/$name"
 }
 
-lm() { # lm RECIPE FROM TO: one stage of the language model
-    run train lm "recipes/nano/$1.yaml" "model=$2" "output=$3" \
-        "corpus=$work" "clips=$work/audio" "codes=$work/codes"
+lm() { # lm RECIPE FROM TO name=value...: one stage of the language model
+    recipe=$1 from=$2 to=$3
+    shift 3
+    run train lm "recipes/nano/$recipe.yaml" "model=$from" "output=$to" \
+        "corpus=$work" "clips=$work/audio" "codes=$work/codes" "$@"
 }
 
 once corpus run data nano recipes/nano/corpus.yaml --output "$work"
@@ -48,11 +50,13 @@ if [ "${STAGES:-joint}" = paper ]; then
     once lm_stage1 lm lm_stage1 "$last" "$work/lm_stage1"
     once lm_stage2 lm lm_stage2 "$work/lm_stage1/model" "$work/lm_stage2"
     last=$work/lm_stage2/model
+    fresh=false
 else
     once lm_pseudo run train lm recipes/nano/lm_pseudo.yaml "model=$last" "output=$work/lm_pseudo"
     last=$work/lm_pseudo/model
+    fresh=true # what was learnt of stand-in frames says nothing of true codes
 fi
-once lm_sft lm lm_sft "$last" "$work/lm_sft"
+once lm_sft lm lm_sft "$last" "$work/lm_sft" "fresh_audio=$fresh"
 
 once model run assemble "$work/lm_sft/model" "$output" --template recipes/nano/config.json \
     --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder/vocoder.safetensors" --dtype bfloat16

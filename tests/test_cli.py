@@ -162,21 +162,20 @@ def test_every_command_has_help_and_debug():
         assert re.search(r"[.]$", command.description), f"{name}: a help text is a sentence"
 
 
-def test_the_nano_script_gives_commands_that_exist(tmp_path: Path):
+@pytest.mark.parametrize(("stages", "steps"), [("joint", 12), ("paper", 13)])
+def test_the_nano_script_gives_commands_that_exist(tmp_path: Path, stages: str, steps: int):
     """The whole chain with a stand-in that only writes down what it is asked to run."""
     script = (Path(__file__).parent.parent / "scripts" / "nano.sh").read_text()
     script = re.sub(r"^run\(\) .*$", 'run() { echo "$@"; }', script, flags=re.MULTILINE)
     script = re.sub(r"^cd .*$", f"cd {tmp_path}", script, flags=re.MULTILINE)
-    run = subprocess.run(
-        ["sh", "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"STAGES": "paper", "PATH": "/usr/bin:/bin"},
-    )
-    asked = [line.split() for line in run.stdout.splitlines()]
-    assert len(asked) == 13
-    for words in asked:
+
+    def asked() -> list[list[str]]:
+        environment = {"STAGES": stages, "PATH": "/usr/bin:/bin"}
+        run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env=environment)
+        return [line.split() for line in run.stdout.splitlines()]
+
+    first = asked()
+    assert len(first) == steps
+    for words in first:
         build_parser().parse_args(words)
-    again = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert again.stdout == "", "a finished step must not run twice"
+    assert asked() == [], "a finished step must not run twice"
