@@ -16,7 +16,7 @@ from ..pipeline import BaichuanAudio
 from .flow import load_part, load_vocoder
 from .initialise import initialise, texts_of
 
-_SECTIONS = ("vocoder_config", "flow_matching_config", "mel_vocoder_config")
+_SECTIONS = ("vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling")
 
 
 def start(template: str | Path, dialogues: str | Path, output: str | Path, word_count: int = 12) -> BaichuanAudio:
@@ -72,7 +72,7 @@ def assemble(
 
 
 def _config(base: dict[str, Any], template: str | Path | None) -> dict[str, Any]:
-    """The base's config with the template's sizes of everything but the language model."""
+    """The base's config with the template's sizes of everything but the language model, and its ways of speaking."""
     config = copy.deepcopy(base)
     if template is None:
         return config
