@@ -184,7 +184,10 @@ def load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.Pat
                 "(vocoder=..., on the command line --vocoder)."
             )
         path = found[0]
-    return load_vocos(path, config) if path.suffix == ".safetensors" else load_hift(path)
+    if path.suffix == ".safetensors":
+        return load_vocos(path, config)
+    mel = config.get("flow_matching_config", {})  # hift.pt does not say what hop its mel has
+    return load_hift(path, mel.get("hop_length", 480), mel.get("sampling_rate", 24000))
 
 
 def _check_tokenizer(directory: Path, config: Mapping[str, Any], text_tokenizer: TextTokenizer) -> None:
