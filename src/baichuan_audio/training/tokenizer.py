@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,9 @@ class LossWeights:
     commitment: float = 0.25
     phonetic: float = 0.3
     text: float = 0.3
+    mel_floor: float = 1e-5
+    """Magnitude below which the target mel counts as this. Digital silence and the empty upper band of telephone-like
+    recordings lie at 1e-5; with the floor there, telling one silence from another leads the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +232,9 @@ def mel_losses(
     coarse, refined = tokenizer.decoder.mels(hidden)
     coarse, refined = coarse.float(), refined.float()
     mel = tokenizer.coarse.mel
-    target = natural_log_mel(batch.waveforms, mel).transpose(1, 2)
-    wide = natural_log_mel(batch.waveforms, _second_scale(mel)).transpose(1, 2)
+    floor = math.log(weights.mel_floor)
+    target = natural_log_mel(batch.waveforms, mel).transpose(1, 2).clamp(min=floor)
+    wide = natural_log_mel(batch.waveforms, _second_scale(mel)).transpose(1, 2).clamp(min=floor)
     frames = min(target.shape[1], coarse.shape[1])
     lengths = torch.minimum(batch.samples // mel.hop_length, _mel_lengths(tokenizer, code_lengths)).clamp(max=frames)
     pairs = min(frames // 2, wide.shape[1])
