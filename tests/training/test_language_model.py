@@ -19,7 +19,7 @@ from baichuan_audio.data.sequences import SequenceBuilder, Turn, dialogue, trans
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
-from baichuan_audio.training.initialise import initialise
+from baichuan_audio.training.initialise import initialise, initialise_audio
 from baichuan_audio.training.language_model import (
     LanguageModelRecipe,
     choose_frames,
@@ -194,6 +194,34 @@ def test_recipes_are_checked(workspace: Path, tmp_path: Path) -> None:
         recipe(workspace, tmp_path, audio_head_fraction=0.0)
     for path in sorted((ROOT / "recipes/nano").glob("lm_*.yaml")):
         assert load_recipe(path, LanguageModelRecipe).stage
+
+
+def test_stand_in_speech_needs_no_corpus_and_fresh_audio_leaves_the_text_model(workspace: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pypinyin")
+    pytest.importorskip("pocketsphinx")
+    diet = Diet(tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "text_dialogue": 1.0}, emphasis={"repeat": 3.0})
+    train(
+        recipe(
+            workspace,
+            tmp_path,
+            corpus=None,
+            clips=None,
+            codes=None,
+            generated=40,
+            pseudo_speech=True,
+            diet=diet,
+            steps=2,
+        )
+    )
+    assert len([row for row in log_of(tmp_path) if "loss" in row]) == 2
+    before, model = (baichuan_audio.load(tmp_path / "model") for _ in range(2))
+    initialise_audio(model)
+    changed = {
+        name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before.state_dict()[name])
+    }
+    assert changed and all(
+        name.startswith(("language_model.audio_embed_layers.", "audio_head.heads.")) for name in changed
+    )
 
 
 def test_learning_parts_freeze_every_other_part(workspace: Path) -> None:
