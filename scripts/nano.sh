@@ -56,7 +56,7 @@ else
     last=$work/lm_pseudo/model
     fresh=true # what was learnt of stand-in frames says nothing of true codes
 fi
-once lm_sft lm lm_sft "$last" "$work/lm_sft" "fresh_audio=$fresh"
+once lm_sft lm lm_sft "$last" "$work/lm_sft" "fresh_audio=$fresh" "codebooks=$work/hearing"
 
 once model run assemble "$work/lm_sft/model" "$output" --template recipes/nano/config.json \
     --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder/vocoder.safetensors" --dtype bfloat16

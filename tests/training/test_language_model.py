@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import baichuan_audio
+from baichuan_audio.audio_tokenizer.quantizer import dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
 from baichuan_audio.data.mixture import Diet
@@ -19,7 +20,7 @@ from baichuan_audio.data.sequences import SequenceBuilder, Turn, dialogue, trans
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
-from baichuan_audio.training.initialise import initialise, initialise_audio
+from baichuan_audio.training.initialise import embed_codebooks, initialise, initialise_audio
 from baichuan_audio.training.language_model import (
     LanguageModelRecipe,
     choose_frames,
@@ -222,6 +223,21 @@ def test_stand_in_speech_needs_no_corpus_and_fresh_audio_leaves_the_text_model(w
     assert changed and all(
         name.startswith(("language_model.audio_embed_layers.", "audio_head.heads.")) for name in changed
     )
+
+
+def test_embeddings_from_codebooks_add_up_to_the_projected_vector(workspace: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    ends = [embedding.weight[-1].clone() for embedding in model.language_model.audio_embed_layers]
+    embed_codebooks(model, model.tokenizer)
+    codes = torch.stack([torch.randint(size, (40,)) for size in SIZES])
+    embedded = model.language_model.embed_frames(codes)
+    vectors = dequantize(model.tokenizer.bridge.vq_list, codes.T)
+    # one linear map takes every vector to its embedding
+    solution = torch.linalg.lstsq(vectors, embedded).solution
+    torch.testing.assert_close(vectors @ solution, embedded, rtol=1e-3, atol=1e-5)
+    assert 0.005 < float(embedded.std()) < 0.5
+    for end, embedding in zip(ends, model.language_model.audio_embed_layers, strict=True):
+        assert torch.equal(end, embedding.weight[-1])
 
 
 def test_learning_parts_freeze_every_other_part(workspace: Path) -> None:

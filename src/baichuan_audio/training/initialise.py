@@ -13,6 +13,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from ..audio_tokenizer import AudioTokenizer
+from ..audio_tokenizer.quantizer import codebooks
 from ..checkpoint import save
 from ..errors import CheckpointError
 from ..language_model.build_tokenizer import token_id_entries
@@ -71,6 +73,25 @@ def initialise_audio(model: BaichuanAudio) -> None:
                 nn.init.normal_(parameter, std=std)
             else:
                 nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def embed_codebooks(model: BaichuanAudio, tokenizer: AudioTokenizer) -> None:
+    """Start `audio_embed_layers` from the codebooks: entries through one projection, so that like sounds begin alike.
+
+    The sum over the levels is then the projected quantised vector. The projection takes the directions in which the
+    entries differ most (their singular vectors), scaled to the embeddings' usual size; "end of audio" rows stay.
+    """
+    books = [book.embed.float() for book in codebooks(tokenizer.bridge.vq_list)]
+    directions = torch.linalg.svd(torch.cat(books), full_matrices=False)[2]
+    width = model.language_model.embed_tokens.embedding_dim
+    projection = torch.zeros(books[0].shape[1], width)
+    kept = min(width, directions.shape[0])
+    projection[:, :kept] = directions[:kept].T
+    std = float(model.config.get("initializer_range", 0.02))
+    scale = std * math.sqrt(len(books)) / (books[0] @ projection).std().clamp(min=1e-8)
+    for embedding, book in zip(model.language_model.audio_embed_layers, books, strict=True):
+        embedding.weight[:-1] = (book @ projection) * scale  # type: ignore[index,operator]
 
 
 def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:

@@ -29,7 +29,8 @@ from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
 from ..pipeline import BaichuanAudio
 from .checkpointing import load_training_state, save_training_state
-from .initialise import initialise_audio
+from .flow import load_part
+from .initialise import embed_codebooks, initialise_audio
 from .logging import TrainingLog, set_threads
 from .muon import Muon, layer_matrices
 from .optim import autocast, freeze_except, make_optimizer, optimizer_step
@@ -76,6 +77,9 @@ class LanguageModelRecipe(StageRecipe):
     """Whether the generated dialogues get stand-in codes, to learn hearing and speaking before there are true ones."""
     fresh_audio: bool = False
     """Draw audio embeddings and the audio head's outputs anew: after pseudo-speech, or for other codes."""
+    codebooks: str | None = None
+    """Checkpoint directory or training output of the audio tokenizer that made the codes: fresh audio embeddings start
+    from its codebooks instead of at random."""
     languages: tuple[str, ...] = ("en", "zh")
     positions: int = 4096
     """Positions a step, padding left out."""
@@ -182,6 +186,9 @@ def train(recipe: LanguageModelRecipe) -> None:
     model = load(recipe.model, dtype=torch.float32, device=recipe.device)
     if recipe.fresh_audio:
         initialise_audio(model)
+        if recipe.codebooks is not None:
+            load_part(model.tokenizer, "tokenizer", recipe.codebooks)
+            embed_codebooks(model, model.tokenizer)
     parts = learning_parts(model, recipe.stage)
     language_model, audio_head = model.language_model, model.audio_head
     optimizers = make_optimizers(parts, recipe)
