@@ -95,11 +95,14 @@ class CoarseMelConfig:
 
 
 def codebook_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Codebook sizes of a whole `config.json`, coarse level first."""
+    """Entries of each codebook, coarse level first, of a whole `config.json`; raises ConfigError where it has none."""
     try:
-        return tuple(int(size) for size in config["audio_config"]["vq_config"]["codebook_sizes"])
-    except (KeyError, TypeError) as error:
-        raise ConfigError("config.json: audio_config.vq_config.codebook_sizes is missing; add it.") from error
+        sizes = tuple(int(size) for size in config["audio_config"]["vq_config"]["codebook_sizes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError("config.json: audio_config.vq_config.codebook_sizes is missing or no list.") from error
+    if not sizes or min(sizes) < 1:
+        raise ConfigError("config.json: codebook_sizes must name at least one codebook, each with entries.")
+    return sizes
 
 
 def audio_config(config: Mapping[str, Any]) -> AudioConfig:

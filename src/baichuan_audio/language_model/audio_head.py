@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..audio_tokenizer.config import codebook_sizes
 from ..errors import ConfigError
 from ..layers.norm import RMSNorm
-from .model import codebook_sizes
 
 HEAD_DIM = 128  # a constant of the architecture, not in config.json
 

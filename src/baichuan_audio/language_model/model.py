@@ -8,19 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..audio_tokenizer.config import codebook_sizes
 from ..errors import ConfigError, PromptError
 from .backbone import Backbone, BackboneConfig
-
-
-def codebook_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Entries of each codebook, from `audio_config.vq_config` of a whole `config.json`."""
-    try:
-        sizes = tuple(int(size) for size in config["audio_config"]["vq_config"]["codebook_sizes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError("config.json: audio_config.vq_config.codebook_sizes is missing or no list.") from error
-    if not sizes or min(sizes) < 1:
-        raise ConfigError("config.json: codebook_sizes must name at least one codebook, each with entries.")
-    return sizes
 
 
 class LanguageModel(Backbone):
