@@ -1,0 +1,32 @@
+"""Many live dialogues on one model: batched, streamed, interruptible (docs/engine.md)."""
+
+from .core import Engine
+from .dialogue import Dialogue, Reply
+from .types import (
+    AudioDelta,
+    AudioInput,
+    EngineConfig,
+    EngineFull,
+    EngineStats,
+    EngineStopped,
+    ReplyDone,
+    ReplyEvent,
+    TextDelta,
+    Usage,
+)
+
+__all__ = [
+    "AudioDelta",
+    "AudioInput",
+    "Dialogue",
+    "Engine",
+    "EngineConfig",
+    "EngineFull",
+    "EngineStats",
+    "EngineStopped",
+    "Reply",
+    "ReplyDone",
+    "ReplyEvent",
+    "TextDelta",
+    "Usage",
+]

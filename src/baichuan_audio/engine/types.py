@@ -1,0 +1,121 @@
+"""What goes into the engine and what comes out: settings, events of a reply, figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import BaichuanAudioError, ConfigError
+
+Status = Literal["completed", "cancelled", "incomplete", "failed"]
+
+
+class EngineFull(BaichuanAudioError):
+    """Every slot is taken; come again when a dialogue has been closed."""
+
+
+class EngineStopped(BaichuanAudioError):
+    """The engine has not been started, or has been stopped."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How many dialogues one engine holds, and how it cuts its work.
+
+    max_sessions: slots; one dialogue (or one `speak`) each, one more is refused with EngineFull.
+    max_context: positions a slot holds; 0 = the model's max_position_embeddings, at most 4096.
+    threads: torch threads of the engine's worker; 0 = the physical cores, at most 2 on a CPU.
+    first_chunk_frames, chunk_frames: code frames (80 ms each) after which sound is made: few at first, so that the
+    first sound comes soon, then more, which costs less.
+    prefill_positions: positions of a prompt that are read in one step, so that a long one holds up nobody.
+    buffer_seconds: sound and text a reply may be ahead of its reader before it waits.
+    Raises ConfigError for values that make no sense.
+    """
+
+    max_sessions: int = 8
+    max_context: int = 0
+    threads: int = 0
+    first_chunk_frames: int = 4
+    chunk_frames: int = 12
+    prefill_positions: int = 128
+    buffer_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_sessions", "first_chunk_frames", "chunk_frames", "prefill_positions"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("max_context", "threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0 (0 = chosen by the engine), not {getattr(self, name)}.")
+        if not self.buffer_seconds > 0:
+            raise ConfigError(f"buffer_seconds must be above 0, not {self.buffer_seconds}.")
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """Sound in a user's turn: waveform [S] (or [channels, S]) at any `sample_rate` in Hz."""
+
+    waveform: Tensor
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """Some more text of a reply."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class AudioDelta:
+    """Some more sound of a reply: waveform [S] float32 on the CPU; the pieces laid end to end are the reply."""
+
+    waveform: Tensor
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one reply; an audio token is one code frame.
+
+    Input counts the dialogue the reply answers, `cached_tokens` of which had been read for an earlier reply.
+    """
+
+    input_text_tokens: int = 0
+    input_audio_tokens: int = 0
+    cached_tokens: int = 0
+    output_text_tokens: int = 0
+    output_audio_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class ReplyDone:
+    """The last event of every reply.
+
+    status: "completed"; "cancelled" (reason: what `cancel` was given, or "shutdown"); "incomplete" (reason
+    "max_output_tokens", or "repetition" when the model only repeated itself); "failed" (reason: what went wrong).
+    """
+
+    status: Status
+    reason: str | None
+    text: str
+    usage: Usage
+
+
+ReplyEvent = TextDelta | AudioDelta | ReplyDone
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Figures of one moment; `steps`, `text_tokens` and `audio_frames` only grow."""
+
+    active_sessions: int = 0
+    slots_free: int = 0
+    active_replies: int = 0
+    waiting_jobs: int = 0
+    last_batch_size: int = 0
+    steps: int = 0
+    text_tokens: int = 0
+    audio_frames: int = 0
