@@ -1,0 +1,67 @@
+"""The application: the routers, the page, and what they all find in `app.state`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from ..engine import Engine
+from ..version import __version__
+from . import http_info
+from .errors import add_error_handlers
+from .limits import Door, Work
+from .logging import EventLog
+from .metrics import Metrics
+from .settings import ServerSettings
+from .static_page import add_page
+
+
+def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAPI:
+    """The server around an engine: OpenAI's HTTP endpoints, its Realtime WebSocket, and the page at `/`.
+
+    The application starts the engine and, when it ends, stops it. `app.state` holds `engine`, `settings`, `metrics`,
+    `log` and `work` (what goes on; `work.closing` when nothing new is let in).
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        await warm_up(engine)
+        yield
+        app.state.work.close()
+        await engine.stop()
+
+    app = FastAPI(
+        title="Baichuan-Audio",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # their scripts would come from another site
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    state: Any = app.state
+    state.engine, state.settings = engine, settings or ServerSettings()
+    state.metrics, state.log, state.work = Metrics(engine), EventLog(state.settings.log_content), Work()
+    add_error_handlers(app)
+    app.include_router(http_info.router)
+    with contextlib.suppress(ModuleNotFoundError):
+        app.include_router(importlib.import_module(".realtime", __package__).router)
+    add_page(app)
+    app.add_middleware(Door, app=app)
+    return app
+
+
+async def warm_up(engine: Engine) -> None:
+    """One short reply, so that the first user does not wait for memory and kernels to be made ready."""
+    dialogue = engine.open(seed=0)
+    try:
+        await dialogue.add_user(["Hello."])
+        async for _ in dialogue.reply(max_tokens=4):
+            pass
+    finally:
+        await dialogue.close()

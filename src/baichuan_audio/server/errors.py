@@ -1,0 +1,118 @@
+"""Errors in the shape that OpenAI's clients know: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ..engine import EngineFull, EngineStopped
+from ..errors import AudioError, BaichuanAudioError, PromptError
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
+RETRY_AFTER_S = 2
+
+
+class ApiError(Exception):
+    """A refusal that the client gets to read.
+
+    message: one sentence. param: the field that is at fault. code: a word for programs. headers: sent with it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+        self.code = code or _CODES.get(status)
+        self.headers = dict(headers or {})
+        if status in (429, 503):
+            self.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+
+    @property
+    def type(self) -> str:
+        """OpenAI's name for this kind of error."""
+        return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+
+    def body(self) -> dict[str, Any]:
+        """The error as JSON."""
+        return error_body(self.message, self.type, self.code, self.param)
+
+    def response(self) -> JSONResponse:
+        """The error as an answer."""
+        return JSONResponse(self.body(), self.status, headers=self.headers)
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """The client's fault, status 400."""
+    return ApiError(400, message, code=code, param=param)
+
+
+def error_body(message: str, type: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """The one shape of an error."""
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What went wrong inside -> what the client is told. Anything unforeseen is told as that, and no more."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, EngineFull):
+        return ApiError(429, str(error), code="server_full")
+    if isinstance(error, EngineStopped):
+        return ApiError(503, "the server is shutting down.", code="shutting_down")
+    if isinstance(error, AudioError):
+        return bad_request(str(error), code="invalid_audio")
+    if isinstance(error, PromptError):
+        return bad_request(str(error), code="invalid_prompt")
+    if isinstance(error, BaichuanAudioError):
+        return bad_request(str(error))
+    return ApiError(500, "something went wrong in the server.", code="internal_error")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Give every refusal of the framework that shape, too."""
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        api_error = as_api_error(error)
+        request.app.state.metrics.error(api_error.code or str(api_error.status))
+        return api_error.response()
+
+    async def not_served(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        message = {
+            404: f"there is nothing at {request.url.path}.",
+            405: f"{request.method} is not allowed at {request.url.path}.",
+        }.get(error.status_code, str(error.detail))
+        return await refused(request, ApiError(error.status_code, message, headers=error.headers))
+
+    async def not_understood(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return await refused(request, _first_fault(error.errors()))
+
+    for kind in (ApiError, BaichuanAudioError):
+        app.add_exception_handler(kind, refused)
+    app.add_exception_handler(HTTPException, not_served)
+    app.add_exception_handler(RequestValidationError, not_understood)
+
+
+def _first_fault(faults: Sequence[Any]) -> ApiError:
+    """The first thing that validation found, without repeating what the client sent."""
+    fault = faults[0] if faults else {"loc": (), "msg": "invalid request", "type": ""}
+    place = [str(step) for step in fault["loc"] if step not in ("body", "query", "path", "header")]
+    param = ".".join(place) or None
+    if fault["type"] == "json_invalid":
+        return bad_request("the body is not valid JSON.", code="invalid_json")
+    text = str(fault["msg"])
+    return bad_request(f"{param}: {text}" if param else f"the request is not valid: {text}", param)

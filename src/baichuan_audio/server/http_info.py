@@ -1,0 +1,68 @@
+"""GET /v1/models, /health, /metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from .errors import ApiError
+
+router = APIRouter()
+_STARTED = int(time.time())
+
+
+class Model(BaseModel):
+    """A model that this server answers with."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "baichuan-audio"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "closing"]
+    slots_free: int
+    """Conversations that may still begin."""
+
+
+@router.get("/v1/models", operation_id="list_models")
+async def list_models(request: Request) -> ModelList:
+    """The one model of this server."""
+    return ModelList(data=[_model(request)])
+
+
+@router.get("/v1/models/{id:path}", operation_id="get_model")
+async def get_model(request: Request, id: str) -> Model:
+    """That model by its name."""
+    model = _model(request)
+    if id != model.id:
+        raise ApiError(404, f"this server has no such model; it has '{model.id}'.", code="model_not_found")
+    return model
+
+
+@router.get("/health", operation_id="health", responses={503: {"model": Health}})
+async def health(request: Request, response: Response) -> Health:
+    """200 while conversations may begin, 503 when the server is about to end."""
+    state = request.app.state
+    if state.work.closing:
+        response.status_code = 503
+    return Health(status="closing" if state.work.closing else "ok", slots_free=state.engine.stats().slots_free)
+
+
+@router.get("/metrics", operation_id="metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Figures in Prometheus' text format."""
+    return Response(request.app.state.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _model(request: Request) -> Model:
+    return Model(id=request.app.state.settings.model_name, created=_STARTED)

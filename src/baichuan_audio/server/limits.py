@@ -1,0 +1,207 @@
+"""The door: every HTTP request is checked, measured and counted here before any of its body is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from . import auth
+from .errors import ApiError, as_api_error
+from .settings import ServerSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_REQUESTS_PER_SESSION = 4
+_FEWEST_REQUESTS = 32
+_CORS = {
+    "access-control-allow-methods": "GET, POST, OPTIONS",
+    "access-control-allow-headers": "authorization, content-type, openai-organization, openai-project",
+    "access-control-max-age": "600",
+}
+
+
+class Work:
+    """What is going on, so that a server which is told to stop can let it end first."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = asyncio.Event()
+
+    @property
+    def count(self) -> int:
+        """Requests and conversations at work."""
+        return self._count
+
+    def close(self) -> None:
+        """Let nothing new in."""
+        self.closing = True
+        self._closing.set()
+
+    async def wait_closing(self) -> None:
+        """Returns when `close` has been called: conversations should come to an end."""
+        await self._closing.wait()
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """While inside, the server is not idle. Raises ApiError 503 when nothing new is let in."""
+        if self.closing:
+            raise ApiError(503, "the server is shutting down.", code="shutting_down")
+        self._count += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._idle.set()
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing goes on any more; says whether that came about in time."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+
+class Door:
+    """ASGI middleware for HTTP: host, origin and key; the body's size; readers that stall; errors in one shape."""
+
+    def __init__(self, inner: ASGIApp, app: FastAPI) -> None:
+        self._inner, self._app = inner, app
+        settings: ServerSettings = app.state.settings
+        self._settings = settings
+        self._busy = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        scope["app"] = self._app
+        exchange = _Exchange(Request(scope), receive, send, self._settings)
+        try:
+            await self._let_in(exchange)
+        except _Stalled:
+            self._app.state.log.write("stalled", path=exchange.endpoint)
+            self._app.state.metrics.error("stalled")
+        except Exception as error:
+            await self._report(exchange, error)
+        if exchange.status:
+            self._app.state.metrics.request(exchange.endpoint, exchange.status)
+
+    async def _let_in(self, exchange: _Exchange) -> None:
+        request = exchange.request
+        auth_checked = request.method != "OPTIONS" or "access-control-request-method" not in request.headers
+        if not auth_checked:  # a browser asks beforehand, without a key
+            await exchange.preflight()
+            return
+        auth.check_http(request)
+        exchange.check_length()
+        if not request.url.path.startswith("/v1/"):
+            await self._inner(request.scope, exchange.receive, exchange.send)
+            return
+        stats = self._app.state.engine.stats()
+        if self._busy >= max(_FEWEST_REQUESTS, _REQUESTS_PER_SESSION * (stats.active_sessions + stats.slots_free)):
+            raise ApiError(429, "too many requests at once; try again shortly.", code="too_many_requests")
+        self._busy += 1
+        try:
+            async with self._app.state.work.at_work():
+                await self._inner(request.scope, exchange.receive, exchange.send)
+        finally:
+            self._busy -= 1
+
+    async def _report(self, exchange: _Exchange, error: Exception) -> None:
+        api_error = as_api_error(error)
+        if api_error.status >= 500 and api_error.code == "internal_error":
+            self._app.state.log.exception(error)
+        self._app.state.metrics.error(api_error.code or str(api_error.status))
+        if not exchange.status:
+            if not exchange.body_read:
+                api_error.headers["Connection"] = "close"  # the rest of the body is not wanted
+            await api_error.response()(exchange.request.scope, exchange.receive, exchange.send)
+
+
+class _Stalled(Exception):
+    """The client has not taken what was sent for too long, or has not sent what it announced."""
+
+
+class _Exchange:
+    """One request and its answer, as far as the door has to do with it."""
+
+    def __init__(self, request: Request, receive: Receive, send: Send, settings: ServerSettings) -> None:
+        self.request = request
+        self.status = 0
+        self.body_read = not {"content-length", "transfer-encoding"} & set(request.headers)
+        self._receive, self._send, self._settings = receive, send, settings
+        self._received = 0
+
+    @property
+    def endpoint(self) -> str:
+        """The route that answers; never what a client typed."""
+        route = self.request.scope.get("route")
+        return str(getattr(route, "path", "") or "none")
+
+    def check_length(self) -> None:
+        """Refuse a body by its announced length. Raises ApiError 413 or 400."""
+        announced = self.request.headers.get("content-length")
+        if announced is None:
+            return
+        if not (announced.isascii() and announced.isdigit()):
+            raise ApiError(400, "the Content-Length is not a number.")
+        if int(announced) > self._settings.max_message_bytes:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """The next piece of the body, counted, and waited for only so long; then word of the client's leaving."""
+        if self.body_read:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._settings.idle_seconds)
+        except asyncio.TimeoutError:
+            raise ApiError(408, "the rest of the request did not come.", code="request_timeout") from None
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            self.body_read = not message.get("more_body", False)
+            if self._received > self._settings.max_message_bytes:
+                raise self._too_large()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on; a client that does not take it is given up."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = {**self._origin_headers(), "x-content-type-options": "nosniff"}
+            message["headers"] = [*message.get("headers", ()), *((k.encode(), v.encode()) for k, v in headers.items())]
+        try:
+            await asyncio.wait_for(self._send(message), self._settings.idle_seconds)
+        except asyncio.TimeoutError:
+            raise _Stalled from None
+
+    async def preflight(self) -> None:
+        """Answer a browser's question whether a page may ask."""
+        allowed = auth.origin_allowed(self.request, self._settings)
+        if not allowed:
+            raise ApiError(403, "pages of this web site may not use the server.", code="origin_not_allowed")
+        headers: list[Any] = [(name.encode(), value.encode()) for name, value in _CORS.items()]
+        await self.send({"type": "http.response.start", "status": 204, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b""})
+
+    def _origin_headers(self) -> dict[str, str]:
+        origin = self.request.headers.get("origin")
+        if origin is None or not auth.origin_allowed(self.request, self._settings) or not urlsplit(origin).netloc:
+            return {}
+        return {"access-control-allow-origin": origin, "vary": "Origin"}
+
+    def _too_large(self) -> ApiError:
+        most = self._settings.max_message_bytes
+        return ApiError(413, f"the body is larger than the {most} bytes that this server takes.")

@@ -1,0 +1,68 @@
+"""What a server may be told: where it listens, whom it lets in, and how much one client may ask for."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, fields
+from urllib.parse import urlsplit
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Where a server listens, who may use it, and its limits.
+
+    api_keys: one of them must come with every request; none: nobody is asked. allowed_origins: web sites
+    (`https://voice.example`, or `*` for all) whose pages may use the server; its own page always may.
+    max_message_bytes: of a request's body, or of one WebSocket message. max_audio_seconds: of one piece of audio that
+    comes in. max_session_seconds: of one conversation or one HTTP request. idle_seconds: without a word from the
+    client, or without its taking what is sent. max_input_characters: of a text to be spoken. model_name: what
+    `/v1/models` calls the model. log_content: whether what people say may stand in the log.
+    Raises ConfigError for values that make no sense.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    max_message_bytes: int = 26_214_400
+    max_audio_seconds: float = 600.0
+    max_session_seconds: float = 3600.0
+    idle_seconds: float = 120.0
+    max_input_characters: int = 4096
+    model_name: str = "baichuan-audio"
+    log_content: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_limit = field.name.startswith("max_") or field.name == "idle_seconds"
+            if is_limit and not 0 < value < float("inf"):
+                raise ConfigError(f"{field.name} must be above 0, not {value}.")
+        if not 0 <= self.port < 65536:
+            raise ConfigError(f"port must lie in 0..65535, not {self.port}.")
+        if not self.model_name.strip():
+            raise ConfigError("model_name must not be empty.")
+        for key in self.api_keys:
+            if not key or not key.isascii() or not key.isprintable() or " " in key:
+                raise ConfigError("an API key must be printable ASCII without spaces.")
+        for origin in self.allowed_origins:
+            if origin != "*" and not (urlsplit(origin).scheme and urlsplit(origin).netloc):
+                raise ConfigError(f"'{origin}' is no origin; give scheme and host, such as https://voice.example.")
+
+    @property
+    def local_only(self) -> bool:
+        """Whether it listens to this machine alone."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    host = host.strip("[]").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
