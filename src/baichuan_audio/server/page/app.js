@@ -1,0 +1,288 @@
+/** Ties the page's buttons and fields to the conversation. */
+import { Conversation } from "./modules/conversation.js";
+import { EventLog } from "./modules/log.js";
+import { Meter } from "./modules/meter.js";
+import { askServer } from "./modules/realtime.js";
+import { Recording } from "./modules/recording.js";
+import { Settings } from "./modules/settings.js";
+import { Turns } from "./modules/turns.js";
+import { language, preferredLanguage, speakLanguage, words } from "./modules/words.js";
+
+const TAP_MS = 300; // a shorter press of the talk button holds it until the next one
+const SETTLE_MS = 400; // a slider that is moved is not sent at every step
+
+const $ = (id) => document.getElementById(id);
+const settings = new Settings();
+const turns = new Turns($("turns"), $("empty"));
+const recording = new Recording();
+const log = new EventLog($("log"), $("log-empty"));
+const meter = new Meter($("meter"), {
+  user: document.querySelector("#legend .user"),
+  assistant: document.querySelector("#legend .assistant"),
+});
+const conversation = new Conversation({
+  settings,
+  turns,
+  recording,
+  meter,
+  view: {
+    onState: showState,
+    onFigure: showFigure,
+    onMessage: showMessage,
+    onVoices: showVoices,
+    onEvent: (way, event) => log.add(way, event),
+  },
+});
+
+// --- what is shown ----------------------------------------------------------------------------------------------
+
+function showState(state) {
+  const body = document.body;
+  const handsFree = settings.handsFree;
+  body.dataset.state = state;
+  body.dataset.mode = handsFree ? "hands-free" : "push-to-talk";
+  $("state-words").textContent = words(`state.${state}`);
+  const connected = !["offline", "connecting"].includes(state);
+  const silent = conversation.listener.muted || !conversation.sound.microphone;
+  let label = handsFree ? (silent ? "unmute" : "mute") : state === "hearing" ? "release" : "hold";
+  if (!connected) label = "start";
+  $("talk-words").textContent = words(label);
+  $("talk-icon").setAttribute("href", connected && handsFree && silent ? "#i-mic-off" : "#i-mic");
+  $("talk").disabled = state === "connecting";
+  $("end").disabled = state === "offline";
+  $("interrupt").disabled = !connected || !(conversation.answers.pending || conversation.awaiting);
+  for (const id of ["download-text", "new"]) $(id).disabled = turns.all.length === 0;
+  $("download-sound").disabled = recording.empty;
+  keepAwake(connected);
+}
+
+function showFigure(name, value) {
+  const text = name === "gaps" ? String(value) : words("seconds", { n: value.toFixed(2) });
+  if ($(name).textContent !== text) $(name).textContent = text;
+}
+
+/** kind: "error", "key" (one is needed), "retry" (a countdown), "note". */
+function showMessage(text, kind = "note") {
+  $("notice").hidden = text === "";
+  $("notice").dataset.kind = kind;
+  $("notice").setAttribute("aria-live", kind === "retry" ? "off" : "assertive");
+  $("notice").textContent = text;
+  $("reconnect").hidden = kind !== "retry";
+  if (kind === "key") {
+    openPanel(true);
+    $("key").focus();
+  }
+}
+
+function showVoices(names) {
+  const options = ["", ...names].map((name) => {
+    const option = new Option(name || words("voiceDefault"), name);
+    if (!name) option.dataset.words = "voiceDefault";
+    return option;
+  });
+  $("voice").replaceChildren(...options);
+  $("voice").value = names.includes(settings.voice) ? settings.voice : "";
+  if ($("voice").value !== settings.voice) settings.set("voice", "");
+}
+
+function showSettings() {
+  $("instructions").value = settings.instructions;
+  $("key").value = settings.key;
+  $("interruptible").checked = settings.interruptible;
+  document.querySelector(`[name=mode][value=${settings.handsFree ? "hands-free" : "push-to-talk"}]`).checked = true;
+  for (const name of ["threshold", "silence", "padding"]) {
+    $(name).value = settings[name];
+    showSlider(name);
+  }
+  $("detection").hidden = !settings.handsFree;
+}
+
+function showSlider(name) {
+  const value = settings[name];
+  $(`${name}-value`).textContent = name === "threshold" ? value.toFixed(2) : words("milliseconds", { n: value });
+}
+
+function showLanguage(code) {
+  speakLanguage(code);
+  const buttons = words("suggestions").split("|").map((text) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+    button.addEventListener("click", () => write(text));
+    return button;
+  });
+  $("suggestions").replaceChildren(...buttons);
+  showSettings();
+  showState(conversation.state);
+}
+
+function openPanel(open) {
+  const narrow = matchMedia("(max-width: 960px)").matches;
+  $("panel").classList.toggle("open", open);
+  $("open-panel").setAttribute("aria-expanded", String(open));
+  for (const part of document.querySelectorAll("header, main")) part.inert = open && narrow;
+  if (narrow) (open ? $("close-panel") : $("open-panel")).focus();
+}
+
+let lock = null;
+async function keepAwake(wanted) {
+  if (wanted === (lock !== null) || !navigator.wakeLock) return;
+  const held = lock;
+  lock = wanted ? navigator.wakeLock.request("screen").catch(() => null) : null;
+  (await held)?.release();
+}
+
+// --- what is pressed --------------------------------------------------------------------------------------------
+
+async function write(text) {
+  if (conversation.state === "offline") {
+    conversation.onOpen = () => conversation.write(text);
+    await conversation.start({ microphone: false });
+  } else {
+    await conversation.write(text);
+  }
+}
+
+$("write").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = $("message").value.trim();
+  if (!text || conversation.state === "connecting") return;
+  $("message").value = "";
+  write(text);
+});
+
+let pressedAt = null; // null: the button is not down
+let latched = false;
+
+function talkDown() {
+  if (conversation.state === "offline") conversation.start();
+  else if (settings.handsFree) conversation.mute(!(conversation.listener.muted || !conversation.sound.microphone));
+  else if (latched) talkRelease();
+  else {
+    pressedAt = performance.now();
+    conversation.press();
+  }
+}
+
+function talkUp() {
+  if (pressedAt === null) return;
+  latched = conversation.listener.held && performance.now() - pressedAt < TAP_MS;
+  pressedAt = null;
+  if (!latched) talkRelease();
+}
+
+function talkRelease() {
+  latched = false;
+  pressedAt = null;
+  conversation.release();
+}
+
+$("talk").addEventListener("pointerdown", (event) => {
+  if (event.button !== 0 || settings.handsFree || conversation.state === "offline") return;
+  $("talk").setPointerCapture(event.pointerId);
+  talkDown();
+});
+for (const type of ["pointerup", "pointercancel"]) $("talk").addEventListener(type, talkUp);
+$("talk").addEventListener("contextmenu", (event) => event.preventDefault()); // a long press on a phone
+$("talk").addEventListener("click", (event) => {
+  // Where the button is held, the pointer has done its work already; a screen reader's click begins or sends.
+  if (settings.handsFree || conversation.state === "offline") talkDown();
+  else if (event.detail === 0 && conversation.listener.held) talkRelease();
+  else if (event.detail === 0) {
+    conversation.press();
+    latched = true;
+  }
+});
+
+const typing = (element) => element.matches("input:not([type=range], [type=radio], [type=checkbox]), textarea, select");
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    if ($("panel").classList.contains("open")) openPanel(false);
+    else conversation.interrupt();
+  } else if (talks(event)) {
+    event.preventDefault();
+    if (!event.repeat) talkDown();
+  }
+});
+document.addEventListener("keyup", (event) => {
+  if (!talks(event)) return;
+  event.preventDefault();
+  talkUp();
+});
+window.addEventListener("blur", () => conversation.listener.held && talkRelease());
+
+/** The space bar talks unless it has another meaning where the focus is. */
+function talks({ key, target }) {
+  if (key !== " " || settings.handsFree || conversation.phase !== "open" || typing(target)) return false;
+  return target.id === "talk" || !target.closest("button, summary, label, input");
+}
+
+$("interrupt").addEventListener("click", () => conversation.interrupt());
+$("end").addEventListener("click", () => conversation.stop());
+$("reconnect").addEventListener("click", () => conversation.connect());
+$("open-panel").addEventListener("click", () => openPanel(true));
+$("close-panel").addEventListener("click", () => openPanel(false));
+$("new").addEventListener("click", () => {
+  conversation.stop();
+  turns.clear();
+  recording.clear();
+  showState(conversation.state);
+});
+
+// --- what is chosen ---------------------------------------------------------------------------------------------
+
+let settling;
+function choose(name, value) {
+  settings.set(name, value);
+  clearTimeout(settling);
+  settling = setTimeout(() => conversation.phase === "open" && conversation.configure(), SETTLE_MS);
+}
+
+$("voice").addEventListener("change", () => choose("voice", $("voice").value));
+$("instructions").addEventListener("input", () => choose("instructions", $("instructions").value));
+$("interruptible").addEventListener("change", () => choose("interruptible", $("interruptible").checked));
+for (const name of ["threshold", "silence", "padding"]) {
+  $(name).addEventListener("input", () => {
+    choose(name, Number($(name).value));
+    showSlider(name);
+  });
+}
+for (const radio of document.querySelectorAll("[name=mode]")) {
+  radio.addEventListener("change", () => {
+    choose("handsFree", radio.value === "hands-free");
+    $("detection").hidden = !settings.handsFree;
+    conversation.setMode(settings.handsFree);
+  });
+}
+$("key").addEventListener("change", async () => {
+  settings.set("key", $("key").value.trim());
+  showVoices((await askServer(settings.key)).models[0]?.voices ?? []);
+});
+$("language").addEventListener("click", () => {
+  settings.set("language", language() === "en" ? "zh" : "en");
+  showLanguage(settings.language);
+});
+$("theme").addEventListener("click", () => {
+  const dark = getComputedStyle(document.documentElement).colorScheme === "dark" ||
+    (settings.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+  settings.set("theme", dark ? "light" : "dark");
+  showTheme();
+});
+
+function showTheme() {
+  document.documentElement.dataset.theme = settings.theme;
+  meter.draw();
+}
+
+function save(blob, ending) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `conversation-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.${ending}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+$("download-text").addEventListener("click", () => save(new Blob([turns.toText()], { type: "text/plain" }), "txt"));
+$("download-sound").addEventListener("click", () => save(recording.toWav(), "wav"));
+
+showVoices([]);
+showTheme();
+showLanguage(settings.language || preferredLanguage());
+askServer(settings.key).then(({ models }) => showVoices(models[0]?.voices ?? []));

@@ -1,0 +1,141 @@
+/** The model's answers on their way to the ear: queued, played, shown as they are heard, cut when interrupted. */
+import { Captions } from "./captions.js";
+import { SAMPLE_RATE, fromBase64, level, toInt16 } from "./pcm.js";
+import { words } from "./words.js";
+
+export class Answers {
+  /** @param {object} parts sound, turns, recording, meter, onChange(), onFigure(name, value) */
+  constructor(parts) {
+    Object.assign(this, parts);
+    this.byItem = new Map();
+    this.playing = null;
+    this.gapCount = 0;
+    this.heardSamples = 0;
+  }
+
+  add(item) {
+    if (!this.byItem.has(item)) {
+      const turn = this.turns.add("assistant", item);
+      this.turns.setWaiting(turn, true);
+      this.byItem.set(item, {
+        item,
+        turn,
+        captions: new Captions(),
+        contentIndex: 0,
+        turnEnd: null,
+        position: 0,
+        ended: false,
+        over: false,
+      });
+    }
+    return this.byItem.get(item);
+  }
+
+  /** @param {number | null} turnEnd when the person's turn ended, in milliseconds of performance.now() */
+  addSound({ item_id: item, content_index: contentIndex, delta }, turnEnd) {
+    const answer = this.add(item);
+    if (answer.over) return;
+    answer.contentIndex = contentIndex;
+    answer.turnEnd ??= turnEnd;
+    const samples = fromBase64(delta);
+    answer.captions.addSamples(samples.length);
+    this.sound.push(item, samples);
+  }
+
+  addSpokenText({ item_id: item, delta }) {
+    this.add(item).captions.addText(delta);
+  }
+
+  addWrittenText({ item_id: item, delta }) {
+    const { turn } = this.add(item);
+    this.turns.setWaiting(turn, false);
+    this.turns.setText(turn, turn.text + delta);
+  }
+
+  /** Nothing more comes for this item. */
+  end(item) {
+    const answer = this.byItem.get(item);
+    if (!answer || answer.ended) return;
+    answer.ended = true;
+    answer.captions.finish();
+    if (!answer.over) this.sound.end(item);
+  }
+
+  /** What the player reports of the samples that left it. */
+  report(report) {
+    const answer = this.byItem.get(report.item);
+    if (report.type === "played") this.played(answer, report);
+    else if (report.type === "started") this.started(answer);
+    else if (report.type === "finished") this.finished(answer);
+    else if (report.type === "gap") this.onFigure("gaps", ++this.gapCount);
+  }
+
+  started(answer) {
+    this.playing = answer;
+    this.turns.setWaiting(answer.turn, false);
+    if (answer.turnEnd !== null) {
+      const seconds = (performance.now() - answer.turnEnd) / 1000 + this.sound.latency;
+      this.onFigure("firstSound", seconds);
+      this.turns.setNote(answer.turn, words("firstSoundNote", { n: seconds.toFixed(2) }));
+    }
+    this.onChange();
+  }
+
+  played(answer, { position, samples, frame, buffered }) {
+    this.recording.add("assistant", frame / SAMPLE_RATE, toInt16(samples));
+    this.meter.set("assistant", level(samples));
+    this.heardSamples += samples.length;
+    this.onFigure("heard", this.heardSamples / SAMPLE_RATE);
+    this.onFigure("buffered", buffered / SAMPLE_RATE);
+    if (!answer || answer.over) return;
+    answer.position = position;
+    this.turns.setText(answer.turn, answer.captions.heard(this.audible(position)));
+  }
+
+  finished(answer) {
+    this.onFigure("buffered", 0);
+    if (!answer) return;
+    answer.over = true;
+    this.turns.setWaiting(answer.turn, false);
+    if (answer.captions.text) this.turns.setText(answer.turn, answer.captions.text);
+    if (!answer.turn.text) this.turns.remove(answer.turn);
+    if (this.playing === answer) this.playing = null;
+    this.onChange();
+  }
+
+  /** Of the samples that left the player, those that have reached the loudspeaker. */
+  audible(position) {
+    return Math.max(0, position - Math.round(this.sound.latency * SAMPLE_RATE));
+  }
+
+  /** Whether there is sound that was not heard yet. */
+  get pending() {
+    return [...this.byItem.values()].some((answer) => !answer.over && answer.captions.received > 0);
+  }
+
+  /**
+   * Silence now. Resolves to what the server must forget: [{item, contentIndex, milliseconds}] where
+   * `milliseconds` of that item were heard.
+   */
+  async cut() {
+    const cut = [...this.byItem.values()].filter((answer) => !answer.over);
+    for (const answer of cut) answer.over = true;
+    const { item, position } = await this.sound.flush();
+    this.playing = null;
+    this.onFigure("buffered", 0);
+    const result = [];
+    for (const answer of cut) {
+      const heard = answer.item === item ? this.audible(position) : 0;
+      this.turns.setWaiting(answer.turn, false);
+      if (answer.captions.received > 0) {
+        this.turns.setText(answer.turn, answer.captions.heard(heard));
+        const milliseconds = Math.floor((1000 * heard) / SAMPLE_RATE);
+        result.push({ item: answer.item, contentIndex: answer.contentIndex, milliseconds });
+      }
+      if (answer.turn.text) this.turns.setInterrupted(answer.turn);
+      else this.turns.remove(answer.turn);
+    }
+    this.onChange();
+    return result;
+  }
+}

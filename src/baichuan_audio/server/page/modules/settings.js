@@ -1,0 +1,77 @@
+/** What the person chose, kept in this browser; the API key only until the tab is closed. */
+
+const PLACE = "baichuan-audio";
+const DEFAULTS = {
+  voice: "",
+  instructions: "",
+  handsFree: true,
+  threshold: 0.5,
+  silence: 500,
+  padding: 300,
+  interruptible: true,
+  language: "",
+  theme: "auto",
+};
+
+function read(storage, name, fallback) {
+  try {
+    return storage().getItem(name) ?? fallback;
+  } catch {
+    return fallback; // storage is forbidden here
+  }
+}
+
+function write(storage, name, value) {
+  try {
+    storage().setItem(name, value);
+  } catch {
+    // storage is forbidden here: the choice lasts as long as the page
+  }
+}
+
+export class Settings {
+  constructor() {
+    let kept = {};
+    try {
+      kept = JSON.parse(read(() => localStorage, PLACE, "{}"));
+    } catch {
+      // written by something else: start anew
+    }
+    for (const [name, value] of Object.entries(DEFAULTS)) {
+      this[name] = typeof kept?.[name] === typeof value ? kept[name] : value;
+    }
+    this.key = read(() => sessionStorage, `${PLACE}-key`, "");
+  }
+
+  set(name, value) {
+    this[name] = value;
+    if (name === "key") {
+      write(() => sessionStorage, `${PLACE}-key`, value);
+    } else {
+      const kept = Object.fromEntries(Object.keys(DEFAULTS).map((each) => [each, this[each]]));
+      write(() => localStorage, PLACE, JSON.stringify(kept));
+    }
+  }
+
+  /** The `session` of session.update. */
+  session(model) {
+    const detection = {
+      type: "server_vad",
+      threshold: this.threshold,
+      silence_duration_ms: this.silence,
+      prefix_padding_ms: this.padding,
+      create_response: true,
+      interrupt_response: this.interruptible,
+    };
+    const format = { type: "audio/pcm", rate: 24000 };
+    return {
+      type: "realtime",
+      output_modalities: ["audio"],
+      instructions: this.instructions,
+      audio: {
+        input: { format, turn_detection: this.handsFree ? detection : null, transcription: { model } },
+        output: { format, ...(this.voice && { voice: this.voice }) },
+      },
+    };
+  }
+}

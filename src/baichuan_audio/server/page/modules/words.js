@@ -1,0 +1,218 @@
+/** Every word on the page, in English and Chinese. */
+
+const WORDS = {
+  en: {
+    tagline: "Speech in, speech out",
+    skip: "Skip to the message field",
+    language: "中文",
+    languageLabel: "切换到中文",
+    theme: "Light or dark",
+    settings: "Settings",
+    close: "Close",
+    conversation: "Conversation",
+    you: "You",
+    model: "Baichuan",
+    "state.offline": "Not connected",
+    "state.connecting": "Connecting…",
+    "state.listening": "Listening",
+    "state.ready": "Ready",
+    "state.hearing": "Hearing you",
+    "state.thinking": "Thinking",
+    "state.speaking": "Speaking",
+    "state.muted": "Muted",
+    start: "Start talking",
+    mute: "Mute the microphone",
+    unmute: "Unmute the microphone",
+    hold: "Hold to talk",
+    holdHint: "Hold the button or the space bar while you talk, or tap once to begin and once to send.",
+    release: "Release to send",
+    interrupt: "Interrupt",
+    end: "End",
+    reconnect: "Reconnect now",
+    message: "Message",
+    messageHint: "Or write something…",
+    send: "Send",
+    emptyTitle: "Talk with the model",
+    emptyText: "Press the button, allow the microphone, and ask. You may interrupt at any time.",
+    suggestions: "What is seven plus two?|What is the opposite of hot?|今天之后是哪一天?",
+    voice: "Voice",
+    voiceDefault: "The model's default",
+    instructions: "Instructions",
+    instructionsHint: "How the model should answer",
+    turns: "Turns",
+    handsFree: "Hands-free",
+    pushToTalk: "Push to talk",
+    detection: "Turn detection",
+    threshold: "Speech threshold",
+    silence: "Pause that ends a turn",
+    padding: "Kept before speech",
+    interruptible: "My voice may interrupt",
+    milliseconds: "{n} ms",
+    seconds: "{n} s",
+    figures: "Figures",
+    firstSound: "First sound",
+    firstSoundHint: "From the end of your turn to the first sound of the answer",
+    buffered: "Buffered",
+    gaps: "Gaps",
+    heard: "Heard",
+    log: "Event log",
+    logEmpty: "No events yet.",
+    keep: "Keep",
+    downloadText: "Text",
+    downloadSound: "Sound",
+    newConversation: "New conversation",
+    apiKey: "API key",
+    apiKeyHint: "Kept until this tab is closed",
+    shortcuts: "Esc interrupts. In push to talk, hold the space bar.",
+    interrupted: "interrupted",
+    notUnderstood: "(not understood)",
+    firstSoundNote: "first sound after {n} s",
+    retrying: "Connection lost. Trying again in {n} s…",
+    restored: "Connected again; the conversation goes on.",
+    "error.lost": "The connection was lost.",
+    "error.unreachable": "The server cannot be reached.",
+    "error.key": "The server asks for a valid API key. Enter it in the settings.",
+    "error.refused": "The server refused the connection.",
+    "error.full": "All places are taken. Please try again in a moment.",
+    "error.idle": "The server ended the conversation after a time without a word.",
+    "error.expired": "The conversation has reached the server's time limit.",
+    "error.shutdown": "The server is shutting down.",
+    "error.reply": "The answer could not be made: {why}",
+    "error.cutShort": "The answer was cut short.",
+    "error.transcription": "What you said could not be written down.",
+    "error.tooShort": "That was too short. Hold the button while you talk.",
+    "error.slow": "The network is too slow for your voice; some of it was lost.",
+    "error.NotAllowedError": "The microphone is not allowed for this page. You can write instead.",
+    "error.NotFoundError": "No microphone was found. You can write instead.",
+    "error.NotReadableError": "Another program holds the microphone. You can write instead.",
+    "error.InsecureContext": "The browser gives the microphone only to https pages or localhost. You can write instead.",
+    "error.microphone": "The microphone cannot be used: {why}",
+    "error.microphoneLost": "The microphone has gone.",
+    "error.sound": "This browser cannot play sound here: {why}",
+  },
+  zh: {
+    tagline: "用声音问,用声音答",
+    skip: "跳到输入框",
+    language: "EN",
+    languageLabel: "Switch to English",
+    theme: "浅色或深色",
+    settings: "设置",
+    close: "关闭",
+    conversation: "对话",
+    you: "你",
+    model: "百川",
+    "state.offline": "未连接",
+    "state.connecting": "正在连接…",
+    "state.listening": "正在听",
+    "state.ready": "准备好了",
+    "state.hearing": "听到你在说话",
+    "state.thinking": "正在想",
+    "state.speaking": "正在说",
+    "state.muted": "已静音",
+    start: "开始对话",
+    mute: "关闭麦克风",
+    unmute: "打开麦克风",
+    hold: "按住说话",
+    holdHint: "按住按钮或空格键说话;也可以点一下开始,再点一下发送。",
+    release: "松开发送",
+    interrupt: "打断",
+    end: "结束",
+    reconnect: "立即重连",
+    message: "消息",
+    messageHint: "也可以打字……",
+    send: "发送",
+    emptyTitle: "和模型说说话",
+    emptyText: "按下按钮,允许使用麦克风,然后提问。随时可以打断。",
+    suggestions: "七加二等于几?|热的反义词是什么?|What is seven plus two?",
+    voice: "音色",
+    voiceDefault: "模型默认",
+    instructions: "指令",
+    instructionsHint: "希望模型怎样回答",
+    turns: "轮流方式",
+    handsFree: "自由对话",
+    pushToTalk: "按住说话",
+    detection: "语音检测",
+    threshold: "语音阈值",
+    silence: "停顿多久算说完",
+    padding: "开口前保留",
+    interruptible: "我的声音可以打断",
+    milliseconds: "{n} 毫秒",
+    seconds: "{n} 秒",
+    figures: "数据",
+    firstSound: "首个声音",
+    firstSoundHint: "从你说完到回答的第一个声音",
+    buffered: "缓冲",
+    gaps: "断续",
+    heard: "已听到",
+    log: "事件记录",
+    logEmpty: "还没有事件。",
+    keep: "保存",
+    downloadText: "文字",
+    downloadSound: "声音",
+    newConversation: "新对话",
+    apiKey: "API 密钥",
+    apiKeyHint: "只保留到关闭此标签页",
+    shortcuts: "按 Esc 打断。按住说话时可用空格键。",
+    interrupted: "被打断",
+    notUnderstood: "(没有听清)",
+    firstSoundNote: "{n} 秒后出声",
+    retrying: "连接已断开,{n} 秒后重试……",
+    restored: "已重新连接,对话继续。",
+    "error.lost": "连接已断开。",
+    "error.unreachable": "无法连接服务器。",
+    "error.key": "服务器需要有效的 API 密钥,请在设置中填写。",
+    "error.refused": "服务器拒绝了连接。",
+    "error.full": "位置已满,请稍后再试。",
+    "error.idle": "许久没有说话,服务器结束了对话。",
+    "error.expired": "对话已到服务器的时间上限。",
+    "error.shutdown": "服务器正在关闭。",
+    "error.reply": "无法作答:{why}",
+    "error.cutShort": "回答没有说完。",
+    "error.transcription": "没能写下你说的话。",
+    "error.tooShort": "太短了,请按住按钮说话。",
+    "error.slow": "网络太慢,有些声音没有送到。",
+    "error.NotAllowedError": "此页面没有麦克风权限。你可以打字。",
+    "error.NotFoundError": "没有找到麦克风。你可以打字。",
+    "error.NotReadableError": "麦克风被其他程序占用。你可以打字。",
+    "error.InsecureContext": "浏览器只允许 https 页面或本机使用麦克风。你可以打字。",
+    "error.microphone": "麦克风无法使用:{why}",
+    "error.microphoneLost": "麦克风已断开。",
+    "error.sound": "此浏览器无法在这里播放声音:{why}",
+  },
+};
+
+export const LANGUAGES = Object.keys(WORDS);
+let current = "en";
+
+export function language() {
+  return current;
+}
+
+/** @param {string} key  @param {Record<string, string | number>} values for the {names} in it */
+export function words(key, values = {}) {
+  return WORDS[current][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}
+
+export function hasWords(key) {
+  return key in WORDS[current];
+}
+
+/** Write the page in a language: data-words is text, data-words-ATTRIBUTE is that attribute. */
+export function speakLanguage(code) {
+  current = LANGUAGES.includes(code) ? code : "en";
+  document.documentElement.lang = current === "zh" ? "zh-CN" : "en";
+  for (const element of document.querySelectorAll("[data-words]")) {
+    element.textContent = words(element.dataset.words);
+  }
+  for (const attribute of ["aria-label", "title", "placeholder"]) {
+    for (const element of document.querySelectorAll(`[data-words-${attribute}]`)) {
+      element.setAttribute(attribute, words(element.getAttribute(`data-words-${attribute}`)));
+    }
+  }
+}
+
+export function preferredLanguage() {
+  const wanted = navigator.languages ?? [navigator.language];
+  const known = wanted.map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => LANGUAGES.includes(tag));
+  return known ?? "en";
+}
