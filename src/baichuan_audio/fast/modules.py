@@ -1,0 +1,130 @@
+"""Inference forms of the layers that a decode step runs: the same functions from fewer and larger reads.
+
+Each is made from a layer as loaded and shares its tensors where it can, so both can be used side by side.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..language_model.audio_head import DepthAttention, DepthLayer
+from ..language_model.backbone import FeedForward
+from ..layers.norm import RMSNorm
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def shell(module: M) -> M:
+    """A second module of the same class over the same tensors and children, whose children can be exchanged."""
+    twin = copy.copy(module)
+    for name in ("_modules", "_parameters", "_buffers"):
+        twin.__dict__[name] = dict(module.__dict__[name])
+    return twin
+
+
+def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """An `nn.Linear` over these very tensors: weight [out, in], bias [out]."""
+    with torch.device("meta"):
+        made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    made.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return made
+
+
+class QuickNorm(nn.Module):
+    """RMSNorm with the norm as one reduction: on a CPU, `F.rms_norm` is composed of many small operations.
+
+    sqrt(mean(x^2) + eps) = hypot(|x|, sqrt(D eps)) / sqrt(D); the factor sqrt(D) is in the gain.
+    """
+
+    gain: Tensor
+    floor: Tensor
+
+    def __init__(self, source: RMSNorm) -> None:
+        super().__init__()
+        self.weight, self.eps = source.weight, source.eps
+        width = source.weight.shape[0]
+        self.register_buffer("gain", source.weight.detach() * math.sqrt(width))
+        self.register_buffer("floor", torch.full_like(self.gain[:1], math.sqrt(width * source.eps)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] float32 -> [..., D]."""
+        return (x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)).mul_(self.gain)
+
+
+def quick_norm(source: RMSNorm) -> nn.Module:
+    """The norm's quickest form on its device; graphs and compilers do better with the plain one."""
+    plain = source.weight.device.type != "cpu" or source.weight.dtype != torch.float32
+    return source if plain else QuickNorm(source)
+
+
+class JoinedFeedForward(nn.Module):
+    """SwiGLU with gate and up as one product. The source's weights become views of the joined one."""
+
+    def __init__(self, source: FeedForward) -> None:
+        super().__init__()
+        joined = torch.cat([source.gate_proj.weight.detach(), source.up_proj.weight.detach()])
+        source.gate_proj.weight.data, source.up_proj.weight.data = joined.chunk(2)
+        self.gate_up, self.down_proj = linear(joined), source.down_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        result: Tensor = self.down_proj(F.silu(gate) * up)
+        return result
+
+
+class SplitDepthAttention(nn.Module):
+    """`DepthAttention` whose projection is a Linear of its own, so that it can be quantised."""
+
+    def __init__(self, source: DepthAttention) -> None:
+        super().__init__()
+        self.heads = source.heads
+        self.in_proj, self.out_proj = linear(source.in_proj_weight, source.in_proj_bias), source.out_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, N, d] -> [B, N, d], causal."""
+        query, key, value = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        result: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(-2))
+        return result
+
+    def step(self, x: Tensor, position: int, cache: Tensor) -> Tensor:
+        """x [B, d] at `position`, cache [2, B, heads, K, 128] of the earlier ones -> [B, d]."""
+        packed = self.in_proj(x).view(x.shape[0], 3, self.heads, 1, -1).transpose(0, 1)
+        cache.narrow(3, position, 1).copy_(packed[1:])
+        keys, values = cache.narrow(3, 0, position + 1).unbind()
+        result: Tensor = self.out_proj(F.scaled_dot_product_attention(packed[0], keys, values).flatten(1))
+        return result
+
+
+class SplitDepthLayer(DepthLayer):
+    """`DepthLayer` with each position's feed-forward weights laid together (a copy: they lie interleaved as stored)."""
+
+    def __init__(self, source: DepthLayer) -> None:
+        nn.Module.__init__(self)
+        self.width, self.positions = source.width, source.positions
+        self.self_attention = SplitDepthAttention(source.self_attention)  # type: ignore[assignment]
+        self.layernorm1, self.layernorm2 = quick_norm(source.layernorm1), quick_norm(source.layernorm2)  # type: ignore[assignment]
+        up = source.linear1.weight.detach().view(2 * self.width, self.positions, self.width)
+        down = source.linear2.weight.detach().view(self.width, self.positions, 2 * self.width)
+        self.up = nn.ModuleList([linear(up[:, i].contiguous()) for i in range(self.positions)])
+        self.down = nn.ModuleList([linear(down[:, i].contiguous()) for i in range(self.positions)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, N, d], the first N positions -> [B, N, d]."""
+        residual = self.layernorm2(self.self_attention(self.layernorm1(x)) + x)
+        fed = [self.down[i](F.gelu(self.up[i](residual[:, i]))) for i in range(x.shape[1])]
+        return residual + torch.stack(fed, dim=1)
+
+    def step(self, x: Tensor, position: int, cache: Tensor) -> Tensor:
+        """x [B, d] at `position` -> [B, d]."""
+        residual = self.layernorm2(self.self_attention.step(self.layernorm1(x), position, cache) + x)
+        result: Tensor = self.down[position](F.gelu(self.up[position](residual)))
+        return result.add_(residual)
