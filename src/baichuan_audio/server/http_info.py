@@ -21,6 +21,8 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "baichuan-audio"
+    voices: list[str]
+    """The names that `voice` may have; the page lets people choose one."""
 
 
 class ModelList(BaseModel):
@@ -65,4 +67,5 @@ async def metrics(request: Request) -> Response:
 
 
 def _model(request: Request) -> Model:
-    return Model(id=request.app.state.settings.model_name, created=_STARTED)
+    state = request.app.state
+    return Model(id=state.settings.model_name, created=_STARTED, voices=list(state.engine.voices))

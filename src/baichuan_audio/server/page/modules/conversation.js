@@ -12,7 +12,7 @@ const QUIET = "quiet"; // an error in answer to such an event is no news: it cam
 /** Error codes after which trying again at once is of no use -> the words for them. */
 const FINAL = {
   invalid_api_key: "error.key",
-  idle_timeout: "error.idle",
+  session_idle: "error.idle",
   session_expired: "error.expired",
 };
 
@@ -135,7 +135,7 @@ export class Conversation {
     if (FINAL[reason]) this.stop(words(FINAL[reason]), reason === "invalid_api_key" ? "key" : "error");
     else if (code === 1013 || reason === "server_full") this.retry("error.full");
     else if (!opened && this.attempt === 0) this.stop(words("error.refused"));
-    else this.retry(reason === "shutting_down" ? "error.shutdown" : "error.lost");
+    else this.retry(code === 1012 ? "error.shutdown" : "error.lost");
   }
 
   retry(key) {
