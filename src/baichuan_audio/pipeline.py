@@ -28,7 +28,7 @@ from .language_model.prompt import (
     split_clauses,
     voice_instruction,
 )
-from .language_model.reply import ReplySampling, write_spoken_reply, write_text_reply
+from .language_model.reply import ReplySampling, follow, read_aloud, write_spoken_reply, write_text_reply
 from .language_model.sampling import Sampling
 from .language_model.session import Session
 from .language_model.text_tokenizer import TextTokenizer
@@ -64,6 +64,11 @@ class BaichuanAudio(nn.Module):
     Audio is given as a path or as (waveform [S] or [channels, S], sample_rate in Hz).
     """
 
+    session_type: type[Session] = Session
+    """How sequences are written; `obvious` and `fast` have others."""
+    inference_only = False
+    """True where the weights were rearranged for speed: such a model is neither trained nor saved."""
+
     def __init__(self, config: dict[str, Any], text_tokenizer: TextTokenizer, vocoder: nn.Module) -> None:
         super().__init__()
         self.config, self.text_tokenizer = config, text_tokenizer
@@ -92,7 +97,7 @@ class BaichuanAudio(nn.Module):
 
         Raises PromptError when they do not fit each other or this model.
         """
-        session = Session(self.language_model, self.audio_head, self.special, seed)
+        session = self.session_type(self.language_model, self.audio_head, self.special, seed)
         session.extend(ids, codes)
         return session
 
@@ -109,7 +114,7 @@ class BaichuanAudio(nn.Module):
             if number and piece.shape[0] < limits.min_samples:
                 continue
             codes = self.tokenizer.encode(piece, limits.sampling_rate)
-            prompt = self._builder().text(TRANSCRIBE_INSTRUCTION).audio(codes).build()
+            prompt = self.prompt_builder().text(TRANSCRIBE_INSTRUCTION).audio(codes).build()
             session = self.start(prompt.ids, prompt.codes)
             most = 32 + 3 * codes.shape[1]  # far more than anyone can say in that time
             pieces = write_text_reply(session, self.text_tokenizer, sampling or Sampling(), most)
@@ -129,17 +134,9 @@ class BaichuanAudio(nn.Module):
         self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
     ) -> Iterator[WaveformPiece]:
         """`speak`, each clause's sound as soon as it is made."""
-        if not isinstance(text, str) or not text.strip():
-            raise PromptError("there is no text to speak.")
-        system = voice_instruction(self._checked_voice(voice))
+        system = self.system_text(None, voice)
         sampling = sampling or ReplySampling.from_config(self.config)
-        ids = self.text_tokenizer.encode(text)
-        if len(text.encode()) <= _SHORT_TEXT:
-            clauses = [ids]
-        else:
-            parts = split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)
-            clauses = [self.text_tokenizer.encode(part) for part in parts]
-        return self._joined(self._speak_clauses(clauses, system, sampling, seed))
+        return self._joined(self._speak_clauses(self.clauses_to_speak(text), system, sampling, seed))
 
     def chat(
         self,
@@ -175,9 +172,29 @@ class BaichuanAudio(nn.Module):
 
         system: replaces the default system text, which chooses the voice. voice: one of `voices`.
         """
-        chosen = voice_instruction(self._checked_voice(voice))
-        text = chosen if system is None else system if voice is None else chosen + system
+        text = self.system_text(system, voice)
         return Conversation(self, text, speak, sampling or ReplySampling.from_config(self.config), seed)
+
+    def system_text(self, system: str | None = None, voice: str | None = None) -> str:
+        """The text of the system turn: the voice by its name, then `system`; a system text alone names no voice.
+
+        Raises PromptError for a voice this model does not have.
+        """
+        chosen = voice_instruction(self._checked_voice(voice))
+        return chosen if system is None else system if voice is None else chosen + system
+
+    def clauses_to_speak(self, text: str) -> list[list[int]]:
+        """Text -> the ids of the clauses in which it is read aloud; raises PromptError where there is none."""
+        if not isinstance(text, str) or not text.strip():
+            raise PromptError("there is no text to speak.")
+        parts = [text]
+        if len(text.encode("utf-8", "replace")) > _SHORT_TEXT:
+            parts = split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)
+        return [self.text_tokenizer.encode(part) for part in parts]
+
+    def prompt_builder(self) -> PromptBuilder:
+        """Writes prompts with this model's text tokenizer and control tokens."""
+        return PromptBuilder(self.text_tokenizer, self.special, len(self.language_model.codebook_sizes))
 
     @property
     def _context(self) -> int:
@@ -185,9 +202,6 @@ class BaichuanAudio(nn.Module):
         return int(self.config.get("max_position_embeddings") or 1 << 30)
 
     # -- inside -----------------------------------------------------------------------------------------------
-
-    def _builder(self) -> PromptBuilder:
-        return PromptBuilder(self.text_tokenizer, self.special, len(self.language_model.codebook_sizes))
 
     def _checked_voice(self, voice: str | None) -> str:
         if voice is None:
@@ -215,16 +229,11 @@ class BaichuanAudio(nn.Module):
         self, clauses: Sequence[list[int]], system: str, sampling: ReplySampling, seed: int | None
     ) -> Iterator[Tensor]:
         """Clauses as ids -> the codes [K, T] of each; a full context is left for a new one."""
-        prompt = self._builder().system(system).reply(spoken=True).build()
-        session: Session | None = None
-        for clause in clauses:
-            room = self._context - len(clause) - sampling.max_segment_frames
-            if session is None or len(session.ids) > max(room, len(prompt.ids)):
-                session = self.start(prompt.ids, prompt.codes, seed)
-            session.extend(clause)
-            codes = session.write_codes(sampling.max_segment_frames, sampling.codes)
-            if codes.shape[1]:
-                yield codes
+        prompt = self.prompt_builder().system(system).reply(spoken=True).build()
+        session = self.start(prompt.ids, prompt.codes, seed)
+        for codes in follow(session, read_aloud(session, clauses, sampling, self._context)):
+            assert isinstance(codes, Tensor)
+            yield codes
 
     def _joined(self, segments: Iterable[Tensor]) -> Iterator[WaveformPiece]:
         joiner = _Joiner(self.sample_rate)
@@ -257,8 +266,8 @@ class Conversation:
         self, model: BaichuanAudio, system: str, speak: bool, sampling: ReplySampling, seed: int | None
     ) -> None:
         self._model, self._speak, self._sampling = model, speak, sampling
-        self._session = Session(model.language_model, model.audio_head, model.special, seed)
-        self._prompt = model._builder().system(system)  # what has been said but not yet read
+        self._session = model.session_type(model.language_model, model.audio_head, model.special, seed)
+        self._prompt = model.prompt_builder().system(system)  # what has been said but not yet read
         self._reply: Reply | None = None
 
     @property
@@ -293,7 +302,7 @@ class Conversation:
         prompt = self._with_user(message).reply(self._speak).build()
         self._check_room(len(prompt.ids))
         self._session.extend(prompt.ids, prompt.codes)
-        self._prompt = self._model._builder()
+        self._prompt = self._model.prompt_builder()
         self._reply = self._answer()
         return self._reply
 

@@ -15,7 +15,7 @@ from baichuan_audio.data.mixture import Augmentation, Batches, Diet, Mixture, Ut
 from baichuan_audio.data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from baichuan_audio.data.sequences import SequenceBuilder, TokenSequence, Turn, split_reply
 from baichuan_audio.errors import DataError
-from baichuan_audio.language_model import session as session_module
+from baichuan_audio.language_model import sequence as sequence_module
 from baichuan_audio.language_model.prompt import PromptBuilder
 from baichuan_audio.language_model.reply import ReplySampling, write_spoken_reply
 
@@ -96,7 +96,7 @@ def test_sequence_equals_what_the_session_writes(model: Any, builder: SequenceBu
     built = sequences.dialogue(builder, "sys", turns, spoken=True)
 
     wanted: list[int] = []
-    monkeypatch.setattr(session_module, "draw", lambda logits, *_: torch.tensor(wanted.pop(0)))
+    monkeypatch.setattr(sequence_module, "draw_rows", lambda logits, *_: [wanted.pop(0)])
     size, special = model.language_model.codebook_sizes[0], model.special
     live = model.start([special.system, *model.text_tokenizer.encode("sys")])
     spoken: list[Tensor] = []

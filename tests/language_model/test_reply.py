@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
-
-import torch
-from torch import Tensor
 
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.reply import (
@@ -16,40 +13,43 @@ from baichuan_audio.language_model.reply import (
     write_text_reply,
 )
 from baichuan_audio.language_model.sampling import Sampling
+from baichuan_audio.language_model.sequence import Answer, Step, TextStep, Token
 from baichuan_audio.language_model.session import Session
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
-SPEECH = torch.zeros(8, 3, dtype=torch.long)
+FRAMES = 3
 
 
 class Script:
     """Says its ids one after another; what is taken back was only a look ahead, and is said again."""
 
-    def __init__(self, special: SpecialTokens, ids: Sequence[int]) -> None:
-        self.special, self.left, self.ids = special, list(ids), [special.assistant]
+    _codebook_sizes = (2,) * 8
 
-    def iter_text(self, most: int, sampling: Sampling, barred: Sequence[int] = ()) -> Iterator[int]:
-        for _ in range(most):
-            if not self.left:
-                return
-            self.ids.append(self.left.pop(0))
-            yield self.ids[-1]
-            if self.ids[-1] in sampling.stop:
-                return
+    def __init__(self, special: SpecialTokens, ids: Sequence[int]) -> None:
+        self.special, self.left, self.ids, self.frames = special, list(ids), [special.assistant], 0
+
+    @property
+    def last(self) -> int:
+        return self.ids[-1]
+
+    def answer(self, step: Step) -> Answer:
+        if isinstance(step, TextStep):
+            return self.left.pop(0) if self.left else self.special.end_of_text
+        self.frames += 1
+        return (0,) * 8 if self.frames <= FRAMES else None
 
     def take_back(self) -> int:
         if self.ids[-1] != self.special.end_of_text:
             self.left.insert(0, self.ids[-1])
         return self.ids.pop()
 
-    def append(self, id: int) -> None:
-        self.ids.append(id)
+    def append(self, token: Token) -> None:
+        self.ids.append(self.special.audio_pad if isinstance(token, tuple) else token)
 
-    def write_codes(self, most: int, sampling: Sampling) -> Tensor:
+    def begin_segment(self) -> None:
+        self.frames = 0
         if self.ids[-1] != self.special.audiogen_start:
             self.ids.append(self.special.audiogen_start)
-        self.ids.append(self.special.audiogen_end)
-        return SPEECH
 
 
 def _spoken(
@@ -59,7 +59,10 @@ def _spoken(
     ids = [id for part in parts for id in (tokenizer.encode(part) if isinstance(part, str) else [part])]
     script = Script(special, ids)
     pieces = write_spoken_reply(cast(Session, script), tokenizer, ReplySampling(**limits))
-    said = "".join(piece if isinstance(piece, str) else "|" for piece in pieces)
+    said = ""
+    for piece in pieces:
+        assert isinstance(piece, str) or piece.shape == (8, FRAMES)
+        said += piece if isinstance(piece, str) else "|"
     assert script.ids[-1] == special.end_of_text and script.ids.count(special.end_of_text) == 1
     return said.split("|"), script
 

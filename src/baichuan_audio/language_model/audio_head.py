@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,12 @@ class DepthCache:
     def __init__(self, layers: int, batch: int, heads: int, positions: int, like: Tensor) -> None:
         shape = (layers, 2, batch, heads, positions, HEAD_DIM)
         self.store = torch.empty(shape, dtype=like.dtype, device=like.device)
+
+    def rows(self, rows: slice | list[int]) -> DepthCache:
+        """Some of the rows: a slice shares their memory, a list copies them."""
+        result = copy.copy(self)
+        result.store = self.store[:, :, rows]
+        return result
 
 
 class DepthAttention(nn.Module):
@@ -175,21 +182,38 @@ class AudioHead(nn.Module):
         return result
 
     @torch.inference_mode()
+    def frames(
+        self, hidden: Tensor, cache: DepthCache, choose: Callable[[int, list[int], Tensor], list[int]]
+    ) -> tuple[list[tuple[int, ...] | None], Tensor]:
+        """One frame of each row, position by position: hidden [B, D] -> K codes a row, None where audio ends.
+
+        `choose(level, rows, logits [rows, size + 1])` picks a code for each row named. `cache` has room for B rows or
+        more. Also returned: the summed embeddings [rows that go on, D].
+        """
+        rows = list(range(hidden.shape[0]))
+        codes: list[list[int]] = [[] for _ in rows]
+        x, cache = hidden, cache.rows(slice(len(rows)))  # x: from the second position on the sum of the embeddings
+        for level, size in enumerate(self.codebook_sizes):
+            logits = self.step(x, level, cache)
+            drawn = choose(level, rows, logits if level == 0 else logits[:, :size])
+            if level == 0 and size in drawn:
+                kept = [place for place, code in enumerate(drawn) if code != size]
+                rows, drawn = [rows[place] for place in kept], [drawn[place] for place in kept]
+                x, cache = x[kept], cache.rows(kept)
+                if not rows:
+                    break
+            for row, code in zip(rows, drawn, strict=True):
+                codes[row].append(code)
+            embedded = self.embedding(level).weight[drawn]
+            x = embedded if level == 0 else x + embedded
+        return [tuple(row) or None for row in codes], x
+
     def frame(
         self, hidden: Tensor, cache: DepthCache, choose: Callable[[int, Tensor], int]
     ) -> tuple[list[int], Tensor] | None:
-        """One frame, position by position: hidden [1, D] -> K codes, and their summed embedding [1, D].
+        """`frames` for one row: hidden [1, D] -> K codes, and their summed embedding [1, D]; None at the end of audio.
 
-        `choose(level, logits [size + 1])` picks a code. None when code 0 is "end of audio".
+        `choose(level, logits [size + 1])` picks a code.
         """
-        codes: list[int] = []
-        x = hidden  # from the second position on: the sum of the embeddings so far
-        for level, size in enumerate(self.codebook_sizes):
-            logits = self.step(x, level, cache)[0]
-            code = choose(level, logits if level == 0 else logits[:size])
-            if level == 0 and code == size:
-                return None
-            codes.append(code)
-            embedded = self.embedding(level).weight[code : code + 1]
-            x = embedded if level == 0 else x + embedded
-        return codes, x
+        codes, embedded = self.frames(hidden, cache, lambda level, rows, logits: [choose(level, logits[0])])
+        return None if codes[0] is None else (list(codes[0]), embedded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,18 +61,51 @@ class BackboneConfig:
         return result
 
 
-@dataclass(frozen=True)
-class Context:
-    """What all layers share in one pass: rotary cos and sin [N, head_dim], which keys each query sees, the cache.
+class Context(Protocol):
+    """What all layers share in one pass: rotary cos and sin [N, head_dim] of the N positions, and what each sees."""
 
-    mask [N, length + N] (True = may be seen) is needed only when new positions follow cached ones; with none,
-    several positions are plainly causal, and a single one sees everything.
+    cos: Tensor
+    sin: Tensor
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query [B, heads, N, head_dim], key and value [B, groups, N, head_dim] -> mixed [B, heads, N, head_dim]."""
+
+
+@dataclass(frozen=True)
+class CausalContext:
+    """Rows of one length: every position sees those before it, in `cache` and among the new ones.
+
+    mask [N, length + N] (True = may be seen) is needed only when several new positions follow cached ones.
     """
 
     cos: Tensor
     sin: Tensor
     mask: Tensor | None
     cache: KVCache | None
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Context`; key and value join the cache."""
+        positions, cache = query.shape[2], self.cache
+        if cache is not None and (cache.length or positions == 1):
+            return attend_to(query, *cache.append(layer, key, value), self.mask)
+        if cache is not None:
+            cache.append(layer, key, value)
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=positions > 1)
+
+
+def attend_to(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """query [B, heads, N, w] over keys and values [B, groups, L, w], mask [N, L] or [B, 1, N, L] -> [B, heads, N, w].
+
+    The queries that share a key head become its rows, so that keys and values are never copied.
+    """
+    batch, heads, positions, width = query.shape
+    groups = keys.shape[1]
+    if mask is not None:
+        mask = mask.repeat(*[1] * (mask.ndim - 2), heads // groups, 1)
+    rows = query.reshape(batch, groups, -1, width)
+    return F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask).view(batch, heads, positions, width)
 
 
 class Attention(nn.Module):
@@ -92,25 +125,8 @@ class Attention(nn.Module):
         packed = self.W_pack(x).view(batch, positions, -1, self.width).transpose(1, 2)
         rotated, value = packed.split((self.heads + self.groups, self.groups), dim=1)
         query, key = rotate(rotated, context.cos, context.sin).split((self.heads, self.groups), dim=1)
-        if context.cache is None or (context.cache.length == 0 and positions > 1):
-            if context.cache is not None:
-                context.cache.append(self.layer, key, value)
-            repeats = self.heads // self.groups
-            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=positions > 1)
-        else:
-            mixed = self._over_cache(query, key, value, context.cache, context.mask)
+        mixed = context.attend(self.layer, query, key, value)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, positions, -1))
-
-    def _over_cache(self, query: Tensor, key: Tensor, value: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
-        """The queries that share a key head become its rows, so that the cache is never copied."""
-        batch, _, positions, _ = query.shape
-        keys, values = cache.append(self.layer, key, value)
-        query = query.reshape(batch, self.groups, -1, self.width)
-        if mask is not None:
-            mask = mask.repeat(self.heads // self.groups, 1)
-        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-        return mixed.view(batch, self.heads, positions, self.width)
 
 
 class FeedForward(nn.Module):
@@ -175,17 +191,25 @@ class Backbone(nn.Module):
         mask = None
         if start and positions > 1:
             mask = torch.ones(positions, start + positions, dtype=torch.bool, device=x.device).tril(start)
-        context = Context(cos, sin, mask, cache)
-        for layer in self.layers:
-            x = layer(x, context)
+        x = self.run(x, CausalContext(cos, sin, mask, cache))
         if cache is not None:
             cache.advance(positions)
+        return x
+
+    def run(self, x: Tensor, context: Context) -> Tensor:
+        """Embeddings x [B, N, D] -> hidden [B, N, D]; where they stand and what they see is the context's affair."""
+        for layer in self.layers:
+            x = layer(x, context)
         result: Tensor = self.norm(x)
         return result
 
     def _rotation(self, start: int, positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [N, head_dim] of positions start.., from a table that grows by doubling."""
-        end = start + positions
+        """cos and sin [N, head_dim] of positions start.."""
+        cos, sin = self.rotary(start + positions, x)
+        return cos[start:], sin[start:]
+
+    def rotary(self, end: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin [end, head_dim] of positions 0.., in x's type, from a table that grows by doubling."""
         table = self._rotary
         if table is None or table[0].shape[0] < end or table[0].dtype != x.dtype or table[0].device != x.device:
             rows = max(256, 1 << (end - 1).bit_length())
@@ -193,7 +217,7 @@ class Backbone(nn.Module):
                 table = self._rotary = rotary_table(
                     rows, self.config.head_width, self.config.rope_theta, x.dtype, x.device
                 )
-        return table[0][start:end], table[1][start:end]
+        return table[0][:end], table[1][:end]
 
 
 def rotary_table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,34 @@ class LanguageModel(Backbone):
         for embedding, level in zip(list(self.audio_embed_layers)[1:], codes[1:], strict=True):
             total = total + embedding(level)
         return total
+
+    def embed_sequence(self, tokens: Sequence[int | tuple[int, ...]]) -> Tensor:
+        """Ids and frames in order, known to be in range -> embeddings [N, D]."""
+        device = self.embed_tokens.weight.device
+        ids = [self.audio_pad_id if isinstance(token, tuple) else token for token in tokens]
+        embedded: Tensor = self.embed_tokens(torch.tensor(ids, device=device))
+        places = [place for place, token in enumerate(tokens) if isinstance(token, tuple)]
+        if places:
+            embedded[places] = self.embed_frames(torch.tensor([tokens[place] for place in places], device=device).T)
+        return embedded
+
+    def tokens(self, ids: Tensor | Sequence[int], codes: Tensor | None = None) -> list[int | tuple[int, ...]]:
+        """ids [N], codes [K, P] with P the number of audio_pad ids -> the sequence, a frame's codes in its place.
+
+        Raises PromptError for ids or codes out of range, or when their numbers do not match.
+        """
+        ids = torch.as_tensor(ids, dtype=torch.long)
+        if ids.ndim != 1 or ids.numel() == 0:
+            raise PromptError(f"ids must be [N] with at least one id, not {list(ids.shape)}.")
+        if int(ids.min()) < 0 or int(ids.max()) >= self.config.vocab_size:
+            raise PromptError(f"some ids lie outside the vocabulary of {self.config.vocab_size}.")
+        if codes is not None:
+            self.check_codes(codes)
+        count, frames = int((ids == self.audio_pad_id).sum()), 0 if codes is None else codes.shape[1]
+        if count != frames:
+            raise PromptError(f"{count} audio_pad ids need as many code frames, not {frames}.")
+        left = iter([] if codes is None else codes.long().T.tolist())
+        return [tuple(next(left)) if id == self.audio_pad_id else id for id in ids.tolist()]
 
     def check_codes(self, codes: Tensor) -> None:
         """Raise PromptError unless codes [K, P] has this model's K and every code is an entry or its end mark."""

@@ -1,16 +1,21 @@
-"""Writing one reply: text segments and audio segments in turn, until the model ends it (spec section 7)."""
+"""Writing one reply: text segments and audio segments in turn, until the model ends it (spec section 7).
+
+The rules stand here once, as generators that ask for each id and frame; `follow` runs them on a session, the engine
+runs those of many replies together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from ..config import strict
 from .prompt import CLAUSE_MARKS
 from .sampling import Sampling
+from .sequence import Answer, FrameStep, LiveSequence, Rules, Step, TextStep, audio_segment
 from .session import Session
 from .text_tokenizer import TextTokenizer
 
@@ -54,23 +59,8 @@ def write_text_reply(
     session: Session, tokenizer: TextTokenizer, sampling: Sampling, max_new_tokens: int
 ) -> Generator[str, None, None]:
     """A reply without speech, piece by piece; it ends with endoftext, at the limit, or when it only repeats itself."""
-    special = session.special
-    sampling = replace(sampling, stop=(special.end_of_text,))
-    stream = tokenizer.stream()
-    written: list[int] = []
-    try:
-        for id in session.iter_text(max_new_tokens, sampling, barred=(special.audiogen_start,)):
-            written.append(id)
-            piece = "" if id == special.end_of_text else stream.push(id)
-            if piece:
-                yield piece
-            if repeats_itself(written):
-                break
-        rest = stream.flush()
-        if rest:
-            yield rest
-    finally:
-        _end(session)
+    pieces = follow(session, text_reply(session, tokenizer, sampling, max_new_tokens))
+    return cast("Generator[str, None, None]", pieces)
 
 
 def write_spoken_reply(
@@ -81,44 +71,123 @@ def write_spoken_reply(
     The reply ends when the model says so; also after `max_segments`, when it would speak without having written
     anything, and when it writes the same clause over and over.
     """
+    return follow(session, spoken_reply(session, tokenizer, sampling))
+
+
+def follow(session: Session, rules: Rules) -> Generator[str | Tensor, None, None]:
+    """Run the rules of a reply on a session of its own: what they give out, as it is made."""
+    answer: Answer = None
+    try:
+        while True:
+            try:
+                event = rules.send(answer)
+            except StopIteration:
+                return
+            if isinstance(event, (TextStep, FrameStep)):
+                answer = session.answer(event)
+            else:
+                answer = None
+                yield event
+    finally:
+        rules.close()
+
+
+def text_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: Sampling, max_new_tokens: int) -> Rules:
+    """The rules of a reply without speech (see `write_text_reply`)."""
+    special = sequence.special
+    stream = tokenizer.stream()
+    written: list[int] = []
+    ending: str | None = "limit"
+    try:
+        while len(written) < max_new_tokens:
+            id = yield from _next_id(sequence, TextStep(sampling, barred=(special.audiogen_start,)))
+            written.append(id)
+            piece = "" if id == special.end_of_text else stream.push(id)
+            if piece:
+                yield piece
+            if id == special.end_of_text:
+                ending = None
+                break
+            if repeats_itself(written):
+                ending = "repetition"
+                break
+        rest = stream.flush()
+        if rest:
+            yield rest
+    finally:
+        _end(sequence)
+    return ending
+
+
+def spoken_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: ReplySampling) -> Rules:
+    """The rules of a spoken reply (see `write_spoken_reply`)."""
     clauses: list[str] = []
     ended = False
     try:
-        while not ended and len(clauses) < sampling.max_segments:
-            clause, ended = yield from _write_clause(session, tokenizer, sampling, first=not clauses)
+        while not ended:
+            if len(clauses) == sampling.max_segments:
+                return "limit"
+            clause, ended = yield from _write_clause(sequence, tokenizer, sampling, first=not clauses)
             if not clause.strip():
                 break
             clauses.append(clause)
             if len(set(clauses[-_SAME_CLAUSES:])) == 1 and len(clauses) >= _SAME_CLAUSES:
-                break
-            codes = session.write_codes(sampling.max_segment_frames, sampling.codes)
+                return "repetition"
+            codes = yield from audio_segment(sequence, sampling.max_segment_frames, sampling.codes)
             if codes.shape[1]:
                 yield codes
     finally:
-        _end(session)
+        _end(sequence)
+    return None
+
+
+def read_aloud(
+    sequence: LiveSequence, clauses: Sequence[Sequence[int]], sampling: ReplySampling, context: int
+) -> Rules:
+    """The rules of reading clauses (as ids) aloud after the prompt that stands in the sequence: codes of each.
+
+    One context for all, as far as it goes: before it would grow beyond `context` positions the clauses are forgotten.
+    """
+    prompt = len(sequence)
+    for clause in clauses:
+        if len(sequence) + len(clause) + sampling.max_segment_frames + 2 > context:
+            sequence.cut(prompt)
+        sequence.lay(list(clause))
+        codes = yield from audio_segment(sequence, sampling.max_segment_frames, sampling.codes)
+        if codes.shape[1]:
+            yield codes
+    return None
+
+
+def _next_id(sequence: LiveSequence, step: TextStep) -> Generator[Step, Answer, int]:
+    """Ask for a text id and put it into the sequence."""
+    id = yield step
+    assert isinstance(id, int)
+    sequence.append(id)
+    return id
 
 
 def _write_clause(
-    session: Session, tokenizer: TextTokenizer, sampling: ReplySampling, first: bool
-) -> Generator[str, None, tuple[str, bool]]:
+    sequence: LiveSequence, tokenizer: TextTokenizer, sampling: ReplySampling, first: bool
+) -> Generator[Step | str, Answer, tuple[str, bool]]:
     """Write one text segment, giving out its pieces; returns its text, and whether the reply ends with it.
 
     The first goes on until audiogen_start; a later one also ends where a clause does. A full stop ends a clause only
     before a space, which shows one id later: that id is taken back.
     """
-    special = session.special
-    stop = (special.audiogen_start, special.end_of_text)
-    drawing = replace(sampling.first if first else sampling.later, stop=stop)
+    special = sequence.special
+    step = TextStep(sampling.first if first else sampling.later)
     stream = tokenizer.stream()
     text = ""
-    for id in session.iter_text(sampling.max_segment_tokens, drawing):
+    for _ in range(sampling.max_segment_tokens):
+        id = yield from _next_id(sequence, step)
         if id == special.audiogen_start:
             break
         if id == special.end_of_text:
-            session.take_back()  # it comes after the speech
+            sequence.take_back()  # it comes after the speech
             return (yield from _finish(stream.flush(), text)), True
         if not first and text.endswith(".") and tokenizer.decode([id])[:1].isspace():
-            session.take_back()
+            sequence.take_back()
             break
         piece = stream.push(id)
         text += piece
@@ -129,18 +198,18 @@ def _write_clause(
     return (yield from _finish(stream.flush(), text)), False
 
 
-def _finish(rest: str, text: str) -> Generator[str, None, str]:
+def _finish(rest: str, text: str) -> Generator[str, Answer, str]:
     if rest:
         yield rest
     return text + rest
 
 
-def _end(session: Session) -> None:
+def _end(sequence: LiveSequence) -> None:
     """Close the reply with endoftext, as the next turn expects it, however it ended."""
-    if session.ids[-1] == session.special.audiogen_start:
-        session.take_back()
-    if session.ids[-1] != session.special.end_of_text:
-        session.append(session.special.end_of_text)
+    if sequence.last == sequence.special.audiogen_start:
+        sequence.take_back()
+    if sequence.last != sequence.special.end_of_text:
+        sequence.append(sequence.special.end_of_text)
 
 
 def repeats_itself(ids: Sequence[int]) -> bool:

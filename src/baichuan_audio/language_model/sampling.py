@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
@@ -46,24 +47,50 @@ class Sampling:
 
 def draw(logits: Tensor, sampling: Sampling, random: Random, said: Tensor | None = None) -> int:
     """logits [V], said [V] bool (what the penalty counts) -> the index drawn."""
+    return draw_rows(logits[None], [sampling], [random], None if said is None else said[None])[0]
+
+
+def draw_rows(
+    logits: Tensor, samplings: Sequence[Sampling], randoms: Sequence[Random], said: Tensor | None = None
+) -> list[int]:
+    """logits [B, V], said [B, V] bool -> the index drawn in each row, as `draw` does for that row alone."""
     logits = logits.float()
-    if said is not None and sampling.repetition_penalty != 1.0:
-        penalty = sampling.repetition_penalty
+    if said is not None:
+        penalty = torch.tensor([[sampling.repetition_penalty] for sampling in samplings], device=logits.device)
         logits = torch.where(said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    limit = min(sampling.top_k or logits.shape[0], logits.shape[0])
-    values, indices = logits.topk(limit)  # likeliest first
-    if limit <= _FEW:
-        return int(indices[_draw_few(values.tolist(), sampling, random.random())])
+    size = logits.shape[1]
+    drawn = [-1] * len(samplings)
+    greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0]
+    limits = {row: min(each.top_k or size, size) for row, each in enumerate(samplings) if each.temperature != 0}
+    few = [row for row, limit in limits.items() if limit <= _FEW]
+    if greedy:
+        for row, index in zip(greedy, _rows(logits, greedy).argmax(-1).tolist(), strict=True):
+            drawn[row] = index
+    if few:
+        values, indices = _rows(logits, few).topk(max(limits[row] for row in few))  # likeliest first
+        for row, own_values, own_indices in zip(few, values.tolist(), indices.tolist(), strict=True):
+            place = _draw_few(own_values[: limits[row]], samplings[row], randoms[row].random())
+            drawn[row] = own_indices[place]
+    for row, limit in limits.items():
+        if limit > _FEW:
+            drawn[row] = _draw_many(logits[row], limit, samplings[row], randoms[row].random())
+    return drawn
+
+
+def _rows(logits: Tensor, rows: list[int]) -> Tensor:
+    return logits if len(rows) == logits.shape[0] else logits[rows]
+
+
+def _draw_many(logits: Tensor, limit: int, sampling: Sampling, chance: float) -> int:
+    values, indices = logits.topk(limit)
     reached = (values / sampling.temperature).softmax(-1).cumsum(-1)
     kept = int((reached < sampling.top_p * reached[-1]).sum()) + 1  # the first always
-    place = int((reached[:kept] <= random.random() * reached[:kept][-1]).sum())
+    place = int((reached[:kept] <= chance * reached[:kept][-1]).sum())
     return int(indices[min(place, limit - 1)])
 
 
 def _draw_few(values: list[float], sampling: Sampling, chance: float) -> int:
-    """The same for a few logits, the likeliest first, where plain Python takes less time than tensors."""
+    """The place drawn among a few logits, the likeliest first; plain Python takes less time than tensors here."""
     weights = [math.exp((value - values[0]) / sampling.temperature) for value in values]
     reached = list(accumulate(weights))
     kept = bisect_left(reached, sampling.top_p * reached[-1]) + 1
