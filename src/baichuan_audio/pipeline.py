@@ -32,11 +32,11 @@ from .language_model.reply import ReplySampling, follow, read_aloud, write_spoke
 from .language_model.sampling import Sampling
 from .language_model.session import Session
 from .language_model.text_tokenizer import TextTokenizer
+from .synthesis import synthesize
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
 _LONGEST_CLAUSE = 200
 _SHORT_TEXT = 120  # bytes in UTF-8 that are spoken in one go
-_NOISE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class BaichuanAudio(nn.Module):
             most = 32 + 3 * codes.shape[1]  # far more than anyone can say in that time
             pieces = write_text_reply(session, self.text_tokenizer, sampling or Sampling(), most)
             texts.append("".join(pieces).strip())
-        return _join_texts(texts)
+        return join_texts(texts)
 
     def speak(
         self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
@@ -242,14 +242,7 @@ class BaichuanAudio(nn.Module):
         yield joiner.flush()
 
     def _synthesize(self, hidden: Tensor) -> Tensor:
-        """Hidden frames [L, D] -> waveform [S]; the flow's noise is always the same, so that it can be repeated."""
-        with torch.no_grad():
-            mu = self.flow.prenet(hidden)
-            generator = torch.Generator().manual_seed(_NOISE_SEED)
-            noise = torch.randn(mu.shape, generator=generator).T.to(mu.device)
-            mel = self.flow.sample(mu, noise=noise).float()
-            waveform: Tensor = self.vocoder(mel[None])[0].float()
-        return waveform
+        return synthesize(self, hidden)
 
 
 class Conversation:
@@ -370,7 +363,7 @@ class _Joiner:
         return WaveformPiece(held, self._sample_rate)
 
 
-def _join_texts(texts: Sequence[str]) -> str:
+def join_texts(texts: Sequence[str]) -> str:
     """Transcripts of consecutive pieces in one line; a space between words, none next to Chinese characters."""
     result = ""
     for text in filter(None, texts):

@@ -47,7 +47,9 @@ class FakeEngine:
     ) -> None:
         self.config = EngineConfig(max_sessions=max_sessions)
         self.delay, self.answer, self.heard, self.fail = delay, answer, heard, fail
-        self.model: Any = SimpleNamespace(config={}, sample_rate=SAMPLE_RATE, voices=self.voices)
+        self.model: Any = SimpleNamespace(
+            config={}, sample_rate=SAMPLE_RATE, voices=self.voices, text_tokenizer=SimpleNamespace(encode=_words)
+        )
         self.dialogues: list[FakeDialogue] = []  # every one that was ever opened
         self.spoken: list[tuple[str, str | None, int | None]] = []
         self.running = False

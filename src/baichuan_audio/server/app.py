@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,11 +10,12 @@ from fastapi import FastAPI
 
 from ..engine import Engine
 from ..version import __version__
-from . import http_info
+from . import http_chat, http_info, http_speech, http_transcriptions, openapi, realtime
 from .errors import add_error_handlers
 from .limits import Door, Work
 from .logging import EventLog
 from .metrics import Metrics
+from .said import SaidReplies
 from .settings import ServerSettings
 from .static_page import add_page
 
@@ -47,12 +46,13 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
     state: Any = app.state
     state.engine, state.settings = engine, settings or ServerSettings()
     state.metrics, state.log, state.work = Metrics(engine), EventLog(state.settings.log_content), Work()
+    state.said = SaidReplies()
     add_error_handlers(app)
-    app.include_router(http_info.router)
-    with contextlib.suppress(ModuleNotFoundError):
-        app.include_router(importlib.import_module(".realtime", __package__).router)
+    for part in (http_chat, http_speech, http_transcriptions, http_info, realtime):
+        app.include_router(part.router)
     add_page(app)
     app.add_middleware(Door, app=app)
+    openapi.describe(app)
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,8 @@ class Door:
             await self._inner(scope, receive, send)
             return
         scope["app"] = self._app
+        request_id = f"req_{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = request_id
         exchange = _Exchange(Request(scope), receive, send, self._settings)
         try:
             await self._let_in(exchange)
@@ -101,8 +104,8 @@ class Door:
 
     async def _let_in(self, exchange: _Exchange) -> None:
         request = exchange.request
-        auth_checked = request.method != "OPTIONS" or "access-control-request-method" not in request.headers
-        if not auth_checked:  # a browser asks beforehand, without a key
+        if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
+            # a browser asks beforehand, without a key
             await exchange.preflight()
             return
         auth.check_http(request)
@@ -180,7 +183,8 @@ class _Exchange:
         """Pass an answer on; a client that does not take it is given up."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = {**self._origin_headers(), "x-content-type-options": "nosniff"}
+            request_id = self.request.scope["state"]["request_id"]
+            headers = {**self._origin_headers(), "x-content-type-options": "nosniff", "x-request-id": request_id}
             message["headers"] = [*message.get("headers", ()), *((k.encode(), v.encode()) for k, v in headers.items())]
         try:
             await asyncio.wait_for(self._send(message), self._settings.idle_seconds)

@@ -1,0 +1,207 @@
+"""What a chat completion is asked with: the fields that are read, and those that are refused rather than ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_REFUSED: dict[str, tuple[Any, ...]] = {
+    "tools": (None, []),
+    "functions": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "function_call": (None, "none", "auto"),
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "logit_bias": (None, {}),
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "n": (None, 1),
+    "web_search_options": (None,),
+}
+"""Fields whose meaning this server cannot give, and the values that ask for nothing."""
+
+
+class Input(BaseModel):
+    """Base of what requests hold: unknown fields are ignored, numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class TextPart(Input):
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(Input):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class InputAudio(Input):
+    """Audio in base64: a file of any format that libsndfile reads, or bare 16-bit samples at 24 kHz (`pcm16`)."""
+
+    data: str
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "pcm16"]
+
+
+class InputAudioPart(Input):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+UserPart = Annotated[TextPart | InputAudioPart, Field(discriminator="type")]
+AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
+class SystemMessage(Input):
+    role: Literal["system", "developer"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class UserMessage(Input):
+    role: Literal["user"]
+    content: str | Annotated[list[UserPart], Field(min_length=1)]
+
+
+class AudioReference(Input):
+    id: str
+
+
+class AssistantMessage(Input):
+    """A reply that was given: its text, or the `id` of its audio, which stands for what was said in it."""
+
+    role: Literal["assistant"]
+    content: str | list[AssistantPart] | None = None
+    audio: AudioReference | None = None
+
+    @property
+    def text(self) -> str:
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in self.content)
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class VoiceId(Input):
+    id: str
+
+
+class AudioOutput(Input):
+    """How the spoken reply shall be: whose voice, and in which format (pcm16 when streaming)."""
+
+    voice: str | VoiceId | None = None
+    format: Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"]
+
+    @property
+    def voice_name(self) -> str | None:
+        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+
+
+class StreamOptions(Input):
+    include_usage: bool | None = None
+
+
+class ResponseFormat(Input):
+    type: Literal["text"]
+
+
+class ChatRequest(Input):
+    """A dialogue to be answered, as OpenAI's chat completions have it.
+
+    Fields that ask for what this model cannot do (tools, several choices, log probabilities, penalties) are refused;
+    others that are not listed are ignored. Any `model` is taken; the answer names the one that gave it.
+    """
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    modalities: Annotated[list[Literal["text", "audio"]], Field(min_length=1, max_length=2)] | None = None
+    audio: AudioOutput | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    response_format: ResponseFormat | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, fields: Any) -> Any:
+        for name, harmless in _REFUSED.items() if isinstance(fields, dict) else ():
+            if fields.get(name) not in harmless:
+                raise ValueError(f"'{name}' cannot be met by this model; leave it out")
+        return fields
+
+    @property
+    def speak(self) -> bool:
+        return "audio" in (self.modalities or ())
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def stops(self) -> list[str]:
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [stop for stop in stops if stop]
+
+
+class PromptDetails(BaseModel):
+    cached_tokens: int
+    audio_tokens: int
+
+
+class CompletionDetails(BaseModel):
+    audio_tokens: int
+    reasoning_tokens: int = 0
+
+
+class ChatUsage(BaseModel):
+    """Tokens read and written; an audio token is one code frame of 80 ms."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+class ReplyAudio(BaseModel):
+    id: str
+    data: str
+    expires_at: int
+    transcript: str
+
+
+class ReplyMessage(BaseModel):
+    """The reply: `content` when it is written, `audio` when it is spoken."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    audio: ReplyAudio | None = None
+
+
+class Choice(BaseModel):
+    index: int = 0
+    message: ReplyMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: ChatUsage

@@ -1,0 +1,173 @@
+"""POST /v1/audio/transcriptions: what is said in an audio file, as text, JSON, subtitles, or while it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, Request, UploadFile
+from pydantic import BaseModel
+from torch import Tensor
+
+from ..pipeline import join_texts
+from .errors import bad_request
+from .live import EVENT_STREAM, Job, LiveResponse, event
+from .openapi import error_responses, other_content
+from .sound import read_audio
+from .subtitles import Segment, language_of, speech_spans, srt, verbose, vtt
+
+router = APIRouter()
+TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
+_MEDIA_TYPES = {
+    "json": "application/json",
+    "verbose_json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+}
+
+
+class DurationUsage(BaseModel):
+    type: Literal["duration"] = "duration"
+    seconds: float
+
+
+class Transcription(BaseModel):
+    text: str
+    usage: DurationUsage
+
+
+class TranscriptSegment(BaseModel):
+    """One stretch of speech between pauses. What this model does not estimate is 0."""
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class VerboseTranscription(Transcription):
+    task: Literal["transcribe"] = "transcribe"
+    language: str
+    duration: float
+    segments: list[TranscriptSegment]
+
+
+@router.post(
+    "/v1/audio/transcriptions",
+    operation_id="create_transcription",
+    response_model=Transcription | VerboseTranscription,
+    responses={
+        200: other_content("The transcript.", *set(_MEDIA_TYPES.values()) - {"application/json"}, EVENT_STREAM),
+        **error_responses(),
+    },
+)
+async def create_transcription(
+    request: Request,
+    file: UploadFile,
+    model: Annotated[str, Form()],
+    response_format: Annotated[TranscriptFormat, Form()] = "json",
+    stream: Annotated[bool, Form()] = False,
+    language: Annotated[str | None, Form(max_length=32)] = None,
+    prompt: Annotated[str | None, Form()] = None,
+    temperature: Annotated[float | None, Form(ge=0, le=1, allow_inf_nan=False)] = None,
+    granularities: Annotated[list[Literal["segment"]] | None, Form(alias="timestamp_granularities[]")] = None,
+) -> LiveResponse:
+    """Write down what is said in a file of any format that libsndfile reads.
+
+    Any `model` is taken. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. Subtitles
+    and verbose_json have a segment for each stretch of speech between pauses; single words have no times here.
+    """
+    if stream and response_format not in ("json", "text"):
+        raise bad_request("response_format must be json or text when streaming.", "response_format")
+    data = await file.read()
+    if not data:
+        raise bad_request("file: it is empty.", "file", "invalid_audio")
+    most = request.app.state.settings.max_audio_seconds
+    waveform, sample_rate = await asyncio.to_thread(read_audio, data, most, "file")
+    transcript = Transcript(request, waveform, sample_rate, language)
+    if stream:
+        return LiveResponse(transcript.stream(), EVENT_STREAM)
+    return LiveResponse(transcript.whole(response_format), _MEDIA_TYPES[response_format])
+
+
+class Transcript:
+    """One file being written down."""
+
+    def __init__(self, request: Request, waveform: Tensor, sample_rate: int, language: str | None) -> None:
+        self._state: Any = request.app.state
+        self._waveform, self._sample_rate, self._language = waveform, sample_rate, language
+        self._seconds = round(waveform.shape[-1] / sample_rate, 3)
+        self._job = Job(
+            self._state, "transcription", request.scope["state"]["request_id"], f"transcript_{secrets.token_hex(12)}"
+        )
+
+    async def whole(self, format: TranscriptFormat) -> AsyncGenerator[bytes, None]:
+        """The transcript in one piece."""
+        timed = format in ("srt", "vtt", "verbose_json")
+        with self._job:
+            segments = await self._segments() if timed else []
+            text = join_texts([segment.text for segment in segments]) if timed else await self._text(self._waveform)
+            self._done(text)
+        usage = DurationUsage(seconds=self._seconds)
+        if format == "json":
+            yield Transcription(text=text, usage=usage).model_dump_json().encode()
+        elif format == "verbose_json":
+            language = self._language or language_of(text)
+            yield (
+                VerboseTranscription(
+                    text=text,
+                    usage=usage,
+                    language=language,
+                    duration=self._seconds,
+                    segments=[TranscriptSegment(**fields) for fields in verbose(segments)],
+                )
+                .model_dump_json()
+                .encode()
+            )
+        else:
+            written = {"text": f"{text}\n", "srt": srt(segments), "vtt": vtt(segments)}
+            yield written[format].encode()
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The transcript in events, as it is written."""
+        pieces: list[str] = []
+        with self._job:
+            async with aclosing(self._words(self._waveform)) as texts:
+                async for text in texts:
+                    pieces.append(text)
+                    if text:
+                        yield event({"type": "transcript.text.delta", "delta": text})
+            self._done("".join(pieces))
+        yield event({"type": "transcript.text.done", "text": "".join(pieces)})
+
+    def _words(self, waveform: Tensor) -> AsyncGenerator[str, None]:
+        return self._job.limited(self._state.engine.transcribe(waveform, self._sample_rate))
+
+    async def _text(self, waveform: Tensor) -> str:
+        async with aclosing(self._words(waveform)) as texts:
+            return "".join([text async for text in texts]).strip()
+
+    async def _segments(self) -> list[Segment]:
+        """Each stretch of speech by itself."""
+        segments = []
+        for start, end in await asyncio.to_thread(speech_spans, self._waveform, self._sample_rate):
+            text = await self._text(self._waveform[int(start * self._sample_rate) : int(end * self._sample_rate)])
+            if text:
+                segments.append(Segment(start, end, text))
+        return segments
+
+    def _done(self, text: str) -> None:
+        self._job.heard(self._seconds)
+        self._job.note(audio_in_s=self._seconds)
+        self._job.note_content(text=text)
+        self._job.outcome = "completed"
