@@ -1,0 +1,171 @@
+"""The items of a conversation as the client sees them; the engine's dialogue holds the same ones in the same order."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...engine import AudioInput
+from .audio import RATES, AudioFormat, InputDecoder, Resampler, encode
+from .fields import WireError
+from .wire import NewItem, PartType, Role
+
+SAMPLE_RATE = 16000
+_MAX_ITEMS = 4096
+_KEPT_SECONDS = 300.0  # sound of the user's that may be had back; of what is older the transcript stays
+
+Samples = NDArray[np.float32]
+Status = Literal["completed", "incomplete", "in_progress"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """text: of an audio part its transcript, None while unknown. sound: int16 [S] at 16 kHz."""
+
+    type: PartType
+    text: str | None = None
+    sound: NDArray[np.int16] | None = None
+
+    def as_wire(self, sound_format: AudioFormat | None) -> dict[str, Any]:
+        """The content part; its sound only in a format asked for."""
+        if self.type in ("input_text", "output_text"):
+            return {"type": self.type, "text": self.text or ""}
+        wire: dict[str, Any] = {"type": self.type, "transcript": self.text}
+        if sound_format is not None and self.sound is not None:
+            resampler = Resampler(SAMPLE_RATE, RATES[sound_format])
+            samples = to_float(self.sound)
+            samples = np.concatenate([resampler.push(samples), resampler.flush()])
+            wire["audio"] = base64.b64encode(encode(samples, sound_format)).decode()
+        return wire
+
+
+@dataclass
+class Item:
+    """One message.
+
+    Of the assistant's: made_seconds is its sound made for the client, `speed` times faster than the model said it;
+    heard_seconds what of that counts, None for all of it.
+    """
+
+    id: str
+    role: Role
+    parts: list[Part] = field(default_factory=list)
+    status: Status = "completed"
+    made_seconds: float = 0.0
+    heard_seconds: float | None = None
+    speed: float = 1.0
+
+    def as_wire(self, sound_format: AudioFormat | None = None) -> dict[str, Any]:
+        """The item of the protocol."""
+        return {
+            "id": self.id,
+            "object": "realtime.item",
+            "type": "message",
+            "status": self.status,
+            "role": self.role,
+            "content": [part.as_wire(sound_format) for part in self.parts],
+        }
+
+    @property
+    def text(self) -> str:
+        """Its words, of sound the transcript."""
+        return "\n".join(part.text for part in self.parts if part.text)
+
+    def for_engine(self) -> list[str | AudioInput]:
+        """The user's message as the engine takes it."""
+        content: list[str | AudioInput] = []
+        for part in self.parts:
+            if part.sound is not None:
+                samples = torch.from_numpy(to_float(part.sound))
+                content.append(AudioInput(samples, SAMPLE_RATE))
+            elif part.text:
+                content.append(part.text)
+        return content
+
+
+def new_item(item_id: str, new: NewItem, format: AudioFormat) -> Item:
+    """A client's message; its sound is in the session's input format. Raises AudioError for half a sample."""
+    parts = []
+    for part in new.parts:
+        sound = None
+        if part.audio is not None:
+            decoder = InputDecoder(format, SAMPLE_RATE)
+            sound = to_int16(np.concatenate([decoder.push(part.audio), decoder.flush()]))
+        parts.append(Part(part.type, part.text, sound))
+    return Item(item_id, new.role, parts)
+
+
+def to_int16(samples: Samples) -> NDArray[np.int16]:
+    """float32 in [-1, 1] -> half the memory."""
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+
+
+def to_float(sound: NDArray[np.int16]) -> Samples:
+    """And back."""
+    return np.multiply(sound, np.float32(1 / 32768), dtype=np.float32)
+
+
+class Conversation:
+    """Items in their order."""
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def __contains__(self, item_id: str) -> bool:
+        return any(item.id == item_id for item in self._items)
+
+    @property
+    def last_id(self) -> str | None:
+        """Id of the last item."""
+        return self._items[-1].id if self._items else None
+
+    def get(self, item_id: str) -> Item:
+        """Raises WireError when there is none."""
+        return self._items[self._index(item_id)]
+
+    def previous_id(self, item_id: str) -> str | None:
+        """Id of the item before that one."""
+        index = self._index(item_id)
+        return self._items[index - 1].id if index else None
+
+    def insert(self, item: Item, after: str | None = None) -> None:
+        """after: None for the end, "root" for the beginning, else an item. Raises WireError: no such item, id taken."""
+        if item.id in self:
+            raise WireError("There is an item with this id already.", "item_id_taken", "item.id")
+        if len(self._items) >= _MAX_ITEMS:
+            raise WireError(f"A conversation has at most {_MAX_ITEMS} items.", "too_many_items", "item")
+        if after is None:
+            self._items.append(item)
+        else:
+            place = 0 if after == "root" else self._index(after, "previous_item_id") + 1
+            self._items.insert(place, item)
+        self._forget_old_sound()
+
+    def remove(self, item_id: str) -> None:
+        """Raises WireError when there is none."""
+        del self._items[self._index(item_id)]
+
+    def _index(self, item_id: str, param: str = "item_id") -> int:
+        for index, item in enumerate(self._items):
+            if item.id == item_id:
+                return index
+        raise WireError(f"There is no item '{item_id}'.", "item_not_found", param)
+
+    def _forget_old_sound(self) -> None:
+        """The newest sound is kept, up to the limit."""
+        left = _KEPT_SECONDS
+        for item in reversed(self._items[:-1]):
+            for index, part in enumerate(item.parts):
+                if part.sound is not None:
+                    left -= len(part.sound) / SAMPLE_RATE
+                    if left < 0:
+                        item.parts[index] = replace(part, sound=None)

@@ -1,0 +1,143 @@
+"""The WebSocket endpoint `/v1/realtime`: lets a client in, runs its session, and cleans up after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from ...engine import Dialogue
+from ..auth import check_websocket, has_key
+from ..errors import ApiError, as_api_error
+from . import events
+from .limits import Bucket
+from .outbox import Outbox
+from .session import Session
+
+router = APIRouter()
+
+_FRAMES = (1000, 200)  # at once, then each second: a 20 ms append is 50 a second
+_BYTES = (32 * 1024**2, 2 * 1024**2)  # about 40 times real time
+_FAREWELL_S = 1.0
+_DRAIN_S = 30.0
+
+
+@router.websocket("/v1/realtime")
+async def realtime(websocket: WebSocket) -> None:
+    """OpenAI's Realtime API, GA form."""
+    state = websocket.app.state
+    if not check_websocket(websocket):
+        await _deny(websocket)
+        return
+    asked = websocket.scope.get("subprotocols", ())
+    await websocket.accept(subprotocol="realtime" if "realtime" in asked else None)
+    try:
+        async with state.work.at_work():
+            dialogue = state.engine.open()
+            await _converse(websocket, dialogue)
+    except Exception as error:
+        await _turn_away(websocket, error)
+
+
+async def _deny(websocket: WebSocket) -> None:
+    """Refuse the handshake, with the reason where the server can say it."""
+    if has_key(websocket, websocket.app.state.settings):
+        error = ApiError(403, "pages of this web site may not use the server.", code="origin_not_allowed")
+    else:
+        error = ApiError(401, "a valid API key is needed.", code="invalid_api_key")
+    websocket.app.state.metrics.error(str(error.code))
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(error.response())
+    else:
+        await websocket.close(1008)
+
+
+async def _turn_away(websocket: WebSocket, error: Exception) -> None:
+    """There is no room, or no server any more: an `error` event, then a close code that means to try again later."""
+    told = as_api_error(error)
+    state = websocket.app.state
+    state.metrics.error(told.code or "refused")
+    if told.code == "internal_error":
+        state.log.exception(error)
+    code = {429: 1013, 503: 1012}.get(told.status, 1011)
+    event = events.error(told.message, told.code or "refused", told.type)
+    with suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # gone already
+        await websocket.send_text(json.dumps({"event_id": events.new_id("event"), **event}))
+        await asyncio.wait_for(websocket.close(code, told.code), _FAREWELL_S)
+
+
+async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
+    """One session from `session.created` to the end; its slot is free before the connection is closed."""
+    state = websocket.app.state
+    outbox = Outbox(websocket.send_text)
+    try:
+        session = Session(state.engine, dialogue, state.settings, state.metrics, state.log, outbox)
+    except BaseException:
+        await dialogue.close()
+        raise
+    state.metrics.session_opened()
+    state.log.write("session_opened", session_id=session.id)
+    code, outcome = 1011, "failed"
+    tasks = [
+        asyncio.create_task(work)
+        for work in (_read(websocket, session), outbox.run(), session.run(), _end_with_server(state.work, session))
+    ]
+    waiting: list[asyncio.Future[Any]] = [*tasks, session.ended]
+    try:
+        session.greet()
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        code, outcome = session.ended.result() if session.ended.done() else (1000, _why(tasks, state.log, session.id))
+        if session.ended.done() and not any(task.done() for task in tasks):
+            await asyncio.wait([asyncio.create_task(outbox.flushed())], timeout=_FAREWELL_S)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await dialogue.close()
+        state.metrics.session_closed(outcome)
+        state.log.write("session_closed", session_id=session.id, outcome=outcome, code=code)
+    await _close(websocket, code, outcome)
+
+
+async def _read(websocket: WebSocket, session: Session) -> None:
+    """Take frames until the client leaves; one who sends too many waits, by not being read."""
+    frames, volume = Bucket(*_FRAMES), Bucket(*_BYTES)
+    while True:
+        message: dict[str, Any] = dict(await websocket.receive())
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        for bucket, amount in ((frames, 1), (volume, len(text or message.get("bytes") or ""))):
+            while (wait := bucket.take(amount)) > 0:
+                await asyncio.sleep(wait)
+        if text is None:
+            session.refuse_binary()
+        else:
+            await session.handle(text)
+
+
+async def _end_with_server(work: Any, session: Session) -> None:
+    """When the server is about to stop, let the reply that is being given come to its end, then say so."""
+    await work.wait_closing()
+    await session.wait_quiet(_DRAIN_S)
+    session.end(1012, "shutdown", "The server is shutting down.")
+    await asyncio.Event().wait()
+
+
+def _why(tasks: list[asyncio.Task[None]], log: Any, session_id: str) -> str:
+    """The outcome of a session that one of its tasks has ended: mostly the client has left."""
+    for task in tasks:
+        error = task.exception() if task.done() and not task.cancelled() else None
+        if error is not None and not isinstance(error, WebSocketDisconnect | RuntimeError | OSError):
+            log.exception(error, session_id=session_id)
+            return "failed"
+    return "completed"
+
+
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # gone already
+        await asyncio.wait_for(websocket.close(code, reason), _FAREWELL_S)

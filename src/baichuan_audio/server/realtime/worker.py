@@ -1,0 +1,64 @@
+"""What one session asks of the engine, done one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from ...engine import Engine
+from ...errors import BaichuanAudioError
+from .conversation import Item
+from .fields import WireError
+from .response import Response
+
+_MAX_WAITING = 256
+
+Job = Callable[[], Awaitable[None]]
+
+
+class Worker:
+    """Jobs in the order in which they came; on_error gets what goes wrong in one, and the next one is done."""
+
+    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._on_error = on_error
+
+    def check_room(self) -> None:
+        """Raises WireError when too many jobs wait; to be asked before a client is told that something will be done."""
+        if self._jobs.qsize() >= _MAX_WAITING:
+            raise WireError("Too much has been asked for at once; wait for answers.", "too_many_requests")
+
+    def add(self, job: Job) -> None:
+        """Have it done when what came before is."""
+        self._jobs.put_nowait(job)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            job = await self._jobs.get()
+            try:
+                await job()
+            except Exception as error:
+                self._on_error(error)
+
+
+async def run_apart(engine: Engine, response: Response, items: list[Item], instructions: str) -> None:
+    """A response that sees items of its own takes another slot of the engine for as long as it runs."""
+    try:
+        dialogue = engine.open(instructions or None, response.settings.voice)
+    except BaichuanAudioError as error:
+        response.fail(error)
+        return
+    try:
+        for item in items:
+            if item.role == "user":
+                await dialogue.add_user(item.for_engine())
+            elif item.role == "assistant":
+                await dialogue.add_assistant(item.text)
+            else:
+                await dialogue.add_system(item.text)
+        await response.run(dialogue)
+    except BaichuanAudioError as error:
+        response.fail(error)
+    finally:
+        await dialogue.close()
