@@ -4,6 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m baichuan_audio.cli
 # Free text-to-speech engines for the synthetic corpus; the tests that need them are skipped without.
 SPEECH_ENGINES := espeak-ng flite festival festvox-us-slt-hts festvox-kallpc16k
+# The page of `baichuan-audio serve` is tested in it; those tests are skipped without.
+BROWSER := chromium
 
 .PHONY: help setup demo test check nano clean
 help:
@@ -32,6 +34,7 @@ demo: $(VENV)/.stamp-demo
 
 test: $(VENV)/.stamp-dev
 	@sh scripts/debian.sh $(SPEECH_ENGINES) || echo "tests of the speech engines will be skipped"
+	@sh scripts/debian.sh $(BROWSER) || echo "tests of the page will be skipped"
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 check: $(VENV)/.stamp-dev

@@ -82,7 +82,7 @@ function showVoices(names) {
   });
   $("voice").replaceChildren(...options);
   $("voice").value = names.includes(settings.voice) ? settings.voice : "";
-  if ($("voice").value !== settings.voice) settings.set("voice", "");
+  if (names.length > 0) settings.set("voice", $("voice").value); // another model has other voices
 }
 
 function showSettings() {

@@ -1,0 +1,110 @@
+"""What tests of the page need: a server in a thread, a recording as microphone, and what passed over the WebSocket."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import uvicorn
+
+from baichuan_audio.server.app import create_app
+from baichuan_audio.server.settings import ServerSettings
+
+MICROPHONE_RATE = 48000
+
+
+def chromium() -> str | None:
+    """The browser's path, if one is installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def browser_flags(microphone: Path) -> list[str]:
+    """A browser that may run as root, hears a file once from every opening of its microphone, and asks nobody."""
+    return [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={microphone}%noloop",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+
+
+def write_microphone(path: Path, question: Path, pauses_s: tuple[float, ...]) -> None:
+    """The question after each pause but the last, at 48 kHz."""
+    speech, rate = soundfile.read(question, dtype="float32")
+    speech = soxr.resample(speech, rate, MICROPHONE_RATE)
+    parts = []
+    for pause in pauses_s:
+        parts += [np.zeros(int(pause * MICROPHONE_RATE), np.float32), speech]
+    soundfile.write(path, np.concatenate(parts[:-1]), MICROPHONE_RATE, subtype="PCM_16")
+
+
+class LiveServer:
+    """A real server on a free port, in a thread; `restart` cuts every connection and comes back on the same port."""
+
+    def __init__(self, engine: Any, settings: ServerSettings | None = None) -> None:
+        self.settings = settings
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._start(engine)
+
+    def _start(self, engine: Any) -> None:
+        self.engine = engine
+        config = uvicorn.Config(
+            create_app(engine, self.settings), port=self.port, log_level="warning", timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        wait_until(lambda: self._server.started, 30)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+
+    def restart(self, engine: Any, away_s: float = 0.0) -> None:
+        self.stop()
+        time.sleep(away_s)
+        self._start(engine)
+
+
+class Wire:
+    """Every event that a page sends and receives, in order, as (direction, event)."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        page.on("websocket", self._listen)
+
+    def _listen(self, socket: Any) -> None:
+        socket.on("framesent", lambda frame: self.events.append(("sent", json.loads(frame))))
+        socket.on("framereceived", lambda frame: self.events.append(("received", json.loads(frame))))
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        return [event for _, event in self.events if event["type"] == kind]
+
+    def wait(self, kind: str, count: int = 1, seconds: float = 60) -> dict[str, Any]:
+        """The `count`th event of a kind, when it has come."""
+        wait_until(lambda: len(self.all(kind)) >= count, seconds, lambda: self.page.wait_for_timeout(50), kind)
+        return self.all(kind)[count - 1]
+
+
+def wait_until(
+    happened: Callable[[], bool], seconds: float, pause: Callable[[], None] = lambda: time.sleep(0.05), what: str = ""
+) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"did not happen in {seconds} s: {what}"
+        pause()

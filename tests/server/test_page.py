@@ -1,0 +1,261 @@
+"""The page in a real browser: a real server, a recording as microphone, what is played, shown and kept."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+import soundfile  # noqa: E402
+from fake_engine import FakeEngine  # noqa: E402
+from page_tools import LiveServer, Wire, browser_flags, chromium, wait_until, write_microphone  # noqa: E402
+
+from baichuan_audio.server.settings import ServerSettings  # noqa: E402
+
+if chromium() is None:
+    pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
+
+QUESTION = Path(__file__).parents[2] / "examples" / "en-day.wav"
+LONG = "well " * 60 + "done."  # twelve seconds
+HOSTILE = "<img src=x onerror=window.hacked=1> <script>window.hacked=1</script> &lt;b&gt;"
+TONE_HZ = 220
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    microphone = tmp_path_factory.mktemp("page") / "microphone.wav"
+    write_microphone(microphone, QUESTION, (2.5, 7.0, 30.0))
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium(), args=browser_flags(microphone))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = LiveServer(FakeEngine(delay=0.01))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def page(browser, server):
+    """A fresh visitor who speaks English; the test fails if the page's script does."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US", color_scheme="light")
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: faults.append(line.text) if "Content Security Policy" in line.text else None)
+    page.goto(server.url)
+    yield page
+    context.close()
+    assert not faults
+
+
+def state(page, name: str, seconds: float = 60) -> None:
+    page.wait_for_selector(f"body[data-state={name}]", timeout=seconds * 1000)
+
+
+def said(page, role: str) -> list[str]:
+    return page.locator(f".turn.{role} .said").all_text_contents()
+
+
+def ask(page, text: str) -> None:
+    page.fill("#message", text)
+    page.press("#message", "Enter")
+
+
+def kept(page, button: str) -> bytes:
+    with page.expect_download() as download:
+        page.click(button)
+    return Path(download.value.path()).read_bytes()
+
+
+def test_conversation_by_voice(page, server, tmp_path):
+    """Question -> answer heard -> barge-in cuts it at what was heard -> button -> connection lost and found again."""
+    server.restart(FakeEngine(delay=0.01, answer=LONG, heard="what day is it"))
+    wire = Wire(page)
+    page.click("#talk")
+    state(page, "listening")
+    session = wire.wait("session.update")["session"]
+    assert session["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+
+    state(page, "speaking")
+    assert said(page, "user") == ["what day is it"]
+    assert len(said(page, "assistant")[0]) < len(LONG) / 2  # words come as they are heard, the sound was here long ago
+    assert re.fullmatch(r"\d+\.\d\d s", page.text_content("#firstSound"))
+    assert float(page.text_content("#buffered").split()[0]) > 1
+
+    cut = wire.wait("conversation.item.truncate")
+    assert wire.all("input_audio_buffer.speech_started")[1:], "the second question interrupted"
+    assert 500 < cut["audio_end_ms"] < 12_000
+    first = page.locator(".turn.assistant").first
+    assert "interrupted" in first.get_attribute("class")
+    words_heard = len(first.locator(".said").text_content().split())
+    assert words_heard * 200 == pytest.approx(cut["audio_end_ms"], abs=500)  # the tone has 200 ms a word
+    wire.wait("conversation.item.truncated", 2)  # the server's own estimate, and what the page says
+    assert wire.all("conversation.item.truncated")[-1]["audio_end_ms"] <= cut["audio_end_ms"]
+
+    state(page, "speaking")
+    page.wait_for_timeout(500)
+    page.click("#interrupt")
+    wire.wait("conversation.item.truncate", 2)
+    state(page, "listening")
+
+    wave, rate = soundfile.read(io.BytesIO(kept(page, "#download-sound")))
+    assert (rate, wave.shape[1]) == (24000, 2)
+    check_recording(wave, sum(event["audio_end_ms"] for event in wire.all("conversation.item.truncate")) / 1000)
+    text = kept(page, "#download-text").decode()
+    assert "You: what day is it" in text and "Baichuan: well well" in text and "[interrupted]" in text
+
+    turns = len(said(page, "user")) + len(said(page, "assistant"))
+    server.restart(FakeEngine(delay=0.01), away_s=0.5)
+    wire.wait("session.created", 2)
+    state(page, "listening")
+    assert "goes on" in page.text_content("#notice")
+    wire.wait("conversation.item.added", len(wire.all("conversation.item.added")))
+    restored = [event for event in wire.all("conversation.item.create") if event["event_id"].startswith("quiet")]
+    assert len(restored) == turns
+    page.click("#end")
+    state(page, "offline")
+
+
+def check_recording(wave: np.ndarray, heard_s: float) -> None:
+    """Left the voice that asked, right the tone that answered, for as long as it was heard."""
+    user, assistant = wave.T
+    assert np.sqrt((user**2).mean()) > 0.005
+    sounding = np.abs(assistant) > 0
+    assert sounding.mean() * len(assistant) / 24000 == pytest.approx(heard_s, abs=0.6)
+    spectrum = np.abs(np.fft.rfft(assistant[sounding]))
+    assert np.argmax(spectrum) * 24000 / (2 * (len(spectrum) - 1)) == pytest.approx(TONE_HZ, abs=3)
+
+
+def test_written_question_and_hostile_text(page, server):
+    """Typed without a microphone; whatever a text says, it stays text."""
+    server.restart(FakeEngine(answer=HOSTILE))
+    wire = Wire(page)
+    ask(page, HOSTILE)
+    wire.wait("response.done")
+    state(page, "ready")
+    assert said(page, "user") == [HOSTILE] and said(page, "assistant") == [HOSTILE]
+    assert page.locator(".turn .said *").count() == 0
+    page.click("#events summary")
+    assert page.locator("#log img, #log script").count() == 0
+    assert page.evaluate("window.hacked") is None
+    assert server.engine.dialogues[-1].items[0][2] == [HOSTILE]
+
+
+def test_held_to_talk(page, server):
+    """The space bar sends what was said while it was down, from a microphone that the browser does not resample."""
+    server.restart(FakeEngine())
+    wire = Wire(page)
+    page.evaluate(
+        """() => {
+          const usual = AudioContext.prototype.createMediaStreamSource;
+          AudioContext.prototype.createMediaStreamSource = function (stream) {
+            if (this.sampleRate === 24000) throw new DOMException("other rate", "NotSupportedError");
+            return usual.call(this, stream);
+          };
+        }"""
+    )
+    page.check("[name=mode][value=push-to-talk]", force=True)
+    page.click("#talk")
+    state(page, "ready")
+    assert wire.wait("session.update")["session"]["audio"]["input"]["turn_detection"] is None
+    page.locator("#transcript").focus()
+    page.keyboard.down(" ")
+    state(page, "hearing")
+    page.wait_for_timeout(5000)
+    page.keyboard.up(" ")
+    wire.wait("response.done")
+    assert said(page, "user") == ["hello world"]
+    sound = server.engine.dialogues[-1].items[0][2][0]
+    seconds = sound.waveform.shape[-1] / sound.sample_rate
+    assert seconds == pytest.approx(5.4, abs=1.5)
+    assert sound.waveform.abs().max() > 0.05  # the question lies in these seconds
+
+
+def test_full_house_and_keys(page, browser, server):
+    server.restart(FakeEngine(max_sessions=1))
+    taken = server.engine.open()
+    ask(page, "hello")
+    page.wait_for_selector("#notice[data-kind=retry]")
+    assert "All places are taken" in page.text_content("#notice")
+    server.engine.release()
+    page.click("#reconnect")
+    state(page, "ready")
+    assert taken is not None
+
+    locked = LiveServer(FakeEngine(), ServerSettings(api_keys=("secret-7",)))
+    try:
+        page.goto(locked.url)
+        ask(page, "hello")
+        page.wait_for_selector("#notice[data-kind=key]")
+        assert page.evaluate("document.activeElement.id") == "key"
+        page.fill("#key", "secret-7")
+        page.press("#key", "Tab")
+        page.wait_for_function("document.querySelectorAll('#voice option').length === 3")
+        ask(page, "hello")
+        wait_until(lambda: said(page, "assistant") == ["You said hello."], 30, lambda: page.wait_for_timeout(50))
+    finally:
+        locked.stop()
+
+
+def test_settings_reach_the_server(page, server):
+    server.restart(FakeEngine())
+    wire = Wire(page)
+    ask(page, "hello")
+    state(page, "ready")
+    page.select_option("#voice", "邻家女声")
+    page.fill("#instructions", "Be brief.")
+    page.click("#detection summary")
+    page.locator("#silence").fill("800")
+    wire.wait("session.updated", 2)
+    session = wire.all("session.updated")[-1]["session"]
+    assert session["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 800
+    ask(page, "and now?")
+    wire.wait("response.done", 2)
+    dialogue = server.engine.dialogues[-1]
+    assert (dialogue.system, dialogue.voice) == ("Be brief.", "邻家女声")
+    page.reload()
+    page.wait_for_function("document.querySelector('#voice').value === '邻家女声'")
+    assert page.input_value("#instructions") == "Be brief."
+
+
+def test_small_screen_in_chinese(browser, server):
+    context = browser.new_context(viewport={"width": 360, "height": 640}, locale="zh-CN", has_touch=True)
+    page = context.new_page()
+    page.goto(server.url)
+    assert page.text_content("#talk-words") == "开始对话"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.click("#open-panel")
+    assert page.evaluate("document.activeElement.id") == "close-panel"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "open-panel"
+    page.click("#language")
+    assert page.text_content("#talk-words") == "Start talking" and page.get_attribute("html", "lang") == "en"
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, textarea")].filter((element) =>
+             !(element.ariaLabel || element.textContent.trim() || element.labels?.length)).map((e) => e.outerHTML)"""
+    )
+    assert nameless == []
+    context.close()
+
+
+def test_words_are_the_same_in_both_languages(page):
+    different = page.evaluate(
+        """async () => {
+          const source = await (await fetch("modules/words.js")).text();
+          const keys = (from, to) => [...source.slice(source.indexOf(from), source.indexOf(to))
+            .matchAll(/^ {4}"?([\\w.]+)"?:/gm)].map((match) => match[1]);
+          const [en, zh] = [keys("  en: {", "  zh: {"), keys("  zh: {", "export const")];
+          return [...en.filter((key) => !zh.includes(key)), ...zh.filter((key) => !en.includes(key))];
+        }"""
+    )
+    assert different == []

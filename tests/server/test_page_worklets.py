@@ -1,0 +1,232 @@
+"""The page's sound, sample by sample: its worklets and modules run in a browser without a clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+from page_tools import chromium  # noqa: E402
+
+from baichuan_audio.server import static_page  # noqa: E402
+
+if chromium() is None:
+    pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
+
+STAGE = """
+  globalThis.AudioWorkletProcessor = class {
+    constructor() { this.port = { posted: [], postMessage: (message) => this.port.posted.push(message) }; }
+  };
+  globalThis.made = {};
+  globalThis.registerProcessor = (name, kind) => (made[name] = kind);
+  globalThis.currentFrame = 0;
+  globalThis.run = (player, blocks) => {
+    const all = [];
+    for (let i = 0; i < blocks; i++) {
+      const output = new Float32Array(128);
+      player.process([], [[output]]);
+      all.push(...output);
+      currentFrame += 128;
+    }
+    return all;
+  };
+  globalThis.tell = (player, message) => player.port.onmessage({ data: message });
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def stage(browser):
+    """A page that has the files and plays the part of the worklet's scope."""
+    page = browser.new_page()
+    folder = static_page.__file__.replace("static_page.py", "page")
+    page.route("**/*", lambda route: serve(route, folder))
+    page.goto("http://page.test/")
+    page.evaluate(f"() => {{ {STAGE} }}")
+    yield page
+    page.close()
+
+
+def serve(route, folder: str) -> None:
+    path = route.request.url.removeprefix("http://page.test/")
+    if path.endswith(".js"):
+        route.fulfill(path=f"{folder}/{path}", content_type="text/javascript")
+    else:
+        route.fulfill(body="<!doctype html><title>stage</title>", content_type="text/html")
+
+
+def play(stage, script: str):
+    return stage.evaluate(
+        f"""async () => {{
+          globalThis.sampleRate = 24000;
+          await import("http://page.test/worklets/player.js");
+          const player = new made.player();
+          const push = (item, values) => tell(player, {{ type: "push", item, samples: Float32Array.from(values) }});
+          const posted = (type) => player.port.posted.filter((message) => message.type === type);
+          {script}
+        }}"""
+    )
+
+
+def test_player_plays_everything_in_order(stage):
+    """Pieces of odd sizes, two items: nothing is lost, doubled or moved, and the reports add up to it."""
+    result = play(
+        stage,
+        """
+        let value = 0;
+        for (const size of [700, 1, 999, 1500]) push("a", Array.from({ length: size }, () => ++value / 10000));
+        tell(player, { type: "end", item: "a" });
+        push("b", Array(50).fill(0.5));
+        tell(player, { type: "end", item: "b" });
+        const output = run(player, 40);
+        const reported = posted("played").flatMap((report) => [...report.samples]);
+        return { output, reported, positions: posted("played").map((r) => [r.item, r.position, r.frame]),
+                 finished: posted("finished"), started: posted("started") };
+        """,
+    )
+    expected = [*np.arange(1, 3201) / 10000, *[0.5] * 50]
+    np.testing.assert_allclose(result["output"][: len(expected)], expected, atol=1e-6)
+    assert not any(result["output"][len(expected) :])
+    np.testing.assert_allclose(result["reported"], expected, atol=1e-6)
+    assert [(r["item"], r["position"]) for r in result["finished"]] == [("a", 3200), ("b", 50)]
+    assert [(r["item"], r["frame"]) for r in result["started"]] == [("a", 0), ("b", 3200)]
+    assert result["positions"][:2] == [["a", 1024, 0], ["a", 2048, 1024]]
+
+
+def test_flush_fades_and_tells_exactly(stage):
+    result = play(
+        stage,
+        """
+        push("a", Array(24000).fill(0.5));
+        const before = run(player, 10);
+        tell(player, { type: "flush", id: 7 });
+        push("late", []);
+        const after = run(player, 10);
+        return { before, after, flushed: posted("flushed"), reported: posted("played").reduce((n, r) => n + r.samples.length, 0) };
+        """,
+    )
+    (flushed,) = result["flushed"]
+    assert (flushed["id"], flushed["item"], flushed["position"]) == (7, "a", 1280 + 120)
+    assert result["reported"] == flushed["position"]
+    tail = np.array([0.5, *result["after"]])
+    assert np.abs(np.diff(tail)).max() < 0.006 and not tail[122:].any()
+
+
+def test_flush_before_the_first_sample(stage):
+    result = play(
+        stage,
+        """
+        push("a", Array(100).fill(0.5));
+        tell(player, { type: "flush", id: 1 });
+        return { output: run(player, 3), flushed: posted("flushed") };
+        """,
+    )
+    assert not any(result["output"])
+    assert (result["flushed"][0]["item"], result["flushed"][0]["position"]) == (None, 0)
+
+
+def test_gap_is_counted_and_refilled(stage):
+    result = play(
+        stage,
+        """
+        push("a", Array(1536).fill(0.25));
+        const output = run(player, 20);
+        push("a", Array(1000).fill(0.25));
+        output.push(...run(player, 4));
+        push("a", Array(4000).fill(0.25));
+        output.push(...run(player, 40));
+        return { output, gaps: posted("gap"), position: posted("played").at(-1).position };
+        """,
+    )
+    assert [gap["samples"] for gap in result["gaps"]] == [24 * 128 - 1536]
+    assert np.count_nonzero(result["output"]) == 1536 + 5000
+
+
+@pytest.mark.parametrize("rate", [24000, 44100, 48000, 96000])
+def test_capture_resamples(stage, rate):
+    """A 1 kHz tone comes out as that tone at 24 kHz; one above 12 kHz does not come back as another."""
+    result = stage.evaluate(
+        """async (rate) => {
+          globalThis.sampleRate = rate;
+          await import("http://page.test/worklets/capture.js");
+          const hear = (hertz) => {
+            const capture = new made.capture();
+            for (let start = 0; start < rate; start += 128) {
+              const block = Float32Array.from({ length: 128 }, (_, i) => Math.sin((2 * Math.PI * hertz * (start + i)) / rate));
+              capture.process([[block]]);
+              currentFrame += 128;
+            }
+            return capture.port.posted.flatMap((message) => [...message.samples]);
+          };
+          return [hear(1000), rate > 30000 ? hear(14000) : []];
+        }""",
+        rate,
+    )
+    tone, alias = np.array(result[0]), np.array(result[1])
+    assert len(tone) == pytest.approx(24000, abs=1600)
+    steady = tone[2000:-2000]
+    time = np.arange(len(steady)) / 24000
+    basis = np.stack([np.sin(2 * np.pi * 1000 * time), np.cos(2 * np.pi * 1000 * time)], 1)
+    weights, *_ = np.linalg.lstsq(basis, steady, rcond=None)
+    assert np.hypot(*weights) == pytest.approx(1, abs=0.01)
+    assert np.abs(steady - basis @ weights).max() < 0.01
+    if len(alias):
+        assert np.abs(alias[2000:-2000]).max() < 0.03
+
+
+def test_captions_follow_the_sound(stage):
+    result = stage.evaluate(
+        """async () => {
+          const { Captions } = await import("http://page.test/modules/captions.js");
+          const captions = new Captions();
+          captions.addText("The answer is ");
+          captions.addText("nine.");
+          const before = captions.heard(0);
+          captions.addSamples(48000);
+          captions.addText(" 我很高兴");
+          captions.addSamples(24000);
+          const steps = [0, 1, 24000, 48000, 60001].map((played) => captions.heard(played));
+          captions.addText(" Bye!");
+          captions.finish();
+          return { before, steps, last: captions.heard(72000) };
+        }"""
+    )
+    assert result["before"] == ""
+    assert result["steps"] == ["", "The", "The answer", "The answer is nine.", "The answer is nine. 我很"]
+    assert result["last"] == "The answer is nine. 我很高兴 Bye!"
+
+
+def test_recording_lays_both_sides_on_one_clock(stage):
+    result = stage.evaluate(
+        """async () => {
+          const { Recording } = await import("http://page.test/modules/recording.js");
+          const recording = new Recording();
+          recording.add("user", 1.0, new Int16Array(2400).fill(100));
+          recording.add("assistant", 1.05, new Int16Array(2400).fill(-7));
+          return [...new Uint8Array(await recording.toWav().arrayBuffer())];
+        }"""
+    )
+    wave = np.frombuffer(bytes(result)[44:], "<i2").reshape(-1, 2)
+    assert len(wave) == 1200 + 2400
+    assert (wave[:2400, 0] == 100).all() and not wave[2400:, 0].any()
+    assert (wave[1200:, 1] == -7).all() and not wave[:1200, 1].any()
+
+
+def test_base64_keeps_every_sample(stage):
+    result = stage.evaluate(
+        """async () => {
+          const { toBase64, fromBase64, toInt16 } = await import("http://page.test/modules/pcm.js");
+          const samples = Int16Array.from({ length: 9001 }, (_, i) => i * 7 - 30000);
+          return [...toInt16(fromBase64(toBase64(samples)))].map((value, i) => Math.abs(value - samples[i]));
+        }"""
+    )
+    assert max(result) <= 1
