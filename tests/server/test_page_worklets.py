@@ -111,7 +111,8 @@ def test_flush_fades_and_tells_exactly(stage):
         tell(player, { type: "flush", id: 7 });
         push("late", []);
         const after = run(player, 10);
-        return { before, after, flushed: posted("flushed"), reported: posted("played").reduce((n, r) => n + r.samples.length, 0) };
+        const reported = posted("played").reduce((sum, report) => sum + report.samples.length, 0);
+        return { before, after, flushed: posted("flushed"), reported };
         """,
     )
     (flushed,) = result["flushed"]
@@ -161,8 +162,8 @@ def test_capture_resamples(stage, rate):
           const hear = (hertz) => {
             const capture = new made.capture();
             for (let start = 0; start < rate; start += 128) {
-              const block = Float32Array.from({ length: 128 }, (_, i) => Math.sin((2 * Math.PI * hertz * (start + i)) / rate));
-              capture.process([[block]]);
+              const tone = (_, i) => Math.sin((2 * Math.PI * hertz * (start + i)) / rate);
+              capture.process([[Float32Array.from({ length: 128 }, tone)]]);
               currentFrame += 128;
             }
             return capture.port.posted.flatMap((message) => [...message.samples]);
