@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,13 @@ class AudioEncoder(nn.Module):
 
         Padded frames change nothing: what a piece gives in a batch equals what it gives alone.
         """
+        features = log_mel
+        for stage in self.layerwise(log_mel, lengths):
+            features = stage
+        return features
+
+    def layerwise(self, log_mel: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
+        """`forward`, pausing after each layer for those who have more urgent work; the features come last."""
         x, mask = log_mel, None
         if lengths is not None:
             x = x * valid_mask(lengths, x.shape[-1])[:, None]
@@ -65,5 +73,6 @@ class AudioEncoder(nn.Module):
             mask = valid_mask(self.output_lengths(lengths), x.shape[1])[:, None, None, :]
         x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
         for layer in self.layers:
+            yield x
             x = layer(x, mask)
-        return self.layer_norm(x)
+        yield self.layer_norm(x)

@@ -1,7 +1,8 @@
 """Many live dialogues on one model: batched, streamed, interruptible (docs/engine.md)."""
 
 from .core import Engine
-from .dialogue import Dialogue, Reply
+from .dialogue import Dialogue
+from .mailbox import Reply
 from .types import (
     AudioDelta,
     AudioInput,

@@ -1,46 +1,129 @@
-"""The engine: many dialogues on one model."""
+"""The engine: many live dialogues on one model, each step of the model for all of them together (docs/engine.md)."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from torch import Tensor
 
+from ..errors import PromptError
+from ..language_model.reply import ReplySampling, read_aloud
+from ..language_model.sequence import LiveSequence, Rules
 from ..pipeline import BaichuanAudio
 from .dialogue import Dialogue
-from .types import AudioDelta, EngineConfig, EngineStats, EngineStopped
+from .front_desk import FrontDesk, check_done
+from .types import AudioDelta, EngineConfig, EngineStats, EngineStopped, ReplyDone
 
 
 class Engine:
-    """Many dialogues on one model; every public method is called from one asyncio loop."""
+    """Many dialogues on one model.
 
-    def __init__(self, model: BaichuanAudio, config: EngineConfig = EngineConfig()) -> None:  # noqa: B008
-        self.model, self.config = model, config
+        engine = Engine(model)
+        engine.start()
+        dialogue = engine.open(voice="Ada")
+        await dialogue.add_user(["What is seven plus five?"])
+        async for event in dialogue.reply(): ...
+        await dialogue.close()
+        await engine.stop()
+
+    Public methods are for one asyncio loop; the model itself runs on threads of the engine, and nobody else may use it
+    meanwhile. An engine that has been stopped stays so.
+    """
+
+    def __init__(self, model: BaichuanAudio, config: EngineConfig | None = None) -> None:
+        self.model, self.config = model, config or EngineConfig()
+        self._desk = FrontDesk(model, self.config)
 
     @property
     def voices(self) -> tuple[str, ...]:
+        """The voices known by name, the default first."""
         return self.model.voices
 
     @property
     def sample_rate(self) -> int:
+        """Of all it says, in Hz."""
         return self.model.sample_rate
 
     def start(self) -> None:
-        raise EngineStopped("the engine is not ready.")
+        """Begin to work. Raises EngineStopped for an engine that has run before."""
+        if self._desk.running or self._desk.worker.closed:
+            raise EngineStopped("an engine can be started once; make a new one.")
+        self._desk.running = True
+        self._desk.worker.start()
 
     async def stop(self, timeout: float = 10.0) -> None:
-        raise EngineStopped("the engine is not ready.")
+        """End all: every reply ends with "cancelled" and the reason "shutdown", who waits gets EngineStopped.
+
+        Returns once the threads have ended, or after `timeout` seconds.
+        """
+        if self._desk.running:
+            self._desk.running = False
+            await asyncio.to_thread(self._desk.worker.stop, timeout)
 
     def open(self, system: str | None = None, voice: str | None = None, seed: int | None = None) -> Dialogue:
-        raise EngineStopped("the engine is not ready.")
+        """Begin a dialogue in a slot of its own, until its `close`.
+
+        system: replaces the default system text, which only chooses the voice. voice: one of `voices`. seed: makes
+        its replies repeatable, whoever else is being answered. Raises EngineFull, EngineStopped, PromptError.
+        """
+        self.model.system_text(system, voice)
+        return Dialogue(self._desk, self._desk.lease(), system, voice, seed)
 
     async def transcribe(self, waveform: Tensor, sample_rate: int) -> AsyncIterator[str]:
-        raise EngineStopped("the engine is not ready.")
-        yield ""
+        """What is said in waveform [S] (or [channels, S]) at `sample_rate`, of any length, as it is written.
+
+        Takes a slot meanwhile. Raises EngineFull, EngineStopped, AudioError.
+        """
+        desk = self._desk
+        slot = desk.lease()
+        try:
+            pieces = await desk.encode(waveform, sample_rate)
+            async for text in desk.transcribe(pieces, slot):
+                yield text
+        finally:
+            desk.release(slot)
 
     async def speak(self, text: str, voice: str | None = None, seed: int | None = None) -> AsyncIterator[AudioDelta]:
-        raise EngineStopped("the engine is not ready.")
-        yield
+        """Read `text` aloud, as its sound is made; long text in clauses. Takes a slot meanwhile.
+
+        Raises EngineFull, EngineStopped, and PromptError for a text without words or an unknown voice.
+        """
+        desk, model = self._desk, self.model
+        system = model.system_text(None, voice)
+        clauses = model.clauses_to_speak(text)
+        prompt = desk.tokens(model.prompt_builder().system(system).reply(spoken=True))
+        sampling = ReplySampling.from_config(model.config)
+        longest = max(len(clause) for clause in clauses)
+        if len(prompt) + longest >= desk.capacity // 2:
+            raise PromptError(f"a clause is {longest} tokens long; this engine reads at most {desk.capacity // 2}.")
+
+        def rules(sequence: LiveSequence) -> Rules:
+            return read_aloud(sequence, clauses, sampling, desk.capacity)
+
+        slot = desk.lease()
+        reply = desk.write(slot, prompt, rules, seed, spoken=True)
+        try:
+            async for event in reply:
+                if isinstance(event, AudioDelta):
+                    yield event
+                elif isinstance(event, ReplyDone):
+                    check_done(event)
+        finally:
+            reply.cancel()
+            desk.release(slot)
 
     def stats(self) -> EngineStats:
-        return EngineStats()
+        """Figures of this moment, from any thread."""
+        worker = self._desk.worker
+        free = len(self._desk.free)
+        return EngineStats(
+            active_sessions=self.config.max_sessions - free,
+            slots_free=free,
+            active_replies=len(worker.rows),
+            waiting_jobs=worker.sound.waiting,
+            last_batch_size=worker.last_batch if worker.rows else 0,
+            steps=worker.steps,
+            text_tokens=worker.text_tokens,
+            audio_frames=worker.audio_frames,
+        )

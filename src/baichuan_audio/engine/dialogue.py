@@ -1,37 +1,105 @@
-"""One dialogue on the engine, and one reply of it."""
+"""One dialogue on the engine: the asyncio side of a slot."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import itertools
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..language_model.reply import ReplySampling
-from .types import AudioInput, ReplyEvent
+from ..errors import PromptError
+from ..language_model.reply import ReplySampling, spoken_reply, text_reply
+from ..language_model.sequence import LiveSequence, Rules, Token
+from .front_desk import FrontDesk
+from .history import History, Item
+from .mailbox import Reply
+from .types import AudioInput
+from .worker import Chat
 
 
 class Dialogue:
-    """One slot of the engine; its items stay in order."""
+    """A conversation with a slot of its own, from `Engine.open` to `close`.
+
+    Its items, messages of user, assistant and system, stay in order; the model reads them when a reply is asked for,
+    and of them only what it has not read before. All methods belong to one asyncio loop. They raise PromptError for
+    what does not fit the dialogue, EngineStopped after the engine has been stopped.
+    """
+
+    def __init__(self, desk: FrontDesk, slot: int, system: str | None, voice: str | None, seed: int | None) -> None:
+        self._desk, self._model, self._worker = desk, desk.model, desk.worker
+        self._system, self._voice = system, voice
+        self._chat = Chat(slot, History(desk.model, desk.capacity), seed)
+        self._reply: Reply | None = None
+        self._numbers = itertools.count(1)
+        self._encoded: tuple[Tensor, int, asyncio.Task[list[Tensor]]] | None = None
+        self._closed = False
+
+    # -- items ----------------------------------------------------------------------------------------------------
 
     async def add_user(
         self, parts: list[str | AudioInput], item_id: str | None = None, after: str | None = None
     ) -> str:
-        raise NotImplementedError
+        """Add what the user says, texts and sound in order -> the item's id. Sound is encoded now, once.
+
+        after: the item to stand behind, "root" for the front; None: the end. Raises PromptError or AudioError, and
+        the dialogue stays as it was. A reply asked for meanwhile waits for it.
+        """
+        if not parts or any(isinstance(part, str) and not part for part in parts):
+            raise PromptError("a message has no content; give a text or audio.")
+        item = Item(self._id(item_id), "user", ready=False)
+        await self._run(lambda: self._chat.history.add(item, after))
+        try:
+            prompt = self._model.prompt_builder()
+            for part in parts:
+                if isinstance(part, AudioInput):
+                    prompt.audio(torch.cat(await self._encode(part.waveform, part.sample_rate), dim=1))
+                else:
+                    prompt.text(part)
+            await self._run(partial(self._fill, item, self._desk.tokens(prompt)))
+        except BaseException:
+            self._worker.post(partial(self._drop, item))
+            raise
+        return item.id
 
     async def add_assistant(self, text: str, item_id: str | None = None) -> str:
-        raise NotImplementedError
+        """Add a reply that was written before, as text -> the item's id."""
+        item = Item(self._id(item_id), "assistant")
+        item.tokens = self._chat.history.written(text)
+        await self._run(lambda: self._chat.history.add(item))
+        return item.id
 
     async def add_system(self, text: str, item_id: str | None = None) -> str:
-        raise NotImplementedError
+        """Add to the system text, on a line of its own, wherever in the dialogue it is said -> the item's id."""
+        self._model.text_tokenizer.encode(text)
+        item = Item(self._id(item_id), "system", text=text)
+        await self._run(lambda: self._chat.history.add(item))
+        return item.id
 
     async def delete(self, item_id: str) -> None:
-        raise NotImplementedError
+        """Take an item out. What stood before it need not be read again."""
+
+        def remove() -> None:
+            self._chat.history.remove(item_id)
+            self._worker.settle_items(self._chat)
+
+        await self._run(remove)
 
     async def truncate(self, item_id: str, played_seconds: float) -> str:
-        raise NotImplementedError
+        """Cut a spoken reply to what was heard of it (see `History.truncate`) -> the text that stays."""
+        text: str = await self._run(lambda: self._chat.history.truncate(item_id, played_seconds))
+        return text
+
+    # -- replies --------------------------------------------------------------------------------------------------
 
     def configure(self, system: str | None = None, voice: str | None = None) -> None:
-        raise NotImplementedError
+        """Another system text or voice (None: as it is), from the next reply on. PromptError for an unknown voice."""
+        self._check_open()
+        self._model.system_text(system, voice)
+        self._system = self._system if system is None else system
+        self._voice = self._voice if voice is None else voice
 
     def reply(
         self,
@@ -42,23 +110,80 @@ class Dialogue:
         item_id: str | None = None,
         remember: bool = True,
     ) -> Reply:
-        raise NotImplementedError
+        """Ask for the model's turn; what cannot be answered ends in ReplyDone with the status "failed".
+
+        max_tokens: text tokens and code frames together. instructions: stand for the system text, this time.
+        item_id: of the item it becomes, which is there once the reply has begun. remember: whether it becomes one.
+        Raises PromptError while another reply of this dialogue is being made.
+        """
+        self._check_open()
+        if self._reply is not None and not self._reply.over:
+            raise PromptError("a reply is being made; cancel it or wait for its end.")
+        if max_tokens is not None and max_tokens < 1:
+            raise PromptError(f"max_tokens must be at least 1, not {max_tokens}.")
+        sampling = sampling or ReplySampling.from_config(self._model.config)
+        system = self._model.system_text(self._system if instructions is None else instructions, self._voice)
+        item = Item(self._id(item_id), "assistant") if remember else None
+        reply = self._reply = self._desk.new_reply()
+        rules = partial(self._rules, speak, sampling)
+        self._worker.post(partial(self._worker.answer, self._chat, reply, system, speak, rules, max_tokens, item))
+        return reply
 
     async def transcript(self, waveform: Tensor, sample_rate: int) -> str:
-        raise NotImplementedError
+        """What is said in `waveform` [S]; sound that this dialogue has just encoded is not encoded again.
+
+        Written in a spare slot beside the replies; waits while all of those are taken. Raises AudioError.
+        """
+        self._check_open()
+        return await self._desk.transcript(await self._encode(waveform, sample_rate))
 
     async def close(self) -> None:
-        raise NotImplementedError
+        """End a reply that is being made, and free the slot at once. A second time nothing happens."""
+        if self._closed:
+            return
+        if self._reply is not None:
+            self._reply.cancel("closed")
+        self._closed = True
+        self._worker.post(self._worker.tidy)
+        self._desk.release(self._chat.slot)
 
+    # -- inside ---------------------------------------------------------------------------------------------------
 
-class Reply:
-    """One reply: an async iterator over its events."""
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PromptError("the dialogue is closed.")
+        self._desk.check_running()
 
-    def __aiter__(self) -> AsyncIterator[ReplyEvent]:
-        raise NotImplementedError
+    def _id(self, item_id: str | None) -> str:
+        return item_id if item_id is not None else f"item_{next(self._numbers)}"
 
-    async def __anext__(self) -> ReplyEvent:
-        raise NotImplementedError
+    async def _run(self, function: Any) -> Any:
+        """Do something with the history, which belongs to the worker's thread."""
+        self._check_open()
+        return await self._worker.call(function)
 
-    def cancel(self, reason: str = "client_cancelled") -> None:
-        raise NotImplementedError
+    async def _encode(self, waveform: Tensor, sample_rate: int) -> list[Tensor]:
+        """Codes [K, T] of each piece of the waveform; the last waveform's are kept, for its transcript."""
+        last = self._encoded
+        if last is None or last[0] is not waveform or last[1] != sample_rate or last[2].cancelled():
+            task = asyncio.create_task(self._desk.encode(waveform, sample_rate))
+            last = self._encoded = (waveform, sample_rate, task)
+        return await asyncio.shield(last[2])
+
+    def _fill(self, item: Item, tokens: list[Token]) -> None:
+        """The user's item is encoded; a reply may have waited for it."""
+        item.tokens, item.ready = tokens, True
+        self._chat.history.check_size(item)
+        self._worker.settle_items(self._chat)
+
+    def _drop(self, item: Item) -> None:
+        """The user's item could not be encoded."""
+        if item in self._chat.history.items:
+            self._chat.history.items.remove(item)
+        self._worker.settle_items(self._chat)
+
+    def _rules(self, speak: bool, sampling: ReplySampling, sequence: LiveSequence) -> Rules:
+        tokenizer = self._model.text_tokenizer
+        if speak:
+            return spoken_reply(sequence, tokenizer, sampling)
+        return text_reply(sequence, tokenizer, sampling.first, sampling.max_text_tokens)

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..errors import BaichuanAudioError, ConfigError
+from ..synthesis import CHUNK_FRAMES, FIRST_CHUNK_FRAMES
 
 Status = Literal["completed", "cancelled", "incomplete", "failed"]
 
@@ -26,9 +27,9 @@ class EngineConfig:
 
     max_sessions: slots; one dialogue (or one `speak`) each, one more is refused with EngineFull.
     max_context: positions a slot holds; 0 = the model's max_position_embeddings, at most 4096.
-    threads: torch threads of the engine's worker; 0 = the physical cores, at most 2 on a CPU.
-    first_chunk_frames, chunk_frames: code frames (80 ms each) after which sound is made: few at first, so that the
-    first sound comes soon, then more, which costs less.
+    threads: torch threads of each of the engine's two workers; 0 = half of the cores it may use, at most 4.
+    first_chunk_frames, chunk_frames: code frames (80 ms each) after which sound is made, whether or not the flow
+    decoder has a full chunk: few at first, so that the first sound comes soon; 0 = full chunks only.
     prefill_positions: positions of a prompt that are read in one step, so that a long one holds up nobody.
     buffer_seconds: sound and text a reply may be ahead of its reader before it waits.
     Raises ConfigError for values that make no sense.
@@ -37,18 +38,18 @@ class EngineConfig:
     max_sessions: int = 8
     max_context: int = 0
     threads: int = 0
-    first_chunk_frames: int = 4
-    chunk_frames: int = 12
+    first_chunk_frames: int = FIRST_CHUNK_FRAMES
+    chunk_frames: int = CHUNK_FRAMES
     prefill_positions: int = 128
     buffer_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("max_sessions", "first_chunk_frames", "chunk_frames", "prefill_positions"):
+        for name in ("max_sessions", "prefill_positions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("max_context", "threads"):
+        for name in ("max_context", "threads", "first_chunk_frames", "chunk_frames"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be at least 0 (0 = chosen by the engine), not {getattr(self, name)}.")
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
         if not self.buffer_seconds > 0:
             raise ConfigError(f"buffer_seconds must be above 0, not {self.buffer_seconds}.")
 
@@ -94,8 +95,9 @@ class Usage:
 class ReplyDone:
     """The last event of every reply.
 
-    status: "completed"; "cancelled" (reason: what `cancel` was given, or "shutdown"); "incomplete" (reason
-    "max_output_tokens", or "repetition" when the model only repeated itself); "failed" (reason: what went wrong).
+    status: "completed" (reason "repetition" where the guard ended it, else None); "cancelled" (reason: what `cancel`
+    was given, "closed" or "shutdown"); "incomplete" (reason "max_output_tokens"); "failed" (reason: what went wrong).
+    text: all that was given out.
     """
 
     status: Status

@@ -64,8 +64,10 @@ class BackboneConfig:
 class Context(Protocol):
     """What all layers share in one pass: rotary cos and sin [N, head_dim] of the N positions, and what each sees."""
 
-    cos: Tensor
-    sin: Tensor
+    @property
+    def cos(self) -> Tensor: ...
+    @property
+    def sin(self) -> Tensor: ...
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [B, heads, N, head_dim], key and value [B, groups, N, head_dim] -> mixed [B, heads, N, head_dim]."""

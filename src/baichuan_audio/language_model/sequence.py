@@ -69,7 +69,7 @@ class LiveSequence:
         self.read = 0
         self.counts = torch.zeros(vocab_size, dtype=torch.int32, device=device)
         self._codebook_sizes = tuple(codebook_sizes)
-        self._said: list[Tensor] = []
+        self.said_codes: list[Tensor] = []  # see `said`; empty at the beginning of an audio segment
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -121,16 +121,16 @@ class LiveSequence:
         """Begin an audio segment: its mark, unless it stands there already, and an empty memory for the penalty."""
         if self.last != self.special.audiogen_start:
             self.append(self.special.audiogen_start)
-        self._said = []
+        self.said_codes = []
 
     def said(self, level: int) -> Tensor:
         """[size] bool: which codes of codebook `level` this audio segment has had (level 0: with its end mark)."""
-        if not self._said:
-            self._said = [
+        if not self.said_codes:
+            self.said_codes = [
                 torch.zeros(size + (level == 0), dtype=torch.bool, device=self.counts.device)
                 for level, size in enumerate(self._codebook_sizes)
             ]
-        return self._said[level]
+        return self.said_codes[level]
 
     def _id(self, token: Token) -> int:
         return self.special.audio_pad if isinstance(token, tuple) else token

@@ -43,7 +43,7 @@ class Session(LiveSequence):
         Raises PromptError for ids or codes out of range, or when their numbers do not match.
         """
         self.lay(self.language_model.tokens(ids, codes))
-        self._last_hidden()
+        self._catch_up()
 
     def write_text(self, max_new_tokens: int, sampling: Sampling) -> Tensor:
         """Write up to `max_new_tokens` text ids, to a `sampling.stop` id at most -> ids it added [n] int64."""
@@ -74,6 +74,10 @@ class Session(LiveSequence):
         if isinstance(step, TextStep):
             return draw_ids(self.language_model.lm_head(hidden), [self], [step])[0]
         return draw_frames(self.audio_head, hidden, self._depth_cache, [self], [step])[0]
+
+    def _catch_up(self) -> None:
+        """Let the backbone read what has been laid."""
+        self._last_hidden()
 
     def _last_hidden(self) -> Tensor:
         """Hidden state [1, D] of the last position, once the backbone has seen all of the sequence."""

@@ -1,0 +1,192 @@
+"""What has been said in one dialogue, item by item, and the sequence that the model reads of it.
+
+    <B_SYS> system text, then per turn <C_Q> user content and [audiotext_start] <C_A> reply endoftext
+
+Items that follow each other from the user are one turn; what the system says later is added to the system text, each on
+a line of its own. An item keeps the ids and code frames of its turn, so that nothing is heard or encoded twice.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..audio_tokenizer.model import CROSSFADE_MS
+from ..errors import PromptError
+from ..language_model.sequence import Token
+from ..pipeline import BaichuanAudio
+
+_TOLERANCE = 0.02  # seconds: who stops the clock at the end of a segment has heard it
+_WORD = re.compile(r"[\u2e80-\uffff]|[^\s\u2e80-\uffff]+")  # a Chinese character, or a run of anything but space
+
+
+@dataclass(eq=False)
+class Item:
+    """One message. tokens: of a user, the content; of the assistant, from the mark before the reply to endoftext.
+
+    text: what the system says. ready: false while the user's audio is being encoded. forgotten: too old to be read.
+    """
+
+    id: str
+    role: Literal["system", "user", "assistant"]
+    tokens: list[Token] = field(default_factory=list)
+    text: str = ""
+    ready: bool = True
+    forgotten: bool = False
+
+
+class History:
+    """The items of one dialogue in order, bounded by `capacity` positions.
+
+    The rule: before a reply the whole dialogue and a quarter of the capacity for the reply must fit. Where they do not,
+    the oldest turns (a user's and the answers to it) are forgotten until half of the capacity is enough, so that the
+    rest need not be read again at every turn; the system text and the last turn always stay.
+    """
+
+    def __init__(self, model: BaichuanAudio, capacity: int) -> None:
+        self.items: list[Item] = []
+        self._capacity, self._reserve = capacity, capacity // 4
+        self._model, self._special, self._tokenizer = model, model.special, model.text_tokenizer
+
+    def add(self, item: Item, after: str | None = None) -> None:
+        """Put `item` behind the item named ("root": before all; None: last). Raises PromptError for an id in use."""
+        if any(other.id == item.id for other in self.items):
+            raise PromptError(f"there is already an item '{item.id}'.")
+        place = len(self.items) if after is None else 0 if after == "root" else self.items.index(self.find(after)) + 1
+        self.items.insert(place, item)
+
+    def find(self, item_id: str) -> Item:
+        """The item of that id; raises PromptError when there is none."""
+        for item in self.items:
+            if item.id == item_id:
+                return item
+        raise PromptError(f"there is no item '{item_id}'.")
+
+    def remove(self, item_id: str) -> None:
+        """Take an item out; raises PromptError when there is none."""
+        self.items.remove(self.find(item_id))
+
+    def check_size(self, item: Item) -> None:
+        """Raise PromptError for a user's item that could never be read together with its answer."""
+        most = self._capacity - self._reserve
+        if len(item.tokens) > most:
+            raise PromptError(f"the message is {len(item.tokens)} tokens long, and at most {most} can be answered.")
+
+    def prompt(self, system: str, spoken: bool) -> list[Token]:
+        """The sequence up to where the next reply begins; forgets the oldest turns where there is no room.
+
+        Raises PromptError when system text and last turn alone leave none.
+        """
+        most = self._capacity - self._reserve
+        tokens = self._sequence(system, spoken)
+        if len(tokens) > most:
+            for turn in self._turns()[:-1]:
+                for item in turn:
+                    item.forgotten = True
+                tokens = self._sequence(system, spoken)
+                if len(tokens) <= self._capacity // 2:
+                    break
+        if len(tokens) > most:
+            raise PromptError(
+                f"system text and message are {len(tokens)} tokens long, and at most {most} can be answered."
+            )
+        return tokens
+
+    def truncate(self, item_id: str, seconds: float) -> str:
+        """Cut a spoken reply to what was heard of it -> the text that stays.
+
+        Audio segments lie end to end, with 10 ms of cross-fade between two. Segments heard to their end stay; in the
+        one being heard the frames heard stay, and of its text the same share, down to a whole word (or Chinese
+        character). A reply of which no word was heard is not read at all. Raises PromptError for any item but a spoken
+        reply.
+        """
+        item = self.find(item_id)
+        if item.role != "assistant" or not any(isinstance(token, tuple) for token in item.tokens):
+            raise PromptError(f"item '{item_id}' is no spoken reply; only such can be cut by time.")
+        item.tokens, text = self.heard(item.tokens, seconds)
+        return text
+
+    def heard(self, reply: Sequence[Token], seconds: float) -> tuple[list[Token], str]:
+        """A spoken reply from its mark to endoftext -> what `truncate` leaves of it, and its text."""
+        special = self._special
+        kept: list[Token] = [special.audiotext_start, special.assistant]
+        said, start, spoken = "", 0.0, False
+        for ids, frames in _segments(reply, special.audiogen_start, special.audiogen_end):
+            text = self.text(ids)
+            length = self._seconds(len(frames))
+            share = min(1.0, max(0.0, seconds + _TOLERANCE - start) / length) if frames else 0.0
+            if share < 1:
+                text = _first_words(text, int(share * len(text)))
+                ids, frames = list(self._tokenizer.encode(text)), frames[: math.ceil(share * len(frames))]
+            if not text:
+                break
+            said, spoken = said + text, True
+            kept += [*ids, special.audiogen_start, *frames, special.audiogen_end]
+            if share < 1:
+                break
+            start += length - CROSSFADE_MS / 1000
+        return ([*kept, special.end_of_text] if spoken else []), said
+
+    def _seconds(self, frames: int) -> float:
+        """Sound of an audio segment of so many code frames: each gives four mel frames, the last one less."""
+        conv, flow = self._model.tokenizer.decoder.dconv1.conv, self._model.flow.config
+        mel_frames = (frames - 1) * conv.stride[0] + min(conv.stride[0], conv.kernel_size[0])
+        return mel_frames * flow.hop_length / flow.sampling_rate
+
+    def written(self, text: str) -> list[Token]:
+        """A reply that is only written, from its mark to endoftext; nothing for an empty one."""
+        ids: list[Token] = [*self._tokenizer.encode(text)]
+        return [self._special.assistant, *ids, self._special.end_of_text] if ids else []
+
+    def text(self, tokens: Sequence[Token]) -> str:
+        """The words of a turn."""
+        return self._tokenizer.decode([token for token in tokens if isinstance(token, int)])
+
+    def _turns(self) -> list[list[Item]]:
+        """Items that are read, but the system's, in turns: each begins with the user's first item after a reply."""
+        turns: list[list[Item]] = []
+        for item in self._read_items():
+            if not turns or (item.role == "user" and turns[-1][-1].role != "user"):
+                turns.append([])
+            turns[-1].append(item)
+        return turns
+
+    def _read_items(self) -> list[Item]:
+        return [item for item in self.items if item.role != "system" and item.tokens and not item.forgotten]
+
+    def _sequence(self, system: str, spoken: bool) -> list[Token]:
+        special = self._special
+        text = "\n".join([*filter(None, [system]), *(item.text for item in self.items if item.role == "system")])
+        tokens: list[Token] = [special.system, *self._tokenizer.encode(text)]
+        speaker = "system"
+        for item in self._read_items():
+            if item.role == "user" and speaker != "user":
+                tokens.append(special.user)
+            tokens += item.tokens
+            speaker = item.role
+        return [*tokens, *([special.audiotext_start] if spoken else []), special.assistant]
+
+
+def _segments(reply: Sequence[Token], start: int, end: int) -> list[tuple[list[Token], list[Token]]]:
+    """A spoken reply, marks and endoftext at its ends -> text ids and frames of each segment."""
+    segments: list[tuple[list[Token], list[Token]]] = []
+    ids: list[Token] = []
+    frames: list[Token] = []
+    for token in reply[2:-1]:
+        if isinstance(token, tuple):
+            frames.append(token)
+        elif token == end:
+            segments.append((ids, frames))
+            ids, frames = [], []
+        elif token != start:
+            ids.append(token)
+    return [*segments, (ids, frames)] if ids or frames else segments
+
+
+def _first_words(text: str, characters: int) -> str:
+    """The words of `text` that end within its first `characters`."""
+    ends = [match.end() for match in _WORD.finditer(text) if match.end() <= characters]
+    return text[: ends[-1]] if ends else ""

@@ -1,0 +1,267 @@
+"""The thread of sound: codes to waveform for those who listen, waveform to codes for what they said.
+
+It stands beside the thread that runs the language model (`worker.py`), because the two take turns badly: a step of the
+batch is many small operations, a chunk of sound or a layer of the encoder a few large ones, and torch lets the other
+thread run while it computes. So the batch flows on two cores, or two streams of a GPU, and neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..audio_tokenizer.model import AudioTokenizer
+from ..language_model.sequence import Frame, frames_to_codes
+from ..synthesis import SpeechStream
+from .types import AudioDelta, ReplyDone, ReplyEvent, TextDelta
+
+_GRAIN = 2  # frames that are worth a turn once a reply sounds
+_JOB_LEAD = 0.5  # seconds: a job goes before listeners who have more than that left
+_PATIENCE = 3  # turns that may pass a waiting job by
+
+
+@dataclass
+class _Clause:
+    """Frames of an audio segment that wait for their sound."""
+
+    frames: list[Frame] = field(default_factory=list)
+    closed: bool = False
+
+
+class Voice:
+    """What one reply gives out, text and sound in order, and how far ahead of its listener it is.
+
+    The language model's thread puts in, the sound thread takes out. `deliver` hands an event to the reader;
+    `on_failure` is told when the sound cannot be made.
+    """
+
+    def __init__(
+        self, speech: SpeechStream, num_codebooks: int, sample_rate: int,
+        deliver: Callable[[ReplyEvent], None], on_failure: Callable[[Exception], None],
+    ) -> None:  # fmt: skip
+        self._speech, self._num_codebooks, self._sample_rate = speech, num_codebooks, sample_rate
+        self._deliver, self.on_failure = deliver, on_failure
+        self._entries: deque[str | _Clause | ReplyDone] = deque()
+        self._first_sound: float | None = None  # on the monotonic clock
+        self.seconds = 0.0  # of sound given out
+        self.ended = False
+        self.lock = threading.Lock()
+
+    def put(self, entry: str | Frame | ReplyDone) -> None:
+        """Add text, a code frame, or the reply's end."""
+        with self.lock:
+            last = self._entries[-1] if self._entries else None
+            if not isinstance(entry, tuple):
+                if isinstance(last, _Clause):
+                    last.closed = True
+                self._entries.append(entry)
+                return
+            if not isinstance(last, _Clause) or last.closed:
+                last = _Clause()
+                self._entries.append(last)
+            last.frames.append(entry)
+
+    def end_segment(self) -> None:
+        """The audio segment is complete."""
+        with self.lock:
+            last = self._entries[-1] if self._entries else None
+            if not isinstance(last, _Clause) or last.closed:
+                last = _Clause()
+                self._entries.append(last)
+            last.closed = True
+
+    def drop(self) -> None:
+        """Nothing more shall come out."""
+        with self.lock:
+            self.ended = True
+            self._entries.clear()
+
+    def lead(self) -> float:
+        """Seconds of sound the listener has left, were it played from the first on; 0 before the first."""
+        if self._first_sound is None:
+            return 0.0
+        return self.seconds - (time.monotonic() - self._first_sound)
+
+    @property
+    def sounds(self) -> bool:
+        """Whether any sound has been given out."""
+        return self._first_sound is not None
+
+    def ready(self, first_frames: int) -> bool:
+        """Whether a turn of the sound thread would give something out."""
+        with self.lock:
+            if self.ended or not self._entries:
+                return False
+            head = self._entries[0]
+            least = _GRAIN if self.sounds else max(first_frames, 1)
+            return not isinstance(head, _Clause) or head.closed or len(head.frames) >= least
+
+    def turn(self, most: int) -> None:
+        """Give out the text that is due, or the sound of up to `most` frames."""
+        with self.lock:
+            if self.ended or not self._entries:
+                return
+            head = self._entries[0]
+            if isinstance(head, _Clause):
+                frames, head.frames = head.frames[:most], head.frames[most:]
+                closes = head.closed and not head.frames
+            if not isinstance(head, _Clause) or closes:
+                self._entries.popleft()
+        if isinstance(head, str):
+            self._deliver(TextDelta(head))
+        elif isinstance(head, _Clause):
+            self._sound(self._speech.push(frames_to_codes(frames, self._num_codebooks)))
+            if closes:
+                self._sound(self._speech.end_segment())
+        else:
+            self._sound(self._speech.finish())
+            self.ended = True
+            self._deliver(head)
+
+    def _sound(self, waveform: Tensor) -> None:
+        if waveform.shape[0] and not self.ended:
+            if self._first_sound is None:
+                self._first_sound = time.monotonic()
+            self.seconds += waveform.shape[0] / self._sample_rate
+            with torch.inference_mode(False):  # a plain tensor, for readers to do with as they like
+                waveform = waveform.clone()
+            self._deliver(AudioDelta(waveform, self._sample_rate))
+
+
+@dataclass(eq=False)
+class Job:
+    """Work in bounded pieces: each `next` is one; `done` gets the result of the last, or what was raised."""
+
+    pieces: Iterator[Any]
+    done: Callable[[Any, Exception | None], None]
+    cancelled: bool = False
+
+
+class SoundThread:
+    """Takes turns between voices and jobs: whoever's listener runs dry first, jobs when all have half a second.
+
+    A job that has been passed by three times gets a turn all the same, so that it ends under any load.
+    """
+
+    def __init__(self, first_chunk_frames: int, chunk_frames: int, threads: int) -> None:
+        self._first, self._most, self._threads = first_chunk_frames, max(chunk_frames, 4), threads
+        self._voices: list[Voice] = []
+        self._jobs: deque[Job] = deque()
+        self._condition = threading.Condition()
+        self._stopped = False
+        self._passed = 0
+        self._thread = threading.Thread(target=self._run, name="baichuan-audio sound", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End after the turn under way."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify()
+        self._thread.join(timeout)
+
+    def add_voice(self, voice: Voice) -> None:
+        with self._condition:
+            self._voices.append(voice)
+
+    def add_job(self, job: Job) -> None:
+        with self._condition:
+            self._jobs.append(job)
+            self._condition.notify()
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        with self._condition:
+            self._condition.notify()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs not done, and voices with something to say."""
+        voices = list(self._voices)
+        return len(self._jobs) + sum(voice.ready(self._first) for voice in voices)
+
+    @property
+    def voices(self) -> int:
+        return len(self._voices)
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)
+        while True:
+            with self._condition:
+                chosen = self._choose()
+                while chosen is None and not self._stopped:
+                    self._condition.wait()
+                    chosen = self._choose()
+                if self._stopped:
+                    return
+            if isinstance(chosen, Voice):
+                try:
+                    chosen.turn(self._most)
+                except Exception as error:
+                    chosen.drop()
+                    chosen.on_failure(error)
+            elif chosen is not None:
+                self._work(chosen)
+
+    def _choose(self) -> Voice | Job | None:
+        """Who has the next turn."""
+        self._voices = [voice for voice in self._voices if not voice.ended]
+        while self._jobs and self._jobs[0].cancelled:
+            self._jobs.popleft()
+        ready = [voice for voice in self._voices if voice.ready(self._first)]
+        voice = min(ready, key=Voice.lead, default=None)
+        if self._jobs and (voice is None or voice.lead() > _JOB_LEAD or self._passed >= _PATIENCE):
+            self._passed = 0
+            return self._jobs[0]
+        self._passed += bool(self._jobs)
+        return voice
+
+    def _work(self, job: Job) -> None:
+        """One piece of the first job; it then stands last, so that a long one does not hold up a short one."""
+        try:
+            result = next(job.pieces)
+        except Exception as error:
+            self._remove(job)
+            job.done(None, error)
+            return
+        if result is None:
+            with self._condition:
+                if job in self._jobs:
+                    self._jobs.remove(job)
+                    self._jobs.append(job)
+            return
+        self._remove(job)
+        job.done(result, None)
+
+    def _remove(self, job: Job) -> None:
+        with self._condition:
+            if job in self._jobs:
+                self._jobs.remove(job)
+
+
+def encode_in_pieces(tokenizer: AudioTokenizer, waveform: Tensor, sample_rate: int) -> Iterator[list[Tensor] | None]:
+    """`AudioTokenizer.encode`, pausing (None) after each stage and encoder layer; last the codes [K, T] of each piece.
+
+    Raises AudioError as `encode` does.
+    """
+    codes: list[Tensor] = []
+    for piece in tokenizer.pieces(waveform, sample_rate):
+        yield None
+        log_mel = tokenizer.log_mel(piece, tokenizer.config.sampling_rate)[None]
+        yield None
+        features = log_mel
+        for stage in tokenizer.encoder.layerwise(log_mel.to(tokenizer.encoder.conv1.weight.dtype)):
+            features = stage
+            yield None
+        codes.append(tokenizer.quantize(features[0]).cpu())
+    yield codes

@@ -1,0 +1,409 @@
+"""The thread that owns the language model: takes commands, runs one step of all replies, and again (docs/engine.md)."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import torch
+
+from ..errors import BaichuanAudioError, PromptError
+from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, TextStep, Token
+from ..pipeline import BaichuanAudio
+from ..synthesis import SpeechStream
+from .batch import Batch, Row
+from .history import History, Item
+from .mailbox import Promise, Reply
+from .slots import SlotCache
+from .sound import Job, SoundThread, Voice, encode_in_pieces
+from .types import EngineConfig, EngineStopped, ReplyDone, Status, TextDelta, Usage
+
+_log = logging.getLogger(__name__)
+
+_SHORT = 1.0  # seconds of sound left, below which a listener may run dry
+_AHEAD = 3.0  # who has more left rests while another is short
+_MARKS = 4  # positions that end a reply: the last id and the marks around audio
+
+
+@dataclass(eq=False)
+class Chat:
+    """A dialogue in its slot, as the worker sees it."""
+
+    slot: int
+    history: History
+    seed: int | None
+    replies: int = 0
+    waiting: Callable[[], None] | None = None  # a reply that begins when the user's audio has been encoded
+
+
+@dataclass(eq=False, kw_only=True)
+class Writing(Row):
+    """A reply being written. header: positions of its prompt before the mark of the reply."""
+
+    reply: Reply
+    voice: Voice | None
+    header: int
+    history: History | None
+    item: Item | None
+    most_tokens: int
+    usage: Usage
+    text_tokens: int = 0
+    frames: int = 0
+    frame_seconds: float = 0.08
+    said: list[str] = field(default_factory=list)
+
+    def lead(self) -> float:
+        """Seconds of sound written that the listener has not heard yet; 0 for a reply without sound."""
+        if self.voice is None:
+            return 0.0
+        return self.frames * self.frame_seconds + min(0.0, self.voice.lead() - self.voice.seconds)
+
+    def used(self) -> Usage:
+        """Its tokens so far."""
+        before = self.usage
+        return Usage(
+            before.input_text_tokens, before.input_audio_tokens, before.cached_tokens, self.text_tokens, self.frames
+        )
+
+
+class Worker:
+    """All model work of one engine: this thread the language model, its `SoundThread` the rest.
+
+    `post` and `call` may be used from any thread; the methods that take a Reply or Chat run on the worker's own.
+    """
+
+    def __init__(self, model: BaichuanAudio, config: EngineConfig, slots: int, capacity: int, threads: int) -> None:
+        self.model, self.config, self.capacity = model, config, capacity
+        self.batch = Batch(model, SlotCache(model.language_model, slots, capacity))
+        self.sound = SoundThread(config.first_chunk_frames, config.chunk_frames, threads)
+        self.rows: list[Writing] = []  # those still being written
+        self.steps = self.last_batch = self.text_tokens = self.audio_frames = 0
+        self._finished: dict[Reply, Writing] = {}  # written, and perhaps still sounding
+        self._held: dict[Reply, Chat] = {}  # not begun: audio of the dialogue is being encoded
+        self._promises: set[Promise] = set()
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._threads, self._stopping, self.closed = threads, False, False
+        self._thread = threading.Thread(target=self._run, name="baichuan-audio engine", daemon=True)
+
+    # -- from any thread ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.sound.start()
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End everything: replies are cancelled with "shutdown", those who wait get EngineStopped; blocks."""
+        self.closed = True
+        self.post(self._stop)
+        deadline = time.monotonic() + timeout
+        self._thread.join(timeout)
+        self.sound.stop(max(0.1, deadline - time.monotonic()))
+
+    def post(self, command: Callable[[], None]) -> None:
+        """Run `command` on the worker's thread, before its next step."""
+        self._commands.put(command)
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns or raises on the worker's thread."""
+        promise = Promise()
+
+        def command() -> None:
+            try:
+                self._settle(promise, function())
+            except Exception as error:
+                self._settle(promise, None, error)
+
+        self._expect(promise)
+        self.post(command)
+        return await promise.future
+
+    async def work(self, pieces: Any) -> Any:
+        """The last value of an iterator that the sound thread goes through piece by piece."""
+        promise = Promise()
+        job = Job(pieces, lambda value, error: self._settle(promise, value, error))
+        self._expect(promise)
+        self.sound.add_job(job)
+        try:
+            return await promise.future
+        finally:
+            job.cancelled = True
+
+    async def encode(self, waveform: torch.Tensor, sample_rate: int) -> list[torch.Tensor]:
+        """waveform [S] (or [channels, S]) -> codes [K, T] of each piece; raises AudioError."""
+        codes: list[torch.Tensor] = await self.work(encode_in_pieces(self.model.tokenizer, waveform, sample_rate))
+        return codes
+
+    # -- replies, on the worker's thread --------------------------------------------------------------------------
+
+    def answer(
+        self, chat: Chat, reply: Reply, system: str, spoken: bool, rules: Callable[[LiveSequence], Rules],
+        most_tokens: int | None, item: Item | None,
+    ) -> None:  # fmt: skip
+        """Begin a reply in a dialogue, once all of the user's audio has been encoded."""
+
+        def begin() -> None:
+            self._held.pop(reply, None)
+            try:
+                tokens = chat.history.prompt(system, spoken)
+                if item is not None:
+                    chat.history.add(item)
+            except Exception as error:
+                self._refuse(reply, error)
+                return
+            seed = chat.seed if not chat.replies or chat.seed is None else f"{chat.seed}.{chat.replies}"
+            chat.replies += 1
+            self.write(chat.slot, tokens, rules, Random(seed), reply, spoken, most_tokens, chat.history, item)
+
+        if all(each.ready for each in chat.history.items):
+            begin()
+        else:
+            chat.waiting = begin
+            self._held[reply] = chat
+
+    def write(
+        self, slot: int, tokens: Sequence[Token], rules: Callable[[LiveSequence], Rules], random: Random, reply: Reply,
+        spoken: bool, most_tokens: int | None = None, history: History | None = None, item: Item | None = None,
+    ) -> None:  # fmt: skip
+        """Begin to write in `slot` after the prompt `tokens`, by `rules`."""
+        try:
+            if len(tokens) + _MARKS >= self.capacity:
+                raise PromptError(f"the prompt is {len(tokens)} tokens long; this engine reads {self.capacity}.")
+            sequence = self._sequence(slot, tokens, random)
+            frames = sum(isinstance(token, tuple) for token in tokens)
+            rate = self.model.tokenizer.frame_rate
+            row = Writing(
+                slot=slot, sequence=sequence, rules=rules(sequence), step=None, reply=reply,
+                voice=self._voice(reply) if spoken else None, header=len(tokens) - (2 if spoken else 1),
+                history=history, item=item, most_tokens=most_tokens or self.capacity,
+                usage=Usage(len(tokens) - frames, frames, sequence.read), frame_seconds=1 / rate,
+            )  # fmt: skip
+        except Exception as error:
+            self._refuse(reply, error)
+            return
+        self.rows.append(row)
+        self._advance(row, None)
+
+    def cancel(self, reply: Reply, reason: str) -> None:
+        """End a reply now; what its reader has not had leaves the history."""
+        row = self._finished.pop(reply, None) or next((row for row in self.rows if row.reply is reply), None)
+        chat = self._held.pop(reply, None)
+        if chat is not None:
+            chat.waiting = None
+        if row is not None:
+            self._leave(row)
+            self._forget_unheard(row)
+        usage = row.used() if row is not None else Usage()
+        reply.deliver(ReplyDone("cancelled", reason, reply.read_text, usage))
+
+    def settle_items(self, chat: Chat) -> None:
+        """An item of the dialogue has become ready, or is gone: a reply may have waited for it."""
+        if chat.waiting is not None and all(item.ready for item in chat.history.items):
+            begin, chat.waiting = chat.waiting, None
+            begin()
+
+    def tidy(self) -> None:
+        """Let go of replies that nobody will read on in."""
+        self._finished = {reply: row for reply, row in self._finished.items() if not reply.settled}
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)
+        while not self._stopping:
+            due = self._due()
+            self._obey(wait=not due)
+            due = self._due()
+            if due and not self._stopping:
+                self._step(due)
+
+    def _obey(self, wait: bool) -> None:
+        """Run the commands that have come; with nothing else to do, sleep until one comes."""
+        while True:
+            try:
+                command = self._commands.get(block=wait)
+            except queue.Empty:
+                return
+            wait = False
+            try:
+                command()
+            except Exception:
+                _log.exception("a command of the engine failed")
+
+    def _due(self) -> list[Writing]:
+        """The rows of the next step: all whose reader keeps up, but those far ahead of a listener who is short."""
+        for row in [row for row in self.rows if row.reply.abandoned]:
+            self.cancel(row.reply, "abandoned")
+        due = [row for row in self.rows if not row.reply.must_wait(row.frames * row.frame_seconds)]
+        leads = [row.lead() for row in due]
+        if any(lead < _SHORT for lead in leads):
+            due = [row for row, lead in zip(due, leads, strict=True) if lead <= _AHEAD]
+        return due
+
+    def _step(self, due: list[Writing]) -> None:
+        try:
+            answers = self.batch.step(due, self.config.prefill_positions)
+        except Exception as error:
+            _log.exception("a step of the batch failed")
+            for row in due:
+                self._fail(row, error)
+            return
+        self.steps += 1
+        self.last_batch = len(due)
+        for written, answer in answers:
+            assert isinstance(written, Writing)
+            self._advance(written, answer)
+
+    def _advance(self, row: Writing, answer: Answer) -> None:
+        """Send a row its answer and take what it gives out, up to its next step."""
+        try:
+            self._count(row, answer)
+            while True:
+                event = row.rules.send(answer)
+                if isinstance(event, (TextStep, FrameStep)):
+                    row.step = event
+                    break
+                answer = None
+                self._give(row, event)
+            full = len(row.sequence) + _MARKS >= self.capacity
+            if row.text_tokens + row.frames >= row.most_tokens or full:
+                row.rules.close()
+                self._finish(row, "limit")
+        except StopIteration as end:
+            self._finish(row, end.value)
+        except Exception as error:
+            _log.exception("a reply failed")
+            self._fail(row, error)
+
+    def _count(self, row: Writing, answer: Answer) -> None:
+        if isinstance(row.step, TextStep):
+            row.text_tokens += 1
+            self.text_tokens += 1
+        elif isinstance(answer, tuple):
+            row.frames += 1
+            self.audio_frames += 1
+            assert row.voice is not None
+            row.voice.put(answer)
+            self.sound.wake()
+
+    def _give(self, row: Writing, event: str | torch.Tensor) -> None:
+        """Text, or the codes of a finished audio segment, whose frames have gone out one by one."""
+        if isinstance(event, str):
+            row.said.append(event)
+        if row.voice is None:
+            assert isinstance(event, str)
+            row.reply.deliver(TextDelta(event))
+            return
+        if isinstance(event, str):
+            row.voice.put(event)
+        else:
+            row.voice.end_segment()
+        self.sound.wake()
+
+    def _finish(self, row: Writing, ending: str | None) -> None:
+        """The rules have come to their end; the sound may have some way to go."""
+        self._remember(row)
+        self.rows.remove(row)
+        status: Status = "incomplete" if ending == "limit" else "completed"
+        reason = "max_output_tokens" if ending == "limit" else ending
+        done = ReplyDone(status, reason, "".join(row.said), row.used())
+        self.tidy()
+        self._finished[row.reply] = row
+        if row.voice is None:
+            row.reply.deliver(done)
+        else:
+            row.voice.put(done)
+            self.sound.wake()
+
+    def _fail(self, row: Writing, error: Exception) -> None:
+        if row not in self.rows and row.reply not in self._finished:
+            return
+        self._finished.pop(row.reply, None)
+        self._leave(row)
+        self._forget_unheard(row)
+        row.reply.deliver(ReplyDone("failed", _reason(error), "".join(row.said), row.used()))
+
+    def _refuse(self, reply: Reply, error: Exception) -> None:
+        """A reply that cannot begin."""
+        if not isinstance(error, BaichuanAudioError):
+            _log.error("a reply could not begin", exc_info=error)
+        reply.deliver(ReplyDone("failed", _reason(error), "", Usage()))
+
+    def _leave(self, row: Writing) -> None:
+        """Stop writing a row: its sequence is closed by its rules, its sound is dropped."""
+        if row in self.rows:
+            self.rows.remove(row)
+            try:
+                row.rules.close()
+            except Exception:
+                _log.exception("a reply could not be closed")
+            self._remember(row)
+        if row.voice is not None:
+            row.voice.drop()
+
+    def _remember(self, row: Writing) -> None:
+        if row.item is not None:
+            row.item.tokens = row.sequence.tokens[row.header :]
+
+    def _forget_unheard(self, row: Writing) -> None:
+        """Cut the item of a reply that was broken off to what its reader has had."""
+        if row.item is None or row.history is None or not row.item.tokens:
+            return
+        if row.voice is not None:
+            row.item.tokens, _ = row.history.heard(row.item.tokens, row.reply.heard_seconds)
+        else:
+            row.item.tokens = row.history.written(row.reply.read_text)
+
+    def _sequence(self, slot: int, tokens: Sequence[Token], random: Random) -> LiveSequence:
+        """The prompt as a sequence, as much of it read as the slots know already."""
+        model = self.model.language_model
+        store = self.batch.cache
+        sequence = LiveSequence(
+            self.model.special, model.config.vocab_size, model.codebook_sizes, random, store.store.device
+        )
+        sequence.lay(tokens)
+        sequence.read = store.prepare(slot, tokens)
+        return sequence
+
+    def _voice(self, reply: Reply) -> Voice:
+        speech = SpeechStream(self.model, self.config.first_chunk_frames, self.config.chunk_frames)
+
+        def failed(error: Exception) -> None:
+            _log.error("the sound of a reply failed", exc_info=error)
+            self.post(lambda: self._fail_reply(reply, error))
+
+        voice = Voice(speech, self.model.audio_head.num_codebooks, self.model.sample_rate, reply.deliver, failed)
+        self.sound.add_voice(voice)
+        return voice
+
+    def _fail_reply(self, reply: Reply, error: Exception) -> None:
+        for row in [*self.rows, *self._finished.values()]:
+            if row.reply is reply:
+                self._fail(row, error)
+                return
+
+    def _expect(self, promise: Promise) -> None:
+        if self.closed:
+            raise EngineStopped("the engine has been stopped.")
+        self._promises.add(promise)
+
+    def _settle(self, promise: Promise, value: Any, error: Exception | None = None) -> None:
+        self._promises.discard(promise)
+        promise.resolve(value, error)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for reply in [*self._held, *(row.reply for row in self.rows), *self._finished]:
+            self.cancel(reply, "shutdown")
+        for promise in list(self._promises):
+            self._settle(promise, None, EngineStopped("the engine has been stopped."))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BaichuanAudioError) else f"internal error ({type(error).__name__})"
