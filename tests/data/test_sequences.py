@@ -12,6 +12,7 @@ from torch import Tensor
 from baichuan_audio.data import sequences
 from baichuan_audio.data.dialogues import parse_dialogue
 from baichuan_audio.data.mixture import Augmentation, Batches, Diet, Mixture, Utterance, vary_codes
+from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from baichuan_audio.data.sequences import SequenceBuilder, TokenSequence, Turn, split_reply
 from baichuan_audio.errors import DataError
@@ -195,10 +196,17 @@ def test_variety_keeps_the_first_code_of_frames_that_stay() -> None:
 def test_pseudo_speech_follows_text_and_voice() -> None:
     pytest.importorskip("pypinyin")
     pytest.importorskip("pocketsphinx")
-    speech = PseudoSpeech([512, 256, 256, 128])
+    aligned = [(np.arange(len(SYMBOLS)), np.arange(len(SYMBOLS)) * 8 + 8)]
+    speech = PseudoSpeech([512, 256, 256, 128, 16], aligned)
     one, again, other = speech["Ada|Five, six."], speech["Ada|Five, six."], speech["Ada|你好。"]
-    assert torch.equal(one, again) and one.shape[0] == other.shape[0] == 4
-    assert 3 <= one.shape[1] <= 16 and not torch.equal(one[:, :3], other[:, :3])
+    assert torch.equal(one, again) and one.shape[0] == other.shape[0] == 5
+    assert 6 <= one.shape[1] <= 20
+    said = {SYMBOLS[i] for i in one[:4].T.flatten().tolist()}
+    assert len({"F", "AY", "V", "S", "IH", "K"} & said) >= 5
+    with pytest.raises(DataError, match="at least"):
+        PseudoSpeech([512, 256, 256, 16], aligned)
+    with pytest.raises(DataError, match="alignments"):
+        PseudoSpeech([512, 256, 256, 128], [])
     named = with_pseudo_clips(parse_dialogue(row("d"))).exchanges[0]
     assert named.user_clip is not None and named.user_clip.endswith("|Hot?")
     assert [clip for _, clip in named.reply] == ["Ada|Cold.", "Ada| Yes."]

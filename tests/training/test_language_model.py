@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import baichuan_audio
-from baichuan_audio.audio_tokenizer.quantizer import dequantize
+from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
 from baichuan_audio.data.mixture import Diet
@@ -20,7 +20,7 @@ from baichuan_audio.data.sequences import SequenceBuilder, Turn, dialogue, trans
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
-from baichuan_audio.training.initialise import embed_codebooks, initialise, initialise_audio
+from baichuan_audio.training.initialise import embed_codebooks, embed_codes_like_sounds, initialise, initialise_audio
 from baichuan_audio.training.language_model import (
     LanguageModelRecipe,
     choose_frames,
@@ -33,7 +33,7 @@ from baichuan_audio.training.language_model import (
 from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
-SIZES = [16, 8, 8]
+SIZES = [80, 76, 76, 76]  # stand-in speech needs four codebooks with room for every sound
 TEXTS = ["What is hot? Cold, yes.", "将语音转录为文本:请用【邻家女声】这个声音回答问题。"]
 
 
@@ -131,14 +131,14 @@ def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) 
 def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
     """Two rows of different length: every loss equals the one computed row by row from the whole logits."""
     model = baichuan_audio.load(workspace / "model")
-    builder = SequenceBuilder(model.text_tokenizer, model.special, 3)
-    codes = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 0, 1]])
+    builder = SequenceBuilder(model.text_tokenizer, model.special, 4)
+    codes = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 0, 1], [9, 9, 8]])
     rows = [
         dialogue(builder, "x", [Turn("ab", [("hot", codes), ("a", codes[:, :1])])], spoken=True),
         transcription(builder, codes, "Cold"),
     ]
     batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
-    assert batch.frames.tolist() == [[1, 4, 7], [2, 5, 0], [3, 6, 1], SIZES, [1, 4, 7], SIZES]
+    assert batch.frames.tolist() == [[1, 4, 7, 9], [2, 5, 0, 9], [3, 6, 1, 8], SIZES, [1, 4, 7, 9], SIZES]
     found = losses(model.language_model, model.audio_head, batch)
     text, frames = [], []
     for row in rows:
@@ -201,12 +201,15 @@ def test_stand_in_speech_needs_no_corpus_and_fresh_audio_leaves_the_text_model(w
     pytest.importorskip("pypinyin")
     pytest.importorskip("pocketsphinx")
     diet = Diet(tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "text_dialogue": 1.0}, emphasis={"repeat": 3.0})
+    aligned = tmp_path / "aligned"
+    aligned.mkdir()
+    (aligned / "alignments.jsonl").write_text(json.dumps(["clip", [0, 40, 41], [10, 20, 30]]))
     train(
         recipe(
             workspace,
             tmp_path,
             corpus=None,
-            clips=None,
+            clips=str(aligned),
             codes=None,
             generated=40,
             pseudo_speech=True,
@@ -223,6 +226,29 @@ def test_stand_in_speech_needs_no_corpus_and_fresh_audio_leaves_the_text_model(w
     assert changed and all(
         name.startswith(("language_model.audio_embed_layers.", "audio_head.heads.")) for name in changed
     )
+
+
+def test_embeddings_say_of_codes_what_they_said_of_sounds(workspace: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    books = codebooks(model.tokenizer.bridge.vq_list)
+    told = [embedding.weight.clone() for embedding in model.language_model.audio_embed_layers]
+    # a language of four sounds, each a code of the first codebook at all four places of a frame
+    clips, alignments = {}, {}
+    for number in range(40):
+        sounds = torch.randint(4, (12,))
+        codes = torch.stack([sounds, *(torch.randint(size, (12,)) for size in SIZES[1:])])
+        clips[f"clip{number}"] = codes
+        alignments[f"clip{number}"] = (sounds.numpy(), np.arange(1, 13) * 8)
+    for book in books[1:]:
+        book.embed.mul_(0.01)
+    explained = embed_codes_like_sounds(model, model.tokenizer, cast(CodesStore, clips), alignments)
+    assert explained > 0.95
+    frames = torch.stack([torch.arange(4), *(torch.randint(size, (4,)) for size in SIZES[1:])])
+    wanted = torch.stack([told[k][:4] for k in range(4)]).sum(0) + sum(each[:-1].mean(0) for each in told[4:])
+    got = model.language_model.embed_frames(frames)
+    assert torch.nn.functional.cosine_similarity(got, wanted).min() > 0.9
+    with pytest.raises(DataError, match="alignment"):
+        embed_codes_like_sounds(model, model.tokenizer, cast(CodesStore, clips), {})
 
 
 def test_embeddings_from_codebooks_add_up_to_the_projected_vector(workspace: Path) -> None:

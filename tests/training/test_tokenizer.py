@@ -1,20 +1,25 @@
 """The tokenizer stage: it learns, only what may change does, and a stopped run goes on exactly."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import codebooks
 from baichuan_audio.data.manifest import ClipWriter
 from baichuan_audio.data.phonetics import SYMBOLS, phonetic_symbols
 from baichuan_audio.errors import ConfigError
+from baichuan_audio.layers.attention import TransformerLayer
 from baichuan_audio.training import tokenizer as stage
 from baichuan_audio.training.checkpointing import load_training_state
 from baichuan_audio.training.clip_batches import ClipRecipe, ClipSampler
+from baichuan_audio.training.ctc_alignment import as_alignment, best_path
 from baichuan_audio.training.frozen_text_model import FrozenTextModel
+from baichuan_audio.training.local_attention import look_nearby
 from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
 from baichuan_audio.training.tokenizer_report import edit_distance
 
@@ -123,6 +128,78 @@ def _stop_at(step: int, original: object) -> object:
     return optimizer_step
 
 
+def test_hearing_comes_before_the_mel(recipe: stage.TokenizerRecipe) -> None:
+    staged = changed(
+        recipe,
+        weights=stage.LossWeights(frame=1.0),
+        phonetic_from=4,
+        mel_from=6,
+        mel_share=0.5,
+        quantise_from=8,
+        steps=10,
+    )
+    write_alignment(Path(recipe.clips.corpus))
+    stage.train(staged)
+    rows = [row for row in log(staged) if "loss" in row]
+    found = [set(row) & {"frame", "phonetic", "refined", "commitment"} for row in rows]
+    assert found[0] == {"frame"} and found[5] == {"frame", "phonetic"}
+    assert found[7] == {"frame", "phonetic", "refined"} and "commitment" in found[9]
+    assert rows[3]["frame"] < rows[0]["frame"] - 0.1
+
+
+def test_a_batch_with_nothing_to_learn_is_no_error(recipe: stage.TokenizerRecipe) -> None:
+    silent = changed(recipe, phonetic_from=100, mel_from=100, quantise_from=100, steps=2)
+    stage.train(silent)
+    assert [row["loss"] for row in log(silent)] == [0.0, 0.0]
+
+
+def test_labels_follow_speed_and_crop(recipe: stage.TokenizerRecipe) -> None:
+    tokenizer, _ = stage.build(recipe)
+    batch = ClipSampler(stage.ClipStore(recipe.clips.corpus), recipe.clips, 0).batch(0)
+    ends = np.array([20, 40, 200])
+    alignments = {batch.ids[0]: (np.array([3, 4, 5]), ends)}
+    labels = stage.prepare(batch, tokenizer, None, (0, 0), alignments).labels
+    assert labels.shape[1] % 4 == 0 and (labels[1:] == -100).all()
+    assert labels[0].tolist() == [3] * 10 + [4] * 10 + [5] * (labels.shape[1] - 20)
+    cropped = replace(batch, starts=[stage.SAMPLE_RATE // 5] * len(batch.ids))
+    assert stage.prepare(cropped, tokenizer, None, (0, 0), alignments).labels[0].tolist()[:11] == [4] * 10 + [5]
+    twice = stage.AugmentRecipe(speed_range=(2.0, 2.0), noise_share=0.0)
+    assert stage.prepare(batch, tokenizer, twice, (0, 0), alignments).labels[0].tolist()[:11] == [3] * 5 + [4] * 5 + [5]
+
+
+def write_alignment(root: Path) -> None:
+    rows = [json.dumps([f"clip{i}", [0, 3 + i % 4, 0], [10, 50, 90]]) for i in range(12)]
+    (root / "alignments.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def test_attention_begins_next_door() -> None:
+    layers = torch.nn.ModuleList([TransformerLayer(192, 4, 32)])
+    look_nearby(layers, ((-3, -1, 1, 3),))
+    places = sinusoids(40, 192)
+    attention = layers[0].self_attn
+    query, key = (p(places).unflatten(-1, (4, -1)).transpose(0, 1) for p in (attention.q_proj, attention.k_proj))
+    looked = (query @ key.transpose(1, 2)).argmax(-1)
+    for head, away in enumerate((-3, -1, 1, 3)):
+        off = (looked[head, 5:35] - torch.arange(5, 35) - away).abs().float().median()
+        assert off <= 1, (head, away)
+
+
+def test_ctc_alignment_finds_what_is_said_when() -> None:
+    symbols = phonetic_symbols("two four")
+    heard = np.full((50, len(SYMBOLS)), -8.0)
+    heard[:, 0] = -0.1
+    places = [10, 14, 18, 30, 34, 38]
+    for symbol, place in zip(symbols, places, strict=True):
+        heard[place : place + 2] = -8.0
+        heard[place : place + 2, symbol] = -0.1
+    centres = best_path(heard, symbols)
+    assert centres is not None and centres.tolist() == [place + 0.5 for place in places]
+    sounds, ends = as_alignment(symbols, centres, 50)
+    assert [SYMBOLS[s] for s in sounds] == ["_", "T", "UW", "_", "F", "AO", "R", "_"]
+    assert ends == sorted(ends) and ends[-1] == 100
+    assert best_path(heard[:3], symbols) is None
+
+
 def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(
     recipe: stage.TokenizerRecipe, checkpoint_dir: Path
 ) -> None:
@@ -135,7 +212,7 @@ def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(
     optimizer = torch.optim.AdamW([*tokenizer.parameters(), *text_model.parameters()], lr=3e-3)
     values = []
     for _ in range(8):
-        losses = stage.compute_losses(tokenizer, head, batch, recipe, 0.0, text_model)
+        losses = stage.compute_losses(tokenizer, head, batch, recipe, 0, text_model)
         optimizer.zero_grad()
         losses["text"].backward()
         optimizer.step()
@@ -152,9 +229,9 @@ def test_codebooks_change_only_once_quantisation_has_begun(recipe: stage.Tokeniz
     batch = stage.prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
     book = codebooks(tokenizer.bridge.vq_list)[0]
     before = book.embed.clone()
-    stage.compute_losses(tokenizer, head, batch, recipe, 0.0)
+    stage.compute_losses(tokenizer, head, batch, recipe, recipe.quantise_from - 1)
     assert torch.equal(before, book.embed)
-    stage.compute_losses(tokenizer, head, batch, recipe, 0.5)
+    stage.compute_losses(tokenizer, head, batch, recipe, recipe.quantise_from)
     assert not torch.equal(before, book.embed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,25 @@ from .common import Progress, add_command, positive
 def add_commands(commands: Any) -> None:
     """Put this file's commands into the parser."""
     data = add_command(
-        commands, "data", run_data, "Make a training corpus, or its codes.", model=False, machine_readable=False
+        commands,
+        "data",
+        run_data,
+        "Make a training corpus, its alignments, or its codes.",
+        model=False,
+        machine_readable=False,
     )
-    data.add_argument("what", choices=("nano", "codes"), help="nano: the corpus; codes: what a tokenizer makes of it")
-    data.add_argument("recipe", nargs="?", default="recipes/nano/corpus.yaml", help="for nano (default: %(default)s)")
-    data.add_argument("--corpus", metavar="DIR", default="work/nano", help="for codes (default: %(default)s)")
+    data.add_argument(
+        "what",
+        choices=("nano", "align", "codes"),
+        help="nano: the corpus; align: when each sound is said in it; codes: what a tokenizer makes of it",
+    )
+    data.add_argument("recipe", nargs="?", help="for nano its recipe, for align --tokenizer that of the tokenizer")
+    data.add_argument("--corpus", metavar="DIR", default="work/nano", help="for align, codes (default: %(default)s)")
+    data.add_argument(
+        "--tokenizer",
+        metavar="DIR",
+        help="for align: a tokenizer's training output, to align what is not English; without it English is aligned",
+    )
     data.add_argument("--model", metavar="DIR", help="for codes: the checkpoint whose audio tokenizer makes them")
     data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes in the corpus folder)")
     data.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
@@ -50,7 +65,11 @@ def run_data(arguments: argparse.Namespace) -> None:
     if arguments.what == "nano":
         from ..data.synth import build_corpus, load_corpus_recipe
 
-        build_corpus(load_corpus_recipe(arguments.recipe), arguments.output or "work/nano")
+        recipe = arguments.recipe or "recipes/nano/corpus.yaml"
+        build_corpus(load_corpus_recipe(recipe), arguments.output or "work/nano")
+        return
+    if arguments.what == "align":
+        run_align(arguments)
         return
     if arguments.model is None:
         raise DataError("codes need a tokenizer to make them; name its checkpoint with --model.")
@@ -71,6 +90,25 @@ def run_data(arguments: argparse.Namespace) -> None:
             model.tokenizer, clips, output, progress=lambda done, total: progress.update(f"{done} of {total} clips,")
         )
     print(f"{output}: codes of {count} more clips")
+
+
+def run_align(arguments: argparse.Namespace) -> None:
+    audio = Path(arguments.corpus) / "audio"
+    with Progress("aligning speech with its text") as progress:
+        if arguments.tokenizer is None:
+            from ..data.phone_alignment import write_alignments
+
+            count = write_alignments(audio, arguments.threads or os.cpu_count() or 1)
+        else:
+            from ..training.ctc_alignment import add_alignments
+            from ..training.recipe import load_recipe
+            from ..training.tokenizer import TokenizerRecipe
+
+            recipe = load_recipe(arguments.recipe or "recipes/nano/tokenizer.yaml", TokenizerRecipe)
+            count = add_alignments(
+                audio, recipe, arguments.tokenizer, lambda done, total: progress.update(f"{done} of {total} clips,")
+            )
+    print(f"{audio}: {count} more clips aligned")
 
 
 def run_start(arguments: argparse.Namespace) -> None:

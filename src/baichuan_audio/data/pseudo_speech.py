@@ -1,14 +1,15 @@
 """Stand-in for speech: code frames made from a text's sounds, for learning to hear and speak before any codes exist.
 
 A language model needs most of its steps to find out that frames are read in order, each word at its place and for a
-varying time. That can be learnt from frames that only follow the text's phones; true codes then need new embeddings
-and little else. Such frames cost nothing to make and never repeat.
+varying time, and how words are spelt. That can be learnt from frames that only follow the text's sounds, each as long
+as it is in aligned speech (`data/phone_alignment.py`). Such frames cost nothing to make and never repeat. True codes
+are then given embeddings that say the same (`training/initialise.py: embed_codes_like_sounds`).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,41 +17,84 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.data.dialogues import Dialogue, Exchange
+from baichuan_audio.data.phone_alignment import FRAMES_PER_SECOND, Alignment
 from baichuan_audio.data.phonetics import SYMBOLS, phonetic_symbols
+from baichuan_audio.errors import DataError
 
-_VARIANTS = 6  # codes that a sound has in each codebook
+PLACES = 4
+"""Places within a code frame that name a sound, each in a codebook of its own from the first on."""
+_PLACES_PER_SECOND = 50.0
+_VARIANTS = 6  # codes that a voice has in each of the other codebooks
 _SPEAKERS = 24
 _SILENCE, _GAP = 0, SYMBOLS.index(" ")
+_TEMPO = (0.85, 1.2)
+_PAUSE = 0.06  # share of gaps between words that are pauses
+_MISHEARD = 0.12  # of the places; codes of true speech tell sounds no more surely
+_MOST_LENGTHS = 2000
+_LONGEST = 40  # frames of 10 ms of one sound or pause
 
 
 class PseudoSpeech:
     """`speech["voice|text"]` -> codes [K, T], always the same for the same name.
 
-    Codebook 0 follows the sound in the middle of a frame, 1 and 2 those at its edges; the others the voice.
+    Codebooks 0..3 hold the sounds at the four places of a frame, the others the voice. Raises DataError when a
+    codebook is too small for that, or when there are fewer than four.
     """
 
-    def __init__(self, codebook_sizes: Sequence[int], seed: int = 0) -> None:
+    def __init__(self, codebook_sizes: Sequence[int], alignments: Iterable[Alignment], seed: int = 0) -> None:
+        if len(codebook_sizes) < PLACES or min(codebook_sizes[:PLACES]) < len(SYMBOLS):
+            raise DataError(f"stand-in speech needs {PLACES} codebooks of at least {len(SYMBOLS)} entries.")
         rng = np.random.default_rng(seed)
-        self._sizes = np.array(codebook_sizes)
-        self._sounds = [rng.integers(size, size=(len(SYMBOLS), _VARIANTS)) for size in codebook_sizes[:3]]
-        self._voices = [rng.integers(size, size=(_SPEAKERS, _VARIANTS)) for size in codebook_sizes[3:]]
+        self._lengths = sound_lengths(alignments)
+        self._voices = [rng.integers(size, size=(_SPEAKERS, _VARIANTS)) for size in codebook_sizes[PLACES:]]
 
     def __getitem__(self, name: str) -> Tensor:
         voice, text = name.split("|", 1)
         rng = np.random.default_rng(zlib.crc32(name.encode("utf-8")))
-        sounds = np.array([_SILENCE, *phonetic_symbols(text), _SILENCE])
-        lengths = rng.uniform(0.4, 1.3, len(sounds)) * rng.uniform(0.8, 1.25)
-        lengths[sounds == _GAP] *= 0.3
-        lengths[[0, -1]] = rng.uniform(0.5, 3.0, 2)
-        ends = np.cumsum(lengths)
-        frames = np.arange(max(1, int(ends[-1])))
-        codes = []
-        for level, place in enumerate((0.5, 0.0, 1.0)[: len(self._sounds)]):
-            heard = sounds[np.minimum(np.searchsorted(ends, frames + place), len(sounds) - 1)]
-            codes.append(self._sounds[level][heard, rng.integers(_VARIANTS, size=len(frames))])
+        places = self._timeline(phonetic_symbols(text), rng)
+        frames = -(-len(places) // PLACES)
+        sounds = np.pad(places, (0, frames * PLACES - len(places)))
+        misheard = rng.random(len(sounds)) < _MISHEARD
+        sounds[misheard] = rng.integers(len(SYMBOLS), size=int(misheard.sum()))
         speaker = zlib.crc32(voice.encode("utf-8")) % _SPEAKERS
-        codes += [table[speaker, rng.integers(_VARIANTS, size=len(frames))] for table in self._voices]
+        codes = [*sounds.reshape(frames, PLACES).T]
+        codes += [table[speaker, rng.integers(_VARIANTS, size=frames)] for table in self._voices]
         return torch.from_numpy(np.stack(codes)).long()
+
+    def _timeline(self, sounds: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+        """The sound at each place (20 ms), silence before and after."""
+        tempo = rng.uniform(*_TEMPO)
+        parts: list[int] = []
+        ends = [rng.uniform(1, 14)]
+        for sound in sounds:
+            if sound == _GAP and rng.random() >= _PAUSE:
+                continue
+            own = self._lengths[_SILENCE if sound == _GAP else sound]
+            parts.append(_SILENCE if sound == _GAP else sound)
+            ends.append(ends[-1] + tempo * float(own[rng.integers(len(own))]) * _PLACES_PER_SECOND / FRAMES_PER_SECOND)
+        total = int(ends[-1] + rng.uniform(1, 14)) + 1
+        place = np.searchsorted(ends, np.arange(total), side="right") - 1
+        spoken = np.array([*parts, _SILENCE])
+        return np.where(place < 0, _SILENCE, spoken[np.clip(place, 0, len(parts))])
+
+
+def sound_lengths(alignments: Iterable[Alignment]) -> list[np.ndarray]:
+    """For each symbol the lengths it has in aligned speech, in frames of 10 ms; silences only between sounds.
+
+    A symbol that never occurs gets the mean of the others. Raises DataError when there are no alignments.
+    """
+    found: list[list[int]] = [[] for _ in SYMBOLS]
+    for symbols, ends in alignments:
+        lengths = np.diff(ends, prepend=0)
+        for place, (symbol, length) in enumerate(zip(symbols, lengths, strict=True)):
+            edge = symbol == _SILENCE and place in (0, len(symbols) - 1)
+            if length > 0 and not edge and len(found[symbol]) < _MOST_LENGTHS:
+                found[symbol].append(min(int(length), _LONGEST))
+    known = [length for lengths in found[1:] for length in lengths]
+    if not known:
+        raise DataError("stand-in speech needs alignments, and there are none.")
+    mean = [round(sum(known) / len(known))]
+    return [np.array(lengths or mean) for lengths in found]
 
 
 def with_pseudo_clips(dialogue: Dialogue) -> Dialogue:

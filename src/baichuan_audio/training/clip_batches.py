@@ -39,6 +39,9 @@ class ClipBatch:
     transcripts: list[str | None]
     """None where unknown or cropped."""
     languages: list[str]
+    ids: list[str]
+    starts: list[int]
+    """First sample of each crop in its clip."""
 
 
 class ClipSampler:
@@ -79,17 +82,21 @@ class ClipSampler:
     def _load(self, clips: Sequence[Clip], random: np.random.Generator) -> ClipBatch:
         waveforms: list[Tensor] = []
         transcripts: list[str | None] = []
+        starts: list[int] = []
         for clip in clips:
             limit = int(self.recipe.max_seconds * clip.sample_rate)
-            if clip.samples > limit:
-                start = int(random.integers(clip.samples - limit))
-                waveforms.append(self.store.waveform(clip, start, limit))
-                transcripts.append(None)
-            else:
-                waveforms.append(self.store.waveform(clip))
-                transcripts.append(clip.transcript)
-        lengths = torch.tensor([len(w) for w in waveforms])
-        return ClipBatch(pad_sequence(waveforms, batch_first=True), lengths, transcripts, [c.language for c in clips])
+            cropped = clip.samples > limit
+            starts.append(int(random.integers(clip.samples - limit)) if cropped else 0)
+            waveforms.append(self.store.waveform(clip, starts[-1], limit) if cropped else self.store.waveform(clip))
+            transcripts.append(None if cropped else clip.transcript)
+        return ClipBatch(
+            pad_sequence(waveforms, batch_first=True),
+            torch.tensor([len(w) for w in waveforms]),
+            transcripts,
+            [c.language for c in clips],
+            [c.id for c in clips],
+            starts,
+        )
 
 
 def _group(clip: Clip, weights: Mapping[str, float]) -> str | None:

@@ -7,8 +7,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
@@ -16,11 +17,17 @@ from torch import nn
 from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.quantizer import codebooks
 from ..checkpoint import save
-from ..errors import CheckpointError
+from ..data.dataset import CodesStore
+from ..data.phone_alignment import Alignment, labels_at
+from ..data.pseudo_speech import PLACES
+from ..errors import CheckpointError, DataError
 from ..language_model.build_tokenizer import token_id_entries
 from ..language_model.text_tokenizer import TextTokenizer
 from ..pipeline import BaichuanAudio
 from ..vocoder.vocos import Vocos
+
+_FITTED_CLIPS = 3000
+_RIDGE = 1e-3  # of the vectors' mean variance
 
 
 def complete_config(template: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -92,6 +99,51 @@ def embed_codebooks(model: BaichuanAudio, tokenizer: AudioTokenizer) -> None:
     scale = std * math.sqrt(len(books)) / (books[0] @ projection).std().clamp(min=1e-8)
     for embedding, book in zip(model.language_model.audio_embed_layers, books, strict=True):
         embedding.weight[:-1] = (book @ projection) * scale  # type: ignore[index,operator]
+
+
+@torch.no_grad()
+def embed_codes_like_sounds(
+    model: BaichuanAudio,
+    tokenizer: AudioTokenizer,
+    codes: CodesStore,
+    alignments: Mapping[str, Alignment],
+    seed: int = 0,
+) -> float:
+    """Start `audio_embed_layers` so that true codes say what stand-in codes said of the same sounds.
+
+    The model has learnt from stand-in speech, so its embeddings of the first codebooks stand for sounds. The quantised
+    vector of a frame is mapped to the sum of the embeddings of the frame's aligned sounds by ridge regression; as the
+    vector is the sum of codebook entries, each entry gets its share. Returns the share of variance explained (R^2).
+    Raises DataError when no aligned clip has codes.
+    """
+    embeddings = [cast(nn.Embedding, each) for each in model.language_model.audio_embed_layers]
+    books = [book.embed.double() for book in codebooks(tokenizer.bridge.vq_list)]
+    vectors, wanted = [], []
+    for name in _shuffled([name for name in alignments if name in codes], seed)[:_FITTED_CLIPS]:
+        clip = codes[name]
+        vectors.append(torch.stack([book[row] for book, row in zip(books, clip, strict=True)]).sum(0))
+        places = (np.arange(clip.shape[1] * PLACES) + 0.5) / (tokenizer.frame_rate * PLACES)
+        sounds = torch.from_numpy(labels_at(alignments[name], places)).view(-1, PLACES)
+        wanted.append(torch.stack([embeddings[k].weight[sounds[:, k]] for k in range(PLACES)]).sum(0).double())
+    if not vectors:
+        raise DataError(
+            "no clip has both codes and an alignment; make them with `baichuan-audio data codes` and `align`."
+        )
+    x, y = torch.cat(vectors), torch.cat(wanted)
+    voices = sum(embedding.weight[:-1].mean(0).double() for embedding in embeddings[PLACES:])
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    ridge = _RIDGE * x.square().sum() / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)
+    weight = torch.linalg.solve(x.T @ x + ridge, x.T @ y)
+    explained = 1 - float((y - x @ weight).square().sum() / y.square().sum())
+    shift = (y_mean + voices - x_mean @ weight) / len(books)
+    for embedding, book in zip(embeddings, books, strict=True):
+        embedding.weight[:-1] = (book @ weight + shift).to(embedding.weight)
+    return explained
+
+
+def _shuffled(names: list[str], seed: int) -> list[str]:
+    return [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
 
 
 def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:

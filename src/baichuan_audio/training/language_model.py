@@ -7,7 +7,9 @@ over the codebooks.
 
 from __future__ import annotations
 
+import copy
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from ..data.dataset import CodesStore
 from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
 from ..data.manifest import Clip, ClipStore, normalise_transcript
 from ..data.mixture import Batches, Diet, Mixture, Utterance
+from ..data.phone_alignment import read_alignments
 from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from ..data.sequences import TokenSequence
 from ..errors import TrainingError
@@ -30,7 +33,7 @@ from ..language_model.model import LanguageModel
 from ..pipeline import BaichuanAudio
 from .checkpointing import load_training_state, save_training_state
 from .flow import load_part
-from .initialise import embed_codebooks, initialise_audio
+from .initialise import embed_codebooks, embed_codes_like_sounds, initialise_audio
 from .logging import TrainingLog, set_threads
 from .muon import Muon, layer_matrices
 from .optim import autocast, freeze_except, make_optimizer, optimizer_step
@@ -80,6 +83,9 @@ class LanguageModelRecipe(StageRecipe):
     codebooks: str | None = None
     """Checkpoint directory or training output of the audio tokenizer that made the codes: fresh audio embeddings start
     from its codebooks instead of at random."""
+    after_pseudo_speech: bool = False
+    """Whether fresh audio embeddings shall say of true codes what those of stand-in speech said of the same sounds;
+    needs `codebooks`, `codes`, and `clips` with alignments."""
     languages: tuple[str, ...] = ("en", "zh")
     positions: int = 4096
     """Positions a step, padding left out."""
@@ -185,10 +191,7 @@ def train(recipe: LanguageModelRecipe) -> None:
     output = Path(recipe.output)
     model = load(recipe.model, dtype=torch.float32, device=recipe.device)
     if recipe.fresh_audio:
-        initialise_audio(model)
-        if recipe.codebooks is not None:
-            load_part(model.tokenizer, "tokenizer", recipe.codebooks)
-            embed_codebooks(model, model.tokenizer)
+        start_audio(model, recipe)
     parts = learning_parts(model, recipe.stage)
     language_model, audio_head = model.language_model, model.audio_head
     optimizers = make_optimizers(parts, recipe)
@@ -218,6 +221,24 @@ def train(recipe: LanguageModelRecipe) -> None:
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
                 save_training_state(output / "state", step, {"parts": parts}, optimizers)
                 save(model, output / "model")
+
+
+def start_audio(model: BaichuanAudio, recipe: LanguageModelRecipe) -> None:
+    """Fresh audio embeddings and audio head outputs, as the recipe wants them."""
+    learnt = copy.deepcopy(model.language_model.audio_embed_layers.state_dict())
+    initialise_audio(model)
+    if recipe.codebooks is None:
+        return
+    load_part(model.tokenizer, "tokenizer", recipe.codebooks)
+    if not recipe.after_pseudo_speech:
+        embed_codebooks(model, model.tokenizer)
+        return
+    if recipe.codes is None or recipe.clips is None:
+        raise TrainingError("after_pseudo_speech needs `codes` and `clips`.")
+    model.language_model.audio_embed_layers.load_state_dict(learnt)
+    codes, alignments = CodesStore(recipe.codes), read_alignments(recipe.clips)
+    explained = embed_codes_like_sounds(model, model.tokenizer, codes, alignments, recipe.seed)
+    print(f"audio embeddings explain {explained:.0%} of what stand-in speech said of the sounds", file=sys.stderr)
 
 
 def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:
@@ -295,7 +316,11 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
                 words = normalise_transcript(text, "en" if text.isascii() else "zh")
                 if clip and words:
                     utterances.append(Utterance(clip, words, voice, "answer" if voice else "question", text.strip()))
-    speech = PseudoSpeech(sizes)
+    if recipe.clips is None:
+        raise TrainingError(
+            "pseudo_speech takes the lengths of sounds from the alignments in `clips`: name that folder."
+        )
+    speech = PseudoSpeech(sizes, read_alignments(recipe.clips).values())
     return Mixture(
         recipe.diet, model.text_tokenizer, model.special, sizes, speech.__getitem__, texts, dialogues, utterances
     )

@@ -1,5 +1,6 @@
 """Losses on the text that keep the codes tied to what was said.
 
+`frame_loss`: which sound is being said at each position, where a forced alignment tells; it starts learning at once.
 `phonetic_loss`: connectionist temporal classification (Graves et al. 2006) of the spoken symbols, four positions to a
 code frame; it converges in minutes on small data, where a language model's loss needs hours.
 """
@@ -18,34 +19,56 @@ POSITIONS_PER_FRAME = 4
 
 
 class PhoneticHead(nn.Module):
-    """Vectors [B, T, W] -> log-probabilities of the phonetic symbols [B, 4 T, V]; used in training only."""
+    """Vectors [B, T, W] -> what is said at four positions a vector; used in training only.
+
+    A call gives log-probabilities for CTC [B, 4 T, V]; `hidden` and `frames` the same from one pass, and the logits of
+    the sound that is sounding at each position.
+    """
 
     def __init__(self, vector_width: int, width: int) -> None:
         super().__init__()
         self.spread = nn.Linear(vector_width, POSITIONS_PER_FRAME * width)
         self.mix = nn.Conv1d(width, width, 5, padding=2)
         self.out = nn.Linear(width, len(SYMBOLS))
+        self.frames = nn.Linear(width, len(SYMBOLS))
+
+    def hidden(self, vectors: Tensor) -> Tensor:
+        """vectors [B, T, W] -> [B, 4 T, width], what `out` and `frames` read."""
+        x = F.gelu(self.spread(vectors).unflatten(-1, (POSITIONS_PER_FRAME, -1)).flatten(1, 2))
+        return F.gelu(self.mix(x.transpose(1, 2)).transpose(1, 2))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        x = F.gelu(self.spread(vectors).unflatten(-1, (POSITIONS_PER_FRAME, -1)).flatten(1, 2))
-        x = F.gelu(self.mix(x.transpose(1, 2)).transpose(1, 2))
-        return self.out(x).float().log_softmax(dim=-1)
+        return self.symbols(self.hidden(vectors))
+
+    def symbols(self, hidden: Tensor) -> Tensor:
+        """hidden [B, N, width] -> log-probabilities [B, N, V], blank included."""
+        return self.out(hidden).float().log_softmax(dim=-1)
+
+
+def frame_loss(head: PhoneticHead, hidden: Tensor, labels: Tensor) -> Tensor | None:
+    """Mean cross-entropy of hidden [B, N, width] against labels [B, N] (-100 where unknown; None if all are)."""
+    known = labels >= 0
+    if not bool(known.any()):
+        return None
+    return F.cross_entropy(head.frames(hidden[known]).float(), labels[known])
 
 
 def phonetic_loss(
-    head: PhoneticHead, vectors: Tensor, lengths: Tensor, transcripts: Sequence[str | None]
+    head: PhoneticHead, hidden: Tensor, lengths: Tensor, transcripts: Sequence[str | None]
 ) -> Tensor | None:
-    """Loss per symbol over the rows that have a transcript (None when no row has): vectors [B, T, W], lengths [B]."""
+    """Loss per symbol over the rows that have a transcript (None when no row has): hidden [B, 4 T, width] of vectors
+    of which `lengths` [B] are valid.
+    """
     targets = [phonetic_symbols(text) if text else [] for text in transcripts]
     rows = [i for i, target in enumerate(targets) if target]
     if not rows:
         return None
-    log_probabilities = head(vectors[rows]).transpose(0, 1)
+    log_probabilities = head.symbols(hidden[rows]).transpose(0, 1)
     return F.ctc_loss(
         log_probabilities,
-        torch.tensor([symbol for i in rows for symbol in targets[i]], device=vectors.device),
+        torch.tensor([symbol for i in rows for symbol in targets[i]], device=hidden.device),
         lengths[rows] * POSITIONS_PER_FRAME,
-        torch.tensor([len(targets[i]) for i in rows], device=vectors.device),
+        torch.tensor([len(targets[i]) for i in rows], device=hidden.device),
         zero_infinity=True,
     )
 

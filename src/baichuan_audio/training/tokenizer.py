@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,16 +19,20 @@ from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.encoder import valid_mask
 from ..audio_tokenizer.quantizer import QuantizerRecipe, initialise, learn
 from ..data.manifest import SAMPLE_RATE, ClipStore
+from ..data.phone_alignment import Alignment, labels_at, read_alignments
 from ..errors import TrainingError
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
 from .frozen_text_model import FrozenTextModel
+from .local_attention import BOTH_SIDES, PAST, look_nearby
 from .logging import TrainingLog, set_threads
 from .losses import l1_l2
 from .optim import autocast, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
-from .text_loss import PhoneticHead, phonetic_loss
+from .text_loss import POSITIONS_PER_FRAME, PhoneticHead, frame_loss, phonetic_loss
 from .tokenizer_report import validate
+
+Alignments = Mapping[str, Alignment]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class LossWeights:
     second_scale: float = 0.3
     commitment: float = 0.25
     phonetic: float = 0.3
+    frame: float = 0.0
+    """Which sound each position holds, for the clips that have an alignment (`baichuan-audio data align`)."""
     text: float = 0.3
     mel_floor: float = 1e-5
     """Magnitude below which the target mel counts as this. Digital silence and the empty upper band of telephone-like
@@ -70,6 +76,12 @@ class TokenizerRecipe(StageRecipe):
     """Steps before the codebooks are started by k-means; until then vectors pass unquantised."""
     ramp_steps: int = 500
     """Steps in which the share of samples that pass through the codebooks rises from 10 % to 100 %."""
+    phonetic_from: int = 0
+    """First step of the CTC loss. Before anything is heard it only teaches to say nothing, and holds `frame` up."""
+    mel_from: int = 0
+    """First step of the mel losses (and of the audio decoder): hearing comes first, and alone costs half."""
+    mel_share: float = 1.0
+    """Share of each batch's clips that are also decoded."""
     text_width: int = 192
     text_model: str | None = None
     """Checkpoint whose language model gives the paper's text loss, frozen; None leaves that loss out."""
@@ -88,14 +100,16 @@ def train(recipe: TokenizerRecipe) -> None:
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = make_optimizer(parameters, recipe.optimizer)
     sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, recipe.seed)
+    alignments = read_alignments(recipe.clips.corpus) if recipe.weights.frame else None
     first = load_training_state(recipe.output, modules, {"adamw": optimizer})
     with TrainingLog(recipe.output, recipe.steps, first) as log:
         for step in range(first, recipe.steps):
             if step == recipe.quantise_from:
                 start_codebooks(tokenizer, sampler, recipe, step)
-            batch = prepare(sampler.batch(step), tokenizer, recipe.augment, (recipe.seed, step)).to(recipe.device)
+            seed = (recipe.seed, step)
+            batch = prepare(sampler.batch(step), tokenizer, recipe.augment, seed, alignments).to(recipe.device)
             with autocast(recipe.device):
-                losses = compute_losses(tokenizer, head, batch, recipe, quantised_share(step, recipe), text_model)
+                losses = compute_losses(tokenizer, head, batch, recipe, step, text_model)
             losses["loss"].backward()  # type: ignore[no-untyped-call]
             norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
             if step % recipe.log_every == 0:
@@ -108,12 +122,18 @@ def train(recipe: TokenizerRecipe) -> None:
 
 
 def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
-    """A fresh tokenizer and its phonetic head."""
+    """A fresh tokenizer and its phonetic head, started so that it learns at once (LOG.md has what each start gains)."""
     path = Path(recipe.config)
     if not path.is_file():
         raise TrainingError(f"{path}: there is no such config.json.")
     tokenizer = AudioTokenizer.from_config(json.loads(path.read_text(encoding="utf-8")))
-    decoder = tokenizer.decoder
+    encoder, decoder = tokenizer.encoder, tokenizer.decoder
+    # As PyTorch draws them the convolutions give a hundredth of the positions added to them: nothing would be heard.
+    with torch.no_grad():
+        encoder.conv1.weight.mul_(5.0)
+        encoder.conv2.weight.mul_(5.0)
+    look_nearby(encoder.layers, BOTH_SIDES)
+    look_nearby(decoder.layers, PAST)
     # The mel branch starts near the statistics of speech; otherwise the first hundreds of steps only move its level.
     nn.init.constant_(decoder.dconv2.norm.bias, -5.5)
     nn.init.constant_(decoder.dconv2.norm.weight, 2.5)
@@ -140,15 +160,22 @@ class TokenizerBatch:
     waveforms: Tensor
     samples: Tensor
     transcripts: list[str | None]
+    labels: Tensor
+    """[B, 4 T] the sound at each of the phonetic head's positions, -100 where unknown."""
 
     def to(self, device: str) -> TokenizerBatch:
         self.log_mel, self.mel_lengths = self.log_mel.to(device), self.mel_lengths.to(device)
         self.waveforms, self.samples = self.waveforms.to(device), self.samples.to(device)
+        self.labels = self.labels.to(device)
         return self
 
 
 def prepare(
-    batch: ClipBatch, tokenizer: AudioTokenizer, augment: AugmentRecipe | None, seed: tuple[int, int]
+    batch: ClipBatch,
+    tokenizer: AudioTokenizer,
+    augment: AugmentRecipe | None,
+    seed: tuple[int, int],
+    alignments: Alignments | None = None,
 ) -> TokenizerBatch:
     """Resample to the tokenizer's rate (with the step's speed), disturb, log-mel. All randomness from `seed`."""
     random = np.random.default_rng((*seed, 1))
@@ -160,7 +187,23 @@ def prepare(
     samples = (batch.samples * (rate / (SAMPLE_RATE * speed))).long().clamp(max=clean.shape[1])
     heard = _disturb(clean, samples, augment, random) if augment else clean
     log_mel, lengths = whisper_log_mels(heard, samples, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
-    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts)
+    labels = _labels(batch, lengths, tokenizer, speed, alignments or {})
+    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels)
+
+
+def _labels(
+    batch: ClipBatch, mel_lengths: Tensor, tokenizer: AudioTokenizer, speed: float, alignments: Alignments
+) -> Tensor:
+    """The aligned sound at every position of the phonetic head, -100 where there is none."""
+    frames = tokenizer.bridge.output_lengths(tokenizer.encoder.output_lengths(mel_lengths))
+    counts = frames * POSITIONS_PER_FRAME
+    labels = torch.full((len(counts), int(counts.max())), -100)
+    step = 1 / (tokenizer.frame_rate * POSITIONS_PER_FRAME)
+    for row, (name, start) in enumerate(zip(batch.ids, batch.starts, strict=True)):
+        if name in alignments:
+            times = start / SAMPLE_RATE + (np.arange(int(counts[row])) + 0.5) * step * speed
+            labels[row, : int(counts[row])] = torch.from_numpy(labels_at(alignments[name], times))
+    return labels
 
 
 def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
@@ -178,10 +221,11 @@ def compute_losses(
     head: PhoneticHead,
     batch: TokenizerBatch,
     recipe: TokenizerRecipe,
-    share: float,
+    step: int,
     text_model: FrozenTextModel | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of one batch; `loss` is their weighted sum. Updates the codebooks when `share` > 0."""
+    """All losses of one batch at `step`; `loss` is their weighted sum. Updates the codebooks once they are in use."""
+    share = quantised_share(step, recipe)
     features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
     feature_lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
     vectors = tokenizer.bridge.pooled(features, feature_lengths).float()
@@ -189,9 +233,16 @@ def compute_losses(
     losses: dict[str, Tensor] = {}
     if share > 0:
         vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
-    hidden = tokenizer.decoder.hidden(tokenizer.bridge.project(vectors))
-    losses |= mel_losses(tokenizer, hidden, batch, lengths, recipe.weights)
-    text_losses = {"phonetic": phonetic_loss(head, vectors, lengths, batch.transcripts)}
+    if step >= recipe.mel_from:
+        decoded = max(1, round(recipe.mel_share * len(vectors)))
+        hidden = tokenizer.decoder.hidden(tokenizer.bridge.project(vectors[:decoded]))
+        losses |= mel_losses(tokenizer, hidden, batch, lengths[:decoded], recipe.weights)
+    heard = head.hidden(vectors)
+    text_losses: dict[str, Tensor | None] = {}
+    if step >= recipe.phonetic_from:
+        text_losses["phonetic"] = phonetic_loss(head, heard, lengths, batch.transcripts)
+    if recipe.weights.frame:
+        text_losses["frame"] = frame_loss(head, heard, batch.labels)
     if text_model is not None:
         text_losses["text"] = text_model.loss(vectors, lengths, batch.transcripts)
     losses |= {name: value for name, value in text_losses.items() if value is not None}
@@ -201,9 +252,12 @@ def compute_losses(
         "second_scale": recipe.weights.second_scale,
         "commitment": recipe.weights.commitment,
         "phonetic": recipe.weights.phonetic,
+        "frame": recipe.weights.frame,
         "text": recipe.weights.text,
     }
-    losses["loss"] = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+    weighted = [weights[name] * value for name, value in losses.items()]
+    # A batch without transcripts or alignments has no loss before `mel_from`.
+    losses["loss"] = torch.stack(weighted).sum() if weighted else 0.0 * vectors.sum()
     return losses
 
 
@@ -233,10 +287,11 @@ def mel_losses(
     coarse, refined = coarse.float(), refined.float()
     mel = tokenizer.coarse.mel
     floor = math.log(weights.mel_floor)
-    target = natural_log_mel(batch.waveforms, mel).transpose(1, 2).clamp(min=floor)
-    wide = natural_log_mel(batch.waveforms, _second_scale(mel)).transpose(1, 2).clamp(min=floor)
+    waveforms, samples = batch.waveforms[: len(hidden)], batch.samples[: len(hidden)]
+    target = natural_log_mel(waveforms, mel).transpose(1, 2).clamp(min=floor)
+    wide = natural_log_mel(waveforms, _second_scale(mel)).transpose(1, 2).clamp(min=floor)
     frames = min(target.shape[1], coarse.shape[1])
-    lengths = torch.minimum(batch.samples // mel.hop_length, _mel_lengths(tokenizer, code_lengths)).clamp(max=frames)
+    lengths = torch.minimum(samples // mel.hop_length, _mel_lengths(tokenizer, code_lengths)).clamp(max=frames)
     pairs = min(frames // 2, wide.shape[1])
     halved = F.avg_pool1d(refined[:, : 2 * pairs].transpose(1, 2), 2).transpose(1, 2)
     return {

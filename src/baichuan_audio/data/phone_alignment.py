@@ -1,0 +1,134 @@
+"""When each sound of a clip is said: English by pocketsphinx's forced alignment, into one file beside the clips.
+
+With such times the tokenizer's encoder can be told at every 20 ms what is being said, which it learns many times
+faster than from the text alone (connectionist temporal classification first has to find the times out).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+
+from ..errors import DataError, MissingDependencyError
+from .manifest import Clip, ClipStore
+from .phonetics import SYMBOLS
+
+ALIGNMENT_FILE = "alignments.jsonl"
+ALIGNER_RATE = 16000
+FRAMES_PER_SECOND = 100
+Alignment = tuple[np.ndarray, np.ndarray]
+"""Sounds as indices into SYMBOLS [N], and their ends [N] in frames of 10 ms."""
+_INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
+_SILENCE = 0
+
+
+class PhoneAligner:
+    """Forced alignment of English speech with its text."""
+
+    def __init__(self) -> None:
+        try:
+            from pocketsphinx import Decoder
+        except ImportError as error:
+            raise MissingDependencyError("aligning needs pocketsphinx: pip install 'baichuan-audio[train]'.") from error
+        # Wide beams: the text is given, so it is only a question of finding a path at all.
+        self._decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False, beam=1e-80, wbeam=1e-60)
+
+    def __call__(self, waveform: np.ndarray, text: str) -> list[tuple[int, int]] | None:
+        """waveform [S] at 16 kHz and what is said in it -> (index into SYMBOLS, end in frames of 10 ms) of each sound.
+
+        Silence is index 0. None where no alignment is found (a word that the dictionary lacks, another text).
+        """
+        pcm = (np.clip(waveform, -1, 1) * 32767).astype(np.int16).tobytes()
+        decoder = self._decoder
+        try:
+            decoder.set_align_text(" ".join(text.lower().split()))
+            self._pass(pcm)
+            decoder.set_alignment()  # the second pass: phones inside the words found
+            self._pass(pcm)
+            words = decoder.get_alignment()
+        except (RuntimeError, ValueError):
+            return None
+        if words is None:
+            return None
+        phones = [phone for word in words for phone in word]
+        return [(_INDEX.get(p.name, _SILENCE), p.start + p.duration) for p in phones] or None
+
+    def _pass(self, pcm: bytes) -> None:
+        self._decoder.start_utt()
+        try:
+            self._decoder.process_raw(pcm, full_utt=True)
+        finally:
+            self._decoder.end_utt()
+
+
+def align(store: ClipStore, sources: Iterable[str] = (), processes: int = 1) -> Iterator[tuple[str, Any]]:
+    """Align the English clips that have a transcript; `sources` (or kinds) limits them. Yields (clip id, sounds)."""
+    wanted = set(sources)
+    clips = [
+        clip
+        for clip in store.clips
+        if clip.language == "en" and clip.transcript and (not wanted or {clip.source, clip.kind} & wanted)
+    ]
+    parts = [clips[i : i + 50] for i in range(0, len(clips), 50)]
+    with get_context("spawn").Pool(processes, _start_worker, (str(store.root),)) as pool:
+        for results in pool.imap(_align_part, parts):
+            yield from results
+
+
+def write_alignments(root: str | Path, processes: int = 1, sources: Iterable[str] = ()) -> int:
+    """Write `alignments.jsonl` of a clip store; returns how many clips were aligned. Raises DataError."""
+    path = Path(root) / ALIGNMENT_FILE
+    aside = path.with_suffix(".part")
+    count = 0
+    with aside.open("w", encoding="utf-8") as file:
+        for name, sounds in align(ClipStore(root), sources, processes):
+            if sounds is not None:
+                file.write(json.dumps([name, [s for s, _ in sounds], [e for _, e in sounds]]) + "\n")
+                count += 1
+    if not count:
+        raise DataError(f"{root}: no English clip with a transcript could be aligned.")
+    aside.replace(path)
+    return count
+
+
+def read_alignments(root: str | Path) -> dict[str, Alignment]:
+    """Clip id -> its alignment, of a clip store; raises DataError when there are none."""
+    path = Path(root) / ALIGNMENT_FILE
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; make it with `baichuan-audio data align {root}`.")
+    result = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            name, symbols, ends = json.loads(line)
+            result[name] = (np.array(symbols, dtype=np.int64), np.array(ends, dtype=np.int64))
+    return result
+
+
+def labels_at(sounds: Alignment, times: np.ndarray) -> np.ndarray:
+    """The sound at each of `times` [N] in seconds, silence after the last."""
+    symbols, ends = sounds
+    place = np.searchsorted(ends, times * FRAMES_PER_SECOND, side="right")
+    return np.where(place < len(symbols), symbols[np.minimum(place, len(symbols) - 1)], _SILENCE)
+
+
+_worker: tuple[ClipStore, PhoneAligner] | None = None
+
+
+def _start_worker(root: str) -> None:
+    global _worker
+    _worker = ClipStore(root), PhoneAligner()
+
+
+def _align_part(clips: list[Clip]) -> list[tuple[str, list[tuple[int, int]] | None]]:
+    assert _worker is not None
+    store, aligner = _worker
+    return [
+        (c.id, aligner(soxr.resample(store.waveform(c).numpy(), c.sample_rate, ALIGNER_RATE), c.transcript or ""))
+        for c in clips
+    ]
