@@ -152,10 +152,10 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
             every = model.audio_head.logits(hidden[:, position], target[None])
             frames.append([F.cross_entropy(logits, target[k : k + 1]) for k, logits in enumerate(every)])
     assert torch.allclose(found["text"], torch.cat(text).mean(), rtol=1e-5)
-    for level in range(3):
+    for level in range(4):
         expected = torch.stack([frame[level] for frame in frames]).mean()
         assert torch.allclose(found[f"code_{level}"], expected, rtol=1e-5)
-    assert torch.allclose(total_loss(found, 1.0), found["text"] + sum(found[f"code_{k}"] for k in range(3)) / 3)
+    assert torch.allclose(total_loss(found, 1.0), found["text"] + sum(found[f"code_{k}"] for k in range(4)) / 4)
     subset = losses(model.language_model, model.audio_head, batch, choose_frames(6, 0.5, 0, 0))
     assert torch.allclose(subset["code_0"], found["code_0"], rtol=1e-5) and subset["code_2"] != found["code_2"]
 
