@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.attention import TransformerLayer
+from ..layers.attention import TransformerLayer, run_causal
+from ..layers.kv_cache import KVCache
 from .config import AudioConfig, CoarseMelConfig
 from .encoder import sinusoids
 
@@ -17,6 +21,23 @@ def _normalise(norm: nn.GroupNorm, x: Tensor, whole_segment: bool) -> Tensor:
     if whole_segment:
         return norm(x)
     return F.layer_norm(x.transpose(1, 2), (x.shape[1],), norm.weight, norm.bias, norm.eps).transpose(1, 2)
+
+
+@dataclass
+class UpsamplingState:
+    """What a streamed `Upsampling` has seen."""
+
+    steps: int  # inputs so far
+    carry: Tensor  # [B, C', kernel - stride] what the last inputs add to outputs that are not yet certain
+    sums: Tensor  # [3, B] float64: count, sum and sum of squares of the convolution's output
+
+
+@dataclass
+class DecoderState:
+    """What a streamed `AudioDecoder` has seen of one segment."""
+
+    upsampling: UpsamplingState
+    cache: KVCache
 
 
 class Upsampling(nn.Module):
@@ -33,6 +54,43 @@ class Upsampling(nn.Module):
         """x [B, C, T] -> [B, C', (T - 1) * stride + min(kernel, stride)]."""
         x = _normalise(self.norm, self.conv(x), self.segment_norm)
         return x[..., : x.shape[-1] - self.surplus]
+
+    def init_state(self, batch: int = 1) -> UpsamplingState:
+        """The state before the first input of a stream."""
+        weight = self.conv.weight
+        carry = weight.new_zeros(batch, weight.shape[1], self.surplus)
+        return UpsamplingState(0, carry, torch.zeros(3, batch, dtype=torch.float64, device=weight.device))
+
+    def stream(self, x: Tensor, state: UpsamplingState) -> Tensor:
+        """The next inputs x [B, C, T], T > 0 -> the outputs that are now certain [B, C', l]; changes `state`.
+
+        Without `segment_norm` these are the outputs of the whole. With it they are normalised by the statistics of
+        the stream so far, which the outputs given before could not know.
+        """
+        stride, kernel = self.conv.stride[0], self.conv.kernel_size[0]
+        y = F.conv_transpose1d(x, self.conv.weight, None, stride)
+        if self.surplus:
+            y[..., : self.surplus] += state.carry
+            y, state.carry = y[..., : -self.surplus], y[..., -self.surplus :]
+        elif state.steps:  # outputs between the kernels of two neighbours
+            y = F.pad(y, (stride - kernel, 0))
+        state.steps += x.shape[-1]
+        bias = cast(Tensor, self.conv.bias)[:, None]
+        y = y + bias
+        if not self.segment_norm:
+            return _normalise(self.norm, y, whole_segment=False)
+        state.sums = state.sums + _sums(y)
+        count, total, squares = state.sums + _sums(state.carry + bias)
+        mean = (total / count)[:, None, None]
+        variance = (squares / count)[:, None, None] - mean.square()
+        scaled = (y - mean.to(y.dtype)) * torch.rsqrt(variance + self.norm.eps).to(y.dtype)
+        return scaled * self.norm.weight[:, None] + self.norm.bias[:, None]
+
+
+def _sums(x: Tensor) -> Tensor:
+    """Count, sum and sum of squares of each row of x [B, C, T] -> [3, B] float64."""
+    rows = x.double().flatten(1)
+    return torch.stack([torch.ones_like(rows).sum(dim=1), rows.sum(dim=1), rows.square().sum(dim=1)])
 
 
 class PostNet(nn.Module):
@@ -84,9 +142,27 @@ class AudioDecoder(nn.Module):
         """
         x = self.dconv1(embeddings.transpose(1, 2)).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
-        for layer in self.layers:
-            x = layer(x, causal=True)
-        return self.layer_norm(x)
+        return self.layer_norm(run_causal(self.layers, x, None))
+
+    def init_state(self, batch: int = 1) -> DecoderState:
+        """The state before the first code of a segment."""
+        cache = cast(TransformerLayer, self.layers[0]).new_cache(len(self.layers), batch)
+        return DecoderState(self.dconv1.init_state(batch), cache)
+
+    def stream(self, embeddings: Tensor, state: DecoderState) -> Tensor:
+        """The next embeddings of a segment [B, T, D], T > 0 -> its hidden frames that are now certain [B, l, D].
+
+        Frame by frame what `hidden` gives on the whole segment; with `segment_norm` nearly (see `Upsampling.stream`).
+        """
+        x = self.dconv1.stream(embeddings.transpose(1, 2), state.upsampling).transpose(1, 2)
+        first = state.cache.length
+        x = x + self.positional_embedding[first : first + x.shape[1]].to(x.dtype)
+        return self.layer_norm(run_causal(self.layers, x, state.cache))
+
+    def codes_needed(self, frames: int) -> int:
+        """Codes of a segment that make so many hidden frames certain."""
+        stride, kernel = self.dconv1.conv.stride[0], self.dconv1.conv.kernel_size[0]
+        return max(1, 1 - (min(stride, kernel) - frames) // stride)
 
     def mels(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """hidden [B, L, D] -> coarse and refined 16 kHz natural-log mel, each [B, F, M]."""

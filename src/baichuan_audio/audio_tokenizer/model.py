@@ -87,6 +87,18 @@ class AudioTokenizer(nn.Module):
         Cut into pieces of `max_audio_seconds`, encoded each alone (several in one batch), joined. Raises AudioError
         when the audio is empty, not finite, or too short for one code frame.
         """
+        pieces = self.pieces(waveform, sample_rate)
+        mels = [self.log_mel(piece, self.config.sampling_rate) for piece in pieces]
+        codes: list[Tensor] = []
+        for start in range(0, len(mels), _ENCODE_BATCH):
+            codes += self.encode_mels(mels[start : start + _ENCODE_BATCH])
+        return torch.cat(codes, dim=1)
+
+    def pieces(self, waveform: Tensor, sample_rate: int) -> list[Tensor]:
+        """waveform [S] (or [channels, S]) at any rate -> the pieces [S'] at the tokenizer's rate that `encode` cuts.
+
+        Raises AudioError when the audio is empty, not finite, or too short for one code frame.
+        """
         waveform = prepare_waveform(waveform, sample_rate, self.config.sampling_rate)
         pieces = [p for p in waveform.split(self.config.piece_samples) if p.shape[0] >= self.config.min_samples]
         if not pieces:
@@ -95,11 +107,7 @@ class AudioTokenizer(nn.Module):
                 f"the audio lasts {1000 * waveform.shape[0] / self.config.sampling_rate:.0f} ms; "
                 f"at least {least:.0f} ms are needed for one code frame."
             )
-        mels = [self.log_mel(piece, self.config.sampling_rate) for piece in pieces]
-        codes: list[Tensor] = []
-        for start in range(0, len(mels), _ENCODE_BATCH):
-            codes += self.encode_mels(mels[start : start + _ENCODE_BATCH])
-        return torch.cat(codes, dim=1)
+        return pieces
 
     def encode_mels(self, mels: list[Tensor]) -> list[Tensor]:
         """log-mels [M, T_i] -> codes [K, T_i'] of each."""
@@ -118,7 +126,7 @@ class AudioTokenizer(nn.Module):
     @torch.no_grad()
     def dequantize(self, codes: Tensor) -> Tensor:
         """codes [K, T] -> embeddings [T, D]. Raises AudioError for codes of the wrong shape or range."""
-        self._check(codes)
+        self.check_codes(codes)
         return self.bridge.dequantize(codes[None])[0]
 
     @torch.no_grad()
@@ -138,7 +146,7 @@ class AudioTokenizer(nn.Module):
 
         Raises AudioError for codes of the wrong shape or range.
         """
-        self._check(codes)
+        self.check_codes(codes)
         if self._synthesis is None:
             raise AudioError("this tokenizer stands alone: decode() needs the flow decoder and the vocoder.")
         waveforms = [
@@ -148,7 +156,8 @@ class AudioTokenizer(nn.Module):
         overlap = self._output_rate * CROSSFADE_MS // 1000
         return functools.reduce(lambda first, second: crossfade(first, second, overlap), waveforms)
 
-    def _check(self, codes: Tensor) -> None:
+    def check_codes(self, codes: Tensor) -> None:
+        """Raises AudioError for codes [K, T] of the wrong shape or range."""
         if codes.ndim != 2 or codes.shape[0] != self.num_codebooks or codes.shape[1] == 0:
             raise AudioError(f"codes must have the shape [{self.num_codebooks}, T], T > 0, not {list(codes.shape)}.")
         if codes.is_floating_point():

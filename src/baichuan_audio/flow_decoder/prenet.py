@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from baichuan_audio.layers.attention import TransformerLayer
+from baichuan_audio.layers.attention import TransformerLayer, run_causal
+from baichuan_audio.layers.kv_cache import KVCache
 from baichuan_audio.layers.norm import RMSNorm
 
 
@@ -42,13 +45,17 @@ class Prenet(nn.Module):
         # The released checkpoints carry this table although no position is ever added.
         self.register_buffer("positional_embedding", torch.zeros(max_positions, d_model))
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def init_cache(self, batch: int = 1) -> KVCache:
+        """The state before the first frame of a stream."""
+        return cast(TransformerLayer, self.transformer_layers[0]).new_cache(len(self.transformer_layers), batch)
+
+    def forward(self, hidden: Tensor, cache: KVCache | None = None) -> Tensor:
         """Decoder hidden states [L, D] or [B, L, D] -> mu [L, M] or [B, L, M], one frame for each.
 
-        Causal: padding at the end of a row changes nothing before it.
+        Causal: padding at the end of a row changes nothing before it. With a cache, `hidden` are the next frames of
+        its stream, and mu is what the whole sequence has at those frames.
         """
         x = self.in_mlp(hidden if hidden.dim() == 3 else hidden[None])
-        for layer in self.transformer_layers:
-            x = layer(x, causal=True)
+        x = run_causal(self.transformer_layers, x, cache)
         mu: Tensor = self.out_proj(self.final_norm(x))
         return mu if hidden.dim() == 3 else mu[0]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .kv_cache import KVCache
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention; q, v and the output have biases, k has none.
 
-    x [B, T, D], mask [B, 1, T, T] or [B, 1, 1, T] (True = may be seen) -> [B, T, D].
+    x [B, T, D], mask [B, 1, T, T] or [B, 1, 1, T] (True = may be seen) -> [B, T, D]. With `past`, a cache and the
+    layer's place in it, x also sees what the cache holds; the mask is then [T, seen + T].
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -22,11 +26,16 @@ class SelfAttention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, causal: bool = False, past: tuple[KVCache, int] | None = None
+    ) -> Tensor:
         query, key, value = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
+        if past is not None:
+            cache, layer = past
+            key, value = cache.append(layer, key, value)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         return self.out_proj(mixed.transpose(1, 2).flatten(-2))
 
@@ -45,7 +54,29 @@ class TransformerLayer(nn.Module):
         self.fc2 = nn.Linear(ffn_width, width)
         self.final_layer_norm = norm(width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, causal: bool = False, past: tuple[KVCache, int] | None = None
+    ) -> Tensor:
         """x [B, T, D] -> [B, T, D]; `causal` and `mask` exclude each other."""
-        x = x + self.self_attn(self.self_attn_layer_norm(x), mask, causal)
+        x = x + self.self_attn(self.self_attn_layer_norm(x), mask, causal, past)
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+
+    def new_cache(self, layers: int, batch: int) -> KVCache:
+        """An empty cache for a stack of so many layers like this one."""
+        weight, heads = self.self_attn.k_proj.weight, self.self_attn.heads
+        return KVCache(layers, batch, heads, weight.shape[0] // heads, weight.dtype, weight.device)
+
+
+def run_causal(layers: Iterable[nn.Module], x: Tensor, cache: KVCache | None) -> Tensor:
+    """x [B, T, D] through causal `TransformerLayer`s. With a cache x are the next positions of its sequence."""
+    if cache is None:
+        for layer in layers:
+            x = layer(x, causal=True)
+        return x
+    new, seen = x.shape[1], cache.length
+    cache.reserve(new)
+    mask = torch.ones(new, seen + new, dtype=torch.bool, device=x.device).tril(seen)
+    for i, layer in enumerate(layers):
+        x = layer(x, mask, past=(cache, i))
+    cache.advance(new)
+    return x

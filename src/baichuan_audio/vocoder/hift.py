@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ..errors import CheckpointError
+from . import hift_stream
+from .hift_stream import HiftState
 
 _NEW_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 
@@ -159,20 +161,33 @@ class HarmonicSource(nn.Module):
         self.l_linear = nn.Linear(config.num_harmonics, 1)
 
     def forward(self, f0: Tensor, quiet: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        cycles = torch.cumsum(self.steps(f0), dim=1)
+        if quiet:
+            return self.mix(f0, cycles)
+        start = self.start_phases(f0.shape[0], generator).to(f0)
+        return self.mix(f0, cycles, start, torch.randn(cycles.shape, generator=generator).to(f0))
+
+    def steps(self, f0: Tensor) -> Tensor:
+        """By how many cycles each harmonic goes on in each sample: F0 [B, S] -> [B, S, harmonics]."""
+        harmonic = torch.arange(1, self.config.num_harmonics + 1, device=f0.device, dtype=f0.dtype)
+        return f0[..., None] * harmonic / self.config.sample_rate
+
+    def start_phases(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Random phases in (-pi, pi) at the start, 0 for the fundamental: [B, 1, harmonics]."""
+        start = (2 * torch.rand(batch, 1, self.config.num_harmonics, generator=generator) - 1) * math.pi
+        start[..., 0] = 0.0
+        return start
+
+    def mix(self, f0: Tensor, cycles: Tensor, start: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """F0 [B, S], cycles since the start and standard normal noise [B, S, harmonics] -> excitation [B, 1, S]."""
         c = self.config
-        harmonic = torch.arange(1, c.num_harmonics + 1, device=f0.device, dtype=f0.dtype)
-        cycles = torch.cumsum(f0[..., None] * harmonic / c.sample_rate, dim=1) % 1.0
-        phase = 2 * math.pi * cycles
-        voiced = (f0 > c.voiced_above_hz).to(f0.dtype)[..., None]
-        noise = torch.zeros_like(phase)
-        if not quiet:
-            start = torch.rand(phase.shape[0], 1, c.num_harmonics, generator=generator).to(f0)
-            start = (2 * start - 1) * math.pi
-            start[..., 0] = 0.0
+        phase = 2 * math.pi * (cycles % 1.0)
+        if start is not None:
             phase = phase + start
-            scale = c.noise_std * voiced + c.source_amplitude / 3 * (1 - voiced)
-            noise = scale * torch.randn(phase.shape, generator=generator).to(f0)
-        harmonics = c.source_amplitude * torch.sin(phase) * voiced + noise
+        voiced = (f0 > c.voiced_above_hz).to(f0.dtype)[..., None]
+        harmonics = c.source_amplitude * torch.sin(phase) * voiced
+        if noise is not None:
+            harmonics = harmonics + (c.noise_std * voiced + c.source_amplitude / 3 * (1 - voiced)) * noise
         return torch.tanh(self.l_linear(harmonics.to(self.l_linear.weight.dtype))).transpose(1, 2)
 
 
@@ -245,8 +260,20 @@ class Hift(nn.Module):
         return self._inverse_stft(x)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """mel [B, M, L] -> waveform [B, L * hop]."""
-        return self.decode(mel, self.source(self.f0(mel)))
+        """mel [B, M, L] -> waveform [B, L * hop]; start phases and noise are always the same."""
+        generator = torch.Generator().manual_seed(hift_stream.NOISE_SEED)
+        return self.decode(mel, self.source(self.f0(mel), generator=generator))
+
+    def init_state(self, batch: int = 1) -> HiftState:
+        """The state before the first frame of a stream; a stream has one row."""
+        return hift_stream.init_state(self, batch)
+
+    def stream(self, mel: Tensor, state: HiftState, last: bool = False) -> Tensor:
+        """The next mel frames [1, M, l], l >= 0 -> the samples [1, s] that are now given out; changes `state`.
+
+        They lag by `hift_stream.LOOKAHEAD_FRAMES`; `last` says that no frame follows and gives all that is left.
+        """
+        return hift_stream.stream(self, mel, state, last)
 
     def _stft(self, waveform: Tensor) -> Tensor:
         """[B, S] -> [B, n_fft + 2, S / hop + 1]: real parts, then imaginary parts."""
