@@ -48,6 +48,8 @@ def _decoder_layer(source: DecoderLayer) -> DecoderLayer:
 
 def inference_audio_head(head: AudioHead) -> AudioHead:
     twin = shell(head)
-    twin.transformer_layers = nn.ModuleList([SplitDepthLayer(cast(DepthLayer, layer)) for layer in head.transformer_layers])
+    twin.transformer_layers = nn.ModuleList(
+        [SplitDepthLayer(cast(DepthLayer, layer)) for layer in head.transformer_layers]
+    )
     twin.headnorm = quick_norm(head.headnorm)  # type: ignore[assignment]
     return twin

@@ -1,0 +1,102 @@
+"""Keys and values of many rows in memory that never moves, so that captured graphs can write and read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..language_model.backbone import attend_to
+from ..language_model.model import LanguageModel
+from ..layers.kv_cache import KVCache
+
+SPAN_STEP = 64
+"""A step reads cached positions up to a multiple of this."""
+
+
+class StaticCache:
+    """Keys and values [rows, groups, room, head_dim] of every layer, views of store [layers, 2, rows, groups, room, w].
+
+    The last position is scratch, never a sequence's: rows of a batch that take no part in a step write there.
+    """
+
+    def __init__(self, store: Tensor) -> None:
+        self.layers = [(keys, values) for keys, values in store]
+        self.room = store.shape[4]
+
+    @classmethod
+    def empty(cls, model: LanguageModel, rows: int, capacity: int) -> StaticCache:
+        """Room for `capacity` positions a row."""
+        config, like = model.config, model.embed_tokens.weight
+        room = -(-(capacity + 1) // SPAN_STEP) * SPAN_STEP
+        # zeros, not empty: what a mask hides must still be a number
+        return cls(like.new_zeros(config.num_hidden_layers, 2, rows, config.key_value_heads, room, config.head_width))
+
+    def row(self, row: int, length: int) -> RowCache:
+        """One row for `Backbone.hidden`: several positions at a time, after the first `length`."""
+        return RowCache(self, row, length)
+
+
+class RowCache(KVCache):
+    """One row of a StaticCache with the interface of a cache of its own."""
+
+    def __init__(self, cache: StaticCache, row: int, length: int) -> None:
+        self._cache, self._row, self.length = cache, slice(row, row + 1), length
+
+    @property
+    def capacity(self) -> int:
+        return self._cache.room - 1
+
+    def reserve(self, positions: int) -> None:
+        """Nothing grows here; raises IndexError where the row is full."""
+        if self.length + positions > self.capacity:
+            raise IndexError(f"{self.length + positions} positions in a row of {self.capacity}")
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """See KVCache."""
+        end = self.length + key.shape[2]
+        keys, values = (each[self._row] for each in self._cache.layers[layer])
+        keys[:, :, self.length : end] = key
+        values[:, :, self.length : end] = value
+        return keys[:, :, :end], values[:, :, :end]
+
+
+@dataclass
+class StepContext:
+    """One position of each of the first B rows, wherever each row stands: the Context of a decode step.
+
+    cos, sin [B, 1, 1, head_dim]; positions [B]; rows [B] 0..B-1; mask [B, 1, 1, span], True where a row may look.
+    `flex`: FlexAttention, which splits long keys over the whole GPU, in place of SDPA.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    positions: Tensor
+    rows: Tensor
+    mask: Tensor
+    cache: StaticCache
+    flex: bool = False
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query [B, heads, 1, w], key and value [B, groups, 1, w] -> [B, heads, 1, w]; key and value join the cache."""
+        keys, values = self.cache.layers[layer]
+        keys[self.rows, :, self.positions] = key[:, :, 0]
+        values[self.rows, :, self.positions] = value[:, :, 0]
+        batch, span = query.shape[0], self.mask.shape[-1]
+        keys, values = keys[:batch, :, :span], values[:batch, :, :span]
+        if self.flex:
+            return flex_over(query, keys, values, self.positions)
+        return attend_to(query, keys, values, self.mask)
+
+
+def flex_over(query: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+    """query [B, heads, 1, w] over the keys [B, groups, span, w] at or before its position [B]."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    def visible(score: Tensor, row: Tensor, head: Tensor, asks: Tensor, seen: Tensor) -> Tensor:
+        return torch.where(seen <= positions[row], score, -float("inf"))
+
+    attend = torch.compile(flex_attention, dynamic=False) if query.is_cuda else flex_attention
+    result: Tensor = attend(query, keys, values, score_mod=visible, enable_gqa=True)
+    return result

@@ -1,0 +1,123 @@
+"""One decode step of many rows as a function of tensors that never move: what a CUDA graph captures.
+
+The host writes what it knows into `Rows` before a step, in two copies, and reads the drawn ids or codes after it; in
+between nothing waits for it. A step may be run twice: it writes the same again. The functions run on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..language_model.audio_head import AudioHead
+from ..language_model.model import LanguageModel
+from .drawing import Settings, draw_on_device, uniforms
+from .static_cache import StaticCache, StepContext
+
+_CODES = 4  # where the codes begin in a row of `inputs`
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is fixed in one captured step: rows, cached positions read, how many likeliest are sorted, and so on."""
+
+    batch: int
+    span: int
+    limit: int
+    penalise: bool
+    flex: bool = False
+
+
+class Rows:
+    """The memory of R rows.
+
+    inputs [R, 4 + K] int64: whether the row takes part, its position, its step (the counter of its chance), the id
+    it reads, and the codes it reads where the id is audio_pad. settings [R, 4]: how it draws. ids [R], codes [R, K]:
+    what was drawn last. counts, barred [R, V]: ids in the sequence, ids not to choose. said: by codebook [R, size + 1].
+    """
+
+    def __init__(self, model: LanguageModel, head: AudioHead, rows: int, cache: StaticCache) -> None:
+        like, sizes = model.embed_tokens.weight, head.codebook_sizes
+        device, vocabulary = like.device, model.config.vocab_size
+        self.cache = cache
+        self.depth = head.init_cache(rows)
+        self.inputs = torch.zeros(rows, _CODES + len(sizes), dtype=torch.long, device=device)
+        self.settings = torch.ones(rows, 4, dtype=torch.float64, device=device)
+        self.seeds, self.ids, self.numbers = (torch.arange(rows, device=device) for _ in range(3))
+        self.codes = torch.zeros(rows, len(sizes), dtype=torch.long, device=device)
+        self.counts = torch.zeros(rows, vocabulary, dtype=torch.int32, device=device)
+        self.barred = torch.zeros(rows, vocabulary, dtype=torch.bool, device=device)
+        self.said = [torch.zeros(rows, size + 1, dtype=torch.bool, device=device) for size in sizes]
+        self.rotation = tuple(table.clone() for table in model.rotary(self.cache.room, like))
+        pin = device.type == "cuda"
+        self._host_inputs = torch.zeros(self.inputs.shape, dtype=torch.long, pin_memory=pin)
+        self._host_settings = torch.ones(self.settings.shape, dtype=torch.float64, pin_memory=pin)
+
+    def write(self, inputs: Sequence[Sequence[int]], settings: Sequence[Sequence[float]]) -> None:
+        """What the first rows do in the next step; codes may be left out, and count as 0."""
+        count = len(inputs)
+        padded = [[*row, *[0] * (self.inputs.shape[1] - len(row))] for row in inputs]
+        self._host_inputs[:count] = torch.tensor(padded)
+        self._host_settings[:count] = torch.tensor(settings, dtype=torch.float64)
+        self.inputs[:count].copy_(self._host_inputs[:count], non_blocking=True)
+        self.settings[:count].copy_(self._host_settings[:count], non_blocking=True)
+
+    def said_sizes(self) -> list[tuple[Tensor, int]]:
+        """For each codebook what its rows have said, and its size without the end mark."""
+        return [(said, said.shape[1] - 1) for said in self.said]
+
+    def context(self, shape: Shape) -> StepContext:
+        """Where the first rows stand, and what they see."""
+        positions = self.inputs[: shape.batch, 1]
+        cos, sin = (table[positions][:, None, None] for table in self.rotation)
+        places = torch.arange(shape.span, device=positions.device)
+        mask = (places <= positions[:, None])[:, None, None]
+        return StepContext(cos, sin, positions, self.numbers[: shape.batch], mask, self.cache, shape.flex)
+
+    def chances(self, batch: int, places: int) -> Tensor:
+        return uniforms(self.seeds[:batch], self.inputs[:batch, 2], places)
+
+    def how(self, batch: int) -> Settings:
+        return Settings(*self.settings[:batch].split(1, dim=1))
+
+
+def advance(model: LanguageModel, rows: Rows, shape: Shape) -> Tensor:
+    """Read the position of each row -> its hidden state [B, D]."""
+    inputs = rows.inputs[: shape.batch]
+    ids, codes = inputs[:, 3], inputs[:, _CODES:]
+    embedded = torch.where((ids == model.audio_pad_id)[:, None], model.embed_frames(codes.T), model.embed_tokens(ids))
+    return model.run(embedded[:, None], rows.context(shape))[:, 0]
+
+
+def text_step(model: LanguageModel, rows: Rows, shape: Shape) -> None:
+    """Draw the next text id of the first rows into `rows.ids`."""
+    batch = shape.batch
+    logits = model.lm_head(advance(model, rows, shape)).masked_fill(rows.barred[:batch], -float("inf"))
+    said = rows.counts[:batch] > 0 if shape.penalise else None
+    rows.ids[:batch] = draw_on_device(logits, rows.how(batch), rows.chances(batch, 1)[:, 0], shape.limit, said)
+
+
+def frame_step(model: LanguageModel, head: AudioHead, rows: Rows, shape: Shape) -> None:
+    """Draw the next code frame of the first rows into `rows.codes`; text logits are never computed.
+
+    A row whose code 0 is the end mark goes on like the others; the host drops what it drew after it.
+    """
+    batch = shape.batch
+    x = advance(model, rows, shape)
+    chances, how = rows.chances(batch, head.num_codebooks), rows.how(batch)
+    active, depth = rows.inputs[:batch, :1] > 0, rows.depth.rows(slice(batch))
+    total: Tensor | None = None
+    for level, size in enumerate(head.codebook_sizes):
+        logits, said = head.step(x, level, depth), rows.said[level][:batch]
+        if level:  # only the first codebook has an end mark
+            logits, said = logits[:, :size], said[:, :size]
+        drawn = draw_on_device(logits, how, chances[:, level], shape.limit, said if shape.penalise else None)
+        if shape.penalise:
+            places = drawn[:, None]
+            said.scatter_(1, places, said.gather(1, places) | active)
+        rows.codes[:batch, level] = drawn
+        embedded = head.embedding(level)(drawn)
+        x = total = embedded if total is None else total + embedded
