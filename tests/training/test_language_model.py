@@ -172,7 +172,7 @@ def test_text_tokenizer_brings_every_text_back_and_never_makes_a_control_token(t
 
 def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(workspace: Path, tmp_path: Path) -> None:
     store = CodesStore(workspace / "codes")
-    assert len(store) == 6 and store.num_codebooks == 3 and "train-q" in store
+    assert len(store) == 6 and store.num_codebooks == 4 and "train-q" in store
     clips = ClipStore(workspace / "corpus")
     write_codes({"train-q": store["train-q"] * 0}, tmp_path)
 
