@@ -272,6 +272,8 @@ def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_byte
     so that `directory` is either the old or the new checkpoint; other files in it (a model card) stay.
     Raises CheckpointError when `directory` exists and is no checkpoint, or cannot be written.
     """
+    if model.inference_only:
+        raise CheckpointError("this model was rearranged for inference; save the one that load() gave.")
     target = Path(directory)
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / "config.json").is_file())):
         raise CheckpointError(f"{target}: exists and is no checkpoint directory; choose another name.")
