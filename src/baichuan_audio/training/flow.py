@@ -6,6 +6,8 @@ frames are exactly those of a segment of that length. Source: the report, sectio
 
 from __future__ import annotations
 
+import math
+
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,9 @@ class FlowRecipe(StageRecipe):
     crop_seconds: float = 3.0
     batch_seconds: float = 48.0
     prior_weight: float = 1.0
+    mel_floor: float = 1e-5
+    """Magnitude below which the target mel counts as this. Which kind of silence it is, of two that nobody hears, is
+    otherwise a large part of both losses."""
     train_audio_decoder: bool = False
     """Let the audio decoder (codes to hidden frames) learn along; the report freezes it. For a small model whose
     tokenizer had little time; encoder and codebooks stay, so codes keep their meaning."""
@@ -131,6 +136,7 @@ class FlowBatches:
         config = flow.config
         self.recipe, self.tokenizer = recipe, tokenizer
         self.mel = MelConfig(config.sampling_rate, 4 * config.hop_length, config.hop_length, config.in_channels)
+        self.floor = math.log(recipe.mel_floor)
         self.store = ClipStore(recipe.corpus)
         self.codes = CodesStore(recipe.codes or recipe.corpus)
         self.code_samples = round(config.sampling_rate / tokenizer.frame_rate)
@@ -164,7 +170,7 @@ class FlowBatches:
         hidden = decoder_hidden(self.tokenizer, codes.to(device))
         # The last code yields three frames, not four (kernel 3, stride 4), and the clip may end with it.
         frames = min(hidden.shape[1], min(mel.shape[1] for mel in mels))
-        return hidden[:, :frames], torch.stack([mel[:, :frames] for mel in mels]).to(device)
+        return hidden[:, :frames], torch.stack([mel[:, :frames] for mel in mels]).clamp(min=self.floor).to(device)
 
 
 def load_part(module: nn.Module, name: str, source: str) -> None:
