@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
@@ -22,6 +22,18 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 """Fields whose meaning this server cannot give, and the values that ask for nothing."""
 
 
+def _well_formed(text: str) -> str:
+    """JSON can spell halves of characters (a lone \\ud800), which no text encoder takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds half a character (a lone surrogate)") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_well_formed)]
+
+
 class Input(BaseModel):
     """Base of what requests hold: unknown fields are ignored, numbers are finite."""
 
@@ -30,12 +42,12 @@ class Input(BaseModel):
 
 class TextPart(Input):
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class RefusalPart(Input):
     type: Literal["refusal"]
-    refusal: str
+    refusal: Text
 
 
 class InputAudio(Input):
@@ -56,7 +68,7 @@ AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 class SystemMessage(Input):
     role: Literal["system", "developer"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
 
     @property
     def text(self) -> str:
@@ -65,7 +77,7 @@ class SystemMessage(Input):
 
 class UserMessage(Input):
     role: Literal["user"]
-    content: str | Annotated[list[UserPart], Field(min_length=1)]
+    content: Text | Annotated[list[UserPart], Field(min_length=1)]
 
 
 class AudioReference(Input):
@@ -76,7 +88,7 @@ class AssistantMessage(Input):
     """A reply that was given: its text, or the `id` of its audio, which stands for what was said in it."""
 
     role: Literal["assistant"]
-    content: str | list[AssistantPart] | None = None
+    content: Text | list[AssistantPart] | None = None
     audio: AudioReference | None = None
 
     @property
@@ -130,7 +142,7 @@ class ChatRequest(Input):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     response_format: ResponseFormat | None = None
 
     @model_validator(mode="before")

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from .errors import ApiError
+from .openapi import error_responses, other_content
 
 router = APIRouter()
 _STARTED = int(time.time())
@@ -36,13 +37,13 @@ class Health(BaseModel):
     """Conversations that may still begin."""
 
 
-@router.get("/v1/models", operation_id="list_models")
+@router.get("/v1/models", operation_id="list_models", responses=error_responses())
 async def list_models(request: Request) -> ModelList:
     """The one model of this server."""
     return ModelList(data=[_model(request)])
 
 
-@router.get("/v1/models/{id:path}", operation_id="get_model")
+@router.get("/v1/models/{id:path}", operation_id="get_model", responses=error_responses())
 async def get_model(request: Request, id: str) -> Model:
     """That model by its name."""
     model = _model(request)
@@ -51,7 +52,7 @@ async def get_model(request: Request, id: str) -> Model:
     return model
 
 
-@router.get("/health", operation_id="health", responses={503: {"model": Health}})
+@router.get("/health", operation_id="health", responses={**error_responses(400, 403, 413), 503: {"model": Health}})
 async def health(request: Request, response: Response) -> Health:
     """200 while conversations may begin, 503 when the server is about to end."""
     state = request.app.state
@@ -60,7 +61,12 @@ async def health(request: Request, response: Response) -> Health:
     return Health(status="closing" if state.work.closing else "ok", slots_free=state.engine.stats().slots_free)
 
 
-@router.get("/metrics", operation_id="metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    response_class=Response,
+    responses={200: other_content("The figures.", "text/plain"), **error_responses(400, 401, 403, 413)},
+)
 async def metrics(request: Request) -> Response:
     """Figures in Prometheus' text format."""
     return Response(request.app.state.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

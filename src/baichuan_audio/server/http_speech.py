@@ -9,11 +9,11 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import torch
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 from torch import Tensor
 
-from .chat_types import Input, VoiceId
+from .chat_types import Input, Text, VoiceId
 from .errors import bad_request
 from .live import EVENT_STREAM, Job, LiveResponse, event
 from .openapi import error_responses, other_content
@@ -32,7 +32,7 @@ class SpeechRequest(Input):
     """
 
     model: str
-    input: Annotated[str, Field(min_length=1)]
+    input: Annotated[Text, Field(min_length=1)]
     voice: str | VoiceId | None = None
     response_format: AudioFormat = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
@@ -43,7 +43,7 @@ class SpeechRequest(Input):
 @router.post(
     "/v1/audio/speech",
     operation_id="create_speech",
-    response_class=LiveResponse,
+    response_class=Response,
     responses={
         200: other_content("The speech, or events that carry it.", *MEDIA_TYPES.values(), EVENT_STREAM),
         **error_responses(),

@@ -74,7 +74,7 @@ class VerboseTranscription(Transcription):
 async def create_transcription(
     request: Request,
     file: UploadFile,
-    model: Annotated[str, Form()],
+    model: Annotated[str, Form(min_length=1)],
     response_format: Annotated[TranscriptFormat, Form()] = "json",
     stream: Annotated[bool, Form()] = False,
     language: Annotated[str | None, Form(max_length=32)] = None,

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -98,7 +99,8 @@ class Door:
             self._app.state.log.write("stalled", path=exchange.endpoint)
             self._app.state.metrics.error("stalled")
         except Exception as error:
-            await self._report(exchange, error)
+            fault, exchange.fault = exchange.fault, None
+            await self._report(exchange, fault or error)
         if exchange.status:
             self._app.state.metrics.request(exchange.endpoint, exchange.status)
 
@@ -147,6 +149,7 @@ class _Exchange:
         self.body_read = not {"content-length", "transfer-encoding"} & set(request.headers)
         self._receive, self._send, self._settings = receive, send, settings
         self._received = 0
+        self.fault: ApiError | None = None  # of the body
 
     @property
     def endpoint(self) -> str:
@@ -169,26 +172,33 @@ class _Exchange:
         if self.body_read:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._settings.idle_seconds)
-        except asyncio.TimeoutError:
-            raise ApiError(408, "the rest of the request did not come.", code="request_timeout") from None
+            with anyio.fail_after(self._settings.idle_seconds):
+                message = await self._receive()
+        except TimeoutError:
+            self.fault = ApiError(408, "the rest of the request did not come.", code="request_timeout")
+            raise self.fault from None
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
             self.body_read = not message.get("more_body", False)
             if self._received > self._settings.max_message_bytes:
-                raise self._too_large()
+                self.body_read = False
+                self.fault = self._too_large()
+                raise self.fault
         return message
 
     async def send(self, message: Message) -> None:
         """Pass an answer on; a client that does not take it is given up."""
+        if self.fault is not None and not self.status:
+            raise self.fault  # whatever the framework made of it
         if message["type"] == "http.response.start":
             self.status = message["status"]
             request_id = self.request.scope["state"]["request_id"]
             headers = {**self._origin_headers(), "x-content-type-options": "nosniff", "x-request-id": request_id}
             message["headers"] = [*message.get("headers", ()), *((k.encode(), v.encode()) for k, v in headers.items())]
         try:
-            await asyncio.wait_for(self._send(message), self._settings.idle_seconds)
-        except asyncio.TimeoutError:
+            with anyio.fail_after(self._settings.idle_seconds):
+                await self._send(message)
+        except TimeoutError:
             raise _Stalled from None
 
     async def preflight(self) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, TypeVar
 
+import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -42,9 +43,9 @@ class LiveResponse(Response):
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
-            if not sending.done():
+            while not sending.done():  # before Python 3.12 asyncio.wait_for may swallow a cancellation
                 sending.cancel()
-            await asyncio.wait({sending, leaving})
+                await asyncio.wait({sending}, timeout=0.5)
         if not sending.cancelled():
             sending.result()
 
@@ -146,12 +147,14 @@ class Job:
         while True:
             left = most - (time.perf_counter() - self._started)
             try:
-                yield await asyncio.wait_for(iterator.__anext__(), max(left, 0.001))
+                with anyio.fail_after(left):
+                    said = await iterator.__anext__()
             except StopAsyncIteration:
                 return
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 self.outcome = "timeout"
                 raise ApiError(504, f"this took longer than the {most:g} s of a request.", code="timeout") from None
+            yield said
 
 
 def event(data: object, name: str | None = None) -> bytes:

@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from .live import EVENT_STREAM
+
 _ERRORS = {
     400: "The request cannot be met as it is; the message says why.",
     401: "A valid API key is needed.",
@@ -44,11 +46,12 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def other_content(description: str, *media_types: str) -> dict[str, Any]:
     """For a route's 200: what it may send besides, or instead of, JSON."""
-    schema = {"type": "string", "format": "binary"}
-    return {
-        "description": description,
-        "content": {media_type: {"schema": schema} for media_type in media_types},
+    content: dict[str, Any] = {
+        media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types
     }
+    if EVENT_STREAM in content:  # one event
+        content[EVENT_STREAM] = {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}
+    return {"description": description, "content": content}
 
 
 def describe(app: FastAPI) -> None:

@@ -1,0 +1,161 @@
+"""Transcriptions over HTTP: every form, subtitles with times from the voice, streams, and files that are none."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
+openai = pytest.importorskip("openai")
+
+import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
+import torch  # noqa: E402
+from fake_engine import HEARD, FakeEngine  # noqa: E402
+from http_tools import Serving, assert_error, serving, tone  # noqa: E402
+
+from baichuan_audio.server.subtitles import Segment, language_of, speech_spans, srt, vtt  # noqa: E402
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILE = ("any/../name.wav", tone(1.0))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Serving]:
+    with serving(max_audio_seconds=30) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def two_sentences() -> bytes:
+    """A recorded sentence, a second of silence, and the sentence again."""
+    speech, rate = soundfile.read(EXAMPLES / "real-sentence-en.wav")
+    silence = np.zeros(rate)
+    file = io.BytesIO()
+    soundfile.write(
+        file, np.concatenate([silence, speech[: 4 * rate], silence, speech[: 4 * rate]]), rate, format="FLAC"
+    )
+    return file.getvalue()
+
+
+def test_json(server: Serving):
+    transcript = server.client.audio.transcriptions.create(model="whisper-1", file=FILE)
+    assert transcript.text == HEARD
+    assert (transcript.usage.type, transcript.usage.seconds) == ("duration", 1.0)
+    assert server.metric("audio_seconds_total", '{direction="in"}') >= 1
+
+
+def test_text(server: Serving):
+    assert server.client.audio.transcriptions.create(model="x", file=FILE, response_format="text") == HEARD + "\n"
+
+
+@pytest.mark.parametrize("format", ["MP3", "FLAC", "OGG", "AIFF"])
+def test_files_of_many_formats(server: Serving, format: str):
+    file = ("x", tone(1.0, 44100, format, 2))
+    assert server.client.audio.transcriptions.create(model="x", file=file).text == HEARD
+
+
+def test_stream(server: Serving):
+    events = list(server.client.audio.transcriptions.create(model="x", file=FILE, stream=True))
+    assert [event.type for event in events] == ["transcript.text.delta"] * 2 + ["transcript.text.done"]
+    assert "".join(event.delta for event in events[:-1]) == events[-1].text == HEARD
+
+
+def test_verbose(server: Serving, two_sentences: bytes):
+    transcript = server.client.audio.transcriptions.create(
+        model="x", file=("two.flac", two_sentences), response_format="verbose_json", timestamp_granularities=["segment"]
+    )
+    assert transcript.language == "english" and transcript.duration == pytest.approx(10, abs=0.1)
+    assert transcript.text == " ".join([HEARD] * len(transcript.segments))
+    ends = [0.0]
+    for segment in transcript.segments:
+        assert ends[-1] - 0.21 <= segment.start < segment.end <= transcript.duration
+        ends.append(segment.end)
+    assert transcript.segments[0].start == pytest.approx(1.0, abs=0.3)
+    assert any(segment.start == pytest.approx(6.0, abs=0.4) for segment in transcript.segments)
+    said = server.client.audio.transcriptions.create(
+        model="x", file=FILE, response_format="verbose_json", language="zh"
+    )
+    assert said.language == "zh"
+
+
+@pytest.mark.parametrize("format", ["srt", "vtt"])
+def test_subtitles(server: Serving, two_sentences: bytes, format: str):
+    text = server.client.audio.transcriptions.create(
+        model="x", file=("two.flac", two_sentences), response_format=format
+    )
+    mark = "," if format == "srt" else r"\."
+    times = re.findall(rf"^(\d\d:\d\d:\d\d{mark}\d\d\d) --> (\d\d:\d\d:\d\d{mark}\d\d\d)$", text, re.MULTILINE)
+    assert len(times) >= 2 and text.count(HEARD) == len(times)
+    assert text.startswith("1\n" if format == "srt" else "WEBVTT\n\n")
+
+
+def test_how_subtitles_are_written():
+    segments = [Segment(0.0, 1.5, "one"), Segment(3723.0426, 3724, "a --> b")]
+    assert srt(segments) == "1\n00:00:00,000 --> 00:00:01,500\none\n\n2\n01:02:03,043 --> 01:02:04,000\na --> b\n"
+    assert vtt(segments).endswith("01:02:03.043 --> 01:02:04.000\na -> b\n")
+    assert srt([]) == "" and vtt([]).startswith("WEBVTT")
+    assert language_of("今天是 Monday 吗天气好") == "chinese" and language_of("hello") == "english"
+
+
+def test_no_speech_no_segments():
+    assert speech_spans(torch.zeros(32000), 16000) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "data", "code"),
+    [
+        ({"model": "x"}, b"", "invalid_audio"),
+        ({"model": "x"}, b"no audio at all", "invalid_audio"),
+        ({"model": "x"}, b"ID3" + b"\xff" * 2000, "invalid_audio"),
+        ({"model": "x"}, tone(31.0, 1000), "audio_too_long"),
+        ({}, tone(), None),
+        ({"model": "x", "response_format": "diarized_json"}, tone(), None),
+        ({"model": "x", "stream": "true", "response_format": "srt"}, tone(), None),
+        ({"model": "x", "timestamp_granularities[]": "word"}, tone(), None),
+        ({"model": "x", "temperature": "nan"}, tone(), None),
+    ],
+)
+def test_what_cannot_be_met_is_refused(server: Serving, fields: dict, data: bytes, code: str | None):
+    response = server.http.post("/v1/audio/transcriptions", data=fields, files={"file": ("/etc/passwd", data)})
+    assert_error(response, 400, code)
+
+
+@pytest.mark.parametrize(
+    ("type", "body"),
+    [
+        ("multipart/form-data", b"--x\r\n"),
+        ("multipart/form-data; boundary=x", b""),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nabc"),
+        ("multipart/form-data; boundary=x", b"\0\r\n" * 1000),
+        ("multipart/form-data; boundary=" + "y" * 300, b"--y--"),
+        ("application/json", json.dumps({"file": "/etc/passwd", "model": "x"}).encode()),
+        ("application/x-www-form-urlencoded", b"file=/etc/passwd&model=x"),
+        ("text/plain", b"hello"),
+    ],
+)
+def test_forms_that_are_none(server: Serving, type: str, body: bytes):
+    response = server.http.post("/v1/audio/transcriptions", content=body, headers={"content-type": type})
+    assert_error(response, 400)
+
+
+def test_too_many_parts(server: Serving):
+    response = server.http.post(
+        "/v1/audio/transcriptions", data={f"f{i}": "x" for i in range(2000)}, files={"file": FILE}
+    )
+    assert_error(response, 400)
+
+
+def test_a_slot_is_needed():
+    with serving(FakeEngine(max_sessions=1, delay=0.3)) as server:
+        body = {"model": "x", "input": "one two three", "response_format": "pcm"}
+        with server.http.stream("POST", "/v1/audio/speech", json=body) as response:
+            assert response.status_code == 200
+            with pytest.raises(openai.RateLimitError) as refusal:
+                server.client.audio.transcriptions.create(model="x", file=FILE)
+        assert refusal.value.code == "server_full" and int(refusal.value.response.headers["retry-after"]) > 0
