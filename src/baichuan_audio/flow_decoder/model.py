@@ -37,6 +37,9 @@ class FlowConfig:
     attention_chunk_frames: int = CHUNK_FRAMES
     """100 in the released weights, whose config.json does not hold it; nano has shorter ones, for an earlier sound."""
     diffusion_steps: int = 10
+    noise_scale: float = 1.0
+    """How much of the noise a segment's sampling starts from; 1 as released. Less stays closer to the likeliest mel:
+    a small model's samples are then easier to understand (docs/evaluation.md has what it gains)."""
     prenet_max_source_positions: int = 5000
     prenet_target_mel_length_scale_ratio: float = 1.0
     spk_emb_dim: int = 0
