@@ -223,6 +223,8 @@ async def test_items(client, server):
     await client.send("conversation.item.create", item=item, previous_item_id=first["id"])
     between = await client.until("conversation.item.done")
     assert between["previous_item_id"] == first["id"]
+    await client.send("conversation.item.create", item={**item, "role": "system"}, previous_item_id=first["id"])
+    assert (await client.until_error())["error"]["code"] == "unsupported_position"
     await client.send("conversation.item.retrieve", item_id=first["id"])
     retrieved = (await client.until("conversation.item.retrieved"))["item"]
     heard = np.frombuffer(base64.b64decode(retrieved["content"][0]["audio"]), "<i2") / 32768

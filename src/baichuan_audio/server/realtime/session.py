@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 
-import torch
-
-from ...engine import Dialogue, Engine, EngineStopped
+from ...engine import AudioInput, Dialogue, Engine, EngineStopped
 from ...errors import BaichuanAudioError, PromptError
 from ..errors import as_api_error
 from ..logging import EventLog
@@ -136,9 +135,10 @@ class Session:
         self._metrics.audio_seconds("in", seconds)
         item = Item(item_id, "user", [Part("input_audio", None, sound)])
         self.send(events.audio_committed(item_id, self._conversation.last_id))
-        self._add(item, None)
+        content = item.for_engine()  # once, so that the engine knows the sound again when it is to be transcribed
+        self._add(item, None, content)
         if self._config.transcription is not None:
-            task = asyncio.create_task(self._transcribe(item_id, sound))
+            task = asyncio.create_task(self._transcribe(item_id, content[0]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -205,23 +205,20 @@ class Session:
 
     def _create_item(self, event: wire.ItemCreate) -> None:
         item = new_item(event.item.id or events.new_id("item"), event.item, self._config.input_format)
-        self._add(item, event.previous_item_id)
+        self._add(item, event.previous_item_id, item.for_engine())
 
-    def _add(self, item: Item, after: str | None) -> None:
-        """Into the conversation, here at once and in the engine in its turn."""
+    def _add(self, item: Item, after: str | None, content: list[str | AudioInput]) -> None:
+        """Into the conversation, here at once and in the engine in its turn. content: a user's, for the engine."""
         in_the_middle = after is not None and after != (self._conversation.last_id or "root")
-        if in_the_middle and (after == "root" or item.role != "user"):
-            raise WireError(
-                "Only a user's message can be put before others, and after one of them.",
-                "unsupported_position",
-                "previous_item_id",
-            )
+        if in_the_middle and item.role != "user":
+            message = "Only a user's message can be put before others."
+            raise WireError(message, "unsupported_position", "previous_item_id")
         place = after if in_the_middle else None
 
         async def add() -> None:
             try:
                 if item.role == "user":
-                    await self._dialogue.add_user(item.for_engine(), item_id=item.id, after=place)
+                    await self._dialogue.add_user(content, item_id=item.id, after=place)
                 elif item.role == "assistant":
                     await self._dialogue.add_assistant(item.text, item_id=item.id)
                 else:
@@ -244,7 +241,11 @@ class Session:
             raise WireError("The item is being written; cancel its response first.", "item_in_progress", "item_id")
 
         async def delete() -> None:
-            await self._dialogue.delete(item_id)
+            try:
+                await self._dialogue.delete(item_id)
+            except PromptError:
+                if item.heard_seconds != 0:  # what nobody heard is not there any more
+                    raise
 
         self._worker.check_room()
         self._worker.add(delete)
@@ -278,7 +279,12 @@ class Session:
         """Let the item hold what was heard of it: the least that anybody said."""
         if item.heard_seconds is None or heard < item.heard_seconds:
             item.heard_seconds = heard
-            text = await self._dialogue.truncate(item.id, heard * item.speed)
+            try:
+                text = await self._dialogue.truncate(item.id, heard * item.speed)
+            except PromptError:  # it never came to a sound
+                text, item.heard_seconds = "", 0.0
+                with suppress(PromptError):
+                    await self._dialogue.delete(item.id)
             item.parts = [replace(part, text=text) for part in item.parts]
         self.send(events.item_truncated(item.id, round(heard * 1000)))
 
@@ -359,12 +365,12 @@ class Session:
         else:
             await run_apart(self._engine, response, sources, self._config.instructions)
 
-    async def _transcribe(self, item_id: str, sound: Sound) -> None:
+    async def _transcribe(self, item_id: str, sound: str | AudioInput) -> None:
         """Write down what the user said; it may come before, in or after the response."""
-        samples = torch.from_numpy(sound).float() / 32768
+        assert isinstance(sound, AudioInput)
         try:
             async with self._transcribing:
-                text = await self._dialogue.transcript(samples, SAMPLE_RATE)
+                text = await self._dialogue.transcript(sound.waveform, sound.sample_rate)
         except Exception as error:
             told = as_api_error(error)
             self.send(events.transcription_failed(item_id, 0, told.message, told.code or "transcription_failed"))
@@ -376,7 +382,7 @@ class Session:
             item.parts = [replace(part, text=text) for part in item.parts]
         if text:
             self.send(events.transcription_delta(item_id, 0, text))
-        self.send(events.transcription_completed(item_id, 0, text, len(sound) / SAMPLE_RATE))
+        self.send(events.transcription_completed(item_id, 0, text, sound.waveform.shape[-1] / sound.sample_rate))
 
     async def _watch(self) -> None:
         """Ends the session when a limit has been reached; speaks up when the user is silent for too long."""
