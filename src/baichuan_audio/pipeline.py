@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class BaichuanAudio(nn.Module):
     Audio is given as a path or as (waveform [S] or [channels, S], sample_rate in Hz).
     """
 
-    session_type: type[Session] = Session
+    session_type: Callable[..., Session] = Session
     """How sequences are written; `obvious` and `fast` have others."""
     inference_only = False
     """True where the weights were rearranged for speed: such a model is neither trained nor saved."""
@@ -197,7 +197,7 @@ class BaichuanAudio(nn.Module):
         return PromptBuilder(self.text_tokenizer, self.special, len(self.language_model.codebook_sizes))
 
     @property
-    def _context(self) -> int:
+    def context(self) -> int:
         """Positions the backbone was made for."""
         return int(self.config.get("max_position_embeddings") or 1 << 30)
 
@@ -231,7 +231,7 @@ class BaichuanAudio(nn.Module):
         """Clauses as ids -> the codes [K, T] of each; a full context is left for a new one."""
         prompt = self.prompt_builder().system(system).reply(spoken=True).build()
         session = self.start(prompt.ids, prompt.codes, seed)
-        for codes in follow(session, read_aloud(session, clauses, sampling, self._context)):
+        for codes in follow(session, read_aloud(session, clauses, sampling, self.context)):
             assert isinstance(codes, Tensor)
             yield codes
 
@@ -334,7 +334,7 @@ class Conversation:
         return tokenizer.encode(self._model._waveform(part.audio), tokenizer.config.sampling_rate)
 
     def _check_room(self, new: int) -> None:
-        limit = self._model._context
+        limit = self._model.context
         total = len(self._session.ids) + new
         if total > limit:
             raise PromptError(f"the dialogue is {total} tokens long and this model reads {limit}; begin a new one.")

@@ -11,8 +11,8 @@ from torch import Tensor
 from baichuan_audio.errors import PromptError
 from baichuan_audio.fast.decoder import Ask, Decoder
 from baichuan_audio.fast.drawing import Settings, draw_on_device, limit_of, setting_row, uniform, uniforms
+from baichuan_audio.fast.regions import flex_over
 from baichuan_audio.fast.session import DecoderSessions
-from baichuan_audio.fast.static_cache import flex_over
 from baichuan_audio.language_model.backbone import attend_to
 from baichuan_audio.language_model.sampling import Sampling, draw
 from baichuan_audio.language_model.sequence import Answer, FrameStep, Step, TextStep

@@ -11,15 +11,21 @@ from ..language_model.audio_head import AudioHead, DepthLayer
 from ..language_model.backbone import DecoderLayer
 from ..language_model.model import LanguageModel
 from ..pipeline import BaichuanAudio
-from .modules import JoinedFeedForward, SplitDepthLayer, quick_norm, shell
+from .modules import JoinedFeedForward, SplitDepthLayer, deep_shell, quick_norm, shell
+from .quantize import quantize
+from .session import DecoderSessions
+
+_SESSIONS = 4
+_POSITIONS = 4096
 
 
 @torch.no_grad()
-def accelerate(model: BaichuanAudio) -> BaichuanAudio:
+def accelerate(model: BaichuanAudio, quantization: str | None = None) -> BaichuanAudio:
     """A twin of `model` that computes the same more quickly, for inference only (it cannot be trained or saved).
 
-    The twin shares the encoder, the decoders and nearly all weights with `model`, which stays as it was. Outputs agree
-    to the rounding of float32 (tests hold it to a relative error of 1e-5).
+    The twin shares the encoder, the decoders and nearly all weights with `model`, which stays as it was; its outputs
+    agree to rounding. On CUDA its sessions decode by captured graphs. quantization: None, "int8", "int4" or "fp8"
+    for the weights of backbone and audio head (see `quantize`, which raises ConfigError); these are new memory.
     """
     twin = shell(model)
     twin.inference_only = True
@@ -28,28 +34,31 @@ def accelerate(model: BaichuanAudio) -> BaichuanAudio:
     twin.audio_head.attach_embeddings(twin.language_model.audio_embed_layers)
     twin.tokenizer = shell(model.tokenizer)
     twin.tokenizer.attach_synthesis(twin._synthesize, twin.sample_rate)
+    if quantization is not None:
+        quantize(twin, quantization)
+    if twin.language_model.embed_tokens.weight.is_cuda:
+        twin.session_type = DecoderSessions(_SESSIONS, min(twin.context, _POSITIONS))
     return twin.eval()
 
 
 def inference_language_model(model: LanguageModel) -> LanguageModel:
-    twin = shell(model)
+    """The twin of a language model: gate and up joined, quick norms."""
+    twin = deep_shell(model)
     twin.norm = quick_norm(model.norm)  # type: ignore[assignment]
-    twin.layers = nn.ModuleList([_decoder_layer(cast(DecoderLayer, layer)) for layer in model.layers])
-    return twin
-
-
-def _decoder_layer(source: DecoderLayer) -> DecoderLayer:
-    twin = shell(source)
-    twin.mlp = JoinedFeedForward(source.mlp)  # type: ignore[assignment]
-    twin.input_layernorm = quick_norm(source.input_layernorm)  # type: ignore[assignment]
-    twin.post_attention_layernorm = quick_norm(source.post_attention_layernorm)  # type: ignore[assignment]
+    for layer, source in zip(twin.layers, model.layers, strict=True):
+        assert isinstance(source, DecoderLayer)
+        layer.mlp = JoinedFeedForward(source.mlp)
+        layer.input_layernorm = quick_norm(source.input_layernorm)
+        layer.post_attention_layernorm = quick_norm(source.post_attention_layernorm)
     return twin
 
 
 def inference_audio_head(head: AudioHead) -> AudioHead:
+    """The twin of an audio head: each position's weights laid together, quick norms."""
     twin = shell(head)
     twin.transformer_layers = nn.ModuleList(
-        [SplitDepthLayer(cast(DepthLayer, layer)) for layer in head.transformer_layers]
+        [SplitDepthLayer(cast(DepthLayer, each)) for each in head.transformer_layers]
     )
     twin.headnorm = quick_norm(head.headnorm)  # type: ignore[assignment]
+    twin.heads = deep_shell(head.heads)
     return twin

@@ -16,6 +16,7 @@ from ..language_model.model import LanguageModel
 from ..language_model.sequence import Answer, LiveSequence, Step, TextStep
 from .drawing import limit_of, setting_row
 from .graphs import Graphs
+from .regions import regions_for
 from .static_cache import SPAN_STEP, StaticCache
 from .steps import Rows, Shape, frame_step, text_step
 
@@ -69,8 +70,9 @@ class Decoder:
     """Answers the steps of up to `rows` sequences of up to `capacity` positions, all in one batch.
 
     On CUDA a step is a CUDA graph, one for each bucket of rows and of positions (powers of two); elsewhere the same
-    functions run as they are. Keys and values are its own, or in `store` [layers, 2, rows, groups, room, head_dim]
-    (whose last position is then its scratch). A sequence draws by chance that its `random` seeds when it first comes.
+    functions run as they are. `model` and `head` are an accelerated model's. Keys and values are its own, or in
+    `store` [layers, 2, rows, groups, room, head_dim], whose last position is then its scratch. A sequence draws by
+    chance that its `random` seeds when it first comes.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Decoder:
         self.rows, self.capacity = Rows(model, head, rows, cache), cache.room - 1
         device = self.rows.inputs.device
         self.graphs = Graphs(device) if device.type == "cuda" else None
+        self._regions = regions_for(device)
         self._guests: list[_Guest | None] = [None] * rows
 
     @torch.inference_mode()
@@ -114,9 +117,9 @@ class Decoder:
 
         def step() -> None:
             if text:
-                text_step(self.model, self.rows, shape)
+                text_step(self.model, self.rows, shape, self._regions)
             else:
-                frame_step(self.model, self.head, self.rows, shape)
+                frame_step(self.model, self.head, self.rows, shape, self._regions)
 
         if self.graphs is None:
             step()

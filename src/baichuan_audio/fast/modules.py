@@ -28,6 +28,14 @@ def shell(module: M) -> M:
     return twin
 
 
+def deep_shell(module: M) -> M:
+    """`shell` of the module and of all below it."""
+    twin = shell(module)
+    for name, child in twin._modules.items():
+        twin._modules[name] = None if child is None else deep_shell(child)
+    return twin
+
+
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """An `nn.Linear` over these very tensors: weight [out, in], bias [out]."""
     with torch.device("meta"):
@@ -72,7 +80,7 @@ class JoinedFeedForward(nn.Module):
         super().__init__()
         joined = torch.cat([source.gate_proj.weight.detach(), source.up_proj.weight.detach()])
         source.gate_proj.weight.data, source.up_proj.weight.data = joined.chunk(2)
-        self.gate_up, self.down_proj = linear(joined), source.down_proj
+        self.gate_up, self.down_proj = linear(joined), shell(source.down_proj)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
@@ -86,7 +94,7 @@ class SplitDepthAttention(nn.Module):
     def __init__(self, source: DepthAttention) -> None:
         super().__init__()
         self.heads = source.heads
-        self.in_proj, self.out_proj = linear(source.in_proj_weight, source.in_proj_bias), source.out_proj
+        self.in_proj, self.out_proj = linear(source.in_proj_weight, source.in_proj_bias), shell(source.out_proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, N, d] -> [B, N, d], causal."""

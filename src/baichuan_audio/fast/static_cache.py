@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
-from ..language_model.backbone import attend_to
 from ..language_model.model import LanguageModel
 from ..layers.kv_cache import KVCache
 
@@ -60,43 +56,3 @@ class RowCache(KVCache):
         keys[:, :, self.length : end] = key
         values[:, :, self.length : end] = value
         return keys[:, :, :end], values[:, :, :end]
-
-
-@dataclass
-class StepContext:
-    """One position of each of the first B rows, wherever each row stands: the Context of a decode step.
-
-    cos, sin [B, 1, 1, head_dim]; positions [B]; rows [B] 0..B-1; mask [B, 1, 1, span], True where a row may look.
-    `flex`: FlexAttention, which splits long keys over the whole GPU, in place of SDPA.
-    """
-
-    cos: Tensor
-    sin: Tensor
-    positions: Tensor
-    rows: Tensor
-    mask: Tensor
-    cache: StaticCache
-    flex: bool = False
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """query [B, heads, 1, w], key and value [B, groups, 1, w] -> [B, heads, 1, w]; key and value join the cache."""
-        keys, values = self.cache.layers[layer]
-        keys[self.rows, :, self.positions] = key[:, :, 0]
-        values[self.rows, :, self.positions] = value[:, :, 0]
-        batch, span = query.shape[0], self.mask.shape[-1]
-        keys, values = keys[:batch, :, :span], values[:batch, :, :span]
-        if self.flex:
-            return flex_over(query, keys, values, self.positions)
-        return attend_to(query, keys, values, self.mask)
-
-
-def flex_over(query: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-    """query [B, heads, 1, w] over the keys [B, groups, span, w] at or before its position [B]."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    def visible(score: Tensor, row: Tensor, head: Tensor, asks: Tensor, seen: Tensor) -> Tensor:
-        return torch.where(seen <= positions[row], score, -float("inf"))
-
-    attend = torch.compile(flex_attention, dynamic=False) if query.is_cuda else flex_attention
-    result: Tensor = attend(query, keys, values, score_mod=visible, enable_gqa=True)
-    return result

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
-from .drawing import Settings, draw_on_device, uniforms
-from .static_cache import StaticCache, StepContext
+from .drawing import Settings, uniforms
+from .regions import Places, Regions
+from .static_cache import StaticCache
 
 _CODES = 4  # where the codes begin in a row of `inputs`
 
@@ -44,6 +45,9 @@ class Rows:
         device, vocabulary = like.device, model.config.vocab_size
         self.cache = cache
         self.depth = head.init_cache(rows)
+        self.depth.store.zero_()  # what a mask hides must still be a number
+        self.numbers_in_frame = torch.arange(len(sizes), device=device)
+        self.seen_in_frame = self.numbers_in_frame <= self.numbers_in_frame[:, None]
         self.inputs = torch.zeros(rows, _CODES + len(sizes), dtype=torch.long, device=device)
         self.settings = torch.ones(rows, 4, dtype=torch.float64, device=device)
         self.seeds, self.ids, self.numbers = (torch.arange(rows, device=device) for _ in range(3))
@@ -69,13 +73,12 @@ class Rows:
         """For each codebook what its rows have said, and its size without the end mark."""
         return [(said, said.shape[1] - 1) for said in self.said]
 
-    def context(self, shape: Shape) -> StepContext:
+    def places(self, shape: Shape) -> Places:
         """Where the first rows stand, and what they see."""
         positions = self.inputs[: shape.batch, 1]
         cos, sin = (table[positions][:, None, None] for table in self.rotation)
-        places = torch.arange(shape.span, device=positions.device)
-        mask = (places <= positions[:, None])[:, None, None]
-        return StepContext(cos, sin, positions, self.numbers[: shape.batch], mask, self.cache, shape.flex)
+        seen = torch.arange(shape.span, device=positions.device) <= positions[:, None]
+        return Places(cos, sin, positions, self.numbers[: shape.batch], seen[:, None, None])
 
     def chances(self, batch: int, places: int) -> Tensor:
         return uniforms(self.seeds[:batch], self.inputs[:batch, 2], places)
@@ -84,40 +87,47 @@ class Rows:
         return Settings(*self.settings[:batch].split(1, dim=1))
 
 
-def advance(model: LanguageModel, rows: Rows, shape: Shape) -> Tensor:
-    """Read the position of each row -> its hidden state [B, D]."""
+def advance(model: LanguageModel, rows: Rows, shape: Shape, regions: Regions) -> Tensor:
+    """Read the position of each row -> its hidden state [B, D] before the final norm."""
     inputs = rows.inputs[: shape.batch]
     ids, codes = inputs[:, 3], inputs[:, _CODES:]
     embedded = torch.where((ids == model.audio_pad_id)[:, None], model.embed_frames(codes.T), model.embed_tokens(ids))
-    return model.run(embedded[:, None], rows.context(shape))[:, 0]
+    x, places = embedded[:, None], rows.places(shape)
+    for layer, (keys, values) in zip(model.layers, rows.cache.layers, strict=True):
+        x = regions.layer(layer, x, keys, values, places, shape.flex)
+    return x[:, 0]
 
 
-def text_step(model: LanguageModel, rows: Rows, shape: Shape) -> None:
+def text_step(model: LanguageModel, rows: Rows, shape: Shape, regions: Regions) -> None:
     """Draw the next text id of the first rows into `rows.ids`."""
     batch = shape.batch
-    logits = model.lm_head(advance(model, rows, shape)).masked_fill(rows.barred[:batch], -float("inf"))
+    logits = regions.project(model.norm, model.lm_head, advance(model, rows, shape, regions))
+    allowed = logits.masked_fill(rows.barred[:batch], -float("inf"))
     said = rows.counts[:batch] > 0 if shape.penalise else None
-    rows.ids[:batch] = draw_on_device(logits, rows.how(batch), rows.chances(batch, 1)[:, 0], shape.limit, said)
+    rows.ids[:batch] = regions.draw(allowed, rows.how(batch), rows.chances(batch, 1)[:, 0], shape.limit, said)
 
 
-def frame_step(model: LanguageModel, head: AudioHead, rows: Rows, shape: Shape) -> None:
+def frame_step(model: LanguageModel, head: AudioHead, rows: Rows, shape: Shape, regions: Regions) -> None:
     """Draw the next code frame of the first rows into `rows.codes`; text logits are never computed.
 
     A row whose code 0 is the end mark goes on like the others; the host drops what it drew after it.
     """
     batch = shape.batch
-    x = advance(model, rows, shape)
+    x = model.norm(advance(model, rows, shape, regions))
     chances, how = rows.chances(batch, head.num_codebooks), rows.how(batch)
-    active, depth = rows.inputs[:batch, :1] > 0, rows.depth.rows(slice(batch))
+    active = rows.inputs[:batch, :1] > 0
     total: Tensor | None = None
     for level, size in enumerate(head.codebook_sizes):
-        logits, said = head.step(x, level, depth), rows.said[level][:batch]
+        place, mask = rows.numbers_in_frame[level : level + 1], rows.seen_in_frame[level : level + 1]
+        for layer, cache in zip(head.transformer_layers, rows.depth.store, strict=True):
+            x = regions.depth(layer, layer.up[level], layer.down[level], x, cache[:, :batch], place, mask)  # type: ignore[union-attr,index]  # fmt: skip
+        logits, said = regions.project(head.headnorm, head.heads[level], x), rows.said[level][:batch]
         if level:  # only the first codebook has an end mark
             logits, said = logits[:, :size], said[:, :size]
-        drawn = draw_on_device(logits, how, chances[:, level], shape.limit, said if shape.penalise else None)
+        drawn = regions.draw(logits, how, chances[:, level], shape.limit, said if shape.penalise else None)
         if shape.penalise:
-            places = drawn[:, None]
-            said.scatter_(1, places, said.gather(1, places) | active)
+            chosen = drawn[:, None]
+            said.scatter_(1, chosen, said.gather(1, chosen) | active)
         rows.codes[:batch, level] = drawn
         embedded = head.embedding(level)(drawn)
         x = total = embedded if total is None else total + embedded
