@@ -77,7 +77,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, PromptError):
         return bad_request(str(error), code="invalid_prompt")
     if isinstance(error, BaichuanAudioError):
-        return bad_request(str(error))
+        return ApiError(500, str(error), code="failed")
     return ApiError(500, "something went wrong in the server.", code="internal_error")
 
 

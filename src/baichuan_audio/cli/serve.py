@@ -1,0 +1,120 @@
+"""serve: the model behind OpenAI's interfaces, and a page to talk to it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingDependencyError
+from .common import Progress, add_command, default_model, load_model, positive
+
+KEYS_VARIABLE = "BAICHUAN_AUDIO_API_KEYS"
+_NEEDED = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client", "onnxruntime", "silero_vad")
+
+
+def add_commands(commands: Any) -> None:
+    """Put this file's command into the parser."""
+    serve = add_command(
+        commands,
+        "serve",
+        run_serve,
+        "Let browsers and programs talk to the model, through a page and OpenAI's interfaces.",
+        machine_readable=False,
+    )
+    serve.add_argument("directory", nargs="?", metavar="MODEL", help="checkpoint directory or hub id, as --model")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="(default: %(default)s; 0: any free one)")
+    serve.add_argument("--name", help="what /v1/models calls the model (default: the directory's name)")
+    serve.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help=f"ask for this key; or in {KEYS_VARIABLE}, by commas",
+    )
+    serve.add_argument(
+        "--allow-origin", action="append", default=[], metavar="URL", help="a web site whose pages may use the server"
+    )
+    serve.add_argument("--log-content", action="store_true", help="write into the log what people say, too")
+    limits = serve.add_argument_group("limits")
+    limits.add_argument("--max-sessions", type=positive, default=8, metavar="N", help="conversations (default: 8)")
+    limits.add_argument("--max-context", type=positive, metavar="N", help="positions of each (default: at most 4096)")
+    limits.add_argument(
+        "--max-audio", type=positive, default=600, metavar="S", help="of one file or turn (default: 600)"
+    )
+    limits.add_argument(
+        "--max-minutes", type=positive, default=60, metavar="N", help="of one conversation (default: 60)"
+    )
+    limits.add_argument("--idle", type=positive, default=120, metavar="S", help="without a word (default: 120)")
+    limits.add_argument("--max-megabytes", type=positive, default=25, metavar="N", help="of a request (default: 25)")
+    limits.add_argument(
+        "--grace", type=positive, default=30, metavar="S", help="to finish when told to stop (default: 30)"
+    )
+
+
+def run_serve(arguments: argparse.Namespace) -> None:
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(f"serving needs {', '.join(missing)}: pip install 'baichuan-audio[server]'.")
+    from ..engine import Engine, EngineConfig
+    from ..server.run import open_socket, run
+
+    arguments.model = arguments.directory or arguments.model or default_model()
+    settings = make_settings(arguments)
+    bound = open_socket(settings.host, settings.port)  # a port that is taken shows before the model is loaded
+    model = load_model(arguments)
+    config = EngineConfig(
+        max_sessions=arguments.max_sessions, max_context=arguments.max_context or 0, threads=arguments.threads or 0
+    )
+    warming = Progress("warming up")
+    warming.__enter__()
+
+    def ready() -> None:
+        warming.__exit__(None, None, None)
+        host, port = bound.getsockname()[:2]
+        _greet(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings)
+
+    def stop(count: int) -> None:
+        if count:
+            _say(f"finishing {count}, for at most {arguments.grace} s; a second signal stops at once")
+
+    run(Engine(model, config), settings, bound, arguments.grace, ready, stop)
+
+
+def make_settings(arguments: argparse.Namespace) -> Any:
+    """The options as the server takes them. Raises ConfigError for those that make no sense."""
+    from ..server.settings import ServerSettings
+
+    keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
+    return ServerSettings(
+        host=arguments.host,
+        port=arguments.port,
+        api_keys=(*arguments.api_key, *keys),
+        allowed_origins=tuple(arguments.allow_origin),
+        max_message_bytes=arguments.max_megabytes * 1024**2,
+        max_audio_seconds=arguments.max_audio,
+        max_session_seconds=arguments.max_minutes * 60,
+        idle_seconds=arguments.idle,
+        model_name=arguments.name or Path(arguments.model).name or "baichuan-audio",
+        log_content=arguments.log_content,
+    )
+
+
+def _greet(address: str, settings: Any) -> None:
+    """Where it is, and a line to try it with."""
+    key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
+    _say(f"{settings.model_name}: talk to it at {address}/ ; programs use {address}/v1")
+    message = '{"model":"any","messages":[{"role":"user","content":"Hello"}]}'
+    _say(f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{message}'")
+    if not settings.api_keys and not settings.local_only:
+        print(
+            "baichuan-audio: everybody who reaches this address may use it; --api-key asks for a key.", file=sys.stderr
+        )
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,111 @@
+"""Running the application in one process: the socket, the log, and an end that lets conversations finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from ..engine import Engine
+from ..errors import BaichuanAudioError
+from .app import create_app
+from .logging import LogHandler
+from .settings import ServerSettings
+
+_LAST_WORDS_S = 3.0
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not listening yet. Raises BaichuanAudioError when it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise BaichuanAudioError(
+            f"port {port} of {host} cannot be used ({error.strerror}); choose another with --port."
+        ) from error
+    return bound
+
+
+def run(
+    engine: Engine,
+    settings: ServerSettings,
+    bound: socket.socket,
+    grace_s: float,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[int], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM, then let what goes on come to its end; a second signal ends all at once.
+
+    grace_s: how long that may take; what then still goes on is told that the server ends. on_ready: called when the
+    engine is warm and the socket listens. on_stop: called at the signal, with the number of conversations at work.
+    """
+    app = create_app(engine, settings)
+    for name in ("uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [LogHandler(app.state.log)], False
+        logger.setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=settings.max_message_bytes,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=int(_LAST_WORDS_S),
+    )
+    server = _Server(config, engine, grace_s, on_ready, on_stop)
+    try:
+        server.run(sockets=[bound])
+    except SystemExit as error:
+        raise BaichuanAudioError("the server could not start; the log says why.") from error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which at the first signal finishes before it stops."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        engine: Engine,
+        grace_s: float,
+        on_ready: Callable[[], None],
+        on_stop: Callable[[int], None],
+    ) -> None:
+        super().__init__(config)
+        self._engine, self._grace_s = engine, grace_s
+        self._on_ready, self._on_stop = on_ready, on_stop
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._work = config.app.state.work  # type: ignore[union-attr]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is None or not self.started or self._work.closing:
+            self.should_exit = True
+            self.force_exit = self._work.closing
+            return
+        self._work.close()
+        self._loop.call_soon_threadsafe(self._begin_ending)
+
+    def _begin_ending(self) -> None:
+        self._on_stop(self._work.count)
+        self._ending = asyncio.ensure_future(self._end())
+
+    async def _end(self) -> None:
+        if not await self._work.wait_idle(self._grace_s):
+            await self._engine.stop(_LAST_WORDS_S)  # every reply ends and says why
+            await self._work.wait_idle(_LAST_WORDS_S)
+        self.should_exit = True
