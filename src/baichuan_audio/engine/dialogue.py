@@ -17,7 +17,7 @@ from .front_desk import FrontDesk
 from .history import History, Item
 from .mailbox import Reply
 from .types import AudioInput
-from .worker import Chat
+from .writing import Chat
 
 
 class Dialogue:

@@ -67,7 +67,7 @@ class FrontDesk:
         def cancelled(reply: Reply, reason: str) -> None:
             worker.post(lambda: worker.cancel(reply, reason))
 
-        return Reply(self.config.buffer_seconds, cancelled, lambda: worker.post(_nothing))
+        return Reply(self.config.buffer_seconds, cancelled, worker.wake)
 
     def write(
         self, slot: int, tokens: Sequence[Token], rules: Callable[[LiveSequence], Rules], seed: int | None, spoken: bool
@@ -133,7 +133,3 @@ def check_done(done: ReplyDone) -> None:
         raise BaichuanAudioError(done.reason or "the engine failed.")
     if done.reason == "shutdown":
         raise EngineStopped("the engine has been stopped.")
-
-
-def _nothing() -> None:
-    """A command that only wakes the worker."""

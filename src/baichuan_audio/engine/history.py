@@ -8,7 +8,6 @@ a line of its own. An item keeps the ids and code frames of its turn, so that no
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -120,7 +119,7 @@ class History:
             share = min(1.0, max(0.0, seconds + _TOLERANCE - start) / length) if frames else 0.0
             if share < 1:
                 text = _first_words(text, int(share * len(text)))
-                ids, frames = list(self._tokenizer.encode(text)), frames[: math.ceil(share * len(frames))]
+                ids, frames = list(self._tokenizer.encode(text)), frames[: max(1, round(share * len(frames)))]
             if not text:
                 break
             said, spoken = said + text, True

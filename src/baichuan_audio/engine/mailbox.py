@@ -28,7 +28,9 @@ class Reply:
         self._done = False  # ReplyDone has come
         self._ended = False  # and has been read
         self._paused = False
-        self._sent_characters = self._read_characters = 0
+        self._read_characters, self._sent_seconds = 0, 0.0
+        self.sent_text = ""
+        """Text that has been given out, read or not."""
         self.heard_seconds = 0.0
         """Sound that has been read."""
         self.read_text = ""
@@ -87,17 +89,19 @@ class Reply:
     def deliver(self, event: ReplyEvent) -> None:
         """Hand an event to the reader, from any thread; what comes after the end is dropped."""
         if isinstance(event, TextDelta):
-            self._sent_characters += len(event.text)
+            self.sent_text += event.text
+        elif isinstance(event, AudioDelta):
+            self._sent_seconds += event.waveform.shape[0] / event.sample_rate
         try:
             self._loop.call_soon_threadsafe(self._arrive, event)
         except RuntimeError:  # the loop has been closed
             self.abandoned = True
 
-    def must_wait(self, made_seconds: float) -> bool:
-        """Whether the reader is so far behind that writing should pause; if so he will wake the worker."""
+    def must_wait(self) -> bool:
+        """Whether so much lies unread that writing should pause; if so the reader will wake the worker."""
         self._paused = True  # first, so that who reads between the two lines below wakes the worker
-        unread = self._sent_characters - self._read_characters
-        self._paused = made_seconds - self.heard_seconds > self._buffer_seconds or unread > _MOST_CHARACTERS
+        unread = len(self.sent_text) - self._read_characters
+        self._paused = self._sent_seconds - self.heard_seconds > self._buffer_seconds or unread > _MOST_CHARACTERS
         return self._paused
 
     def _arrive(self, event: ReplyEvent) -> None:

@@ -23,6 +23,7 @@ from ..synthesis import SpeechStream
 from .types import AudioDelta, ReplyDone, ReplyEvent, TextDelta
 
 _GRAIN = 2  # frames that are worth a turn once a reply sounds
+_BACKLOG = 25  # frames without sound, above which no more are written
 _JOB_LEAD = 0.5  # seconds: a job goes before listeners who have more than that left
 _PATIENCE = 3  # turns that may pass a waiting job by
 
@@ -39,15 +40,21 @@ class Voice:
     """What one reply gives out, text and sound in order, and how far ahead of its listener it is.
 
     The language model's thread puts in, the sound thread takes out. `deliver` hands an event to the reader;
-    `on_failure` is told when the sound cannot be made.
+    `on_failure` is told when the sound cannot be made, `wake` when a backlog that kept the other waiting is gone.
     """
 
     def __init__(
-        self, speech: SpeechStream, num_codebooks: int, sample_rate: int,
-        deliver: Callable[[ReplyEvent], None], on_failure: Callable[[Exception], None],
-    ) -> None:  # fmt: skip
+        self,
+        speech: SpeechStream,
+        num_codebooks: int,
+        sample_rate: int,
+        deliver: Callable[[ReplyEvent], None],
+        on_failure: Callable[[Exception], None],
+        wake: Callable[[], None],
+    ) -> None:
         self._speech, self._num_codebooks, self._sample_rate = speech, num_codebooks, sample_rate
-        self._deliver, self.on_failure = deliver, on_failure
+        self._deliver, self.on_failure, self._wake = deliver, on_failure, wake
+        self._pending, self._awaited = 0, False  # frames without sound; whether the other thread waits for them
         self._entries: deque[str | _Clause | ReplyDone] = deque()
         self._first_sound: float | None = None  # on the monotonic clock
         self.seconds = 0.0  # of sound given out
@@ -67,6 +74,7 @@ class Voice:
                 last = _Clause()
                 self._entries.append(last)
             last.frames.append(entry)
+            self._pending += 1
 
     def end_segment(self) -> None:
         """The audio segment is complete."""
@@ -82,6 +90,12 @@ class Voice:
         with self.lock:
             self.ended = True
             self._entries.clear()
+
+    def must_wait(self) -> bool:
+        """Whether so many frames wait for their sound that writing should pause; if so `wake` follows."""
+        with self.lock:
+            self._awaited = self._pending > _BACKLOG
+            return self._awaited
 
     def lead(self) -> float:
         """Seconds of sound the listener has left, were it played from the first on; 0 before the first."""
@@ -111,9 +125,13 @@ class Voice:
             head = self._entries[0]
             if isinstance(head, _Clause):
                 frames, head.frames = head.frames[:most], head.frames[most:]
+                self._pending -= len(frames)
                 closes = head.closed and not head.frames
             if not isinstance(head, _Clause) or closes:
                 self._entries.popleft()
+            wake = self._awaited and self._pending <= _BACKLOG
+        if wake:
+            self._wake()
         if isinstance(head, str):
             self._deliver(TextDelta(head))
         elif isinstance(head, _Clause):

@@ -7,7 +7,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -17,59 +16,19 @@ from ..errors import BaichuanAudioError, PromptError
 from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, TextStep, Token
 from ..pipeline import BaichuanAudio
 from ..synthesis import SpeechStream
-from .batch import Batch, Row
+from .batch import Batch
 from .history import History, Item
 from .mailbox import Promise, Reply
 from .slots import SlotCache
 from .sound import Job, SoundThread, Voice, encode_in_pieces
 from .types import EngineConfig, EngineStopped, ReplyDone, Status, TextDelta, Usage
+from .writing import Chat, Writing
 
 _log = logging.getLogger(__name__)
 
 _SHORT = 1.0  # seconds of sound left, below which a listener may run dry
 _AHEAD = 3.0  # who has more left rests while another is short
 _MARKS = 4  # positions that end a reply: the last id and the marks around audio
-
-
-@dataclass(eq=False)
-class Chat:
-    """A dialogue in its slot, as the worker sees it."""
-
-    slot: int
-    history: History
-    seed: int | None
-    replies: int = 0
-    waiting: Callable[[], None] | None = None  # a reply that begins when the user's audio has been encoded
-
-
-@dataclass(eq=False, kw_only=True)
-class Writing(Row):
-    """A reply being written. header: positions of its prompt before the mark of the reply."""
-
-    reply: Reply
-    voice: Voice | None
-    header: int
-    history: History | None
-    item: Item | None
-    most_tokens: int
-    usage: Usage
-    text_tokens: int = 0
-    frames: int = 0
-    frame_seconds: float = 0.08
-    said: list[str] = field(default_factory=list)
-
-    def lead(self) -> float:
-        """Seconds of sound written that the listener has not heard yet; 0 for a reply without sound."""
-        if self.voice is None:
-            return 0.0
-        return self.frames * self.frame_seconds + min(0.0, self.voice.lead() - self.voice.seconds)
-
-    def used(self) -> Usage:
-        """Its tokens so far."""
-        before = self.usage
-        return Usage(
-            before.input_text_tokens, before.input_audio_tokens, before.cached_tokens, self.text_tokens, self.frames
-        )
 
 
 class Worker:
@@ -108,6 +67,10 @@ class Worker:
     def post(self, command: Callable[[], None]) -> None:
         """Run `command` on the worker's thread, before its next step."""
         self._commands.put(command)
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self.post(_nothing)
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """What `function` returns or raises on the worker's thread."""
@@ -240,7 +203,7 @@ class Worker:
         """The rows of the next step: all whose reader keeps up, but those far ahead of a listener who is short."""
         for row in [row for row in self.rows if row.reply.abandoned]:
             self.cancel(row.reply, "abandoned")
-        due = [row for row in self.rows if not row.reply.must_wait(row.frames * row.frame_seconds)]
+        due = [row for row in self.rows if not row.must_wait()]
         leads = [row.lead() for row in due]
         if any(lead < _SHORT for lead in leads):
             due = [row for row, lead in zip(due, leads, strict=True) if lead <= _AHEAD]
@@ -327,7 +290,7 @@ class Worker:
         self._finished.pop(row.reply, None)
         self._leave(row)
         self._forget_unheard(row)
-        row.reply.deliver(ReplyDone("failed", _reason(error), "".join(row.said), row.used()))
+        row.reply.deliver(ReplyDone("failed", _reason(error), row.reply.sent_text, row.used()))
 
     def _refuse(self, reply: Reply, error: Exception) -> None:
         """A reply that cannot begin."""
@@ -378,7 +341,8 @@ class Worker:
             _log.error("the sound of a reply failed", exc_info=error)
             self.post(lambda: self._fail_reply(reply, error))
 
-        voice = Voice(speech, self.model.audio_head.num_codebooks, self.model.sample_rate, reply.deliver, failed)
+        voice = Voice(speech, self.model.audio_head.num_codebooks, self.model.sample_rate,
+            reply.deliver, failed, self.wake)  # fmt: skip
         self.sound.add_voice(voice)
         return voice
 
@@ -403,6 +367,10 @@ class Worker:
             self.cancel(reply, "shutdown")
         for promise in list(self._promises):
             self._settle(promise, None, EngineStopped("the engine has been stopped."))
+
+
+def _nothing() -> None:
+    """A command that only wakes the worker."""
 
 
 def _reason(error: Exception) -> str:
