@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import gcd
 from typing import Literal
 
@@ -70,6 +71,12 @@ def seconds(num_bytes: int, format: AudioFormat) -> float:
     return num_bytes / (_BYTES[format] * RATES[format])
 
 
+def in_seconds(data: bytes, format: AudioFormat) -> Iterator[bytes]:
+    """The same bytes in pieces of a second."""
+    size = _BYTES[format] * RATES[format]
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
 class Resampler:
     """Changes the rate of a stream that comes in pieces; a Kaiser-windowed sinc, one polyphase branch an output sample.
 
@@ -131,10 +138,6 @@ class InputDecoder:
     def push(self, data: bytes) -> Samples:
         """Raises AudioError for half a sample."""
         return self._resampler.push(decode(data, self._format))
-
-    def flush(self) -> Samples:
-        """The rest."""
-        return self._resampler.flush()
 
 
 class OutputEncoder:

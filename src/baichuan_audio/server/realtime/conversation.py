@@ -8,17 +8,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import soxr
 import torch
 from numpy.typing import NDArray
 
 from ...engine import AudioInput
-from .audio import RATES, AudioFormat, InputDecoder, Resampler, encode
+from .audio import RATES, AudioFormat, decode, encode, seconds
 from .fields import WireError
 from .wire import NewItem, PartType, Role
 
 SAMPLE_RATE = 16000
 _MAX_ITEMS = 4096
+_MAX_CHARACTERS = 4_000_000
 _KEPT_SECONDS = 300.0  # sound of the user's that may be had back; of what is older the transcript stays
+_LONGEST_SHOWN = 60 * SAMPLE_RATE  # samples of one part
 
 Samples = NDArray[np.float32]
 Status = Literal["completed", "incomplete", "in_progress"]
@@ -33,14 +36,12 @@ class Part:
     sound: NDArray[np.int16] | None = None
 
     def as_wire(self, sound_format: AudioFormat | None) -> dict[str, Any]:
-        """The content part; its sound only in a format asked for."""
+        """The content part; its sound, if it is not too long, only in a format asked for."""
         if self.type in ("input_text", "output_text"):
             return {"type": self.type, "text": self.text or ""}
         wire: dict[str, Any] = {"type": self.type, "transcript": self.text}
-        if sound_format is not None and self.sound is not None:
-            resampler = Resampler(SAMPLE_RATE, RATES[sound_format])
-            samples = to_float(self.sound)
-            samples = np.concatenate([resampler.push(samples), resampler.flush()])
+        if sound_format is not None and self.sound is not None and len(self.sound) <= _LONGEST_SHOWN:
+            samples = soxr.resample(to_float(self.sound), SAMPLE_RATE, RATES[sound_format])
             wire["audio"] = base64.b64encode(encode(samples, sound_format)).decode()
         return wire
 
@@ -50,7 +51,7 @@ class Item:
     """One message.
 
     Of the assistant's: made_seconds is its sound made for the client, `speed` times faster than the model said it;
-    heard_seconds what of that counts, None for all of it.
+    heard_seconds what of that counts, None for all of it. counted: characters that the conversation counts for it.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Item:
     made_seconds: float = 0.0
     heard_seconds: float | None = None
     speed: float = 1.0
+    counted: int = 0
 
     def as_wire(self, sound_format: AudioFormat | None = None) -> dict[str, Any]:
         """The item of the protocol."""
@@ -77,6 +79,11 @@ class Item:
         """Its words, of sound the transcript."""
         return "\n".join(part.text for part in self.parts if part.text)
 
+    @property
+    def sound_seconds(self) -> float:
+        """How much sound is in it."""
+        return sum(len(part.sound) for part in self.parts if part.sound is not None) / SAMPLE_RATE
+
     def for_engine(self) -> list[str | AudioInput]:
         """The user's message as the engine takes it."""
         content: list[str | AudioInput] = []
@@ -89,14 +96,18 @@ class Item:
         return content
 
 
-def new_item(item_id: str, new: NewItem, format: AudioFormat) -> Item:
-    """A client's message; its sound is in the session's input format. Raises AudioError for half a sample."""
+def new_item(item_id: str, new: NewItem, format: AudioFormat, longest_seconds: float) -> Item:
+    """A client's message; its sound is in the session's input format.
+
+    Raises AudioError for half a sample, WireError for sound that is too long.
+    """
     parts = []
     for part in new.parts:
         sound = None
         if part.audio is not None:
-            decoder = InputDecoder(format, SAMPLE_RATE)
-            sound = to_int16(np.concatenate([decoder.push(part.audio), decoder.flush()]))
+            if seconds(len(part.audio), format) > longest_seconds:
+                raise WireError(f"The audio is longer than {longest_seconds:g} s.", "audio_too_long", "item.content")
+            sound = to_int16(soxr.resample(decode(part.audio, format), RATES[format], SAMPLE_RATE))
         parts.append(Part(part.type, part.text, sound))
     return Item(item_id, new.role, parts)
 
@@ -116,6 +127,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self._items: list[Item] = []
+        self._characters = 0  # that clients have sent
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
@@ -141,18 +153,21 @@ class Conversation:
         """after: None for the end, "root" for the beginning, else an item. Raises WireError: no such item, id taken."""
         if item.id in self:
             raise WireError("There is an item with this id already.", "item_id_taken", "item.id")
-        if len(self._items) >= _MAX_ITEMS:
-            raise WireError(f"A conversation has at most {_MAX_ITEMS} items.", "too_many_items", "item")
+        characters = self._characters + len(item.text)
+        if len(self._items) >= _MAX_ITEMS or characters > _MAX_CHARACTERS:
+            raise WireError("The conversation is full; delete items.", "conversation_full", "item")
         if after is None:
             self._items.append(item)
         else:
             place = 0 if after == "root" else self._index(after, "previous_item_id") + 1
             self._items.insert(place, item)
+        item.counted, self._characters = characters - self._characters, characters
         self._forget_old_sound()
 
     def remove(self, item_id: str) -> None:
         """Raises WireError when there is none."""
-        del self._items[self._index(item_id)]
+        item = self._items.pop(self._index(item_id))
+        self._characters -= item.counted
 
     def _index(self, item_id: str, param: str = "item_id") -> int:
         for index, item in enumerate(self._items):

@@ -18,7 +18,6 @@ from .config import format_as_wire
 from .conversation import Conversation, Item, Part
 from .outbox import Outbox
 from .pacing import Playback
-from .wire import ItemReference, NewItem
 
 _LONGEST_DELTA_S = 0.5
 
@@ -35,7 +34,6 @@ class ResponseSettings:
     max_output_tokens: int | None = None
     metadata: dict[str, str] | None = None
     remember: bool = True
-    input: tuple[NewItem | ItemReference, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
+
 from ...engine import AudioInput, Dialogue, Engine, EngineStopped
 from ...errors import BaichuanAudioError, PromptError
 from ..errors import as_api_error
@@ -19,12 +21,14 @@ from ..metrics import Metrics
 from ..settings import ServerSettings
 from ..turn_detection import SAMPLE_RATE
 from . import events, wire
+from .audio import in_seconds, seconds
 from .config import SessionConfig
-from .conversation import Conversation, Item, Part, new_item
+from .conversation import Conversation, Item, Part, new_item, to_float
 from .fields import WireError
 from .limits import Bucket
 from .outbox import Outbox
 from .response import Desk, Response, ResponseSettings
+from .transcripts import Transcriber
 from .turns import Sound, Turns
 from .worker import Worker, run_apart
 
@@ -58,8 +62,8 @@ class Session:
         self._turns = Turns(self, self._config, settings.max_audio_seconds)
         self._voice: str | None = None  # what the dialogue has been set to
         self._worker = Worker(self._failed)
-        self._transcribing = asyncio.Semaphore(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting_s = 0.0  # of sound in items that the worker has not come to
+        self._transcriber = Transcriber(self._desk, dialogue)
         self._response: Response | None = None  # the newest
         self._allowance = Bucket(_RESPONSES_A_MINUTE, _RESPONSES_A_MINUTE / 60)
         self._started = self._busy_at = time.monotonic()
@@ -75,9 +79,10 @@ class Session:
         try:
             await asyncio.gather(*tasks)
         finally:
-            for task in [*tasks, *self._tasks]:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._transcriber.stop()
 
     async def handle(self, frame: str) -> None:
         """Do what one frame asks; what is wrong with it is told, and the session goes on."""
@@ -131,16 +136,13 @@ class Session:
 
     def commit(self, item_id: str, sound: Sound) -> None:
         """The user's turn, found or committed, becomes an item."""
-        seconds = len(sound) / SAMPLE_RATE
-        self._metrics.audio_seconds("in", seconds)
+        self._metrics.audio_seconds("in", len(sound) / SAMPLE_RATE)
         item = Item(item_id, "user", [Part("input_audio", None, sound)])
         self.send(events.audio_committed(item_id, self._conversation.last_id))
-        content = item.for_engine()  # once, so that the engine knows the sound again when it is to be transcribed
-        self._add(item, None, content)
+        heard = AudioInput(torch.from_numpy(to_float(sound)), SAMPLE_RATE)
+        self._add(item, None, [heard])
         if self._config.transcription is not None:
-            task = asyncio.create_task(self._transcribe(item_id, content[0]))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._transcriber.start(item_id, heard)  # the same object: the engine need not encode it twice
 
     def answer(self, item_id: str | None, ended_at: float) -> None:
         """Respond to a turn."""
@@ -170,23 +172,23 @@ class Session:
             case wire.SessionUpdate():
                 self._update(event.session)
             case wire.ItemCreate():
-                self._create_item(event)
+                await self._create_item(event)
             case wire.ItemRetrieve():
-                item = self._conversation.get(event.item_id)
-                self.send(events.item_retrieved(item.as_wire(self._config.input_format)))
+                await self._retrieve(event.item_id)
             case wire.ItemDelete():
                 self._delete_item(event.item_id)
             case wire.ItemTruncate():
                 self._truncate(event)
             case wire.ResponseCreate():
-                self._respond(event.params, time.monotonic(), None)
+                await self._create_response(event.params)
             case wire.ResponseCancel():
                 self._cancel(event.response_id)
 
     async def _append(self, audio: bytes) -> None:
-        samples = self._turns.decode(audio)
-        for start in range(0, len(samples), SAMPLE_RATE):
-            self._turns.push(samples[start : start + SAMPLE_RATE])
+        format = self._config.input_format
+        self._turns.check_room(seconds(len(audio), format))
+        for piece in in_seconds(audio, format):
+            self._turns.push(piece)
             await asyncio.sleep(0)
 
     def _update(self, session: object) -> None:
@@ -203,9 +205,20 @@ class Session:
         self._turns.configure(config)
         self.send(events.session_updated(config.as_wire(self.id, self._expires_at)))
 
-    def _create_item(self, event: wire.ItemCreate) -> None:
-        item = new_item(event.item.id or events.new_id("item"), event.item, self._config.input_format)
+    async def _create_item(self, event: wire.ItemCreate) -> None:
+        item = await self._read_item(event.item)
         self._add(item, event.previous_item_id, item.for_engine())
+
+    async def _read_item(self, new: wire.NewItem) -> Item:
+        """A client's message; a thread of its own does the work, since there may be minutes of sound in it."""
+        item_id, longest = new.id or events.new_id("item"), self._settings.max_audio_seconds
+        return await asyncio.to_thread(new_item, item_id, new, self._config.input_format, longest)
+
+    async def _retrieve(self, item_id: str) -> None:
+        item = self._conversation.get(item_id)
+        await self._outbox.room()  # who does not take what was asked for may not ask for more
+        wire_item = await asyncio.to_thread(item.as_wire, self._config.input_format)
+        self.send(events.item_retrieved(wire_item))
 
     def _add(self, item: Item, after: str | None, content: list[str | AudioInput]) -> None:
         """Into the conversation, here at once and in the engine in its turn. content: a user's, for the engine."""
@@ -214,8 +227,12 @@ class Session:
             message = "Only a user's message can be put before others."
             raise WireError(message, "unsupported_position", "previous_item_id")
         place = after if in_the_middle else None
+        length_s = item.sound_seconds
+        if self._waiting_s > 0 and self._waiting_s + length_s > self._settings.max_audio_seconds:
+            raise WireError("The sound of earlier items is still being read; wait.", "too_many_requests", "item")
 
         async def add() -> None:
+            self._waiting_s -= length_s
             try:
                 if item.role == "user":
                     await self._dialogue.add_user(content, item_id=item.id, after=place)
@@ -230,6 +247,7 @@ class Session:
 
         self._worker.check_room()
         self._conversation.insert(item, place)
+        self._waiting_s += length_s
         self._worker.add(add)
         previous = self._conversation.previous_id(item.id)
         self.send(events.item_added(item.as_wire(), previous))
@@ -288,7 +306,25 @@ class Session:
             item.parts = [replace(part, text=text) for part in item.parts]
         self.send(events.item_truncated(item.id, round(heard * 1000)))
 
-    def _respond(self, params: wire.ResponseParams, begun_at: float, answers: str | None) -> None:
+    async def _create_response(self, params: wire.ResponseParams) -> None:
+        """As asked for; with items of its own it does not see the conversation."""
+        begun_at, sources = time.monotonic(), None
+        if params.input is not None:
+            sources = [
+                self._conversation.get(entry.id)
+                if isinstance(entry, wire.ItemReference)
+                else await self._read_item(entry)
+                for entry in params.input
+            ]
+        self._respond(params, begun_at, sources=sources)
+
+    def _respond(
+        self,
+        params: wire.ResponseParams,
+        begun_at: float,
+        answers: str | None = None,
+        sources: list[Item] | None = None,
+    ) -> None:
         if self._response is not None and self._response.active:
             raise WireError(
                 f"The conversation has a response in progress already: {self._response.id}.",
@@ -310,12 +346,10 @@ class Session:
                 max_output_tokens=config.max_output_tokens if limit == wire.SESSION_LIMIT else limit,
                 metadata=params.metadata,
                 remember=params.remember,
-                input=params.input,
             ),
             begun_at,
             answers,
         )
-        sources = self._resolve(params)
         self._worker.check_room()
         response.announce()
         self._worker.add(lambda: self._run(response, sources))
@@ -341,18 +375,6 @@ class Session:
 
     # What the engine does, in its turn.
 
-    def _resolve(self, params: wire.ResponseParams) -> list[Item] | None:
-        """The items that an out-of-band response shall see instead of the conversation. Raises WireError."""
-        if params.input is None:
-            return None
-        format = self._config.input_format
-        return [
-            self._conversation.get(entry.id)
-            if isinstance(entry, wire.ItemReference)
-            else new_item(entry.id or events.new_id("item"), entry, format)
-            for entry in params.input
-        ]
-
     async def _run(self, response: Response, sources: list[Item] | None) -> None:
         """One response from its beginning to its end."""
         if response.answers is not None and response.answers not in self._conversation:
@@ -364,25 +386,6 @@ class Session:
             await response.run(self._dialogue)
         else:
             await run_apart(self._engine, response, sources, self._config.instructions)
-
-    async def _transcribe(self, item_id: str, sound: str | AudioInput) -> None:
-        """Write down what the user said; it may come before, in or after the response."""
-        assert isinstance(sound, AudioInput)
-        try:
-            async with self._transcribing:
-                text = await self._dialogue.transcript(sound.waveform, sound.sample_rate)
-        except Exception as error:
-            told = as_api_error(error)
-            self.send(events.transcription_failed(item_id, 0, told.message, told.code or "transcription_failed"))
-            if told.code == "internal_error":
-                self._log.exception(error, session_id=self.id)
-            return
-        if item_id in self._conversation:
-            item = self._conversation.get(item_id)
-            item.parts = [replace(part, text=text) for part in item.parts]
-        if text:
-            self.send(events.transcription_delta(item_id, 0, text))
-        self.send(events.transcription_completed(item_id, 0, text, sound.waveform.shape[-1] / sound.sample_rate))
 
     async def _watch(self) -> None:
         """Ends the session when a limit has been reached; speaks up when the user is silent for too long."""

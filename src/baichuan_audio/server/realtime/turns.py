@@ -105,20 +105,16 @@ class Turns:
         else:
             self._detector.settings = detection
 
-    def decode(self, data: bytes) -> NDArray[np.float32]:
-        """Bytes of an append -> samples at 16 kHz. Raises AudioError, or WireError when the buffer is full."""
-        samples = self._decoder.push(data)
-        if self._detector is None and len(self._audio) + len(samples) > self._longest:
-            raise WireError(
-                f"The input audio buffer holds {self._longest // SAMPLE_RATE} s; commit or clear it.",
-                "input_audio_buffer_full",
-                "audio",
-            )
-        return samples
+    def check_room(self, length_s: float) -> None:
+        """Raises WireError when the buffer cannot take so many seconds more: with detection there is always room."""
+        if self._detector is None and len(self._audio) + length_s * SAMPLE_RATE > self._longest:
+            message = f"The input audio buffer holds {self._longest // SAMPLE_RATE} s; commit or clear it."
+            raise WireError(message, "input_audio_buffer_full", "audio")
 
-    def push(self, samples: NDArray[np.float32]) -> None:
-        """A second of samples at most, so that others get their turn in between."""
+    def push(self, data: bytes) -> None:
+        """A second of sound at most, so that others get their turn in between. Raises AudioError for half a sample."""
         arrived = time.monotonic()
+        samples = self._decoder.push(data)
         self._audio.append(to_int16(samples))
         if self._detector is None:
             self.heard_at = arrived

@@ -1,0 +1,59 @@
+"""What the user said, written down beside the conversation."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from ...engine import AudioInput, Dialogue
+from ..errors import as_api_error
+from . import events
+from .fields import WireError
+from .response import Desk
+
+
+class Transcriber:
+    """Writes turns down one after the other; a transcript may come before, in or after the response."""
+
+    def __init__(self, desk: Desk, dialogue: Dialogue) -> None:
+        self._desk, self._dialogue = desk, dialogue
+        self._one_at_a_time = asyncio.Semaphore(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, item_id: str, sound: AudioInput) -> None:
+        """Have the sound of an item written down."""
+        task = asyncio.create_task(self._write(item_id, sound))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Nobody wants to know any more."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _write(self, item_id: str, sound: AudioInput) -> None:
+        try:
+            async with self._one_at_a_time:
+                text = await self._dialogue.transcript(sound.waveform, sound.sample_rate)
+        except Exception as error:
+            self._failed(item_id, error)
+            return
+        try:
+            item = self._desk.conversation.get(item_id)
+            item.parts = [replace(part, text=text) for part in item.parts]
+        except WireError:
+            pass  # it has been deleted
+        if text:
+            self._desk.outbox.put(events.transcription_delta(item_id, 0, text))
+        seconds = sound.waveform.shape[-1] / sound.sample_rate
+        self._desk.outbox.put(events.transcription_completed(item_id, 0, text, seconds))
+
+    def _failed(self, item_id: str, error: Exception) -> None:
+        told = as_api_error(error)
+        code = told.code or "transcription_failed"
+        self._desk.metrics.error(code)
+        self._desk.outbox.put(events.transcription_failed(item_id, 0, told.message, code))
+        if code == "internal_error":
+            self._desk.log.exception(error, session_id=self._desk.session_id)
