@@ -220,17 +220,19 @@ def run_speak(arguments: argparse.Namespace) -> None:
     import torch
 
     from ..audio.waveform import save_waveform
+    from ..spoken_text import for_speech
 
     check_output(arguments.output)
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
-    if not text.strip():
+    said = for_speech(text)
+    if not said:
         raise PromptError("there is no text to speak.")
     model = load_model(arguments)
-    check_text(model, text)
+    check_text(model, said)
     first_sound: float | None = None
     pieces = []
     with Progress("speaking") as progress:
-        for piece in model.speak_pieces(text, voice=arguments.voice, seed=arguments.seed):
+        for piece in model.speak_pieces(said, voice=arguments.voice, seed=arguments.seed):
             first_sound = first_sound or time.perf_counter() - progress.started
             pieces.append(piece.waveform)
             progress.update(f"{sum(len(done) for done in pieces) / model.sample_rate:.1f} s of speech so far,")

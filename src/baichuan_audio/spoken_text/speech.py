@@ -1,0 +1,134 @@
+"""`for_speech`: a text as it is read aloud."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from .figures import spell
+from .languages import ENGLISH, MANDARIN, Language
+from .markdown import CJK, plain_text
+
+_NEAR = 24  # characters on each side in which the language of a figure is looked for
+_LETTER = re.compile(rf"[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]|([{CJK}])")
+_WIDE = re.compile(rf"[{CJK}]")
+_LATIN = re.compile(r"[A-Za-z]")
+_NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
+_URL = re.compile(r"(?<![A-Za-z0-9])(?:(?:https?|ftp)://|www\.)[^\s<>\"'，。！？；：、（）()\[\]{}]{1,2000}")
+_EMAIL = re.compile(
+    r"(?<![A-Za-z0-9._%+-])(?:mailto:)?([A-Za-z0-9._%+-]{1,64})@([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8})"
+)
+_HOST = re.compile(
+    r"(?<![A-Za-z0-9@./-])((?:[A-Za-z0-9-]{1,63}\.){1,5}(?:com|org|net|edu|gov|io|cn|ai|dev|app|info)(?:\.[a-z]{2})?)"
+    r"(?![A-Za-z0-9@-])(?:/[^\s<>\"'，。！？；：、（）()\[\]{}]{0,2000})?"
+)
+_LOOSE_SPACE = re.compile(
+    rf"(?<=[{CJK}，。！？；：、]) (?=[-+]?[$€£¥]?[0-9])"
+    rf"|(?:(?<=[0-9])|(?<=[0-9][%‰°])|(?<=[0-9]°C)) (?=[{CJK}，。！？；：、])"
+)
+_LEADING_MARKS = re.compile(r"^(?:[-+•‣·] )+")  # they would be a list's the next time
+_SENTENCE_END = re.compile(r"[。！？!?]|\. ")
+_SIGNS = re.compile(r"(?<= )[<>](?= )|=+|(?<![A-Za-z])#|[&@<>|\\*_^~`\[\]{}]")
+_SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+")
+_SPACE_BEFORE_MARK = re.compile(
+    rf" +(?=[,.;:!?)，。！？；：、）](?:[^0-9A-Za-z]|$))|(?<=[，。！？；：、（]) +(?=[{CJK}])"
+)
+_REPLACED = str.maketrans({
+    "℃": "°C", "℉": "°F", "º": "°", "˚": "°", "−": "-", "‐": "-", "‑": "-", "～": "~", "∼": "~", "％": "%", "￥": "¥",
+    "＄": "$", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "㎡": "m²", "㎞": "km", "㎏": "kg",
+    "→": ", ", "“": '"', "”": '"',
+} | {chr(0xFF10 + digit): str(digit) for digit in range(10)})  # fmt: skip
+del _REPLACED[ord("“")], _REPLACED[ord("”")]
+
+
+def for_speech(text: str, language: str | None = None) -> str:
+    """`text` as it is read aloud: no Markdown, no emoji, addresses and figures in words. Never raises.
+
+    language: "en" or "zh" for the words that figures become; None looks at the letters around each. Of a web address
+    the host is read. Ordinary text without figures stays as it is, so doing it twice changes nothing.
+    Takes time in proportion to the length of the text.
+    """
+    fixed = _named(language)
+    text = _clean(text)
+    whole = MANDARIN if _WIDE.search(text) else ENGLISH
+    text = plain_text(text, lambda passage: (fixed or _language_of(passage, whole)).words)
+
+    def speaker(match: re.Match[str]) -> Language:
+        return fixed or _around(match, whole)
+
+    text = _EMAIL.sub(lambda match: _email(match, speaker(match)), text)
+    text = _URL.sub(lambda match: _url(match, speaker(match)), text)
+    text = _HOST.sub(lambda match: _host(match.group(1), speaker(match)), text)
+    text = spell(_LOOSE_SPACE.sub("", text), speaker)
+    text = _SIGNS.sub(lambda match: _sign(match, speaker(match)), text)
+    text = _SPACE_BEFORE_MARK.sub("", _SPACES.sub(" ", text)).strip()
+    return _LEADING_MARKS.sub("", text)
+
+
+def _named(language: str | None) -> Language | None:
+    code = (language or "").lower()
+    return MANDARIN if code.startswith(("zh", "cmn")) else ENGLISH if code.startswith("en") else None
+
+
+def _language_of(passage: str, otherwise: Language) -> Language:
+    if _WIDE.search(passage):
+        return MANDARIN
+    return ENGLISH if _LATIN.search(passage) else otherwise
+
+
+def _around(match: re.Match[str], otherwise: Language) -> Language:
+    """The language of the letter of the sentence nearest to a match; of two as near, and of none, the text's."""
+    before = _SENTENCE_END.split(match.string[max(0, match.start() - _NEAR) : match.start()])[-1][::-1]
+    after = _SENTENCE_END.split(match.string[match.end() : match.end() + _NEAR], maxsplit=1)[0]
+    found = [(hit.start(), hit.group(1)) for hit in (_LETTER.search(before), _LETTER.search(after)) if hit]
+    least = min((distance for distance, _ in found), default=0)
+    nearest = {wide is not None for distance, wide in found if distance == least}
+    if len(nearest) != 1:
+        return otherwise
+    return MANDARIN if nearest.pop() else ENGLISH
+
+
+def _clean(text: str) -> str:
+    """Line ends alike, no control characters, no emoji; digits and signs in one form."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
+    return _NOT_ASCII.sub(_character, text.translate(_REPLACED))
+
+
+def _character(match: re.Match[str]) -> str:
+    character = match.group()
+    kind = unicodedata.category(character)
+    if character == "°" or kind[0] in "LP" or kind in ("Mn", "Mc", "Sc", "Sm"):
+        return "" if "\ufe00" <= character <= "\ufe0f" or character == "\u20e3" else character
+    if kind == "Nd":
+        return str(unicodedata.decimal(character))
+    if kind in ("No", "Nl"):
+        return character
+    between = match.string[match.start() - 1 : match.start()] + match.string[match.end() : match.end() + 1]
+    return "" if kind in ("Cf", "Me") or len(_WIDE.findall(between)) == 2 else " "
+
+
+def _email(match: re.Match[str], language: Language) -> str:
+    words = language.words
+    name = "".join(words.get({".": "dot"}.get(c, c), c) if not c.isalnum() else c for c in match.group(1))
+    return name + words["at"] + _host(match.group(2), language)
+
+
+def _url(match: re.Match[str], language: Language) -> str:
+    address = match.group()
+    kept = address.rstrip(".,;:!?-")
+    host = re.split(r"[/?#:]", kept.partition("://")[2] or kept, maxsplit=1)[0]
+    return _host(host.rpartition("@")[2], language) + address[len(kept) :]
+
+
+def _host(host: str, language: Language) -> str:
+    host = host.removeprefix("www.").strip(".")
+    return language.words["dot"].join(part for part in host.split(".") if part)
+
+
+def _sign(match: re.Match[str], language: Language) -> str:
+    sign = match.group()
+    name = {"&": "and", "@": "at", "=": "equals", "<": "<", ">": ">"}.get(sign[0])
+    around = match.string[max(0, match.start() - 1) : match.start()] + match.string[match.end() : match.end() + 1]
+    if name in ("<", ">") and around != "  ":
+        name = None
+    return language.words[name] if name else " "
