@@ -36,7 +36,7 @@ class FrontDesk:
         spare = -(-config.max_sessions // _DIALOGUES_PER_SPARE)
         slots = config.max_sessions + spare
         known = int(model.config.get("max_position_embeddings") or _CONTEXT)
-        self.capacity = config.max_context or min(known, _CONTEXT)
+        self.capacity = min(known, config.max_context or _CONTEXT)
         threads = config.threads or max(1, min(_THREADS, len(os.sched_getaffinity(0)) // 2))
         self.worker = Worker(model, config, slots, self.capacity, threads)
         self.running = False
@@ -72,7 +72,8 @@ class FrontDesk:
     def write(
         self, slot: int, tokens: Sequence[Token], rules: Callable[[LiveSequence], Rules], seed: int | None, spoken: bool
     ) -> Reply:
-        """Have `rules` write after the prompt `tokens` in a slot the caller has leased."""
+        """Have `rules` write after the prompt `tokens` in a slot the caller has leased. Raises EngineStopped."""
+        self.check_running()
         reply = self.new_reply()
         self.worker.post(lambda: self.worker.write(slot, tokens, rules, Random(seed), reply, spoken))
         return reply

@@ -2,7 +2,7 @@
 
 It stands beside the thread that runs the language model (`worker.py`), because the two take turns badly: a step of the
 batch is many small operations, a chunk of sound or a layer of the encoder a few large ones, and torch lets the other
-thread run while it computes. So the batch flows on two cores, or two streams of a GPU, and neither waits for the other.
+thread run while it computes. So the batch flows on one core while sound is made on another, and neither waits.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Voice:
         self._deliver, self.on_failure, self._wake = deliver, on_failure, wake
         self._pending, self._awaited = 0, False  # frames without sound; whether the other thread waits for them
         self._entries: deque[str | _Clause | ReplyDone] = deque()
-        self._first_sound: float | None = None  # on the monotonic clock
+        self._begun = time.monotonic()
+        self._first_sound: float | None = None  # on the same clock
         self.seconds = 0.0  # of sound given out
         self.ended = False
         self.lock = threading.Lock()
@@ -97,11 +98,15 @@ class Voice:
             self._awaited = self._pending > _BACKLOG
             return self._awaited
 
+    def elapsed(self) -> float:
+        """Seconds since its first sound; 0 before."""
+        return 0.0 if self._first_sound is None else time.monotonic() - self._first_sound
+
     def lead(self) -> float:
-        """Seconds of sound the listener has left, were it played from the first on; 0 before the first."""
+        """Seconds until the listener runs dry, were it played from the first on; negative: so long is there silence."""
         if self._first_sound is None:
-            return 0.0
-        return self.seconds - (time.monotonic() - self._first_sound)
+            return self._begun - time.monotonic()
+        return self.seconds - self.elapsed()
 
     @property
     def sounds(self) -> bool:

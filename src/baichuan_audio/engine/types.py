@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import BaichuanAudioError, ConfigError
 from ..synthesis import CHUNK_FRAMES, FIRST_CHUNK_FRAMES
 
+_LEAST_CONTEXT = 64
 Status = Literal["completed", "cancelled", "incomplete", "failed"]
 
 
@@ -26,7 +27,7 @@ class EngineConfig:
     """How many dialogues one engine holds, and how it cuts its work.
 
     max_sessions: slots; one dialogue (or one `speak`) each, one more is refused with EngineFull.
-    max_context: positions a slot holds; 0 = the model's max_position_embeddings, at most 4096.
+    max_context: positions a slot holds, no more than the model's max_position_embeddings; 0 = 4096.
     threads: torch threads of each of the engine's two workers; 0 = half of the cores it may use, at most 4.
     first_chunk_frames, chunk_frames: code frames (80 ms each) after which sound is made, whether or not the flow
     decoder has a full chunk: few at first, so that the first sound comes soon; 0 = full chunks only.
@@ -50,6 +51,8 @@ class EngineConfig:
         for name in ("max_context", "threads", "first_chunk_frames", "chunk_frames"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
+        if 0 < self.max_context < _LEAST_CONTEXT:
+            raise ConfigError(f"max_context must be 0 or at least {_LEAST_CONTEXT}, not {self.max_context}.")
         if not self.buffer_seconds > 0:
             raise ConfigError(f"buffer_seconds must be above 0, not {self.buffer_seconds}.")
 

@@ -43,7 +43,7 @@ class Writing(Row):
         """Seconds of sound written that the listener has not heard yet; 0 for a reply without sound."""
         if self.voice is None:
             return 0.0
-        return self.frames * self.frame_seconds + min(0.0, self.voice.lead() - self.voice.seconds)
+        return self.frames * self.frame_seconds - self.voice.elapsed()
 
     def must_wait(self) -> bool:
         """Whether its reader, or its sound, is too far behind."""

@@ -1,0 +1,153 @@
+"""Whose turn it is, without a thread: listeners by how soon they run dry, jobs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from baichuan_audio.engine import AudioDelta, EngineConfig, ReplyDone, TextDelta, Usage, sound
+from baichuan_audio.engine.sound import Job, SoundThread, Voice, encode_in_pieces
+from baichuan_audio.errors import AudioError, ConfigError
+
+FRAME = (0,) * 8
+
+
+class Speech:
+    """Gives a tenth of a second for each frame, 10 samples."""
+
+    def push(self, codes: Tensor) -> Tensor:
+        return torch.ones(10 * codes.shape[1])
+
+    def end_segment(self) -> Tensor:
+        return torch.zeros(0)
+
+    def finish(self) -> Tensor:
+        return torch.zeros(5)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(sound.time, "monotonic", lambda: now[0])
+    return now
+
+
+def voice(events: list[Any] | None = None, woken: list[int] | None = None) -> Voice:
+    speech: Any = Speech()
+    deliver = (events if events is not None else []).append
+    wake = (woken if woken is not None else []).append
+    return Voice(speech, 8, 100, deliver, lambda error: None, lambda: wake(1))
+
+
+def job(steps: int, done: list[Any]) -> Job:
+    def pieces() -> Iterator[Any]:
+        for _ in range(steps - 1):
+            yield None
+        yield "done"
+
+    return Job(pieces(), lambda value, error: done.append((value, error)))
+
+
+def test_order_of_text_and_sound(clock: list[float]) -> None:
+    events: list[Any] = []
+    one = voice(events)
+    one.put("a, ")
+    for _ in range(5):
+        one.put(FRAME)
+    one.end_segment()
+    one.put("b")
+    one.put(FRAME)
+    end = ReplyDone("completed", None, "a, b", Usage())
+    one.put(end)
+    while one.ready(4):
+        one.turn(3)
+    kinds = [event.waveform.shape[0] if isinstance(event, AudioDelta) else event for event in events]
+    assert kinds == [TextDelta("a, "), 30, 20, TextDelta("b"), 10, 5, end]
+    assert one.ended and not one.ready(4)
+
+
+def test_few_frames_are_not_worth_a_turn(clock: list[float]) -> None:
+    one = voice()
+    for count in range(1, 6):
+        one.put(FRAME)
+        assert one.ready(4) == (count >= 4)
+    one.turn(8)
+    one.put(FRAME)
+    assert one.sounds and not one.ready(4)
+    one.put(FRAME)
+    assert one.ready(4)
+    one.drop()
+    assert not one.ready(4)
+
+
+def test_a_backlog_wakes_who_waits_for_its_end(clock: list[float]) -> None:
+    woken: list[int] = []
+    one = voice(woken=woken)
+    for _ in range(30):
+        assert not one.must_wait()
+        one.put(FRAME)
+        if one._pending > 25:
+            break
+    assert one.must_wait() and not woken
+    one.turn(8)
+    assert woken == [1] and not one.must_wait()
+
+
+def test_who_runs_dry_first_goes_first(clock: list[float]) -> None:
+    thread = SoundThread(4, 8, 1)
+    rich, poor, new = voice(), voice(), voice()
+    for each, frames in ((rich, 30), (poor, 10)):
+        thread.add_voice(each)
+        for _ in range(frames + 4):
+            each.put(FRAME)
+        each.turn(frames)
+    assert [rich.lead(), poor.lead()] == [3.0, 1.0] and thread._choose() is poor
+    thread.add_voice(new)
+    for _ in range(4):
+        new.put(FRAME)
+    clock[0] += 0.2
+    assert thread._choose() is new  # its listener hears nothing yet
+    clock[0] += 10
+    new.turn(4)
+    assert thread._choose() is poor and poor.lead() == pytest.approx(-9.2)
+
+
+def test_jobs_go_between(clock: list[float]) -> None:
+    thread, done = SoundThread(4, 8, 1), []  # type: ignore[var-annotated]
+    first, second = job(2, done), job(1, done)
+    thread.add_job(first)
+    thread.add_job(second)
+    assert thread.waiting == 2
+    listener = voice()
+    thread.add_voice(listener)
+    for _ in range(30):
+        listener.put(FRAME)
+    listener.turn(10)
+    assert thread._choose() is first  # the listener has a second left
+    thread._work(first)
+    assert thread._choose() is second  # in turn
+    clock[0] += 0.8
+    assert [thread._choose() for _ in range(4)] == [listener, listener, listener, second]
+    thread._work(second)
+    first.cancelled = True
+    assert thread._choose() is listener and done == [("done", None)]
+
+
+def test_encoding_in_pieces_is_encoding(small: Any) -> None:
+    waveform = torch.randn(16000 * 11) * 0.1
+    *pauses, codes = encode_in_pieces(small.tokenizer, waveform, 16000)
+    assert len(codes) == 2 and len(pauses) > 6 and not any(pauses)
+    assert torch.equal(torch.cat(codes, dim=1), small.tokenizer.encode(waveform, 16000))
+    with pytest.raises(AudioError):
+        list(encode_in_pieces(small.tokenizer, torch.zeros(5), 16000))
+
+
+def test_settings_that_make_no_sense() -> None:
+    for wrong in ({"max_sessions": 0}, {"max_context": 5}, {"threads": -1}, {"chunk_frames": -1},
+                  {"prefill_positions": 0}, {"buffer_seconds": 0}):  # fmt: skip
+        with pytest.raises(ConfigError):
+            EngineConfig(**wrong)
