@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .audio.waveform import crossfade, load_waveform, prepare_waveform
-from .audio_tokenizer.model import CROSSFADE_MS, AudioTokenizer
+from .audio.waveform import load_waveform, prepare_waveform
+from .audio_tokenizer.model import AudioTokenizer
 from .errors import AudioError, PromptError
 from .flow_decoder.model import FlowDecoder
 from .language_model.audio_head import AudioHead
@@ -28,11 +28,12 @@ from .language_model.prompt import (
     split_clauses,
     voice_instruction,
 )
-from .language_model.reply import ReplySampling, follow, read_aloud, write_spoken_reply, write_text_reply
+from .language_model.reply import ReplySampling, follow_frames, read_aloud, spoken_reply, write_text_reply
 from .language_model.sampling import Sampling
+from .language_model.sequence import Frame, frames_to_codes
 from .language_model.session import Session
 from .language_model.text_tokenizer import TextTokenizer
-from .synthesis import synthesize
+from .synthesis import Joiner, SpeechStream, synthesize
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
 _LONGEST_CLAUSE = 200
@@ -128,15 +129,18 @@ class BaichuanAudio(nn.Module):
 
         voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice.
         """
-        return torch.cat([piece.waveform for piece in self.speak_pieces(text, voice, sampling, seed)])
+        joiner, waveforms = Joiner(self.sample_rate), []
+        for event in self._read_aloud(text, voice, sampling, seed):
+            if isinstance(event, Tensor):
+                waveforms += [joiner.push(self.tokenizer.decode(event)), joiner.end_segment()]
+        return torch.cat([*waveforms, joiner.flush()])
 
     def speak_pieces(
         self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
     ) -> Iterator[WaveformPiece]:
-        """`speak`, each clause's sound as soon as it is made."""
-        system = self.system_text(None, voice)
-        sampling = sampling or ReplySampling.from_config(self.config)
-        return self._joined(self._speak_clauses(self.clauses_to_speak(text), system, sampling, seed))
+        """`speak` while the sound is being made, before a clause is finished; nearly the same (docs/streaming.md)."""
+        events = self._read_aloud(text, voice, sampling, seed)
+        return cast("Iterator[WaveformPiece]", self._sounding(events))
 
     def chat(
         self,
@@ -225,21 +229,30 @@ class BaichuanAudio(nn.Module):
             return prepare_waveform(waveform, audio[1], rate)
         raise AudioError("audio must be a path or (waveform, sample_rate), the rate a whole number of Hz.")
 
-    def _speak_clauses(
-        self, clauses: Sequence[list[int]], system: str, sampling: ReplySampling, seed: int | None
-    ) -> Iterator[Tensor]:
-        """Clauses as ids -> the codes [K, T] of each; a full context is left for a new one."""
-        prompt = self.prompt_builder().system(system).reply(spoken=True).build()
+    def _read_aloud(
+        self, text: str, voice: str | None, sampling: ReplySampling | None, seed: int | None
+    ) -> Iterator[str | Frame | Tensor]:
+        """What reading `text` aloud gives: the frames of each clause, then its codes [K, T]."""
+        clauses = self.clauses_to_speak(text)
+        sampling = sampling or ReplySampling.from_config(self.config)
+        prompt = self.prompt_builder().system(self.system_text(None, voice)).reply(spoken=True).build()
         session = self.start(prompt.ids, prompt.codes, seed)
-        for codes in follow(session, read_aloud(session, clauses, sampling, self.context)):
-            assert isinstance(codes, Tensor)
-            yield codes
+        return follow_frames(session, read_aloud(session, clauses, sampling, self.context))
 
-    def _joined(self, segments: Iterable[Tensor]) -> Iterator[WaveformPiece]:
-        joiner = _Joiner(self.sample_rate)
-        for codes in segments:
-            yield joiner.push(self.tokenizer.decode(codes))
-        yield joiner.flush()
+    def _sounding(self, events: Iterable[str | Frame | Tensor]) -> Iterator[TextPiece | WaveformPiece]:
+        """Text, frames and finished segments of a reply -> what the user gets of them, at once."""
+        stream = SpeechStream(self)
+        for event in events:
+            if isinstance(event, str):
+                yield TextPiece(event)
+                continue
+            frame = None if isinstance(event, Tensor) else frames_to_codes([event], self.tokenizer.num_codebooks)
+            waveform = stream.end_segment() if frame is None else stream.push(frame)
+            if waveform.numel():
+                yield WaveformPiece(waveform, self.sample_rate)
+        rest = stream.finish()
+        if rest.numel():
+            yield WaveformPiece(rest, self.sample_rate)
 
     def _synthesize(self, hidden: Tensor) -> Tensor:
         return synthesize(self, hidden)
@@ -305,19 +318,11 @@ class Conversation:
             for text in write_text_reply(self._session, model.text_tokenizer, sampling.first, sampling.max_text_tokens):
                 yield TextPiece(text)
             return
-        joiner = _Joiner(model.sample_rate)
-        pieces = write_spoken_reply(self._session, model.text_tokenizer, sampling)
+        events = follow_frames(self._session, spoken_reply(self._session, model.text_tokenizer, sampling))
         try:
-            for piece in pieces:
-                if isinstance(piece, str):
-                    yield TextPiece(piece)
-                else:
-                    yield joiner.push(model.tokenizer.decode(piece))
-            rest = joiner.flush()
-            if rest.waveform.numel():
-                yield rest
+            yield from model._sounding(events)
         finally:
-            pieces.close()
+            events.close()
 
     def _with_user(self, message: Message) -> PromptBuilder:
         """The unread prompt and the user's turn; a copy, so that bad input leaves the dialogue as it was."""
@@ -338,29 +343,6 @@ class Conversation:
         total = len(self._session.ids) + new
         if total > limit:
             raise PromptError(f"the dialogue is {total} tokens long and this model reads {limit}; begin a new one.")
-
-
-class _Joiner:
-    """Joins waveforms with a linear cross-fade while they come: what may still be faded is held back."""
-
-    def __init__(self, sample_rate: int) -> None:
-        self._sample_rate = sample_rate
-        self._overlap = sample_rate * CROSSFADE_MS // 1000
-        self._held: Tensor | None = None
-
-    def push(self, waveform: Tensor) -> WaveformPiece:
-        """The next waveform [S] -> the samples that are now certain."""
-        waveform = waveform.cpu()
-        joined = waveform if self._held is None else crossfade(self._held, waveform, self._overlap)
-        certain = max(0, joined.shape[0] - self._overlap)
-        self._held = joined[certain:]
-        return WaveformPiece(joined[:certain], self._sample_rate)
-
-    def flush(self) -> WaveformPiece:
-        """The last samples."""
-        held = torch.zeros(0) if self._held is None else self._held
-        self._held = None
-        return WaveformPiece(held, self._sample_rate)
 
 
 def join_texts(texts: Sequence[str]) -> str:

@@ -236,7 +236,7 @@ def run_speak(arguments: argparse.Namespace) -> None:
             first_sound = first_sound or time.perf_counter() - progress.started
             pieces.append(piece.waveform)
             progress.update(f"{sum(len(done) for done in pieces) / model.sample_rate:.1f} s of speech so far,")
-    spoken = Answer(text, torch.cat(pieces), model.sample_rate, first_sound, progress.seconds)
+    spoken = Answer(text, torch.cat([torch.zeros(0), *pieces]), model.sample_rate, first_sound, progress.seconds)
     assert spoken.waveform is not None
     save_waveform(arguments.output, spoken.waveform, model.sample_rate)
     if arguments.json:

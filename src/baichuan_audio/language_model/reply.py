@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import strict
 from .prompt import CLAUSE_MARKS
 from .sampling import Sampling
-from .sequence import Answer, FrameStep, LiveSequence, Rules, Step, TextStep, audio_segment
+from .sequence import Answer, Frame, FrameStep, LiveSequence, Rules, Step, TextStep, audio_segment
 from .session import Session
 from .text_tokenizer import TextTokenizer
 
@@ -76,6 +76,13 @@ def write_spoken_reply(
 
 def follow(session: Session, rules: Rules) -> Generator[str | Tensor, None, None]:
     """Run the rules of a reply on a session of its own: what they give out, as it is made."""
+    for event in follow_frames(session, rules):
+        if not isinstance(event, tuple):
+            yield event
+
+
+def follow_frames(session: Session, rules: Rules) -> Generator[str | Frame | Tensor, None, None]:
+    """`follow`, with each code frame when it is drawn; the codes [K, T] then say that their segment is complete."""
     answer: Answer = None
     try:
         while True:
@@ -85,6 +92,8 @@ def follow(session: Session, rules: Rules) -> Generator[str | Tensor, None, None
                 return
             if isinstance(event, (TextStep, FrameStep)):
                 answer = session.answer(event)
+                if isinstance(answer, tuple):
+                    yield answer
             else:
                 answer = None
                 yield event
