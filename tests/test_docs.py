@@ -1,5 +1,5 @@
 """The README and the pages in docs/ are run: Python blocks as they stand (test_docs_api.py has those of the API
-page), command lines through the parser.
+page, server/test_docs_serving.py those that need a server), command lines through the parser.
 
 They run in a folder where `models/nano` is a small random checkpoint and `question.wav` a second of sound. Commands
 that would train or download for hours are only parsed.
@@ -20,7 +20,8 @@ from baichuan_audio.cli.app import build_parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ONLY_PARSED = {"train", "data", "eval", "demo", "completion"}
+ELSEWHERE = {"api.md", "serving.md"}
+ONLY_PARSED = {"train", "data", "eval", "demo", "completion", "serve"}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -48,7 +49,7 @@ def workplace(tiny_dir: Path, question: Path, tmp_path: Path, monkeypatch: pytes
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "api.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, workplace: Path):
     """One after another in one namespace, as a reader would type them."""
     namespace: dict[str, object] = {}
