@@ -12,7 +12,6 @@ from ..language_model.reply import ReplySampling, read_aloud
 from ..language_model.sequence import LiveSequence, Rules
 from ..pipeline import BaichuanAudio
 from ..spoken_text import for_speech
-from ..spoken_text import for_speech
 from .dialogue import Dialogue
 from .front_desk import FrontDesk, check_done
 from .types import AudioDelta, EngineConfig, EngineStats, EngineStopped, ReplyDone
