@@ -188,6 +188,11 @@ async def test_time_is_limited(serve):
     async with dial(idle) as client:
         await client.append(np.zeros(PCM_RATE // 2, np.float32), pace=1.0)  # silence is no sign of life
         assert (await client.until_error())["error"]["code"] == "session_idle"
+    async with dial(idle) as client:
+        await client.ask("Hello")
+        began = time.monotonic()
+        assert (await client.until_error())["error"]["code"] == "session_idle"
+        assert time.monotonic() - began > 1.2  # eight tenths of a second are heard first
     wait_until(lambda: all_free(idle) and all_free(server), 5)
 
 

@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from ..turn_detection import Eagerness, SemanticVad, ServerVad, TurnDetection
+from ..voices import OPENAI_VOICES
 from .audio import RATES, AudioFormat
 from .fields import Fields, WireError
 
-OPENAI_VOICES = frozenset(
-    ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar", "fable", "nova", "onyx")
-)
 _MAX_OUTPUT_TOKENS = 4096
 _MAX_TOOLS = 128
 _TODAY = {  # names of the beta form, which old clients still send

@@ -392,12 +392,12 @@ class Session:
         while True:
             await asyncio.sleep(_WATCH_S)
             now, settings = time.monotonic(), self._settings
-            busy_at = max(self._busy_at, self._turns.heard_at)
+            quiet, since_word = self._quiet_for(now), now - max(self._busy_at, self._turns.heard_at)
             if self._outbox.overflowed or self._outbox.stuck_for() > min(_STUCK_S, settings.idle_seconds):
                 self.end(1008, "slow", "The client does not read what it is sent.")
             elif now - self._started > settings.max_session_seconds:
                 self.end(1008, "expired", f"A session lasts {settings.max_session_seconds:g} s at most.")
-            elif self._quiet_for(now) is not None and now - busy_at > settings.idle_seconds:
+            elif quiet is not None and min(quiet, since_word) > settings.idle_seconds:
                 self.end(1008, "idle", f"Nothing was said for {settings.idle_seconds:g} s.")
             else:
                 self._speak_up(now)
