@@ -31,7 +31,7 @@ async def running(model: Any, **settings: Any) -> AsyncIterator[Engine]:
         yield engine
     finally:
         await engine.stop()
-        assert not engine._desk.worker._thread.is_alive() and not engine._desk.worker.sound._thread.is_alive()
+        assert not engine._desk.worker._thread.is_alive() and not engine._desk.worker.sound.alive
 
 
 def perform(test: Callable[[], Awaitable[None]]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.engine import AudioDelta, EngineConfig, ReplyDone, TextDelta, Usage, sound
-from baichuan_audio.engine.sound import Job, SoundThread, Voice, encode_in_pieces
+from baichuan_audio.engine.sound import Job, SoundThreads, Voice, encode_in_pieces
 from baichuan_audio.errors import AudioError, ConfigError
 
 FRAME = (0,) * 8
@@ -98,7 +101,7 @@ def test_a_backlog_wakes_who_waits_for_its_end(clock: list[float]) -> None:
 
 
 def test_who_runs_dry_first_goes_first(clock: list[float]) -> None:
-    thread = SoundThread(4, 8, 1)
+    thread = SoundThreads(4, 8, 1, 1)
     rich, poor, new = voice(), voice(), voice()
     for each, frames in ((rich, 30), (poor, 10)):
         thread.add_voice(each)
@@ -117,7 +120,7 @@ def test_who_runs_dry_first_goes_first(clock: list[float]) -> None:
 
 
 def test_jobs_go_between(clock: list[float]) -> None:
-    thread, done = SoundThread(4, 8, 1), []  # type: ignore[var-annotated]
+    thread, done = SoundThreads(4, 8, 1, 1), []  # type: ignore[var-annotated]
     first, second = job(2, done), job(1, done)
     thread.add_job(first)
     thread.add_job(second)
@@ -127,6 +130,9 @@ def test_jobs_go_between(clock: list[float]) -> None:
     for _ in range(30):
         listener.put(FRAME)
     listener.turn(10)
+    first.busy = True
+    assert thread._choose() is second  # one thread has the first in hand
+    first.busy = False
     assert thread._choose() is first  # the listener has a second left
     thread._work(first)
     assert thread._choose() is second  # in turn
@@ -135,6 +141,64 @@ def test_jobs_go_between(clock: list[float]) -> None:
     thread._work(second)
     first.cancelled = True
     assert thread._choose() is listener and done == [("done", None)]
+
+
+def test_several_threads_never_share_a_voice_or_a_job() -> None:
+    threads = SoundThreads(4, 8, 3, 1)
+    inside: set[int] = set()
+    heard: list[list[Any]] = [[] for _ in range(5)]
+    ended = [threading.Event() for _ in range(8)]
+
+    class Careful(Speech):
+        def __init__(self, number: int) -> None:
+            self.number, self.next = number, 0
+
+        def push(self, codes: Tensor) -> Tensor:
+            assert self.number not in inside
+            inside.add(self.number)
+            assert codes[0].tolist() == list(range(self.next, self.next + codes.shape[1]))
+            self.next += codes.shape[1]
+            time.sleep(0.001)
+            inside.remove(self.number)
+            return super().push(codes)
+
+    def careful_job(number: int) -> Iterator[Any]:
+        for _ in range(5):
+            assert number not in inside
+            inside.add(number)
+            time.sleep(0.001)
+            inside.remove(number)
+            yield None
+        yield "done"
+
+    def hear(number: int, event: Any) -> None:
+        heard[number].append(event)
+        if isinstance(event, ReplyDone):
+            ended[number].set()
+
+    def fail(error: Exception) -> None:
+        raise AssertionError from error
+
+    threads.start()
+    voices = []
+    for number in range(5):
+        speech: Any = Careful(number)
+        voices.append(Voice(speech, 8, 100, partial(hear, number), fail, lambda: None))
+        threads.add_voice(voices[-1])
+    for number in range(5, 8):
+        threads.add_job(Job(careful_job(number), lambda value, error, number=number: ended[number].set()))  # type: ignore[misc]
+    for place in range(40):
+        for each in voices:
+            each.put((place,) * 8)
+            threads.wake(each)
+    for each in voices:
+        each.put(ReplyDone("completed", None, "", Usage()))
+        threads.wake(each)
+    assert all(event.wait(30) for event in ended)
+    threads.stop(10)
+    assert not threads.alive and threads.waiting == 0
+    for events in heard:
+        assert sum(event.waveform.shape[0] for event in events[:-1]) == 405
 
 
 def test_encoding_in_pieces_is_encoding(small: Any) -> None:

@@ -35,6 +35,7 @@ class Dialogue:
         self._reply: Reply | None = None
         self._numbers = itertools.count(1)
         self._encoded: tuple[Tensor, int, asyncio.Task[list[Tensor]]] | None = None
+        self._encoding: set[asyncio.Task[list[Tensor]]] = set()
         self._closed = False
 
     # -- items ----------------------------------------------------------------------------------------------------
@@ -144,6 +145,8 @@ class Dialogue:
         if self._reply is not None:
             self._reply.cancel("closed")
         self._closed = True
+        for task in self._encoding:
+            task.cancel()
         self._worker.post(self._worker.tidy)
         self._desk.release(self._chat.slot)
 
@@ -167,8 +170,20 @@ class Dialogue:
         last = self._encoded
         if last is None or last[0] is not waveform or last[1] != sample_rate or last[2].cancelled():
             task = asyncio.create_task(self._desk.encode(waveform, sample_rate))
+            self._encoding.add(task)
+            task.add_done_callback(self._encoded_one)
             last = self._encoded = (waveform, sample_rate, task)
-        return await asyncio.shield(last[2])
+        try:
+            return await asyncio.shield(last[2])
+        except asyncio.CancelledError:
+            if self._closed and last[2].cancelled():
+                raise PromptError("the dialogue is closed.") from None
+            raise
+
+    def _encoded_one(self, task: asyncio.Task[list[Tensor]]) -> None:
+        self._encoding.discard(task)
+        if not task.cancelled():
+            task.exception()  # who waits for it is told; perhaps nobody does any more
 
     def _fill(self, item: Item, tokens: list[Token]) -> None:
         """The user's item is encoded; a reply may have waited for it."""

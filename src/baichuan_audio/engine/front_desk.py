@@ -22,6 +22,7 @@ from .worker import Worker
 
 _CONTEXT = 4096  # positions of a slot, where the model could read more
 _THREADS = 4
+_SOUND_THREADS = 2  # on a CPU: sound costs more there than the rest together
 _DIALOGUES_PER_SPARE = 4
 
 
@@ -37,8 +38,11 @@ class FrontDesk:
         slots = config.max_sessions + spare
         known = int(model.config.get("max_position_embeddings") or _CONTEXT)
         self.capacity = min(known, config.max_context or _CONTEXT)
-        threads = config.threads or max(1, min(_THREADS, len(os.sched_getaffinity(0)) // 2))
-        self.worker = Worker(model, config, slots, self.capacity, threads)
+        cores = len(os.sched_getaffinity(0))
+        threads = config.threads or max(1, min(_THREADS, cores // 3))
+        on_cpu = model.language_model.norm.weight.device.type == "cpu"
+        sound_threads = _SOUND_THREADS if on_cpu and cores > 1 else 1
+        self.worker = Worker(model, config, slots, self.capacity, threads, sound_threads)
         self.running = False
         self.free = list(range(config.max_sessions))  # a heap: the lowest first, so that those in use are neighbours
         self._spare: asyncio.Queue[int] = asyncio.Queue()

@@ -66,6 +66,11 @@ class Reply:
         return self._done or self._cancelled is not None
 
     @property
+    def cancelled(self) -> bool:
+        """Its reader wants no more of it."""
+        return self._cancelled is not None
+
+    @property
     def settled(self) -> bool:
         """Its reader has had it all, or wants no more of it."""
         return self._ended or self._cancelled is not None

@@ -1,8 +1,8 @@
-"""The thread of sound: codes to waveform for those who listen, waveform to codes for what they said.
+"""The threads of sound: codes to waveform for those who listen, waveform to codes for what they said.
 
-It stands beside the thread that runs the language model (`worker.py`), because the two take turns badly: a step of the
+They stand beside the thread that runs the language model (`worker.py`), because the two take turns badly: a step of the
 batch is many small operations, a chunk of sound or a layer of the encoder a few large ones, and torch lets the other
-thread run while it computes. So the batch flows on one core while sound is made on another, and neither waits.
+threads run while it computes. So the batch flows on one core while sound is made on another, and neither waits.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Voice:
         self._begun = time.monotonic()
         self._first_sound: float | None = None  # on the same clock
         self.seconds = 0.0  # of sound given out
-        self.ended = False
+        self.ended = self.busy = False
         self.lock = threading.Lock()
 
     def put(self, entry: str | Frame | ReplyDone) -> None:
@@ -165,32 +165,44 @@ class Job:
     pieces: Iterator[Any]
     done: Callable[[Any, Exception | None], None]
     cancelled: bool = False
+    busy: bool = False
 
 
-class SoundThread:
-    """Takes turns between voices and jobs: whoever's listener runs dry first, jobs when all have half a second.
+class SoundThreads:
+    """`count` threads that take turns between voices and jobs, each voice or job in one of them at a time.
 
-    A job that has been passed by three times gets a turn all the same, so that it ends under any load.
+    The voice whose listener runs dry first comes first; jobs when every listener has half a second left. A job that
+    has been passed by three times gets a turn all the same, so that it ends under any load; jobs take turns.
     """
 
-    def __init__(self, first_chunk_frames: int, chunk_frames: int, threads: int) -> None:
-        self._first, self._most, self._threads = first_chunk_frames, max(chunk_frames, 4), threads
+    def __init__(self, first_chunk_frames: int, chunk_frames: int, count: int, torch_threads: int) -> None:
+        self._first, self._most, self._torch_threads = first_chunk_frames, max(chunk_frames, 4), torch_threads
         self._voices: list[Voice] = []
-        self._jobs: deque[Job] = deque()
+        self._jobs: list[Job] = []
         self._condition = threading.Condition()
         self._stopped = False
         self._passed = 0
-        self._thread = threading.Thread(target=self._run, name="baichuan-audio sound", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"baichuan-audio sound {number}", daemon=True)
+            for number in range(count)
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End after the turn under way."""
+        """End after the turns under way; blocks."""
         with self._condition:
             self._stopped = True
-            self._condition.notify()
-        self._thread.join(timeout)
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of the threads is still at work."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def add_voice(self, voice: Voice) -> None:
         with self._condition:
@@ -201,75 +213,76 @@ class SoundThread:
             self._jobs.append(job)
             self._condition.notify()
 
-    def wake(self) -> None:
-        """There may be something to do."""
-        with self._condition:
-            self._condition.notify()
+    def wake(self, voice: Voice) -> None:
+        """Something has been put into `voice`."""
+        if voice.ready(self._first):
+            with self._condition:
+                self._condition.notify()
 
     @property
     def waiting(self) -> int:
         """Jobs not done, and voices with something to say."""
-        voices = list(self._voices)
-        return len(self._jobs) + sum(voice.ready(self._first) for voice in voices)
+        return len(self._jobs) + sum(voice.ready(self._first) for voice in list(self._voices))
 
     @property
     def voices(self) -> int:
-        return len(self._voices)
+        """Voices that have not come to their end."""
+        return sum(not voice.ended for voice in list(self._voices))
 
     @torch.inference_mode()
     def _run(self) -> None:
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._torch_threads)
         while True:
             with self._condition:
                 chosen = self._choose()
                 while chosen is None and not self._stopped:
                     self._condition.wait()
                     chosen = self._choose()
-                if self._stopped:
+                if chosen is None or self._stopped:
                     return
+                chosen.busy = True
             if isinstance(chosen, Voice):
-                try:
-                    chosen.turn(self._most)
-                except Exception as error:
-                    chosen.drop()
-                    chosen.on_failure(error)
-            elif chosen is not None:
+                self._sound(chosen)
+            else:
                 self._work(chosen)
+            with self._condition:
+                chosen.busy = False
+                self._condition.notify()  # what is left may be another thread's
 
     def _choose(self) -> Voice | Job | None:
         """Who has the next turn."""
         self._voices = [voice for voice in self._voices if not voice.ended]
-        while self._jobs and self._jobs[0].cancelled:
-            self._jobs.popleft()
-        ready = [voice for voice in self._voices if voice.ready(self._first)]
+        self._jobs = [job for job in self._jobs if not job.cancelled]
+        ready = [voice for voice in self._voices if not voice.busy and voice.ready(self._first)]
         voice = min(ready, key=Voice.lead, default=None)
-        if self._jobs and (voice is None or voice.lead() > _JOB_LEAD or self._passed >= _PATIENCE):
+        job = next((job for job in self._jobs if not job.busy), None)
+        if job is not None and (voice is None or voice.lead() > _JOB_LEAD or self._passed >= _PATIENCE):
             self._passed = 0
-            return self._jobs[0]
-        self._passed += bool(self._jobs)
+            return job
+        self._passed += job is not None
         return voice
 
+    def _sound(self, voice: Voice) -> None:
+        try:
+            voice.turn(self._most)
+        except Exception as error:
+            voice.drop()
+            voice.on_failure(error)
+
     def _work(self, job: Job) -> None:
-        """One piece of the first job; it then stands last, so that a long one does not hold up a short one."""
+        """One piece of a job, which then stands last."""
+        result, failure = None, None
         try:
             result = next(job.pieces)
         except Exception as error:
-            self._remove(job)
-            job.done(None, error)
-            return
-        if result is None:
-            with self._condition:
-                if job in self._jobs:
-                    self._jobs.remove(job)
-                    self._jobs.append(job)
-            return
-        self._remove(job)
-        job.done(result, None)
-
-    def _remove(self, job: Job) -> None:
+            failure = error
         with self._condition:
             if job in self._jobs:
                 self._jobs.remove(job)
+                if result is None and failure is None:
+                    self._jobs.append(job)
+        if result is not None or failure is not None:
+            job.done(result, failure)
 
 
 def encode_in_pieces(tokenizer: AudioTokenizer, waveform: Tensor, sample_rate: int) -> Iterator[list[Tensor] | None]:

@@ -28,7 +28,7 @@ class EngineConfig:
 
     max_sessions: slots; one dialogue (or one `speak`) each, one more is refused with EngineFull.
     max_context: positions a slot holds, no more than the model's max_position_embeddings; 0 = 4096.
-    threads: torch threads of each of the engine's two workers; 0 = half of the cores it may use, at most 4.
+    threads: torch threads of each of the engine's workers; 0 = a third of the cores it may use, at most 4.
     first_chunk_frames, chunk_frames: code frames (80 ms each) after which sound is made, whether or not the flow
     decoder has a full chunk: few at first, so that the first sound comes soon; 0 = full chunks only.
     prefill_positions: positions of a prompt that are read in one step, so that a long one holds up nobody.

@@ -20,7 +20,7 @@ from .batch import Batch
 from .history import History, Item
 from .mailbox import Promise, Reply
 from .slots import SlotCache
-from .sound import Job, SoundThread, Voice, encode_in_pieces
+from .sound import Job, SoundThreads, Voice, encode_in_pieces
 from .types import EngineConfig, EngineStopped, ReplyDone, Status, TextDelta, Usage
 from .writing import Chat, Writing
 
@@ -32,15 +32,17 @@ _MARKS = 4  # positions that end a reply: the last id and the marks around audio
 
 
 class Worker:
-    """All model work of one engine: this thread the language model, its `SoundThread` the rest.
+    """All model work of one engine: this thread the language model, its `SoundThreads` the rest.
 
     `post` and `call` may be used from any thread; the methods that take a Reply or Chat run on the worker's own.
     """
 
-    def __init__(self, model: BaichuanAudio, config: EngineConfig, slots: int, capacity: int, threads: int) -> None:
+    def __init__(
+        self, model: BaichuanAudio, config: EngineConfig, slots: int, capacity: int, threads: int, sound_threads: int
+    ) -> None:
         self.model, self.config, self.capacity = model, config, capacity
         self.batch = Batch(model, SlotCache(model.language_model, slots, capacity))
-        self.sound = SoundThread(config.first_chunk_frames, config.chunk_frames, threads)
+        self.sound = SoundThreads(config.first_chunk_frames, config.chunk_frames, sound_threads, threads)
         self.rows: list[Writing] = []  # those still being written
         self.steps = self.last_batch = self.text_tokens = self.audio_frames = 0
         self._finished: dict[Reply, Writing] = {}  # written, and perhaps still sounding
@@ -162,7 +164,8 @@ class Worker:
             self._leave(row)
             self._forget_unheard(row)
         usage = row.used() if row is not None else Usage()
-        reply.deliver(ReplyDone("cancelled", reason, reply.read_text, usage))
+        text = reply.read_text if reply.cancelled else reply.sent_text
+        reply.deliver(ReplyDone("cancelled", reason, text, usage))
 
     def settle_items(self, chat: Chat) -> None:
         """An item of the dialogue has become ready, or is gone: a reply may have waited for it."""
@@ -253,7 +256,7 @@ class Worker:
             self.audio_frames += 1
             assert row.voice is not None
             row.voice.put(answer)
-            self.sound.wake()
+            self.sound.wake(row.voice)
 
     def _give(self, row: Writing, event: str | torch.Tensor) -> None:
         """Text, or the codes of a finished audio segment, whose frames have gone out one by one."""
@@ -267,7 +270,7 @@ class Worker:
             row.voice.put(event)
         else:
             row.voice.end_segment()
-        self.sound.wake()
+        self.sound.wake(row.voice)
 
     def _finish(self, row: Writing, ending: str | None) -> None:
         """The rules have come to their end; the sound may have some way to go."""
@@ -282,7 +285,7 @@ class Worker:
             row.reply.deliver(done)
         else:
             row.voice.put(done)
-            self.sound.wake()
+            self.sound.wake(row.voice)
 
     def _fail(self, row: Writing, error: Exception) -> None:
         if row not in self.rows and row.reply not in self._finished:
