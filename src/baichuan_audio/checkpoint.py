@@ -118,7 +118,7 @@ def load(
     Needs no more memory than the weights and the largest single tensor. Raises CheckpointError (ConfigError for
     an impossible `config.json`), in one sentence that names the file.
     """
-    target = _device(device)
+    target = checked_device(device)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ConfigError(f"dtype must be a floating-point type such as torch.float32, not {dtype!r}.")
     directory = checkpoint_directory(path_or_hub_id)
@@ -136,7 +136,8 @@ def load(
     return model.eval().requires_grad_(False)  # training says itself what learns
 
 
-def _device(device: str | torch.device) -> torch.device:
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device, if it can be used here; else ConfigError."""
     try:
         target = torch.device(device)
         torch.empty(0, device=target)

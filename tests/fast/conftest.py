@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from baichuan_audio.fast import accelerate
+from baichuan_audio.fast.accelerate import twin_of
 from baichuan_audio.pipeline import BaichuanAudio
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
@@ -23,6 +24,18 @@ def plain(request: pytest.FixtureRequest, model: BaichuanAudio) -> BaichuanAudio
 @pytest.fixture(scope="session")
 def fast(plain: BaichuanAudio) -> BaichuanAudio:
     return accelerate(plain)
+
+
+@pytest.fixture(scope="session", params=["quick", "joined"])
+def twin(request: pytest.FixtureRequest, plain: BaichuanAudio) -> BaichuanAudio:
+    """Either kind of inference forms."""
+    return twin_of(plain, quick=request.param == "quick")
+
+
+@pytest.fixture(scope="session")
+def steps(plain: BaichuanAudio) -> BaichuanAudio:
+    """The forms that a Decoder takes, on a CPU as well."""
+    return twin_of(plain, quick=False)
 
 
 @pytest.fixture(scope="session")

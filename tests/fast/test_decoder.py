@@ -104,12 +104,12 @@ def _prompt(row: int) -> list[int]:
 
 @pytest.mark.parametrize("text, codes", [(GREEDY, GREEDY), (SAMPLINGS[1], SAMPLINGS[3]), (SAMPLINGS[2], SAMPLINGS[2])])
 def test_rows_write_what_the_obvious_path_writes(
-    plain: BaichuanAudio, fast: BaichuanAudio, text: Sampling, codes: Sampling
+    plain: BaichuanAudio, steps: BaichuanAudio, text: Sampling, codes: Sampling
 ) -> None:
     """Three rows that begin one after another, text and frames mixed in one step, one row resting now and then."""
-    decoder = Decoder(fast.language_model, fast.audio_head, rows=3, capacity=100)
+    decoder = Decoder(steps.language_model, steps.audio_head, rows=3, capacity=100)
     pad, start = plain.special.audio_pad, plain.special.audiogen_start
-    mine = [Session(fast.language_model, fast.audio_head, fast.special, seed) for seed in range(3)]
+    mine = [Session(steps.language_model, steps.audio_head, steps.special, seed) for seed in range(3)]
     theirs = [CountedSession(plain, seed) for seed in range(3)]
     for row, (one, other) in enumerate(zip(mine, theirs, strict=True)):
         one.lay(_prompt(row))
@@ -117,14 +117,14 @@ def test_rows_write_what_the_obvious_path_writes(
 
     def advance(turn: int) -> None:
         rows = [row for row in range(3) if turn >= row and (turn + row) % 4]
-        steps: list[Step] = [TextStep(text) if (turn + row) % 8 < 4 else FrameStep(codes) for row in rows]
-        for row, step in zip(rows, steps, strict=True):
+        wanted: list[Step] = [TextStep(text) if (turn + row) % 8 < 4 else FrameStep(codes) for row in rows]
+        for row, step in zip(rows, wanted, strict=True):
             for each in (mine[row], theirs[row]):
                 if isinstance(step, FrameStep) and each.last not in (pad, start):
                     each.begin_segment()
             decoder.read(row, mine[row])
-        asks = [Ask(row, mine[row], step) for row, step in zip(rows, steps, strict=True)]
-        for row, step, answer in zip(rows, steps, decoder.answer(asks), strict=True):
+        asks = [Ask(row, mine[row], step) for row, step in zip(rows, wanted, strict=True)]
+        for row, step, answer in zip(rows, wanted, decoder.answer(asks), strict=True):
             assert answer == theirs[row].answer(step), (turn, row)
             for each in (mine[row], theirs[row]):
                 each.append(plain.special.audiogen_end if answer is None else answer)  # type: ignore[arg-type]
@@ -137,10 +137,10 @@ def test_rows_write_what_the_obvious_path_writes(
 
 @pytest.mark.parametrize("capacity", [60, 4000])
 def test_a_session_on_a_decoder_speaks_like_the_obvious_one(
-    plain: BaichuanAudio, fast: BaichuanAudio, capacity: int
+    plain: BaichuanAudio, steps: BaichuanAudio, capacity: int
 ) -> None:
     make = DecoderSessions(rows=1, capacity=capacity)
-    session = make(fast.language_model, fast.audio_head, fast.special, seed=4)
+    session = make(steps.language_model, steps.audio_head, steps.special, seed=4)
     oracle = CountedSession(plain, seed=4)
     results: list[tuple[list[int], Tensor]] = []
     for each in (session, oracle):
@@ -153,23 +153,23 @@ def test_a_session_on_a_decoder_speaks_like_the_obvious_one(
         each.write_text(2, SAMPLINGS[1])
         results.append((each.ids, written))
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
-    other = make(fast.language_model, fast.audio_head, fast.special)
+    other = make(steps.language_model, steps.audio_head, steps.special)
     assert type(other) is Session  # the decoder is full
     del session, each
-    assert type(make(fast.language_model, fast.audio_head, fast.special)) is not Session
+    assert type(make(steps.language_model, steps.audio_head, steps.special)) is not Session
 
 
-def test_a_row_that_is_too_short_says_so(fast: BaichuanAudio) -> None:
-    session = DecoderSessions(rows=1, capacity=60)(fast.language_model, fast.audio_head, fast.special)
+def test_a_row_that_is_too_short_says_so(steps: BaichuanAudio) -> None:
+    session = DecoderSessions(rows=1, capacity=60)(steps.language_model, steps.audio_head, steps.special)
     with pytest.raises(PromptError, match="nothing to go on"):
         session.answer(TextStep(GREEDY))
     with pytest.raises(PromptError, match="row holds"):
         session.extend([5] * 100)
 
 
-def test_a_sequence_that_leaves_its_row_keeps_its_memory(fast: BaichuanAudio) -> None:
-    decoder = Decoder(fast.language_model, fast.audio_head, rows=1, capacity=60)
-    first, second = (Session(fast.language_model, fast.audio_head, fast.special, seed) for seed in range(2))
+def test_a_sequence_that_leaves_its_row_keeps_its_memory(steps: BaichuanAudio) -> None:
+    decoder = Decoder(steps.language_model, steps.audio_head, rows=1, capacity=60)
+    first, second = (Session(steps.language_model, steps.audio_head, steps.special, seed) for seed in range(2))
     step = FrameStep(SAMPLINGS[3])
     for each in (first, second):
         each.lay([5, 6, 7])

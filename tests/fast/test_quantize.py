@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.fast import accelerate, weight_bytes
+from baichuan_audio.fast.accelerate import twin_of
 from baichuan_audio.fast.quantize import Int8Linear, quantize, with_torchao
 from baichuan_audio.pipeline import BaichuanAudio
 
@@ -48,7 +49,7 @@ def test_int8_on_a_cpu(model: BaichuanAudio) -> None:
 
 def test_int8_by_torchao(model: BaichuanAudio) -> None:
     pytest.importorskip("torchao")
-    fast = accelerate(model)
+    fast = twin_of(model, quick=False)
     with_torchao(fast, "int8")
     _check(model, fast, 0.12)
 
@@ -64,7 +65,7 @@ def test_on_cuda(model: BaichuanAudio, kind: str, worst: float) -> None:
 
 
 def test_kinds_that_cannot_be_had(model: BaichuanAudio) -> None:
-    fast = accelerate(model)
+    fast = twin_of(model, quick=False)
     with pytest.raises(ConfigError, match="int8, int4, fp8"):
         quantize(fast, "int3")
     for kind in ("int4", "fp8"):

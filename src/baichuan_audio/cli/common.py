@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BaichuanAudioError, CheckpointError, PromptError
 
 if TYPE_CHECKING:
+    import torch
+
     from ..pipeline import BaichuanAudio
 
 MODEL_VARIABLE = "BAICHUAN_AUDIO_MODEL"
@@ -71,24 +73,42 @@ def default_model() -> str:
 
 
 def load_model(arguments: argparse.Namespace) -> BaichuanAudio:
-    """The model that the options name, with a sign of life while it loads."""
+    """The model that the options name, ready for inference, with a sign of life while it loads."""
+    model, name = load_plain_model(arguments)
+    with Progress(f"preparing {name}"):
+        from ..fast import accelerate
+
+        return accelerate(model)
+
+
+def load_plain_model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:
+    """The model that the options name as `load` gives it, and its name."""
     name = arguments.model or default_model()
     with Progress(f"loading {name}"):
-        import torch
-
         from ..checkpoint import load
 
-        if arguments.threads:
-            torch.set_num_threads(arguments.threads)
-        if arguments.seed is not None:
-            torch.manual_seed(arguments.seed)
-        device = arguments.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = arguments.dtype
-        if dtype == "auto":
-            dtype = "float32" if device == "cpu" else "bfloat16"
-        return load(name, dtype=getattr(torch, dtype), device=device, vocoder=arguments.vocoder)
+        device, dtype = choose_device(arguments)
+        return load(name, dtype=dtype, device=device, vocoder=arguments.vocoder), name
+
+
+def choose_device(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """Device and type that the options name; sets threads and seed as well."""
+    import torch
+
+    from ..checkpoint import checked_device
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.seed is not None:
+        torch.manual_seed(arguments.seed)
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    target = checked_device(device)
+    dtype = arguments.dtype
+    if dtype == "auto":
+        dtype = "float32" if target.type == "cpu" else "bfloat16"
+    return target, getattr(torch, dtype)
 
 
 class Progress:

@@ -6,7 +6,6 @@ Each is made from a layer as loaded and shares its tensors where it can, so both
 from __future__ import annotations
 
 import copy
-import math
 from typing import TypeVar
 
 import torch
@@ -15,7 +14,6 @@ from torch.nn import functional as F
 
 from ..language_model.audio_head import DepthAttention, DepthLayer
 from ..language_model.backbone import FeedForward
-from ..layers.norm import RMSNorm
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -46,41 +44,19 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     return made
 
 
-class QuickNorm(nn.Module):
-    """RMSNorm with the norm as one reduction: on a CPU, `F.rms_norm` is composed of many small operations.
-
-    sqrt(mean(x^2) + eps) = hypot(|x|, sqrt(D eps)) / sqrt(D); the factor sqrt(D) is in the gain.
-    """
-
-    gain: Tensor
-    floor: Tensor
-
-    def __init__(self, source: RMSNorm) -> None:
-        super().__init__()
-        self.weight, self.eps = source.weight, source.eps
-        width = source.weight.shape[0]
-        self.register_buffer("gain", source.weight.detach() * math.sqrt(width))
-        self.register_buffer("floor", torch.full_like(self.gain[:1], math.sqrt(width * source.eps)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., D] float32 -> [..., D]."""
-        return (x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)).mul_(self.gain)
-
-
-def quick_norm(source: RMSNorm) -> nn.Module:
-    """The norm's quickest form on its device; graphs and compilers do better with the plain one."""
-    plain = source.weight.device.type != "cpu" or source.weight.dtype != torch.float32
-    return source if plain else QuickNorm(source)
+def joined(source: FeedForward) -> Tensor:
+    """Gate over up as one tensor [2 I, D]; the source's weights become views of it."""
+    both = torch.cat([source.gate_proj.weight.detach(), source.up_proj.weight.detach()])
+    source.gate_proj.weight.data, source.up_proj.weight.data = both.chunk(2)
+    return both
 
 
 class JoinedFeedForward(nn.Module):
-    """SwiGLU with gate and up as one product. The source's weights become views of the joined one."""
+    """SwiGLU with gate and up as one product."""
 
     def __init__(self, source: FeedForward) -> None:
         super().__init__()
-        joined = torch.cat([source.gate_proj.weight.detach(), source.up_proj.weight.detach()])
-        source.gate_proj.weight.data, source.up_proj.weight.data = joined.chunk(2)
-        self.gate_up, self.down_proj = linear(joined), shell(source.down_proj)
+        self.gate_up, self.down_proj = linear(joined(source)), shell(source.down_proj)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
@@ -119,7 +95,7 @@ class SplitDepthLayer(DepthLayer):
         nn.Module.__init__(self)
         self.width, self.positions = source.width, source.positions
         self.self_attention = SplitDepthAttention(source.self_attention)  # type: ignore[assignment]
-        self.layernorm1, self.layernorm2 = quick_norm(source.layernorm1), quick_norm(source.layernorm2)  # type: ignore[assignment]
+        self.layernorm1, self.layernorm2 = source.layernorm1, source.layernorm2
         up = source.linear1.weight.detach().view(2 * self.width, self.positions, self.width)
         down = source.linear2.weight.detach().view(self.width, self.positions, 2 * self.width)
         self.up = nn.ModuleList([linear(up[:, i].contiguous()) for i in range(self.positions)])

@@ -1,0 +1,78 @@
+"""Models to measure: as loaded or with random weights, never ending a segment early, on each path."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..fast import accelerate
+from ..language_model.build_tokenizer import build_text_tokenizer, token_id_entries
+from ..language_model.text_tokenizer import TextTokenizer
+from ..obvious import obvious
+from ..pipeline import BaichuanAudio
+from ..vocoder.hift import Hift, HiftConfig
+from ..vocoder.vocos import Vocos
+
+_STD = 0.02
+
+
+def random_model(config_file: str, dtype: torch.dtype, device: torch.device) -> BaichuanAudio:
+    """A model with the sizes of a `config.json` and random weights, made where and as it shall be measured.
+
+    Raises CheckpointError when the file cannot be read, ConfigError when no model can be built from it.
+    """
+    try:
+        config: dict[str, Any] = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{config_file}: no readable config.json ({error}).") from error
+    tokenizer = build_text_tokenizer([])
+    if not config.get("vocab_size"):  # a template that takes it from its tokenizer
+        config["audio_config"] |= token_id_entries(tokenizer)
+        config["vocab_size"] = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    vocoder: nn.Module = Vocos.from_config(config) if "mel_vocoder_config" in config else Hift(HiftConfig())
+    with torch.device("meta"):
+        model = BaichuanAudio(config, TextTokenizer(tokenizer.to_str()), vocoder)
+    model.vocoder = nn.Identity()  # stays as it was made
+    model = model.to(dtype).to_empty(device=device)
+    model.vocoder = vocoder.to(device)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, tensor in model.state_dict().items():
+        if not name.startswith("vocoder."):
+            _fill(name, tensor, generator)
+    return model.eval().requires_grad_(False)
+
+
+def _fill(name: str, tensor: Tensor, generator: torch.Generator) -> None:
+    if not tensor.is_floating_point():
+        tensor.zero_()
+    elif tensor.ndim < 2:
+        tensor.fill_(1.0 if name.endswith("weight") else 0.0)  # of norms, and biases
+    else:
+        tensor.normal_(0.0, _STD, generator=generator)
+
+
+def never_end(model: BaichuanAudio) -> BaichuanAudio:
+    """Let no audio segment end before its frames are counted; changes the model."""
+    end = model.audio_head.codebook_sizes[0]
+    with torch.no_grad():
+        model.audio_head.heads[0].bias[end] = -1e4  # type: ignore[index,operator]
+    return model
+
+
+def on_each_path(model: BaichuanAudio, quantizations: list[str]) -> dict[str, BaichuanAudio]:
+    """`model` on the obvious path, on the fast one, and with each kind of quantised weights."""
+    paths = {"obvious": obvious(model), "fast": accelerate(model)}
+    return paths | {kind: accelerate(model, kind) for kind in quantizations}
+
+
+def decode_elements(model: BaichuanAudio, text: bool) -> int:
+    """Weights (their number) that one decode step reads, of a model as loaded."""
+    parts: list[nn.Module] = [model.language_model.layers]
+    parts += [model.language_model.lm_head] if text else [model.audio_head.transformer_layers, model.audio_head.heads]
+    return sum(math.prod(parameter.shape) for part in parts for parameter in part.parameters())

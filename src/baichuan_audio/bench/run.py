@@ -1,0 +1,127 @@
+"""The whole measurement of one model -> one dictionary, which the report and the plots are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..fast import weight_bytes
+from ..pipeline import BaichuanAudio
+from . import stages
+from .machine import ceilings, describe, peak_memory
+from .models import never_end, on_each_path
+from .parity import parity
+from .stages import Stage
+from .timing import Timing, interleave
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. histories: positions before a decode step (those beyond the model's context are left out);
+    prompt: positions of a prefill; units: ids and frames of one repeat; heard: seconds of sound to encode."""
+
+    repeats: int = 7
+    units: int = 24
+    prompt: int = 256
+    histories: tuple[int, ...] = (200, 4000)
+    heard: tuple[float, ...] = (5.0, 30.0)
+    sound: bool = True
+
+
+QUICK = Plan(repeats=3, units=6, prompt=64, histories=(40,))
+
+
+def measure(
+    model: BaichuanAudio, name: str, plan: Plan, quantizations: list[str], tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Time every stage of `model` (as loaded; it is changed) on every path. tell: shows how far it is."""
+    device, dtype = model.language_model.norm.weight.device, model.language_model.norm.weight.dtype
+    tell("the machine's ceilings")
+    limits = ceilings(device, dtype)
+    paths = on_each_path(never_end(model), quantizations)
+    result: dict[str, Any] = {
+        "model": {"name": name, "type": str(dtype).removeprefix("torch."), "device": str(device)},
+        "machine": describe(device),
+        "ceilings": limits,
+        "repeats": plan.repeats,
+        "stages": [],
+        "memory": memory(model, paths),
+        "parity": {kind: parity(paths["fast"], paths[kind]) for kind in quantizations},
+    }
+    planned = planned_stages(model, paths, plan)
+    for number, make in enumerate(planned, 1):
+        stage = make()
+        tell(f"{stage.title} ({number} of {len(planned)})")
+        timings = interleave(stage.cases, plan.repeats, device)
+        result["stages"].append(described(stage, timings, limits))
+    if plan.sound:
+        tell("solver steps")
+        result["flow_steps"] = stages.flow_steps(paths["fast"], 48)
+    result["memory"]["peak"] = peak_memory(device)
+    return result
+
+
+def planned_stages(model: BaichuanAudio, paths: Mapping[str, BaichuanAudio], plan: Plan) -> list[Callable[[], Stage]]:
+    """What will be timed, each made only when its turn comes."""
+    room = min(model.context, 1 << 16) - plan.units - 2
+    histories = [history for history in plan.histories if history <= room]
+    planned: list[Callable[[], Stage]] = [lambda: stages.prefill(paths, plan.prompt)]
+    for history in histories:
+        planned.append(lambda history=history: stages.text(paths, history, plan.units))  # type: ignore[misc]
+        planned.append(lambda history=history: stages.frames(paths, history, plan.units))  # type: ignore[misc]
+    if plan.sound:
+        planned += [
+            *(lambda seconds=seconds: stages.encode(paths["fast"], seconds) for seconds in plan.heard),  # type: ignore[misc]
+            lambda: stages.decode(paths["fast"], 48),
+            lambda: stages.first_audio(paths),
+            lambda: stages.chat(paths),
+        ]
+    return planned
+
+
+def described(stage: Stage, timings: Mapping[str, Timing], limits: Mapping[str, float]) -> dict[str, Any]:
+    """One stage's figures: seconds per unit, the floor, and how many times faster than the obvious path."""
+    rows = {}
+    for path, timing in timings.items():
+        low, high = timing.spread
+        row: dict[str, Any] = {"median": timing.median, "low": low, "high": high}
+        row["processor"] = sorted(timing.cpu)[len(timing.cpu) // 2]
+        if path in stage.reads:
+            floor = max(
+                stage.reads[path] / limits["bytes_per_second"], stage.operations / limits["operations_per_second"]
+            )
+            row |= {"floor": floor, "times_floor": timing.median / floor}
+        if stage.audio_seconds:
+            row["rtf"] = timing.median / stage.audio_seconds
+        if "obvious" in timings and path != "obvious":
+            row["times_faster"] = timing.times_faster_than(timings["obvious"])
+            row["times_less_processor"] = timing.times_faster_than(timings["obvious"], cpu=True)
+        rows[path] = row
+    return {"name": stage.name, "title": stage.title, "unit": stage.unit, "paths": rows}
+
+
+def memory(model: BaichuanAudio, paths: Mapping[str, BaichuanAudio]) -> dict[str, Any]:
+    """Bytes of the weights of each part, of backbone and audio head on each path, and of one cached position."""
+    parts: dict[str, nn.Module] = {
+        "encoder and bridge": nn.ModuleList([model.tokenizer.encoder, model.tokenizer.bridge]),
+        "audio decoder": model.tokenizer.decoder,
+        "flow decoder": model.flow,
+        "vocoder": model.vocoder,
+    }
+    config = model.language_model.config
+    position = 2 * config.num_hidden_layers * config.key_value_heads * config.head_width
+    decoding = {
+        path: {
+            "language model": weight_bytes(each.language_model),
+            "audio head": weight_bytes(each.audio_head),
+        }
+        for path, each in paths.items()
+    }
+    return {
+        "parts": {name: weight_bytes(part) for name, part in parts.items()},
+        "paths": decoding,
+        "position": position * model.language_model.embed_tokens.weight.element_size(),
+    }

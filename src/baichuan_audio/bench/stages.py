@@ -1,0 +1,220 @@
+"""The stages that are timed, each as one case a path."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..fast import weight_bytes
+from ..language_model.reply import ReplySampling
+from ..language_model.sequence import FrameStep, TextStep
+from ..language_model.session import Session
+from ..pipeline import BaichuanAudio
+from ..synthesis import SpeechStream
+from .models import decode_elements
+from .timing import Case
+
+QUESTION_SECONDS = 5.0
+FIRST_CLAUSE = (8, 24)
+"""Text ids and code frames of the first clause of a measured reply; the second is as long."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Something timed on every path. unit: what one of its timings is for; per_second: audio seconds of one unit, for
+    stages that are judged against real time; reads and operations: of one unit, for the floor (0: none is given)."""
+
+    name: str
+    title: str
+    unit: str
+    cases: Mapping[str, Case]
+    reads: Mapping[str, float]
+    operations: float = 0.0
+    audio_seconds: float = 0.0
+
+
+class Written:
+    """A session that is taken back to the same history before each repeat."""
+
+    def __init__(self, model: BaichuanAudio, history: int) -> None:
+        sampling = ReplySampling.from_config(model.config)
+        self.text, self.frame = TextStep(sampling.first), FrameStep(sampling.codes)
+        generator = torch.Generator().manual_seed(history)
+        self.ids = torch.randint(3, 200, (history,), generator=generator).tolist()
+        self.model, self.history = model, history
+        self.session: Session | None = None
+
+    def back(self) -> None:
+        """To the history, all of it read."""
+        if self.session is None:
+            self.session = self.model.start(self.ids, seed=1)
+        self.session.cut(self.history)
+
+    def to_frames(self) -> None:
+        self.back()
+        assert self.session is not None
+        self.session.begin_segment()
+
+    def write_text(self, count: int) -> None:
+        session = self.session
+        assert session is not None
+        for _ in range(count):
+            session.append(session.answer(self.text))  # type: ignore[arg-type]
+
+    def write_frames(self, count: int) -> None:
+        session = self.session
+        assert session is not None
+        for _ in range(count):
+            session.append(session.answer(self.frame))  # type: ignore[arg-type]
+
+
+def prefill(paths: Mapping[str, BaichuanAudio], positions: int) -> Stage:
+    """Reading a prompt of text."""
+    cases = {}
+    for name, model in paths.items():
+        ids = Written(model, positions).ids
+        cases[name] = Case(lambda model=model, ids=ids: model.start(ids), positions)  # type: ignore[misc]
+    reads = {name: _decode_bytes(model, text=None) / positions for name, model in paths.items()}
+    operations = 2.0 * decode_elements(paths["obvious"], text=True)
+    return Stage(f"prefill_{positions}", f"read a prompt of {positions}", "token", cases, reads, operations)
+
+
+def text(paths: Mapping[str, BaichuanAudio], history: int, count: int) -> Stage:
+    """Writing text after a history."""
+    written = {name: Written(model, history) for name, model in paths.items()}
+    cases = {
+        name: Case(lambda each=each: each.write_text(count), count, each.back)  # type: ignore[misc]
+        for name, each in written.items()
+    }
+    reads = {name: _decode_bytes(model, True, history + count // 2) for name, model in paths.items()}
+    operations = 2.0 * decode_elements(paths["obvious"], text=True)
+    return Stage(f"text_{history}", f"write text after {history}", "token", cases, reads, operations)
+
+
+def frames(paths: Mapping[str, BaichuanAudio], history: int, count: int) -> Stage:
+    """Writing code frames after a history."""
+    written = {name: Written(model, history) for name, model in paths.items()}
+    cases = {
+        name: Case(lambda each=each: each.write_frames(count), count, each.to_frames)  # type: ignore[misc]
+        for name, each in written.items()
+    }
+    reads = {name: _decode_bytes(model, False, history + count // 2) for name, model in paths.items()}
+    operations = 2.0 * decode_elements(paths["obvious"], text=False)
+    seconds = 1 / paths["obvious"].tokenizer.frame_rate
+    return Stage(f"frames_{history}", f"write code frames after {history}", "frame", cases, reads, operations, seconds)
+
+
+def encode(model: BaichuanAudio, seconds: float) -> Stage:
+    """Waveform to codes; one path, which all share."""
+    waveform, rate = question(model, seconds), model.tokenizer.config.sampling_rate
+    case = Case(lambda: model.tokenizer.encode(waveform, rate))
+    return Stage(f"encode_{seconds:g}s", f"hear {seconds:g} s", "piece", {"fast": case}, {}, audio_seconds=seconds)
+
+
+def decode(model: BaichuanAudio, count: int) -> Stage:
+    """Codes to waveform; one path, which all share."""
+    codes = random_codes(model, count)
+    case = Case(lambda: model.tokenizer.decode(codes))
+    seconds = count / model.tokenizer.frame_rate
+    return Stage(f"decode_{seconds:g}s", f"sound of {seconds:g} s", "piece", {"fast": case}, {}, audio_seconds=seconds)
+
+
+def first_audio(paths: Mapping[str, BaichuanAudio]) -> Stage:
+    """From the end of a spoken question to the first sound: the obvious path hears out its first clause first."""
+    cases = {name: Case(_talk(model, name, first_only=True)) for name, model in paths.items()}
+    return Stage("first_audio", f"first sound after {QUESTION_SECONDS:g} s of question", "reply", cases, {})
+
+
+def chat(paths: Mapping[str, BaichuanAudio]) -> Stage:
+    """A spoken question and the whole of a reply of two clauses."""
+    cases = {name: Case(_talk(model, name, first_only=False)) for name, model in paths.items()}
+    seconds = 2 * FIRST_CLAUSE[1] / paths["obvious"].tokenizer.frame_rate
+    return Stage("chat", f"a reply of {seconds:g} s, all of it", "reply", cases, {}, audio_seconds=seconds)
+
+
+def question(model: BaichuanAudio, seconds: float) -> Tensor:
+    """Noise of so many seconds at the audio tokenizer's rate: what it says does not change how long it takes."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(int(seconds * model.tokenizer.config.sampling_rate), generator=generator) * 0.1
+
+
+def random_codes(model: BaichuanAudio, count: int) -> Tensor:
+    """codes [K, count], any that exist."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = model.tokenizer.codebook_sizes
+    codes = torch.stack([torch.randint(0, size, (count,), generator=generator) for size in sizes])
+    return codes.to(model.language_model.norm.weight.device)
+
+
+def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], None]:
+    """One exchange with counted ids and frames; the obvious path makes the sound of a clause when it is written."""
+    waveform = question(model, QUESTION_SECONDS)
+    sampling = ReplySampling.from_config(model.config)
+    tokens, count = FIRST_CLAUSE
+
+    def sound(codes: list[Tensor]) -> int:
+        return model.tokenizer.decode(torch.stack(codes, dim=1)).cpu().shape[0]
+
+    def run() -> None:
+        codes = model.tokenizer.encode(waveform, model.tokenizer.config.sampling_rate)
+        builder = model.prompt_builder().system(model.system_text()).user().audio(codes).reply(spoken=True)
+        prompt = builder.build()
+        session = model.start(prompt.ids, prompt.codes, seed=1)
+        stream = SpeechStream(model)
+        for _ in range(2):
+            for _ in range(tokens):
+                session.append(session.answer(TextStep(sampling.first)))  # type: ignore[arg-type]
+            session.begin_segment()
+            clause: list[Tensor] = []
+            for _ in range(count):
+                frame = session.answer(FrameStep(sampling.codes))
+                session.append(frame)  # type: ignore[arg-type]
+                clause.append(torch.tensor(frame))
+                if path != "obvious" and stream.push(clause[-1][:, None]).numel() and first_only:
+                    return
+            if path == "obvious":
+                sound(clause)
+                if first_only:
+                    return
+            else:
+                stream.end_segment()
+        stream.finish()
+
+    return run
+
+
+def _decode_bytes(model: BaichuanAudio, text: bool | None, history: int = 0) -> float:
+    """Bytes that one decode step must read: weights of its path, keys and values of `history` positions.
+
+    text: a text step, a code frame, or (None) the backbone alone.
+    """
+    language_model, head = model.language_model, model.audio_head
+    total = weight_bytes(language_model.layers)
+    if text:
+        total += weight_bytes(language_model.lm_head)
+    elif text is not None:
+        total += weight_bytes(head.transformer_layers) + weight_bytes(head.heads)
+    config = language_model.config
+    position = 2 * config.num_hidden_layers * config.key_value_heads * config.head_width
+    return total + history * position * language_model.embed_tokens.weight.element_size()
+
+
+def flow_steps(model: BaichuanAudio, count: int) -> list[dict[str, float]]:
+    """Fewer solver steps: seconds, and the relative error of the mel against 32 steps, for `count` frames."""
+    with torch.inference_mode():
+        tokenizer = model.tokenizer
+        hidden = tokenizer.decoder_hidden(tokenizer.dequantize(random_codes(model, count)))
+        mu = model.flow.prenet(hidden)
+        noise = torch.randn(mu.T.shape, generator=torch.Generator().manual_seed(0)).to(mu.device)
+        exact = model.flow.sample(mu, noise, 32).float()
+        rows = []
+        for steps in sorted({2, 4, 6, 10, model.flow.config.diffusion_steps}):
+            start = time.perf_counter()
+            mel = model.flow.sample(mu, noise, steps).float()
+            error = float((mel - exact).norm() / exact.norm())
+            rows.append({"steps": steps, "seconds": time.perf_counter() - start, "error": error})
+    return rows

@@ -1,0 +1,105 @@
+"""bench: how fast a model is here, on every path, beside the obvious one and the machine's floor."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BaichuanAudioError
+from .common import Progress, add_command, choose_device, load_plain_model, positive, print_json
+
+if TYPE_CHECKING:
+    from ..pipeline import BaichuanAudio
+
+
+def add_commands(commands: Any) -> None:
+    """Put this file's command into the parser."""
+    bench = add_command(commands, "bench", run, "Measure speed and memory of every stage, and of many conversations.")
+    bench.add_argument(
+        "what",
+        nargs="?",
+        default="model",
+        choices=("model", "serve"),
+        help="model: one conversation, stage by stage; serve: more and more at once, through the engine",
+    )
+    bench.add_argument("--random-init", metavar="CONFIG", help="random weights with the sizes of this config.json")
+    bench.add_argument(
+        "--quantize", nargs="+", default=[], metavar="KIND", help="measure quantised weights too: int8, int4, fp8"
+    )
+    bench.add_argument("--repeats", type=positive, metavar="N", help="of every timing (default: 7)")
+    bench.add_argument("--quick", action="store_true", help="few repeats of short work, without sound")
+    bench.add_argument("--output", metavar="DIR", help="write bench.json, bench.md and plots into this directory")
+    bench.add_argument(
+        "--sessions",
+        type=positive,
+        nargs="+",
+        default=[1, 2, 4, 8],
+        metavar="N",
+        help="serve: how many conversations at once (default: 1 2 4 8)",
+    )
+    bench.add_argument("--turns", type=positive, default=2, metavar="N", help="serve: replies in each (default: 2)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    output = Path(arguments.output) if arguments.output else None
+    if output is not None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BaichuanAudioError(f"{output}: the directory cannot be made ({error.strerror}).") from error
+    model, name = _model(arguments)
+    result, text = _serve(arguments, model, name) if arguments.what == "serve" else _stages(arguments, model, name)
+    if output is not None:
+        stem = "serve" if arguments.what == "serve" else "bench"
+        (output / f"{stem}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (output / f"{stem}.md").write_text(text, encoding="utf-8")
+        _plot(arguments.what, result, output / f"{stem}.png")
+    print_json(result) if arguments.json else print(text, end="")
+
+
+def _model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:
+    if arguments.random_init is None:
+        model, name = load_plain_model(arguments)
+        return model, Path(name).name
+    with Progress("drawing random weights"):
+        from ..bench.models import random_model
+
+        device, dtype = choose_device(arguments)
+        model = random_model(arguments.random_init, dtype, device)
+    config = Path(arguments.random_init)
+    return model, f"{config.parent.name}/{config.stem}, random weights"
+
+
+def _stages(arguments: argparse.Namespace, model: BaichuanAudio, name: str) -> tuple[dict[str, Any], str]:
+    from dataclasses import replace
+
+    from ..bench.report import markdown
+    from ..bench.run import QUICK, Plan, measure
+
+    plan = QUICK if arguments.quick else Plan()
+    if arguments.quick:
+        plan = replace(plan, sound=False)
+    if arguments.repeats:
+        plan = replace(plan, repeats=arguments.repeats)
+    with Progress("measuring") as progress:
+        result = measure(model, name, plan, arguments.quantize, progress.update)
+    return result, markdown(result)
+
+
+def _serve(arguments: argparse.Namespace, model: BaichuanAudio, name: str) -> tuple[dict[str, Any], str]:
+    from ..bench.serve import markdown, sweep
+
+    with Progress("measuring") as progress:
+        result = sweep(model, name, arguments.sessions, arguments.turns, progress.update)
+    return result, markdown(result)
+
+
+def _plot(what: str, result: dict[str, Any], file: Path) -> None:
+    from ..bench.plots import plot_paths, plot_sweep
+
+    if what == "serve":
+        plot_sweep(result["sweep"], result["model"]["name"], file)
+    else:
+        plot_paths(result, file)
