@@ -7,7 +7,6 @@ frames are exactly those of a segment of that length. Source: the report, sectio
 from __future__ import annotations
 
 import math
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
