@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDependencyError
+from ..errors import ConfigError, MissingDependencyError
 from .common import Progress, add_command, default_model, load_model, positive
 
 KEYS_VARIABLE = "BAICHUAN_AUDIO_API_KEYS"
@@ -54,6 +54,16 @@ def add_commands(commands: Any) -> None:
     limits.add_argument(
         "--grace", type=positive, default=30, metavar="S", help="to finish when told to stop (default: 30)"
     )
+    replicas = serve.add_argument_group("replicas", "the limits then count for each of them (docs/scaling.md)")
+    replicas.add_argument("--ray", action="store_true", help="run replicas of the server with Ray Serve")
+    replicas.add_argument("--replicas", default="1", metavar="N", help="so many, or MIN-MAX by load (default: 1)")
+    replicas.add_argument("--replica-cpus", type=float, default=1.0, metavar="N", help="CPU cores of each (default: 1)")
+    replicas.add_argument(
+        "--replica-gpus",
+        type=float,
+        metavar="N",
+        help="GPUs of each, or 0.5 of one (default: 1 with --device cuda)",
+    )
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
@@ -65,24 +75,59 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
     arguments.model = arguments.directory or arguments.model or default_model()
     settings = make_settings(arguments)
-    bound = open_socket(settings.host, settings.port)  # a port that is taken shows before the model is loaded
-    model = load_model(arguments)
     config = EngineConfig(
         max_sessions=arguments.max_sessions, max_context=arguments.max_context or 0, threads=arguments.threads or 0
     )
+    if arguments.ray:
+        _run_replicas(arguments, settings, config)
+        return
+    bound = open_socket(settings.host, settings.port)  # a port that is taken shows before the model is loaded
+    model = load_model(arguments)
     warming = Progress("warming up")
     warming.__enter__()
 
     def ready() -> None:
         warming.__exit__(None, None, None)
-        host, port = bound.getsockname()[:2]
-        _greet(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings)
+        _greet(*bound.getsockname()[:2], settings)
 
     def stop(count: int) -> None:
         if count:
             _say(f"finishing {count}, for at most {arguments.grace} s; a second signal stops at once")
 
     run(Engine(model, config), settings, bound, arguments.grace, ready, stop)
+
+
+def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> None:
+    """The same server, several times, behind one address."""
+    from ..server.replicas import Plan, ReplicaConfig, run_replicas
+
+    fewest, _, most = arguments.replicas.partition("-")
+    if not (fewest.isdigit() and (most or fewest).isdigit()):
+        raise ConfigError(f"--replicas must be a number or MIN-MAX, not '{arguments.replicas}'.")
+    gpus = arguments.replica_gpus
+    if gpus is None:
+        gpus = 1.0 if arguments.device.startswith("cuda") else 0.0
+    model = Path(arguments.model)
+    plan = Plan(
+        model=str(model.absolute()) if model.is_dir() else arguments.model,
+        vocoder=str(Path(arguments.vocoder).absolute()) if arguments.vocoder else None,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        engine=config,
+        server=settings,
+        replicas=ReplicaConfig(int(fewest), int(most or fewest), arguments.replica_cpus, gpus),
+    )
+    starting = Progress("starting replicas")
+    starting.__enter__()
+
+    def ready() -> None:
+        starting.__exit__(None, None, None)
+        _greet(settings.host, settings.port, settings)
+
+    def stop() -> None:
+        _say(f"finishing, for at most {arguments.grace} s; a second signal stops at once")
+
+    run_replicas(plan, arguments.grace, ready, stop)
 
 
 def make_settings(arguments: argparse.Namespace) -> Any:
@@ -104,8 +149,9 @@ def make_settings(arguments: argparse.Namespace) -> Any:
     )
 
 
-def _greet(address: str, settings: Any) -> None:
+def _greet(host: str, port: int, settings: Any) -> None:
     """Where it is, and a line to try it with."""
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
     _say(f"{settings.model_name}: talk to it at {address}/ ; programs use {address}/v1")
     message = '{"model":"any","messages":[{"role":"user","content":"Hello"}]}'

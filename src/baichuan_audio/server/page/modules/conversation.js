@@ -15,6 +15,7 @@ const FINAL = {
   session_idle: "error.idle",
   session_expired: "error.expired",
 };
+const SHUTDOWN = ["session_shutdown", "shutting_down"];
 
 export class Conversation {
   /**
@@ -135,7 +136,7 @@ export class Conversation {
     if (FINAL[reason]) this.stop(words(FINAL[reason]), reason === "invalid_api_key" ? "key" : "error");
     else if (code === 1013 || reason === "server_full") this.retry("error.full");
     else if (!opened && this.attempt === 0) this.stop(words("error.refused"));
-    else this.retry(code === 1012 ? "error.shutdown" : "error.lost");
+    else this.retry(SHUTDOWN.includes(reason) ? "error.shutdown" : "error.lost");
   }
 
   retry(key) {

@@ -1,0 +1,288 @@
+"""Two replicas of the server on this machine, one killed under load; and the parts of it that need no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
+
+import websockets
+from fake_engine import FakeEngine
+
+from baichuan_audio.errors import ConfigError
+from baichuan_audio.server.clean_close import CleanClose
+from baichuan_audio.server.metrics import Metrics
+from baichuan_audio.server.replica_metrics import Exporter
+from baichuan_audio.server.replicas import Plan, ReplicaConfig, application, make_application
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'baichuan-audio[ray]'"
+)
+SESSIONS = 3  # of each replica
+PATIENCE_S = 240
+
+
+@needs_ray
+def test_application_from_a_config_file():
+    """Ray's cap lies above ours, and a replica that goes keeps its conversations."""
+    args = {
+        "model": "models/nano",
+        "engine": {"max_sessions": 6},
+        "server": {"max_session_seconds": 900, "api_keys": ["k"]},
+        "replicas": {"fewest": 1, "most": 4, "gpus": 0.5},
+    }
+    deployment = application(args)._bound_deployment
+    assert deployment.max_ongoing_requests > 6
+    assert deployment.ray_actor_options == {"num_cpus": 1.0, "num_gpus": 0.5}
+    config = deployment._deployment_config
+    assert config.graceful_shutdown_timeout_s == 930
+    assert (config.autoscaling_config.min_replicas, config.autoscaling_config.max_replicas) == (1, 4)
+    assert config.autoscaling_config.target_ongoing_requests == pytest.approx(0.7 * 6)
+    fixed = make_application(Plan("m", replicas=ReplicaConfig(2, 2)))._bound_deployment
+    assert fixed.num_replicas == 2
+
+
+@needs_ray
+def test_config_file_of_the_docs():
+    """Through the function with which Ray builds what a config file names."""
+    yaml = pytest.importorskip("yaml")
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as build
+
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    (named,) = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["applications"]
+    assert named["import_path"] == f"{application.__module__}:{application.__name__}"
+    (plan,) = build(application, named["args"])._bound_deployment.init_args
+    assert plan.replicas == ReplicaConfig(2, 8, gpus=1.0, fill=0.7)
+    assert (plan.engine.max_sessions, plan.server.api_keys) == (16, ("CHANGE-ME",))
+
+
+def test_plans_that_make_no_sense():
+    with pytest.raises(ConfigError, match="did you mean 'engine'"):
+        application({"model": "m", "engin": {}})
+    with pytest.raises(ConfigError, match="fewest first"):
+        ReplicaConfig(3, 2)
+    with pytest.raises(ConfigError, match="fill"):
+        ReplicaConfig(fill=1.5)
+
+
+async def test_a_lost_server_closes_cleanly():
+    """What ends without a close is closed; what was closed or left is not closed twice."""
+
+    async def run(app) -> list[dict]:
+        sent: list[dict] = []
+
+        async def send(message):
+            sent.append(message)
+
+        async def receive():
+            return {"type": "websocket.disconnect", "code": 1001}
+
+        await CleanClose(app)({"type": "websocket"}, receive, send)
+        return sent
+
+    async def dies(scope, receive, send):
+        await send({"type": "websocket.accept"})
+
+    async def closes(scope, receive, send):
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 1000})
+
+    async def is_left(scope, receive, send):
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    assert (await run(dies))[-1] == {"type": "websocket.close", "code": 1012, "reason": "replica_lost"}
+    assert [message["type"] for message in await run(closes)] == ["websocket.accept", "websocket.close"]
+    assert [message["type"] for message in await run(is_left)] == ["websocket.accept"]
+
+
+def test_figures_become_gauges():
+    made: dict[str, tuple] = {}
+    values: dict[tuple, float] = {}
+
+    class Gauge:
+        def __init__(self, name, description, tag_keys):
+            assert name not in made
+            made[name], self.name = tag_keys, name
+
+        def set(self, value, tags):
+            values[(self.name, *tags.values())] = value
+
+    metrics = Metrics(FakeEngine(max_sessions=5))
+    exporter = Exporter(Gauge)
+    exporter.copy(metrics)
+    metrics.session_opened()
+    metrics.error("server_full")
+    metrics.first_audio(0.3)
+    exporter.copy(metrics)
+    assert values["baichuan_audio_active_sessions",] == 1
+    assert values["baichuan_audio_slots_free",] == 5
+    assert values["baichuan_audio_errors_total", "server_full"] == 1
+    assert made["baichuan_audio_ttfa_seconds_bucket"] == ("le",)
+    assert values["baichuan_audio_ttfa_seconds_count",] == 1
+
+
+# --- the whole, as a user starts it ---------------------------------------------------------------------------------
+
+
+class Cluster:
+    """`baichuan-audio serve --ray` in a process of its own."""
+
+    def __init__(self, model: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "baichuan_audio.cli", "serve", str(model), "--ray", "--replicas", "2"]
+        options = ["--replica-cpus", "0.1", "--max-sessions", str(SESSIONS), "--port", str(self.port), "--grace", "20"]
+        source = str(Path(__file__).parents[2] / "src")
+        environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
+        self.process = subprocess.Popen(
+            [*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if "talk to it at" in line:
+                return
+        raise AssertionError("".join(lines))
+
+    def replicas(self) -> list[int]:
+        """Process ids of the replicas of this cluster."""
+        return sorted(pid for pid in _descendants(self.process.pid) if "ServeReplica" in _command(pid))
+
+    async def connect(self) -> Client:
+        return await Client(self.port).open()
+
+
+class Client:
+    """One conversation that asks for one short answer after another."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"ws://127.0.0.1:{port}/v1/realtime"
+        self.answers = 0
+        self.first_event: dict = {}
+
+    async def open(self) -> Client:
+        self.socket = await websockets.connect(self.url, open_timeout=PATIENCE_S)
+        self.first_event = json.loads(await self.socket.recv())
+        return self
+
+    @property
+    def refused(self) -> bool:
+        return self.first_event["type"] == "error"
+
+    async def talk(self) -> tuple[int, str]:
+        """Ask until the connection is closed; returns the close code and the last error's code."""
+        error = ""
+        try:
+            await self._ask()
+            async for frame in self.socket:
+                event = json.loads(frame)
+                if event["type"] == "response.done":
+                    self.answers += 1
+                    await asyncio.sleep(0.5)
+                    await self._ask()
+                elif event["type"] == "error":
+                    error = event["error"]["code"]
+        except websockets.ConnectionClosed:
+            pass
+        return self.socket.close_code, error
+
+    async def _ask(self) -> None:
+        content = [{"type": "input_text", "text": "hello"}]
+        item = {"type": "message", "role": "user", "content": content}
+        await self.socket.send(json.dumps({"type": "conversation.item.create", "item": item}))
+        await self.socket.send(json.dumps({"type": "response.create", "response": {"max_output_tokens": 4}}))
+
+
+@pytest.fixture
+def cluster(tiny_dir: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tiny_dir)
+    yield cluster
+    if cluster.process.poll() is None:
+        for pid in [*_descendants(cluster.process.pid), cluster.process.pid]:
+            os.kill(pid, signal.SIGKILL)
+    cluster.process.wait(30)
+
+
+@needs_ray
+@pytest.mark.slow
+async def test_one_of_two_replicas_is_killed(cluster: Cluster):
+    """Its conversations get a clean close, the others go on, new ones find a place, and a replacement comes."""
+    clients = [await cluster.connect() for _ in range(4)]
+    talks = [asyncio.create_task(client.talk()) for client in clients]
+    await until(lambda: all(client.answers > 0 for client in clients))
+    first, second = cluster.replicas()
+
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: any(talk.done() for talk in talks))
+    await asyncio.sleep(1)
+    lost = [talk.result() for talk in talks if talk.done()]
+    assert lost == [(1012, "")] * len(lost) and 0 < len(lost) < 4
+    living = [client for client, talk in zip(clients, talks, strict=True) if not talk.done()]
+    before = [client.answers for client in living]
+    newcomer = await cluster.connect()
+    assert newcomer.first_event["type"] == "session.created"
+    talks.append(asyncio.create_task(newcomer.talk()))
+    await until(lambda: newcomer.answers > 0 and all(c.answers > b for c, b in zip(living, before, strict=True)))
+
+    await until(lambda: len(cluster.replicas()) == 2)
+    assert second in cluster.replicas()
+
+    # The house is full when both replicas are: the application says so itself.
+    crowd = [await cluster.connect() for _ in range(2 * SESSIONS + 4)]
+    turned_away = [client for client in crowd if client.refused]
+    assert len(turned_away) >= 4
+    assert {client.first_event["error"]["code"] for client in turned_away} == {"server_full"}
+    await turned_away[0].socket.wait_closed()
+    assert turned_away[0].socket.close_code == 1013
+
+    # Told to stop, it tells everybody and ends.
+    cluster.process.send_signal(signal.SIGINT)
+    ends = await asyncio.wait_for(asyncio.gather(*(talk for talk in talks if not talk.done())), PATIENCE_S)
+    assert ends and set(ends) == {(1012, "session_shutdown")}
+    for client in crowd:
+        await client.socket.wait_closed()
+    await until(lambda: cluster.process.poll() is not None)
+    assert cluster.process.returncode == 0
+
+
+async def until(happened, seconds: float = PATIENCE_S) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "did not happen in time"
+        await asyncio.sleep(0.2)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _descendants(pid: int) -> list[int]:
+    """All processes below one."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    found = [pid]
+    for known in found:
+        found += [child for child, parent in parents.items() if parent == known]
+    return found[1:]
