@@ -19,6 +19,7 @@ import torch  # noqa: E402
 from fake_engine import HEARD, FakeEngine  # noqa: E402
 from http_tools import Serving, assert_error, serving, tone  # noqa: E402
 
+from baichuan_audio.server.sound import read_audio  # noqa: E402
 from baichuan_audio.server.subtitles import Segment, language_of, speech_spans, srt, vtt  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -105,6 +106,12 @@ def test_how_subtitles_are_written():
 
 def test_no_speech_no_segments():
     assert speech_spans(torch.zeros(32000), 16000) == []
+
+
+def test_high_rates_are_slowed_down_while_read():
+    waveform, rate = read_audio(tone(2.0, 192_000, "FLAC", 2), 3, "file")
+    assert rate == 48_000 and len(waveform) == 96_000
+    assert waveform[24_000:72_000].abs().max() == pytest.approx(0.3, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from .logging import EventLog
 from .metrics import Metrics
 from .said import SaidReplies
 from .settings import ServerSettings
+from .sound import AudioReader
 from .static_page import add_page
 
 
@@ -46,7 +47,7 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
     state: Any = app.state
     state.engine, state.settings = engine, settings or ServerSettings()
     state.metrics, state.log, state.work = Metrics(engine), EventLog(state.settings.log_content), Work()
-    state.said = SaidReplies()
+    state.said, state.reader = SaidReplies(), AudioReader()
     add_error_handlers(app)
     for part in (http_chat, http_speech, http_transcriptions, http_info, realtime):
         app.include_router(part.router)

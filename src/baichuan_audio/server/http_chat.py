@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import secrets
 import time
@@ -36,7 +35,7 @@ from .errors import ApiError, bad_request
 from .live import EVENT_STREAM, Job, LiveResponse, event
 from .openapi import error_responses, other_content
 from .said import SaidReplies, StopText
-from .sound import decode_base64, encode, pcm16, read_audio, read_pcm
+from .sound import encode, pcm16
 from .voices import choose_voice
 
 router = APIRouter()
@@ -88,6 +87,7 @@ class Answer:
         self._owner = self._said.owner(request)
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
+        self._heard_s = 0.0
         self._job = Job(self._state, "chat", request.scope["state"]["request_id"], self._id)
 
     async def whole(self) -> AsyncGenerator[bytes, None]:
@@ -148,9 +148,9 @@ class Answer:
         with self._job:
             system = "\n".join(m.text for m in asked.messages if isinstance(m, SystemMessage)) or None
             voice = choose_voice(engine, asked.audio.voice_name if asked.audio else None, "audio.voice")
-            turns = await self._turns()
             dialogue: Dialogue = engine.open(system=system, voice=voice, seed=asked.seed)
             try:
+                turns = await self._turns()
                 for role, parts in turns:
                     if role == "user":
                         await dialogue.add_user(parts)
@@ -203,17 +203,15 @@ class Answer:
     async def _turns(self) -> list[tuple[str, list[Any]]]:
         """The messages after the system's, neighbours of one role as one turn: ("user" or "assistant", parts)."""
         turns: list[tuple[str, list[Any]]] = []
-        seconds = 0.0
         for number, message in enumerate(self._asked.messages):
             if isinstance(message, SystemMessage):
                 continue
             parts = await self._parts(message, f"messages.{number}")
-            seconds += sum(part.waveform.shape[-1] / part.sample_rate for part in parts if isinstance(part, AudioInput))
             if not turns or turns[-1][0] != message.role:
                 turns.append((message.role, []))
             turns[-1][1].extend(parts)
-        self._job.heard(seconds)
-        self._job.note(turns=len(turns), audio_in_s=round(seconds, 3))
+        self._job.heard(self._heard_s)
+        self._job.note(turns=len(turns), audio_in_s=round(self._heard_s, 3))
         return turns
 
     async def _parts(self, message: Message, where: str) -> list[Any]:
@@ -230,10 +228,11 @@ class Answer:
         ]
 
     async def _audio(self, given: InputAudio, where: str) -> AudioInput:
+        left = self._state.settings.max_audio_seconds - self._heard_s
         param = f"{where}.content.input_audio"
-        data = await asyncio.to_thread(decode_base64, given.data, f"{param}.data")
-        read = read_pcm if given.format == "pcm16" else read_audio
-        return AudioInput(*await asyncio.to_thread(read, data, self._state.settings.max_audio_seconds, param))
+        waveform, sample_rate = await self._state.reader.base64(given.data, given.format, left, param)
+        self._heard_s += waveform.shape[-1] / sample_rate
+        return AudioInput(waveform, sample_rate)
 
     def _sampling(self) -> ReplySampling | None:
         """The model's own way of drawing text, with what was asked for; None when nothing was."""

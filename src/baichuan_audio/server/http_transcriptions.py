@@ -13,10 +13,9 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from ..pipeline import join_texts
-from .errors import bad_request
+from .errors import ApiError, bad_request
 from .live import EVENT_STREAM, Job, LiveResponse, event
 from .openapi import error_responses, other_content
-from .sound import read_audio
 from .subtitles import Segment, language_of, speech_spans, srt, verbose, vtt
 
 router = APIRouter()
@@ -92,8 +91,10 @@ async def create_transcription(
     data = await file.read()
     if not data:
         raise bad_request("file: it is empty.", "file", "invalid_audio")
-    most = request.app.state.settings.max_audio_seconds
-    waveform, sample_rate = await asyncio.to_thread(read_audio, data, most, "file")
+    state = request.app.state
+    if not state.engine.stats().slots_free:  # before work is done in vain
+        raise ApiError(429, "all conversations are taken; try again in a moment.", code="server_full")
+    waveform, sample_rate = await state.reader.file(data, state.settings.max_audio_seconds, "file")
     transcript = Transcript(request, waveform, sample_rate, language)
     if stream:
         return LiveResponse(transcript.stream(), EVENT_STREAM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -17,6 +18,7 @@ from .logging import LogHandler
 from .settings import ServerSettings
 
 _LAST_WORDS_S = 3.0
+_FORCED = 130
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -66,6 +68,8 @@ def run(
         server.run(sockets=[bound])
     except SystemExit as error:
         raise BaichuanAudioError("the server could not start; the log says why.") from error
+    finally:
+        asyncio.run(engine.stop(_LAST_WORDS_S))  # where the start failed: no interpreter ends well under its threads
 
 
 class _Server(uvicorn.Server):
@@ -93,9 +97,10 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._loop is None or not self.started or self._work.closing:
+        if self._work.closing:
+            os._exit(_FORCED)  # at once: an orderly end would wait for the engine's threads
+        if self._loop is None or not self.started:
             self.should_exit = True
-            self.force_exit = self._work.closing
             return
         self._work.close()
         self._loop.call_soon_threadsafe(self._begin_ending)

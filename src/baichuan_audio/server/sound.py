@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 from torch import Tensor
 
@@ -28,6 +29,7 @@ MEDIA_TYPES: dict[str, str] = {
 _CONTAINERS = {"mp3": ("MP3", "MPEG_LAYER_III"), "flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
 _MP3_LEVEL = 0.6  # 67 kbit/s at 24 kHz
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1000, 384_000
+_HIGHEST_KEPT_HZ = 48_000  # what is faster is slowed down while it is read: a few bytes may unfold to gigabytes
 _MOST_CHANNELS = 32
 _BLOCK_SAMPLES = 1 << 20
 PCM_RATE_HZ = 24000
@@ -53,19 +55,24 @@ def read_audio(data: bytes, max_seconds: float, param: str) -> tuple[Tensor, int
                 raise bad_request(f"{param}: a sample rate of {rate} Hz is not taken.", param, "invalid_audio")
             if channels > _MOST_CHANNELS:
                 raise bad_request(f"{param}: {channels} channels are too many.", param, "invalid_audio")
+            kept_rate = min(rate, _HIGHEST_KEPT_HZ)
+            resampler = soxr.ResampleStream(rate, kept_rate, 1) if kept_rate < rate else None
             blocks, samples = [], 0
             while len(block := file.read(_BLOCK_SAMPLES // channels, dtype="float32", always_2d=True)):
-                blocks.append(block.mean(axis=1))
-                samples += len(block)
+                mono = block.mean(axis=1)
+                samples += len(mono)
                 if samples > max_seconds * rate:
                     raise too_long(max_seconds, param)
+                blocks.append(resampler.resample_chunk(mono) if resampler else mono)
+            if resampler:
+                blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     except (soundfile.LibsndfileError, RuntimeError, OSError, ValueError):
         raise bad_request(
             f"{param}: this is no audio in a format that can be read (wav, mp3, flac, ogg, opus, aiff ...).",
             param,
             "invalid_audio",
         ) from None
-    return _checked(np.concatenate(blocks) if blocks else np.zeros(0, np.float32), param), rate
+    return _checked(np.concatenate(blocks) if blocks else np.zeros(0, np.float32), param), kept_rate
 
 
 def read_pcm(data: bytes, max_seconds: float, param: str) -> tuple[Tensor, int]:
@@ -88,6 +95,25 @@ def _checked(samples: Any, param: str) -> Tensor:
     if not np.isfinite(samples).all():
         raise bad_request(f"{param}: some samples are NaN or infinite.", param, "invalid_audio")
     return torch.from_numpy(samples)
+
+
+class AudioReader:
+    """Reads audio for one server on threads, two at a time, so that memory stays bounded whoever asks."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Semaphore(2)
+
+    async def file(self, data: bytes, max_seconds: float, param: str) -> tuple[Tensor, int]:
+        """`read_audio`."""
+        async with self._turn:
+            return await asyncio.to_thread(read_audio, data, max_seconds, param)
+
+    async def base64(self, text: str, format: str, max_seconds: float, param: str) -> tuple[Tensor, int]:
+        """A file in base64, or for "pcm16" bare samples."""
+        read = read_pcm if format == "pcm16" else read_audio
+        async with self._turn:
+            data = await asyncio.to_thread(decode_base64, text, f"{param}.data")
+            return await asyncio.to_thread(read, data, max_seconds, param)
 
 
 class _Sequential(soundfile.SoundFile):
@@ -147,9 +173,13 @@ async def encode(waveform: Tensor, format: str, sample_rate: int) -> bytes:
     if format in ("pcm", "aac"):
         encoder = AudioEncoder(format, sample_rate)
         return encoder.push(waveform) + await encoder.finish()
+    return await asyncio.to_thread(_encode_file, pcm16(waveform), format, sample_rate)
+
+
+def _encode_file(samples: Any, format: str, sample_rate: int) -> bytes:
     container, subtype = _CONTAINERS.get(format, ("WAV", "PCM_16"))
     file = io.BytesIO()
-    soundfile.write(file, pcm16(waveform), sample_rate, subtype, format=container)
+    soundfile.write(file, samples, sample_rate, subtype, format=container)
     return file.getvalue()
 
 
