@@ -17,7 +17,10 @@ from baichuan_audio.bench.serve import _Player, sweep
 from baichuan_audio.bench.timing import Case, Timing, interleave
 from baichuan_audio.cli import main
 from baichuan_audio.errors import CheckpointError
+from baichuan_audio.fast.accelerate import twin_of
 from baichuan_audio.language_model.sampling import Sampling
+from baichuan_audio.language_model.session import Session
+from baichuan_audio.obvious import ObviousSession
 from baichuan_audio.pipeline import BaichuanAudio
 
 CPU = torch.device("cpu")
@@ -115,9 +118,17 @@ def test_measures_every_stage(random: BaichuanAudio) -> None:
     json.dumps(result)
 
 
+def test_rows_of_a_decoder_take_their_steps(drawn: BaichuanAudio) -> None:
+    """Timed on CUDA only; the same work on a CPU."""
+    stage = stages.batch(twin_of(drawn, quick=False), 3, 10, 2)
+    timings = interleave(stage.cases, 1, CPU)
+    assert timings["fast"].median > 0 and stage.reads["fast"] > 0
+
+
 def test_fast_is_not_slower_than_obvious(random: BaichuanAudio) -> None:
     """Processor time, median of interleaved rounds: other programs may slow both, never one alone for long."""
     paths = on_each_path(never_end(random), [])
+    assert paths["obvious"].session_type is ObviousSession and paths["fast"].session_type is Session
     stage = stages.frames(paths, 20, 4)
     timings = interleave(stage.cases, 7, CPU)
     assert timings["fast"].times_faster_than(timings["obvious"], cpu=True) > 1.3

@@ -23,6 +23,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         *_stages(result["stages"]),
         "",
         *_real_time(result["stages"]),
+        *_startup(result.get("startup")),
         *_memory(result["memory"]),
         *_parity(result["parity"]),
         *_flow_steps(result.get("flow_steps", [])),
@@ -63,6 +64,13 @@ def _real_time(stages: Sequence[Mapping[str, Any]]) -> list[str]:
         timed = {path: row["rtf"] for path, row in stage["paths"].items() if "rtf" in row}
         rows += [[stage["title"], path, f"{rtf:.3f}", f"{1 / rtf:.1f}"] for path, rtf in timed.items()]
     return [*table(["stage", "path", "RTF", "× real time"], rows), ""] if rows else []
+
+
+def _startup(startup: Mapping[str, float] | None) -> list[str]:
+    if startup is None:
+        return []
+    told = f"{startup['seconds']:.1f} s ({startup['processor']:.1f} s of processor time)"
+    return [f"From a new interpreter to a model that is ready: {told}.", ""]
 
 
 def _memory(memory: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,7 @@ class Plan:
     sound: bool = True
 
 
+_ROWS = (1, 8, 64)
 QUICK = Plan(repeats=3, units=6, prompt=64, histories=(40,))
 
 
@@ -72,6 +73,8 @@ def planned_stages(model: BaichuanAudio, paths: Mapping[str, BaichuanAudio], pla
     for history in histories:
         planned.append(lambda history=history: stages.text(paths, history, plan.units))  # type: ignore[misc]
         planned.append(lambda history=history: stages.frames(paths, history, plan.units))  # type: ignore[misc]
+    if model.language_model.norm.weight.is_cuda:
+        planned += [lambda rows=rows: stages.batch(paths["fast"], rows, 200, plan.units) for rows in _ROWS]  # type: ignore[misc]
     if plan.sound:
         planned += [
             *(lambda seconds=seconds: stages.encode(paths["fast"], seconds) for seconds in plan.heard),  # type: ignore[misc]

@@ -31,6 +31,8 @@ class _Heard:
     rtf: list[float] = field(default_factory=list)
     silence: list[float] = field(default_factory=list)
     audio_seconds: float = 0.0
+    tokens: int = 0
+    cached: int = 0
 
 
 class _Player:
@@ -41,6 +43,7 @@ class _Player:
         self.first: float | None = None
         self.silence = self.audio = 0.0
         self.last = asked
+        self.tokens = self.cached = 0  # positions of the dialogue that it answers, and how many had been read before
 
     def receive(self, seconds: float) -> None:
         now = self.last = time.perf_counter()
@@ -88,6 +91,7 @@ async def _hold(model: BaichuanAudio, count: int, turns: int) -> dict[str, Any]:
         "rtf_p95": _quantile(heard.rtf, 0.95),
         "underruns": sum(silence > 0.02 for silence in heard.silence),
         "silence": sum(heard.silence),
+        "cached": heard.cached / max(heard.tokens, 1),
         "audio_per_second": heard.audio_seconds / elapsed,
     }
 
@@ -105,6 +109,8 @@ async def _converse(engine: Engine, turns: int, delay: float, heard: _Heard) -> 
             heard.rtf.append((player.last - player.asked) / player.audio)
             heard.silence.append(player.silence)
             heard.audio_seconds += player.audio
+            heard.tokens += player.tokens
+            heard.cached += player.cached
     finally:
         await dialogue.close()
 
@@ -119,8 +125,11 @@ async def _ask(engine: Engine, dialogue: Dialogue) -> _Player:
     async for event in dialogue.reply(sampling=sampling):
         if isinstance(event, AudioDelta):
             player.receive(event.waveform.shape[0] / event.sample_rate)
-        elif isinstance(event, ReplyDone) and event.status == "failed":
-            raise RuntimeError(f"a reply failed: {event.reason}")
+        elif isinstance(event, ReplyDone):
+            if event.status == "failed":
+                raise RuntimeError(f"a reply failed: {event.reason}")
+            player.tokens = event.usage.input_text_tokens + event.usage.input_audio_tokens
+            player.cached = event.usage.cached_tokens
     return player
 
 
@@ -141,6 +150,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             f"{row['underruns']} of {row['replies']}",
             f"{row['silence']:.2f}",
             f"{row['audio_per_second']:.1f}",
+            f"{row['cached']:.0%}",
             f"{row['peak'] / 1e6:.0f}",
         ]
         for row in result["sweep"]
@@ -154,6 +164,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "replies with a gap",
         "silence in all, s",
         "speech made a second, s",
+        "dialogue not read again",
         "memory, MB",
     ]
     where = machine.get("gpu", machine["cpu"])

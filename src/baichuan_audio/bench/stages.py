@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..fast import weight_bytes
+from ..fast import Ask, Decoder, weight_bytes
 from ..language_model.reply import ReplySampling
 from ..language_model.sequence import FrameStep, TextStep
 from ..language_model.session import Session
@@ -106,6 +106,38 @@ def frames(paths: Mapping[str, BaichuanAudio], history: int, count: int) -> Stag
     operations = 2.0 * decode_elements(paths["obvious"], text=False)
     seconds = 1 / paths["obvious"].tokenizer.frame_rate
     return Stage(f"frames_{history}", f"write code frames after {history}", "frame", cases, reads, operations, seconds)
+
+
+def batch(model: BaichuanAudio, rows: int, history: int, count: int) -> Stage:
+    """Code frames of many sequences in one step; `model` is accelerated. A unit is a step of all rows."""
+    written = [Written(model, history) for _ in range(rows)]
+    decoder = Decoder(model.language_model, model.audio_head, rows, history + count + 2)
+    sequences = [Session(model.language_model, model.audio_head, model.special, seed) for seed in range(rows)]
+
+    def prepare() -> None:
+        for row, (sequence, each) in enumerate(zip(sequences, written, strict=True)):
+            if not len(sequence):
+                sequence.lay(each.ids)
+            sequence.cut(history)
+            sequence.begin_segment()
+            decoder.read(row, sequence)
+
+    def work() -> None:
+        asks = [Ask(row, each, written[row].frame) for row, each in enumerate(sequences)]
+        for _ in range(count):
+            for sequence, frame in zip(sequences, decoder.answer(asks), strict=True):
+                sequence.append(frame)  # type: ignore[arg-type]
+
+    kept = history * (rows - 1)
+    return Stage(
+        f"batch_{rows}",
+        f"write code frames of {rows} rows after {history}",
+        "step",
+        {"fast": Case(work, count, prepare)},
+        {"fast": _decode_bytes(model, False, history + kept)},
+        2.0 * rows * decode_elements(model, text=False),
+        1 / model.tokenizer.frame_rate,
+    )
 
 
 def encode(model: BaichuanAudio, seconds: float) -> Stage:

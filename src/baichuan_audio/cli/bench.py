@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BaichuanAudioError
-from .common import Progress, add_command, choose_device, load_plain_model, positive, print_json
+from .common import Progress, add_command, choose_device, default_model, load_plain_model, positive, print_json
 
 if TYPE_CHECKING:
     from ..pipeline import BaichuanAudio
@@ -85,6 +85,14 @@ def _stages(arguments: argparse.Namespace, model: BaichuanAudio, name: str) -> t
         plan = replace(plan, repeats=arguments.repeats)
     with Progress("measuring") as progress:
         result = measure(model, name, plan, arguments.quantize, progress.update)
+        if arguments.random_init is None and not arguments.quick:
+            import torch
+
+            from ..bench.startup import startup
+
+            progress.update("start-up")
+            directory, facts = arguments.model or default_model(), result["model"]
+            result["startup"] = startup(directory, facts["type"], facts["device"], torch.get_num_threads())
     return result, markdown(result)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from ..language_model.audio_head import AudioHead, DepthLayer
 from ..language_model.backbone import DecoderLayer
 from ..language_model.model import LanguageModel
+from ..language_model.session import Session
 from ..pipeline import BaichuanAudio
 from .modules import JoinedFeedForward, SplitDepthLayer, deep_shell, joined, shell
 from .quantize import quantize
@@ -40,7 +41,7 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
 def twin_of(model: BaichuanAudio, quick: bool) -> BaichuanAudio:
     """`model` with layers of few operations, for a CPU (`quick`), or with those that a Decoder and `quantize` take."""
     twin = shell(model)
-    twin.inference_only = True
+    twin.inference_only, twin.session_type = True, Session
     twin.language_model = (_quick_language_model if quick else _language_model)(model.language_model)
     twin.audio_head = (_quick_audio_head if quick else _audio_head)(model.audio_head)
     twin.audio_head.attach_embeddings(twin.language_model.audio_embed_layers)
