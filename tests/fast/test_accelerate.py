@@ -9,6 +9,7 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.errors import CheckpointError
+from baichuan_audio.fast import accelerate
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.language_model.session import Session
 from baichuan_audio.obvious import ObviousSession
@@ -85,6 +86,8 @@ def test_memory_is_shared_and_the_model_stays_whole(plain: BaichuanAudio, fast: 
     )
     norms = 60_000  # gains of the norms
     assert added <= depth + norms
+    again, owned = storages(accelerate(plain)), storages(plain) | storages(fast)
+    assert sum(size for place, size in again.items() if place not in owned) <= depth + norms
     assert fast.flow is plain.flow and fast.vocoder is plain.vocoder
     assert not plain.inference_only and type(plain.language_model.layers[0].mlp).__name__ == "FeedForward"
 

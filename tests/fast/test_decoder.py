@@ -11,7 +11,7 @@ from torch import Tensor
 from baichuan_audio.errors import PromptError
 from baichuan_audio.fast.decoder import Ask, Decoder
 from baichuan_audio.fast.drawing import Settings, draw_on_device, limit_of, setting_row, uniform, uniforms
-from baichuan_audio.fast.regions import flex_over
+from baichuan_audio.fast.regions import Regions, flex_over
 from baichuan_audio.fast.session import DecoderSessions
 from baichuan_audio.language_model.backbone import attend_to
 from baichuan_audio.language_model.sampling import Sampling, draw
@@ -157,6 +157,35 @@ def test_a_session_on_a_decoder_speaks_like_the_obvious_one(
     assert type(other) is Session  # the decoder is full
     del session, each
     assert type(make(steps.language_model, steps.audio_head, steps.special)) is not Session
+
+
+def test_a_compiler_makes_each_region_once_for_all_layers(plain: BaichuanAudio, steps: BaichuanAudio) -> None:
+    """Traced without a break; another layer or position is no reason to trace again."""
+    from torch._dynamo.testing import CompileCounter
+
+    counters = {name: CompileCounter() for name in ("layer", "depth", "project", "draw")}
+    compiled = {
+        name: torch.compile(getattr(Regions, name), fullgraph=True, backend=counter)
+        for name, counter in counters.items()
+    }
+    torch._dynamo.reset()
+    decoder = Decoder(steps.language_model, steps.audio_head, rows=1, capacity=100)
+    decoder._regions = Regions(**compiled)
+    session = Session(steps.language_model, steps.audio_head, steps.special, 0)
+    oracle = CountedSession(plain, 0)
+    for each in (session, oracle):
+        each.lay([5, 6, 7])
+        each.begin_segment()
+    for _ in range(3):
+        decoder.read(0, session)
+        frame = decoder.answer([Ask(0, session, FrameStep(SAMPLINGS[3]))])[0]
+        assert frame == oracle.answer(FrameStep(SAMPLINGS[3]))
+        for each in (session, oracle):
+            each.append(frame)  # type: ignore[arg-type]
+    assert counters["layer"].frame_count == counters["depth"].frame_count == 1
+    sizes = len(set(steps.audio_head.codebook_sizes)) + 1  # the first has an end mark
+    assert counters["project"].frame_count <= sizes and counters["draw"].frame_count <= sizes
+    torch._dynamo.reset()
 
 
 def test_a_row_that_is_too_short_says_so(steps: BaichuanAudio) -> None:

@@ -45,8 +45,12 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
 
 
 def joined(source: FeedForward) -> Tensor:
-    """Gate over up as one tensor [2 I, D]; the source's weights become views of it."""
-    both = torch.cat([source.gate_proj.weight.detach(), source.up_proj.weight.detach()])
+    """Gate over up as one tensor [2 I, D]; the source's weights become views of it, and are found so the next time."""
+    gate, up = source.gate_proj.weight.detach(), source.up_proj.weight.detach()
+    lie_together = gate.untyped_storage().data_ptr() == up.untyped_storage().data_ptr()
+    if lie_together and up.data_ptr() == gate.data_ptr() + gate.nbytes:
+        return gate.as_strided((gate.shape[0] + up.shape[0], gate.shape[1]), gate.stride())
+    both = torch.cat([gate, up])
     source.gate_proj.weight.data, source.up_proj.weight.data = both.chunk(2)
     return both
 
