@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import re
 import signal
@@ -27,44 +28,63 @@ from baichuan_audio.cli.app import build_parser  # noqa: E402
 from baichuan_audio.cli.serve import make_settings  # noqa: E402
 
 KEY = "a-key-of-the-tests"
+LONG = "One two three four five six seven eight. " * 60
 
 
 class Process:
-    """The command, from its first line to its end."""
+    """A server as a process, from its first line to its end."""
 
-    def __init__(self, model: Path, *options: str, key: str | None = None) -> None:
+    def __init__(self, command: list[str], key: str | None = None) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment.pop("BAICHUAN_AUDIO_API_KEYS", None)
         if key:
             environment["BAICHUAN_AUDIO_API_KEYS"] = key
-        command = [sys.executable, "-m", "baichuan_audio.cli", "serve", str(model), "--port", "0", *options]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+        self.process = subprocess.Popen(
+            [sys.executable, *command], stdout=pipe, stderr=pipe, text=True, env=environment
+        )
         assert self.process.stdout is not None
-        self.greeting = self.process.stdout.readline() + self.process.stdout.readline()
+        self.greeting = self.process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", self.greeting)
-        assert found, self.greeting + self.process.stderr.read()
+        if not found:
+            raise AssertionError(self.greeting + self.wait()[1])
         self.url = found[0]
-        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key or "none", max_retries=0, timeout=60)
+        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key or "none", max_retries=0, timeout=120)
 
-    def end(self, kind: signal.Signals = signal.SIGTERM, within_s: float = 30) -> tuple[int, str]:
-        """Send a signal -> the exit code, and the log."""
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def signal(self, kind: signal.Signals) -> None:
         self.process.send_signal(kind)
-        return self.wait(within_s)
 
-    def wait(self, within_s: float = 30) -> tuple[int, str]:
+    def wait(self, within_s: float = 60) -> tuple[int, str]:
+        """Its exit code, and its log."""
         try:
             _, log = self.process.communicate(timeout=within_s)
         finally:
             self.process.kill()
         return self.process.returncode, log
 
+    def words(self, text: str) -> Iterator[str]:
+        """The words of a streamed answer to this text; the first is awaited at once."""
+        stream = self.client.chat.completions.create(
+            model="x", messages=[{"role": "user", "content": text}], stream=True
+        )
+        words = (chunk.choices[0].delta.content or "" for chunk in stream)
+        first = next(words)
+        return itertools.chain([first], words)
+
 
 @pytest.fixture(scope="module")
 def served(tiny_dir: Path) -> Iterator[Process]:
-    process = Process(tiny_dir, "--name", "tiny", "--max-sessions", "2", key=KEY)
+    options = ["--port", "0", "--name", "tiny", "--max-sessions", "2"]
+    process = Process(["-m", "baichuan_audio.cli", "serve", str(tiny_dir), *options], KEY)
+    process.greeting += process.line()
     yield process
-    code, log = process.end()
+    process.signal(signal.SIGTERM)
+    code, log = process.wait()
     assert code == 0, log
     assert '"event": "chat"' in log and '"session_id": "req_' in log
     assert "Portugal" not in log
@@ -132,45 +152,41 @@ def test_a_listener_that_leaves_frees_the_slot(served: Process):
         time.sleep(0.05)
 
 
-LONG = "One two three four five six seven eight. " * 60
+@pytest.fixture
+def slow(request: pytest.FixtureRequest) -> Iterator[Process]:
+    """A server whose engine takes a tenth of a second a word."""
+    process = Process([str(Path(__file__).parent / "fake_serve.py"), str(request.param)])
+    yield process
+    process.process.kill()
 
 
-def read_speech(url: str) -> Iterator[bytes]:
-    body = {"model": "x", "input": LONG, "response_format": "pcm", "stream_format": "sse"}
-    with httpx.stream("POST", f"{url}/v1/audio/speech", json=body, timeout=60) as response:
-        assert response.status_code == 200
-        yield from response.iter_raw()
-
-
-def test_a_signal_lets_replies_finish_or_tells_them(tiny_dir: Path):
-    """One that is at work is told after the grace time; meanwhile nobody new is let in; the exit code is 0."""
-    process = Process(tiny_dir, "--grace", "1")
-    pieces = read_speech(process.url)
-    heard = next(pieces)
-    process.process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + 5
-    while httpx.get(f"{process.url}/health").status_code != 503:
-        assert time.monotonic() < deadline
+@pytest.mark.parametrize("slow", [3.0], indirect=True)
+def test_a_signal_lets_replies_finish_or_tells_them(slow: Process):
+    """Short ones finish, a long one is told after the grace time, nobody new is let in; the exit code is 0."""
+    long, short = slow.words("word " * 2000), slow.words("one two three four")
+    slow.signal(signal.SIGTERM)
+    assert slow.line() == "finishing 2\n"
+    assert httpx.get(f"{slow.url}/health").status_code == 503
     with pytest.raises(openai.InternalServerError) as refusal:
-        process.client.audio.speech.create(model="x", voice="Ada", input="Hello.")
+        slow.words("hello")
     assert refusal.value.code == "shutting_down" and refusal.value.response.headers["retry-after"]
-    heard += b"".join(pieces)
-    code, log = process.wait()
+    assert "".join(short) == "You said one two three four."
+    with pytest.raises(openai.APIError, match="the server ended this reply"):
+        list(long)
+    code, log = slow.wait()
     assert code == 0, log
-    assert b"speech.audio.done" in heard or b'"error"' in heard
-    assert "Traceback" not in log
+    assert "Traceback" not in log and '"outcome": "shutdown"' in log
 
 
-def test_a_second_signal_ends_at_once(tiny_dir: Path):
-    process = Process(tiny_dir, "--grace", "60")
-    pieces = read_speech(process.url)
-    next(pieces)
-    process.process.send_signal(signal.SIGINT)
-    assert process.process.stdout.readline().startswith("finishing 1")
-    started = time.monotonic()
-    code, _ = process.end(signal.SIGINT)
-    assert code == 130 and time.monotonic() - started < 15
-    pieces.close()
+@pytest.mark.parametrize("slow", [600.0], indirect=True)
+def test_a_second_signal_ends_at_once(slow: Process):
+    words = slow.words("word " * 2000)
+    slow.signal(signal.SIGINT)
+    assert slow.line() == "finishing 1\n"
+    slow.signal(signal.SIGINT)
+    assert slow.wait()[0] == 130
+    with pytest.raises((openai.APIError, httpx.TransportError)):
+        list(words)
 
 
 def test_a_port_that_is_taken(tiny: Path, capsys: pytest.CaptureFixture):
