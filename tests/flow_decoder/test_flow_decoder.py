@@ -62,6 +62,15 @@ def test_golden_parity(released: FlowDecoder, golden: dict[str, Tensor], case: s
 
 
 @torch.no_grad()
+def test_without_steps_the_mel_is_mu() -> None:
+    decoder = FlowDecoder(small_config(diffusion_steps=0)).eval()
+    mu = torch.randn(CHUNK_FRAMES + 7, 6)
+    assert torch.equal(decoder.sample(mu), mu.T)
+    assert torch.equal(torch.cat(list(decoder.sample_chunks(mu)), dim=1), mu.T)
+    assert not torch.equal(decoder.sample(mu, num_steps=2), mu.T)
+
+
+@torch.no_grad()
 def test_chunks_equal_the_whole(small: FlowDecoder) -> None:
     mu, noise = torch.randn(2 * CHUNK_FRAMES + 37, 6), torch.randn(6, 2 * CHUNK_FRAMES + 37)
     whole = small.sample(mu, noise)
@@ -160,7 +169,7 @@ def test_sizes_come_from_the_configuration() -> None:
         ({"channels": (16, 16)}, "channels"),
         ({"spk_emb_dim": 192}, "spk_emb_dim"),
         ({"in_channels": 40}, "mel bins"),
-        ({"diffusion_steps": 0}, "diffusion_steps"),
+        ({"diffusion_steps": -1}, "diffusion_steps"),
     ],
 )
 def test_unusable_configuration_is_named(section: dict[str, object], message: str) -> None:

@@ -106,6 +106,15 @@ def test_only_the_flow_decoder_learns(workspace: Path, tmp_path: Path) -> None:
     assert (workspace / "tokenizer" / "state-00000001.pt").read_bytes() == frozen
 
 
+def test_the_velocity_network_may_learn_in_some_steps_only(workspace: Path, tmp_path: Path) -> None:
+    train(recipe(workspace, tmp_path, steps=5, velocity_every=2))
+    assert len(logged(tmp_path, "prior")) == 5 and len(logged(tmp_path, "flow")) == 3
+    first = trained(tmp_path)
+    train(recipe(workspace, tmp_path, steps=6, velocity_every=2, optimizer=OptimizerRecipe(weight_decay=0.0)))
+    changed = {name for name, tensor in trained(tmp_path).items() if not torch.equal(tensor, first[name])}
+    assert changed and all(name.startswith("prenet.") for name in changed)
+
+
 def test_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) -> None:
     train(recipe(workspace, tmp_path / "whole"))
     train(recipe(workspace, tmp_path / "parts"), stop_after=3)

@@ -37,9 +37,8 @@ class FlowConfig:
     attention_chunk_frames: int = CHUNK_FRAMES
     """100 in the released weights, whose config.json does not hold it; nano has shorter ones, for an earlier sound."""
     diffusion_steps: int = 10
-    noise_scale: float = 1.0
-    """How much of the noise a segment's sampling starts from; 1 as released. Less stays closer to the likeliest mel:
-    a small model's samples are then easier to understand (docs/evaluation.md has what it gains)."""
+    """Solver steps. 0 takes the prenet's guess itself for the mel: smoother, far cheaper, and of a small model easier
+    to understand (LOG.md has the figures)."""
     prenet_max_source_positions: int = 5000
     prenet_target_mel_length_scale_ratio: float = 1.0
     spk_emb_dim: int = 0
@@ -60,8 +59,8 @@ class FlowConfig:
             raise ConfigError(
                 f"{where}: only prenet_target_mel_length_scale_ratio 1.0 and spk_emb_dim 0 are supported."
             )
-        if self.diffusion_steps < 1:
-            raise ConfigError(f"{where}.diffusion_steps must be at least 1, not {self.diffusion_steps}.")
+        if self.diffusion_steps < 0:
+            raise ConfigError(f"{where}.diffusion_steps must be at least 0, not {self.diffusion_steps}.")
 
 
 @dataclass
@@ -125,7 +124,7 @@ class FlowDecoder(nn.Module):
     def sample(self, mu: Tensor, noise: Tensor | None = None, num_steps: int | None = None) -> Tensor:
         """Solve the flow from noise [M, L] (None: drawn here) under mu [L, M] -> mel [M, L].
 
-        `num_steps` Euler steps, or as many as the configuration says.
+        `num_steps` Euler steps, or as many as the configuration says; with 0 the mel is mu.
         """
         return self.sample_batch(mu[None], None if noise is None else noise[None], num_steps)[0]
 
@@ -141,17 +140,23 @@ class FlowDecoder(nn.Module):
 
         Frames behind a row's length are meaningless.
         """
+        steps = self._steps(num_steps)
+        if steps == 0:
+            return mu.transpose(1, 2)
         if noise is None:
             noise = torch.randn(mu.transpose(1, 2).shape, device=mu.device)
         network = partial(self._velocity, lengths=lengths)
         scale = self.config.cfm_params.inference_cfg_rate
-        times = solver_times(num_steps or self.config.diffusion_steps)
+        times = solver_times(steps)
         mel = euler(lambda _, x, t: guided_velocity(network, x, mu.float(), t, scale), noise.transpose(1, 2), times)
         return mel.transpose(1, 2).to(mu.dtype)
 
+    def _steps(self, wanted: int | None) -> int:
+        return self.config.diffusion_steps if wanted is None else wanted
+
     def init_state(self, num_steps: int | None = None) -> FlowState:
         """The state of a segment of which nothing has been sampled yet."""
-        return FlowState([{} for _ in range(num_steps or self.config.diffusion_steps)])
+        return FlowState([{} for _ in range(self._steps(num_steps))])
 
     @torch.no_grad()
     def sample_chunk(self, mu: Tensor, noise: Tensor, state: FlowState) -> Tensor:
@@ -165,6 +170,8 @@ class FlowDecoder(nn.Module):
                 f"a chunk of fewer than {self.config.attention_chunk_frames} frames has ended this segment"
             )
         state.ended = mu.shape[0] < self.config.attention_chunk_frames
+        if not state.steps:
+            return mu.T
         scale = self.config.cfm_params.inference_cfg_rate
 
         def velocity_at(step: int, x: Tensor, t: float) -> Tensor:
@@ -190,8 +197,9 @@ class FlowDecoder(nn.Module):
         mel: Tensor,
         lengths: Tensor | None = None,
         generator: torch.Generator | None = None,
+        with_velocity: bool = True,
     ) -> dict[str, Tensor]:
-        """Training losses: `flow` (OT-CFM) and `prior` (L1 of mu), each a scalar.
+        """Training losses: `flow` (OT-CFM; not without `with_velocity`) and `prior` (L1 of mu), each a scalar.
 
         Args:
             hidden: decoder hidden states [B, L, D].
@@ -202,10 +210,12 @@ class FlowDecoder(nn.Module):
         target = mel.transpose(1, 2)
         mask = None if lengths is None else frame_mask(lengths, target.shape[1])
         mu = self.prenet(hidden)
-        network = partial(self._velocity, lengths=lengths)
-        # mu is not detached: the flow loss may shape its own condition too.
-        flow = flow_matching_loss(network, target, mu, self.config.cfm_params, mask, generator)
-        return {"flow": flow, "prior": masked_mean((mu.float() - target).abs(), mask)}
+        losses = {"prior": masked_mean((mu.float() - target).abs(), mask)}
+        if with_velocity:
+            network = partial(self._velocity, lengths=lengths)
+            # mu is not detached: the flow loss may shape its own condition too.
+            losses["flow"] = flow_matching_loss(network, target, mu, self.config.cfm_params, mask, generator)
+        return losses
 
     def _velocity(
         self,

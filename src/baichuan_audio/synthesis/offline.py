@@ -16,7 +16,7 @@ def synthesize(model: SpeechModel, hidden: Tensor) -> Tensor:
     The flow's noise is always the same, and so is the vocoder's: the same codes give the same sound.
     """
     mu = model.flow.prenet(hidden)
-    noise = model.flow.config.noise_scale * segment_noise(*mu.shape).T.to(mu.device)
+    noise = segment_noise(*mu.shape).T.to(mu.device)
     mel = model.flow.sample(mu, noise=noise).float()
     waveform: Tensor = model.vocoder(mel[None])[0]
     return waveform.float()

@@ -78,7 +78,6 @@ class SegmentStream:
     def _sample(self, mu: Tensor, keep: bool) -> Tensor:
         """Mel [M, l] of the attention chunk's frames mu [l, M], all of it or all there is."""
         noise = segment_noise(self._sampled + len(mu), mu.shape[1])[self._sampled :].T.to(mu.device)
-        noise = self._model.flow.config.noise_scale * noise
         state = self._flow_state if keep else self._flow_state.copy()
         return self._model.flow.sample_chunk(mu, noise, state)
 

@@ -56,6 +56,9 @@ class FlowRecipe(StageRecipe):
     crop_seconds: float = 3.0
     batch_seconds: float = 48.0
     prior_weight: float = 1.0
+    velocity_every: int = 1
+    """The velocity network learns in every n-th step only, prenet and audio decoder in all: it costs the most, and what
+    it refines has to be right first."""
     mel_floor: float = 1e-5
     """Magnitude below which the target mel counts as this. Which kind of silence it is, of two that nobody hears, is
     otherwise a large part of both losses."""
@@ -68,6 +71,8 @@ class FlowRecipe(StageRecipe):
     def __post_init__(self) -> None:
         if not 0 < self.crop_seconds <= self.batch_seconds:
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
+        if self.velocity_every < 1:
+            raise ConfigError("velocity_every must be at least 1.")
 
 
 class CropSampler:
@@ -231,8 +236,9 @@ def train(recipe: FlowRecipe, stop_after: int | None = None) -> None:
             # Noise, times and dropped conditions depend on (seed, step) alone, as the data does.
             generator = torch.Generator(recipe.device).manual_seed(recipe.seed * 1_000_003 + step)
             with autocast(recipe.device):
-                losses = flow.loss(hidden, mel, generator=generator)
-            total = losses["flow"] + recipe.prior_weight * losses["prior"]
+                with_velocity = step % recipe.velocity_every == 0
+                losses = flow.loss(hidden, mel, generator=generator, with_velocity=with_velocity)
+            total = losses.get("flow", 0.0) + recipe.prior_weight * losses["prior"]
             total.backward()
             norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
 
