@@ -7,6 +7,7 @@ makes it once and it serves all of them: compiling takes seconds where the whole
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,9 @@ from torch.nn import functional as F
 from ..language_model.backbone import DecoderLayer, attend_to, rotate
 from .drawing import draw_on_device
 from .modules import SplitDepthAttention, SplitDepthLayer
+
+_SHAPES = 64
+"""Shapes that one region may be compiled for: buckets of rows, codebook sizes."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,15 @@ class Regions:
 
 
 def regions_for(device: torch.device) -> Regions:
-    """Compiled where there is CUDA and the compiler for it (triton), else plain."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+    """Compiled where there is CUDA, the compiler for it (triton), and a torch that lets a function have many shapes."""
+    limits = {"recompile_limit": _SHAPES, "isolate_recompiles": True}
+    able = limits.keys() <= inspect.signature(torch.compile).parameters.keys()
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None or not able:
         return Regions()
 
     def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        made: Any = torch.compile(function, fullgraph=True, options={"coordinate_descent_tuning": True})
+        tuned: dict[str, Any] = {"options": {"coordinate_descent_tuning": True}, **limits}
+        made: Any = torch.compile(function, fullgraph=True, **tuned)
         return cast(Callable[..., Tensor], made)
 
     return Regions(compiled(layer_step), compiled(depth_step), compiled(project), compiled(draw_on_device))
