@@ -6,6 +6,7 @@ connection is. Ray places the replicas, spreads new connections over them and st
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 NAME = "baichuan-audio"
-PROXY_ENVIRONMENT = {
+HOST_ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "baichuan_audio.server.clean_close:proxy_middlewares",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # five seconds by default: too few for a busy host
+    "RAY_worker_niceness": "0",  # Ray makes its processes wait for all others (nice 15); speech cannot wait
 }
-"""What Ray's proxies should find in their environment; on a cluster, set before `ray start`."""
+"""What Ray should find in the environment of every host; on a cluster, set before `ray start`."""
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Despite its name: at 0, Ray's own ports are those of 127.0.0.1 on every system."""
 _OBJECT_STORE_BYTES = 100 * 1024**2  # nothing of ours goes through it
@@ -116,10 +118,9 @@ class Replica:
         threading.Thread(target=export_forever, args=(app.state.metrics,), daemon=True).start()
         return app
 
-    def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Called by Ray when `closing` changes: let nothing new in, and conversations come to an end."""
-        if config["closing"]:
-            self.app.state.work.close()
+    async def end(self) -> None:
+        """Let nothing new in, and conversations come to an end."""
+        self.app.state.work.close()
 
 
 def application(args: Mapping[str, Any]) -> Any:
@@ -130,7 +131,7 @@ def application(args: Mapping[str, Any]) -> Any:
     return make_application(strict(Plan, args, "args"))
 
 
-def make_application(plan: Plan, closing: bool = False) -> Any:
+def make_application(plan: Plan) -> Any:
     """A Ray Serve application of that plan.
 
     Ray's own limit of requests a replica lies above ours, so that who finds the house full is told so, instead of
@@ -154,7 +155,6 @@ def make_application(plan: Plan, closing: bool = False) -> Any:
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
         max_ongoing_requests=4 * sessions + _SPARE_REQUESTS,
         graceful_shutdown_timeout_s=plan.server.max_session_seconds + _DRAIN_MARGIN_S,
-        user_config={"closing": closing},
         **size,
     )
     return deployment.bind(plan)
@@ -176,15 +176,15 @@ def run_replicas(plan: Plan, grace_s: float, on_ready: Callable[[], None], on_st
         raise BaichuanAudioError(f"Ray did not start: {_last_line(error)}") from error
     signals = _Signals()
     try:
-        serve.start(http_options={"host": plan.server.host, "port": plan.server.port})
         try:
-            serve.run(make_application(plan), name=NAME)
+            serve.start(http_options={"host": plan.server.host, "port": plan.server.port})
+            handle = serve.run(make_application(plan), name=NAME)
         except Exception as error:
             raise BaichuanAudioError(f"the replicas did not start: {_last_line(error)}") from error
         on_ready()
         signals.wait(1)
         on_stop()
-        _finish(serve, plan, grace_s, signals)
+        _finish(serve, handle, grace_s, signals)
     finally:
         ray.shutdown()  # of a cluster of our own, everything; of another, only our place in it
 
@@ -192,16 +192,17 @@ def run_replicas(plan: Plan, grace_s: float, on_ready: Callable[[], None], on_st
 def _set_environment(alone: bool) -> None:
     """What Ray reads when it is imported, here and in the processes that it starts; what is set already stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    for name, value in PROXY_ENVIRONMENT.items():
+    for name, value in HOST_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if alone:
         os.environ.setdefault(_LOOPBACK_ONLY, "0")
 
 
-def _finish(serve: Any, plan: Plan, grace_s: float, signals: _Signals) -> None:
+def _finish(serve: Any, handle: Any, grace_s: float, signals: _Signals) -> None:
     """Tell the conversations, and wait for the replicas to be empty, until time is up or somebody insists."""
     end = time.monotonic() + grace_s
-    serve.run(make_application(plan, closing=True), name=NAME)
+    with contextlib.suppress(Exception):  # a replica that cannot be told now is ended below all the same
+        handle.broadcast("end").results(timeout_s=grace_s)
     serve.delete(NAME, _blocking=False)
     while NAME in serve.status().applications and time.monotonic() < end and signals.count < 2:
         time.sleep(_LOOK_S)
