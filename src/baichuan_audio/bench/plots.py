@@ -43,7 +43,7 @@ def plot_paths(result: Mapping[str, Any], file: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("ms (| = floor)")
     axes.set_title(result["model"]["name"])
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")  # the stages become longer downward
     figure.tight_layout()
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
