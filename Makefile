@@ -7,9 +7,10 @@ SPEECH_ENGINES := espeak-ng flite festival festvox-us-slt-hts festvox-kallpc16k
 # The page of `baichuan-audio serve` is tested in it; those tests are skipped without.
 BROWSER := chromium
 
-.PHONY: help setup demo test check nano clean
+.PHONY: help setup demo talk test check nano clean
 help:
 	@echo "make demo   answer the questions in examples/ in speech, with the model in models/nano"
+	@echo "make talk   serve that model: a page to talk to it, and an OpenAI-compatible API"
 	@echo "make test   run the tests"
 	@echo "make check  formatting, lint, types, tests"
 	@echo "make nano   train models/nano from nothing (hours on two CPU cores)"
@@ -21,9 +22,13 @@ $(VENV)/.stamp-demo: pyproject.toml constraints.txt scripts/setup.sh
 	@sh scripts/setup.sh plot
 	@touch $@
 
+$(VENV)/.stamp-server: pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh plot,server
+	@touch $@ $(VENV)/.stamp-demo
+
 $(VENV)/.stamp-dev: pyproject.toml constraints.txt scripts/setup.sh
 	@sh scripts/setup.sh dev
-	@touch $@ $(VENV)/.stamp-demo
+	@touch $@ $(VENV)/.stamp-demo $(VENV)/.stamp-server
 
 $(VENV)/.stamp-engines: scripts/debian.sh $(VENV)/.stamp-dev
 	@sh scripts/debian.sh $(SPEECH_ENGINES)
@@ -31,6 +36,9 @@ $(VENV)/.stamp-engines: scripts/debian.sh $(VENV)/.stamp-dev
 
 demo: $(VENV)/.stamp-demo
 	@$(RUN) demo
+
+talk: $(VENV)/.stamp-server
+	@$(RUN) serve models/nano $(ARGS)
 
 test: $(VENV)/.stamp-dev
 	@sh scripts/debian.sh $(SPEECH_ENGINES) || echo "tests of the speech engines will be skipped"
