@@ -301,6 +301,7 @@ async def test_the_users_voice_interrupts(server):
     server.engine.answer, server.engine.delay = "well " * 100, 0.02  # five times faster than it is heard
     try:
         async with dial(server) as client:
+            asked = time.monotonic()
             await client.append(speech())
             await client.until("response.output_audio.delta")
             began = time.monotonic()
@@ -308,15 +309,15 @@ async def test_the_users_voice_interrupts(server):
                 await client.next()
             await client.append(speech(before_s=0.1, after_s=0.0)[: int(1.2 * PCM_RATE)])
             started = await client.until("input_audio_buffer.speech_started")
-            heard = time.monotonic() - began
+            most = (time.monotonic() - asked) * 1000
             done = (await client.until("response.done"))["response"]
             assert done["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
             place = client.events.index(started)
             assert "response.output_audio.delta" not in client.kinds(place)
             truncated = await client.until("conversation.item.truncated")
-            assert truncated["audio_end_ms"] == pytest.approx(heard * 1000, abs=300)
+            assert 300 < truncated["audio_end_ms"] < most  # time that has passed, not sound that has been sent
             item = next(item for item in dialogue(server).items if item[0] == truncated["item_id"])
-            assert len(item[2].split()) == truncated["audio_end_ms"] // 200
+            assert len(item[2].split()) == pytest.approx(truncated["audio_end_ms"] / 200, abs=1)
             assert len(done["output"][0]["content"][0]["transcript"].split()) > 10  # as it was sent
             server.engine.answer = None
             await client.append(speech(before_s=0.2, after_s=1.0)[-int(1.2 * PCM_RATE) :])
@@ -330,11 +331,13 @@ async def test_interruption_after_the_last_event_counts_too(server):
     server.engine.answer = "well " * 50  # ten seconds of sound, sent in no time
     try:
         async with dial(server) as client:
+            asked = time.monotonic()
             assert (await client.ask("Hello"))["status"] == "completed"
             await client.append(speech(after_s=0)[: int(1.2 * PCM_RATE)])
             await client.until("input_audio_buffer.speech_started")
-            assert (await client.until("conversation.item.truncated"))["audio_end_ms"] < 1500
-            assert len(dialogue(server).items[-1][2].split()) < 8
+            heard_ms = (await client.until("conversation.item.truncated"))["audio_end_ms"]
+            assert heard_ms < (time.monotonic() - asked) * 1000
+            assert len(dialogue(server).items[-1][2].split()) == pytest.approx(heard_ms / 200, abs=1)
     finally:
         server.engine.answer = None
 
