@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
 
-from fake_engine import FakeEngine  # noqa: E402
-from fastapi.testclient import TestClient  # noqa: E402
+from fake_engine import FakeEngine
+from fastapi.testclient import TestClient
 
-from baichuan_audio.server import static_page  # noqa: E402
-from baichuan_audio.server.app import create_app  # noqa: E402
+from baichuan_audio.server import static_page
+from baichuan_audio.server.app import create_app
 
 FOLDER = Path(static_page.__file__).parent / "page"
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())

@@ -88,7 +88,8 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
     def ready() -> None:
         warming.__exit__(None, None, None)
-        _greet(*bound.getsockname()[:2], settings)
+        host, port = bound.getsockname()[:2]
+        _greet(host, port, settings)
 
     def stop(count: int) -> None:
         if count:
