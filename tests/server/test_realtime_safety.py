@@ -322,7 +322,7 @@ async def test_keys_and_origins(serve):
                 pass
         assert refused.value.response.status_code == status
         assert "sesame" not in refused.value.response.body.decode()
-    assert all_free(server)
+    wait_until(lambda: all_free(server), 5)
 
 
 async def test_nothing_that_is_said_stands_in_the_log(serve, monkeypatch):

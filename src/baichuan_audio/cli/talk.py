@@ -224,11 +224,13 @@ def run_speak(arguments: argparse.Namespace) -> None:
 
     check_output(arguments.output)
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
-    said = for_speech(text)
-    if not said:
+    if not text.strip():
         raise PromptError("there is no text to speak.")
     model = load_model(arguments)
-    check_text(model, said)
+    check_text(model, text)  # as it was given: written for speech, a control token's spelling would be gone unseen
+    said = for_speech(text)
+    if not said:
+        raise PromptError("nothing in this text can be said.")
     first_sound: float | None = None
     pieces = []
     with Progress("speaking") as progress:
