@@ -151,12 +151,15 @@ class Progress:
 
 
 def check_text(model: BaichuanAudio, text: object) -> None:
-    """Refuse a text that spells a control token.
+    """Refuse a text that is no Unicode, or that spells a control token.
 
     To the model it would be ordinary text; but nobody says such a thing, so it is most likely a mistake, and what
     would be heard is its characters.
     """
-    for spelling in re.findall(r"<[^<>\s]+>", text) if isinstance(text, str) else ():
+    if not isinstance(text, str):
+        return
+    model.text_tokenizer.encode(text)
+    for spelling in re.findall(r"<[^<>\s]+>", text):
         if model.text_tokenizer.token_id(spelling) is not None:
             raise PromptError(
                 f"the text holds '{spelling}', the spelling of a control token, which only the program may give; "
