@@ -200,7 +200,11 @@ def test_full_house_and_keys(page, browser, server):
         assert page.evaluate("document.activeElement.id") == "key"
         page.fill("#key", "secret-7")
         page.press("#key", "Tab")
-        page.wait_for_function("document.querySelectorAll('#voice option').length === 3")
+        wait_until(
+            lambda: page.evaluate("document.querySelectorAll('#voice option').length") == 3,
+            30,
+            lambda: page.wait_for_timeout(50),
+        )
         ask(page, "hello")
         wait_until(lambda: said(page, "assistant") == ["You said hello."], 30, lambda: page.wait_for_timeout(50))
     finally:
@@ -224,7 +228,11 @@ def test_settings_reach_the_server(page, server):
     dialogue = server.engine.dialogues[-1]
     assert (dialogue.system, dialogue.voice) == ("Be brief.", "邻家女声")
     page.reload()
-    page.wait_for_function("document.querySelector('#voice').value === '邻家女声'")
+    wait_until(
+        lambda: page.evaluate("document.querySelector('#voice').value") == "邻家女声",
+        30,
+        lambda: page.wait_for_timeout(50),
+    )
     assert page.input_value("#instructions") == "Be brief."
 
 
