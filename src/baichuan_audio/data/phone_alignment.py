@@ -22,6 +22,8 @@ from .phonetics import SYMBOLS
 ALIGNMENT_FILE = "alignments.jsonl"
 ALIGNER_RATE = 16000
 FRAMES_PER_SECOND = 100
+PLACES = 4
+"""Places within a code frame at which a sound is named."""
 Alignment = tuple[np.ndarray, np.ndarray]
 """Sounds as indices into SYMBOLS [N], and their ends [N] in frames of 10 ms."""
 _INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
@@ -110,9 +112,16 @@ def read_alignments(root: str | Path) -> dict[str, Alignment]:
     return result
 
 
-def labels_at(sounds: Alignment, times: np.ndarray) -> np.ndarray:
-    """The sound at each of `times` [N] in seconds, silence after the last."""
-    symbols, ends = sounds
+def frame_sounds(
+    alignment: Alignment, frames: int, frame_rate: float, start: float = 0.0, speed: float = 1.0
+) -> np.ndarray:
+    """The sounds [frames, PLACES] in each code frame, silence after the last.
+
+    The first frame begins `start` seconds into the clip, which is heard `speed` times as fast.
+    """
+    symbols, ends = alignment
+    step = 1 / (frame_rate * PLACES)
+    times = start + (np.arange(frames * PLACES).reshape(frames, PLACES) + 0.5) * step * speed
     place = np.searchsorted(ends, times * FRAMES_PER_SECOND, side="right")
     return np.where(place < len(symbols), symbols[np.minimum(place, len(symbols) - 1)], _SILENCE)
 

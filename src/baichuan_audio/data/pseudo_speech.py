@@ -17,12 +17,10 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.data.dialogues import Dialogue, Exchange
-from baichuan_audio.data.phone_alignment import FRAMES_PER_SECOND, Alignment
+from baichuan_audio.data.phone_alignment import FRAMES_PER_SECOND, PLACES, Alignment
 from baichuan_audio.data.phonetics import SYMBOLS, phonetic_symbols
 from baichuan_audio.errors import DataError
 
-PLACES = 4
-"""Places within a code frame that name a sound, each in a codebook of its own from the first on."""
 _PLACES_PER_SECOND = 50.0
 _VARIANTS = 6  # codes that a voice has in each of the other codebooks
 _SPEAKERS = 24

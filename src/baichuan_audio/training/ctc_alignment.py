@@ -16,11 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..audio_tokenizer import AudioTokenizer
 from ..data.manifest import Clip, ClipStore
-from ..data.phone_alignment import ALIGNMENT_FILE, FRAMES_PER_SECOND, read_alignments
+from ..data.phone_alignment import ALIGNMENT_FILE, FRAMES_PER_SECOND, PLACES, read_alignments
 from ..data.phonetics import SYMBOLS, phonetic_symbols
 from .checkpointing import load_training_state
 from .clip_batches import ClipBatch
-from .text_loss import POSITIONS_PER_FRAME, PhoneticHead
+from .text_loss import PhoneticHead
 from .tokenizer import TokenizerRecipe, build, prepare
 
 _SILENCE, _GAP = 0, SYMBOLS.index(" ")
@@ -127,7 +127,7 @@ def _align(
     features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
     lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
     heard = head(tokenizer.bridge.pooled(features, lengths)).double().numpy()
-    counts = (tokenizer.bridge.output_lengths(lengths) * POSITIONS_PER_FRAME).tolist()
+    counts = (tokenizer.bridge.output_lengths(lengths) * PLACES).tolist()
     for clip, log_probabilities, count in zip(clips, heard, counts, strict=True):
         symbols = phonetic_symbols(clip.transcript or "")
         centres = best_path(log_probabilities[:count], symbols)

@@ -18,8 +18,7 @@ from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.quantizer import codebooks
 from ..checkpoint import save
 from ..data.dataset import CodesStore
-from ..data.phone_alignment import Alignment, labels_at
-from ..data.pseudo_speech import PLACES
+from ..data.phone_alignment import PLACES, Alignment, frame_sounds
 from ..errors import CheckpointError, DataError
 from ..language_model.build_tokenizer import token_id_entries
 from ..language_model.text_tokenizer import TextTokenizer
@@ -122,8 +121,7 @@ def embed_codes_like_sounds(
     for name in _shuffled([name for name in alignments if name in codes], seed)[:_FITTED_CLIPS]:
         clip = codes[name]
         vectors.append(torch.stack([book[row] for book, row in zip(books, clip, strict=True)]).sum(0))
-        places = (np.arange(clip.shape[1] * PLACES) + 0.5) / (tokenizer.frame_rate * PLACES)
-        sounds = torch.from_numpy(labels_at(alignments[name], places)).view(-1, PLACES)
+        sounds = torch.from_numpy(frame_sounds(alignments[name], clip.shape[1], tokenizer.frame_rate))
         wanted.append(torch.stack([embeddings[k].weight[sounds[:, k]] for k in range(PLACES)]).sum(0).double())
     if not vectors:
         raise DataError(

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..data.phone_alignment import PLACES
 from ..data.phonetics import SYMBOLS, phonetic_symbols
-
-POSITIONS_PER_FRAME = 4
 
 
 class PhoneticHead(nn.Module):
@@ -27,14 +26,14 @@ class PhoneticHead(nn.Module):
 
     def __init__(self, vector_width: int, width: int) -> None:
         super().__init__()
-        self.spread = nn.Linear(vector_width, POSITIONS_PER_FRAME * width)
+        self.spread = nn.Linear(vector_width, PLACES * width)
         self.mix = nn.Conv1d(width, width, 5, padding=2)
         self.out = nn.Linear(width, len(SYMBOLS))
         self.frames = nn.Linear(width, len(SYMBOLS))
 
     def hidden(self, vectors: Tensor) -> Tensor:
         """vectors [B, T, W] -> [B, 4 T, width], what `out` and `frames` read."""
-        x = F.gelu(self.spread(vectors).unflatten(-1, (POSITIONS_PER_FRAME, -1)).flatten(1, 2))
+        x = F.gelu(self.spread(vectors).unflatten(-1, (PLACES, -1)).flatten(1, 2))
         return F.gelu(self.mix(x.transpose(1, 2)).transpose(1, 2))
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ def phonetic_loss(
     return F.ctc_loss(
         log_probabilities,
         torch.tensor([symbol for i in rows for symbol in targets[i]], device=hidden.device),
-        lengths[rows] * POSITIONS_PER_FRAME,
+        lengths[rows] * PLACES,
         torch.tensor([len(targets[i]) for i in rows], device=hidden.device),
         zero_infinity=True,
     )

@@ -19,7 +19,7 @@ from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.encoder import valid_mask
 from ..audio_tokenizer.quantizer import QuantizerRecipe, initialise, learn
 from ..data.manifest import SAMPLE_RATE, ClipStore
-from ..data.phone_alignment import Alignment, labels_at, read_alignments
+from ..data.phone_alignment import PLACES, Alignment, frame_sounds, read_alignments
 from ..errors import TrainingError
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
@@ -29,7 +29,7 @@ from .logging import TrainingLog, set_threads
 from .losses import l1_l2
 from .optim import autocast, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
-from .text_loss import POSITIONS_PER_FRAME, PhoneticHead, frame_loss, phonetic_loss
+from .text_loss import PhoneticHead, frame_loss, phonetic_loss
 from .tokenizer_report import validate
 
 Alignments = Mapping[str, Alignment]
@@ -196,14 +196,12 @@ def _labels(
 ) -> Tensor:
     """The aligned sound at every position of the phonetic head, -100 where there is none."""
     frames = tokenizer.bridge.output_lengths(tokenizer.encoder.output_lengths(mel_lengths))
-    counts = frames * POSITIONS_PER_FRAME
-    labels = torch.full((len(counts), int(counts.max())), -100)
-    step = 1 / (tokenizer.frame_rate * POSITIONS_PER_FRAME)
-    for row, (name, start) in enumerate(zip(batch.ids, batch.starts, strict=True)):
+    labels = torch.full((len(frames), int(frames.max()), PLACES), -100)
+    for row, (name, start, count) in enumerate(zip(batch.ids, batch.starts, frames.tolist(), strict=True)):
         if name in alignments:
-            times = start / SAMPLE_RATE + (np.arange(int(counts[row])) + 0.5) * step * speed
-            labels[row, : int(counts[row])] = torch.from_numpy(labels_at(alignments[name], times))
-    return labels
+            sounds = frame_sounds(alignments[name], count, tokenizer.frame_rate, start / SAMPLE_RATE, speed)
+            labels[row, :count] = torch.from_numpy(sounds)
+    return labels.flatten(1)
 
 
 def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:

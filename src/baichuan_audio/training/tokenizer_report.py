@@ -13,6 +13,7 @@ from ..audio.mel import natural_log_mel
 from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.quantizer import dequantize, quantize
 from ..data.manifest import ClipStore
+from ..data.phone_alignment import PLACES
 from ..data.phonetics import phonetic_symbols
 from .clip_batches import ClipRecipe, ClipSampler
 from .logging import TrainingLog
@@ -78,7 +79,7 @@ def _phonetic_errors(
     log_probabilities = head(vectors)
     for row, text in enumerate(transcripts):
         if text:
-            read = read_phonetic(log_probabilities[row, : int(counts[row]) * 4])
+            read = read_phonetic(log_probabilities[row, : int(counts[row]) * PLACES])
             truth = phonetic_symbols(text)
             sums[f"phonetic_errors_{languages[row]}"][0] += edit_distance(read, truth)
             sums[f"phonetic_errors_{languages[row]}"][1] += len(truth)
