@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import time
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +59,15 @@ async def in_real_time(data: bytes) -> AsyncIterator[bytes]:
     for number, start in enumerate(range(0, len(data), size)):
         await asyncio.sleep(max(0.0, began + number * CHUNK_S - time.monotonic()))
         yield data[start : start + size]
+
+
+async def until(done: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether `done` came true in that time."""
+    for _ in range(int(seconds / 0.05)):
+        if done():
+            return True
+        await asyncio.sleep(0.05)
+    return False
 
 
 def report(name: str, passed: bool, words: str = "") -> None:

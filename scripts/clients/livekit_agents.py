@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from common import RATE, Options, in_real_time, options, report, sound
+from common import RATE, Options, in_real_time, options, report, sound, until
 from livekit import rtc
 from livekit.agents import llm
 from livekit.plugins.openai import realtime
@@ -27,13 +27,6 @@ class Ear:
         session.on("input_speech_stopped", lambda event: self._note("stopped"))
         session.on("generation_created", self._generation)
         session.on("error", lambda event: self.errors.append(str(event.error)))
-
-    async def wait(self, done: Any, seconds: float = 60) -> bool:
-        for _ in range(int(seconds / 0.05)):
-            if done():
-                return True
-            await asyncio.sleep(0.05)
-        return False
 
     def _note(self, name: str) -> None:
         setattr(self, name, getattr(self, name) + 1)
@@ -67,15 +60,15 @@ async def converse(settings: Options) -> None:
     ear = Ear(session)
     await session.update_instructions("Answer in one sentence.")
     await speak(session, sound(settings.question))
-    report("spoken answer", await ear.wait(lambda: ear.ended >= 1 and ear.samples > 0), f"{ear.samples / RATE:.1f} s")
+    report("spoken answer", await until(lambda: ear.ended >= 1 and ear.samples > 0), f"{ear.samples / RATE:.1f} s")
     report("turn found", ear.started == 1 and ear.stopped == 1)
     context = session.chat_ctx.copy()
     context.add_message(role="user", content="Tell me a long story, and then another one.")
     await session.update_chat_ctx(context)
     heard, told = ear.samples, asyncio.ensure_future(session.generate_reply())
-    report("answer to text", await ear.wait(lambda: ear.samples > heard))
+    report("answer to text", await until(lambda: ear.samples > heard))
     await speak(session, sound(settings.question, before_s=0.1))
-    report("interrupted by voice", await ear.wait(lambda: ear.ended >= 3 and ear.started == 2), f"{ear.ended} replies")
+    report("interrupted by voice", await until(lambda: ear.ended >= 3 and ear.started == 2), f"{ear.ended} replies")
     await told
     roles = [item.role for item in session.chat_ctx.items if isinstance(item, llm.ChatMessage)]
     report("history", "assistant" in roles and roles.count("user") >= 3, " ".join(roles))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from agents.realtime import RealtimeAgent, RealtimeRunner, RealtimeSession
-from common import Options, in_real_time, options, report, sound
+from common import Options, in_real_time, options, report, sound, until
 
 
 class Ear:
@@ -29,13 +29,6 @@ class Ear:
             if event.type == "raw_model_event" and event.data.type == "turn_ended":
                 self.turns += 1
 
-    async def wait(self, done, seconds: float = 60) -> bool:
-        for _ in range(int(seconds / 0.05)):
-            if done():
-                return True
-            await asyncio.sleep(0.05)
-        return False
-
 
 async def converse(settings: Options) -> None:
     agent = RealtimeAgent(name="Assistant", instructions="Answer in one sentence.")
@@ -48,13 +41,13 @@ async def converse(settings: Options) -> None:
         listening = asyncio.create_task(ear.listen())
         async for chunk in in_real_time(sound(settings.question)):
             await session.send_audio(chunk)
-        report("spoken answer", await ear.wait(lambda: ear.turns >= 1 and ear.audio > 0), f"{ear.audio / 48000:.1f} s")
+        report("spoken answer", await until(lambda: ear.turns >= 1 and ear.audio > 0), f"{ear.audio / 48000:.1f} s")
         heard = ear.audio
         await session.send_message("Tell me a long story, and then another one.")
-        report("answer to text", await ear.wait(lambda: ear.audio > heard))
+        report("answer to text", await until(lambda: ear.audio > heard))
         async for chunk in in_real_time(sound(settings.question, before_s=0.1)):
             await session.send_audio(chunk)
-        report("interrupted by voice", await ear.wait(lambda: ear.interrupted >= 1 and ear.turns >= 3))
+        report("interrupted by voice", await until(lambda: ear.interrupted >= 1 and ear.turns >= 3))
         roles = [item.role for item in session._history if item.type == "message"]
         report("history", roles[:2] == ["user", "assistant"] and len(roles) >= 4, " ".join(roles))
         report("no errors", not ear.errors, "; ".join(ear.errors))
