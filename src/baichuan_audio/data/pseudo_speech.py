@@ -27,7 +27,8 @@ _SPEAKERS = 24
 _SILENCE, _GAP = 0, SYMBOLS.index(" ")
 _TEMPO = (0.85, 1.2)
 _PAUSE = 0.06  # share of gaps between words that are pauses
-_MISHEARD = 0.12  # of the places; codes of true speech tell sounds no more surely
+_MISHEARD = 0.12  # of the places of a question; codes of true speech tell sounds no more surely
+_ASKER = "asker"
 _MOST_LENGTHS = 2000
 _LONGEST = 40  # frames of 10 ms of one sound or pause
 
@@ -35,8 +36,9 @@ _LONGEST = 40  # frames of 10 ms of one sound or pause
 class PseudoSpeech:
     """`speech["voice|text"]` -> codes [K, T], always the same for the same name.
 
-    Codebooks 0..3 hold the sounds at the four places of a frame, the others the voice. Raises DataError when a
-    codebook is too small for that, or when there are fewer than four.
+    Codebooks 0..3 hold the sounds at the four places of a frame, the others the voice. Those who ask are misheard at
+    times; what the model shall say itself is clean, or it would learn to mumble. Raises DataError when a codebook is
+    too small for that, or when there are fewer than four.
     """
 
     def __init__(self, codebook_sizes: Sequence[int], alignments: Iterable[Alignment], seed: int = 0) -> None:
@@ -52,7 +54,7 @@ class PseudoSpeech:
         places = self._timeline(phonetic_symbols(text), rng)
         frames = -(-len(places) // PLACES)
         sounds = np.pad(places, (0, frames * PLACES - len(places)))
-        misheard = rng.random(len(sounds)) < _MISHEARD
+        misheard = rng.random(len(sounds)) < (_MISHEARD if voice.startswith(_ASKER) else 0)
         sounds[misheard] = rng.integers(len(SYMBOLS), size=int(misheard.sum()))
         speaker = zlib.crc32(voice.encode("utf-8")) % _SPEAKERS
         codes = [*sounds.reshape(frames, PLACES).T]
@@ -97,7 +99,7 @@ def sound_lengths(alignments: Iterable[Alignment]) -> list[np.ndarray]:
 
 def with_pseudo_clips(dialogue: Dialogue) -> Dialogue:
     """The same dialogue, every question and clause naming its pseudo-speech."""
-    asker = f"asker{zlib.crc32(dialogue.id.encode('utf-8')) % _SPEAKERS}"
+    asker = f"{_ASKER}{zlib.crc32(dialogue.id.encode('utf-8')) % _SPEAKERS}"
     exchanges = (
         Exchange(each.user, f"{asker}|{each.user}", tuple((text, f"{dialogue.voice}|{text}") for text, _ in each.reply))
         for each in dialogue.exchanges

@@ -43,6 +43,10 @@ class AugmentRecipe:
     noise_share: float = 0.3
     noise_db_range: tuple[float, ...] = (-60.0, -32.0)
     gain_db_range: tuple[float, ...] = (-8.0, 6.0)
+    tilt_db: float = 0.0
+    """Most that the spectrum is lifted at one end and lowered at the other; voices and microphones differ so."""
+    masked_bands: int = 0
+    """Most neighbouring mel bands that are hidden from the encoder in half of the clips (SpecAugment, arXiv 1904.08779)."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,8 @@ def prepare(
     samples = (batch.samples * (rate / (SAMPLE_RATE * speed))).long().clamp(max=clean.shape[1])
     heard = _disturb(clean, samples, augment, random) if augment else clean
     log_mel, lengths = whisper_log_mels(heard, samples, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
+    if augment:
+        log_mel = _colour(log_mel, augment, random)
     labels = _labels(batch, lengths, tokenizer, speed, alignments or {})
     return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels)
 
@@ -212,6 +218,19 @@ def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.
     noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
     noise = noise * 10 ** (level / 20) * noisy * valid_mask(samples, clean.shape[1])
     return clean * 10 ** (gain / 20) + noise
+
+
+def _colour(log_mel: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
+    """log_mel [B, M, T] (a quarter of log10 of power, so 40 dB a unit) tilted, and with some bands at the clip's mean."""
+    rows, bands, _ = log_mel.shape
+    tilt = torch.from_numpy(random.uniform(-augment.tilt_db, augment.tilt_db, (rows, 1))).float() / 40
+    log_mel = log_mel + (tilt * torch.linspace(-1, 1, bands))[..., None]
+    width = torch.from_numpy(random.integers(0, augment.masked_bands, (rows, 1), endpoint=True))
+    width = width * torch.from_numpy(random.random((rows, 1)) < 0.5)
+    first = torch.from_numpy(random.integers(0, bands, (rows, 1)))
+    band = torch.arange(bands)
+    hidden = ((band >= first) & (band < first + width))[..., None]
+    return torch.where(hidden, log_mel.mean((1, 2), keepdim=True), log_mel)
 
 
 def compute_losses(
