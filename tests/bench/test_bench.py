@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from baichuan_audio.bench import serve, stages
+from baichuan_audio.bench import stages
 from baichuan_audio.bench.models import decode_elements, never_end, on_each_path, random_model
 from baichuan_audio.bench.run import Plan, measure
-from baichuan_audio.bench.serve import _Player, sweep
 from baichuan_audio.bench.timing import Case, Timing, interleave
 from baichuan_audio.cli import main
 from baichuan_audio.errors import CheckpointError
@@ -64,9 +63,7 @@ def random(drawn: BaichuanAudio) -> BaichuanAudio:
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short questions and replies."""
     monkeypatch.setattr(stages, "QUESTION_SECONDS", 1.0)
-    monkeypatch.setattr(serve, "QUESTION_SECONDS", 1.0)
     monkeypatch.setattr(stages, "FIRST_CLAUSE", (2, 9))
-    monkeypatch.setattr(serve, "_FRAMES", 6)
 
 
 def test_random_weights_have_the_sizes_asked_for(random: BaichuanAudio) -> None:
@@ -132,22 +129,6 @@ def test_fast_is_not_slower_than_obvious(random: BaichuanAudio) -> None:
     stage = stages.frames(paths, 20, 4)
     timings = interleave(stage.cases, 7, CPU)
     assert timings["fast"].times_faster_than(timings["obvious"], cpu=True) > 1.3
-
-
-def test_a_player_knows_when_it_ran_dry(monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = iter([10.5, 10.8, 13.0])
-    monkeypatch.setattr("time.perf_counter", lambda: next(moments))
-    player = _Player(10.0)
-    for seconds in (1.0, 0.5, 1.0):
-        player.receive(seconds)
-    assert player.first == 0.5 and player.audio == 2.5
-    assert player.silence == pytest.approx(13.0 - 12.0)
-
-
-def test_many_at_once(random: BaichuanAudio) -> None:
-    result = sweep(random, "random", [2], 1, lambda _: None)
-    (row,) = result["sweep"]
-    assert row["sessions"] == row["replies"] == 2 and row["first_audio_p50"] > 0 and row["rtf_p95"] > 0
 
 
 def test_the_command_writes_tables_and_a_plot(shape: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,146 +1,123 @@
-"""Many conversations at once through the engine: how soon the first sound comes, and whether playing ever runs dry."""
+"""Many conversations at once with the real server, over its WebSocket: how soon the first sound comes, whether playing
+ever runs dry, how fast an interruption takes effect, and how soon the end of a turn is found."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..engine import AudioDelta, AudioInput, Dialogue, Engine, EngineConfig, ReplyDone
-from ..fast import accelerate
-from ..language_model.reply import ReplySampling
-from ..pipeline import BaichuanAudio
-from .machine import describe, peak_memory
-from .models import never_end
+from ..audio.waveform import load_waveform
+from ..errors import AudioError
+from .listener import RATE, SILENCE_MS, Heard, Listener
+from .machine import describe
 from .report import table
-from .stages import QUESTION_SECONDS, question
+from .server_process import ServedModel, ServerProcess, serving
 
-_FRAMES, _CLAUSES, _IDS = 24, 2, 8
+QUESTION_SECONDS = 5.0
+REPLY_TOKENS = 56
+"""Text ids (8 at most) and code frames of a measured reply: about four seconds."""
 _SPREAD_SECONDS = 1.0  # the conversations begin within this time of each other
-
-
-@dataclass
-class _Heard:
-    """What the listeners of one sweep step noticed, a list entry a reply; times in seconds."""
-
-    first_audio: list[float] = field(default_factory=list)
-    rtf: list[float] = field(default_factory=list)
-    silence: list[float] = field(default_factory=list)
-    audio_seconds: float = 0.0
-    tokens: int = 0
-    cached: int = 0
-
-
-class _Player:
-    """Plays what arrives from the moment it arrives: how long it had nothing to play in the midst of a reply."""
-
-    def __init__(self, asked: float) -> None:
-        self.asked, self._plays_until = asked, 0.0
-        self.first: float | None = None
-        self.silence = self.audio = 0.0
-        self.last = asked
-        self.tokens = self.cached = 0  # positions of the dialogue that it answers, and how many had been read before
-
-    def receive(self, seconds: float) -> None:
-        now = self.last = time.perf_counter()
-        if self.first is None:
-            self.first, self._plays_until = now - self.asked, now
-        self.silence += max(0.0, now - self._plays_until)
-        self._plays_until = max(now, self._plays_until) + seconds
-        self.audio += seconds
+_EDGE_SAMPLES = RATE // 100
+_EDGE_DB = 35.0
 
 
 def sweep(
-    model: BaichuanAudio, name: str, sessions: Sequence[int], turns: int, tell: Callable[[str], None]
+    served: ServedModel,
+    name: str,
+    speech: bytes,
+    sessions: Sequence[int],
+    turns: int,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Hold `sessions` conversations at once, for each number given, of `turns` spoken questions each.
+    """Hold `sessions` conversations at once, for each number given, with a server of its own for each.
 
-    Every reply has at most two clauses of 24 frames. `model` is as loaded, and is changed.
+    speech: what is said, as `read_speech` gives it. turns: committed questions in each conversation, 5 s long; then it
+    cancels a reply, and then holds two turns that the server has to find, the second of which interrupts.
     """
-    device = model.language_model.norm.weight.device
-    fast = accelerate(never_end(model))
     rows = []
     for count in sessions:
         tell(f"{count} conversations at once")
-        rows.append(asyncio.run(_hold(fast, count, turns)) | {"peak": peak_memory(device)})
-    return {"model": {"name": name, "device": str(device)}, "machine": describe(device), "turns": turns, "sweep": rows}
+        with serving(replace(served, sessions=count)) as server:
+            row = asyncio.run(hold(server, speech, count, turns))
+        rows.append(row | {"peak": server.peak})
+    facts = {"name": name, "device": served.device, "type": served.dtype}
+    return {"model": facts, "machine": describe(torch.device(served.device)), "turns": turns, "sweep": rows}
 
 
-async def _hold(model: BaichuanAudio, count: int, turns: int) -> dict[str, Any]:
-    engine = Engine(model, EngineConfig(max_sessions=count))
-    engine.start()
-    heard = _Heard()
+def read_speech(path: Path) -> bytes:
+    """A recording as pcm at 24 kHz, without the silence around: from the first to the last 10 ms within 35 dB of the
+    loudest. Raises AudioError for one that cannot be read or that is silent."""
+    samples = load_waveform(path, RATE).numpy()
+    pieces = samples[: len(samples) // _EDGE_SAMPLES * _EDGE_SAMPLES].reshape(-1, _EDGE_SAMPLES)
+    power = np.square(pieces).mean(1)
+    if not power.any():
+        raise AudioError(f"{path}: nothing is to be heard in it.")
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-_EDGE_DB / 10))
+    spoken = samples[loud[0] * _EDGE_SAMPLES : (loud[-1] + 1) * _EDGE_SAMPLES]
+    return (np.clip(spoken, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+async def hold(server: ServerProcess, speech: bytes, count: int, turns: int) -> dict[str, Any]:
+    """`count` conversations with one server -> what was noticed."""
+    from websockets.asyncio.client import connect
+
+    question = np.resize(np.frombuffer(speech, "<i2"), int(QUESTION_SECONDS * RATE)).tobytes()
+    heard = Heard()
+    # No pings: a server that is busy for long is measured, not left.
+    listeners = [Listener(await connect(server.realtime, ping_interval=None), Heard()) for _ in range(count)]
     try:
-        await _converse(engine, 1, 0.0, _Heard())  # a first reply warms up
+        await listeners[0].ask(question, REPLY_TOKENS)  # warms up, and does not count
+        for listener in listeners:
+            listener.heard = heard
+        before = await asyncio.to_thread(server.figures)
         began = time.perf_counter()
-        delays = [_SPREAD_SECONDS * number / count for number in range(count)]
-        await asyncio.gather(*(_converse(engine, turns, delay, heard) for delay in delays))
+        await asyncio.gather(*(_ask(listener, question, turns, i / count) for i, listener in enumerate(listeners)))
         elapsed = time.perf_counter() - began
+        after = await asyncio.to_thread(server.figures)
+        await asyncio.gather(*(listener.cancel_a_reply(question) for listener in listeners))
+        await asyncio.gather(*(listener.talk(speech) for listener in listeners))
     finally:
-        await engine.stop()
+        await asyncio.gather(*(listener.close() for listener in listeners))
+    made = {name: after[name] - before[name] for name in before}
+    steps, answers = made["engine_steps_total"], made["text_tokens_total"] + made["audio_frames_total"]
     return {
         "sessions": count,
         "replies": len(heard.rtf),
-        "first_audio_p50": _quantile(heard.first_audio, 0.5),
-        "first_audio_p95": _quantile(heard.first_audio, 0.95),
-        "rtf_p50": _quantile(heard.rtf, 0.5),
-        "rtf_p95": _quantile(heard.rtf, 0.95),
-        "underruns": sum(silence > 0.02 for silence in heard.silence),
+        **_spread("first_audio", heard.first_audio),
+        **_spread("rtf", heard.rtf),
+        "underruns": heard.gaps,
         "silence": sum(heard.silence),
         "cached": heard.cached / max(heard.tokens, 1),
         "audio_per_second": heard.audio_seconds / elapsed,
+        "batch": answers / max(steps, 1),
+        **_spread("cancel", heard.cancel),
+        **_spread("barge_in", heard.barge_in),
+        **_spread("endpoint", heard.endpoint),
     }
 
 
-async def _converse(engine: Engine, turns: int, delay: float, heard: _Heard) -> None:
-    """One listener: asks, plays the reply as it comes, hears it out, asks again."""
-    await asyncio.sleep(delay)
-    dialogue = engine.open(seed=1)
-    try:
-        for _ in range(turns):
-            player = await _ask(engine, dialogue)
-            if player.first is None:
-                continue
-            heard.first_audio.append(player.first)
-            heard.rtf.append((player.last - player.asked) / player.audio)
-            heard.silence.append(player.silence)
-            heard.audio_seconds += player.audio
-            heard.tokens += player.tokens
-            heard.cached += player.cached
-    finally:
-        await dialogue.close()
+async def _ask(listener: Listener, question: bytes, turns: int, place: float) -> None:
+    await asyncio.sleep(place * _SPREAD_SECONDS)
+    for _ in range(turns):
+        await listener.ask(question, REPLY_TOKENS)
 
 
-async def _ask(engine: Engine, dialogue: Dialogue) -> _Player:
-    model = engine.model
-    waveform, rate = question(model, QUESTION_SECONDS), model.tokenizer.config.sampling_rate
-    usual = ReplySampling.from_config(model.config)
-    sampling = ReplySampling(usual.first, usual.later, usual.codes, _IDS, _FRAMES, _CLAUSES)
-    player = _Player(time.perf_counter())
-    await dialogue.add_user([AudioInput(waveform, rate)])
-    async for event in dialogue.reply(sampling=sampling):
-        if isinstance(event, AudioDelta):
-            player.receive(event.waveform.shape[0] / event.sample_rate)
-        elif isinstance(event, ReplyDone):
-            if event.status == "failed":
-                raise RuntimeError(f"a reply failed: {event.reason}")
-            player.tokens = event.usage.input_text_tokens + event.usage.input_audio_tokens
-            player.cached = event.usage.cached_tokens
-    return player
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(share)) if values else float("nan")
+def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile."""
+    return {f"{name}_p{share}": float(np.quantile(values, share / 100)) if values else np.nan for share in (50, 95)}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The sweep as a table."""
-    machine = result["machine"]
-    rows = [
+    """The sweep as two tables."""
+    machine, rows = result["machine"], result["sweep"]
+    replies = [
         [
             str(row["sessions"]),
             f"{row['first_audio_p50']:.2f}",
@@ -148,33 +125,50 @@ def markdown(result: Mapping[str, Any]) -> str:
             f"{row['rtf_p50']:.2f}",
             f"{row['rtf_p95']:.2f}",
             f"{row['underruns']} of {row['replies']}",
-            f"{row['silence']:.2f}",
             f"{row['audio_per_second']:.1f}",
+            f"{row['batch']:.1f}",
             f"{row['cached']:.0%}",
             f"{row['peak'] / 1e6:.0f}",
         ]
-        for row in result["sweep"]
+        for row in rows
     ]
-    head = [
+    reply_head = [
         "conversations",
         "first sound, s: median",
         "95th percentile",
         "RTF: median",
         "95th percentile",
         "replies with a gap",
-        "silence in all, s",
         "speech made a second, s",
+        "rows a step",
         "dialogue not read again",
-        "memory, MB",
+        "server's memory, MB",
+    ]
+    turn_keys = [f"{name}_p{share}" for name in ("cancel", "barge_in", "endpoint") for share in (50, 95)]
+    turns = [[str(row["sessions"]), *(f"{row[key]:.2f}" for key in turn_keys)] for row in rows]
+    turn_head = [
+        "conversations",
+        "reply cancelled, s: median",
+        "95th percentile",
+        "interrupted by voice, s: median",
+        "95th percentile",
+        "end of turn found, s: median",
+        "95th percentile",
     ]
     where = machine.get("gpu", machine["cpu"])
     lines = [
         f"### {result['model']['name']}: conversations at once",
         "",
-        f"{where}; {machine['cores']} cores; torch {machine['torch']}. {machine['date']}. Each conversation asks "
-        f"{result['turns']} questions of {QUESTION_SECONDS:g} s and plays each reply (two clauses of 1.9 s) "
-        "as it comes.",
+        f"{where}; {machine['cores']} cores; torch {machine['torch']}. {machine['date']}, load average "
+        f"{machine.get('load_average', 'unknown')}. Each conversation asks {result['turns']} questions of "
+        f"{QUESTION_SECONDS:g} s, each as soon as the reply before it (about four seconds) has come, and plays the "
+        "replies as they come. Server and clients share the machine.",
         "",
-        *table(head, rows),
+        *table(reply_head, replies),
+        "",
+        f"All at once each then cancels a reply, speaks, and interrupts the answer by voice (`server_vad`, "
+        f"`silence_duration_ms` {SILENCE_MS}).",
+        "",
+        *table(turn_head, turns),
     ]
     return "\n".join(lines) + "\n"

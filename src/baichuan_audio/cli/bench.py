@@ -8,10 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BaichuanAudioError
-from .common import Progress, add_command, choose_device, default_model, load_plain_model, positive, print_json
+from .common import (
+    Progress,
+    add_command,
+    choose_device,
+    default_model,
+    in_clone,
+    load_plain_model,
+    positive,
+    print_json,
+)
+from .serve import check_libraries
 
 if TYPE_CHECKING:
     from ..pipeline import BaichuanAudio
+
+_SPEECH = "examples/en-day.wav"
 
 
 def add_commands(commands: Any) -> None:
@@ -22,7 +34,7 @@ def add_commands(commands: Any) -> None:
         nargs="?",
         default="model",
         choices=("model", "serve"),
-        help="model: one conversation, stage by stage; serve: more and more at once, through the engine",
+        help="model: one conversation, stage by stage; serve: more and more at once, with the real server",
     )
     bench.add_argument("--random-init", metavar="CONFIG", help="random weights with the sizes of this config.json")
     bench.add_argument(
@@ -40,6 +52,7 @@ def add_commands(commands: Any) -> None:
         help="serve: how many conversations at once (default: 1 2 4 8)",
     )
     bench.add_argument("--turns", type=positive, default=2, metavar="N", help="serve: replies in each (default: 2)")
+    bench.add_argument("--speech", metavar="FILE", help=f"serve: what is said there (default: {_SPEECH})")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -49,8 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BaichuanAudioError(f"{output}: the directory cannot be made ({error.strerror}).") from error
-    model, name = _model(arguments)
-    result, text = _serve(arguments, model, name) if arguments.what == "serve" else _stages(arguments, model, name)
+    result, text = _serve(arguments) if arguments.what == "serve" else _stages(arguments)
     if output is not None:
         stem = "serve" if arguments.what == "serve" else "bench"
         (output / f"{stem}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -62,22 +74,29 @@ def run(arguments: argparse.Namespace) -> None:
 def _model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:
     if arguments.random_init is None:
         model, name = load_plain_model(arguments)
-        return model, Path(name).name
+        return model, _name(name, None)
     with Progress("drawing random weights"):
         from ..bench.models import random_model
 
         device, dtype = choose_device(arguments)
         model = random_model(arguments.random_init, dtype, device)
-    config = Path(arguments.random_init)
-    return model, f"{config.parent.name}/{config.stem}, random weights"
+    return model, _name(None, arguments.random_init)
 
 
-def _stages(arguments: argparse.Namespace, model: BaichuanAudio, name: str) -> tuple[dict[str, Any], str]:
+def _name(model: str | None, random_init: str | None) -> str:
+    """What the tables call it."""
+    if random_init is None:
+        return Path(model or "").name
+    return f"{Path(random_init).parent.name}/{Path(random_init).stem}, random weights"
+
+
+def _stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from dataclasses import replace
 
     from ..bench.report import markdown
     from ..bench.run import QUICK, Plan, measure
 
+    model, name = _model(arguments)
     plan = QUICK if arguments.quick else Plan()
     if arguments.quick:
         plan = replace(plan, sound=False)
@@ -96,11 +115,29 @@ def _stages(arguments: argparse.Namespace, model: BaichuanAudio, name: str) -> t
     return result, markdown(result)
 
 
-def _serve(arguments: argparse.Namespace, model: BaichuanAudio, name: str) -> tuple[dict[str, Any], str]:
-    from ..bench.serve import markdown, sweep
+def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from ..bench.serve import markdown, read_speech, sweep
+    from ..bench.server_process import ServedModel
 
+    check_libraries()
+    file = Path(arguments.speech) if arguments.speech else in_clone(_SPEECH)
+    if file is None:
+        raise BaichuanAudioError(f"there is no {_SPEECH} here; give a recording with --speech.")
+    speech = read_speech(file)
+    device, dtype = choose_device(arguments)
+    model = None if arguments.random_init else arguments.model or default_model()
+    served = ServedModel(
+        model=model,
+        random_init=arguments.random_init,
+        vocoder=arguments.vocoder,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        threads=arguments.threads or 0,
+        sessions=1,
+    )
+    name = _name(model, arguments.random_init)
     with Progress("measuring") as progress:
-        result = sweep(model, name, arguments.sessions, arguments.turns, progress.update)
+        result = sweep(served, name, speech, arguments.sessions, arguments.turns, progress.update)
     return result, markdown(result)
 
 

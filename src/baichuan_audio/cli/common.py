@@ -63,13 +63,20 @@ def default_model() -> str:
     """BAICHUAN_AUDIO_MODEL, or models/nano here, or in the clone that this package is installed from."""
     if os.environ.get(MODEL_VARIABLE):
         return os.environ[MODEL_VARIABLE]
-    clone = Path(__file__).resolve().parents[3]
-    for root in (Path(), clone):
-        if (root / "models" / "nano" / "config.json").is_file():
-            return str(root / "models" / "nano")
+    config = in_clone("models/nano/config.json")
+    if config is not None:
+        return str(config.parent)
     raise CheckpointError(
         f"no model was named and there is none in models/nano; give --model DIR or set {MODEL_VARIABLE}."
     )
+
+
+def in_clone(name: str) -> Path | None:
+    """A file of the repository, here or in the clone that this package is installed from."""
+    for root in (Path(), Path(__file__).resolve().parents[3]):
+        if (root / name).is_file():
+            return root / name
+    return None
 
 
 def load_model(arguments: argparse.Namespace) -> BaichuanAudio:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .codes import reconstruct
-from .common import Progress, add_command, load_model, print_json
+from .common import Progress, add_command, in_clone, load_model, print_json
 from .talk import answer
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _examples() -> Path:
-    for root in (Path(), Path(__file__).resolve().parents[3]):
-        if (root / "examples" / _LIST).is_file():
-            return root / "examples"
-    raise DataError(
-        "there is no folder 'examples' here; run this in a clone of the repository, or give --examples DIR."
-    )
+    found = in_clone(f"examples/{_LIST}")
+    if found is None:
+        raise DataError(
+            "there is no folder 'examples' here; run this in a clone of the repository, or give --examples DIR."
+        )
+    return found.parent
 
 
 def read_examples(folder: Path) -> list[dict[str, Any]]:

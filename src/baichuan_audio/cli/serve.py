@@ -66,10 +66,15 @@ def add_commands(commands: Any) -> None:
     )
 
 
-def run_serve(arguments: argparse.Namespace) -> None:
+def check_libraries() -> None:
+    """Raises MissingDependencyError when what the server needs is not installed."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependencyError(f"serving needs {', '.join(missing)}: pip install 'baichuan-audio[server]'.")
+
+
+def run_serve(arguments: argparse.Namespace) -> None:
+    check_libraries()
     from ..engine import Engine, EngineConfig
     from ..server.run import open_socket, run
 
