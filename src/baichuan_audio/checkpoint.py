@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError, ConfigError
 from .language_model.text_tokenizer import TextTokenizer
+from .layers.shapes import shapes_only
 from .pipeline import BaichuanAudio
 from .tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_json
 from .vocoder.hift import Hift, load_hift, save_hift
@@ -215,7 +216,7 @@ def _empty_model(
 ) -> BaichuanAudio:
     """The model on the meta device: shapes without memory."""
     try:
-        with torch.device("meta"):
+        with shapes_only():
             return BaichuanAudio(config, text_tokenizer, vocoder)
     except ConfigError as error:
         raise ConfigError(f"{directory / 'config.json'}: {error}") from error

@@ -16,8 +16,9 @@ from .config import AudioConfig
 def sinusoids(length: int, width: int) -> Tensor:
     """Whisper's position table [length, width]: sines in the first half, cosines in the second."""
     half = width // 2
-    rates = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, dtype=torch.float32))
-    angles = torch.arange(length, dtype=torch.float32)[:, None] * rates
+    cpu = torch.device("cpu")  # also while a meta model is built: there arange would import all of torch's compiler
+    rates = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, dtype=torch.float32, device=cpu))
+    angles = torch.arange(length, dtype=torch.float32, device=cpu)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 

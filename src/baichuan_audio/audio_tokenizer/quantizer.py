@@ -21,7 +21,7 @@ class Codebook(nn.Module):
         super().__init__()
         self.register_buffer("cluster_size", torch.zeros(size))
         self.register_buffer("embed_avg", torch.zeros(size, width))
-        self.register_buffer("embed", torch.randn(size, width) * 0.02)
+        self.register_buffer("embed", nn.init.normal_(torch.empty(size, width), std=0.02))
 
     def scores(self, x: Tensor) -> Tensor:
         """Negative half squared distance up to a constant per row: x [N, D] float32 -> [N, size]."""

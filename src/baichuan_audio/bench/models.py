@@ -14,6 +14,7 @@ from ..errors import CheckpointError
 from ..fast import accelerate
 from ..language_model.build_tokenizer import build_text_tokenizer, token_id_entries
 from ..language_model.text_tokenizer import TextTokenizer
+from ..layers.shapes import shapes_only
 from ..obvious import obvious
 from ..pipeline import BaichuanAudio
 from ..vocoder.hift import Hift, HiftConfig
@@ -36,7 +37,7 @@ def random_model(config_file: str, dtype: torch.dtype, device: torch.device) -> 
         config["audio_config"] |= token_id_entries(tokenizer)
         config["vocab_size"] = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     vocoder: nn.Module = Vocos.from_config(config) if "mel_vocoder_config" in config else Hift(HiftConfig())
-    with torch.device("meta"):
+    with shapes_only():
         model = BaichuanAudio(config, TextTokenizer(tokenizer.to_str()), vocoder)
     model.vocoder = nn.Identity()  # stays as it was made
     model = model.to(dtype).to_empty(device=device)

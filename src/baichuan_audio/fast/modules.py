@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..language_model.audio_head import DepthAttention, DepthLayer
 from ..language_model.backbone import FeedForward
+from ..layers.shapes import shapes_only
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,7 +37,7 @@ def deep_shell(module: M) -> M:
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """An `nn.Linear` over these very tensors: weight [out, in], bias [out]."""
-    with torch.device("meta"):
+    with shapes_only():
         made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     made.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if bias is not None:
