@@ -14,7 +14,8 @@ from baichuan_audio.data.dialogues import parse_dialogue
 from baichuan_audio.data.mixture import Augmentation, Batches, Diet, Mixture, Utterance, vary_codes
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.pseudo_speech import PseudoSpeech, with_pseudo_clips
-from baichuan_audio.data.sequences import SequenceBuilder, TokenSequence, Turn, split_reply
+from baichuan_audio.data.read_along import UNKNOWN, ReadAlong, token_ends
+from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn, split_reply
 from baichuan_audio.errors import DataError
 from baichuan_audio.language_model import sequence as sequence_module
 from baichuan_audio.language_model.prompt import PromptBuilder
@@ -26,8 +27,12 @@ def builder(model: Any) -> SequenceBuilder:
     return SequenceBuilder(model.text_tokenizer, model.special, 8)
 
 
-def frames(count: int, seed: int = 0) -> Tensor:
+def codes_of(count: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 16, (8, count), generator=torch.Generator().manual_seed(seed))
+
+
+def frames(count: int, seed: int = 0) -> Frames:
+    return Frames(codes_of(count, seed))
 
 
 def told(model: Any, sequence: TokenSequence) -> list[str]:
@@ -60,7 +65,7 @@ def test_spoken_dialogue_position_by_position(model: Any, builder: SequenceBuild
         "<audiotext_start> ", "<assistant> ",
         "y T", "<audiogen_start> TA", "<audio_pad> A", "<audiogen_end> ", "<end_of_text> T",
     ]  # fmt: skip
-    assert torch.equal(built.codes, torch.cat([frames(2), frames(2, 1), frames(1, 2), frames(1, 3)], dim=1))
+    assert torch.equal(built.codes, torch.cat([codes_of(2), codes_of(2, 1), codes_of(1, 2), codes_of(1, 3)], dim=1))
 
 
 def test_text_only_reply_is_one_piece_without_speech_marks(model: Any, builder: SequenceBuilder) -> None:
@@ -92,7 +97,7 @@ def test_masks_of_the_other_tasks(model: Any, builder: SequenceBuilder) -> None:
 def test_sequence_equals_what_the_session_writes(model: Any, builder: SequenceBuilder, monkeypatch: Any) -> None:
     """The model is made to choose the training reply; ids and codes must then be those of the sequence."""
     replies = [[("Fine. I", frames(3, 1)), (" am,", frames(1, 2)), (" really.", frames(2, 3))], [("No.", frames(2, 4))]]
-    questions: list[str | Tensor] = [frames(4, 5), "And you?"]
+    questions: list[str | Frames] = [frames(4, 5), "And you?"]
     turns = [Turn(question, reply) for question, reply in zip(questions, replies, strict=True)]
     built = sequences.dialogue(builder, "sys", turns, spoken=True)
 
@@ -103,21 +108,21 @@ def test_sequence_equals_what_the_session_writes(model: Any, builder: SequenceBu
     spoken: list[Tensor] = []
     for question, reply in zip(questions, replies, strict=True):
         prompt = PromptBuilder(model.text_tokenizer, special, 8).user()
-        prompt = prompt.text(question) if isinstance(question, str) else prompt.audio(question)
+        prompt = prompt.text(question) if isinstance(question, str) else prompt.audio(question.codes)
         prompt = prompt.reply(spoken=True).build()
         live.extend(prompt.ids, prompt.codes)
-        for text, codes in reply:
+        for text, said in reply:
             wanted += model.text_tokenizer.encode(text)
             if text != " am,":  # a later clause that ends at a mark needs no audiogen_start from the model
                 wanted.append(special.audiogen_start)
-            wanted += [*codes.T.flatten().tolist(), size]
+            wanted += [*said.codes.T.flatten().tolist(), size]
         wanted.append(special.end_of_text)
         pieces = list(write_spoken_reply(live, model.text_tokenizer, ReplySampling()))
         spoken += [piece for piece in pieces if isinstance(piece, Tensor)]
         assert "".join(piece for piece in pieces if isinstance(piece, str)) == "".join(text for text, _ in reply)
     assert not wanted
     assert live.ids == built.ids.tolist()
-    assert torch.equal(torch.cat([questions[0], *spoken], dim=1), built.codes)  # type: ignore[list-item]
+    assert torch.equal(torch.cat([questions[0].codes, *spoken], dim=1), built.codes)  # type: ignore[union-attr]
 
 
 def test_replies_are_cut_at_their_clauses() -> None:
@@ -144,7 +149,7 @@ def row(name: str) -> dict[str, Any]:
 
 
 def mixture(model: Any, **diet: Any) -> Mixture:
-    codes = {name: frames(3 + index, index) for index, name in enumerate("qab")}
+    codes = {name: codes_of(3 + index, index) for index, name in enumerate("qab")}
     dialogue = parse_dialogue(row("d"))
     return Mixture(
         Diet(**diet), model.text_tokenizer, model.special, model.language_model.codebook_sizes, codes.__getitem__,
@@ -177,7 +182,7 @@ def test_every_task_draws_and_data_order_depends_on_seed_and_step_alone(model: A
 
 def test_a_task_without_data_and_an_unknown_task_are_named(model: Any) -> None:
     with pytest.raises(DataError, match="'tts'"):
-        Mixture(Diet(tasks={"tts": 1.0}), model.text_tokenizer, model.special, (4,) * 8, frames)
+        Mixture(Diet(tasks={"tts": 1.0}), model.text_tokenizer, model.special, (4,) * 8, codes_of)
     with pytest.raises(DataError, match="typo"):
         Diet(tasks={"typo": 1.0})
 
@@ -185,11 +190,12 @@ def test_a_task_without_data_and_an_unknown_task_are_named(model: Any) -> None:
 def test_variety_keeps_the_first_code_of_frames_that_stay() -> None:
     rng = np.random.default_rng(0)
     sizes = torch.full((8,), 16)
-    codes = frames(50)
-    assert torch.equal(vary_codes(codes, sizes, Augmentation(), rng), codes)
-    changed = vary_codes(codes, sizes, Augmentation(replaced_codes=0.5), rng)
+    codes = codes_of(50)
+    same, places = vary_codes(codes, sizes, Augmentation(), rng)
+    assert torch.equal(same, codes) and torch.equal(places, torch.arange(50))
+    changed, _ = vary_codes(codes, sizes, Augmentation(replaced_codes=0.5), rng)
     assert torch.equal(changed[0], codes[0]) and 0.3 < float((changed[1:] != codes[1:]).float().mean()) < 0.6
-    lengths = {vary_codes(codes, sizes, Augmentation(tempo=0.2), rng).shape[1] for _ in range(50)}
+    lengths = {vary_codes(codes, sizes, Augmentation(tempo=0.2), rng)[0].shape[1] for _ in range(50)}
     assert 40 <= min(lengths) < 50 < max(lengths) <= 60
 
 
@@ -210,3 +216,28 @@ def test_pseudo_speech_follows_text_and_voice() -> None:
     named = with_pseudo_clips(parse_dialogue(row("d"))).exchanges[0]
     assert named.user_clip is not None and named.user_clip.endswith("|Hot?")
     assert [clip for _, clip in named.reply] == ["Ada|Cold.", "Ada| Yes."]
+
+
+def test_reading_along_names_the_token_that_is_said(model: Any, builder: SequenceBuilder) -> None:
+    """Two words of known times: while speaking, the word that is said or comes next; while hearing, the last one said."""
+    pytest.importorskip("pocketsphinx")
+    sounds = [SYMBOLS.index(name) for name in ("T", "UW", "F", "AO", "R")]
+    alignment = (np.array([0, *sounds, 0]), np.array([16, 20, 32, 40, 50, 64, 90]))
+    spans = [(7, 0, 3), (8, 3, 8), (9, 8, 9)]  # "two", " four", "."
+    assert token_ends("two four.", alignment, spans) == [(7, 32.0), (8, 64.0)]
+    other = (alignment[0][[0, 1, 2, 3, 4, 4, 5, 6]], np.array([16, 20, 32, 40, 45, 50, 64, 90]))  # a sound more
+    assert [id for id, _ in token_ends("two four.", other, spans)] == [7, 8]
+
+    along = ReadAlong(model.text_tokenizer, {"clip": alignment}.get, 12.5)
+    spoken = [id for id, _ in token_ends("two four.", alignment, model.text_tokenizer.spans("two four."))]
+    reading, heard = along.reading("clip", "two four.", 11), along.heard("clip", "two four.", 11)
+    assert reading[0] == spoken[0] and reading[7] == spoken[-1] and (reading[8:] == UNKNOWN).all()
+    assert (heard[:2] == UNKNOWN).all() and (heard[7:] == spoken[-1]).all()
+    assert (along.heard("other", "two four.", 3) == UNKNOWN).all()
+
+    said = sequences.speech(builder, "", [("two four.", Frames(codes_of(11), reading))])
+    start = said.ids.tolist().index(model.special.audiogen_start)
+    assert torch.equal(said.along[start : start + 11], reading) and (said.along[:start] == UNKNOWN).all()
+    listened = sequences.transcription(builder, Frames(codes_of(11), heard), "two four")
+    first = listened.ids.tolist().index(model.special.audio_start) + 1
+    assert torch.equal(listened.along[first : first + 11], heard)

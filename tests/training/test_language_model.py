@@ -16,7 +16,8 @@ from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
 from baichuan_audio.data.mixture import Diet
-from baichuan_audio.data.sequences import SequenceBuilder, Turn, dialogue, transcription
+from baichuan_audio.data.read_along import UNKNOWN
+from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, transcription
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
@@ -134,15 +135,17 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
     builder = SequenceBuilder(model.text_tokenizer, model.special, 4)
     codes = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 0, 1], [9, 9, 8]])
     rows = [
-        dialogue(builder, "x", [Turn("ab", [("hot", codes), ("a", codes[:, :1])])], spoken=True),
-        transcription(builder, codes, "Cold"),
+        dialogue(builder, "x", [Turn("ab", [("hot", Frames(codes)), ("a", Frames(codes[:, :1]))])], spoken=True),
+        transcription(builder, Frames(codes, torch.tensor([UNKNOWN, 7, 8])), "Cold"),
     ]
     batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
     assert batch.frames.tolist() == [[1, 4, 7, 9], [2, 5, 0, 9], [3, 6, 1, 8], SIZES, [1, 4, 7, 9], SIZES]
     found = losses(model.language_model, model.audio_head, batch)
-    text, frames = [], []
+    text, frames, along = [], [], []
     for row in rows:
         hidden, logits = model.language_model(row.ids[None], row.codes)
+        named = (row.along != UNKNOWN).nonzero()[:, 0]
+        along.append(F.cross_entropy(logits[0, named], row.along[named], reduction="none"))
         targets = row.text_loss.nonzero()[:, 0]
         text.append(F.cross_entropy(logits[0, targets - 1], row.ids[targets], reduction="none"))
         for position in row.audio_loss.nonzero()[:, 0].tolist():
@@ -152,6 +155,8 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
             every = model.audio_head.logits(hidden[:, position], target[None])
             frames.append([F.cross_entropy(logits, target[k : k + 1]) for k, logits in enumerate(every)])
     assert torch.allclose(found["text"], torch.cat(text).mean(), rtol=1e-5)
+    assert [len(each) for each in along] == [0, 2] and torch.allclose(found["along"], along[1].mean(), rtol=1e-5)
+    assert torch.allclose(total_loss(found, 1.0, 0.5) - total_loss(found, 1.0), found["along"] / 2)
     for level in range(4):
         expected = torch.stack([frame[level] for frame in frames]).mean()
         assert torch.allclose(found[f"code_{level}"], expected, rtol=1e-5)
@@ -214,10 +219,11 @@ def test_stand_in_speech_needs_no_corpus_and_fresh_audio_leaves_the_text_model(w
             generated=40,
             pseudo_speech=True,
             diet=diet,
+            read_along=0.5,
             steps=2,
         )
     )
-    assert len([row for row in log_of(tmp_path) if "loss" in row]) == 2
+    assert len([row for row in log_of(tmp_path) if "along" in row]) == 2
     before, model = (baichuan_audio.load(tmp_path / "model") for _ in range(2))
     initialise_audio(model)
     changed = {

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from baichuan_audio.data import sequences
 from baichuan_audio.data.dialogues import Dialogue, Exchange
-from baichuan_audio.data.sequences import SequenceBuilder, TokenSequence, Turn
+from baichuan_audio.data.manifest import normalise_transcript
+from baichuan_audio.data.read_along import ReadAlong
+from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn
 from baichuan_audio.errors import DataError
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
@@ -92,7 +94,7 @@ class Diet:
 class Mixture:
     """Draws one training sequence at a time.
 
-    `codes` finds a clip's frames [K, T]; `texts` are dialogues used without audio (generated, or the corpus' own);
+    `codes` finds a clip's frames [K, T]; `read_along` names the token of each frame, where that is learnt; `texts` are dialogues used without audio (generated, or the corpus' own);
     `dialogues` are those whose clips all have codes; `utterances` the transcribed clips.
 
     Raises:
@@ -109,8 +111,9 @@ class Mixture:
         texts: Sequence[Dialogue] = (),
         dialogues: Sequence[Dialogue] = (),
         utterances: Sequence[Utterance] = (),
+        read_along: ReadAlong | None = None,
     ) -> None:
-        self.diet, self.codes = diet, codes
+        self.diet, self.codes, self.read_along = diet, codes, read_along
         self.sizes = torch.tensor(codebook_sizes)
         self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
@@ -162,33 +165,41 @@ class Mixture:
     def _dialogue(self, rng: np.random.Generator, spoken: bool) -> TokenSequence:
         found = self.dialogues.pick(rng)
         turns = [
-            Turn(self._asked(e, rng), [(text, self.codes(clip) if spoken and clip else None) for text, clip in e.reply])
+            Turn(
+                self._asked(e, rng),
+                [(text, self._said(clip, text) if spoken and clip else None) for text, clip in e.reply],
+            )
             for e in found.exchanges
         ]
         return sequences.dialogue(self.builder, self._system(found.voice, rng), turns, spoken)
 
     def _asr(self, rng: np.random.Generator) -> TokenSequence:
         found = self.utterances.pick(rng)
-        return sequences.transcription(self.builder, self._heard(found.clip, rng), found.transcript)
+        return sequences.transcription(self.builder, self._heard(found.clip, found.transcript, rng), found.transcript)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
         found = self.voiced.pick(rng)
-        builder = self.speller if rng.random() < self.diet.augmentation.spelt else self.builder
+        spelt = rng.random() < self.diet.augmentation.spelt
         text = found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
-        return sequences.speech(builder, self._system(found.voice, rng), [(text, self.codes(found.clip))])
+        # Its tokens are not those of the text in whole words, so nobody reads along with a spelt text.
+        frames = Frames(self.codes(found.clip)) if spelt else self._said(found.clip, text)
+        builder = self.speller if spelt else self.builder
+        return sequences.speech(builder, self._system(found.voice, rng), [(text, frames)])
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
-        pieces: list[str | Tensor] = []
+        pieces: list[str | Frames] = []
         for exchange in self.dialogues.pick(rng).exchanges:
             pieces += [self._asked(exchange, rng), exchange.answer]
         return sequences.interleaved_heard(self.builder, pieces)
 
     def _spoken_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         reply = max((e.reply for e in _pick(self.several, rng).exchanges), key=len)
-        return sequences.interleaved_spoken(self.builder, [(text, self.codes(clip)) for text, clip in reply if clip])
+        return sequences.interleaved_spoken(
+            self.builder, [(text, self._said(clip, text)) for text, clip in reply if clip]
+        )
 
     def _pure_audio(self, rng: np.random.Generator) -> TokenSequence:
-        return sequences.pure_audio(self.builder, self.codes(self.utterances.pick(rng).clip))
+        return sequences.pure_audio(self.builder, Frames(self.codes(self.utterances.pick(rng).clip)))
 
     # -- variety ----------------------------------------------------------------------------------------------
 
@@ -196,18 +207,26 @@ class Mixture:
         default = voice is None or (voice == self.diet.default_voice_is and rng.random() < 0.5)
         return self.diet.system.format(voice=self.diet.default_voice if default else voice)
 
-    def _asked(self, exchange: Exchange, rng: np.random.Generator) -> str | Tensor:
+    def _asked(self, exchange: Exchange, rng: np.random.Generator) -> str | Frames:
         if exchange.user_clip is None or rng.random() < self.diet.typed:
             return self._typed(exchange.user, rng)
-        return self._heard(exchange.user_clip, rng)
+        words = normalise_transcript(exchange.user, "en" if exchange.user.isascii() else "zh")
+        return self._heard(exchange.user_clip, words, rng)
 
     def _typed(self, text: str, rng: np.random.Generator) -> str:
         if rng.random() < self.diet.augmentation.careless:
             return text.lower().rstrip(".!?。！？ ")
         return text
 
-    def _heard(self, clip: str, rng: np.random.Generator) -> Tensor:
-        return vary_codes(self.codes(clip), self.sizes, self.diet.augmentation, rng)
+    def _heard(self, clip: str, words: str, rng: np.random.Generator) -> Frames:
+        codes = self.codes(clip)
+        varied, kept = vary_codes(codes, self.sizes, self.diet.augmentation, rng)
+        along = self.read_along.heard(clip, words, codes.shape[1])[kept] if self.read_along else None
+        return Frames(varied, along)
+
+    def _said(self, clip: str, text: str) -> Frames:
+        codes = self.codes(clip)
+        return Frames(codes, self.read_along.reading(clip, text, codes.shape[1]) if self.read_along else None)
 
 
 def as_sentence(words: str) -> str:
@@ -251,8 +270,11 @@ def _pick(items: Sequence[T], rng: np.random.Generator) -> T:
     return items[int(rng.integers(len(items)))]
 
 
-def vary_codes(codes: Tensor, sizes: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Heard codes [K, T] with tempo, frames and fine codes disturbed; the result has at least one frame."""
+def vary_codes(codes: Tensor, sizes: Tensor, how: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Heard codes [K, T] with tempo, frames and fine codes disturbed: codes [K, S], and the place in T of each, [S].
+
+    S is at least one. A frame that was replaced keeps the place of the one that belongs there.
+    """
     count = codes.shape[1]
     kept = np.arange(count)
     if how.tempo:
@@ -262,16 +284,17 @@ def vary_codes(codes: Tensor, sizes: Tensor, how: Augmentation, rng: np.random.G
         else:
             kept = np.concatenate([kept, rng.choice(count, wanted - count)])
         kept.sort()
+    shown = kept.copy()
     if how.replaced_frames:
         gone = rng.random(len(kept)) < how.replaced_frames
-        kept[gone] = rng.integers(count, size=int(gone.sum()))
-    varied = codes[:, torch.from_numpy(kept)]
+        shown[gone] = rng.integers(count, size=int(gone.sum()))
+    varied = codes[:, torch.from_numpy(shown)]
     if how.replaced_codes:
         gone_codes = torch.from_numpy(rng.random(varied.shape) < how.replaced_codes)
         gone_codes[0] = False
         anything = (torch.from_numpy(rng.random(varied.shape)) * sizes[:, None]).long()
         varied = torch.where(gone_codes, anything, varied)
-    return varied
+    return varied, torch.from_numpy(kept)
 
 
 class Remembering(TextTokenizer):

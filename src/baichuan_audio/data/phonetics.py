@@ -66,14 +66,22 @@ def phonetic_symbols(text: str) -> list[int]:
     A word that the dictionary lacks is spelt by its letters. Raises MissingDependencyError when pypinyin (Chinese
     characters) or pocketsphinx (English words) is not installed.
     """
-    units: list[list[int]] = []
-    for piece in re.findall(r"[\u4e00-\u9fff]+|[a-z']+", text.lower()):
-        if _HAN.match(piece):
-            units += [[_INDEX[c] for c in syllable if c in _INDEX] for syllable in _pinyin(piece)]
-        else:
-            units.append([_INDEX[symbol] for symbol in _pronunciations().get(piece, tuple(piece))])
     gap = _INDEX[" "]
-    return [symbol for unit in units for symbol in (gap, *unit)][1:]
+    return [symbol for _, _, unit in phonetic_units(text) for symbol in (gap, *unit)][1:]
+
+
+def phonetic_units(text: str) -> list[tuple[int, int, list[int]]]:
+    """The words or syllables of a text: first character, the one after the last, and the sounds (see above)."""
+    units: list[tuple[int, int, list[int]]] = []
+    for found in re.finditer(r"[\u4e00-\u9fff]+|[A-Za-z']+", text):
+        piece = found[0].lower()
+        if _HAN.match(piece):
+            for place, syllable in enumerate(_pinyin(piece), found.start()):
+                units.append((place, place + 1, [_INDEX[c] for c in syllable if c in _INDEX]))
+        else:
+            sounds = [_INDEX[symbol] for symbol in _pronunciations().get(piece, tuple(piece))]
+            units.append((found.start(), found.end(), sounds))
+    return units
 
 
 @functools.lru_cache(maxsize=4096)

@@ -49,9 +49,9 @@ class PseudoSpeech:
         self._voices = [rng.integers(size, size=(_SPEAKERS, _VARIANTS)) for size in codebook_sizes[PLACES:]]
 
     def __getitem__(self, name: str) -> Tensor:
-        voice, text = name.split("|", 1)
-        rng = np.random.default_rng(zlib.crc32(name.encode("utf-8")))
-        places = self._timeline(phonetic_symbols(text), rng)
+        voice = name.split("|", 1)[0]
+        rng = _draws(name)
+        places = _places(self._timeline(name, rng))
         frames = -(-len(places) // PLACES)
         sounds = np.pad(places, (0, frames * PLACES - len(places)))
         misheard = rng.random(len(sounds)) < (_MISHEARD if voice.startswith(_ASKER) else 0)
@@ -61,21 +61,34 @@ class PseudoSpeech:
         codes += [table[speaker, rng.integers(_VARIANTS, size=frames)] for table in self._voices]
         return torch.from_numpy(np.stack(codes)).long()
 
-    def _timeline(self, sounds: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-        """The sound at each place (20 ms), silence before and after."""
+    def alignment(self, name: str) -> Alignment:
+        """When each sound of `self[name]` is said."""
+        sounds, ends = self._timeline(name, _draws(name))
+        return sounds, np.rint(ends * FRAMES_PER_SECOND / _PLACES_PER_SECOND).astype(np.int64)
+
+    def _timeline(self, name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Sounds and their ends in places (20 ms), silence before and after."""
         tempo = rng.uniform(*_TEMPO)
         parts: list[int] = []
         ends = [rng.uniform(1, 14)]
-        for sound in sounds:
+        for sound in phonetic_symbols(name.split("|", 1)[1]):
             if sound == _GAP and rng.random() >= _PAUSE:
                 continue
             own = self._lengths[_SILENCE if sound == _GAP else sound]
             parts.append(_SILENCE if sound == _GAP else sound)
             ends.append(ends[-1] + tempo * float(own[rng.integers(len(own))]) * _PLACES_PER_SECOND / FRAMES_PER_SECOND)
-        total = int(ends[-1] + rng.uniform(1, 14)) + 1
-        place = np.searchsorted(ends, np.arange(total), side="right") - 1
-        spoken = np.array([*parts, _SILENCE])
-        return np.where(place < 0, _SILENCE, spoken[np.clip(place, 0, len(parts))])
+        ends.append(int(ends[-1] + rng.uniform(1, 14)) + 1)
+        return np.array([_SILENCE, *parts, _SILENCE]), np.array(ends)
+
+
+def _draws(name: str) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(name.encode("utf-8")))
+
+
+def _places(timeline: Alignment) -> np.ndarray:
+    """The sound at each place."""
+    sounds, ends = timeline
+    return sounds[np.searchsorted(ends, np.arange(int(ends[-1])), side="right")]
 
 
 def sound_lengths(alignments: Iterable[Alignment]) -> list[np.ndarray]:

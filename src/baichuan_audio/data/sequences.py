@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from baichuan_audio.data.read_along import UNKNOWN
 from baichuan_audio.errors import DataError
 from baichuan_audio.language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder, SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
@@ -24,23 +25,36 @@ from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """ids [N] and codes [K, P] int64 (P = number of audio_pad ids), text_loss [N] and audio_loss [N] bool."""
+    """ids [N] and codes [K, P] int64 (P = number of audio_pad ids), text_loss [N] and audio_loss [N] bool.
+
+    along [N] int64: the text token that position n shall name though it does not stand there (`read_along.py`),
+    UNKNOWN where there is none.
+    """
 
     ids: Tensor
     codes: Tensor
     text_loss: Tensor
     audio_loss: Tensor
+    along: Tensor
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A user's words as text or as code frames [K, T], and the reply in clauses, each with its frames or None."""
+class Frames:
+    """Code frames [K, T], and the token that reading along names at each, [T] (None: unknown)."""
 
-    user: str | Tensor
-    reply: Sequence[tuple[str, Tensor | None]]
+    codes: Tensor
+    along: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A user's words as text or as code frames, and the reply in clauses, each with its frames or None."""
+
+    user: str | Frames
+    reply: Sequence[tuple[str, Frames | None]]
 
 
 class SequenceBuilder:
@@ -54,11 +68,17 @@ class SequenceBuilder:
         self._prompt = PromptBuilder(self._tokenizer, self._special, self._num_codebooks)
         self._text_loss: list[bool] = []
         self._audio_loss: list[bool] = []
+        self._along: list[int] = []
 
     def _mark(self, learn: bool = False) -> None:
         """Note for the ids that were laid last whether they are learnt as text; none of them predicts a frame."""
         self._text_loss += [learn] * (len(self._prompt) - len(self._text_loss))
         self._audio_loss += [False] * (len(self._prompt) - len(self._audio_loss))
+        self._along += [UNKNOWN] * (len(self._prompt) - len(self._along))
+
+    def _read_along(self, frames: Frames, first: int) -> None:
+        if frames.along is not None:
+            self._along[first : first + len(frames.along)] = frames.along.tolist()
 
     def text(self, text: str, learn: bool = False) -> None:
         self._prompt.text(text)
@@ -76,20 +96,27 @@ class SequenceBuilder:
         self._prompt.reply(spoken)
         self._mark()
 
-    def heard(self, codes: Tensor) -> None:
-        """A user's audio [K, T]; nothing of it is learnt."""
-        self._prompt.audio(codes)
+    def heard(self, frames: Frames) -> None:
+        """A user's audio; its codes are not learnt. A frame names the token that ends in it or before."""
+        start = len(self._prompt)
+        self._prompt.audio(frames.codes)
         self._mark()
+        self._read_along(frames, start + 1)
 
-    def spoken(self, codes: Tensor, learn: bool = True, learn_start: bool = True) -> None:
-        """A generated segment [K, T]; `learn_start`: the model itself chose to begin it here."""
-        if not codes.shape[1]:
+    def spoken(self, frames: Frames, learn_start: bool = True) -> None:
+        """A generated segment; `learn_start`: the model itself chose to begin it here.
+
+        Each position names the token of the frame that it predicts.
+        """
+        count = frames.codes.shape[1]
+        if not count:
             raise DataError("a spoken segment needs at least one code frame")
         start = len(self._prompt)
-        self._prompt.speech(codes)
+        self._prompt.speech(frames.codes)
         self._mark()
         self._text_loss[start] = learn_start
-        self._audio_loss[start:-1] = [learn] * (codes.shape[1] + 1)
+        self._audio_loss[start:-1] = [True] * (count + 1)
+        self._read_along(frames, start)
 
     def end(self) -> None:
         """The end of a reply, learnt."""
@@ -99,25 +126,26 @@ class SequenceBuilder:
     def finish(self) -> TokenSequence:
         prompt = self._prompt.build()
         text_loss, audio_loss = torch.tensor(self._text_loss), torch.tensor(self._audio_loss)
+        along = torch.tensor(self._along)
         self._restart()
-        return TokenSequence(prompt.ids, prompt.codes, text_loss, audio_loss)
+        return TokenSequence(prompt.ids, prompt.codes, text_loss, audio_loss, along)
 
 
-def transcription(builder: SequenceBuilder, codes: Tensor, transcript: str) -> TokenSequence:
+def transcription(builder: SequenceBuilder, frames: Frames, transcript: str) -> TokenSequence:
     """ASR: prompt, audio, transcript (learnt)."""
-    return audio_response(builder, TRANSCRIBE_INSTRUCTION, codes, transcript)
+    return audio_response(builder, TRANSCRIBE_INSTRUCTION, frames, transcript)
 
 
-def audio_response(builder: SequenceBuilder, prompt: str, codes: Tensor, response: str) -> TokenSequence:
+def audio_response(builder: SequenceBuilder, prompt: str, frames: Frames, response: str) -> TokenSequence:
     """Audio question answering and speech translation: prompt, audio, response (learnt)."""
     builder.text(prompt)
-    builder.heard(codes)
+    builder.heard(frames)
     builder.text(response, learn=True)
     builder.end()
     return builder.finish()
 
 
-def interleaved_heard(builder: SequenceBuilder, pieces: Sequence[str | Tensor]) -> TokenSequence:
+def interleaved_heard(builder: SequenceBuilder, pieces: Sequence[str | Frames]) -> TokenSequence:
     """INTLV: audio and text in turn; text is learnt, audio is not."""
     for piece in pieces:
         if isinstance(piece, str):
@@ -128,28 +156,28 @@ def interleaved_heard(builder: SequenceBuilder, pieces: Sequence[str | Tensor]) 
     return builder.finish()
 
 
-def interleaved_spoken(builder: SequenceBuilder, clauses: Sequence[tuple[str, Tensor]]) -> TokenSequence:
+def interleaved_spoken(builder: SequenceBuilder, clauses: Sequence[tuple[str, Frames]]) -> TokenSequence:
     """ITTS: each clause's text, then its audio; everything is learnt but the first text."""
-    for index, (text, codes) in enumerate(clauses):
+    for index, (text, frames) in enumerate(clauses):
         builder.text(text, learn=index > 0)
-        builder.spoken(codes, learn_start=index > 0)
+        builder.spoken(frames, learn_start=index > 0)
     builder.end()
     return builder.finish()
 
 
-def speech(builder: SequenceBuilder, system: str, clauses: Sequence[tuple[str, Tensor]]) -> TokenSequence:
+def speech(builder: SequenceBuilder, system: str, clauses: Sequence[tuple[str, Frames]]) -> TokenSequence:
     """TTS: the system text that names the voice, then each clause as given text followed by its audio (learnt)."""
     builder.system(system)
     builder.reply(spoken=True)
-    for text, codes in clauses:
+    for text, frames in clauses:
         builder.text(text)
-        builder.spoken(codes, learn_start=False)
+        builder.spoken(frames, learn_start=False)
     return builder.finish()
 
 
-def pure_audio(builder: SequenceBuilder, codes: Tensor) -> TokenSequence:
+def pure_audio(builder: SequenceBuilder, frames: Frames) -> TokenSequence:
     """Audio alone, as a generated segment; all its frames are learnt."""
-    builder.spoken(codes, learn_start=False)
+    builder.spoken(frames, learn_start=False)
     return builder.finish()
 
 
@@ -170,11 +198,11 @@ def dialogue(builder: SequenceBuilder, system: str, turns: Sequence[Turn], spoke
             builder.heard(turn.user)
         builder.reply(spoken)
         if spoken:
-            for text, codes in turn.reply:
-                if codes is None:
+            for text, frames in turn.reply:
+                if frames is None:
                     raise DataError(f"the clause {text!r} has no audio, so its reply cannot be spoken")
                 builder.text(text, learn=True)
-                builder.spoken(codes)
+                builder.spoken(frames)
         else:
             builder.text("".join(text for text, _ in turn.reply), learn=True)
         builder.end()

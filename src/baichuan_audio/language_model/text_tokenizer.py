@@ -79,6 +79,11 @@ class TextTokenizer:
             raise PromptError("the text holds a half of a surrogate pair; give valid Unicode.") from error
         return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
+    def spans(self, text: str) -> list[tuple[int, int, int]]:
+        """Each id of `encode(text)` with the place of its first character in `text` and of the one after its last."""
+        found = self._encoder.encode(text, add_special_tokens=False)
+        return [(id, start, end) for id, (start, end) in zip(found.ids, found.offsets, strict=True)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text; control tokens leave no text."""
         return str(self._decoder.decode([int(id) for id in ids], skip_special_tokens=True))

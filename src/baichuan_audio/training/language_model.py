@@ -26,6 +26,7 @@ from ..data.manifest import Clip, ClipStore, normalise_transcript
 from ..data.mixture import Batches, Diet, Mixture, Utterance
 from ..data.phone_alignment import read_alignments
 from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
+from ..data.read_along import UNKNOWN, ReadAlong
 from ..data.sequences import TokenSequence
 from ..errors import TrainingError
 from ..language_model.audio_head import AudioHead
@@ -92,6 +93,9 @@ class LanguageModelRecipe(StageRecipe):
     audio_head_fraction: float = 1.0
     """Share of frames whose codes 1.. are learnt in a step, drawn anew each step; code 0 is always learnt."""
     audio_loss_weight: float = 1.0
+    read_along: float = 0.0
+    """Weight of naming, at every code frame, the text token that is being said (`data/read_along.py`); needs `clips` with
+    alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead of thousands."""
     validation_sequences: int = 64
     muon: bool = True
     """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
@@ -109,7 +113,7 @@ class Batch:
     """Sequences side by side, padded at the right.
 
     ids [B, N]; codes [K, P], row after row. text_at [X] and frame_at [Y] index the B * N positions that predict the
-    ids text [X] and the frames [Y, K] (codebook_sizes where the audio ends).
+    ids text [X] and the frames [Y, K] (codebook_sizes where the audio ends); along_at [Z] those that name along [Z].
     """
 
     ids: Tensor
@@ -118,6 +122,8 @@ class Batch:
     text: Tensor
     frame_at: Tensor
     frames: Tensor
+    along_at: Tensor
+    along: Tensor
 
     def to(self, device: str) -> Batch:
         return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -127,7 +133,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
     """Sequences -> one batch; `pad_id` fills the right and must not be audio_pad."""
     length = max(map(len, sequences))
     ids = torch.full((len(sequences), length), pad_id)
-    text_at, text, frame_at, frames = [], [], [], []
+    text_at, text, frame_at, frames, along_at, along = [], [], [], [], [], []
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = sequence.ids
         learnt = sequence.text_loss.nonzero()[:, 0]
@@ -139,14 +145,18 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
         with_end = torch.cat([sequence.codes, torch.tensor(sizes)[:, None]], dim=1)
         index = torch.where(is_frame[before + 1], is_frame.cumsum(0)[before + 1] - 1, sequence.codes.shape[1])
         frames.append(with_end[:, index].T)
+        named = (sequence.along != UNKNOWN).nonzero()[:, 0]
+        along_at.append(named + row * length)
+        along.append(sequence.along[named])
     codes = torch.cat([sequence.codes for sequence in sequences], dim=1)
-    return Batch(ids, codes, *(torch.cat(parts) for parts in (text_at, text, frame_at, frames)))
+    parts = (text_at, text, frame_at, frames, along_at, along)
+    return Batch(ids, codes, *(torch.cat(each) for each in parts))
 
 
 def losses(
     language_model: LanguageModel, audio_head: AudioHead, batch: Batch, chosen: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Mean cross-entropies in nats: `text`, `code_0`..`code_K-1`; those without a target in this batch are left out.
+    """Mean cross-entropies in nats: `text`, `along`, `code_0`..`code_K-1`; those without a target in this batch are left out.
 
     chosen [Y] bool: frames whose codes 1.. count (None: all). Logits are computed only where something is learnt.
     """
@@ -156,6 +166,8 @@ def losses(
         logits = language_model.lm_head(hidden[batch.text_at])
         found["text"] = F.cross_entropy(logits.float(), batch.text)
         found["text_right"] = (logits.argmax(-1) == batch.text).float().mean()
+    if len(batch.along):
+        found["along"] = F.cross_entropy(language_model.lm_head(hidden[batch.along_at]).float(), batch.along)
     if not len(batch.frames):
         return found
     states, frames = hidden[batch.frame_at], batch.frames
@@ -174,11 +186,12 @@ def losses(
     return found
 
 
-def total_loss(found: dict[str, Tensor], audio_weight: float) -> Tensor:
-    """Text loss plus the mean over the codebooks."""
+def total_loss(found: dict[str, Tensor], audio_weight: float, along_weight: float = 0.0) -> Tensor:
+    """Text loss plus the mean over the codebooks, plus what reading along gives."""
     codes = [value for name, value in found.items() if name.startswith("code_")]
     parts = [found["text"]] if "text" in found else []
     parts += [audio_weight * torch.stack(codes).mean()] if codes else []
+    parts += [along_weight * found["along"]] if "along" in found else []
     if not parts:
         raise TrainingError("a batch held nothing to learn; check the tasks and the corpus.")
     return torch.stack(parts).sum()
@@ -205,7 +218,7 @@ def train(recipe: LanguageModelRecipe) -> None:
             chosen = choose_frames(len(batch.frames), recipe.audio_head_fraction, recipe.seed, step)
             with autocast(recipe.device):
                 found = losses(language_model, audio_head, batch, chosen.to(recipe.device))
-                loss = total_loss(found, recipe.audio_loss_weight)
+                loss = total_loss(found, recipe.audio_loss_weight, recipe.read_along)
             loss.backward()
             norms = [optimizer_step(each, recipe.optimizer, step, recipe.steps) for each in optimizers.values()]
             step += 1
@@ -291,7 +304,17 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
         dialogues + generated_dialogues(recipe, split),
         complete,
         utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
+        read_along_of(recipe, model),
     )
+
+
+def read_along_of(recipe: LanguageModelRecipe, model: BaichuanAudio) -> ReadAlong | None:
+    """By the alignments of the corpus, where the recipe wants reading along."""
+    if not recipe.read_along:
+        return None
+    if recipe.clips is None:
+        raise TrainingError("read_along takes the times of sounds from the alignments in `clips`: name that folder.")
+    return ReadAlong(model.text_tokenizer, read_alignments(recipe.clips).get, model.tokenizer.frame_rate)
 
 
 def _no_codes(clip: str) -> Tensor:
@@ -321,9 +344,11 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
             "pseudo_speech takes the lengths of sounds from the alignments in `clips`: name that folder."
         )
     speech = PseudoSpeech(sizes, read_alignments(recipe.clips).values())
-    return Mixture(
-        recipe.diet, model.text_tokenizer, model.special, sizes, speech.__getitem__, texts, dialogues, utterances
-    )
+    along = None
+    if recipe.read_along:
+        along = ReadAlong(model.text_tokenizer, speech.alignment, model.tokenizer.frame_rate)
+    codes = speech.__getitem__
+    return Mixture(recipe.diet, model.text_tokenizer, model.special, sizes, codes, texts, dialogues, utterances, along)
 
 
 def utterances_of(
@@ -384,7 +409,7 @@ def validate(language_model: LanguageModel, audio_head: AudioHead, batches: Sequ
     counts: dict[str, int] = {}
     for batch in batches:
         for name, value in losses(language_model, audio_head, batch).items():
-            count = len(batch.text) if name.startswith("text") else len(batch.frames)
+            count = len({"text": batch.text, "along": batch.along}.get(name.split("_")[0], batch.frames))
             sums[name] = sums.get(name, 0.0) + float(value) * count
             counts[name] = counts.get(name, 0) + count
     return {f"validation_{name}": sums[name] / counts[name] for name in sums}
