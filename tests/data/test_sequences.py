@@ -219,7 +219,7 @@ def test_pseudo_speech_follows_text_and_voice() -> None:
 
 
 def test_reading_along_names_the_token_that_is_said(model: Any, builder: SequenceBuilder) -> None:
-    """Two words of known times: while speaking, the word that is said or comes next; while hearing, the last one said."""
+    """Two words of known times: speaking names the one that is said or comes next, hearing the last one said."""
     pytest.importorskip("pocketsphinx")
     sounds = [SYMBOLS.index(name) for name in ("T", "UW", "F", "AO", "R")]
     alignment = (np.array([0, *sounds, 0]), np.array([16, 20, 32, 40, 50, 64, 90]))

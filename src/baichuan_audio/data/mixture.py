@@ -94,8 +94,9 @@ class Diet:
 class Mixture:
     """Draws one training sequence at a time.
 
-    `codes` finds a clip's frames [K, T]; `read_along` names the token of each frame, where that is learnt; `texts` are dialogues used without audio (generated, or the corpus' own);
-    `dialogues` are those whose clips all have codes; `utterances` the transcribed clips.
+    `codes` finds a clip's frames [K, T]; `read_along` names the token of each frame, where that is learnt; `texts` are
+    dialogues used without audio (generated, or the corpus' own); `dialogues` those whose clips all have codes;
+    `utterances` the transcribed clips.
 
     Raises:
         DataError: a task has weight and nothing to draw from.

@@ -94,8 +94,8 @@ class LanguageModelRecipe(StageRecipe):
     """Share of frames whose codes 1.. are learnt in a step, drawn anew each step; code 0 is always learnt."""
     audio_loss_weight: float = 1.0
     read_along: float = 0.0
-    """Weight of naming, at every code frame, the text token that is being said (`data/read_along.py`); needs `clips` with
-    alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead of thousands."""
+    """Weight of naming, at every code frame, the text token that is being said (`data/read_along.py`); needs `clips`
+    with alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead of thousands."""
     validation_sequences: int = 64
     muon: bool = True
     """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
@@ -156,7 +156,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
 def losses(
     language_model: LanguageModel, audio_head: AudioHead, batch: Batch, chosen: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Mean cross-entropies in nats: `text`, `along`, `code_0`..`code_K-1`; those without a target in this batch are left out.
+    """Mean cross-entropies in nats: `text`, `along`, `code_0`..`code_K-1`; those without a target are left out.
 
     chosen [Y] bool: frames whose codes 1.. count (None: all). Logits are computed only where something is learnt.
     """

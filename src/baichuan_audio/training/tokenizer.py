@@ -46,7 +46,7 @@ class AugmentRecipe:
     tilt_db: float = 0.0
     """Most that the spectrum is lifted at one end and lowered at the other; voices and microphones differ so."""
     masked_bands: int = 0
-    """Most neighbouring mel bands that are hidden from the encoder in half of the clips (SpecAugment, arXiv 1904.08779)."""
+    """Most neighbouring mel bands that are hidden in half of the clips (SpecAugment, arXiv 1904.08779)."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.
 
 
 def _colour(log_mel: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
-    """log_mel [B, M, T] (a quarter of log10 of power, so 40 dB a unit) tilted, and with some bands at the clip's mean."""
+    """log_mel [B, M, T] (a quarter of log10 of power, 40 dB a unit) tilted, and some bands at the clip's mean."""
     rows, bands, _ = log_mel.shape
     tilt = torch.from_numpy(random.uniform(-augment.tilt_db, augment.tilt_db, (rows, 1))).float() / 40
     log_mel = log_mel + (tilt * torch.linspace(-1, 1, bands))[..., None]
