@@ -92,6 +92,12 @@ class Turns:
         """Whether the user is in the middle of a turn."""
         return self._detector is not None and self._detector.speaking
 
+    @property
+    def idle_timeout_ms(self) -> int | None:
+        """After how long without speech the model speaks up, if at all."""
+        detection = self._config.turn_detection
+        return None if detection is None else detection.idle_timeout_ms
+
     def configure(self, config: SessionConfig) -> None:
         """Settings that count from the next sample on."""
         if config.input_format != self._config.input_format:

@@ -1,0 +1,136 @@
+"""The items of a conversation: what clients see of them at once, what the engine makes of them in its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+from ...engine import AudioInput, Dialogue
+from ...errors import BaichuanAudioError, PromptError
+from . import events, wire
+from .config import SessionConfig
+from .conversation import Item, new_item
+from .fields import WireError
+from .response import Desk, Response
+from .worker import Worker
+
+
+class Items:
+    """Adds, shows, cuts and deletes items; what that asks of the engine, the worker does. longest_s: of one item's
+    sound."""
+
+    def __init__(self, desk: Desk, dialogue: Dialogue, worker: Worker, config: SessionConfig, longest_s: float) -> None:
+        self._desk, self._dialogue, self._worker = desk, dialogue, worker
+        self._longest_s = longest_s
+        self._waiting_s = 0.0  # of sound in items that the worker has not come to
+        self.configure(config)
+
+    def configure(self, config: SessionConfig) -> None:
+        """Settings that count from now on."""
+        self._format = config.input_format
+
+    async def create(self, event: wire.ItemCreate) -> None:
+        """As a client asks for it."""
+        item = await self.read(event.item)
+        self.add(item, event.previous_item_id, item.for_engine())
+
+    async def read(self, new: wire.NewItem) -> Item:
+        """A client's message; a thread of its own does the work, since there may be minutes of sound in it."""
+        item_id = new.id or events.new_id("item")
+        return await asyncio.to_thread(new_item, item_id, new, self._format, self._longest_s)
+
+    async def retrieve(self, item_id: str) -> None:
+        """Show one, sound included."""
+        item = self._desk.conversation.get(item_id)
+        await self._desk.outbox.room()  # who does not take what was asked for may not ask for more
+        wire_item = await asyncio.to_thread(item.as_wire, self._format)
+        self._desk.outbox.put(events.item_retrieved(wire_item))
+
+    def add(self, item: Item, after: str | None, content: list[str | AudioInput]) -> None:
+        """Into the conversation, here at once and in the engine in its turn. content: a user's, for the engine."""
+        in_the_middle = after is not None and after != (self._desk.conversation.last_id or "root")
+        if in_the_middle and item.role != "user":
+            message = "Only a user's message can be put before others."
+            raise WireError(message, "unsupported_position", "previous_item_id")
+        place = after if in_the_middle else None
+        length_s = item.sound_seconds
+        if self._waiting_s > 0 and self._waiting_s + length_s > self._longest_s:
+            raise WireError("The sound of earlier items is still being read; wait.", "too_many_requests", "item")
+
+        async def add() -> None:
+            self._waiting_s -= length_s
+            try:
+                if item.role == "user":
+                    await self._dialogue.add_user(content, item_id=item.id, after=place)
+                elif item.role == "assistant":
+                    await self._dialogue.add_assistant(item.text, item_id=item.id)
+                else:
+                    await self._dialogue.add_system(item.text, item_id=item.id)
+            except BaichuanAudioError:
+                self._desk.conversation.remove(item.id)
+                self._desk.outbox.put(events.item_deleted(item.id))
+                raise
+
+        self._worker.check_room()
+        self._desk.conversation.insert(item, place)
+        self._waiting_s += length_s
+        self._worker.add(add)
+        previous = self._desk.conversation.previous_id(item.id)
+        self._desk.outbox.put(events.item_added(item.as_wire(), previous))
+        self._desk.outbox.put(events.item_done(item.as_wire(), previous))
+
+    def delete(self, item_id: str) -> None:
+        """Take one out."""
+        item = self._desk.conversation.get(item_id)
+        if item.status == "in_progress":
+            raise WireError("The item is being written; cancel its response first.", "item_in_progress", "item_id")
+
+        async def delete() -> None:
+            try:
+                await self._dialogue.delete(item_id)
+            except PromptError:
+                if item.heard_seconds != 0:  # what nobody heard is not there any more
+                    raise
+
+        self._worker.check_room()
+        self._worker.add(delete)
+        self._desk.conversation.remove(item_id)
+        self._desk.outbox.put(events.item_deleted(item_id))
+
+    def truncate(self, event: wire.ItemTruncate) -> None:
+        """Let one hold what a client says was heard of it."""
+        item = self._desk.conversation.get(event.item_id)
+        if item.role != "assistant" or item.made_seconds == 0:
+            raise WireError("Only what the assistant has spoken can be truncated.", "invalid_value", "item_id")
+        if event.audio_end_ms > item.made_seconds * 1000:
+            raise WireError(
+                f"The item has {item.made_seconds * 1000:.0f} ms of audio, fewer than {event.audio_end_ms}.",
+                "invalid_value",
+                "audio_end_ms",
+            )
+        self._worker.check_room()
+        self._worker.add(lambda: self._cut(item, event.audio_end_ms / 1000))
+
+    def cut_later(self, response: Response) -> None:
+        """What was not heard of an interrupted response leaves the conversation, as if the client had asked for it."""
+
+        async def cut() -> None:
+            if response.item.id in self._desk.conversation:
+                await self._cut(response.item, response.playback.sent)
+
+        if response.settings.speak and response.settings.remember:
+            self._worker.add(cut)
+
+    async def _cut(self, item: Item, heard: float) -> None:
+        """Let the item hold what was heard of it: the least that anybody said."""
+        if item.heard_seconds is None or heard < item.heard_seconds:
+            item.heard_seconds = heard
+            try:
+                text = await self._dialogue.truncate(item.id, heard * item.speed)
+            except PromptError:  # it never came to a sound
+                text, item.heard_seconds = "", 0.0
+                with suppress(PromptError):
+                    await self._dialogue.delete(item.id)
+            item.parts = [replace(part, text=text) for part in item.parts]
+        self._desk.outbox.put(events.item_truncated(item.id, round(heard * 1000)))

@@ -1,0 +1,142 @@
+"""The responses of a session, one at a time: asked for, cancelled, interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from ...engine import Dialogue, Engine
+from ...errors import PromptError
+from . import events, wire
+from .config import SessionConfig
+from .conversation import Item
+from .fields import WireError
+from .items import Items
+from .limits import Bucket
+from .response import Desk, Response, ResponseSettings
+from .worker import Worker, run_apart
+
+_A_MINUTE = 120
+_LOOK_S = 0.1
+
+
+class Responses:
+    """newest: the response that was asked for last, if any."""
+
+    def __init__(
+        self, desk: Desk, engine: Engine, dialogue: Dialogue, worker: Worker, items: Items, config: SessionConfig
+    ) -> None:
+        self._desk, self._engine, self._dialogue = desk, engine, dialogue
+        self._worker, self._items, self._config = worker, items, config
+        self._voice: str | None = None  # what the dialogue has been set to
+        self._allowance = Bucket(_A_MINUTE, _A_MINUTE / 60)
+        self.newest: Response | None = None
+
+    def configure(self, config: SessionConfig) -> None:
+        """Settings that count from the next response on."""
+        self._config = config
+
+    async def create(self, params: wire.ResponseParams) -> None:
+        """As asked for; with items of its own it does not see the conversation."""
+        begun_at, sources = time.monotonic(), None
+        if params.input is not None:
+            sources = [
+                self._desk.conversation.get(entry.id)
+                if isinstance(entry, wire.ItemReference)
+                else await self._items.read(entry)
+                for entry in params.input
+            ]
+        self.start(params, begun_at, sources=sources)
+
+    def start(
+        self,
+        params: wire.ResponseParams,
+        begun_at: float,
+        answers: str | None = None,
+        sources: list[Item] | None = None,
+    ) -> None:
+        """Begin one. begun_at: when the user's turn ended. answers: the item it depends on. sources: all that it sees.
+
+        Raises WireError while another one is active, and for one too many.
+        """
+        if self.newest is not None and self.newest.active:
+            raise WireError(
+                f"The conversation has a response in progress already: {self.newest.id}.",
+                "conversation_already_has_active_response",
+            )
+        if self._allowance.take(1) > 0:
+            message = f"At most {_A_MINUTE} responses a minute."
+            raise WireError(message, "rate_limit_exceeded", kind="rate_limit_error")
+        config = self._config
+        limit = params.max_output_tokens
+        response = Response(
+            self._desk,
+            ResponseSettings(
+                speak=config.speak if params.speak is None else params.speak,
+                voice=params.voice or config.voice,
+                output_format=params.output_format or config.output_format,
+                speed=config.speed,
+                instructions=params.instructions,
+                max_output_tokens=config.max_output_tokens if limit == wire.SESSION_LIMIT else limit,
+                metadata=params.metadata,
+                remember=params.remember,
+            ),
+            begun_at,
+            answers,
+        )
+        self._worker.check_room()
+        response.announce()
+        self._worker.add(lambda: self._run(response, sources))
+        self.newest = response
+        self._desk.outbox.put(events.rate_limits_updated([self._allowance.as_wire("requests")]))
+
+    def cancel(self, response_id: str | None) -> None:
+        """End the one that is being made. Raises WireError when there is none."""
+        response = self.newest
+        if response is None or not response.active or response_id not in (None, response.id):
+            raise WireError("There is no active response to cancel.", "response_cancel_not_active", "response_id")
+        response.cancel("client_cancelled")  # what has been sent goes on being heard
+        self._items.cut_later(response)
+
+    def clear_output(self) -> None:
+        """The listener is cut off: like an interruption by voice, but asked for."""
+        response = self.newest
+        if response is None or (not response.active and response.playback.remaining(time.monotonic()) == 0):
+            raise WireError("Nothing is being played.", "output_audio_buffer_empty")
+        response.cancel("client_cancelled")
+        response.playback.stop(time.monotonic())
+        self._desk.outbox.put(events.output_cleared(response.id))
+        self._items.cut_later(response)
+
+    def interrupt(self) -> None:
+        """The user speaks: end the response, and let the history hold no more than can have been heard."""
+        response = self.newest
+        if response is None or not response.settings.remember:
+            return
+        if response.active or response.playback.remaining(time.monotonic()) > 0:
+            response.cancel("turn_detected")
+            response.playback.stop(time.monotonic())
+            self._items.cut_later(response)
+
+    def stop(self) -> None:
+        """The session ends."""
+        if self.newest is not None:
+            self.newest.cancel("client_cancelled")
+
+    async def wait_quiet(self, timeout_s: float) -> None:
+        """Wait until no response is being made."""
+        deadline = time.monotonic() + timeout_s
+        while self.newest is not None and not self.newest.finished and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_S)
+
+    async def _run(self, response: Response, sources: list[Item] | None) -> None:
+        """One response from its beginning to its end."""
+        if response.answers is not None and response.answers not in self._desk.conversation:
+            response.fail(PromptError("the turn it answers could not be used."))
+        elif sources is None:
+            if response.settings.voice != self._voice:
+                self._voice = response.settings.voice
+                self._dialogue.configure(voice=self._voice)
+            await response.run(self._dialogue)
+        else:
+            await run_apart(self._engine, response, sources, self._config.instructions)
