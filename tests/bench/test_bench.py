@@ -16,7 +16,7 @@ from baichuan_audio.bench.run import Plan, measure
 from baichuan_audio.bench.timing import Case, Timing, interleave
 from baichuan_audio.cli import main
 from baichuan_audio.errors import CheckpointError
-from baichuan_audio.fast.accelerate import twin_of
+from baichuan_audio.fast.accelerate import joined_twin
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.language_model.session import Session
 from baichuan_audio.obvious import ObviousSession
@@ -117,7 +117,7 @@ def test_measures_every_stage(random: BaichuanAudio) -> None:
 
 def test_rows_of_a_decoder_take_their_steps(drawn: BaichuanAudio) -> None:
     """Timed on CUDA only; the same work on a CPU."""
-    stage = stages.batch(twin_of(drawn, quick=False), 3, 10, 2)
+    stage = stages.batch(joined_twin(drawn), 3, 10, 2)
     timings = interleave(stage.cases, 1, CPU)
     assert timings["fast"].median > 0 and stage.reads["fast"] > 0
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from baichuan_audio.fast import accelerate
-from baichuan_audio.fast.accelerate import twin_of
+from baichuan_audio.fast.accelerate import joined_twin, quick_twin
+from baichuan_audio.fast.quick import Exact, laid_across
 from baichuan_audio.pipeline import BaichuanAudio
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
@@ -26,16 +27,20 @@ def fast(plain: BaichuanAudio) -> BaichuanAudio:
     return accelerate(plain)
 
 
-@pytest.fixture(scope="session", params=["quick", "joined"])
+@pytest.fixture(scope="session", params=["quick", "laid out", "joined"])
 def twin(request: pytest.FixtureRequest, plain: BaichuanAudio) -> BaichuanAudio:
-    """Either kind of inference forms."""
-    return twin_of(plain, quick=request.param == "quick")
+    """Each kind of inference forms; the quick ones are for CPUs."""
+    if request.param == "joined":
+        return joined_twin(plain)
+    if plain.language_model.norm.weight.is_cuda:
+        pytest.skip("for CPUs")
+    return quick_twin(plain, Exact if request.param == "quick" else laid_across)
 
 
 @pytest.fixture(scope="session")
 def steps(plain: BaichuanAudio) -> BaichuanAudio:
     """The forms that a Decoder takes, on a CPU as well."""
-    return twin_of(plain, quick=False)
+    return joined_twin(plain)
 
 
 @pytest.fixture(scope="session")

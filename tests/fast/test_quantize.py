@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.fast import accelerate, weight_bytes
-from baichuan_audio.fast.accelerate import twin_of
-from baichuan_audio.fast.quantize import Int8Linear, quantize, with_torchao
+from baichuan_audio.fast.accelerate import joined_twin
+from baichuan_audio.fast.quantize import Int8Linear, with_torchao
 from baichuan_audio.pipeline import BaichuanAudio
 
 
@@ -49,7 +51,7 @@ def test_int8_on_a_cpu(model: BaichuanAudio) -> None:
 
 def test_int8_by_torchao(model: BaichuanAudio) -> None:
     pytest.importorskip("torchao")
-    fast = twin_of(model, quick=False)
+    fast = joined_twin(model)
     with_torchao(fast, "int8")
     _check(model, fast, 0.12)
 
@@ -58,16 +60,15 @@ def test_int8_by_torchao(model: BaichuanAudio) -> None:
 @pytest.mark.parametrize("kind, worst", [("int8", 0.12), ("int4", 0.6), ("fp8", 0.3)])
 def test_on_cuda(model: BaichuanAudio, kind: str, worst: float) -> None:
     pytest.importorskip("torchao")
-    import copy
-
     there = copy.deepcopy(model).to("cuda", torch.bfloat16)
     _check(there, accelerate(there, kind), worst)
 
 
 def test_kinds_that_cannot_be_had(model: BaichuanAudio) -> None:
-    fast = twin_of(model, quick=False)
     with pytest.raises(ConfigError, match="int8, int4, fp8"):
-        quantize(fast, "int3")
+        accelerate(model, "int3")
     for kind in ("int4", "fp8"):
         with pytest.raises(ConfigError, match="CUDA"):
-            quantize(fast, kind)
+            accelerate(model, kind)
+    with pytest.raises(ConfigError, match="float32"):
+        accelerate(copy.deepcopy(model).bfloat16(), "int8")

@@ -12,39 +12,60 @@ from ..language_model.backbone import DecoderLayer
 from ..language_model.model import LanguageModel
 from ..language_model.session import Session
 from ..pipeline import BaichuanAudio
-from .modules import JoinedFeedForward, SplitDepthLayer, deep_shell, joined, shell
-from .quantize import quantize
-from .quick import QuickDecoderLayer, QuickHead, QuickNorm
+from .modules import JoinedFeedForward, SplitDepthLayer, deep_shell, shell
+from .quantize import Int8Linear, check_kind, weight_bytes, with_torchao
+from .quick import Exact, Make, QuickDecoderLayer, QuickHead, QuickLanguageModel, QuickNorm, laid_across
 from .session import DecoderSessions
 
 _SESSIONS = 4
 _POSITIONS = 4096
+_CACHE_BYTES = 64 << 20
+"""Weights that a processor's cache may hold; those of a larger model are read from memory, and lie as they lie."""
 
 
 @torch.no_grad()
 def accelerate(model: BaichuanAudio, quantization: str | None = None) -> BaichuanAudio:
     """A twin of `model` that computes the same more quickly, for inference only (it cannot be trained or saved).
 
-    The twin shares the encoder, the decoders and nearly all weights with `model`, which stays as it was; its outputs
-    agree to rounding. On CUDA its sessions decode by captured graphs. quantization: None, "int8", "int4" or "fp8"
-    for the weights of backbone and audio head (see `quantize`, which raises ConfigError); these are new memory.
+    The twin shares the encoder, the decoders and nearly all weights with `model` (on a CPU those of a small one are
+    copied), which stays as it was; its outputs agree to rounding. On CUDA its sessions decode by captured graphs.
+    quantization: None, "int8", "int4" or "fp8" for the weights of backbone and audio head, which are then new memory.
+    Raises ConfigError for a kind that cannot be had here, MissingDependencyError without torchao on CUDA.
     """
     weight = model.language_model.embed_tokens.weight
-    twin = twin_of(model, quick=quantization is None and weight.device.type == "cpu" and weight.dtype == torch.float32)
     if quantization is not None:
-        quantize(twin, quantization)
+        check_kind(quantization, weight)
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return quick_twin(model, laid_out(model) if quantization is None else Int8Linear).eval()
+    twin = joined_twin(model)
+    if quantization is not None:
+        with_torchao(twin, quantization)
     if weight.is_cuda:
         twin.session_type = DecoderSessions(_SESSIONS, min(twin.context, _POSITIONS))
     return twin.eval()
 
 
-def twin_of(model: BaichuanAudio, quick: bool) -> BaichuanAudio:
-    """`model` with layers of few operations, for a CPU (`quick`), or with those that a Decoder and `quantize` take."""
+def laid_out(model: BaichuanAudio) -> Make:
+    """How the products of a model's backbone and audio head are best made on a CPU in float32."""
+    parts = (model.language_model.layers, model.language_model.lm_head, model.audio_head)
+    return laid_across if sum(weight_bytes(part) for part in parts) <= _CACHE_BYTES else Exact
+
+
+def quick_twin(model: BaichuanAudio, make: Make) -> BaichuanAudio:
+    """`model` with layers of few operations, for float32 on a CPU."""
+    return _twin(model, _quick_language_model(model.language_model, make), _quick_audio_head(model.audio_head, make))
+
+
+def joined_twin(model: BaichuanAudio) -> BaichuanAudio:
+    """`model` with the layers that a Decoder and torchao take."""
+    return _twin(model, _language_model(model.language_model), _audio_head(model.audio_head))
+
+
+def _twin(model: BaichuanAudio, language_model: LanguageModel, head: AudioHead) -> BaichuanAudio:
     twin = shell(model)
     twin.inference_only, twin.session_type = True, Session
-    twin.language_model = (_quick_language_model if quick else _language_model)(model.language_model)
-    twin.audio_head = (_quick_audio_head if quick else _audio_head)(model.audio_head)
-    twin.audio_head.attach_embeddings(twin.language_model.audio_embed_layers)
+    twin.language_model, twin.audio_head = language_model, head
+    head.attach_embeddings(language_model.audio_embed_layers)
     twin.tokenizer = shell(model.tokenizer)
     twin.tokenizer.attach_synthesis(twin._synthesize, twin.sample_rate)
     return twin
@@ -67,16 +88,17 @@ def _audio_head(head: AudioHead) -> AudioHead:
     return twin
 
 
-def _quick_language_model(model: LanguageModel) -> LanguageModel:
+def _quick_language_model(model: LanguageModel, make: Make) -> LanguageModel:
     twin = shell(model)
-    sources = [cast(DecoderLayer, layer) for layer in model.layers]
-    twin.layers = nn.ModuleList([QuickDecoderLayer(source, joined(source.mlp)) for source in sources])
-    twin.norm = QuickNorm(model.norm)  # type: ignore[assignment]
+    twin.__class__ = QuickLanguageModel
+    twin.layers = nn.ModuleList([QuickDecoderLayer(cast(DecoderLayer, layer), make) for layer in model.layers])
+    twin.norm, twin.lm_head = QuickNorm(model.norm), make(model.lm_head)  # type: ignore[assignment]
+    cast(QuickLanguageModel, twin).prepare()
     return twin
 
 
-def _quick_audio_head(head: AudioHead) -> AudioHead:
+def _quick_audio_head(head: AudioHead, make: Make) -> AudioHead:
     twin = shell(head)
     twin.__class__ = QuickHead
-    cast(QuickHead, twin).prepare()
+    cast(QuickHead, twin).prepare(make)
     return twin

@@ -27,7 +27,7 @@ class Int8Linear(nn.Module):
     def __init__(self, source: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = source.in_features, source.out_features
-        weight = source.weight.detach().float()
+        weight = source.weight.detach().float().contiguous()
         scales = weight.abs().amax(1).clamp(min=1e-8) / 127
         zeros = torch.zeros(len(scales), dtype=torch.long)
         bias = None if source.bias is None else source.bias.detach().float()
@@ -40,31 +40,33 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] float32 -> [..., out]."""
         # activations in 7 bits: two products of 8 bits would overflow the 16 that AVX2 adds them in
-        result: Tensor = torch.ops.quantized.linear_dynamic(x, self._packed, True)
+        result: Tensor = torch.ops.quantized.linear_dynamic.default(x, self._packed, True)
         return result
 
+    def onto(self, x: Tensor, rest: Tensor) -> Tensor:
+        """x [B, in], rest [B, out] -> rest plus the product."""
+        return self.forward(x).add_(rest)
 
-def quantize(model: BaichuanAudio, kind: str) -> None:
-    """Quantise the accelerated `model` in place, layer by layer; `kind` is one of KINDS.
+    def into(self, x: Tensor, out: Tensor) -> None:
+        """x [B, in] -> out [B, out]."""
+        out.copy_(self.forward(x))
 
-    Raises ConfigError for a kind that this device cannot run, MissingDependencyError without torchao.
-    """
+
+def check_kind(kind: str, weight: Tensor) -> None:
+    """Raise ConfigError for a kind that cannot be had where, and in the type in which, the model's weights are."""
     if kind not in KINDS:
         raise ConfigError(f"quantization must be one of {', '.join(KINDS)}, not '{kind}'.")
-    device = model.language_model.embed_tokens.weight.device
-    if device.type == "cpu":
+    if weight.device.type == "cpu":
         if kind != "int8":
             raise ConfigError(f"on a CPU only int8 is of use; {kind} needs CUDA.")
-        for parent, name, layer in _linears(model):
-            setattr(parent, name, Int8Linear(layer))
-        return
-    if kind == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
+        if weight.dtype != torch.float32:
+            raise ConfigError("int8 on a CPU is made from a model in float32; load it with dtype=torch.float32.")
+    elif kind == "fp8" and torch.cuda.get_device_capability(weight.device) < (8, 9):
         raise ConfigError("fp8 needs a GPU that multiplies in it (compute capability 8.9 or more).")
-    with_torchao(model, kind)
 
 
 def with_torchao(model: BaichuanAudio, kind: str) -> None:
-    """`quantize` by torchao, on any device that has its kernels."""
+    """Quantise the accelerated `model` in place, layer by layer; MissingDependencyError without torchao."""
     try:
         from torchao.quantization import quantize_
     except ImportError as error:

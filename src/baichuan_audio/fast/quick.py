@@ -1,41 +1,98 @@
 """Forms for a CPU, where a small model's step takes as long as its number of operations: as few of them as can be.
 
-Weights are read without modules around them, products add to what they are added to anyway, and where keys and values
-of a frame lie is worked out once for each batch size.
+Whatever one row needs besides products is done by numpy on the tensors' own memory: its calls take a quarter of the
+time of torch's. A product is `Exact` or `Int8Linear`; both know `onto`, a product that is added to something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthLayer
 from ..language_model.backbone import Context, DecoderLayer, rotate
+from ..language_model.model import LanguageModel
+from ..language_model.sequence import Token
+from ..layers.kv_cache import KVCache
+from .modules import joined, linear
 
 Choose = Callable[[int, list[int], Tensor], list[int]]
+_HALF_ROOT = 0.5**0.5
 
 
-@dataclass(frozen=True)
+class Product(Protocol):
+    """A Linear. x [..., in] -> [..., out]; `onto`: rest [B, out] plus the product of x [B, in], for one without bias;
+    `into`: the product of x [B, in] written into out [B, out]."""
+
+    def forward(self, x: Tensor) -> Tensor: ...
+    def onto(self, x: Tensor, rest: Tensor) -> Tensor: ...
+    def into(self, x: Tensor, out: Tensor) -> None: ...
+
+
+Make = Callable[[nn.Linear], nn.Module]
+"""Makes a Product of a layer."""
+
+
+class Exact(nn.Module):
+    """The product as it is, over the layer's own memory."""
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(source.weight.detach(), requires_grad=False)
+        # beside the module's own bookkeeping, which takes longer than it should
+        self._across = self.weight.detach().T
+        self._bias = None if source.bias is None else source.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim > 2 or self._bias is None:
+            return F.linear(x, self._across.T, self._bias)
+        return torch.addmm(self._bias, x, self._across)
+
+    def onto(self, x: Tensor, rest: Tensor) -> Tensor:
+        return torch.addmm(rest, x, self._across)
+
+    def into(self, x: Tensor, out: Tensor) -> None:
+        if self._bias is None:
+            torch.mm(x, self._across, out=out)
+        else:
+            torch.addmm(self._bias, x, self._across, out=out)
+
+
+def laid_across(source: nn.Linear) -> Exact:
+    """Exact over a copy that lies [in, out]: one row times a matrix in the processor's cache takes half the time so."""
+    return Exact(linear(source.weight.detach().T.contiguous().T, source.bias))
+
+
 class Gain:
-    """An RMSNorm as one reduction: sqrt(mean(x^2) + eps) = hypot(|x|, sqrt(D eps)) / sqrt(D)."""
+    """An RMSNorm: of one row by numpy, of several by one reduction, |x|: root mean square + eps is a hypot of it."""
 
-    gain: Tensor
-    floor: Tensor
-
-    @classmethod
-    def of(cls, norm: nn.Module) -> Gain:
+    def __init__(self, norm: nn.Module) -> None:
         weight, eps = norm.weight, norm.eps
         assert isinstance(weight, Tensor) and isinstance(eps, float)
         width = weight.shape[0]
-        return cls(weight.detach() * width**0.5, torch.full_like(weight[:1], (width * eps) ** 0.5))
+        self._gain = weight.detach() * width**0.5
+        self._row, self._sum_eps = self._gain.numpy(), width * eps
+        self._floor = torch.full_like(weight[:1], self._sum_eps**0.5)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x [..., D] float32 -> [..., D]."""
-        return (x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)).mul_(self.gain)
+        """x [B, D] float32 -> [B, D]."""
+        if x.shape[0] > 1:
+            return (x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self._floor)).mul_(self._gain)
+        row = x.numpy()[0]
+        result = np.empty_like(row)
+        self.into(row, result)
+        return torch.from_numpy(result)[None]
+
+    def into(self, row: np.ndarray, out: np.ndarray) -> None:
+        """row [D] -> out [D], which may be row."""
+        scale = (float(row.dot(row)) + self._sum_eps) ** -0.5
+        np.multiply(row, self._row, out=out)
+        out *= scale
 
 
 class QuickNorm(nn.Module):
@@ -43,68 +100,130 @@ class QuickNorm(nn.Module):
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
-        self.weight, self.quick = source.weight, Gain.of(source)
+        self.weight, self._quick = source.weight, Gain(source)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.quick(x)
+        """x [..., D] -> [..., D]."""
+        return self._quick(x.reshape(-1, x.shape[-1])).view(x.shape)
+
+
+# ------------------------------------------------------------------------------------------------ backbone
 
 
 class QuickDecoderLayer(nn.Module):
     """`DecoderLayer` for inference in float32 on a CPU; gate and up are one product."""
 
-    def __init__(self, source: DecoderLayer, gate_up: Tensor) -> None:
+    def __init__(self, source: DecoderLayer, make: Make) -> None:
         super().__init__()
         attention, mlp = source.self_attn, source.mlp
-        self.self_attn, self.down_proj = attention, mlp.down_proj  # whose tensors these are
         self.layer, self.heads, self.groups = attention.layer, attention.heads, attention.groups
         self.width = attention.width
-        self.first, self.second = Gain.of(source.input_layernorm), Gain.of(source.post_attention_layernorm)
-        self.pack = attention.W_pack
-        self.mixed_weight, self.gate_up = attention.o_proj.weight.T, nn.Parameter(gate_up, requires_grad=False)
-        self.down_weight = mlp.down_proj.weight.T
+        self._first, self._second = Gain(source.input_layernorm), Gain(source.post_attention_layernorm)
+        self.pack, self.mix = make(attention.W_pack), make(attention.o_proj)
+        self.gate_up, self.down = make(linear(joined(mlp))), make(mlp.down_proj)
+        pack, mix, gate_up, down = (cast(Product, each) for each in (self.pack, self.mix, self.gate_up, self.down))
+        self._calls = pack.forward, mix.onto, gate_up.forward, down.onto  # not through the modules' own calls
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """See DecoderLayer."""
         batch, positions, width = x.shape
-        rows = x.reshape(-1, width)
-        packed = F.linear(self.first(rows), self.pack.weight, self.pack.bias)
-        packed = packed.view(batch, positions, -1, self.width).transpose(1, 2)
-        rotated, value = packed.split((self.heads + self.groups, self.groups), dim=1)
-        query, key = rotate(rotated, context.cos, context.sin).split((self.heads, self.groups), dim=1)
+        pack, mix_onto, gate_up, down_onto = self._calls
+        rows, heads, groups = x.reshape(-1, width), self.heads, self.groups
+        packed = pack(self._first(rows))
+        if rows.shape[0] == 1:
+            rotate_row(packed, (heads + groups) * self.width, context.cos, context.sin)
+            query, key, value = packed.view(1, -1, 1, self.width).split_with_sizes((heads, groups, groups), 1)
+        else:
+            packed = packed.view(batch, positions, -1, self.width).transpose(1, 2)
+            rotated, value = packed.split((heads + groups, groups), dim=1)
+            query, key = rotate(rotated, context.cos, context.sin).split((heads, groups), dim=1)
         mixed = context.attend(self.layer, query, key, value)
-        rows = torch.addmm(rows, mixed.transpose(1, 2).reshape(rows.shape[0], -1), self.mixed_weight)
-        gate, up = F.linear(self.second(rows), self.gate_up).chunk(2, dim=-1)
-        return torch.addmm(rows, F.silu(gate).mul_(up), self.down_weight).view(x.shape)
+        rows = mix_onto(mixed.transpose(1, 2).reshape(rows.shape[0], -1), rows)
+        gate, up = gate_up(self._second(rows)).chunk(2, dim=-1)
+        return down_onto(F.silu(gate).mul_(up), rows).view(x.shape)
 
 
-@dataclass(frozen=True)
-class _Depth:
-    """One layer of the audio head. Weights stand to the right of what they multiply; up and down: one a position."""
+def rotate_row(packed: Tensor, size: int, cos: Tensor, sin: Tensor) -> None:
+    """`rotate` for the first `size` numbers of packed [1, P], in place; cos, sin [1, head_dim]."""
+    width = cos.shape[-1]
+    halves = packed.numpy()[0, :size].reshape(-1, 2, width // 2)  # still packed's memory
+    turned = halves[:, ::-1] * sin.numpy().reshape(2, -1)
+    halves *= cos.numpy().reshape(2, -1)
+    halves += turned
 
-    first: Gain
-    second: Gain
-    pack: Tensor
-    pack_bias: Tensor
-    mix: Tensor
-    mix_bias: Tensor
-    up: list[Tensor]
-    down: list[Tensor]
 
-    @classmethod
-    def of(cls, source: DepthLayer) -> _Depth:
+class QuickKVCache(KVCache):
+    """`KVCache` that keeps each layer's views at hand."""
+
+    def __init__(self, source: KVCache) -> None:
+        self.length, self._store = source.length, source._store
+        self._seen, self._layers = self._store, list(self._store.unbind())
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """See KVCache."""
+        if self._seen is not self._store:  # it has grown
+            self._seen, self._layers = self._store, list(self._store.unbind())
+        count = key.shape[2]
+        keys, values = self._layers[layer].unbind()
+        keys.narrow(2, self.length, count).copy_(key)
+        values.narrow(2, self.length, count).copy_(value)
+        end = self.length + count
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
+
+
+class QuickLanguageModel(LanguageModel):
+    """`LanguageModel` for inference in float32 on a CPU."""
+
+    def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
+        """See Backbone."""
+        return QuickKVCache(super().init_cache(batch, capacity))
+
+    def prepare(self) -> None:
+        """Look at the embeddings once."""
+        self._frame_rows = _rows_of(self.audio_embed_layers)
+
+    def embed_sequence(self, tokens: Sequence[Token]) -> Tensor:
+        """See LanguageModel; a single frame, which each step reads, without making tensors of its codes."""
+        if len(tokens) != 1 or not isinstance(tokens[0], tuple):
+            return super().embed_sequence(tokens)
+        total = np.zeros((1, self._frame_rows[0].shape[1]), np.float32)
+        for table, code in zip(self._frame_rows, tokens[0], strict=True):
+            total += table[code]
+        return torch.from_numpy(total)
+
+
+def _rows_of(embeddings: nn.ModuleList) -> list[np.ndarray]:
+    """The tables [size + 1, D] of the codebooks."""
+    return [cast(nn.Embedding, each).weight.detach().numpy() for each in embeddings]
+
+
+# ---------------------------------------------------------------------------------------------- audio head
+
+
+class QuickDepthLayer(nn.Module):
+    """`DepthLayer`, each position's weights in one piece: a copy, for they lie interleaved as stored.
+
+    gelu(u) = u (1 + erf(u / sqrt 2)) / 2; up and down give and take u / sqrt 2, so that two operations make it.
+    """
+
+    def __init__(self, source: DepthLayer, make: Make) -> None:
+        super().__init__()
         attention, width, count = source.self_attention, source.width, source.positions
-        up = source.linear1.weight.detach().view(2 * width, count, width)
-        down = source.linear2.weight.detach().view(width, count, 2 * width)
-        return cls(
-            Gain.of(source.layernorm1),
-            Gain.of(source.layernorm2),
-            attention.in_proj_weight.detach().T,
-            attention.in_proj_bias.detach(),
-            attention.out_proj.weight.detach().T,
-            attention.out_proj.bias.detach(),
-            [up[:, i].T.contiguous() for i in range(count)],
-            [down[:, i].T.contiguous() for i in range(count)],
-        )
+        self.first, self.second = Gain(source.layernorm1), Gain(source.layernorm2)
+        self.pack = make(linear(attention.in_proj_weight, attention.in_proj_bias))
+        self.mix = make(attention.out_proj)
+        up = source.linear1.weight.detach().view(2 * width, count, width) * _HALF_ROOT
+        down = source.linear2.weight.detach().view(width, count, 2 * width) * _HALF_ROOT
+        self.up = nn.ModuleList([make(linear(_across(up[:, i]))) for i in range(count)])
+        self.down = nn.ModuleList([make(linear(_across(down[:, i]))) for i in range(count)])
+        shared = cast(tuple[Product, Product], (self.pack, self.mix))
+        self.products = [(*shared, cast(Product, u), cast(Product, d)) for u, d in zip(self.up, self.down, strict=True)]
+        self.into = [tuple(product.into for product in products) for products in self.products]
+
+
+def _across(weight: Tensor) -> Tensor:
+    """The same [out, in], in memory [in, out]."""
+    return weight.T.contiguous().T
 
 
 class _Views:
@@ -120,58 +239,125 @@ class _Views:
         self.values = [value[:, :, : i + 1] for i in range(positions)]
 
 
+class _Line:
+    """Memory that one row's frame is worked out in, each piece as a tensor [1, n] and as an array [n]."""
+
+    def __init__(self, width: int, sizes: Sequence[int]) -> None:
+        self.x, self.normed, self.residual, self.mixed, self.up, self.fed = (
+            _pair(n) for n in (width, width, width, width, 2 * width, 2 * width)
+        )
+        self.logits = [_pair(size + 1)[0] for size in sizes]
+        self.choices = [each if level == 0 else each[:, :-1] for level, each in enumerate(self.logits)]
+
+
+def _pair(size: int) -> tuple[Tensor, np.ndarray]:
+    tensor = torch.zeros(1, size)
+    return tensor, tensor.numpy()[0]
+
+
 class QuickCache(DepthCache):
     """The memory of a frame, for each batch size that has come up."""
 
-    def __init__(self, layers: int, positions: int, width: int, like: Tensor) -> None:
-        self._sizes, self._views = (layers, positions, width, like), dict[int, list[_Views]]()
+    def __init__(self, layers: int, width: int, sizes: Sequence[int], like: Tensor) -> None:
+        self._layers, self._width, self._count, self._like = layers, width, len(sizes), like
+        self._views = dict[int, list[_Views]]()
+        self.line = _Line(width, sizes)
 
     def views(self, batch: int) -> list[_Views]:
         """One for each layer."""
         if batch not in self._views:
-            layers, positions, width, like = self._sizes
-            self._views[batch] = [_Views(batch, positions, width, like) for _ in range(layers)]
+            made = [_Views(batch, self._count, self._width, self._like) for _ in range(self._layers)]
+            self._views[batch] = made
         return self._views[batch]
 
 
 class QuickHead(AudioHead):
     """`AudioHead` for inference in float32 on a CPU."""
 
-    def prepare(self) -> None:
-        """Lay the weights out; `transformer_layers` and the norm must be those of a model as loaded."""
-        self._depth = [_Depth.of(layer) for layer in self.transformer_layers if isinstance(layer, DepthLayer)]
-        self.laid_out = nn.ParameterList([each for layer in self._depth for each in (*layer.up, *layer.down)])
-        self.laid_out.requires_grad_(False)
-        self._last_norm = Gain.of(self.headnorm)
-        self._logits_of = [(head.weight.detach(), head.bias.detach()) for head in self.heads]  # type: ignore[union-attr,operator]
+    def prepare(self, make: Make) -> None:
+        """Lay the weights out; the layers must be those of a model as loaded."""
+        layers = [QuickDepthLayer(cast(DepthLayer, layer), make) for layer in self.transformer_layers]
+        self.transformer_layers, self._depth = nn.ModuleList(layers), layers
+        self._last_norm = Gain(self.headnorm)
+        self.heads = nn.ModuleList([make(cast(nn.Linear, head)) for head in self.heads])
+        self._logits_of = [cast(Product, head) for head in self.heads]
+
+    def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
+        """See AudioHead."""
+        super().attach_embeddings(embeddings)
+        self._embedded_rows = _rows_of(embeddings)
 
     def init_cache(self, batch: int = 1) -> QuickCache:
         """See AudioHead; any batch fits."""
-        return QuickCache(len(self._depth), self.num_codebooks, self.width, self._depth[0].mix_bias)
+        return QuickCache(len(self._depth), self.width, self.codebook_sizes, self.headnorm.weight)
 
     def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
         """See AudioHead."""
         assert isinstance(cache, QuickCache)
         for layer, views in zip(self._depth, cache.views(x.shape[0]), strict=True):
-            torch.addmm(layer.pack_bias, layer.first(x), layer.pack, out=views.packed[position])
+            pack, mix, up, down = layer.products[position]
+            pack.into(layer.first(x), views.packed[position])
             mixed = views.values[0]  # of one position, what it sees is itself
             if position:
                 mixed = F.scaled_dot_product_attention(
                     views.query[position], views.keys[position], views.values[position]
                 )
-            residual = layer.second(torch.addmm(layer.mix_bias, mixed.reshape(x.shape), layer.mix).add_(x))
-            x = torch.addmm(residual, F.gelu(residual @ layer.up[position]), layer.down[position])
-        return F.linear(self._last_norm(x), *self._logits_of[position])
+            residual = layer.second(mix.forward(mixed.reshape(x.shape)).add_(x))
+            fed = up.forward(residual)
+            x = down.onto(torch.addcmul(fed, fed, torch.erf(fed)), residual)
+        return self._logits_of[position].forward(self._last_norm(x))
+
+    def _step_one(self, line: _Line, position: int, cache: QuickCache) -> Tensor:
+        """`step` for the one row in `line.x`, over memory that is there already -> logits, as they may be chosen."""
+        (x, x_row), (normed, normed_row), (residual, residual_row) = line.x, line.normed, line.residual
+        (mixed, mixed_row), (up, up_row), (fed, fed_row) = line.mixed, line.up, line.fed
+        for layer, views in zip(self._depth, cache.views(1), strict=True):
+            pack_into, mix_into, up_into, down_into = layer.into[position]
+            layer.first.into(x_row, normed_row)
+            pack_into(normed, views.packed[position])
+            seen = views.values[0]
+            if position:
+                seen = F.scaled_dot_product_attention(
+                    views.query[position], views.keys[position], views.values[position]
+                )
+            mix_into(seen.reshape(1, -1), mixed)
+            np.add(mixed_row, x_row, out=residual_row)
+            layer.second.into(residual_row, residual_row)
+            up_into(residual, up)
+            torch.erf(up, out=fed)
+            np.add(fed_row, 1.0, out=fed_row)
+            np.multiply(fed_row, up_row, out=fed_row)
+            down_into(fed, x)
+            np.add(x_row, residual_row, out=x_row)
+        self._last_norm.into(x_row, normed_row)
+        self._logits_of[position].into(normed, line.logits[position])
+        return line.choices[position]
+
+    def _logits(self, hidden: Tensor, codes: Tensor, count: int) -> list[Tensor]:
+        """See AudioHead; position by position."""
+        cache, x, result = self.init_cache(), hidden, []
+        for level in range(count):
+            if level:
+                embedded = self.embedding(level - 1)(codes[:, level - 1])
+                x = embedded if level == 1 else x + embedded
+            result.append(self.step(x, level, cache))
+        return result
 
     @torch.inference_mode()
     def frames(self, hidden: Tensor, cache: DepthCache, choose: Choose) -> tuple[list[tuple[int, ...] | None], Tensor]:
         """See AudioHead. A row whose audio ends is computed on, and dropped at the end of the frame."""
+        assert isinstance(cache, QuickCache)
         batch = hidden.shape[0]
         rows, x = list(range(batch)), hidden
         codes = [[0] * self.num_codebooks for _ in rows]
+        total = np.zeros(hidden.shape, np.float32)
         for level, size in enumerate(self.codebook_sizes):
-            logits = self.step(x, level, cache)
-            logits = logits[:, :size] if level else logits
+            if batch == 1:
+                cache.line.x[1][:] = total[0] if level else hidden.numpy()[0]
+                logits = self._step_one(cache.line, level, cache)
+            else:
+                logits = self.step(x, level, cache)
+                logits = logits[:, :size] if level else logits
             drawn = choose(level, rows, logits if len(rows) == batch else logits[rows])
             for row, code in zip(rows, drawn, strict=True):
                 codes[row][level] = code
@@ -179,12 +365,9 @@ class QuickHead(AudioHead):
                 rows = [row for row, code in zip(rows, drawn, strict=True) if code != size]
                 if not rows:
                     return [None] * batch, x[:0]
-            embedded = self._embedded(level, [each[level] for each in codes])
-            x = embedded if level == 0 else x + embedded
+            table = self._embedded_rows[level]
+            for row, each in enumerate(codes):
+                total[row] += table[each[level]]
+            x = torch.from_numpy(total)
         going_on = set(rows)
         return [tuple(each) if row in going_on else None for row, each in enumerate(codes)], x[rows]
-
-    def _embedded(self, level: int, codes: list[int]) -> Tensor:
-        """codes [B] of one codebook -> embeddings [B, D]; a single one is a view of its table."""
-        table = self.embedding(level).weight
-        return table[codes[0] : codes[0] + 1] if len(codes) == 1 else table[torch.tensor(codes)]

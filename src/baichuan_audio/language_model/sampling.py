@@ -59,6 +59,8 @@ def draw_rows(
         penalty = torch.tensor([[sampling.repetition_penalty] for sampling in samplings], device=logits.device)
         logits = torch.where(said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
     size = logits.shape[1]
+    if len(samplings) == 1:
+        return [_draw_one(logits[0], size, samplings[0], randoms[0])]
     drawn = [-1] * len(samplings)
     greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0]
     limits = {row: min(each.top_k or size, size) for row, each in enumerate(samplings) if each.temperature != 0}
@@ -75,6 +77,17 @@ def draw_rows(
         if limit > _FEW:
             drawn[row] = _draw_many(logits[row], limit, samplings[row], randoms[row].random())
     return drawn
+
+
+def _draw_one(logits: Tensor, size: int, sampling: Sampling, random: Random) -> int:
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    limit = min(sampling.top_k or size, size)
+    if limit > _FEW:
+        return _draw_many(logits, limit, sampling, random.random())
+    values, indices = logits.topk(limit)  # likeliest first
+    index: int = indices.tolist()[_draw_few(values.tolist(), sampling, random.random())]
+    return index
 
 
 def _rows(logits: Tensor, rows: list[int]) -> Tensor:
