@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from baichuan_audio.bench import stages
 from baichuan_audio.bench.models import decode_elements, never_end, on_each_path, random_model
+from baichuan_audio.bench.report import markdown
 from baichuan_audio.bench.run import Plan, measure
 from baichuan_audio.bench.timing import Case, Timing, interleave
 from baichuan_audio.cli import main
@@ -93,6 +95,7 @@ def test_paths_take_turns_and_the_first_round_is_left_out() -> None:
     cases = {name: Case(lambda name=name: done.append(name), 4.0) for name in ("one", "two")}  # type: ignore[misc]
     timings = interleave(cases, 3, CPU)
     assert done == ["one", "two"] * 4 and len(timings["one"].wall) == 3
+    assert len(interleave(cases, 9, CPU, seconds=0.0)["one"].wall) == 3
     slow, fast = Timing([4.0, 6.0, 80.0]), Timing([2.0, 2.0, 40.0])
     assert fast.times_faster_than(slow) == 2.0 and slow.median == 6.0
     assert slow.spread == (5.0, 43.0)
@@ -113,6 +116,13 @@ def test_measures_every_stage(random: BaichuanAudio) -> None:
     assert all(value > 0 for value in result["ceilings"].values())
     assert [row["steps"] for row in result["flow_steps"]] == [2, 4, 6, 10]
     json.dumps(result)
+
+
+def test_no_table_of_solver_steps_where_there_are_none(random: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baichuan_audio.bench.run.planned_stages", lambda *_: [])
+    random.flow.config = replace(random.flow.config, diffusion_steps=0)
+    result = measure(random, "random", Plan(repeats=1), [], lambda _: None)
+    assert "flow_steps" not in result and "solver" not in markdown(result)
 
 
 def test_rows_of_a_decoder_take_their_steps(drawn: BaichuanAudio) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from baichuan_audio import BaichuanAudio, ReplySampling, Sampling
 from baichuan_audio.engine.batch import Batch, Row
 from baichuan_audio.engine.slots import Piece, SlotCache
+from baichuan_audio.fast import accelerate
 from baichuan_audio.language_model.reply import follow, spoken_reply, text_reply
 from baichuan_audio.language_model.sequence import LiveSequence, Rules, Token
 
@@ -100,7 +101,18 @@ class Rows:
 def test_batched_equals_single_whoever_joins_and_leaves(
     model: BaichuanAudio, cache: SlotCache, sampling: ReplySampling
 ) -> None:
-    run = Rows(model, cache, sampling)
+    _come_and_go(model, Rows(model, cache, sampling), sampling)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "seeded"])
+@torch.inference_mode()
+def test_an_accelerated_model_says_the_same_in_a_batch(model: BaichuanAudio, sampling: ReplySampling) -> None:
+    fast = accelerate(model)
+    _come_and_go(model, Rows(fast, SlotCache(fast.language_model, 5, 200), sampling), sampling)
+
+
+def _come_and_go(model: BaichuanAudio, run: Rows, sampling: ReplySampling) -> None:
+    """What `run` writes, while replies begin and one is abandoned, is what a session of `model` writes of each."""
     random = Random(1)
     coming, left = list(range(9)), []
     while coming or run.rows:

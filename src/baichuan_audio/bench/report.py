@@ -16,9 +16,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [
         f"### {model['name']}, {model['type']} on {model['device']}",
         "",
-        f"{'; '.join(facts)}. {machine['date']}{load}. Medians of {result['repeats']} interleaved repeats, quartiles "
-        f"in brackets. Copying moves {limits['bytes_per_second'] / 1e9:.1f} GB/s, a matrix product runs at "
-        f"{limits['operations_per_second'] / 1e12:.2f} Tflop/s.",
+        f"{'; '.join(facts)}. {machine['date']}{load}. Medians of {result['repeats']} interleaved repeats (of a "
+        f"long stage fewer), quartiles in brackets. Copying moves {limits['bytes_per_second'] / 1e9:.1f} GB/s, a "
+        f"matrix product runs at {limits['operations_per_second'] / 1e12:.2f} Tflop/s.",
         "",
         *_stages(result["stages"]),
         "",

@@ -21,7 +21,8 @@ from .timing import Timing, interleave
 @dataclass(frozen=True)
 class Plan:
     """How much is measured. histories: positions before a decode step (those beyond the model's context are left out);
-    prompt: positions of a prefill; units: ids and frames of one repeat; heard: seconds of sound to encode."""
+    prompt: positions of a prefill; units: ids and frames of one repeat; heard: seconds of sound to encode;
+    stage_seconds: after so long a stage gets no more repeats than it must have."""
 
     repeats: int = 7
     units: int = 24
@@ -29,6 +30,7 @@ class Plan:
     histories: tuple[int, ...] = (200, 4000)
     heard: tuple[float, ...] = (5.0, 30.0)
     sound: bool = True
+    stage_seconds: float = 20.0
 
 
 _ROWS = (1, 8, 64)
@@ -56,9 +58,9 @@ def measure(
     for number, make in enumerate(planned, 1):
         stage = make()
         tell(f"{stage.title} ({number} of {len(planned)})")
-        timings = interleave(stage.cases, plan.repeats, device)
+        timings = interleave(stage.cases, plan.repeats, device, plan.stage_seconds)
         result["stages"].append(described(stage, timings, limits))
-    if plan.sound:
+    if plan.sound and model.flow.config.diffusion_steps:  # else the prenet's mel is what is heard
         tell("solver steps")
         result["flow_steps"] = stages.flow_steps(paths["fast"], 48)
     result["memory"]["peak"] = peak_memory(device)

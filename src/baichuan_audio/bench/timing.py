@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -46,13 +47,22 @@ class Timing:
         return statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
 
 
+_FEWEST = 3
+
+
 @torch.inference_mode()
 def interleave(
-    cases: Mapping[str, Case], repeats: int, device: torch.device, tick: Callable[[], None] = lambda: None
+    cases: Mapping[str, Case], repeats: int, device: torch.device, seconds: float = math.inf
 ) -> dict[str, Timing]:
-    """Time each case `repeats` times, one after another in each round, after one round that does not count."""
+    """Time each case `repeats` times, one after another in each round, after one round that does not count.
+
+    After so many `seconds` no further round begins, if there have been three.
+    """
     timings = {name: Timing() for name in cases}
+    begun = time.perf_counter()
     for turn in range(repeats + 1):
+        if turn > _FEWEST and time.perf_counter() - begun > seconds:
+            break
         for name, case in cases.items():
             case.prepare()
             synchronise(device)
@@ -63,5 +73,4 @@ def interleave(
             if turn:
                 timings[name].wall.append(wall / case.count)
                 timings[name].cpu.append(cpu / case.count)
-            tick()
     return timings

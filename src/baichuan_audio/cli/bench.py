@@ -40,7 +40,9 @@ def add_commands(commands: Any) -> None:
     bench.add_argument(
         "--quantize", nargs="+", default=[], metavar="KIND", help="measure quantised weights too: int8, int4, fp8"
     )
-    bench.add_argument("--repeats", type=positive, metavar="N", help="of every timing (default: 7)")
+    bench.add_argument(
+        "--repeats", type=positive, metavar="N", help="of every timing (default: 7, fewer where they take long)"
+    )
     bench.add_argument("--quick", action="store_true", help="few repeats of short work, without sound")
     bench.add_argument("--output", metavar="DIR", help="write bench.json, bench.md and plots into this directory")
     bench.add_argument(
@@ -101,7 +103,7 @@ def _stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if arguments.quick:
         plan = replace(plan, sound=False)
     if arguments.repeats:
-        plan = replace(plan, repeats=arguments.repeats)
+        plan = replace(plan, repeats=arguments.repeats, stage_seconds=float("inf"))
     with Progress("measuring") as progress:
         result = measure(model, name, plan, arguments.quantize, progress.update)
         if arguments.random_init is None and not arguments.quick:
