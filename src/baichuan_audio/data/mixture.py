@@ -212,7 +212,7 @@ class Mixture:
         if exchange.user_clip is None or rng.random() < self.diet.typed:
             return self._typed(exchange.user, rng)
         words = normalise_transcript(exchange.user, "en" if exchange.user.isascii() else "zh")
-        return self._heard(exchange.user_clip, words, rng)
+        return self._heard(exchange.user_clip, words or "", rng)  # "": nobody can read along
 
     def _typed(self, text: str, rng: np.random.Generator) -> str:
         if rng.random() < self.diet.augmentation.careless:
