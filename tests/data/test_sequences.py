@@ -235,6 +235,9 @@ def test_reading_along_names_the_token_that_is_said(model: Any, builder: Sequenc
     assert (heard[:2] == UNKNOWN).all() and (heard[7:] == spoken[-1]).all()
     assert (along.heard("other", "two four.", 3) == UNKNOWN).all()
 
+    faster = along.heard("clip", "two four.", 6, speed=11 / 6)
+    assert faster[0] == UNKNOWN and faster[-1] == heard[-1]
+
     said = sequences.speech(builder, "", [("two four.", Frames(codes_of(11), reading))])
     start = said.ids.tolist().index(model.special.audiogen_start)
     assert torch.equal(said.along[start : start + 11], reading) and (said.along[:start] == UNKNOWN).all()

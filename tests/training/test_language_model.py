@@ -28,6 +28,7 @@ from baichuan_audio.training.language_model import (
     collate,
     learning_parts,
     losses,
+    make_mixture,
     total_loss,
     train,
 )
@@ -173,6 +174,24 @@ def test_text_tokenizer_brings_every_text_back_and_never_makes_a_control_token(t
         assert tokenizer.decode(ids) == text
         assert not {built.token_to_id(token) for token in CONTROL_TOKENS} & set(ids)
     assert len(tokenizer.encode("What is hot?")) == 4 and len(tokenizer.encode(" hut")) == 4
+
+
+def test_what_is_heard_comes_at_other_speeds_too(workspace: Path, tmp_path: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    chosen = ["train-q"]
+    assert encode_corpus(model.tokenizer, ClipStore(workspace / "corpus"), tmp_path / "fast", chosen, speed=1.5) == 1
+    usual, fast = CodesStore(workspace / "codes"), CodesStore(tmp_path / "fast")
+    assert fast["train-q"].shape[1] < usual["train-q"].shape[1]
+    mixture = make_mixture(
+        recipe(
+            workspace, tmp_path, diet=Diet(tasks={"heard_dialogue": 1.0}), codes_heard_also=(str(tmp_path / "fast"),)
+        ),
+        model,
+        "train",
+    )
+    rng = np.random.default_rng(0)
+    lengths = {mixture.draw(rng).codes.shape[1] for _ in range(40)}
+    assert lengths == {0, usual["train-q"].shape[1], fast["train-q"].shape[1]}
 
 
 def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(workspace: Path, tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ def add_commands(commands: Any) -> None:
     )
     data.add_argument("--model", metavar="DIR", help="for codes: the checkpoint whose audio tokenizer makes them")
     data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes in the corpus folder)")
+    data.add_argument("--speed", type=float, default=1.0, metavar="X", help="for codes: play the clips X times as fast")
+    data.add_argument(
+        "--only", nargs="+", metavar="NAME", help="for codes: of training clips of these kinds or sources"
+    )
     data.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
 
     start = add_command(
@@ -71,6 +75,8 @@ def run_data(arguments: argparse.Namespace) -> None:
     if arguments.what == "align":
         run_align(arguments)
         return
+    if not 0.5 <= arguments.speed <= 2:
+        raise DataError(f"--speed must lie between 0.5 and 2, not {arguments.speed:g}.")
     if arguments.model is None:
         raise DataError("codes need a tokenizer to make them; name its checkpoint with --model.")
     import torch
@@ -85,9 +91,17 @@ def run_data(arguments: argparse.Namespace) -> None:
     output = arguments.output or corpus / "codes"
     clips = ClipStore(corpus / "audio")
     model = load(arguments.model, dtype=torch.float32)
+    chosen = None
+    if arguments.only:
+        chosen = [clip.id for clip in clips.select(split="train") if {clip.kind, clip.source} & set(arguments.only)]
     with Progress("encoding the corpus") as progress:
         count = encode_corpus(
-            model.tokenizer, clips, output, progress=lambda done, total: progress.update(f"{done} of {total} clips,")
+            model.tokenizer,
+            clips,
+            output,
+            chosen,
+            progress=lambda done, total: progress.update(f"{done} of {total} clips,"),
+            speed=arguments.speed,
         )
     print(f"{output}: codes of {count} more clips")
 

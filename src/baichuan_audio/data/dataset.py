@@ -89,10 +89,12 @@ def encode_corpus(
     clip_ids: Iterable[str] | None = None,
     batch_seconds: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
+    speed: float = 1.0,
 ) -> int:
     """Encodes clips into the store at `root` and returns how many are new; what is stored already is kept.
 
-    Clips of like length go together, about `batch_seconds` of audio at a time. A clip too short for one frame, or
+    `speed` plays them faster, voice and all, which makes other voices of them. Clips of like length go together, about
+    `batch_seconds` of audio at a time. A clip too short for one frame, or
     longer than the tokenizer takes in one piece, is left out. `progress(done, all)`.
     """
     root = Path(root)
@@ -111,7 +113,7 @@ def encode_corpus(
             stop += 1
         batch = [clip for clip in todo[start:stop] if shortest <= clip.seconds <= longest]
         with torch.inference_mode():
-            mels = [tokenizer.log_mel(clips.waveform(clip), clip.sample_rate) for clip in batch]
+            mels = [tokenizer.log_mel(clips.waveform(clip), round(clip.sample_rate * speed)) for clip in batch]
             encoded = tokenizer.encode_mels(mels) if mels else []
         for clip, codes in zip(batch, encoded, strict=True):
             if codes.shape[1]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.data import sequences
+from baichuan_audio.data.dataset import CodesStore
 from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.manifest import normalise_transcript
 from baichuan_audio.data.read_along import ReadAlong
@@ -94,9 +95,9 @@ class Diet:
 class Mixture:
     """Draws one training sequence at a time.
 
-    `codes` finds a clip's frames [K, T]; `read_along` names the token of each frame, where that is learnt; `texts` are
-    dialogues used without audio (generated, or the corpus' own); `dialogues` those whose clips all have codes;
-    `utterances` the transcribed clips.
+    `codes` finds a clip's frames [K, T], `heard_also` more of them, at other speeds, for clips that are heard;
+    `read_along` names the token of each frame, where that is learnt; `texts` are dialogues used without audio
+    (generated, or the corpus' own); `dialogues` those whose clips all have codes; `utterances` the transcribed clips.
 
     Raises:
         DataError: a task has weight and nothing to draw from.
@@ -113,8 +114,9 @@ class Mixture:
         dialogues: Sequence[Dialogue] = (),
         utterances: Sequence[Utterance] = (),
         read_along: ReadAlong | None = None,
+        heard_also: Sequence[CodesStore] = (),
     ) -> None:
-        self.diet, self.codes, self.read_along = diet, codes, read_along
+        self.diet, self.codes, self.read_along, self.heard_also = diet, codes, read_along, heard_also
         self.sizes = torch.tensor(codebook_sizes)
         self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
@@ -220,10 +222,15 @@ class Mixture:
         return text
 
     def _heard(self, clip: str, words: str, rng: np.random.Generator) -> Frames:
-        codes = self.codes(clip)
-        varied, kept = vary_codes(codes, self.sizes, self.diet.augmentation, rng)
-        along = self.read_along.heard(clip, words, codes.shape[1])[kept] if self.read_along else None
-        return Frames(varied, along)
+        codes = heard = self.codes(clip)
+        others = [store for store in self.heard_also if clip in store]
+        if others and (which := int(rng.integers(len(others) + 1))):
+            heard = others[which - 1][clip]
+        varied, kept = vary_codes(heard, self.sizes, self.diet.augmentation, rng)
+        if self.read_along is None:
+            return Frames(varied)
+        speed = codes.shape[1] / heard.shape[1]
+        return Frames(varied, self.read_along.heard(clip, words, heard.shape[1], speed)[kept])
 
     def _said(self, clip: str, text: str) -> Frames:
         codes = self.codes(clip)

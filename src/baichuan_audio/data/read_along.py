@@ -34,10 +34,13 @@ class ReadAlong:
         ids, ends = self._times(clip, text)
         return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 0.5) * self._step, side="right"))
 
-    def heard(self, clip: str, text: str, frames: int) -> Tensor:
-        """[frames] the last token of `text` that has been said to its end; UNKNOWN before that, or unaligned."""
+    def heard(self, clip: str, text: str, frames: int, speed: float = 1.0) -> Tensor:
+        """[frames] the last token of `text` that has been said to its end; UNKNOWN before that, or unaligned.
+
+        The clip is heard `speed` times as fast as it was aligned.
+        """
         ids, ends = self._times(clip, text)
-        return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 1) * self._step, side="right") - 1)
+        return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 1) * self._step * speed, side="right") - 1)
 
     def _times(self, clip: str, text: str) -> tuple[list[int], np.ndarray]:
         alignment = self._alignments(clip)

@@ -73,6 +73,8 @@ class LanguageModelRecipe(StageRecipe):
     """Folder with `clips.jsonl`."""
     codes: str | None = None
     """Folder with the clips' codes."""
+    codes_heard_also: tuple[str, ...] = ()
+    """Folders with codes of clips that are heard, made at other speeds (`baichuan-audio data codes --speed`)."""
     generated: int = 0
     """Text dialogues to generate in addition to the corpus' own."""
     typed_share: float = 0.15
@@ -305,6 +307,7 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
         complete,
         utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
         read_along_of(recipe, model),
+        [CodesStore(folder) for folder in recipe.codes_heard_also],
     )
 
 
