@@ -121,6 +121,19 @@ def test_speech_is_segments_joined_by_a_cross_fade(model: BaichuanAudio, monkeyp
     torch.testing.assert_close(waveform, crossfade(made[0], made[1], 240))
 
 
+def test_speech_that_takes_turns_with_words_is_one_stretch(
+    model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "_interleave_letters", 5)
+    made = []
+    decode = model.tokenizer.decode
+    monkeypatch.setattr(model.tokenizer, "decode", lambda codes: made.append(codes.shape[1]) or decode(codes))
+    waveform = model.speak("three short words here", sampling=SHORT, seed=0)
+    assert made == [20]  # four runs of words, five frames each
+    pieces = list(model.speak_pieces("three short words here", sampling=SHORT, seed=0))
+    assert sum(piece.waveform.shape[0] for piece in pieces) == waveform.shape[0]
+
+
 def test_speech_comes_before_its_clause_is_finished(model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     frame = model.audio_head.frames

@@ -15,6 +15,7 @@ from .audio_tokenizer.model import AudioTokenizer
 from .errors import AudioError, PromptError
 from .flow_decoder.model import FlowDecoder
 from .language_model.audio_head import AudioHead
+from .language_model.interleaving import interleave_letters, split_words
 from .language_model.model import LanguageModel
 from .language_model.prompt import (
     DEFAULT_VOICE,
@@ -80,6 +81,7 @@ class BaichuanAudio(nn.Module):
         self.audio_head = AudioHead.from_config(config)
         self.vocoder = vocoder
         self._output_rate = int(vocoder.sample_rate)  # type: ignore[arg-type]
+        self._interleave_letters = interleave_letters(config)
         self.audio_head.attach_embeddings(self.language_model.audio_embed_layers)
         self.tokenizer.attach_synthesis(self._synthesize, self.sample_rate)
 
@@ -92,6 +94,11 @@ class BaichuanAudio(nn.Module):
     def voices(self) -> tuple[str, ...]:
         """The voices known by name, the default first; a checkpoint without a list may know more."""
         return tuple(self.config.get("voices") or (DEFAULT_VOICE,))
+
+    @property
+    def continuous_speech(self) -> bool:
+        """Whether the audio segments of a reply are one stretch of sound, not one each (`interleaving.py`)."""
+        return self._interleave_letters is not None
 
     def start(self, ids: Tensor | Sequence[int], codes: Tensor | None = None, seed: int | None = None) -> Session:
         """Read a prompt: ids [N], codes [K, P] with P the number of audio_pad ids -> a session that goes on from it.
@@ -129,10 +136,12 @@ class BaichuanAudio(nn.Module):
 
         voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice.
         """
+        segments = [e for e in self._read_aloud(text, voice, sampling, seed) if isinstance(e, Tensor)]
+        if self.continuous_speech and segments:
+            segments = [torch.cat(segments, dim=1)]
         joiner, waveforms = Joiner(self.sample_rate), []
-        for event in self._read_aloud(text, voice, sampling, seed):
-            if isinstance(event, Tensor):
-                waveforms += [joiner.push(self.tokenizer.decode(event)), joiner.end_segment()]
+        for codes in segments:
+            waveforms += [joiner.push(self.tokenizer.decode(codes)), joiner.end_segment()]
         return torch.cat([*waveforms, joiner.flush()])
 
     def speak_pieces(
@@ -194,6 +203,8 @@ class BaichuanAudio(nn.Module):
         parts = [text]
         if len(text.encode("utf-8", "replace")) > _SHORT_TEXT:
             parts = split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)
+        if letters := self._interleave_letters:
+            parts = [run for part in parts for run in split_words(part, self.text_tokenizer, letters)]
         return [self.text_tokenizer.encode(part) for part in parts]
 
     def prompt_builder(self) -> PromptBuilder:
@@ -246,8 +257,12 @@ class BaichuanAudio(nn.Module):
             if isinstance(event, str):
                 yield TextPiece(event)
                 continue
-            frame = None if isinstance(event, Tensor) else frames_to_codes([event], self.tokenizer.num_codebooks)
-            waveform = stream.end_segment() if frame is None else stream.push(frame)
+            if not isinstance(event, Tensor):
+                waveform = stream.push(frames_to_codes([event], self.tokenizer.num_codebooks))
+            elif not self.continuous_speech:
+                waveform = stream.end_segment()
+            else:
+                continue
             if waveform.numel():
                 yield WaveformPiece(waveform, self.sample_rate)
         rest = stream.finish()

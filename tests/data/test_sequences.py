@@ -224,12 +224,12 @@ def test_reading_along_names_the_token_that_is_said(model: Any, builder: Sequenc
     sounds = [SYMBOLS.index(name) for name in ("T", "UW", "F", "AO", "R")]
     alignment = (np.array([0, *sounds, 0]), np.array([16, 20, 32, 40, 50, 64, 90]))
     spans = [(7, 0, 3), (8, 3, 8), (9, 8, 9)]  # "two", " four", "."
-    assert token_ends("two four.", alignment, spans) == [(7, 32.0), (8, 64.0)]
+    assert token_ends("two four.", alignment, spans) == [(7, 0, 32.0), (8, 3, 64.0)]
     other = (alignment[0][[0, 1, 2, 3, 4, 4, 5, 6]], np.array([16, 20, 32, 40, 45, 50, 64, 90]))  # a sound more
-    assert [id for id, _ in token_ends("two four.", other, spans)] == [7, 8]
+    assert [id for id, *_ in token_ends("two four.", other, spans)] == [7, 8]
 
     along = ReadAlong(model.text_tokenizer, {"clip": alignment}.get, 12.5)
-    spoken = [id for id, _ in token_ends("two four.", alignment, model.text_tokenizer.spans("two four."))]
+    spoken = [id for id, *_ in token_ends("two four.", alignment, model.text_tokenizer.spans("two four."))]
     reading, heard = along.reading("clip", "two four.", 11), along.heard("clip", "two four.", 11)
     assert reading[0] == spoken[0] and reading[7] == spoken[-1] and (reading[8:] == UNKNOWN).all()
     assert (heard[:2] == UNKNOWN).all() and (heard[7:] == spoken[-1]).all()
@@ -237,6 +237,10 @@ def test_reading_along_names_the_token_that_is_said(model: Any, builder: Sequenc
 
     faster = along.heard("clip", "two four.", 6, speed=11 / 6)
     assert faster[0] == UNKNOWN and faster[-1] == heard[-1]
+
+    assert along.split("clip", "two four.", 11, 3) == [("two", 4), (" four.", 11)]
+    assert along.split("clip", "two four.", 3, 3) == [("two four.", 3)]  # nothing is left for the second
+    assert along.split("clip", "two four.", 11, 9) == along.split("other", "two four.", 11, 3) == [("two four.", 11)]
 
     said = sequences.speech(builder, "", [("two four.", Frames(codes_of(11), reading))])
     start = said.ids.tolist().index(model.special.audiogen_start)

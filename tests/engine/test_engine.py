@@ -124,6 +124,21 @@ def test_events_in_order_and_usage(small: Any, script: Script) -> None:
     perform(test)
 
 
+def test_words_and_speech_in_turn_are_one_stretch(small: Any, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small, "_interleave_letters", 5)
+
+    async def test() -> None:
+        async with running(small) as engine:
+            dialogue = engine.open()
+            await dialogue.add_user(["Count."])
+            events, done = await read(dialogue.reply())
+            assert done.status == "completed" and done.text == WHOLE
+            assert seconds(events) == pytest.approx(17 * 0.08 - 0.02)
+            await dialogue.close()
+
+    perform(test)
+
+
 def test_token_limit(small: Any, script: Script) -> None:
     async def test() -> None:
         async with running(small) as engine:

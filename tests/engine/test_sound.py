@@ -43,7 +43,7 @@ def voice(events: list[Any] | None = None, woken: list[int] | None = None) -> Vo
     speech: Any = Speech()
     deliver = (events if events is not None else []).append
     wake = (woken if woken is not None else []).append
-    return Voice(speech, 8, 100, deliver, lambda error: None, lambda: wake(1))
+    return Voice(speech, 8, 100, False, deliver, lambda error: None, lambda: wake(1))
 
 
 def job(steps: int, done: list[Any]) -> Job:
@@ -183,7 +183,7 @@ def test_several_threads_never_share_a_voice_or_a_job() -> None:
     voices = []
     for number in range(5):
         speech: Any = Careful(number)
-        voices.append(Voice(speech, 8, 100, partial(hear, number), fail, lambda: None))
+        voices.append(Voice(speech, 8, 100, False, partial(hear, number), fail, lambda: None))
         threads.add_voice(voices[-1])
     for number in range(5, 8):
         threads.add_job(Job(careful_job(number), lambda value, error, number=number: ended[number].set()))  # type: ignore[misc]

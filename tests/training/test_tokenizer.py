@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import codebooks
 from baichuan_audio.data.manifest import ClipWriter
@@ -272,3 +273,25 @@ def test_recipes_name_the_nearest_valid_entry(tmp_path: Path) -> None:
     path.write_text("output: x\nsteps: 3\nconfig: c\nclips: {corpus: y}\n")
     loaded = load_recipe(path, stage.TokenizerRecipe, ["optimizer.learning_rate=1e-4", "steps=5"])
     assert loaded.optimizer.learning_rate == 1e-4 and loaded.steps == 5
+
+
+def test_warped_frequencies_are_those_of_another_voice(recipe: stage.TokenizerRecipe) -> None:
+    """A tone through a vocal tract a tenth shorter is that of a lower voice; decoded clips stay as they are."""
+
+    class Most(np.random.Generator):
+        def uniform(self, low: float, high: float, count: int) -> np.ndarray:  # type: ignore[override]
+            return np.full(count, high)
+
+    tone = [torch.sin(2 * torch.pi * pitch * torch.arange(16000) / 16000) for pitch in (2000.0, 2000.0 / 1.1)]
+    mel = MelConfig(16000, 400, 160, 80)
+    heard, lower = (whisper_log_mel(each, mel, 30.0)[None] for each in tone)
+    warped = stage._warp(heard, mel, 0.1, Most(np.random.PCG64(0)))
+    assert (
+        warped.shape == heard.shape and warped.mean(-1).argmax() == lower.mean(-1).argmax() != heard.mean(-1).argmax()
+    )
+
+    tokenizer, _ = stage.build(recipe)
+    batch = ClipSampler(stage.ClipStore(recipe.clips.corpus), recipe.clips, 0).batch(0)
+    augment = stage.AugmentRecipe(speed_range=(1.0, 1.0), noise_share=0.0, warp=0.2)
+    plain, some = (stage.prepare(batch, tokenizer, augment, (0, 0), decoded=n).log_mel for n in (None, 1))
+    assert torch.equal(plain[0], some[0]) and not torch.equal(plain[1], some[1])

@@ -49,6 +49,14 @@ def mel_filters(config: MelConfig) -> Tensor:
     return (triangles * 2 / (right - left)).float()
 
 
+def warped_bands(config: MelConfig, factor: Tensor) -> Tensor:
+    """Where each mel band lies when every frequency is `factor` [B] times as high -> places among the bands [B, M]."""
+    limits = _hz_to_slaney(torch.tensor([config.f_min, config.f_max], dtype=torch.float64).clamp(min=1e-10))
+    step = (limits[1] - limits[0]) / (config.num_mel_bins + 1)
+    centres = _slaney_to_hz(limits[0] + step * torch.arange(1, config.num_mel_bins + 1))
+    return ((_hz_to_slaney(factor.double()[:, None] * centres) - limits[0]) / step - 1).float()
+
+
 @functools.cache
 def _hann(length: int) -> Tensor:
     return torch.hann_window(length, periodic=True)

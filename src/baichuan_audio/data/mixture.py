@@ -96,7 +96,8 @@ class Mixture:
     """Draws one training sequence at a time.
 
     `codes` finds a clip's frames [K, T], `heard_also` more of them, at other speeds, for clips that are heard;
-    `read_along` names the token of each frame, where that is learnt; `texts` are dialogues used without audio
+    `read_along` knows which token each frame says; `interleave_letters` (config.json; needs `read_along`) lets text and
+    speech take turns every few words instead of every clause; `texts` are dialogues used without audio
     (generated, or the corpus' own); `dialogues` those whose clips all have codes; `utterances` the transcribed clips.
 
     Raises:
@@ -115,8 +116,10 @@ class Mixture:
         utterances: Sequence[Utterance] = (),
         read_along: ReadAlong | None = None,
         heard_also: Sequence[CodesStore] = (),
+        interleave_letters: int | None = None,
     ) -> None:
         self.diet, self.codes, self.read_along, self.heard_also = diet, codes, read_along, heard_also
+        self.interleave_letters = interleave_letters
         self.sizes = torch.tensor(codebook_sizes)
         self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
@@ -170,7 +173,11 @@ class Mixture:
         turns = [
             Turn(
                 self._asked(e, rng),
-                [(text, self._said(clip, text) if spoken and clip else None) for text, clip in e.reply],
+                [
+                    part
+                    for text, clip in e.reply
+                    for part in (self._said(clip, text) if spoken and clip else [(text, None)])
+                ],
             )
             for e in found.exchanges
         ]
@@ -184,10 +191,11 @@ class Mixture:
         found = self.voiced.pick(rng)
         spelt = rng.random() < self.diet.augmentation.spelt
         text = found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
-        # Its tokens are not those of the text in whole words, so nobody reads along with a spelt text.
-        frames = Frames(self.codes(found.clip)) if spelt else self._said(found.clip, text)
+        clauses = self._said(found.clip, text)
+        if spelt:  # its tokens are not those of whole words, so nobody reads along
+            clauses = [(words, Frames(frames.codes)) for words, frames in clauses]
         builder = self.speller if spelt else self.builder
-        return sequences.speech(builder, self._system(found.voice, rng), [(text, frames)])
+        return sequences.speech(builder, self._system(found.voice, rng), clauses)
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         pieces: list[str | Frames] = []
@@ -197,9 +205,8 @@ class Mixture:
 
     def _spoken_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         reply = max((e.reply for e in _pick(self.several, rng).exchanges), key=len)
-        return sequences.interleaved_spoken(
-            self.builder, [(text, self._said(clip, text)) for text, clip in reply if clip]
-        )
+        clauses = [part for text, clip in reply if clip for part in self._said(clip, text)]
+        return sequences.interleaved_spoken(self.builder, clauses)
 
     def _pure_audio(self, rng: np.random.Generator) -> TokenSequence:
         return sequences.pure_audio(self.builder, Frames(self.codes(self.utterances.pick(rng).clip)))
@@ -232,9 +239,21 @@ class Mixture:
         speed = codes.shape[1] / heard.shape[1]
         return Frames(varied, self.read_along.heard(clip, words, heard.shape[1], speed)[kept])
 
-    def _said(self, clip: str, text: str) -> Frames:
-        codes = self.codes(clip)
-        return Frames(codes, self.read_along.reading(clip, text, codes.shape[1]) if self.read_along else None)
+    def _said(self, clip: str, text: str) -> list[tuple[str, Frames]]:
+        """A clause and its sound, in the runs of words in which the two take turns."""
+        codes, parts = self.codes(clip), []
+        count = codes.shape[1]
+        if self.read_along is None:
+            return [(text, Frames(codes))]
+        along = self.read_along.reading(clip, text, count)
+        runs = [(text, count)]
+        if self.interleave_letters is not None:
+            runs = self.read_along.split(clip, text, count, self.interleave_letters)
+        start = 0
+        for words, end in runs:
+            parts.append((words, Frames(codes[:, start:end], along[start:end])))
+            start = end
+        return parts
 
 
 def as_sentence(words: str) -> str:

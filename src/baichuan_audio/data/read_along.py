@@ -1,4 +1,5 @@
-"""Which text token is being said at each code frame, from a clip's alignment: what reading along teaches.
+"""Which text token is being said at each code frame, from a clip's alignment: what reading along teaches, and where
+speech is cut that takes turns with its text.
 
 A language model that must find out by itself where in a text its voice has come to, or which words it has heard,
 needs many steps before any of its attention looks there. With the times known it can be asked at every frame.
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from baichuan_audio.data.phone_alignment import FRAMES_PER_SECOND, Alignment
 from baichuan_audio.data.phonetics import phonetic_units
+from baichuan_audio.language_model.interleaving import split_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 UNKNOWN = -100
@@ -42,14 +44,41 @@ class ReadAlong:
         ids, ends = self._times(clip, text)
         return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 1) * self._step * speed, side="right") - 1)
 
+    def split(self, clip: str, text: str, frames: int, letters: int) -> list[tuple[str, int]]:
+        """The runs of words in which a reply is spoken (`split_words`), each with the frame at which it ends.
+
+        A run of which nothing is heard goes with the one after it; an unaligned text stays whole.
+        """
+        spans, alignment = self._tokenizer.spans(text), self._alignments(clip)
+        times = token_ends(text, alignment, spans) if alignment else []
+        if not times:
+            return [(text, frames)]
+        firsts = np.array([first for _, first, _ in times])
+        ends = self._frames_before(np.array([end for _, _, end in times]))
+        runs: list[tuple[str, int]] = []
+        waiting, place, before = "", 0, 0
+        for words in split_words(text, self._tokenizer, letters):
+            waiting, place = waiting + words, place + len(words)
+            said = int(np.searchsorted(firsts, place))  # tokens up to here
+            end = min(frames, int(ends[said - 1])) if said else 0
+            if end > before:
+                runs.append((waiting, end))
+                waiting, before = "", end
+        last = runs.pop()[0] if runs else ""
+        return [*runs, (last + waiting, frames)]
+
+    def _frames_before(self, times: np.ndarray) -> np.ndarray:
+        """How many frames have their middle before each time."""
+        return np.maximum(0, np.ceil(times / self._step - 0.5)).astype(int)
+
     def _times(self, clip: str, text: str) -> tuple[list[int], np.ndarray]:
         alignment = self._alignments(clip)
         times = token_ends(text, alignment, self._tokenizer.spans(text)) if alignment else []
-        return [id for id, _ in times], np.array([end for _, end in times])
+        return [id for id, _, _ in times], np.array([end for _, _, end in times])
 
 
-def token_ends(text: str, alignment: Alignment, spans: Sequence[tuple[int, int, int]]) -> list[tuple[int, float]]:
-    """The ids of those (id, first, end) spans of `text` that are said, each with its end in frames of 10 ms.
+def token_ends(text: str, alignment: Alignment, spans: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, float]]:
+    """Those (id, first, end) spans of `text` that are said: id, first, and when it ends in frames of 10 ms.
 
     Where the aligner chose another pronunciation than the dictionary's first, the words share what it found in
     proportion to their sounds; within a word its characters share its time evenly.
@@ -66,8 +95,8 @@ def token_ends(text: str, alignment: Alignment, spans: Sequence[tuple[int, int, 
     for (start, stop, _), first, last in zip(units, edges, edges[1:], strict=False):
         if last > first:
             said_by[start:stop] = np.linspace(begins[first], ends[last - 1], stop - start + 1)[1:]
-    known = ((id, said_by[start:stop]) for id, start, stop in spans)
-    return [(id, float(np.nanmax(times))) for id, times in known if not np.isnan(times).all()]
+    known = ((id, start, said_by[start:stop]) for id, start, stop in spans)
+    return [(id, start, float(np.nanmax(times))) for id, start, times in known if not np.isnan(times).all()]
 
 
 def _pick(ids: Sequence[int], places: np.ndarray) -> Tensor:

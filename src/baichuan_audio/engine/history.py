@@ -97,10 +97,10 @@ class History:
     def truncate(self, item_id: str, seconds: float) -> str:
         """Cut a spoken reply to what was heard of it -> the text that stays.
 
-        Audio segments lie end to end, with 10 ms of cross-fade between two. Segments heard to their end stay; in the
-        one being heard the frames heard stay, and of its text the same share, down to a whole word (or Chinese
-        character). A reply of which no word was heard is not read at all. Raises PromptError for any item but a spoken
-        reply.
+        Audio segments lie end to end, with 10 ms of cross-fade between two unless speech is continuous. Segments heard
+        to their end stay; in the one being heard the frames heard stay, and of its text the same share, down to a whole
+        word (or Chinese character). A reply of which no word was heard is not read at all. Raises PromptError for any
+        item but a spoken reply.
         """
         item = self.find(item_id)
         if item.role != "assistant" or not any(isinstance(token, tuple) for token in item.tokens):
@@ -112,10 +112,12 @@ class History:
         """A spoken reply from its mark to endoftext -> what `truncate` leaves of it, and its text."""
         special = self._special
         kept: list[Token] = [special.audiotext_start, special.assistant]
-        said, start, spoken = "", 0.0, False
+        said, start, before, spoken = "", 0.0, 0, False
         for ids, frames in _segments(reply, special.audiogen_start, special.audiogen_end):
             text = self.text(ids)
-            length = self._seconds(len(frames))
+            before += len(frames)
+            continuous = self._model.continuous_speech
+            length = self._seconds(before) - start if continuous else self._seconds(len(frames))
             share = min(1.0, max(0.0, seconds + _TOLERANCE - start) / length) if frames else 0.0
             if share < 1:
                 text = _first_words(text, int(share * len(text)))
@@ -126,11 +128,13 @@ class History:
             kept += [*ids, special.audiogen_start, *frames, special.audiogen_end]
             if share < 1:
                 break
-            start += length - CROSSFADE_MS / 1000
+            start += length - (0.0 if continuous else CROSSFADE_MS / 1000)
         return ([*kept, special.end_of_text] if spoken else []), said
 
     def _seconds(self, frames: int) -> float:
-        """Sound of an audio segment of so many code frames: each gives four mel frames, the last one less."""
+        """Sound of a stretch of so many code frames: each gives four mel frames, the last one less."""
+        if not frames:
+            return 0.0
         conv, flow = self._model.tokenizer.decoder.dconv1.conv, self._model.flow.config
         mel_frames = (frames - 1) * conv.stride[0] + min(conv.stride[0], conv.kernel_size[0])
         return mel_frames * flow.hop_length / flow.sampling_rate

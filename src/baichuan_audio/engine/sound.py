@@ -39,7 +39,8 @@ class _Clause:
 class Voice:
     """What one reply gives out, text and sound in order, and how far ahead of its listener it is.
 
-    The language model's thread puts in, the sound thread takes out. `deliver` hands an event to the reader;
+    The language model's thread puts in, the sound thread takes out. `continuous`: its audio segments are one stretch of
+    sound (`BaichuanAudio.continuous_speech`). `deliver` hands an event to the reader;
     `on_failure` is told when the sound cannot be made, `wake` when a backlog that kept the other waiting is gone.
     """
 
@@ -48,11 +49,13 @@ class Voice:
         speech: SpeechStream,
         num_codebooks: int,
         sample_rate: int,
+        continuous: bool,
         deliver: Callable[[ReplyEvent], None],
         on_failure: Callable[[Exception], None],
         wake: Callable[[], None],
     ) -> None:
         self._speech, self._num_codebooks, self._sample_rate = speech, num_codebooks, sample_rate
+        self._continuous = continuous
         self._deliver, self.on_failure, self._wake = deliver, on_failure, wake
         self._pending, self._awaited = 0, False  # frames without sound; whether the other thread waits for them
         self._entries: deque[str | _Clause | ReplyDone] = deque()
@@ -141,7 +144,7 @@ class Voice:
             self._deliver(TextDelta(head))
         elif isinstance(head, _Clause):
             self._sound(self._speech.push(frames_to_codes(frames, self._num_codebooks)))
-            if closes:
+            if closes and not self._continuous:
                 self._sound(self._speech.end_segment())
         else:
             self._sound(self._speech.finish())

@@ -345,7 +345,7 @@ class Worker:
             self.post(lambda: self._fail_reply(reply, error))
 
         voice = Voice(speech, self.model.audio_head.num_codebooks, self.model.sample_rate,
-            reply.deliver, failed, self.wake)  # fmt: skip
+            self.model.continuous_speech, reply.deliver, failed, self.wake)  # fmt: skip
         self.sound.add_voice(voice)
         return voice
 

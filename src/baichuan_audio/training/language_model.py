@@ -30,6 +30,7 @@ from ..data.read_along import UNKNOWN, ReadAlong
 from ..data.sequences import TokenSequence
 from ..errors import TrainingError
 from ..language_model.audio_head import AudioHead
+from ..language_model.interleaving import interleave_letters
 from ..language_model.model import LanguageModel
 from ..pipeline import BaichuanAudio
 from .checkpointing import load_training_state, save_training_state
@@ -308,15 +309,17 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
         utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
         read_along_of(recipe, model),
         [CodesStore(folder) for folder in recipe.codes_heard_also],
+        interleave_letters(model.config),
     )
 
 
 def read_along_of(recipe: LanguageModelRecipe, model: BaichuanAudio) -> ReadAlong | None:
-    """By the alignments of the corpus, where the recipe wants reading along."""
-    if not recipe.read_along:
+    """By the alignments of the corpus, where the recipe wants reading along or the model speaks word by word."""
+    wanted = "read_along" if recipe.read_along else "interleave_letters"
+    if not recipe.codes or not (recipe.read_along or interleave_letters(model.config)):
         return None
     if recipe.clips is None:
-        raise TrainingError("read_along takes the times of sounds from the alignments in `clips`: name that folder.")
+        raise TrainingError(f"{wanted} takes the times of sounds from the alignments in `clips`: name that folder.")
     return ReadAlong(model.text_tokenizer, read_alignments(recipe.clips).get, model.tokenizer.frame_rate)
 
 
@@ -347,11 +350,13 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
             "pseudo_speech takes the lengths of sounds from the alignments in `clips`: name that folder."
         )
     speech = PseudoSpeech(sizes, read_alignments(recipe.clips).values())
+    letters = interleave_letters(model.config)
     along = None
-    if recipe.read_along:
+    if recipe.read_along or letters:
         along = ReadAlong(model.text_tokenizer, speech.alignment, model.tokenizer.frame_rate)
     codes = speech.__getitem__
-    return Mixture(recipe.diet, model.text_tokenizer, model.special, sizes, codes, texts, dialogues, utterances, along)
+    data = (codes, texts, dialogues, utterances, along)
+    return Mixture(recipe.diet, model.text_tokenizer, model.special, sizes, *data, interleave_letters=letters)
 
 
 def utterances_of(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..audio.mel import MelConfig, natural_log_mel, whisper_log_mels
+from ..audio.mel import MelConfig, natural_log_mel, warped_bands, whisper_log_mels
 from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.encoder import valid_mask
 from ..audio_tokenizer.quantizer import QuantizerRecipe, initialise, learn
@@ -47,6 +47,9 @@ class AugmentRecipe:
     """Most that the spectrum is lifted at one end and lowered at the other; voices and microphones differ so."""
     masked_bands: int = 0
     """Most neighbouring mel bands that are hidden in half of the clips (SpecAugment, arXiv 1904.08779)."""
+    warp: float = 0.0
+    """Most by which the frequencies of clips that are not decoded are stretched, as by a longer or shorter vocal tract
+    at the same pitch (VTLP: Jaitly and Hinton 2013)."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ def train(recipe: TokenizerRecipe) -> None:
             if step == recipe.quantise_from:
                 start_codebooks(tokenizer, sampler, recipe, step)
             seed = (recipe.seed, step)
-            batch = prepare(sampler.batch(step), tokenizer, recipe.augment, seed, alignments).to(recipe.device)
+            clips = sampler.batch(step)
+            decoded = decoded_rows(recipe, step, len(clips.ids))
+            batch = prepare(clips, tokenizer, recipe.augment, seed, alignments, decoded).to(recipe.device)
             with autocast(recipe.device):
                 losses = compute_losses(tokenizer, head, batch, recipe, step, text_model)
             losses["loss"].backward()  # type: ignore[no-untyped-call]
@@ -155,6 +160,11 @@ def quantised_share(step: int, recipe: TokenizerRecipe) -> float:
     return min(1.0, 0.1 + 0.9 * (step - recipe.quantise_from) / max(1, recipe.ramp_steps))
 
 
+def decoded_rows(recipe: TokenizerRecipe, step: int, rows: int) -> int:
+    """How many of a batch's clips, the first ones, are also decoded."""
+    return max(1, round(recipe.mel_share * rows)) if step >= recipe.mel_from else 0
+
+
 @dataclass
 class TokenizerBatch:
     """One step's tensors: log_mel [B, M, T] with mel_lengths [B], clean waveforms [B, S] at 16 kHz with samples [B]."""
@@ -180,8 +190,12 @@ def prepare(
     augment: AugmentRecipe | None,
     seed: tuple[int, int],
     alignments: Alignments | None = None,
+    decoded: int | None = None,
 ) -> TokenizerBatch:
-    """Resample to the tokenizer's rate (with the step's speed), disturb, log-mel. All randomness from `seed`."""
+    """Resample to the tokenizer's rate (with the step's speed), disturb, log-mel. All randomness from `seed`.
+
+    The first `decoded` clips (None: all) keep their formants, which the decoder shall give back.
+    """
     random = np.random.default_rng((*seed, 1))
     rate = tokenizer.config.sampling_rate
     speed = float(random.uniform(augment.speed_range[0], augment.speed_range[1])) if augment else 1.0
@@ -193,6 +207,9 @@ def prepare(
     log_mel, lengths = whisper_log_mels(heard, samples, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
     if augment:
         log_mel = _colour(log_mel, augment, random)
+        plain = len(log_mel) if decoded is None else decoded
+        if augment.warp and plain < len(log_mel):
+            log_mel[plain:] = _warp(log_mel[plain:], tokenizer.config.mel, augment.warp, random)
     labels = _labels(batch, lengths, tokenizer, speed, alignments or {})
     return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels)
 
@@ -233,6 +250,16 @@ def _colour(log_mel: Tensor, augment: AugmentRecipe, random: np.random.Generator
     return torch.where(hidden, log_mel.mean((1, 2), keepdim=True), log_mel)
 
 
+def _warp(log_mel: Tensor, mel: MelConfig, most: float, random: np.random.Generator) -> Tensor:
+    """log_mel [B, M, T] read at stretched frequencies, linearly between the bands; the outermost ones go on."""
+    factor = torch.from_numpy(random.uniform(1 - most, 1 + most, len(log_mel)))
+    place = warped_bands(mel, factor).clamp(0, log_mel.shape[1] - 1)
+    below = place.long().clamp(max=log_mel.shape[1] - 2)
+    share = (place - below)[..., None]
+    low, high = (log_mel.gather(1, at[..., None].expand_as(log_mel)) for at in (below, below + 1))
+    return low + share * (high - low)
+
+
 def compute_losses(
     tokenizer: AudioTokenizer,
     head: PhoneticHead,
@@ -250,8 +277,7 @@ def compute_losses(
     losses: dict[str, Tensor] = {}
     if share > 0:
         vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
-    if step >= recipe.mel_from:
-        decoded = max(1, round(recipe.mel_share * len(vectors)))
+    if decoded := decoded_rows(recipe, step, len(vectors)):
         hidden = tokenizer.decoder.hidden(tokenizer.bridge.project(vectors[:decoded]))
         losses |= mel_losses(tokenizer, hidden, batch, lengths[:decoded], recipe.weights)
     heard = head.hidden(vectors)

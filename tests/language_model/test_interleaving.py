@@ -1,0 +1,34 @@
+"""Where text and speech take turns: every few words, never within one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from baichuan_audio.errors import ConfigError
+from baichuan_audio.language_model.interleaving import interleave_letters, split_words
+
+
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        ("The opposite of dirty is clean.", ["The opposite", " of dirty", " is clean."]),
+        (" Girl is spelled G, I.  Yes", [" Girl is", " spelled", " G,", " I.", "  Yes"]),
+        ("八减四等于四。 Good", ["八减", "四等", "于四。", " Good"]),
+        ("3.5 is it?", ["3.5 is it?"]),
+        ("well   ", ["well   "]),
+        (" ", [" "]),
+        ("", []),
+    ],
+)
+def test_runs_of_words(model: Any, text: str, runs: list[str]) -> None:
+    found = split_words(text, model.text_tokenizer, 5)
+    assert found == runs and "".join(found) == text
+
+
+def test_the_entry_is_checked() -> None:
+    assert interleave_letters({}) is None and interleave_letters({"interleave_letters": 5}) == 5
+    for wrong in (0, "5", True, 2.5):
+        with pytest.raises(ConfigError, match="interleave_letters"):
+            interleave_letters({"interleave_letters": wrong})
