@@ -21,6 +21,7 @@ from .timing import Case
 QUESTION_SECONDS = 5.0
 FIRST_CLAUSE = (8, 24)
 """Text ids and code frames of the first clause of a measured reply; the second is as long."""
+_RUN = (3, 6)  # the same of a run of words, the drawn mark before the speech counted, where speech is continuous
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], Non
     """One exchange with counted ids and frames; the obvious path makes the sound of a clause when it is written."""
     waveform = question(model, QUESTION_SECONDS)
     sampling = ReplySampling.from_config(model.config)
-    tokens, count = FIRST_CLAUSE
+    tokens, count = _RUN if model.continuous_speech else FIRST_CLAUSE
 
     def sound(codes: list[Tensor]) -> int:
         return model.tokenizer.decode(torch.stack(codes, dim=1)).cpu().shape[0]
@@ -198,21 +199,23 @@ def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], Non
         session = model.start(prompt.ids, prompt.codes, seed=1)
         stream = SpeechStream(model)
         for _ in range(2):
-            for _ in range(tokens):
-                session.append(session.answer(TextStep(sampling.first)))  # type: ignore[arg-type]
-            session.begin_segment()
             clause: list[Tensor] = []
-            for _ in range(count):
-                frame = session.answer(FrameStep(sampling.codes))
-                session.append(frame)  # type: ignore[arg-type]
-                clause.append(torch.tensor(frame))
-                if path != "obvious" and stream.push(clause[-1][:, None]).numel() and first_only:
-                    return
+            while len(clause) < FIRST_CLAUSE[1]:
+                for _ in range(tokens):
+                    session.append(session.answer(TextStep(sampling.first)))  # type: ignore[arg-type]
+                session.begin_segment()
+                for _ in range(count):
+                    frame = session.answer(FrameStep(sampling.codes))
+                    session.append(frame)  # type: ignore[arg-type]
+                    clause.append(torch.tensor(frame))
+                    if path != "obvious" and stream.push(clause[-1][:, None]).numel() and first_only:
+                        return
+                session.append(model.special.audiogen_end)
             if path == "obvious":
                 sound(clause)
                 if first_only:
                     return
-            else:
+            elif not model.continuous_speech:
                 stream.end_segment()
         stream.finish()
 
