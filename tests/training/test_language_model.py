@@ -180,6 +180,8 @@ def test_what_is_heard_comes_at_other_speeds_too(workspace: Path, tmp_path: Path
     model = baichuan_audio.load(workspace / "model")
     chosen = ["train-q"]
     assert encode_corpus(model.tokenizer, ClipStore(workspace / "corpus"), tmp_path / "fast", chosen, speed=1.5) == 1
+    everything = ClipStore(workspace / "corpus")  # a hundredth as fast, the others are longer than one piece
+    assert encode_corpus(model.tokenizer, everything, tmp_path / "fast", speed=0.01) == 0
     usual, fast = CodesStore(workspace / "codes"), CodesStore(tmp_path / "fast")
     assert fast["train-q"].shape[1] < usual["train-q"].shape[1]
     mixture = make_mixture(

@@ -111,7 +111,7 @@ def encode_corpus(
         stop = start + 1
         while stop < len(todo) and (stop + 1 - start) * todo[stop].seconds <= batch_seconds:
             stop += 1
-        batch = [clip for clip in todo[start:stop] if shortest <= clip.seconds <= longest]
+        batch = [clip for clip in todo[start:stop] if shortest <= clip.seconds / speed <= longest]
         with torch.inference_mode():
             mels = [tokenizer.log_mel(clips.waveform(clip), round(clip.sample_rate * speed)) for clip in batch]
             encoded = tokenizer.encode_mels(mels) if mels else []
