@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 FIXTURES = Path(__file__).parent / "fixtures"
 GOLDEN = FIXTURES / "tiny-a"
 CHECKPOINT = GOLDEN / "checkpoint"
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,6 +52,12 @@ def model():
     import baichuan_audio
 
     return baichuan_audio.load(CHECKPOINT, dtype=torch.float32, device="cpu")
+
+
+@pytest.fixture(scope="session", params=DEVICES)
+def plain(request: pytest.FixtureRequest, model):
+    """That model, on every device there is."""
+    return copy.deepcopy(model).to(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,14 +13,31 @@ import pytest
 import torch
 
 import baichuan_audio
-from baichuan_audio.engine import AudioDelta, Engine, EngineConfig, Reply, ReplyDone, TextDelta, batch
+from baichuan_audio.engine import AudioDelta, Engine, EngineConfig, Reply, ReplyDone, TextDelta, batch, worker
+from baichuan_audio.engine.batch import DecoderBatch
+from baichuan_audio.fast import accelerate
+from baichuan_audio.fast.accelerate import joined_twin
 from baichuan_audio.language_model.sequence import LiveSequence
+
+from ..conftest import NEEDS_CUDA
 
 
 @pytest.fixture(scope="session")
 def small(tiny_dir: Path) -> Any:
     """Replies of two segments; two voices; two solver steps."""
     return baichuan_audio.load(tiny_dir, dtype=torch.float32)
+
+
+@pytest.fixture(params=["batch", "decoder", pytest.param("cuda", marks=NEEDS_CUDA)])
+def pair(small: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """A model for sessions that answer alone, and its twin for an engine, whose steps are each of both kinds."""
+    if request.param == "batch":
+        return small, small
+    if request.param == "decoder":
+        monkeypatch.setattr(worker, "batch_for", DecoderBatch)
+        return small, joined_twin(small)
+    there = copy.deepcopy(small).to("cuda")
+    return there, accelerate(there)
 
 
 @asynccontextmanager

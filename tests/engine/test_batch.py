@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from baichuan_audio import BaichuanAudio, ReplySampling, Sampling
-from baichuan_audio.engine.batch import Batch, Row
+from baichuan_audio.engine.batch import Batch, DecoderBatch, Row, batch_for
 from baichuan_audio.engine.slots import Piece, SlotCache
 from baichuan_audio.fast import accelerate
+from baichuan_audio.fast.accelerate import joined_twin
+from baichuan_audio.fast.session import DecoderSessions
 from baichuan_audio.language_model.reply import follow, spoken_reply, text_reply
 from baichuan_audio.language_model.sequence import LiveSequence, Rules, Token
 
@@ -59,9 +61,11 @@ def alone(model: BaichuanAudio, number: int, sampling: ReplySampling) -> list[To
 class Rows:
     """Runs rows on a batch by hand."""
 
-    def __init__(self, model: BaichuanAudio, cache: SlotCache, sampling: ReplySampling) -> None:
+    def __init__(
+        self, model: BaichuanAudio, cache: SlotCache, sampling: ReplySampling, kind: type[Batch | DecoderBatch] = Batch
+    ) -> None:
         self.model, self.cache, self.sampling = model, cache, sampling
-        self.batch = Batch(model, cache)
+        self.batch = kind(model, cache)
         self.rows: dict[int, Row] = {}
         self.free = list(range(cache.slots))
         self.written: dict[int, list[Token]] = {}
@@ -69,7 +73,9 @@ class Rows:
     def join(self, number: int, slot: int) -> None:
         language_model, tokens = self.model.language_model, prompt(self.model, number)
         sizes = language_model.codebook_sizes
-        sequence = LiveSequence(self.model.special, language_model.config.vocab_size, sizes, Random(number))
+        sequence = LiveSequence(
+            self.model.special, language_model.config.vocab_size, sizes, Random(number), self.cache.store.device
+        )
         sequence.lay(tokens)
         sequence.read = self.cache.prepare(slot, tokens)
         row = Row(slot, sequence, rules(self.model, sequence, number, self.sampling), None)
@@ -109,6 +115,45 @@ def test_batched_equals_single_whoever_joins_and_leaves(
 def test_an_accelerated_model_says_the_same_in_a_batch(model: BaichuanAudio, sampling: ReplySampling) -> None:
     fast = accelerate(model)
     _come_and_go(model, Rows(fast, SlotCache(fast.language_model, 5, 200), sampling), sampling)
+
+
+@pytest.fixture(scope="module")
+def decoding(plain: BaichuanAudio) -> BaichuanAudio:
+    """In the forms that a Decoder takes, and with sessions on one: what `accelerate` makes where there is CUDA."""
+    twin = joined_twin(plain)
+    twin.session_type = DecoderSessions(rows=1, capacity=200)
+    return twin
+
+
+@torch.inference_mode()
+def test_a_decoder_under_the_batch_says_the_same(plain: BaichuanAudio, decoding: BaichuanAudio) -> None:
+    """Greedy what any session writes; seeded what a session on a decoder does, whose chance is another."""
+    for sampling, oracle in ((GREEDY, plain), (HOT, decoding)):
+        cache = SlotCache(decoding.language_model, 5, 200)
+        _come_and_go(oracle, Rows(decoding, cache, sampling, DecoderBatch), sampling)
+
+
+@torch.inference_mode()
+def test_slots_know_what_a_decoder_has_read(decoding: BaichuanAudio) -> None:
+    """What follows reads on where it stopped, and in another slot a copy of it."""
+    run = Rows(decoding, SlotCache(decoding.language_model, 2, 200), GREEDY, DecoderBatch)
+    run.join(1, 0)
+    run.join(2, 1)
+    while run.rows:
+        run.step(sorted(run.rows))
+    cache, tokens = run.cache, [*run.written[1], 3]
+    known = cache.length(0)
+    assert len(tokens) - 5 <= known == cache.prepare(1, tokens)
+    fresh = SlotCache(decoding.language_model, 1, 200).read([Piece(0, tokens)])
+    torch.testing.assert_close(cache.read([Piece(1, tokens[known:])]), fresh, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cache.read([Piece(0, tokens[known:])]), fresh, rtol=1e-4, atol=1e-5)
+
+
+def test_an_accelerated_model_on_cuda_has_a_decoder(plain: BaichuanAudio) -> None:
+    captured = plain.language_model.norm.weight.is_cuda
+    fast = accelerate(plain)
+    assert type(batch_for(fast, SlotCache(fast.language_model, 1, 20))) is (DecoderBatch if captured else Batch)
+    assert type(batch_for(plain, SlotCache(plain.language_model, 1, 20))) is Batch
 
 
 def _come_and_go(model: BaichuanAudio, run: Rows, sampling: ReplySampling) -> None:

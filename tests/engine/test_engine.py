@@ -18,7 +18,7 @@ from baichuan_audio.engine import (
     sound,
 )
 from baichuan_audio.errors import AudioError, PromptError
-from baichuan_audio.language_model.reply import ReplySampling
+from baichuan_audio.language_model.reply import ReplySampling, follow, spoken_reply
 
 from .conftest import Script, perform, read, running, seconds
 
@@ -41,8 +41,9 @@ async def quiet(engine: Any) -> None:
     raise AssertionError("the engine never comes to rest")
 
 
-def test_replies_at_once_equal_the_conversation(small: Any) -> None:
+def test_replies_at_once_equal_the_conversation(pair: tuple[Any, Any]) -> None:
     """Dialogues at different phases, two turns each, against the session that answers one alone."""
+    small, speaker = pair
     greedy = ReplySampling.from_config(small.config).greedy()
     questions = [["Hello there.", "And you?"], [noise(), "What?"], ["七加五是多少？", noise(0.7)], ["x", "y"]]
     expected = []
@@ -54,7 +55,7 @@ def test_replies_at_once_equal_the_conversation(small: Any) -> None:
         expected.append(conversation.session.tokens)
 
     async def test() -> None:
-        async with running(small) as engine:
+        async with running(speaker) as engine:
 
             async def hold(number: int) -> None:
                 await asyncio.sleep(0.02 * number)
@@ -72,9 +73,44 @@ def test_replies_at_once_equal_the_conversation(small: Any) -> None:
     perform(test)
 
 
-def test_seed_makes_replies_repeatable_whoever_else_speaks(small: Any) -> None:
+def test_a_reply_to_what_was_cancelled_or_cut_equals_the_session(pair: tuple[Any, Any]) -> None:
+    """Three dialogues at once that begin alike: one breaks its first reply off, one cuts it, one leaves it."""
+    alone, speaker = pair
+    greedy = ReplySampling.from_config(alone.config).greedy()
+    asked: dict[int, list[Any]] = {}
+    answered: dict[int, list[Any]] = {}
+
+    async def hold(engine: Any, number: int) -> None:
+        dialogue = engine.open()
+        await dialogue.add_user(["Hello there."])
+        reply = dialogue.reply(item_id="first", sampling=greedy)
+        async for event in reply:
+            if number == 0 and isinstance(event, AudioDelta):
+                reply.cancel()
+        if number == 1:
+            await dialogue.truncate("first", 0.2)
+        await dialogue.add_user(["And you?"])
+        asked[number] = dialogue._chat.history.prompt(alone.system_text(), True)
+        await read(dialogue.reply(item_id="second", sampling=greedy))
+        answered[number] = dialogue._chat.history.find("second").tokens
+
     async def test() -> None:
-        async with running(small) as engine:
+        async with running(speaker) as engine:
+            await asyncio.gather(*(hold(engine, number) for number in range(3)))
+
+    perform(test)
+    assert len({len(prompt) for prompt in asked.values()}) > 1
+    for number, prompt in asked.items():
+        session = alone.start([0])
+        session.cut(0)
+        session.lay(prompt)
+        list(follow(session, spoken_reply(session, alone.text_tokenizer, greedy)))
+        assert session.tokens[len(prompt) - 2 :] == answered[number]
+
+
+def test_seed_makes_replies_repeatable_whoever_else_speaks(pair: tuple[Any, Any]) -> None:
+    async def test() -> None:
+        async with running(pair[1]) as engine:
 
             async def ask(seed: int | None) -> list[Any]:
                 dialogue = engine.open(seed=seed)
@@ -486,11 +522,11 @@ def test_transcribe_and_speak(small: Any, script: Script) -> None:
     perform(test)
 
 
-def test_a_dialogue_that_begins_like_another_copies_what_that_has_read(small: Any) -> None:
-    greedy = ReplySampling.from_config(small.config).greedy()
+def test_a_dialogue_that_begins_like_another_copies_what_that_has_read(pair: tuple[Any, Any]) -> None:
+    greedy = ReplySampling.from_config(pair[0].config).greedy()
 
     async def test() -> None:
-        async with running(small) as engine:
+        async with running(pair[1]) as engine:
             results = []
             for _ in range(2):
                 dialogue = engine.open(system="A long system text that everybody has.")

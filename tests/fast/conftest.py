@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
-import torch
 
 from baichuan_audio.fast import accelerate
 from baichuan_audio.fast.accelerate import joined_twin, quick_twin
 from baichuan_audio.fast.quick import Exact, laid_across
 from baichuan_audio.pipeline import BaichuanAudio
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-
-
-@pytest.fixture(scope="session", params=DEVICES)
-def plain(request: pytest.FixtureRequest, model: BaichuanAudio) -> BaichuanAudio:
-    """The checkpoint in float32, on every device there is."""
-    return copy.deepcopy(model).to(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append({"id": split, "split": split, "language": "en", "skill": "s", "voice": "Ada", "turns": turns})
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
     (root / "corpus" / "dialogues.jsonl").write_text(lines, encoding="utf-8")
+    sounds = [
+        json.dumps([f"{split}-{name}", [0, 40, 41], [10, 20, 50]])
+        for split in ("train", "validation")
+        for name in "qab"
+    ]
+    (root / "corpus" / "alignments.jsonl").write_text("\n".join(sounds) + "\n")
     model = baichuan_audio.load(root / "model")
     count = encode_corpus(model.tokenizer, ClipStore(root / "corpus"), root / "codes")
     assert count == 6
