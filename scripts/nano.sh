@@ -72,5 +72,6 @@ once lm_sft lm lm_sft "$last" "$work/lm_sft" "fresh_audio=$fresh" \
 
 once model run assemble "$work/lm_sft/model" "$output" --template recipes/nano/config.json \
     --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder/vocoder.safetensors" --dtype bfloat16
-once examination run eval nano --model "$output" --corpus "$work" --output "$work/evaluation"
+once examination run eval nano --model "$output" --corpus "$work" --ear "$work/tokenizer" \
+    --output "$work/evaluation"
 echo "nano: $output is ready; figures in $work/evaluation" >&2

@@ -33,6 +33,9 @@ def add_commands(commands: Any) -> None:
     examine.add_argument("--output", metavar="DIR", default="work/nano/evaluation", help="folder for the results")
     examine.add_argument("--limit", type=positive, default=200, help="questions a language (default: 200)")
     examine.add_argument("--parts", metavar="NAMES", help="only these measurements, e.g. written,recognition")
+    examine.add_argument(
+        "--ear", metavar="DIR", help="output of `train tokenizer`: its phonetic head reads answers back"
+    )
     examine.add_argument("--processes", type=positive, metavar="N", help="of the independent ear (default: all cores)")
     examine.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the model (default: all cores)")
 
@@ -60,6 +63,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
         arguments.output,
         arguments.processes or 0,
         arguments.parts.split(",") if arguments.parts else PARTS,
+        arguments.ear,
     )
     if arguments.json:
         print_json({figure.name: {"value": figure.value, "n": figure.n, "met": figure.met} for figure in figures})

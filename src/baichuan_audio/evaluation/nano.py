@@ -22,10 +22,11 @@ from ..data.dataset import CodesStore
 from ..errors import ConfigError
 from ..pipeline import BaichuanAudio
 from . import tasks
-from .alignment import choices_right
+from .alignment import choices_right, distractors
 from .asr import SAMPLE_RATE, transcribe_all
 from .items import LANGUAGES, HeldOut, spread
 from .metrics import codebook_use, error_rate
+from .phonetic_ear import PhoneticEar
 from .report import Figure, markdown_table, plot_latency, plot_mels, write_figures
 from .tasks import Answer, Progress
 from .text import same, script
@@ -43,9 +44,17 @@ WRITTEN_TARGET = 0.9
 class Examination:
     """Collects figures and, item by item, what they were made of."""
 
-    def __init__(self, model: BaichuanAudio, held_out: HeldOut, limit: int, processes: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        model: BaichuanAudio,
+        held_out: HeldOut,
+        limit: int,
+        processes: int,
+        progress: Progress,
+        ear: PhoneticEar | None = None,
+    ) -> None:
         self.model, self.held_out, self.limit = model, held_out, limit
-        self.processes, self.progress = processes, progress
+        self.processes, self.progress, self.ear = processes, progress, ear
         self.figures: list[Figure] = []
         self.details: list[dict[str, Any]] = []
         self.sounds: dict[str, np.ndarray] = {}
@@ -213,10 +222,18 @@ class Examination:
             self.add(name, _share(right), len(right), "%", target, how)
             self._detail("speech_to_speech", own, heard, right)
             clips = self.held_out.reference_answers(language, self.limit // 2)
-            sounds = [self.held_out.samples(clip) for clip in clips]
-            _, right = self._read_back(language, sounds, [clip.transcript or "" for clip in clips])
+            originals, texts = (
+                [self.held_out.samples(clip) for clip in clips],
+                [clip.transcript or "" for clip in clips],
+            )
+            _, right = self._read_back(language, originals, texts)
             name = f"the same ear on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%")
+            if self.ear is not None:
+                name = f"spoken answers, {LANGUAGE_NAMES[language]}"
+                self._phonetically(self.ear, name, language, sounds, [a.wanted for a in own])
+                name = f"the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
+                self._phonetically(self.ear, name, language, originals, texts)
         self._own_ear([a for a in answers if a.spoken_in == "zh" and a.sound is not None])
 
     def _read_back(self, language: str, sounds: list[np.ndarray], wanted: list[str]) -> tuple[list[str], list[bool]]:
@@ -229,6 +246,20 @@ class Examination:
         choices = choices_right(sounds, wanted, known, _CHOICES, self.processes)
         right = list(self.progress(choices, "aligning, zh", len(sounds)))
         return [""] * len(right), right
+
+    def _phonetically(
+        self, ear: PhoneticEar, name: str, language: str, sounds: list[np.ndarray], wanted: list[str]
+    ) -> None:
+        """By the phonetic ear: whether the wanted text is the likeliest of several, and how many sounds are wrong."""
+        known = self.held_out.answers[language]
+        right, wrong, total = [], 0, 0
+        for sound, text in zip(self.progress(sounds, f"reading sounds, {language}", len(sounds)), wanted, strict=True):
+            right.append(ear.choose(sound, [text, *distractors(text, known, _CHOICES - 1)]) == 0)
+            errors, count = ear.errors(sound, text)
+            wrong, total = wrong + errors, total + count
+        note = "not independent: the tokenizer's phonetic head"
+        self.add(f"{name}: likeliest of {_CHOICES} texts by their sounds", _share(right), len(right), "%", "", note)
+        self.add(f"{name}: sounds wrong", wrong / max(total, 1), len(right), "%", "", note)
 
     def _own_ear(self, answers: list[Answer]) -> None:
         texts = [
@@ -300,6 +331,7 @@ def evaluate_nano(
     output: str | os.PathLike[str] = "work/nano/evaluation",
     processes: int = 0,
     parts: Sequence[str] = PARTS,
+    ear: str | os.PathLike[str] | None = None,
 ) -> list[Figure]:
     """Examine a trained nano on the held-out items of its corpus.
 
@@ -313,16 +345,18 @@ def evaluate_nano(
         output: folder for the results.
         processes: of the independent ear; 0: one a CPU core.
         parts: which measurements, out of PARTS.
+        ear: training output of an audio tokenizer of the model's sizes, whose phonetic head also reads spoken answers.
 
     Raises ConfigError for an unknown part, DataError for a missing corpus, CheckpointError for a bad model,
-    MissingDependencyError for a missing ear.
+    TrainingError for an `ear` that does not fit, MissingDependencyError for a missing one.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise ConfigError(f"there is no measurement '{unknown[0]}'; there are {', '.join(PARTS)}.")
     held_out = HeldOut(corpus_root)
     model = load(model_dir, dtype=torch.float32)
-    examination = Examination(model, held_out, limit, processes or os.cpu_count() or 1, _progress)
+    phonetic = None if ear is None else PhoneticEar(ear, model.config)
+    examination = Examination(model, held_out, limit, processes or os.cpu_count() or 1, _progress, phonetic)
     examination.run(parts)
     examination.figures.sort(key=lambda figure: not figure.target)  # what has a target stands first
     output = Path(output)
