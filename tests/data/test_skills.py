@@ -12,11 +12,11 @@ from baichuan_audio.data.synth.plan import Plan, PlanSizes
 from baichuan_audio.data.synth.skills import SKILLS, NoContentError
 from baichuan_audio.data.synth.skills.arithmetic import content_key
 from baichuan_audio.data.synth.skills.base import split_of
-from baichuan_audio.data.synth.skills.numbers import chinese_number, english_number
 from baichuan_audio.data.synth.voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES
+from baichuan_audio.spoken_text.numbers import english_number, mandarin_number
 
 ENGLISH = {english_number(number): number for number in range(6000)}
-CHINESE = {chinese_number(number): number for number in range(6000)} | {"两": 2}
+CHINESE = {mandarin_number(number): number for number in range(6000)} | {"两": 2}
 OPERATIONS = {"plus": "+", "minus": "-", "times": "*", "加": "+", "减": "-", "乘以": "*"}
 FACTORS = {("hour", "minutes"): 60, ("day", "hours"): 24, ("century", "years"): 100, ("kilometer", "meters"): 1000}
 
@@ -32,7 +32,7 @@ def turns(skill, count=400, split="train", languages=("en", "zh")):
 
 def test_numbers():
     assert english_number(0) == "zero" and english_number(342) == "three hundred forty two"
-    assert [chinese_number(number) for number in (0, 10, 14, 20, 105, 110, 1010, 2000)] == (
+    assert [mandarin_number(number) for number in (0, 10, 14, 20, 105, 110, 1010, 2000)] == (
         ["零", "十", "十四", "二十", "一百零五", "一百一十", "一千零一十", "二千"]
     )
     assert len(ENGLISH) == 6000 and len(CHINESE) == 6001

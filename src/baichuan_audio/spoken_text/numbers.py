@@ -80,3 +80,8 @@ def mandarin_number(number: int) -> str:
 def mandarin_digits(digits: str) -> str:
     """305 -> 三零五."""
     return "".join(_DIGITS[int(digit)] for digit in digits)
+
+
+def number_in(language: str, number: int) -> str:
+    """The number in words of "en" or "zh"."""
+    return mandarin_number(number) if language == "zh" else english_number(number)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
+from ....spoken_text.numbers import number_in
 from .base import Turn, capitalised, draw, follow_ups, phrased
-from .numbers import number_in
 
 NAME = "arithmetic"
 OPERATIONS = ("+", "-", "*")

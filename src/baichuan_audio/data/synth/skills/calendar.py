@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import random
 
+from ....spoken_text.numbers import mandarin_number
 from .base import Turn, capitalised, draw, follow_ups, phrased
-from .numbers import chinese_number
 
 NAME = "calendar"
 CYCLES = {
     ("en", "day"): "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
     ("en", "month"): ("January February March April May June July August September October November December".split()),
     ("zh", "day"): [f"星期{name}" for name in "一二三四五六天"],
-    ("zh", "month"): [f"{chinese_number(number)}月" for number in range(1, 13)],
+    ("zh", "month"): [f"{mandarin_number(number)}月" for number in range(1, 13)],
 }
 _ASK = {
     "en": (

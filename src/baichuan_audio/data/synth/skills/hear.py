@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 
+from ....spoken_text.numbers import number_in
 from .base import Turn
-from .numbers import number_in
 
 NAME = "hear"
 WORDS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
+from ....spoken_text.numbers import english_number, mandarin_number
 from .base import Turn, draw, follow_ups, phrased
-from .numbers import chinese_number, english_number
 
 NAME = "units"
 # Larger unit, its plural, the smaller units in the plural, how many.
@@ -78,7 +78,7 @@ def _english(unit: int, amount: int, phrasing: str) -> Turn:
 
 def _chinese(unit: int, amount: int, phrasing: str) -> Turn:
     name, small, factor = CHINESE[unit]
-    large = f"{'两' if amount == 2 and name != '两' else chinese_number(amount)}{name}"
+    large = f"{'两' if amount == 2 and name != '两' else mandarin_number(amount)}{name}"
     typed = phrasing.format(small=small, large=f"{amount}{name}")
-    reply = f"{large}有{chinese_number(factor * amount)}{small}。"
+    reply = f"{large}有{mandarin_number(factor * amount)}{small}。"
     return Turn(phrasing.format(small=small, large=large), (reply,), typed)
