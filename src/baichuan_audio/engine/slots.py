@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..fast.static_cache import empty_store
 from ..language_model.backbone import attend_to
 from ..language_model.model import LanguageModel
 from ..language_model.sequence import Token
@@ -27,18 +28,16 @@ class Piece:
 
 
 class SlotCache:
-    """store [layers, 2, slots, kv heads, capacity, head_dim]; `lengths` and the rest are per slot.
+    """store [layers, 2, slots, kv heads, room, head_dim], with room for `capacity` positions and a Decoder's scratch.
 
     On a GPU all rows with one new position are attended to in one call, under a mask up to the longest of them; on a
     CPU each row for itself over its own length, which neither copies nor computes what a mask would throw away.
     """
 
     def __init__(self, model: LanguageModel, slots: int, capacity: int) -> None:
-        config, weight = model.config, model.norm.weight
-        shape = (len(model.layers), 2, slots, config.key_value_heads, capacity, config.head_width)
-        self.store = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self.store = empty_store(model, slots, capacity)
         self.slots, self.capacity = slots, capacity
-        self.together = weight.device.type != "cpu"
+        self.together = self.store.device.type != "cpu"
         self._model = model
         self._tokens: list[list[Token]] = [[] for _ in range(slots)]
 
@@ -49,6 +48,10 @@ class SlotCache:
     def truncate(self, slot: int, length: int) -> None:
         """Forget what `slot` has read beyond the first `length` positions."""
         del self._tokens[slot][length:]
+
+    def add(self, slot: int, token: Token) -> None:
+        """Somebody else has read `token` next in `slot`, and has left its keys and values in `store`."""
+        self._tokens[slot].append(token)
 
     def prepare(self, slot: int, tokens: Sequence[Token]) -> int:
         """Make `slot` ready to read on in `tokens` -> how many of them need not be read again.
@@ -137,7 +140,7 @@ class _SlotContext:
         return torch.cat(parts, dim=2)
 
     def _gather(self, store: Tensor, longest: int) -> Tensor:
-        """store [slots, groups, capacity, w] -> [B, groups, longest, w]."""
+        """store [slots, groups, room, w] -> [B, groups, longest, w]."""
         if self._is_view:
             first = self._rows[0][0]
             return store[first : first + len(self._rows), :, :longest]

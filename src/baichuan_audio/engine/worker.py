@@ -16,7 +16,7 @@ from ..errors import BaichuanAudioError, PromptError
 from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, TextStep, Token
 from ..pipeline import BaichuanAudio
 from ..synthesis import SpeechStream
-from .batch import Batch
+from .batch import batch_for
 from .history import History, Item
 from .mailbox import Promise, Reply
 from .slots import SlotCache
@@ -41,7 +41,7 @@ class Worker:
         self, model: BaichuanAudio, config: EngineConfig, slots: int, capacity: int, threads: int, sound_threads: int
     ) -> None:
         self.model, self.config, self.capacity = model, config, capacity
-        self.batch = Batch(model, SlotCache(model.language_model, slots, capacity))
+        self.batch = batch_for(model, SlotCache(model.language_model, slots, capacity))
         self.sound = SoundThreads(config.first_chunk_frames, config.chunk_frames, sound_threads, threads)
         self.rows: list[Writing] = []  # those still being written
         self.steps = self.last_batch = self.text_tokens = self.audio_frames = 0

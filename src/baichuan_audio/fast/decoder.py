@@ -17,7 +17,7 @@ from ..language_model.sequence import Answer, LiveSequence, Step, TextStep
 from .drawing import limit_of, setting_row
 from .graphs import Graphs
 from .regions import regions_for
-from .static_cache import SPAN_STEP, StaticCache
+from .static_cache import SPAN_STEP, StaticCache, empty_store
 from .steps import Rows, Shape, frame_step, text_step
 
 _FLEX_FROM = 1024
@@ -79,7 +79,7 @@ class Decoder:
         self, model: LanguageModel, head: AudioHead, rows: int, capacity: int, store: Tensor | None = None
     ) -> None:
         self.model, self.head = model, head
-        cache = StaticCache.empty(model, rows, capacity) if store is None else StaticCache(store)
+        cache = StaticCache(empty_store(model, rows, capacity) if store is None else store)
         self.rows, self.capacity = Rows(model, head, rows, cache), cache.room - 1
         device = self.rows.inputs.device
         self.graphs = Graphs(device) if device.type == "cuda" else None
@@ -113,18 +113,14 @@ class Decoder:
 
     def _step(self, asks: list[Ask], text: bool) -> dict[int, Answer]:
         shape = self._shape(asks, text)
+        if self.graphs is not None and (text, shape) not in self.graphs:
+            self._write([], shape.batch)  # before a capture the step runs several times: no row takes part
+            self.graphs.capture((text, shape), lambda: self._run(text, shape))
         self._write(asks, shape.batch)
-
-        def step() -> None:
-            if text:
-                text_step(self.model, self.rows, shape, self._regions)
-            else:
-                frame_step(self.model, self.head, self.rows, shape, self._regions)
-
-        if self.graphs is None:
-            step()
+        if self.graphs is not None:
+            self.graphs.replay((text, shape))
         else:
-            self.graphs.run((text, shape), step)
+            self._run(text, shape)
         drawn = (self.rows.ids if text else self.rows.codes)[: shape.batch].tolist()  # the one wait for the device
         for ask in asks:
             ask.sequence.read = len(ask.sequence)
@@ -132,6 +128,12 @@ class Decoder:
             return {ask.row: drawn[ask.row] for ask in asks}
         end = self.head.codebook_sizes[0]
         return {ask.row: None if drawn[ask.row][0] == end else tuple(drawn[ask.row]) for ask in asks}
+
+    def _run(self, text: bool, shape: Shape) -> None:
+        if text:
+            text_step(self.model, self.rows, shape, self._regions)
+        else:
+            frame_step(self.model, self.head, self.rows, shape, self._regions)
 
     def _shape(self, asks: list[Ask], text: bool) -> Shape:
         samplings = [ask.step.sampling for ask in asks]

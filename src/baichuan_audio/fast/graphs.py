@@ -1,4 +1,4 @@
-"""Captured steps: each kind of step, for each shape, becomes one CUDA graph at first use."""
+"""Captured steps: each kind of step, for each shape, becomes one CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WARM_UPS = 3
 
 
 class Graphs:
-    """Runs steps as CUDA graphs that share one memory pool. A step must bear being run several times."""
+    """Steps as CUDA graphs that share one memory pool, each under a key."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -21,13 +21,15 @@ class Graphs:
     def __len__(self) -> int:
         return len(self._graphs)
 
-    def run(self, key: Hashable, step: Callable[[], None]) -> None:
-        """`step` once; captured at the first call with this key, replayed from then on."""
-        if key not in self._graphs:
-            self._graphs[key] = self._captured(step)
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._graphs
+
+    def replay(self, key: Hashable) -> None:
+        """The captured step, once."""
         self._graphs[key].replay()
 
-    def _captured(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    def capture(self, key: Hashable, step: Callable[[], None]) -> None:
+        """Capture `step`, which is run a few times before: it should then change nothing that matters."""
         stream, current = torch.cuda.Stream(self._device), torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):  # allocations, compilation and library handles come before the capture
@@ -37,6 +39,7 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # other threads (the engine's sound) may go on using the device, and allocating, meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
-        return graph
+        self._graphs[key] = graph

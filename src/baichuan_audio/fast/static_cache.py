@@ -11,6 +11,14 @@ SPAN_STEP = 64
 """A step reads cached positions up to a multiple of this."""
 
 
+def empty_store(model: LanguageModel, rows: int, capacity: int) -> Tensor:
+    """The memory of a StaticCache with room for `capacity` positions a row."""
+    config, like = model.config, model.embed_tokens.weight
+    room = -(-(capacity + 1) // SPAN_STEP) * SPAN_STEP
+    # zeros, not empty: what a mask hides must still be a number
+    return like.new_zeros(config.num_hidden_layers, 2, rows, config.key_value_heads, room, config.head_width)
+
+
 class StaticCache:
     """Keys and values [rows, groups, room, head_dim] of every layer, views of store [layers, 2, rows, groups, room, w].
 
@@ -20,14 +28,6 @@ class StaticCache:
     def __init__(self, store: Tensor) -> None:
         self.layers = [(keys, values) for keys, values in store]
         self.room = store.shape[4]
-
-    @classmethod
-    def empty(cls, model: LanguageModel, rows: int, capacity: int) -> StaticCache:
-        """Room for `capacity` positions a row."""
-        config, like = model.config, model.embed_tokens.weight
-        room = -(-(capacity + 1) // SPAN_STEP) * SPAN_STEP
-        # zeros, not empty: what a mask hides must still be a number
-        return cls(like.new_zeros(config.num_hidden_layers, 2, rows, config.key_value_heads, room, config.head_width))
 
     def row(self, row: int, length: int) -> RowCache:
         """One row for `Backbone.hidden`: several positions at a time, after the first `length`."""
