@@ -89,6 +89,11 @@ def load_module(path: str | os.PathLike[str], name: str, module: nn.Module) -> N
         raise TrainingError(f"{states[-1]}: does not fit ({str(error).splitlines()[0]}).") from error
 
 
+def has_state(directory: str | os.PathLike[str]) -> bool:
+    """Whether a run in this folder would be resumed."""
+    return bool(_states(Path(directory)))
+
+
 def _states(directory: Path) -> list[Path]:
     return sorted(directory.glob("state-*.pt"))
 

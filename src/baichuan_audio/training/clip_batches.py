@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -80,23 +81,33 @@ class ClipSampler:
         return self._load([self.clips[i] for i in chosen], random)
 
     def _load(self, clips: Sequence[Clip], random: np.random.Generator) -> ClipBatch:
-        waveforms: list[Tensor] = []
-        transcripts: list[str | None] = []
-        starts: list[int] = []
-        for clip in clips:
-            limit = int(self.recipe.max_seconds * clip.sample_rate)
-            cropped = clip.samples > limit
-            starts.append(int(random.integers(clip.samples - limit)) if cropped else 0)
-            waveforms.append(self.store.waveform(clip, starts[-1], limit) if cropped else self.store.waveform(clip))
-            transcripts.append(None if cropped else clip.transcript)
-        return ClipBatch(
-            pad_sequence(waveforms, batch_first=True),
-            torch.tensor([len(w) for w in waveforms]),
-            transcripts,
-            [c.language for c in clips],
-            [c.id for c in clips],
-            starts,
-        )
+        def crop(clip: Clip) -> int:
+            left = clip.samples - int(self.recipe.max_seconds * clip.sample_rate)
+            return int(random.integers(left)) if left > 0 else 0
+
+        return load_clips(self.store, clips, self.recipe.max_seconds, [crop(clip) for clip in clips])
+
+
+def load_clips(
+    store: ClipStore, clips: Sequence[Clip], max_seconds: float = math.inf, starts: Sequence[int] = ()
+) -> ClipBatch:
+    """Clips as one batch; of one above `max_seconds` that much from its sample `starts`, without its transcript."""
+    starts = starts or [0] * len(clips)
+    waveforms: list[Tensor] = []
+    transcripts: list[str | None] = []
+    for clip, start in zip(clips, starts, strict=True):
+        cropped = clip.samples > max_seconds * clip.sample_rate
+        limit = int(max_seconds * clip.sample_rate) if cropped else clip.samples
+        waveforms.append(store.waveform(clip, start, limit) if cropped else store.waveform(clip))
+        transcripts.append(None if cropped else clip.transcript)
+    return ClipBatch(
+        pad_sequence(waveforms, batch_first=True),
+        torch.tensor([len(w) for w in waveforms]),
+        transcripts,
+        [c.language for c in clips],
+        [c.id for c in clips],
+        list(starts),
+    )
 
 
 def _group(clip: Clip, weights: Mapping[str, float]) -> str | None:

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from ..audio_tokenizer import AudioTokenizer
 from ..data.manifest import Clip, ClipStore
 from ..data.phone_alignment import ALIGNMENT_FILE, FRAMES_PER_SECOND, PLACES, read_alignments
 from ..data.phonetics import SYMBOLS, phonetic_symbols
 from .checkpointing import load_training_state
-from .clip_batches import ClipBatch
+from .clip_batches import load_clips
 from .text_loss import PhoneticHead
 from .tokenizer import TokenizerRecipe, build, prepare
 
@@ -114,16 +113,7 @@ def add_alignments(
 def _align(
     store: ClipStore, clips: Sequence[Clip], tokenizer: AudioTokenizer, head: PhoneticHead
 ) -> Iterator[tuple[str, list[int], list[int]]]:
-    waveforms = [store.waveform(clip) for clip in clips]
-    raw = ClipBatch(
-        pad_sequence(waveforms, batch_first=True),
-        torch.tensor([len(waveform) for waveform in waveforms]),
-        [clip.transcript for clip in clips],
-        [clip.language for clip in clips],
-        [clip.id for clip in clips],
-        [0] * len(clips),
-    )
-    batch = prepare(raw, tokenizer, None, (0, 0))
+    batch = prepare(load_clips(store, clips), tokenizer, None, (0, 0))
     features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
     lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
     heard = head(tokenizer.bridge.pooled(features, lengths)).double().numpy()

@@ -33,7 +33,7 @@ from ..language_model.audio_head import AudioHead
 from ..language_model.interleaving import interleave_letters
 from ..language_model.model import LanguageModel
 from ..pipeline import BaichuanAudio
-from .checkpointing import load_training_state, save_training_state
+from .checkpointing import has_state, load_training_state, save_training_state
 from .flow import load_part
 from .initialise import embed_codebooks, embed_codes_like_sounds, initialise_audio
 from .logging import TrainingLog, set_threads
@@ -206,7 +206,7 @@ def train(recipe: LanguageModelRecipe) -> None:
     torch.manual_seed(recipe.seed)
     output = Path(recipe.output)
     model = load(recipe.model, dtype=torch.float32, device=recipe.device)
-    if recipe.fresh_audio:
+    if recipe.fresh_audio and not has_state(output / "state"):  # a resumed run has its own
         start_audio(model, recipe)
     parts = learning_parts(model, recipe.stage)
     language_model, audio_head = model.language_model, model.audio_head
