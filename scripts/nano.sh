@@ -47,9 +47,9 @@ once hearing run assemble "$work/lm_start" "$work/hearing" --template recipes/na
     --tokenizer "$work/tokenizer" --dtype bfloat16
 once codes run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes"
 # What is heard at other speeds are other voices, and codes seen less often.
-for speed in 0.88 1.12; do
+for speed in 0.84 1.18 0.92; do
     once "codes_$speed" run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes_$speed" \
-        --speed "$speed" --only question read digits wakewords
+        --speed "$speed" --only question digits
 done
 
 once flow run train flow recipes/nano/flow.yaml "output=$work/flow" "tokenizer=$work/hearing" \
@@ -68,7 +68,7 @@ else
     fresh=true # what was learnt of stand-in frames says nothing of true codes
 fi
 once lm_sft lm lm_sft "$last" "$work/lm_sft" "fresh_audio=$fresh" \
-    "after_pseudo_speech=$fresh" "codebooks=$work/hearing" "codes_heard_also=[$work/codes_0.88,$work/codes_1.12]"
+    "after_pseudo_speech=$fresh" "codebooks=$work/hearing" "codes_heard_also=[$work/codes_0.84,$work/codes_1.18,$work/codes_0.92]"
 
 once model run assemble "$work/lm_sft/model" "$output" --template recipes/nano/config.json \
     --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder/vocoder.safetensors" --dtype bfloat16
