@@ -170,6 +170,9 @@ def test_words_and_speech_in_turn_are_one_stretch(small: Any, script: Script, mo
             events, done = await read(dialogue.reply())
             assert done.status == "completed" and done.text == WHOLE
             assert seconds(events) == pytest.approx(17 * 0.08 - 0.02)
+            for text, frames in (("one", 0), (" three", 6), (" five", 13)):  # the words come right before their sound
+                (place,) = (n for n, event in enumerate(events) if isinstance(event, TextDelta) and event.text == text)
+                assert seconds(events[:place]) == pytest.approx(frames * 0.08)
             await dialogue.close()
 
     perform(test)

@@ -43,7 +43,7 @@ def voice(events: list[Any] | None = None, woken: list[int] | None = None) -> Vo
     speech: Any = Speech()
     deliver = (events if events is not None else []).append
     wake = (woken if woken is not None else []).append
-    return Voice(speech, 8, 100, False, deliver, lambda error: None, lambda: wake(1))
+    return Voice(speech, 8, 100, None, deliver, lambda error: None, lambda: wake(1))
 
 
 def job(steps: int, done: list[Any]) -> Job:
@@ -71,6 +71,38 @@ def test_order_of_text_and_sound(clock: list[float]) -> None:
     kinds = [event.waveform.shape[0] if isinstance(event, AudioDelta) else event for event in events]
     assert kinds == [TextDelta("a, "), 30, 20, TextDelta("b"), 10, 5, end]
     assert one.ended and not one.ready(4)
+
+
+def test_words_in_continuous_speech_wait_for_their_sound(clock: list[float]) -> None:
+    """Sound that comes three frames at a time is cut where the next words begin; the last come with the end."""
+
+    class Lagging(Speech):
+        ahead = 0
+
+        def push(self, codes: Tensor) -> Tensor:
+            self.ahead += codes.shape[1]
+            frames, self.ahead = self.ahead // 3 * 3, self.ahead % 3
+            return torch.ones(10 * frames)
+
+        def finish(self) -> Tensor:
+            return torch.ones(10 * self.ahead - 3)
+
+    events: list[Any] = []
+    speech: Any = Lagging()
+    one = Voice(speech, 8, 100, 10, events.append, lambda error: None, lambda: None)
+    for text, frames in (("I", 2), (" am", 2), (" here", 4), (".", 0)):
+        one.put(text)
+        for _ in range(frames):
+            one.put(FRAME)
+        one.end_segment()
+        while one.ready(4):
+            one.turn(8)
+    told = [len(event.waveform) if isinstance(event, AudioDelta) else event.text for event in events]
+    assert told == ["I", 20, " am", 10, 10, " here", 20]
+    one.put(ReplyDone("completed", None, "I am here.", Usage()))
+    one.turn(8)
+    told = [len(event.waveform) if isinstance(event, AudioDelta) else event.text for event in events]
+    assert told[-3:] == [17, ".", "I am here."] and one.lead() == pytest.approx(0.77)
 
 
 def test_few_frames_are_not_worth_a_turn(clock: list[float]) -> None:
@@ -183,7 +215,7 @@ def test_several_threads_never_share_a_voice_or_a_job() -> None:
     voices = []
     for number in range(5):
         speech: Any = Careful(number)
-        voices.append(Voice(speech, 8, 100, False, partial(hear, number), fail, lambda: None))
+        voices.append(Voice(speech, 8, 100, None, partial(hear, number), fail, lambda: None))
         threads.add_voice(voices[-1])
     for number in range(5, 8):
         threads.add_job(Job(careful_job(number), lambda value, error, number=number: ended[number].set()))  # type: ignore[misc]

@@ -206,6 +206,24 @@ def test_captions_follow_the_sound(stage):
     assert result["last"] == "The answer is nine. 我很高兴 Bye!"
 
 
+def test_captions_of_words_that_come_with_their_sound(stage):
+    """Pieces of a word or two, the blank first, as a model sends them that takes turns every few words."""
+    result = stage.evaluate(
+        """async () => {
+          const { Captions } = await import("http://page.test/modules/captions.js");
+          const captions = new Captions();
+          for (const piece of ["I", " am", " here", " now", "，", "你", "好"]) {
+            captions.addText(piece);
+            captions.addSamples(4800);
+          }
+          const steps = [0, 4700, 4801, 7200, 9600, 12000, 14401, 24001, 33600];
+          return steps.map((played) => captions.heard(played));
+        }"""
+    )
+    expected = ["", "I", "I ", "I am", "I am", "I am here", "I am here ", "I am here now，你", "I am here now，你好"]
+    assert result == expected
+
+
 def test_recording_lays_both_sides_on_one_clock(stage):
     result = stage.evaluate(
         """async () => {

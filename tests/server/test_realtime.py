@@ -167,6 +167,24 @@ async def test_a_committed_turn(client, server):
     assert len(dialogue(server).items[0][2][0].waveform) == pytest.approx(len(speech()) * 2 / 3, abs=32)
 
 
+async def test_words_are_told_one_by_one_with_their_sound(client, server):
+    """A model that takes turns every few words: a delta for each piece, its blank first, right before its sound."""
+    done = await client.ask("Hello there")
+    transcript = "response.output_audio_transcript"
+    played, told = 0.0, []
+    for event in client.events:
+        if event["type"] == f"{transcript}.delta":
+            told.append((event["delta"], round(played, 3)))
+        elif event["type"] == "response.output_audio.delta":
+            played += len(base64.b64decode(event["delta"])) / 2 / PCM_RATE
+    assert told == [("You", 0), (" said", 0.2), (" Hello", 0.4), (" there.", 0.6)] and played == pytest.approx(0.8)
+    assert client.all(f"{transcript}.done")[0]["transcript"] == "You said Hello there."
+    item_id = done["output"][0]["id"]
+    await client.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=650)
+    await client.until("conversation.item.truncated")
+    assert dialogue(server).items[-1][2] == "You said Hello"
+
+
 async def test_text_in_and_out(client, server):
     await client.update(output_modalities=["text"])
     start = len(client.events)

@@ -15,8 +15,8 @@ _MOST_CHARACTERS = 20000  # of text that may lie unread
 class Reply:
     """One reply: an async iterator over TextDelta, AudioDelta and, always and last, ReplyDone.
 
-    Text and sound keep their order, the text of a clause before its sound. What lies unread is bounded: a reply that is
-    more than `buffer_seconds` of sound ahead of its reader waits for him, while the others go on.
+    Text and sound keep their order, the text of a segment right before its sound. What lies unread is bounded: a reply
+    that is more than `buffer_seconds` of sound ahead of its reader waits for him, while the others go on.
     """
 
     def __init__(self, buffer_seconds: float, on_cancel: Callable[[Reply, str], None], wake: Callable[[], None]):

@@ -39,9 +39,10 @@ class _Clause:
 class Voice:
     """What one reply gives out, text and sound in order, and how far ahead of its listener it is.
 
-    The language model's thread puts in, the sound thread takes out. `continuous`: its audio segments are one stretch of
-    sound (`BaichuanAudio.continuous_speech`). `deliver` hands an event to the reader;
-    `on_failure` is told when the sound cannot be made, `wake` when a backlog that kept the other waiting is gone.
+    The language model's thread puts in, the sound thread takes out. `frame_samples`: of a code frame, where the audio segments
+    are one stretch of sound (`BaichuanAudio.continuous_speech`), else None; such sound lags behind its frames, so a text
+    waits until its own begins. `deliver` hands an event to the reader; `on_failure` is told when the sound cannot be
+    made, `wake` when a backlog that kept the other waiting is gone.
     """
 
     def __init__(
@@ -49,19 +50,20 @@ class Voice:
         speech: SpeechStream,
         num_codebooks: int,
         sample_rate: int,
-        continuous: bool,
+        frame_samples: int | None,
         deliver: Callable[[ReplyEvent], None],
         on_failure: Callable[[Exception], None],
         wake: Callable[[], None],
     ) -> None:
         self._speech, self._num_codebooks, self._sample_rate = speech, num_codebooks, sample_rate
-        self._continuous = continuous
+        self._frame_samples = frame_samples
         self._deliver, self.on_failure, self._wake = deliver, on_failure, wake
         self._pending, self._awaited = 0, False  # frames without sound; whether the other thread waits for them
         self._entries: deque[str | _Clause | ReplyDone] = deque()
+        self._texts: deque[tuple[int, str]] = deque()  # those that wait for their sound, and the sample it begins at
+        self._frames = self._samples = 0  # put into sound; given out
         self._begun = time.monotonic()
         self._first_sound: float | None = None  # on the same clock
-        self.seconds = 0.0  # of sound given out
         self.ended = self.busy = False
         self.lock = threading.Lock()
 
@@ -109,7 +111,7 @@ class Voice:
         """Seconds until the listener runs dry, were it played from the first on; negative: so long is there silence."""
         if self._first_sound is None:
             return self._begun - time.monotonic()
-        return self.seconds - self.elapsed()
+        return self._samples / self._sample_rate - self.elapsed()
 
     @property
     def sounds(self) -> bool:
@@ -141,21 +143,34 @@ class Voice:
         if wake:
             self._wake()
         if isinstance(head, str):
-            self._deliver(TextDelta(head))
+            self._texts.append((self._frames * (self._frame_samples or 0), head))
+            self._give(torch.zeros(0))
         elif isinstance(head, _Clause):
-            self._sound(self._speech.push(frames_to_codes(frames, self._num_codebooks)))
-            if closes and not self._continuous:
-                self._sound(self._speech.end_segment())
+            self._frames += len(frames)
+            self._give(self._speech.push(frames_to_codes(frames, self._num_codebooks)))
+            if closes and self._frame_samples is None:
+                self._give(self._speech.end_segment())
         else:
-            self._sound(self._speech.finish())
+            self._give(self._speech.finish())
+            for _, text in self._texts:
+                self._deliver(TextDelta(text))
             self.ended = True
             self._deliver(head)
+
+    def _give(self, waveform: Tensor) -> None:
+        """Sound, and each text that waits before the sample where its own begins."""
+        while self._texts and self._texts[0][0] <= self._samples + waveform.shape[0] and not self.ended:
+            place, text = self._texts.popleft()
+            before, waveform = waveform.tensor_split([max(0, place - self._samples)])
+            self._sound(before)
+            self._deliver(TextDelta(text))
+        self._sound(waveform)
 
     def _sound(self, waveform: Tensor) -> None:
         if waveform.shape[0] and not self.ended:
             if self._first_sound is None:
                 self._first_sound = time.monotonic()
-            self.seconds += waveform.shape[0] / self._sample_rate
+            self._samples += waveform.shape[0]
             with torch.inference_mode(False):  # a plain tensor, for readers to do with as they like
                 waveform = waveform.clone()
             self._deliver(AudioDelta(waveform, self._sample_rate))

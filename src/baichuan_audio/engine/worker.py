@@ -344,8 +344,11 @@ class Worker:
             _log.error("the sound of a reply failed", exc_info=error)
             self.post(lambda: self._fail_reply(reply, error))
 
-        voice = Voice(speech, self.model.audio_head.num_codebooks, self.model.sample_rate,
-            self.model.continuous_speech, reply.deliver, failed, self.wake)  # fmt: skip
+        rate = self.model.sample_rate
+        frame_samples = round(rate / self.model.tokenizer.frame_rate) if self.model.continuous_speech else None
+        voice = Voice(
+            speech, self.model.audio_head.num_codebooks, rate, frame_samples, reply.deliver, failed, self.wake
+        )
         self.sound.add_voice(voice)
         return voice
 
