@@ -26,6 +26,7 @@ from baichuan_audio.training.language_model import (
     LanguageModelRecipe,
     choose_frames,
     collate,
+    forget_speech,
     learning_parts,
     losses,
     make_mixture,
@@ -134,6 +135,33 @@ def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) 
     assert [row["loss"] for row in log_of(tmp_path / "one") if "loss" in row] == [
         row["loss"] for row in log_of(tmp_path / "two") if "loss" in row
     ]
+
+
+def test_forgotten_speech_is_the_models_own_and_never_a_target(workspace: Path, tmp_path: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    diet = Diet(tasks={"spoken_dialogue": 1.0}, typed=0.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+    drawn = [mixture.draw(np.random.default_rng(seed)) for seed in range(30)]
+    batch = collate(drawn, model.special.end_of_text, model.special.audio_pad, model.language_model.codebook_sizes)
+    ends = batch.frames[:, 0] == model.language_model.codebook_sizes[0]
+    assert torch.equal(batch.codes[:, batch.own].T, batch.frames[~ends]) and not batch.own.all()
+    same, again, some = (forget_speech(batch, share, 3, 7) for share in (0.0, 0.4, 0.4))
+    assert torch.equal(same.codes, batch.codes) and torch.equal(some.codes, again.codes)
+    assert torch.equal(some.codes[:, ~batch.own], batch.codes[:, ~batch.own]) and torch.equal(some.frames, batch.frames)
+    changed = (some.codes != batch.codes).any(0)[batch.own].float().mean()
+    assert 0.05 < changed < 0.6  # some are replaced by their like
+
+
+@pytest.mark.parametrize(("share", "named"), [(0.0, {"Ada"}), (1.0, {"someone"})])
+def test_reading_aloud_is_learnt_of_other_voices_too(
+    workspace: Path, tmp_path: Path, share: float, named: set[str]
+) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    diet = Diet(tasks={"tts": 1.0}, other_voices=share)
+    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+    drawn = [mixture.draw(np.random.default_rng(seed)) for seed in range(9)]
+    told = {model.text_tokenizer.decode(each.ids).split("【")[1].split("】")[0] for each in drawn}
+    assert told == named
 
 
 def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:

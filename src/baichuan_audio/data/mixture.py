@@ -47,6 +47,8 @@ class Utterance:
     kind: str = ""
     written: str | None = None
     """The transcript with capitals and marks, where that is known."""
+    speaker: str | None = None
+    """Who says it, where that name can stand for a voice: a synthetic one, perhaps not an output voice."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Diet:
     """Weight of a kind of clip (of a real one: its source) in asr, tts and pure_audio; 1 where it is not named."""
     emphasis: dict[str, float] = field(default_factory=dict)
     """How many times as often as the others a skill's dialogues are drawn."""
+    other_voices: float = 0.0
+    """Share of reading aloud in the voices that ask, by their names: they say words that the others say seldom."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"
@@ -126,6 +130,7 @@ class Mixture:
         self.texts, self.dialogues = BySkill(texts, diet.emphasis), BySkill(dialogues, diet.emphasis)
         self.utterances = ByKind(utterances, diet.kinds)
         self.voiced = ByKind([u for u in utterances if u.voice is not None], diet.kinds)
+        self.others = ByKind([u for u in utterances if u.voice is None and u.speaker is not None], diet.kinds)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
         self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
@@ -188,14 +193,15 @@ class Mixture:
         return sequences.transcription(self.builder, self._heard(found.clip, found.transcript, rng), found.transcript)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
-        found = self.voiced.pick(rng)
+        other = len(self.others) > 0 and rng.random() < self.diet.other_voices
+        found = (self.others if other else self.voiced).pick(rng)
         spelt = rng.random() < self.diet.augmentation.spelt
         text = found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
         clauses = self._said(found.clip, text)
         if spelt:  # its tokens are not those of whole words, so nobody reads along
             clauses = [(words, Frames(frames.codes)) for words, frames in clauses]
         builder = self.speller if spelt else self.builder
-        return sequences.speech(builder, self._system(found.voice, rng), clauses)
+        return sequences.speech(builder, self._system(found.voice or found.speaker, rng), clauses)
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         pieces: list[str | Frames] = []

@@ -11,7 +11,7 @@ import copy
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,9 @@ STAGES = {
 """Names that may learn; everything else is frozen. `text` makes a small text model where no pretrained one exists."""
 
 
+_LONGEST_LAPSE = 4  # frames of its own speech that are forgotten in a row
+
+
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelRecipe(StageRecipe):
     """One stage of the language model."""
@@ -99,6 +102,9 @@ class LanguageModelRecipe(StageRecipe):
     read_along: float = 0.0
     """Weight of naming, at every code frame, the text token that is being said (`data/read_along.py`); needs `clips`
     with alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead of thousands."""
+    forgotten_speech: float = 0.0
+    """Share of the frames of its own speech that the model sees replaced by others while it learns what comes next.
+    What it says in earnest is never quite what it was taught with; so it learns to go by the text."""
     validation_sequences: int = 64
     muon: bool = True
     """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
@@ -115,12 +121,14 @@ class LanguageModelRecipe(StageRecipe):
 class Batch:
     """Sequences side by side, padded at the right.
 
-    ids [B, N]; codes [K, P], row after row. text_at [X] and frame_at [Y] index the B * N positions that predict the
-    ids text [X] and the frames [Y, K] (codebook_sizes where the audio ends); along_at [Z] those that name along [Z].
+    ids [B, N]; codes [K, P], row after row; own [P]: which of them the model speaks itself. text_at [X] and frame_at
+    [Y] index the B * N positions that predict the ids text [X] and the frames [Y, K] (codebook_sizes where the audio
+    ends); along_at [Z] those that name along [Z].
     """
 
     ids: Tensor
     codes: Tensor
+    own: Tensor
     text_at: Tensor
     text: Tensor
     frame_at: Tensor
@@ -136,7 +144,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
     """Sequences -> one batch; `pad_id` fills the right and must not be audio_pad."""
     length = max(map(len, sequences))
     ids = torch.full((len(sequences), length), pad_id)
-    text_at, text, frame_at, frames, along_at, along = [], [], [], [], [], []
+    own, text_at, text, frame_at, frames, along_at, along = [], [], [], [], [], [], []
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = sequence.ids
         learnt = sequence.text_loss.nonzero()[:, 0]
@@ -145,6 +153,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
         before = sequence.audio_loss.nonzero()[:, 0]
         frame_at.append(before + row * length)
         is_frame = sequence.ids == audio_pad_id
+        own.append(sequence.audio_loss.roll(1)[is_frame])
         with_end = torch.cat([sequence.codes, torch.tensor(sizes)[:, None]], dim=1)
         index = torch.where(is_frame[before + 1], is_frame.cumsum(0)[before + 1] - 1, sequence.codes.shape[1])
         frames.append(with_end[:, index].T)
@@ -152,8 +161,23 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
         along_at.append(named + row * length)
         along.append(sequence.along[named])
     codes = torch.cat([sequence.codes for sequence in sequences], dim=1)
-    parts = (text_at, text, frame_at, frames, along_at, along)
+    parts = (own, text_at, text, frame_at, frames, along_at, along)
     return Batch(ids, codes, *(torch.cat(each) for each in parts))
+
+
+def forget_speech(batch: Batch, share: float, seed: int, step: int) -> Batch:
+    """The batch with about that share of the model's own frames, one to four in a row, shown as others of its own."""
+    rng, count = np.random.default_rng([seed, step, 2]), len(batch.own)
+    begins = rng.random(count) < 2 * share / (1 + _LONGEST_LAPSE)
+    lengths = np.where(begins, rng.integers(1, _LONGEST_LAPSE, count, endpoint=True), 0)
+    gone = np.zeros(count, dtype=bool)
+    for place in range(min(_LONGEST_LAPSE, count)):
+        gone[place:] |= lengths[: count - place] > place
+    codes = batch.codes.clone()
+    if own := np.flatnonzero(batch.own).tolist():
+        places = np.flatnonzero(gone & batch.own.numpy())
+        codes[:, places] = batch.codes[:, rng.choice(own, len(places))]
+    return replace(batch, codes=codes)
 
 
 def losses(
@@ -217,7 +241,8 @@ def train(recipe: LanguageModelRecipe) -> None:
     step = load_training_state(output / "state", {"parts": parts}, optimizers)
     with TrainingLog(output, recipe.steps, step) as log:
         while step < recipe.steps:
-            batch = collate(batches(step), pad_id, audio_pad_id, language_model.codebook_sizes).to(recipe.device)
+            batch = collate(batches(step), pad_id, audio_pad_id, language_model.codebook_sizes)
+            batch = forget_speech(batch, recipe.forgotten_speech, recipe.seed, step).to(recipe.device)
             chosen = choose_frames(len(batch.frames), recipe.audio_head_fraction, recipe.seed, step)
             with autocast(recipe.device):
                 found = losses(language_model, audio_head, batch, chosen.to(recipe.device))
@@ -373,6 +398,7 @@ def utterances_of(
             clip.speaker if clip.speaker in voices else None,
             kind_of(clip),
             written.get(clip.id),
+            clip.speaker if clip.source == "synthetic" else None,
         )
         for clip in ClipStore(recipe.clips).select(split=split)
         if clip.transcript and clip.id in codes and clip.language in recipe.languages
