@@ -62,9 +62,10 @@ class LiveServer:
 
     def _start(self, engine: Any) -> None:
         self.engine = engine
-        config = uvicorn.Config(
-            create_app(engine, self.settings), port=self.port, log_level="warning", timeout_graceful_shutdown=1
-        )
+        # What uvicorn has without the libraries that Ray brings along, as most who serve; test_serve.py takes the best.
+        plain: dict[str, Any] = {"loop": "asyncio", "http": "h11"}
+        app = create_app(engine, self.settings)
+        config = uvicorn.Config(app, port=self.port, log_level="warning", timeout_graceful_shutdown=1, **plain)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

@@ -39,10 +39,10 @@ class _Clause:
 class Voice:
     """What one reply gives out, text and sound in order, and how far ahead of its listener it is.
 
-    The language model's thread puts in, the sound thread takes out. `frame_samples`: of a code frame, where the audio segments
-    are one stretch of sound (`BaichuanAudio.continuous_speech`), else None; such sound lags behind its frames, so a text
-    waits until its own begins. `deliver` hands an event to the reader; `on_failure` is told when the sound cannot be
-    made, `wake` when a backlog that kept the other waiting is gone.
+    The language model's thread puts in, the sound thread takes out. `frame_samples`: of a code frame, where the audio
+    segments are one stretch of sound (`BaichuanAudio.continuous_speech`), else None; such sound lags behind its
+    frames, so a text waits until its own begins. `deliver` hands an event to the reader; `on_failure` is told when the
+    sound cannot be made, `wake` when a backlog that kept the other waiting is gone.
     """
 
     def __init__(
