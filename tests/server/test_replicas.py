@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,11 +24,12 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 import websockets
 from fake_engine import FakeEngine
 
+from baichuan_audio.cli.app import build_parser
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.server.clean_close import CleanClose
+from baichuan_audio.server.clean_close import CleanClose, proxy_middlewares
 from baichuan_audio.server.metrics import Metrics
 from baichuan_audio.server.replica_metrics import Exporter
-from baichuan_audio.server.replicas import Plan, ReplicaConfig, application, make_application
+from baichuan_audio.server.replicas import HOST_ENVIRONMENT, Plan, ReplicaConfig, application, make_application
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'baichuan-audio[ray]'"
@@ -68,6 +70,28 @@ def test_config_file_of_the_docs():
     (plan,) = build(application, named["args"])._bound_deployment.init_args
     assert plan.replicas == ReplicaConfig(2, 8, gpus=1.0, fill=0.7)
     assert (plan.engine.max_sessions, plan.server.api_keys) == (16, ("CHANGE-ME",))
+
+
+def test_container_file_and_guide():
+    """What cannot be built here is at least true to the package: paths, extras, commands, what Ray should find."""
+    root = Path(__file__).parents[2]
+    recipe = (root / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    guide = (root / "docs" / "scaling.md").read_text(encoding="utf-8")
+    steps = [line.split(maxsplit=1) for line in recipe.splitlines() if line and not line.startswith("#")]
+    parse = build_parser().parse_args
+    (command,) = (json.loads(rest) for step, rest in steps if step == "CMD")
+    assert parse(command).host == "0.0.0.0" and ["EXPOSE", str(parse(command).port)] in steps
+    for line in re.findall(r"docker run .*", guide.replace("\\\n", " ")):
+        parse(re.split(r" baichuan-audio(?::cuda)?(?: |$)", line)[1].split() or command)
+    copied = [name for step, rest in steps if step == "COPY" for name in rest.split()[:-1]]
+    ignored = (root / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert all((root / name).exists() and f"!{name}" in ignored for name in copied)
+    extras = re.search(r"ARG EXTRAS=(\S+)", recipe)[1].split(",")
+    assert all(f"\n{extra} = [" in (root / "pyproject.toml").read_text(encoding="utf-8") for extra in extras)
+    for name, value in HOST_ENVIRONMENT.items():
+        assert f"{name}={value}" in recipe and f"export {name}={value}\n" in guide
+    module, _, function = HOST_ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].partition(":")
+    assert (module, function) == (CleanClose.__module__, proxy_middlewares.__name__)
 
 
 def test_plans_that_make_no_sense():
