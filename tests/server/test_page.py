@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from pathlib import Path
@@ -186,6 +187,23 @@ def test_held_to_talk(page, server):
     seconds = sound.waveform.shape[-1] / sound.sample_rate
     assert seconds == pytest.approx(5.4, abs=1.5)
     assert sound.waveform.abs().max() > 0.05  # the question lies in these seconds
+
+
+def test_muted(page, server):
+    """Nothing of the question leaves the page; silence does, so that the server finds the end of what was said."""
+    server.restart(FakeEngine())
+    wire = Wire(page)
+    page.click("#talk")
+    state(page, "listening")
+    page.click("#talk")
+    state(page, "muted")
+    page.wait_for_timeout(300)  # what was on its way
+    before = len(wire.all("input_audio_buffer.append"))
+    page.wait_for_timeout(5000)
+    sent = [base64.b64decode(event["audio"]) for event in wire.all("input_audio_buffer.append")[before:]]
+    assert sent and not any(map(any, sent))
+    page.click("#talk")
+    state(page, "listening")
 
 
 def test_full_house_and_keys(page, browser, server):
