@@ -164,6 +164,25 @@ def test_reading_aloud_is_learnt_of_other_voices_too(
     assert told == named
 
 
+def test_some_words_of_a_clip_are_heard_alone(workspace: Path, tmp_path: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    codes, tokenizer = CodesStore(workspace / "codes")["train-q"], model.text_tokenizer
+    write_codes({"train-q": codes[:, ::2]}, tmp_path / "fast")
+    diet = Diet(tasks={"asr": 1.0}, kinds={"question": 1.0, "answer": 0.0}, excerpts=1.0)
+    settings = recipe(workspace, tmp_path, diet=diet, read_along=1.0, codes_heard_also=(str(tmp_path / "fast"),))
+    mixture = make_mixture(settings, model, "train")
+    told = set()
+    for seed in range(60):
+        sequence = mixture.draw(np.random.default_rng(seed))
+        heard, words = sequence.codes, tokenizer.decode(sequence.ids[sequence.text_loss][:-1])
+        told.add(words)
+        places = [p for p in range(codes.shape[1]) if torch.equal(codes[:, p : p + heard.shape[1]], heard)]
+        assert places or 0 < heard.shape[1] <= (codes.shape[1] + 1) // 2  # else of the fast ones
+        named = sequence.along[sequence.along != UNKNOWN].tolist()
+        assert set(named) <= {id for text in (words, " " + words) for id in tokenizer.encode(text)}
+    assert told == {"What", "What is hot?", "is hot?"}  # nothing is aligned with the last word
+
+
 def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
     """Two rows of different length: every loss equals the one computed row by row from the whole logits."""
     model = baichuan_audio.load(workspace / "model")

@@ -17,13 +17,14 @@ from baichuan_audio.data import sequences
 from baichuan_audio.data.dataset import CodesStore
 from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.manifest import normalise_transcript
-from baichuan_audio.data.read_along import ReadAlong
+from baichuan_audio.data.read_along import UNKNOWN, ReadAlong
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn
 from baichuan_audio.errors import DataError
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 T = TypeVar("T")
+_LONGEST_EXCERPT = 4  # words
 _PLAIN_SHARE = 0.3  # of texts to read aloud that are bare words
 TASKS = (
     "text_dialogue",
@@ -81,6 +82,8 @@ class Diet:
     """How many times as often as the others a skill's dialogues are drawn."""
     other_voices: float = 0.0
     """Share of reading aloud in the voices that ask, by their names: they say words that the others say seldom."""
+    excerpts: float = 0.0
+    """Share of asr that hears one to four words out of a clip: without its sentence a word cannot be guessed."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"
@@ -190,7 +193,10 @@ class Mixture:
 
     def _asr(self, rng: np.random.Generator) -> TokenSequence:
         found = self.utterances.pick(rng)
-        return sequences.transcription(self.builder, self._heard(found.clip, found.transcript, rng), found.transcript)
+        words, part = found.transcript, None
+        if self.read_along is not None and rng.random() < self.diet.excerpts:
+            words, part = self._excerpt(self.read_along, found, rng)
+        return sequences.transcription(self.builder, self._heard(found.clip, found.transcript, rng, part), words)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
         other = len(self.others) > 0 and rng.random() < self.diet.other_voices
@@ -234,16 +240,36 @@ class Mixture:
             return text.lower().rstrip(".!?。！？ ")
         return text
 
-    def _heard(self, clip: str, words: str, rng: np.random.Generator) -> Frames:
+    def _excerpt(
+        self, read_along: ReadAlong, found: Utterance, rng: np.random.Generator
+    ) -> tuple[str, tuple[int, int, int]]:
+        """Some words, and the frames at which they begin, the first of them ends and the last one does."""
+        runs = read_along.split(found.clip, found.transcript, self.codes(found.clip).shape[1], 1)
+        first = int(rng.integers(len(runs)))
+        part = runs[first : first + int(rng.integers(1, _LONGEST_EXCERPT, endpoint=True))]
+        return "".join(words for words, _ in part).strip(), (
+            runs[first - 1][1] if first else 0,
+            part[0][1],
+            part[-1][1],
+        )
+
+    def _heard(
+        self, clip: str, words: str, rng: np.random.Generator, part: tuple[int, int, int] | None = None
+    ) -> Frames:
+        """A clip's frames, varied, or those from `part[0]` to `part[2]`, of whose words the first ends at `part[1]`."""
         codes = heard = self.codes(clip)
         others = [store for store in self.heard_also if clip in store]
         if others and (which := int(rng.integers(len(others) + 1))):
             heard = others[which - 1][clip]
-        varied, kept = vary_codes(heard, self.sizes, self.diet.augmentation, rng)
+        speed, frames = codes.shape[1] / heard.shape[1], heard.shape[1]
+        begin, known, end = (round(place / speed) for place in part or (0, 0, codes.shape[1]))
+        begin = min(begin, frames - 1)  # one frame at least
+        varied, kept = vary_codes(heard[:, begin : max(end, begin + 1)], self.sizes, self.diet.augmentation, rng)
         if self.read_along is None:
             return Frames(varied)
-        speed = codes.shape[1] / heard.shape[1]
-        return Frames(varied, self.read_along.heard(clip, words, heard.shape[1], speed)[kept])
+        along = self.read_along.heard(clip, words, frames, speed)
+        along[: known if part else 0] = UNKNOWN  # a word before the excerpt is not in it
+        return Frames(varied, along[begin:][kept])
 
     def _said(self, clip: str, text: str) -> list[tuple[str, Frames]]:
         """A clause and its sound, in the runs of words in which the two take turns."""
