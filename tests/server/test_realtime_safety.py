@@ -29,6 +29,7 @@ from baichuan_audio.server.realtime.watch import Watch
 from baichuan_audio.server.settings import ServerSettings
 
 AUDIO = "input_audio_buffer.append"
+REALTIME = "baichuan_audio.server.realtime"
 
 
 @pytest.fixture
@@ -255,7 +256,7 @@ async def test_ten_times_too_many_clients(serve):
 
 async def test_clients_that_vanish_leave_nothing_behind(serve):
     server = serve(FakeEngine(max_sessions=4, delay=0.01, answer="well " * 100))
-    tasks = []
+    tasks, held = [], []
     async with dial(server) as other:
         for _ in range(3):
             for vanish in ("mid-reply", "mid-speech", "at once"):
@@ -271,9 +272,10 @@ async def test_clients_that_vanish_leave_nothing_behind(serve):
             assert server.engine.dialogues[-1].closed
             gc.collect()
             tasks.append(await on_loop(server, lambda: len(asyncio.all_tasks())))
+            held.append(sum(str(type(each).__module__).startswith(REALTIME) for each in gc.get_objects()))
         server.engine.answer = None
         assert (await other.ask("Hello"))["status"] == "completed"
-    assert tasks[0] == tasks[-1]
+    assert tasks[0] == tasks[-1] and held[0] == held[-1] > 0
     wait_until(lambda: all_free(server), 5)
 
 
