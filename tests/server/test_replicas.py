@@ -261,9 +261,22 @@ class Client:
 
 @pytest.fixture
 def cluster(tiny_dir: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tiny_dir)
+    try:
+        cluster = Cluster(tiny_dir)
+    except AssertionError as error:  # Ray gives its own processes half a minute to start: too little on a busy machine
+        if not _ray_alone_starts():
+            pytest.skip(f"Ray by itself does not start on this machine: {str(error)[-300:]}")
+        cluster = Cluster(tiny_dir)
     yield cluster
     cluster.kill()
+
+
+def _ray_alone_starts() -> bool:
+    command = "import ray; ray.init(num_cpus=1, include_dashboard=False); ray.shutdown()"
+    try:
+        return subprocess.run([sys.executable, "-c", command], capture_output=True, timeout=PATIENCE_S).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 @needs_ray
