@@ -7,6 +7,7 @@ needs many steps before any of its attention looks there. With the times known i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from baichuan_audio.language_model.interleaving import split_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 UNKNOWN = -100
+_REMEMBERED = 20_000  # texts whose times are kept
 _LAST_UNSPOKEN = 1  # silence and the gap between words
 
 
@@ -29,11 +31,12 @@ class ReadAlong:
         self, tokenizer: TextTokenizer, alignments: Callable[[str], Alignment | None], frame_rate: float
     ) -> None:
         self._tokenizer, self._alignments = tokenizer, alignments
+        self._times = functools.lru_cache(maxsize=_REMEMBERED)(self._find_times)
         self._step = FRAMES_PER_SECOND / frame_rate
 
     def reading(self, clip: str, text: str, frames: int) -> Tensor:
         """[frames] the token of `text` that is being said or comes next; UNKNOWN after the last, or unaligned."""
-        ids, ends = self._times(clip, text)
+        ids, _, ends = self._times(clip, text)
         return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 0.5) * self._step, side="right"))
 
     def heard(self, clip: str, text: str, frames: int, speed: float = 1.0) -> Tensor:
@@ -41,7 +44,7 @@ class ReadAlong:
 
         The clip is heard `speed` times as fast as it was aligned.
         """
-        ids, ends = self._times(clip, text)
+        ids, _, ends = self._times(clip, text)
         return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 1) * self._step * speed, side="right") - 1)
 
     def split(self, clip: str, text: str, frames: int, letters: int) -> list[tuple[str, int]]:
@@ -49,12 +52,10 @@ class ReadAlong:
 
         A run of which nothing is heard goes with the one after it; an unaligned text stays whole.
         """
-        spans, alignment = self._tokenizer.spans(text), self._alignments(clip)
-        times = token_ends(text, alignment, spans) if alignment else []
-        if not times:
+        _, firsts, times = self._times(clip, text)
+        if not len(times):
             return [(text, frames)]
-        firsts = np.array([first for _, first, _ in times])
-        ends = self._frames_before(np.array([end for _, _, end in times]))
+        ends = self._frames_before(times)
         runs: list[tuple[str, int]] = []
         waiting, place, before = "", 0, 0
         for words in split_words(text, self._tokenizer, letters):
@@ -71,10 +72,11 @@ class ReadAlong:
         """How many frames have their middle before each time."""
         return np.maximum(0, np.ceil(times / self._step - 0.5)).astype(int)
 
-    def _times(self, clip: str, text: str) -> tuple[list[int], np.ndarray]:
+    def _find_times(self, clip: str, text: str) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """Ids, places in the text and ends of its tokens that are said; every draw of a clip asks for them."""
         alignment = self._alignments(clip)
         times = token_ends(text, alignment, self._tokenizer.spans(text)) if alignment else []
-        return [id for id, _, _ in times], np.array([end for _, _, end in times])
+        return [id for id, _, _ in times], np.array([at for _, at, _ in times]), np.array([end for _, _, end in times])
 
 
 def token_ends(text: str, alignment: Alignment, spans: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, float]]:
