@@ -7,7 +7,7 @@ faster than from the text alone (connectionist temporal classification first has
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,21 @@ class PhoneAligner:
             self._decoder.end_utt()
 
 
-def align(store: ClipStore, sources: Iterable[str] = (), processes: int = 1) -> Iterator[tuple[str, Any]]:
-    """Align the English clips that have a transcript; `sources` (or kinds) limits them. Yields (clip id, sounds)."""
+def align(
+    store: ClipStore, sources: Iterable[str] = (), processes: int = 1, known: Container[str] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Align the English clips that have a transcript, but not the `known` ones; `sources` (or kinds) limits them.
+
+    Yields (clip id, sounds).
+    """
     wanted = set(sources)
     clips = [
         clip
         for clip in store.clips
-        if clip.language == "en" and clip.transcript and (not wanted or {clip.source, clip.kind} & wanted)
+        if clip.language == "en"
+        and clip.transcript
+        and clip.id not in known
+        and (not wanted or {clip.source, clip.kind} & wanted)
     ]
     parts = [clips[i : i + 50] for i in range(0, len(clips), 50)]
     with get_context("spawn").Pool(processes, _start_worker, (str(store.root),)) as pool:
@@ -84,16 +92,19 @@ def align(store: ClipStore, sources: Iterable[str] = (), processes: int = 1) -> 
 
 
 def write_alignments(root: str | Path, processes: int = 1, sources: Iterable[str] = ()) -> int:
-    """Write `alignments.jsonl` of a clip store; returns how many clips were aligned. Raises DataError."""
+    """Add what `alignments.jsonl` of a clip store lacks; returns how many clips were aligned. Raises DataError."""
     path = Path(root) / ALIGNMENT_FILE
+    known = set(read_alignments(root)) if path.is_file() else set()
     aside = path.with_suffix(".part")
+    aside.write_bytes(path.read_bytes() if known else b"")
     count = 0
-    with aside.open("w", encoding="utf-8") as file:
-        for name, sounds in align(ClipStore(root), sources, processes):
+    with aside.open("a", encoding="utf-8") as file:
+        for name, sounds in align(ClipStore(root), sources, processes, known):
             if sounds is not None:
                 file.write(json.dumps([name, [s for s, _ in sounds], [e for _, e in sounds]]) + "\n")
                 count += 1
-    if not count:
+    if not count and not known:
+        aside.unlink()
         raise DataError(f"{root}: no English clip with a transcript could be aligned.")
     aside.replace(path)
     return count
@@ -103,7 +114,9 @@ def read_alignments(root: str | Path) -> dict[str, Alignment]:
     """Clip id -> its alignment, of a clip store; raises DataError when there are none."""
     path = Path(root) / ALIGNMENT_FILE
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file; make it with `baichuan-audio data align {root}`.")
+        raise DataError(
+            f"{path}: there is no such file; make it with `baichuan-audio data align --corpus {path.parent.parent}`."
+        )
     result = {}
     with path.open(encoding="utf-8") as file:
         for line in file:
