@@ -13,7 +13,17 @@ import pytest
 import torch
 
 import baichuan_audio
-from baichuan_audio.engine import AudioDelta, Engine, EngineConfig, Reply, ReplyDone, TextDelta, batch, worker
+from baichuan_audio.engine import (
+    AudioDelta,
+    AudioInput,
+    Engine,
+    EngineConfig,
+    Reply,
+    ReplyDone,
+    TextDelta,
+    batch,
+    worker,
+)
 from baichuan_audio.engine.batch import DecoderBatch
 from baichuan_audio.fast import accelerate
 from baichuan_audio.fast.accelerate import joined_twin
@@ -74,6 +84,22 @@ async def read(reply: Reply) -> tuple[list[Any], ReplyDone]:
 
 def seconds(events: Sequence[Any]) -> float:
     return sum(event.waveform.shape[0] / event.sample_rate for event in events if isinstance(event, AudioDelta))
+
+
+def noise(length: float = 1.0) -> AudioInput:
+    samples = torch.randn(int(16000 * length), generator=torch.Generator().manual_seed(0)) * 0.1
+    return AudioInput(samples, 16000)
+
+
+async def quiet(engine: Any) -> None:
+    """Until the threads have nothing left to do."""
+    worker = engine._desk.worker
+    for _ in range(2000):
+        before = worker.steps
+        await asyncio.sleep(0.01)
+        if worker.steps == before and not worker.sound.waiting and worker._commands.empty():
+            return
+    raise AssertionError("the engine never comes to rest")
 
 
 class Script:

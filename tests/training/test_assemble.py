@@ -8,7 +8,7 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.errors import TrainingError
-from baichuan_audio.training.assemble import assemble, start
+from baichuan_audio.training.assemble import assemble, average, start
 from baichuan_audio.training.checkpointing import save_training_state
 
 TEMPLATE = Path(__file__).parents[2] / "recipes" / "nano" / "config.json"
@@ -70,3 +70,25 @@ def test_a_broken_template_or_list_is_named(base: Path, tmp_path: Path) -> None:
         assemble(base, tmp_path / "made", tmp_path / "broken.json")
     with pytest.raises(TrainingError, match="list of dialogues"):
         start(TEMPLATE, tmp_path / "nothing.jsonl", tmp_path / "made")
+
+
+def test_the_mean_of_two_runs_lies_between_them(base: Path, template: Path, tmp_path: Path) -> None:
+    other = baichuan_audio.load(base)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.5)
+    baichuan_audio.save(other, tmp_path / "other")
+    average([base, tmp_path / "other"], tmp_path / "mean")
+    mean, own = baichuan_audio.load(tmp_path / "mean"), baichuan_audio.load(base)
+    assert mean.config == own.config | {"torch_dtype": "float32"}
+    for name, parameter in own.named_parameters():
+        torch.testing.assert_close(mean.get_parameter(name), parameter + 0.25)
+
+    with pytest.raises(TrainingError, match="two checkpoints"):
+        average([base], tmp_path / "nothing")
+    sizes = json.loads(template.read_text()) | {"intermediate_size": 32}
+    (tmp_path / "narrower.json").write_text(json.dumps(sizes))
+    start(tmp_path / "narrower.json", base.parent / "dialogues.jsonl", tmp_path / "narrower")
+    with pytest.raises(TrainingError, match="different sizes"):
+        average([base, tmp_path / "narrower"], tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()

@@ -1,4 +1,4 @@
-"""data, start, assemble: what stands between the stages of training."""
+"""data, start, assemble, average: what stands between the stages of training."""
 
 from __future__ import annotations
 
@@ -63,6 +63,12 @@ def add_commands(commands: Any) -> None:
     assemble.add_argument("--flow", metavar="DIR", help="output of that stage, or a checkpoint directory")
     assemble.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt")
     assemble.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="type to round the weights to")
+
+    average = add_command(
+        commands, "average", run_average, "Write the mean of checkpoints.", model=False, machine_readable=False
+    )
+    average.add_argument("output", help="checkpoint directory to write")
+    average.add_argument("checkpoints", nargs="+", metavar="DIR", help="two or more, trained from the same start")
 
 
 def run_data(arguments: argparse.Namespace) -> None:
@@ -147,4 +153,12 @@ def run_assemble(arguments: argparse.Namespace) -> None:
             vocoder=arguments.vocoder,
             dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
         )
+    print(f"{arguments.output}: written")
+
+
+def run_average(arguments: argparse.Namespace) -> None:
+    from ..training.assemble import average
+
+    with Progress(f"averaging {len(arguments.checkpoints)} checkpoints"):
+        average(arguments.checkpoints, arguments.output)
     print(f"{arguments.output}: written")
