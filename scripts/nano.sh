@@ -1,9 +1,10 @@
 #!/bin/sh
-# Trains models/nano from nothing. Stopped at any point and started again, it goes on where it was: every stage
-# resumes exactly, and what is finished leaves a mark in $work/done.
+# Trains models/nano from nothing on two CPU cores. Stopped at any point and started again, it goes on where it was: every
+# stage resumes exactly, and what is finished leaves a mark in $work/done.
 #   WORK    folder for corpus and training outputs (default work/nano)
 #   OUTPUT  where the finished model goes (default models/nano)
 #   STAGES  "joint" as nano was trained, or "paper" to go through the paper's stages 1 and 2 as well
+# With an argument it does one part alone, as it calls itself for parts that run side by side.
 set -eu
 cd "$(dirname "$0")/.."
 work=${WORK:-work/nano}
@@ -23,6 +24,10 @@ once() { # once NAME COMMAND...: a step that is not repeated when it has succeed
     date -u +%FT%TZ >"$work/done/$name"
 }
 
+side_by_side() { # side_by_side PART...: two at a time, a core each; by xargs, which lets a Ctrl-C reach them
+    printf '%s\n' "$@" | xargs -P 2 -n 1 sh scripts/nano.sh
+}
+
 lm() { # lm RECIPE FROM TO name=value...: one stage of the language model
     recipe=$1 from=$2 to=$3
     shift 3
@@ -30,48 +35,86 @@ lm() { # lm RECIPE FROM TO name=value...: one stage of the language model
         "corpus=$work" "clips=$work/audio" "codes=$work/codes" "$@"
 }
 
-once corpus run data nano recipes/nano/corpus.yaml --output "$work"
-once start run start recipes/nano/config.json "$work/lm_start" --dialogues "$work/dialogues.jsonl"
+alignments() { # Told at every 20 ms what is being said, the encoder learns in minutes. English is aligned by pocketsphinx;
+    # what a first, short training hears then aligns the Mandarin.
+    once align_english run data align --corpus "$work"
+    once tokenizer_first run train tokenizer recipes/nano/tokenizer.yaml "output=$work/tokenizer_first" \
+        "clips.corpus=$work/audio" steps=1200 mel_from=1200 quantise_from=1200
+    once align_rest run data align recipes/nano/tokenizer.yaml --corpus "$work" --tokenizer "$work/tokenizer_first"
+}
 
-# Told at every 20 ms what is being said, the encoder learns in minutes. English is aligned by pocketsphinx; what a first,
-# short training hears then aligns the Mandarin.
-once align_english run data align --corpus "$work"
-once tokenizer_first run train tokenizer recipes/nano/tokenizer.yaml "output=$work/tokenizer_first" \
-    "clips.corpus=$work/audio" steps=1200 mel_from=1200 quantise_from=1200
-once align_rest run data align recipes/nano/tokenizer.yaml --corpus "$work" --tokenizer "$work/tokenizer_first"
-once tokenizer run train tokenizer recipes/nano/tokenizer.yaml "output=$work/tokenizer" "clips.corpus=$work/audio"
-once vocoder run train vocoder recipes/nano/vocoder.yaml "output=$work/vocoder" "data=$work/audio"
+hearing() { # the audio tokenizer, its codes, and the way from them to a mel
+    once tokenizer run train tokenizer recipes/nano/tokenizer.yaml "output=$work/tokenizer" "clips.corpus=$work/audio"
+    # Codes are made with the weights as they will be stored: a rounded codebook picks other codes.
+    once hearing run assemble "$work/lm_start" "$work/hearing" --template recipes/nano/config.json \
+        --tokenizer "$work/tokenizer" --dtype bfloat16
+    once codes run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes"
+    once flow run train flow recipes/nano/flow.yaml "output=$work/flow" "tokenizer=$work/hearing" \
+        "corpus=$work/audio" "codes=$work/codes"
+}
 
-# Codes are made with the weights as they will be stored: a rounded codebook picks other codes.
-once hearing run assemble "$work/lm_start" "$work/hearing" --template recipes/nano/config.json \
-    --tokenizer "$work/tokenizer" --dtype bfloat16
-once codes run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes"
-# What is heard at other speeds are other voices, and codes seen less often.
-for speed in 0.84 1.18 0.92; do
-    once "codes_$speed" run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes_$speed" \
-        --speed "$speed" --only question digits
-done
+writing() { # the vocoder, and what the language model can learn before there are codes
+    once vocoder run train vocoder recipes/nano/vocoder.yaml "output=$work/vocoder" "data=$work/audio"
+    once lm_text run train lm recipes/nano/lm_text.yaml "model=$work/lm_start" "output=$work/lm_text"
+    [ "${STAGES:-joint}" = paper ] || once lm_pseudo run train lm recipes/nano/lm_pseudo.yaml \
+        "model=$work/lm_text/model" "output=$work/lm_pseudo" "clips=$work/audio"
+}
 
-once flow run train flow recipes/nano/flow.yaml "output=$work/flow" "tokenizer=$work/hearing" \
-    "corpus=$work/audio" "codes=$work/codes"
+joint() { # from hearing and reading aloud to spoken dialogues
+    if [ "${STAGES:-joint}" = paper ]; then
+        once lm_stage1 lm lm_stage1 "$work/lm_text/model" "$work/lm_stage1"
+        once lm_stage2 lm lm_stage2 "$work/lm_stage1/model" "$work/lm_stage2"
+        once lm_sft lm lm_sft "$work/lm_stage2/model" "$work/lm_sft" fresh_audio=false after_pseudo_speech=false
+    else # what was learnt of stand-in frames says nothing of true codes
+        once lm_sft lm lm_sft "$work/lm_pseudo/model" "$work/lm_sft" "codebooks=$work/hearing"
+    fi
+}
 
-once lm_text run train lm recipes/nano/lm_text.yaml "model=$work/lm_start" "output=$work/lm_text"
-last=$work/lm_text/model
-if [ "${STAGES:-joint}" = paper ]; then
-    once lm_stage1 lm lm_stage1 "$last" "$work/lm_stage1"
-    once lm_stage2 lm lm_stage2 "$work/lm_stage1/model" "$work/lm_stage2"
-    last=$work/lm_stage2/model
-    fresh=false
-else
-    once lm_pseudo run train lm recipes/nano/lm_pseudo.yaml "model=$last" "output=$work/lm_pseudo" "clips=$work/audio"
-    last=$work/lm_pseudo/model
-    fresh=true # what was learnt of stand-in frames says nothing of true codes
-fi
-once lm_sft lm lm_sft "$last" "$work/lm_sft" "fresh_audio=$fresh" \
-    "after_pseudo_speech=$fresh" "codebooks=$work/hearing" "codes_heard_also=[$work/codes_0.84,$work/codes_1.18,$work/codes_0.92]"
+rate() { # rate ROUND: the learning rate falls from round to round
+    case $1 in
+    1) echo optimizer.learning_rate=0.0013 optimizer.final_share=0.75 ;;
+    2) echo optimizer.learning_rate=0.0010 optimizer.final_share=0.7 ;;
+    3) echo optimizer.learning_rate=0.0007 optimizer.final_share=0.03 ;;
+    esac
+}
 
-once model run assemble "$work/lm_sft/model" "$output" --template recipes/nano/config.json \
-    --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder/vocoder.safetensors" --dtype bfloat16
-once examination run eval nano --model "$output" --corpus "$work" --ear "$work/tokenizer" \
-    --output "$work/evaluation"
-echo "nano: $output is ready; figures in $work/evaluation" >&2
+start_of() { # start_of ROUND: the checkpoint it goes on from
+    if [ "$1" = 1 ]; then echo "$work/lm_sft/model"; else echo "$work/round_$(($1 - 1))"; fi
+}
+
+one_run() { # one_run round_N_SEED
+    number=${1#round_}
+    seed=${number#*_} number=${number%_*}
+    # shellcheck disable=SC2046 # two words
+    once "$1" lm lm_rounds "$(start_of "$number")" "$work/$1" "seed=$number$seed" $(rate "$number")
+}
+
+everything() {
+    once corpus run data nano recipes/nano/corpus.yaml --output "$work"
+    once start run start recipes/nano/config.json "$work/lm_start" --dialogues "$work/dialogues.jsonl"
+    alignments
+    echo "nano: what the vocoder and the first language models say goes to $work/writing.log" >&2
+    side_by_side hearing writing
+    joint
+    # Two runs with other seeds, and their mean, err less than one of twice the length.
+    for round in 1 2 3; do
+        side_by_side "round_${round}_1" "round_${round}_2"
+        once "round_$round" run average "$work/round_$round" "$work/round_${round}_1/model" "$work/round_${round}_2/model"
+    done
+    once model run assemble "$work/round_3" "$output" --template recipes/nano/config.json \
+        --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder/vocoder.safetensors" --dtype bfloat16
+    once examination run eval nano --model "$output" --corpus "$work" --ear "$work/tokenizer" \
+        --output "$work/evaluation"
+    echo "nano: $output is ready; figures in $work/evaluation" >&2
+}
+
+case ${1:-everything} in
+everything | hearing) "${1:-everything}" ;;
+writing) writing >>"$work/writing.log" 2>&1 ;;
+round_*_1) one_run "$1" ;;
+round_*_2) one_run "$1" >>"$work/writing.log" 2>&1 ;;
+*)
+    echo "nano.sh: there is no part $1" >&2
+    exit 2
+    ;;
+esac

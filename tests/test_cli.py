@@ -162,20 +162,39 @@ def test_every_command_has_help_and_debug():
         assert re.search(r"[.]$", command.description), f"{name}: a help text is a sentence"
 
 
-@pytest.mark.parametrize(("stages", "steps"), [("joint", 18), ("paper", 19)])
+@pytest.mark.parametrize(("stages", "steps"), [("joint", 24), ("paper", 25)])
 def test_the_nano_script_gives_commands_that_exist(tmp_path: Path, stages: str, steps: int):
     """The whole chain with a stand-in that only writes down what it is asked to run."""
     script = (Path(__file__).parent.parent / "scripts" / "nano.sh").read_text()
     script = re.sub(r"^run\(\) .*$", 'run() { echo "$@"; }', script, flags=re.MULTILINE)
-    script = re.sub(r"^cd .*$", f"cd {tmp_path}", script, flags=re.MULTILINE)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "nano.sh").write_text(script)
+    log = tmp_path / "work" / "nano" / "writing.log"  # of the parts that run beside others
 
     def asked() -> list[list[str]]:
+        log.unlink(missing_ok=True)
         environment = {"STAGES": stages, "PATH": "/usr/bin:/bin"}
-        run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env=environment)
-        return [line.split() for line in run.stdout.splitlines()]
+        command = ["sh", str(tmp_path / "scripts" / "nano.sh")]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        lines = run.stdout.splitlines() + log.read_text().splitlines()
+        return [line.split() for line in lines if not line.startswith("nano: ")]
 
     first = asked()
     assert len(first) == steps
     for words in first:
         build_parser().parse_args(words)
+        recipes = [word for word in words if word.startswith("recipes/")]
+        assert all((Path(__file__).parent.parent / recipe).is_file() for recipe in recipes)
     assert asked() == [], "a finished step must not run twice"
+
+
+def test_a_failing_part_of_the_nano_script_stops_it_and_is_not_marked_as_done(tmp_path: Path):
+    script = (Path(__file__).parent.parent / "scripts" / "nano.sh").read_text()
+    script = re.sub(r"^run\(\) .*$", 'run() { case "$*" in *round_1_2*) false ;; esac; }', script, flags=re.MULTILINE)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "nano.sh").write_text(script)
+    command = ["sh", str(tmp_path / "scripts" / "nano.sh")]
+    run = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    done = {path.name for path in (tmp_path / "work" / "nano" / "done").iterdir()}
+    assert run.returncode != 0
+    assert {"lm_sft", "round_1_1"} <= done and not {"round_1_2", "round_1", "model"} & done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,22 @@ def test_every_task_draws_and_data_order_depends_on_seed_and_step_alone(model: A
     assert all(made.draw(np.random.default_rng(seed), 1.0).text_loss.any() for seed in range(30))  # asr alone
     lengths = [sum(map(len, batch)) for batch in straight]
     assert min(lengths) > 100 and max(lengths) < 350
+
+
+def test_skills_are_drawn_by_their_weight_in_text_and_in_sound(model: Any) -> None:
+    both = [dataclasses.replace(parse_dialogue(row("d")), skill=skill) for skill in ("sums", "colours")]
+
+    def drawn(**diet: Any) -> tuple[set[str], set[str]]:
+        tasks = {"text_dialogue": 1.0, "heard_dialogue": 1.0}
+        made = Mixture(
+            Diet(tasks, **diet), model.text_tokenizer, model.special, (16,) * 8, lambda _: codes_of(3), both, both
+        )
+        rng = np.random.default_rng(0)
+        return {made.texts.pick(rng).skill for _ in range(40)}, {made.dialogues.pick(rng).skill for _ in range(40)}
+
+    assert drawn() == ({"sums", "colours"}, {"sums", "colours"})
+    assert drawn(emphasis={"sums": 0.0}) == ({"colours"}, {"colours"})
+    assert drawn(emphasis={"sums": 0.0}, text_emphasis={"colours": 0.0}) == ({"sums"}, {"colours"})
 
 
 def test_a_task_without_data_and_an_unknown_task_are_named(model: Any) -> None:

@@ -80,6 +80,8 @@ class Diet:
     """Weight of a kind of clip (of a real one: its source) in asr, tts and pure_audio; 1 where it is not named."""
     emphasis: dict[str, float] = field(default_factory=dict)
     """How many times as often as the others a skill's dialogues are drawn."""
+    text_emphasis: dict[str, float] | None = None
+    """The same for text_dialogue alone; None: `emphasis`. Facts are learnt cheapest without sound."""
     other_voices: float = 0.0
     """Share of reading aloud in the voices that ask, by their names: they say words that the others say seldom."""
     excerpts: float = 0.0
@@ -130,7 +132,8 @@ class Mixture:
         self.sizes = torch.tensor(codebook_sizes)
         self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
-        self.texts, self.dialogues = BySkill(texts, diet.emphasis), BySkill(dialogues, diet.emphasis)
+        self.texts = BySkill(texts, diet.emphasis if diet.text_emphasis is None else diet.text_emphasis)
+        self.dialogues = BySkill(dialogues, diet.emphasis)
         self.utterances = ByKind(utterances, diet.kinds)
         self.voiced = ByKind([u for u in utterances if u.voice is not None], diet.kinds)
         self.others = ByKind([u for u in utterances if u.voice is None and u.speaker is not None], diet.kinds)
