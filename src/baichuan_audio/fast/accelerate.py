@@ -12,6 +12,7 @@ from ..language_model.backbone import DecoderLayer
 from ..language_model.model import LanguageModel
 from ..language_model.session import Session
 from ..pipeline import BaichuanAudio
+from .flow import static_flow
 from .modules import JoinedFeedForward, SplitDepthLayer, deep_shell, shell
 from .quantize import Int8Linear, check_kind, weight_bytes, with_torchao
 from .quick import Exact, Make, QuickDecoderLayer, QuickHead, QuickLanguageModel, QuickNorm, laid_across
@@ -42,6 +43,8 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
         with_torchao(twin, quantization)
     if weight.is_cuda:
         twin.session_type = DecoderSessions(_SESSIONS, min(twin.context, _POSITIONS))
+        if model.flow.config.diffusion_steps:  # else there is nothing to solve
+            twin.flow = static_flow(model.flow)
     return twin.eval()
 
 
