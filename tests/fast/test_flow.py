@@ -231,7 +231,7 @@ class NoHostData(TorchFunctionMode):
     """Refuses tensors made of the host's numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func not in (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy), func
+        assert func not in (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, Tensor.new_tensor), func
         return func(*args, **(kwargs or {}))
 
 
