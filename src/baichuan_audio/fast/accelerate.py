@@ -29,7 +29,8 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
     """A twin of `model` that computes the same more quickly, for inference only (it cannot be trained or saved).
 
     The twin shares the encoder, the decoders and nearly all weights with `model` (on a CPU those of a small one are
-    copied), which stays as it was; its outputs agree to rounding. On CUDA its sessions decode by captured graphs.
+    copied), which stays as it was; its outputs agree to rounding. On CUDA its sessions decode, and its flow
+    decoder solves chunks, by captured graphs.
     quantization: None, "int8", "int4" or "fp8" for the weights of backbone and audio head, which are then new memory.
     Raises ConfigError for a kind that cannot be had here, MissingDependencyError without torchao on CUDA.
     """
