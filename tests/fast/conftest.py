@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import pytest
@@ -10,6 +11,24 @@ from baichuan_audio.fast import accelerate
 from baichuan_audio.fast.accelerate import joined_twin, quick_twin
 from baichuan_audio.fast.quick import Exact, laid_across
 from baichuan_audio.pipeline import BaichuanAudio
+
+
+class FakeGraphs:
+    """Stands for captured steps on a CPU: like a real capture, it runs the step several times before."""
+
+    def __init__(self) -> None:
+        self.steps: dict[Hashable, Callable[[], None]] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self.steps
+
+    def capture(self, key: Hashable, step: Callable[[], None]) -> None:
+        for _ in range(3):
+            step()
+        self.steps[key] = step
+
+    def replay(self, key: Hashable) -> None:
+        self.steps[key]()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable
 
 import pytest
 import torch
@@ -20,6 +19,8 @@ from baichuan_audio.language_model.sequence import Answer, FrameStep, Step, Text
 from baichuan_audio.language_model.session import Session
 from baichuan_audio.obvious import ObviousSession
 from baichuan_audio.pipeline import BaichuanAudio
+
+from .conftest import FakeGraphs
 
 GREEDY = Sampling()
 SAMPLINGS = [
@@ -56,24 +57,6 @@ class CountedSession(ObviousSession):
     def __init__(self, model: BaichuanAudio, seed: int) -> None:
         super().__init__(model.language_model, model.audio_head, model.special, seed)
         self._seed = seed
-
-
-class FakeGraphs:
-    """Stands for captured steps on a CPU: like a real capture, it runs the step several times before."""
-
-    def __init__(self) -> None:
-        self.steps: dict[Hashable, Callable[[], None]] = {}
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self.steps
-
-    def capture(self, key: Hashable, step: Callable[[], None]) -> None:
-        for _ in range(3):
-            step()
-        self.steps[key] = step
-
-    def replay(self, key: Hashable) -> None:
-        self.steps[key]()
 
 
 def test_counted_chance_is_even_and_the_same_on_the_device() -> None:

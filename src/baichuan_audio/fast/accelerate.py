@@ -12,6 +12,7 @@ from ..language_model.backbone import DecoderLayer
 from ..language_model.model import LanguageModel
 from ..language_model.session import Session
 from ..pipeline import BaichuanAudio
+from .flow import static_flow
 from .modules import JoinedFeedForward, SplitDepthLayer, deep_shell, shell
 from .quantize import Int8Linear, check_kind, weight_bytes, with_torchao
 from .quick import Exact, Make, QuickDecoderLayer, QuickHead, QuickLanguageModel, QuickNorm, laid_across
@@ -28,7 +29,8 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
     """A twin of `model` that computes the same more quickly, for inference only (it cannot be trained or saved).
 
     The twin shares the encoder, the decoders and nearly all weights with `model` (on a CPU those of a small one are
-    copied), which stays as it was; its outputs agree to rounding. On CUDA its sessions decode by captured graphs.
+    copied), which stays as it was; its outputs agree to rounding. On CUDA its sessions decode, and its flow
+    decoder solves chunks, by captured graphs.
     quantization: None, "int8", "int4" or "fp8" for the weights of backbone and audio head, which are then new memory.
     Raises ConfigError for a kind that cannot be had here, MissingDependencyError without torchao on CUDA.
     """
@@ -42,6 +44,8 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
         with_torchao(twin, quantization)
     if weight.is_cuda:
         twin.session_type = DecoderSessions(_SESSIONS, min(twin.context, _POSITIONS))
+        if model.flow.config.diffusion_steps:  # else there is nothing to solve
+            twin.flow = static_flow(model.flow)
     return twin.eval()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 
 _WARM_UPS = 3
+_CAPTURING = threading.Lock()
+"""A capture begins by waiting for the whole device, which another one under way forbids: threads take turns."""
 
 
 class Graphs:
@@ -30,6 +33,10 @@ class Graphs:
 
     def capture(self, key: Hashable, step: Callable[[], None]) -> None:
         """Capture `step`, which is run a few times before: it should then change nothing that matters."""
+        with _CAPTURING:
+            self._graphs[key] = self._captured(step)
+
+    def _captured(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
         stream, current = torch.cuda.Stream(self._device), torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):  # allocations, compilation and library handles come before the capture
@@ -39,7 +46,7 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        # other threads (the engine's sound) may go on using the device, and allocating, meanwhile
+        # other threads of the engine may go on using the device, and allocating, meanwhile
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
-        self._graphs[key] = graph
+        return graph

@@ -17,7 +17,7 @@ from torch import Tensor
 from baichuan_audio.errors import ConfigError
 
 VelocityFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x [B, L, M], mu [B, L, M], t [B]) -> velocity [B, L, M]."""
+"""(x [B, L, M], mu [B, L, M], t [B] or [1]) -> velocity [B, L, M]."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,16 @@ def flow_matching_loss(
     return masked_mean(error.square(), mask)
 
 
-def guided_velocity(velocity: VelocityFunction, x: Tensor, mu: Tensor, t: float, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance with both halves in one batch; x and mu are [B, L, M]."""
-    times = torch.full((2 * x.shape[0],), t, device=x.device)
-    both = velocity(torch.cat([x, x]), torch.cat([mu, torch.zeros_like(mu)]), times)
+def guided_velocity(velocity: VelocityFunction, x: Tensor, mu: Tensor, t: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance with both halves in one batch, the guided one first; x, mu [B, L, M], t [1]."""
+    both = velocity(torch.cat([x, x]), torch.cat([mu, torch.zeros_like(mu)]), t)
     conditioned, free = both.float().chunk(2)
     return (1.0 + guidance_scale) * conditioned - guidance_scale * free
 
 
-def euler(velocity_at: Callable[[int, Tensor, float], Tensor], noise: Tensor, times: list[float]) -> Tensor:
-    """Euler steps from noise [B, L, M] along `velocity_at(step, x, t)`, in float32."""
+def euler(velocity_at: Callable[[int, Tensor, Tensor], Tensor], noise: Tensor, times: list[float]) -> Tensor:
+    """Euler steps from noise [B, L, M] along `velocity_at(step, x, t [1])`, in float32."""
     x = noise.float()
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
-        x = x + (t_next - t) * velocity_at(step, x, t)
+        x = x + (t_next - t) * velocity_at(step, x, torch.full((1,), t, device=x.device))
     return x

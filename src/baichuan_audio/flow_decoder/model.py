@@ -164,22 +164,28 @@ class FlowDecoder(nn.Module):
 
         Equal to those frames of `sample` on the whole segment. A chunk of fewer frames than
         `attention_chunk_frames` ends the segment; to hear an unfinished chunk early, sample it on `state.copy()`.
+        Raises ValueError for a chunk that is too long, or after the segment's end.
         """
-        if state.ended:
-            raise ValueError(
-                f"a chunk of fewer than {self.config.attention_chunk_frames} frames has ended this segment"
-            )
-        state.ended = mu.shape[0] < self.config.attention_chunk_frames
+        self._begin_chunk(mu.shape[0], state)
         if not state.steps:
             return mu.T
         scale = self.config.cfm_params.inference_cfg_rate
 
-        def velocity_at(step: int, x: Tensor, t: float) -> Tensor:
+        def velocity_at(step: int, x: Tensor, t: Tensor) -> Tensor:
             network = partial(self._velocity, state=state.steps[step])
             return guided_velocity(network, x, mu[None].float(), t, scale)
 
         mel = euler(velocity_at, noise.T[None], solver_times(len(state.steps)))
         return mel[0].T.to(mu.dtype)
+
+    def _begin_chunk(self, frames: int, state: FlowState) -> None:
+        """Note the chunk in `state`; raises ValueError where the segment has ended or the chunk is too long."""
+        full = self.config.attention_chunk_frames
+        if frames > full:
+            raise ValueError(f"a chunk has at most {full} frames, not {frames}")
+        if state.ended:
+            raise ValueError(f"a chunk of fewer than {full} frames has ended this segment")
+        state.ended = frames < full
 
     def sample_chunks(self, mu: Tensor, noise: Tensor | None = None, num_steps: int | None = None) -> Iterator[Tensor]:
         """The mel of `sample` chunk by chunk as they are done: mu [L, M] -> mels [M, at most a chunk]."""
@@ -224,10 +230,11 @@ class FlowDecoder(nn.Module):
         t: Tensor,
         lengths: Tensor | None = None,
         state: VelocityState | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The network in its own dtype; `lengths` of the rows are repeated where guidance doubles them."""
         dtype = self.conditional_decoder.final_proj.weight.dtype
         if lengths is not None and lengths.shape[0] != x.shape[0]:
             lengths = lengths.repeat(x.shape[0] // lengths.shape[0])
-        velocity: Tensor = self.conditional_decoder(x.to(dtype), mu.to(dtype), t, lengths, state)
+        velocity: Tensor = self.conditional_decoder(x.to(dtype), mu.to(dtype), t, lengths, state, mask)
         return velocity

@@ -228,16 +228,19 @@ class Velocity(nn.Module):
         t: Tensor,
         lengths: Tensor | None = None,
         state: VelocityState | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Velocity at flow time t.
 
         Args:
             x: noisy mel [B, L, M].
             mu: condition [B, L, M].
-            t: flow times [B] in [0, 1].
+            t: flow times [B] in [0, 1], or one [1] for all rows.
             lengths: valid frames of each row [B]; frames behind them are never seen. None: all of them.
             state: what came before, for one chunk at a time: x is then the next chunk of at most
                 `chunk_frames` frames, and a chunk shorter than that is the last. Updated in place.
+            mask: with a state, what the rows see of it and of this chunk, [B, 1, 1, seen + L] in the network's dtype,
+                added to the scores (0 or -inf). None: everything.
 
         Returns:
             velocity [B, L, M].
@@ -245,8 +248,8 @@ class Velocity(nn.Module):
         num_frames = x.shape[1]
         if state is not None and (num_frames > self.chunk_frames or lengths is not None):
             raise ValueError(f"with a state, feed one full-length chunk of at most {self.chunk_frames} frames")
-        # With a state, all that is cached lies before this chunk, and a chunk sees all of itself.
-        mask = None if state is not None else chunk_causal_mask(num_frames, lengths, x.device, self.chunk_frames)
+        if state is None:  # with one, all that is cached lies before this chunk, and a chunk sees all of itself
+            mask = chunk_causal_mask(num_frames, lengths, x.device, self.chunk_frames)
         time = self.time_mlp(t)
         x = torch.cat([x, mu], dim=-1)
 
