@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..layers.lengths import valid_mask
 from .config import AudioConfig
-from .encoder import valid_mask
 from .quantizer import VectorQuantizer, dequantize, quantize
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.attention import TransformerLayer
+from ..layers.lengths import valid_mask
 from .config import AudioConfig
 
 
@@ -20,11 +21,6 @@ def sinusoids(length: int, width: int) -> Tensor:
     rates = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, dtype=torch.float32, device=cpu))
     angles = torch.arange(length, dtype=torch.float32, device=cpu)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def valid_mask(lengths: Tensor, size: int) -> Tensor:
-    """[B] lengths -> [B, size] bool, True on the frames that exist."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 class AudioEncoder(nn.Module):

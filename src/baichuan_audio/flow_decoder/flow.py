@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.errors import ConfigError
+from baichuan_audio.layers.lengths import masked_mean
 
 VelocityFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x [B, L, M], mu [B, L, M], t [B] or [1]) -> velocity [B, L, M]."""
@@ -58,24 +59,12 @@ def path_point(noise: Tensor, mel: Tensor, t: Tensor, sigma_min: float) -> tuple
     return x, mel - (1.0 - sigma_min) * noise
 
 
-def frame_mask(lengths: Tensor, num_frames: int) -> Tensor:
-    """1.0 at the valid frames of each row, lengths [B] -> [B, L, 1]."""
-    return (torch.arange(num_frames, device=lengths.device) < lengths[:, None]).float()[..., None]
-
-
-def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of values [B, L, M] over the frames of mask [B, L, 1]; None: over all."""
-    if mask is None:
-        return values.mean()
-    return (values * mask).sum() / (mask.sum() * values.shape[-1]).clamp(min=1.0)
-
-
 def flow_matching_loss(
     velocity: VelocityFunction,
     mel: Tensor,
     mu: Tensor,
     params: CfmParams,
-    mask: Tensor | None = None,
+    lengths: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Mean squared error of the velocity at one random time of each row's path.
@@ -85,7 +74,7 @@ def flow_matching_loss(
         mel: target [B, L, M].
         mu: condition [B, L, M]; whole rows of it are set to zero with probability `training_cfg_rate`.
         params: of the flow.
-        mask: valid frames [B, L, 1], or None when all are.
+        lengths: valid frames of each row [B], or None when all are.
         generator: source of the noise, the times and the dropped rows.
     """
     batch, device = mel.shape[0], mel.device
@@ -94,7 +83,7 @@ def flow_matching_loss(
     keep = torch.rand(batch, 1, 1, generator=generator, device=device) >= params.training_cfg_rate
     x, target = path_point(noise, mel, t, params.sigma_min)
     error = velocity(x, mu * keep, t).float() - target
-    return masked_mean(error.square(), mask)
+    return masked_mean(error.square(), lengths)
 
 
 def guided_velocity(velocity: VelocityFunction, x: Tensor, mu: Tensor, t: Tensor, guidance_scale: float) -> Tensor:

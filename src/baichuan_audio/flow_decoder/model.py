@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from baichuan_audio.config import select
 from baichuan_audio.errors import ConfigError
+from baichuan_audio.layers.lengths import masked_mean
 
-from .flow import CfmParams, euler, flow_matching_loss, frame_mask, guided_velocity, masked_mean, solver_times
+from .flow import CfmParams, euler, flow_matching_loss, guided_velocity, solver_times
 from .prenet import Prenet
 from .velocity import CHUNK_FRAMES, Velocity, VelocityState
 
@@ -214,13 +215,12 @@ class FlowDecoder(nn.Module):
             generator: makes the random choices repeatable.
         """
         target = mel.transpose(1, 2)
-        mask = None if lengths is None else frame_mask(lengths, target.shape[1])
         mu = self.prenet(hidden)
-        losses = {"prior": masked_mean((mu.float() - target).abs(), mask)}
+        losses = {"prior": masked_mean((mu.float() - target).abs(), lengths)}
         if with_velocity:
             network = partial(self._velocity, lengths=lengths)
             # mu is not detached: the flow loss may shape its own condition too.
-            losses["flow"] = flow_matching_loss(network, target, mu, self.config.cfm_params, mask, generator)
+            losses["flow"] = flow_matching_loss(network, target, mu, self.config.cfm_params, lengths, generator)
         return losses
 
     def _velocity(

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from ..audio.mel import MelConfig, natural_log_mel, warped_bands, whisper_log_mels
 from ..audio_tokenizer import AudioTokenizer
-from ..audio_tokenizer.encoder import valid_mask
 from ..audio_tokenizer.quantizer import QuantizerRecipe, initialise, learn
 from ..data.manifest import SAMPLE_RATE, ClipStore
 from ..data.phone_alignment import PLACES, Alignment, frame_sounds, read_alignments
 from ..errors import TrainingError
+from ..layers.lengths import valid_mask
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
 from .frozen_text_model import FrozenTextModel

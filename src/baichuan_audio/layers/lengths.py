@@ -1,0 +1,19 @@
+"""Rows of different lengths in one batch: which frames exist, and means over those."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def valid_mask(lengths: Tensor, size: int) -> Tensor:
+    """[B] lengths -> [B, size] bool, True on the frames that exist."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def masked_mean(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mean of values [B, F, ...] over the valid frames [B] and everything behind them; None: over all."""
+    if lengths is None:
+        return values.mean()
+    mask = valid_mask(lengths, values.shape[1]).reshape(*values.shape[:2], *[1] * (values.ndim - 2))
+    return (values * mask).sum() / (mask.sum() * values[0, 0].numel()).clamp(min=1)
