@@ -20,13 +20,12 @@ from ..audio_tokenizer.quantizer import QuantizerRecipe, initialise, learn
 from ..data.manifest import SAMPLE_RATE, ClipStore
 from ..data.phone_alignment import PLACES, Alignment, frame_sounds, read_alignments
 from ..errors import TrainingError
-from ..layers.lengths import valid_mask
+from ..layers.lengths import masked_mean, valid_mask
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
 from .frozen_text_model import FrozenTextModel
 from .local_attention import BOTH_SIDES, PAST, look_nearby
 from .logging import TrainingLog, set_threads
-from .losses import l1_l2
 from .optim import autocast, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
 from .text_loss import PhoneticHead, frame_loss, phonetic_loss
@@ -338,10 +337,16 @@ def mel_losses(
     pairs = min(frames // 2, wide.shape[1])
     halved = F.avg_pool1d(refined[:, : 2 * pairs].transpose(1, 2), 2).transpose(1, 2)
     return {
-        "coarse": l1_l2(coarse[:, :frames], target[:, :frames], lengths, weights.mel_l2),
-        "refined": l1_l2(refined[:, :frames], target[:, :frames], lengths, weights.mel_l2),
-        "second_scale": l1_l2(halved, wide[:, :pairs], (lengths // 2).clamp(max=pairs), weights.mel_l2),
+        "coarse": _l1_l2(coarse[:, :frames], target[:, :frames], lengths, weights.mel_l2),
+        "refined": _l1_l2(refined[:, :frames], target[:, :frames], lengths, weights.mel_l2),
+        "second_scale": _l1_l2(halved, wide[:, :pairs], (lengths // 2).clamp(max=pairs), weights.mel_l2),
     }
+
+
+def _l1_l2(predicted: Tensor, target: Tensor, lengths: Tensor, l2_weight: float) -> Tensor:
+    """L1 plus weighted L2 between mels [B, F, M] over the valid frames [B]."""
+    difference = predicted - target
+    return masked_mean(difference.abs() + l2_weight * difference.square(), lengths)
 
 
 def _mel_lengths(tokenizer: AudioTokenizer, code_lengths: Tensor) -> Tensor:
