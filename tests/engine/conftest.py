@@ -27,6 +27,7 @@ from baichuan_audio.engine import (
 from baichuan_audio.engine.batch import DecoderBatch
 from baichuan_audio.fast import accelerate
 from baichuan_audio.fast.accelerate import joined_twin
+from baichuan_audio.fast.flow import static_flow
 from baichuan_audio.language_model.sequence import LiveSequence
 
 from ..conftest import NEEDS_CUDA
@@ -45,7 +46,9 @@ def pair(small: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         return small, small
     if request.param == "decoder":
         monkeypatch.setattr(worker, "batch_for", DecoderBatch)
-        return small, joined_twin(small)
+        twin = joined_twin(small)
+        twin.flow = static_flow(small.flow)
+        return small, twin
     there = copy.deepcopy(small).to("cuda")
     return there, accelerate(there)
 

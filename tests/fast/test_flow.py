@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import threading
+import time
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -171,20 +172,43 @@ def test_replies_that_take_turns_do_not_touch_each_other(flow: FlowDecoder) -> N
         torch.testing.assert_close(torch.cat(mels, dim=1), expected, **CLOSE)
 
 
-def test_threads_take_turns(flow: FlowDecoder) -> None:
+def test_threads_share_a_batch_and_a_bad_chunk_is_its_own(flow: FlowDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     twin, segments = static(flow), [Segment.random(flow, 3 * FULL, seed) for seed in range(3)]
     mels: dict[int, Tensor] = {}
+    rows: list[int] = []
+    solve = twin._solve
+    monkeypatch.setattr(twin, "_solve", lambda chunks: rows.append(len(chunks)) or solve(chunks))
 
     def sample(row: int) -> None:
         mels[row] = segments[row].in_chunks(twin)
 
-    threads = [threading.Thread(target=sample, args=(row,)) for row in range(3)]
-    for thread in threads:
-        thread.start()
+    with twin._solver:  # all wait, so the first of them finds the others' first chunks
+        threads = [threading.Thread(target=sample, args=(row,)) for row in range(3)]
+        for thread in threads:
+            thread.start()
+        while len(twin._waiting) < 3:
+            time.sleep(0.001)
+        with pytest.raises(ValueError, match="at most"):
+            twin.sample_chunk(segments[0].mu, segments[0].noise, twin.init_state())
     for thread in threads:
         thread.join()
+    assert rows[0] == 3 and sum(rows) == 9
     for row, segment in enumerate(segments):
         torch.testing.assert_close(mels[row], flow.sample(segment.mu, segment.noise), **CLOSE)
+
+
+def test_a_failing_batch_is_told_to_all_and_the_next_works(flow: FlowDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin, segment = static(flow), Segment.random(flow, FULL, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(twin, "_run", _out_of_memory)
+        with pytest.raises(RuntimeError, match="no memory"):
+            segment.in_chunks(twin)
+    assert not twin._waiting
+    torch.testing.assert_close(segment.in_chunks(twin), flow.sample(segment.mu, segment.noise), **CLOSE)
+
+
+def _out_of_memory(*_: object) -> None:
+    raise RuntimeError("no memory")
 
 
 def test_few_captures_and_memory_that_stays(flow: FlowDecoder) -> None:

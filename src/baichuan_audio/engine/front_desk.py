@@ -11,6 +11,7 @@ from random import Random
 from torch import Tensor
 
 from ..errors import BaichuanAudioError
+from ..fast.flow import StaticFlow
 from ..language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder
 from ..language_model.reply import text_reply
 from ..language_model.sampling import Sampling
@@ -23,6 +24,7 @@ from .worker import Worker
 _CONTEXT = 4096  # positions of a slot, where the model could read more
 _THREADS = 4
 _SOUND_THREADS = 2  # on a CPU: sound costs more there than the rest together
+_SOUND_THREADS_SOLVING = 4  # on CUDA, where the chunks of replies that are sampled at once share the solver's batch
 _DIALOGUES_PER_SPARE = 4
 
 
@@ -40,8 +42,10 @@ class FrontDesk:
         self.capacity = min(known, config.max_context or _CONTEXT)
         cores = len(os.sched_getaffinity(0))
         threads = config.threads or max(1, min(_THREADS, cores // 3))
-        on_cpu = model.language_model.norm.weight.device.type == "cpu"
-        sound_threads = _SOUND_THREADS if on_cpu and cores > 1 else 1
+        if model.language_model.norm.weight.device.type == "cpu":
+            sound_threads = _SOUND_THREADS if cores > 1 else 1
+        else:
+            sound_threads = _SOUND_THREADS_SOLVING if isinstance(model.flow, StaticFlow) else 1
         self.worker = Worker(model, config, slots, self.capacity, threads, sound_threads)
         self.running = False
         self.free = list(range(config.max_sessions))  # a heap: the lowest first, so that those in use are neighbours

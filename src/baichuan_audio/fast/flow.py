@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -27,6 +28,7 @@ from ..flow_decoder.velocity import CausalConv, ChunkAttention, Velocity, Veloci
 from .graphs import Graphs
 from .modules import shell
 
+_MOST_ROWS = 16
 _MASK_ALIGNMENT = 16
 """Rows of the mask begin at multiples of this: attention would else copy it to such places each time."""
 
@@ -48,7 +50,7 @@ class PackedState(FlowState):
         return PackedState(self.steps, self.ended, tails=self.tails, chunks=list(self.chunks))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chunk:
     """The next chunk of a segment, as `FlowDecoder.sample_chunk` takes it: mu [L, M], noise [M, L]."""
 
@@ -133,7 +135,7 @@ class StaticFlow(FlowDecoder):
     """A FlowDecoder that solves chunks in static memory, on CUDA by captured graphs; for inference only.
 
     It is used like any other, with states of its own kind; whole segments (`sample`, `sample_batch`) are solved as
-    before. Threads that sample chunks at the same time take turns.
+    before. Of threads that sample chunks at the same time, one solves what all of them wait for, as rows of a batch.
     """
 
     def prepare(self) -> None:
@@ -142,7 +144,8 @@ class StaticFlow(FlowDecoder):
         self.graphs = Graphs(device) if device.type == "cuda" else None
         self._memories: dict[tuple[int, int], StepMemory] = {}
         self._times: dict[int, Tensor] = {}
-        self._lock = threading.Lock()
+        self._solver, self._queue = threading.Lock(), threading.Lock()
+        self._waiting: list[tuple[Chunk, Future[Tensor]]] = []
 
     def init_state(self, num_steps: int | None = None) -> PackedState:
         """See FlowDecoder."""
@@ -168,24 +171,45 @@ class StaticFlow(FlowDecoder):
             self._begin_chunk(chunk.frames, chunk.state)
         if not steps:
             return [chunk.mu.T for chunk in chunks]
-        with self._lock:
-            key = bucket(len(chunks)), bucket(max(len(chunk.packed.chunks) for chunk in chunks))
-            memory = self._memory(key)
-            memory.write(chunks)
-            added = {row: self._room(memory, steps) for row, chunk in enumerate(chunks) if not chunk.state.ended}
-            for step, time in enumerate(self._step_times(steps)):
-                memory.write_step(step, time, chunks)
-                if self.graphs is not None:
-                    self.graphs.replay(key)
-                else:
-                    self._run(memory)
-                for row, (tails, keys_values) in added.items():
-                    tails[step], keys_values[step] = memory.tails[:, row], memory.fresh[:, :, :, row]
-            mels = [memory.x[row, : chunk.frames].clone() for row, chunk in enumerate(chunks)]
+        mels = [Future[Tensor]() for _ in chunks]
+        with self._queue:
+            self._waiting += zip(chunks, mels, strict=True)
+        with self._solver:
+            while not all(mel.done() for mel in mels):  # another thread may have solved them beside its own
+                self._solve_waiting(steps)
+        return [mel.result() for mel in mels]
+
+    def _solve_waiting(self, steps: int) -> None:
+        """The first chunks that wait, of all threads and of one number of steps; whose they are hears of a failure."""
+        with self._queue:
+            batch = [each for each in self._waiting if len(each[0].state.steps) == steps][:_MOST_ROWS]
+            self._waiting = [each for each in self._waiting if each not in batch]
+        try:
+            for (_, mel), solved in zip(batch, self._solve([chunk for chunk, _ in batch]), strict=True):
+                mel.set_result(solved)
+        except Exception as error:
+            for _, mel in batch:
+                mel.set_exception(error)
+
+    def _solve(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """All steps of a batch; what full chunks add goes to their states."""
+        steps = len(chunks[0].state.steps)
+        key = bucket(len(chunks)), bucket(max(len(chunk.packed.chunks) for chunk in chunks))
+        memory = self._memory(key)
+        memory.write(chunks)
+        added = {row: self._room(memory, steps) for row, chunk in enumerate(chunks) if not chunk.state.ended}
+        for step, time in enumerate(self._step_times(steps)):
+            memory.write_step(step, time, chunks)
+            if self.graphs is not None:
+                self.graphs.replay(key)
+            else:
+                self._run(memory)
+            for row, (tails, keys_values) in added.items():
+                tails[step], keys_values[step] = memory.tails[:, row], memory.fresh[:, :, :, row]
         for row, (tails, keys_values) in added.items():
             chunks[row].packed.tails = tails
             chunks[row].packed.chunks.append(keys_values)
-        return [mel.T.to(chunk.mu.dtype) for mel, chunk in zip(mels, chunks, strict=True)]
+        return [memory.x[row, : chunk.frames].clone().T.to(chunk.mu.dtype) for row, chunk in enumerate(chunks)]
 
     def _run(self, memory: StepMemory) -> None:
         """One Euler step of all rows: what a graph captures."""
