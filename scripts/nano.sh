@@ -70,9 +70,8 @@ joint() { # from hearing and reading aloud to spoken dialogues
     fi
 }
 
-rate() { # rate ROUND: the learning rate falls from round to round
+rate() { # rate ROUND: the learning rate falls from round to round; the first has the recipe's own
     case $1 in
-    1) echo optimizer.learning_rate=0.0013 optimizer.final_share=0.75 ;;
     2) echo optimizer.learning_rate=0.0010 optimizer.final_share=0.7 ;;
     3) echo optimizer.learning_rate=0.0007 optimizer.final_share=0.03 ;;
     esac

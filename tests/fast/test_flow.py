@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from baichuan_audio.fast import accelerate
-from baichuan_audio.fast.flow import Chunk, StaticFlow, StepMemory, bucket, static_flow
+from baichuan_audio.fast.flow import Chunk, StaticFlow, StepMemory, static_flow
+from baichuan_audio.fast.graphs import bucket
 from baichuan_audio.flow_decoder import FlowConfig, FlowDecoder
 from baichuan_audio.flow_decoder.flow import CfmParams
 from baichuan_audio.flow_decoder.model import FlowState

@@ -7,7 +7,7 @@ faster than from the text alone (connectionist temporal classification first has
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -93,19 +93,35 @@ def align(
 
 def write_alignments(root: str | Path, processes: int = 1, sources: Iterable[str] = ()) -> int:
     """Add what `alignments.jsonl` of a clip store lacks; returns how many clips were aligned. Raises DataError."""
+    known = aligned_clips(root)
+    found = align(ClipStore(root), sources, processes, known)
+    count = extend_alignments(
+        root, ((c, [s for s, _ in sounds], [e for _, e in sounds]) for c, sounds in found if sounds)
+    )
+    if not count and not known:
+        (Path(root) / ALIGNMENT_FILE).unlink()
+        raise DataError(f"{root}: no English clip with a transcript could be aligned.")
+    return count
+
+
+def aligned_clips(root: str | Path) -> set[str]:
+    """The ids of a clip store's clips that have an alignment."""
+    return set(read_alignments(root)) if (Path(root) / ALIGNMENT_FILE).is_file() else set()
+
+
+def extend_alignments(root: str | Path, found: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> int:
+    """Add (clip id, sounds, their ends) to `alignments.jsonl` of a clip store; returns how many.
+
+    What was there stays as it is; the file is written aside, so it holds all that was found or nothing of it.
+    """
     path = Path(root) / ALIGNMENT_FILE
-    known = set(read_alignments(root)) if path.is_file() else set()
     aside = path.with_suffix(".part")
-    aside.write_bytes(path.read_bytes() if known else b"")
+    aside.write_bytes(path.read_bytes() if path.is_file() else b"")
     count = 0
     with aside.open("a", encoding="utf-8") as file:
-        for name, sounds in align(ClipStore(root), sources, processes, known):
-            if sounds is not None:
-                file.write(json.dumps([name, [s for s, _ in sounds], [e for _, e in sounds]]) + "\n")
-                count += 1
-    if not count and not known:
-        aside.unlink()
-        raise DataError(f"{root}: no English clip with a transcript could be aligned.")
+        for line in found:
+            file.write(json.dumps(line) + "\n")
+            count += 1
     aside.replace(path)
     return count
 

@@ -15,7 +15,7 @@ from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
 from ..language_model.sequence import Answer, LiveSequence, Step, TextStep
 from .drawing import limit_of, setting_row
-from .graphs import Graphs
+from .graphs import Graphs, bucket
 from .regions import regions_for
 from .static_cache import SPAN_STEP, StaticCache, empty_store
 from .steps import Rows, Shape, frame_step, text_step
@@ -143,8 +143,8 @@ class Decoder:
         if self.graphs is None:
             batch, span = max(ask.row for ask in asks) + 1, -(-longest // SPAN_STEP) * SPAN_STEP
         else:  # few graphs
-            batch = min(1 << max(ask.row for ask in asks).bit_length(), len(self._guests))
-            span = max(_LEAST_SPAN, 1 << (longest - 1).bit_length())
+            batch = min(bucket(max(ask.row for ask in asks) + 1), len(self._guests))
+            span = max(_LEAST_SPAN, bucket(longest))
         span = min(span, self.rows.cache.room)
         flex = self.graphs is not None and span >= _FLEX_FROM
         return Shape(batch, span, limit_of(samplings, size), penalise, flex)

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..flow_decoder.flow import guided_velocity, solver_times
 from ..flow_decoder.model import FlowDecoder, FlowState
 from ..flow_decoder.velocity import CausalConv, ChunkAttention, Velocity, VelocityState
-from .graphs import Graphs
+from .graphs import Graphs, bucket
 from .modules import shell
 
 _MOST_ROWS = 16
@@ -142,6 +142,7 @@ class StaticFlow(FlowDecoder):
         """Set out without memory: it is set aside, and the step captured, for each bucket when it is first met."""
         device = self.conditional_decoder.final_proj.weight.device
         self.graphs = Graphs(device) if device.type == "cuda" else None
+        self._tail_size = sum(map(tail_size, moving_parts(self.conditional_decoder)[0]))
         self._memories: dict[tuple[int, int], StepMemory] = {}
         self._times: dict[int, Tensor] = {}
         self._solver, self._queue = threading.Lock(), threading.Lock()
@@ -150,9 +151,8 @@ class StaticFlow(FlowDecoder):
     def init_state(self, num_steps: int | None = None) -> PackedState:
         """See FlowDecoder."""
         steps: list[VelocityState] = [{} for _ in range(self._steps(num_steps))]
-        size = sum(map(tail_size, moving_parts(self.conditional_decoder)[0]))
         like = self.conditional_decoder.final_proj.weight
-        return PackedState(steps, tails=like.new_zeros(len(steps), 2, size))
+        return PackedState(steps, tails=like.new_zeros(len(steps), 2, self._tail_size))
 
     def sample_chunk(self, mu: Tensor, noise: Tensor, state: FlowState) -> Tensor:
         """See FlowDecoder."""
@@ -249,11 +249,6 @@ def static_flow(flow: FlowDecoder) -> StaticFlow:
     twin.__class__ = StaticFlow
     cast(StaticFlow, twin).prepare()
     return cast(StaticFlow, twin)
-
-
-def bucket(count: int) -> int:
-    """The least power of two that is not below `count`; 0 for 0."""
-    return 1 << (count - 1).bit_length() if count else 0
 
 
 def moving_parts(network: Velocity) -> tuple[list[CausalConv], list[ChunkAttention]]:

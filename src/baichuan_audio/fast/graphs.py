@@ -50,3 +50,8 @@ class Graphs:
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
         return graph
+
+
+def bucket(count: int) -> int:
+    """The least power of two that is not below `count`; 0 for 0."""
+    return 1 << (count - 1).bit_length() if count else 0

@@ -6,7 +6,6 @@ the given text off its own CTC output (Viterbi; Graves et al. 2006), as speech r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 
 from ..audio_tokenizer import AudioTokenizer
 from ..data.manifest import Clip, ClipStore
-from ..data.phone_alignment import ALIGNMENT_FILE, FRAMES_PER_SECOND, PLACES, read_alignments
+from ..data.phone_alignment import FRAMES_PER_SECOND, PLACES, aligned_clips, extend_alignments
 from ..data.phonetics import SYMBOLS, phonetic_symbols
 from .checkpointing import load_training_state
 from .clip_batches import load_clips
@@ -92,21 +91,16 @@ def add_alignments(
     folder of a tokenizer's training with `recipe`."""
     tokenizer, head = build(recipe)
     load_training_state(trained, {"tokenizer": tokenizer, "phonetic_head": head}, {})
-    store, path = ClipStore(root), Path(root) / ALIGNMENT_FILE
-    known = set(read_alignments(root)) if path.is_file() else set()
+    store, known = ClipStore(root), aligned_clips(root)
     clips = [c for c in store.clips if c.transcript and c.id not in known and 0.35 < c.seconds < _LONGEST]
     clips.sort(key=lambda clip: clip.samples)
-    aside = path.with_suffix(".part")
-    aside.write_bytes(path.read_bytes() if path.is_file() else b"")
-    count = 0
-    with aside.open("a", encoding="utf-8") as file:
+
+    def found() -> Iterator[tuple[str, list[int], list[int]]]:
         for start in range(0, len(clips), _BATCH):
-            for name, symbols, ends in _align(store, clips[start : start + _BATCH], tokenizer, head):
-                file.write(json.dumps([name, symbols, ends]) + "\n")
-                count += 1
+            yield from _align(store, clips[start : start + _BATCH], tokenizer, head)
             progress(min(start + _BATCH, len(clips)), len(clips))
-    aside.replace(path)
-    return count
+
+    return extend_alignments(root, found())
 
 
 @torch.no_grad()
