@@ -252,6 +252,11 @@ def test_reading_along_names_the_token_that_is_said(model: Any, builder: Sequenc
     assert (heard[:2] == UNKNOWN).all() and (heard[7:] == spoken[-1]).all()
     assert (along.heard("other", "two four.", 3) == UNKNOWN).all()
 
+    named = along.sounds("clip", 11)
+    assert named.shape == (11, 4) and named[2].tolist() == [sounds[0], sounds[0], sounds[1], sounds[1]]
+    assert not named[8:, 3].any() and (along.sounds("other", 3) == UNKNOWN).all()
+    assert torch.equal(along.sounds("clip", 6, speed=2.0)[1, ::2], named[2:4, 1])
+
     faster = along.heard("clip", "two four.", 6, speed=11 / 6)
     assert faster[0] == UNKNOWN and faster[-1] == heard[-1]
 

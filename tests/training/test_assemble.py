@@ -8,7 +8,7 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.errors import TrainingError
-from baichuan_audio.training.assemble import assemble, average, start
+from baichuan_audio.training.assemble import assemble, average, deepen, start
 from baichuan_audio.training.checkpointing import save_training_state
 
 TEMPLATE = Path(__file__).parents[2] / "recipes" / "nano" / "config.json"
@@ -91,4 +91,22 @@ def test_the_mean_of_two_runs_lies_between_them(base: Path, template: Path, tmp_
     start(tmp_path / "narrower.json", base.parent / "dialogues.jsonl", tmp_path / "narrower")
     with pytest.raises(TrainingError, match="different sizes"):
         average([base, tmp_path / "narrower"], tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_deepened_model_computes_the_same_and_its_new_layers_can_learn(base: Path, tmp_path: Path) -> None:
+    deep = deepen(base, tmp_path / "deep", 3)
+    small = baichuan_audio.load(base)
+    loaded = baichuan_audio.load(tmp_path / "deep")
+    assert loaded.config == small.config | {"num_hidden_layers": 3} and len(loaded.language_model.layers) == 3
+    ids = torch.tensor([[1, 2, 3, 4]])
+    torch.testing.assert_close(loaded.language_model(ids)[1], small.language_model(ids)[1])
+    for name in ("tokenizer.", "flow.", "vocoder.", "audio_head."):
+        kept = {key: value for key, value in small.state_dict().items() if key.startswith(name)}
+        assert kept and all(torch.equal(loaded.state_dict()[key], value) for key, value in kept.items())
+
+    deep.requires_grad_(True).language_model(ids)[1].logsumexp(-1).sum().backward()
+    assert all(layer.self_attn.o_proj.weight.grad.abs().sum() > 0 for layer in deep.language_model.layers)
+    with pytest.raises(TrainingError, match="1 layers already"):
+        deepen(base, tmp_path / "nothing", 1)
     assert not (tmp_path / "nothing").exists()

@@ -15,7 +15,8 @@ import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
-from baichuan_audio.data.mixture import Diet
+from baichuan_audio.data.mixture import Augmentation, Diet
+from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.read_along import UNKNOWN
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, transcription
 from baichuan_audio.errors import DataError, TrainingError
@@ -24,16 +25,15 @@ from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 from baichuan_audio.training.initialise import embed_codebooks, embed_codes_like_sounds, initialise, initialise_audio
 from baichuan_audio.training.language_model import (
     LanguageModelRecipe,
-    choose_frames,
-    collate,
-    forget_speech,
     learning_parts,
     losses,
     make_mixture,
     total_loss,
     train,
 )
+from baichuan_audio.training.lm_batch import choose_frames, collate, forget_speech
 from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
+from baichuan_audio.training.sound_head import SoundHead
 
 ROOT = Path(__file__).parents[2]
 SIZES = [80, 76, 76, 76]  # stand-in speech needs four codebooks with room for every sound
@@ -127,9 +127,9 @@ def test_only_what_may_learn_changes_and_the_loss_falls(workspace: Path, tmp_pat
 
 def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) -> None:
     schedule = OptimizerRecipe(learning_rate=5e-3, warmup_steps=2, schedule="constant")
-    train(recipe(workspace, tmp_path / "one", optimizer=schedule))
-    train(recipe(workspace, tmp_path / "two", optimizer=schedule, steps=4))
-    train(recipe(workspace, tmp_path / "two", optimizer=schedule))
+    train(recipe(workspace, tmp_path / "one", optimizer=schedule, sounds=0.5))
+    train(recipe(workspace, tmp_path / "two", optimizer=schedule, sounds=0.5, steps=4))
+    train(recipe(workspace, tmp_path / "two", optimizer=schedule, sounds=0.5))
     one, two = (baichuan_audio.load(tmp_path / name / "model").state_dict() for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert [row["loss"] for row in log_of(tmp_path / "one") if "loss" in row] == [
@@ -181,6 +181,76 @@ def test_some_words_of_a_clip_are_heard_alone(workspace: Path, tmp_path: Path) -
         named = sequence.along[sequence.along != UNKNOWN].tolist()
         assert set(named) <= {id for text in (words, " " + words) for id in tokenizer.encode(text)}
     assert told == {"What", "What is hot?", "is hot?"}  # nothing is aligned with the last word
+
+
+def test_words_of_several_clips_of_a_speaker_are_heard_as_one(workspace: Path, tmp_path: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    codes, decode = CodesStore(workspace / "codes"), model.text_tokenizer.decode
+    diet = Diet(tasks={"asr": 1.0}, kinds={"question": 0.0, "answer": 1.0}, excerpts=1.0, medley=1.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train")
+    assert mixture.read_along is not None
+    told = set()
+    for seed in range(6):
+        sequence = mixture.draw(np.random.default_rng(seed))
+        said = decode(sequence.ids[sequence.text_loss][:-1]).split()
+        clips = ["train-a" if word == "Cold," else "train-b" for word in said]
+        told.add(tuple(clips))
+        assert len(said) == 4 and torch.equal(sequence.codes, torch.cat([codes[clip] for clip in clips], dim=1))
+        named = sequence.sounds[sequence.ids == model.special.audio_pad]
+        assert torch.equal(named, torch.cat([mixture.read_along.sounds(clip, codes[clip].shape[1]) for clip in clips]))
+        assert {40, 41} <= set(named.flatten().tolist())
+    assert len({clip for clips in told for clip in clips}) == 2 and len(told) > 2
+
+
+def test_a_misread_transcript_is_still_learnt_as_it_is(workspace: Path, tmp_path: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    drawn = {}
+    for share in (0.0, 1.0):
+        diet = Diet(tasks={"asr": 1.0}, augmentation=Augmentation(misread=share))
+        mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+        drawn[share] = [mixture.draw(np.random.default_rng(seed)) for seed in range(12)]
+    assert all(sequence.shown is None for sequence in drawn[0.0])
+    for sequence in drawn[1.0]:
+        assert sequence.shown is not None
+        changed = sequence.shown != sequence.ids
+        assert not changed[~sequence.text_loss].any()
+    batches = [collate(drawn[share], model.special.end_of_text, model.special.audio_pad, SIZES) for share in drawn]
+    assert not torch.equal(batches[0].ids, batches[1].ids) and torch.equal(batches[0].text, batches[1].text)
+    assert torch.equal(batches[0].codes, batches[1].codes)
+
+
+def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_path: Path) -> None:
+    config = json.loads((workspace / "template.json").read_text()) | {"num_hidden_layers": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tokenizer = build_text_tokenizer(TEXTS, frequent_words(TEXTS, 1))
+    model = initialise(tmp_path / "config.json", tokenizer, tmp_path / "model")
+    builder = SequenceBuilder(model.text_tokenizer, model.special, 4)
+    codes, sounds = torch.tensor([[1, 2], [4, 5], [7, 0], [9, 9]]), torch.tensor([[0, 40, 40, 41], [41, 42, 43, 0]])
+    heard = transcription(builder, Frames(codes, sounds=sounds), "Cold")
+    spoken = dialogue(builder, "x", [Turn("a", [("hot", Frames(codes, sounds=sounds))])], spoken=True)
+    first = spoken.ids.tolist().index(model.special.audiogen_start)
+    assert torch.equal(spoken.sounds[first : first + 2], sounds)  # a position names the frame that it predicts
+    batch = collate([heard, spoken], model.special.end_of_text, model.special.audio_pad, SIZES)
+    assert torch.equal(batch.sounds, torch.cat([sounds, sounds])) and batch.ids.flatten()[batch.sounds_at[0]] == (
+        model.special.audio_pad
+    )
+    head = SoundHead(model.language_model)
+    assert head.layer == 1
+    found = losses(model.language_model, model.audio_head, batch, None, head)
+    assert torch.allclose(found["sounds"], torch.tensor(float(len(SYMBOLS))).log())  # it knows nothing yet
+    found["sounds"].backward()
+    optimizer = torch.optim.Adam([*model.language_model.parameters(), *head.parameters()], 1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = losses(model.language_model, model.audio_head, batch, None, head)["sounds"]
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5
+    layers = model.language_model.layers
+    used = [any(p.grad is not None and p.grad.any() for p in layer.parameters()) for layer in layers]
+    assert used == [True, True, False]
+    plain = losses(model.language_model, model.audio_head, batch)
+    assert "sounds" not in plain and not layers[1]._forward_hooks  # the hook is gone
 
 
 def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:

@@ -1,4 +1,4 @@
-"""data, start, assemble, average: what stands between the stages of training."""
+"""data, start, assemble, average, deepen: what stands between the stages of training."""
 
 from __future__ import annotations
 
@@ -69,6 +69,13 @@ def add_commands(commands: Any) -> None:
     )
     average.add_argument("output", help="checkpoint directory to write")
     average.add_argument("checkpoints", nargs="+", metavar="DIR", help="two or more, trained from the same start")
+
+    deepen = add_command(
+        commands, "deepen", run_deepen, "Add layers that change nothing yet.", model=False, machine_readable=False
+    )
+    deepen.add_argument("checkpoint", help="checkpoint directory to start from")
+    deepen.add_argument("output", help="checkpoint directory to write")
+    deepen.add_argument("--layers", type=int, required=True, help="layers of the language model in all")
 
 
 def run_data(arguments: argparse.Namespace) -> None:
@@ -161,4 +168,11 @@ def run_average(arguments: argparse.Namespace) -> None:
 
     with Progress(f"averaging {len(arguments.checkpoints)} checkpoints"):
         average(arguments.checkpoints, arguments.output)
+    print(f"{arguments.output}: written")
+
+
+def run_deepen(arguments: argparse.Namespace) -> None:
+    from ..training.assemble import deepen
+
+    deepen(arguments.checkpoint, arguments.output, arguments.layers)
     print(f"{arguments.output}: written")

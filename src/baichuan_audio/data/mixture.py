@@ -6,7 +6,7 @@ What step s sees depends on (seed, s) alone: no iterator has a state that a resu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 T = TypeVar("T")
 _LONGEST_EXCERPT = 4  # words
+_LONGEST_MEDLEY = 4  # excerpts
 _PLAIN_SHARE = 0.3  # of texts to read aloud that are bare words
 TASKS = (
     "text_dialogue",
@@ -66,6 +67,9 @@ class Augmentation:
     """Share of texts to read aloud given character by character instead of in whole words."""
     careless: float = 0.0
     """Share of typed questions without capitals and end mark."""
+    misread: float = 0.0
+    """Share of a transcript's tokens that the model sees replaced by those of another while it writes on: what comes
+    next must then be heard, and cannot be guessed from what stands before."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class Diet:
     """Share of reading aloud in the voices that ask, by their names: they say words that the others say seldom."""
     excerpts: float = 0.0
     """Share of asr that hears one to four words out of a clip: without its sentence a word cannot be guessed."""
+    medley: float = 0.0
+    """Chance that another excerpt of the same speaker follows one, up to four in all."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"
@@ -137,6 +143,10 @@ class Mixture:
         self.utterances = ByKind(utterances, diet.kinds)
         self.voiced = ByKind([u for u in utterances if u.voice is not None], diet.kinds)
         self.others = ByKind([u for u in utterances if u.voice is None and u.speaker is not None], diet.kinds)
+        self.by_speaker: dict[str, list[Utterance]] = {}
+        for utterance in utterances:
+            if utterance.speaker is not None and diet.kinds.get(utterance.kind, 1.0) > 0:
+                self.by_speaker.setdefault(utterance.speaker, []).append(utterance)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
         self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
@@ -196,10 +206,11 @@ class Mixture:
 
     def _asr(self, rng: np.random.Generator) -> TokenSequence:
         found = self.utterances.pick(rng)
-        words, part = found.transcript, None
         if self.read_along is not None and rng.random() < self.diet.excerpts:
-            words, part = self._excerpt(self.read_along, found, rng)
-        return sequences.transcription(self.builder, self._heard(found.clip, found.transcript, rng, part), words)
+            words, frames = self._medley(self.read_along, found, rng)
+        else:
+            words, frames = found.transcript, self._heard(found.clip, found.transcript, rng)
+        return self._misread(sequences.transcription(self.builder, frames, words), rng)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
         other = len(self.others) > 0 and rng.random() < self.diet.other_voices
@@ -208,7 +219,7 @@ class Mixture:
         text = found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
         clauses = self._said(found.clip, text)
         if spelt:  # its tokens are not those of whole words, so nobody reads along
-            clauses = [(words, Frames(frames.codes)) for words, frames in clauses]
+            clauses = [(words, replace(frames, along=None)) for words, frames in clauses]
         builder = self.speller if spelt else self.builder
         return sequences.speech(builder, self._system(found.voice or found.speaker, rng), clauses)
 
@@ -243,18 +254,33 @@ class Mixture:
             return text.lower().rstrip(".!?。！？ ")
         return text
 
-    def _excerpt(
-        self, read_along: ReadAlong, found: Utterance, rng: np.random.Generator
-    ) -> tuple[str, tuple[int, int, int]]:
-        """Some words, and the frames at which they begin, the first of them ends and the last one does."""
+    def _misread(self, sequence: TokenSequence, rng: np.random.Generator) -> TokenSequence:
+        """The sequence with some of the text that it learns shown as another transcript's."""
+        if not self.diet.augmentation.misread:
+            return sequence
+        others = self.builder.encode(self.utterances.pick(rng).transcript)
+        gone = sequence.text_loss & torch.from_numpy(rng.random(len(sequence)) < self.diet.augmentation.misread)
+        shown = sequence.ids.clone()
+        shown[gone] = torch.from_numpy(rng.choice(others, int(gone.sum())))
+        return replace(sequence, shown=shown)
+
+    def _medley(self, read_along: ReadAlong, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
+        """Words out of one clip, and perhaps out of others of its speaker, as if said one after the other."""
+        heard = [self._excerpt(read_along, found, rng)]
+        neighbours = self.by_speaker.get(found.speaker or "", [])
+        while neighbours and len(heard) < _LONGEST_MEDLEY and rng.random() < self.diet.medley:
+            heard.append(self._excerpt(read_along, _pick(neighbours, rng), rng))
+        words = (" " if found.transcript.isascii() else "").join(words for words, _ in heard if words)
+        return words, sequences.joined([frames for _, frames in heard])
+
+    def _excerpt(self, read_along: ReadAlong, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
+        """Some words in a row out of a clip."""
         runs = read_along.split(found.clip, found.transcript, self.codes(found.clip).shape[1], 1)
         first = int(rng.integers(len(runs)))
         part = runs[first : first + int(rng.integers(1, _LONGEST_EXCERPT, endpoint=True))]
-        return "".join(words for words, _ in part).strip(), (
-            runs[first - 1][1] if first else 0,
-            part[0][1],
-            part[-1][1],
-        )
+        # where they begin, where the first of them ends and where the last one does
+        places = (runs[first - 1][1] if first else 0, part[0][1], part[-1][1])
+        return "".join(words for words, _ in part).strip(), self._heard(found.clip, found.transcript, rng, places)
 
     def _heard(
         self, clip: str, words: str, rng: np.random.Generator, part: tuple[int, int, int] | None = None
@@ -272,7 +298,8 @@ class Mixture:
             return Frames(varied)
         along = self.read_along.heard(clip, words, frames, speed)
         along[: known if part else 0] = UNKNOWN  # a word before the excerpt is not in it
-        return Frames(varied, along[begin:][kept])
+        sounds = self.read_along.sounds(clip, frames, speed)
+        return Frames(varied, along[begin:][kept], sounds[begin:][kept])
 
     def _said(self, clip: str, text: str) -> list[tuple[str, Frames]]:
         """A clause and its sound, in the runs of words in which the two take turns."""
@@ -280,13 +307,13 @@ class Mixture:
         count = codes.shape[1]
         if self.read_along is None:
             return [(text, Frames(codes))]
-        along = self.read_along.reading(clip, text, count)
+        along, sounds = self.read_along.reading(clip, text, count), self.read_along.sounds(clip, count)
         runs = [(text, count)]
         if self.interleave_letters is not None:
             runs = self.read_along.split(clip, text, count, self.interleave_letters)
         start = 0
         for words, end in runs:
-            parts.append((words, Frames(codes[:, start:end], along[start:end])))
+            parts.append((words, Frames(codes[:, start:end], along[start:end], sounds[start:end])))
             start = end
         return parts
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baichuan_audio.data.phone_alignment import FRAMES_PER_SECOND, Alignment
+from baichuan_audio.data.phone_alignment import FRAMES_PER_SECOND, PLACES, Alignment, frame_sounds
 from baichuan_audio.data.phonetics import phonetic_units
 from baichuan_audio.language_model.interleaving import split_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
@@ -32,7 +32,7 @@ class ReadAlong:
     ) -> None:
         self._tokenizer, self._alignments = tokenizer, alignments
         self._times = functools.lru_cache(maxsize=_REMEMBERED)(self._find_times)
-        self._step = FRAMES_PER_SECOND / frame_rate
+        self._frame_rate, self._step = frame_rate, FRAMES_PER_SECOND / frame_rate
 
     def reading(self, clip: str, text: str, frames: int) -> Tensor:
         """[frames] the token of `text` that is being said or comes next; UNKNOWN after the last, or unaligned."""
@@ -46,6 +46,13 @@ class ReadAlong:
         """
         ids, _, ends = self._times(clip, text)
         return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 1) * self._step * speed, side="right") - 1)
+
+    def sounds(self, clip: str, frames: int, speed: float = 1.0) -> Tensor:
+        """[frames, PLACES] the sounds in each frame as indices into SYMBOLS; UNKNOWN where the clip is unaligned."""
+        alignment = self._alignments(clip)
+        if alignment is None:
+            return torch.full((frames, PLACES), UNKNOWN)
+        return torch.from_numpy(frame_sounds(alignment, frames, self._frame_rate, speed=speed))
 
     def split(self, clip: str, text: str, frames: int, letters: int) -> list[tuple[str, int]]:
         """The runs of words in which a reply is spoken (`split_words`), each with the frame at which it ends.

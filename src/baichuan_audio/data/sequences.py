@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from baichuan_audio.data.phone_alignment import PLACES
 from baichuan_audio.data.read_along import UNKNOWN
 from baichuan_audio.errors import DataError
 from baichuan_audio.language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder, SpecialTokens
@@ -28,7 +29,8 @@ class TokenSequence:
     """ids [N] and codes [K, P] int64 (P = number of audio_pad ids), text_loss [N] and audio_loss [N] bool.
 
     along [N] int64: the text token that position n shall name though it does not stand there (`read_along.py`),
-    UNKNOWN where there is none.
+    UNKNOWN where there is none. sounds [N, PLACES] int64: the sounds that it shall name, of the frame that stands
+    there (heard) or comes next (spoken). shown [N] int64: what the model sees in place of `ids`, None for the same.
     """
 
     ids: Tensor
@@ -36,6 +38,8 @@ class TokenSequence:
     text_loss: Tensor
     audio_loss: Tensor
     along: Tensor
+    sounds: Tensor
+    shown: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -43,10 +47,26 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class Frames:
-    """Code frames [K, T], and the token that reading along names at each, [T] (None: unknown)."""
+    """Code frames [K, T]; the token that reading along names at each, [T], their sounds [T, PLACES] (None: unknown)."""
 
     codes: Tensor
     along: Tensor | None = None
+    sounds: Tensor | None = None
+
+
+def joined(parts: Sequence[Frames]) -> Frames:
+    """Stretches of frames, one after the other."""
+    count = sum(part.codes.shape[1] for part in parts)
+    along, sounds = torch.full((count,), UNKNOWN), torch.full((count, PLACES), UNKNOWN)
+    start = 0
+    for part in parts:
+        end = start + part.codes.shape[1]
+        if part.along is not None:
+            along[start:end] = part.along
+        if part.sounds is not None:
+            sounds[start:end] = part.sounds
+        start = end
+    return Frames(torch.cat([part.codes for part in parts], dim=1), along, sounds)
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,7 @@ class SequenceBuilder:
         self._text_loss: list[bool] = []
         self._audio_loss: list[bool] = []
         self._along: list[int] = []
+        self._sounds: list[tuple[int, Tensor]] = []  # with the position of the first
 
     def _mark(self, learn: bool = False) -> None:
         """Note for the ids that were laid last whether they are learnt as text; none of them predicts a frame."""
@@ -79,6 +100,12 @@ class SequenceBuilder:
     def _read_along(self, frames: Frames, first: int) -> None:
         if frames.along is not None:
             self._along[first : first + len(frames.along)] = frames.along.tolist()
+        if frames.sounds is not None:
+            self._sounds.append((first, frames.sounds))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids that `text` lays for the same text."""
+        return self._tokenizer.encode(text)
 
     def text(self, text: str, learn: bool = False) -> None:
         self._prompt.text(text)
@@ -127,8 +154,11 @@ class SequenceBuilder:
         prompt = self._prompt.build()
         text_loss, audio_loss = torch.tensor(self._text_loss), torch.tensor(self._audio_loss)
         along = torch.tensor(self._along)
+        sounds = torch.full((len(along), PLACES), UNKNOWN)
+        for first, named in self._sounds:
+            sounds[first : first + len(named)] = named
         self._restart()
-        return TokenSequence(prompt.ids, prompt.codes, text_loss, audio_loss, along)
+        return TokenSequence(prompt.ids, prompt.codes, text_loss, audio_loss, along, sounds)
 
 
 def transcription(builder: SequenceBuilder, frames: Frames, transcript: str) -> TokenSequence:

@@ -101,6 +101,38 @@ def average(checkpoints: Sequence[str | Path], output: str | Path) -> BaichuanAu
     return mean
 
 
+@torch.no_grad()
+def deepen(checkpoint: str | Path, output: str | Path, layers: int) -> BaichuanAudio:
+    """Write the model of `checkpoint` with a backbone of that many layers, which computes the same, to `output`.
+
+    The new layers lie evenly among the old, each a copy of the one below it that adds nothing yet: what it would write
+    back is zero (Gong et al. 2019, "Efficient training of BERT by progressively stacking"; Chen et al. 2016,
+    "Net2Net", arXiv 1511.05641).
+
+    Raises CheckpointError where it cannot be read, TrainingError for fewer layers than it has.
+    """
+    small = load(checkpoint, dtype=torch.float32)
+    count = len(small.language_model.layers)
+    if layers <= count:
+        raise TrainingError(f"{checkpoint} has {count} layers already; ask for more than that.")
+    config = small.config | {"num_hidden_layers": layers}
+    deep = BaichuanAudio(config, small.text_tokenizer, small.vocoder)
+    origins = [place * count // layers for place in range(layers)]
+    for name in ("tokenizer", "flow", "audio_head"):
+        getattr(deep, name).load_state_dict(getattr(small, name).state_dict())
+    rest = {
+        name: tensor for name, tensor in small.language_model.state_dict().items() if not name.startswith("layers.")
+    }
+    deep.language_model.load_state_dict(rest, strict=False)
+    for place, (layer, origin) in enumerate(zip(deep.language_model.layers, origins, strict=True)):
+        layer.load_state_dict(small.language_model.layers[origin].state_dict())
+        if place and origins[place - 1] == origin:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    save(deep, output)
+    return deep
+
+
 def _but_type(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != "torch_dtype"}
 

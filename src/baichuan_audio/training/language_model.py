@@ -11,7 +11,7 @@ import copy
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,7 @@ from ..data.manifest import Clip, ClipStore, normalise_transcript
 from ..data.mixture import Batches, Diet, Mixture, Utterance
 from ..data.phone_alignment import read_alignments
 from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
-from ..data.read_along import UNKNOWN, ReadAlong
-from ..data.sequences import TokenSequence
+from ..data.read_along import ReadAlong
 from ..errors import TrainingError
 from ..language_model.audio_head import AudioHead
 from ..language_model.interleaving import interleave_letters
@@ -36,10 +35,12 @@ from ..pipeline import BaichuanAudio
 from .checkpointing import has_state, load_training_state, save_training_state
 from .flow import load_part
 from .initialise import embed_codebooks, embed_codes_like_sounds, initialise_audio
+from .lm_batch import Batch, choose_frames, collate, forget_speech
 from .logging import TrainingLog, set_threads
 from .muon import Muon, layer_matrices
 from .optim import autocast, freeze_except, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
+from .sound_head import SoundHead
 
 STAGES = {
     "text": (
@@ -58,9 +59,6 @@ STAGES = {
     "sft": ("language_model.*", "audio_head.*"),
 }
 """Names that may learn; everything else is frozen. `text` makes a small text model where no pretrained one exists."""
-
-
-_LONGEST_LAPSE = 4  # frames of its own speech that are forgotten in a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +100,9 @@ class LanguageModelRecipe(StageRecipe):
     read_along: float = 0.0
     """Weight of naming, at every code frame, the text token that is being said (`data/read_along.py`); needs `clips`
     with alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead of thousands."""
+    sounds: float = 0.0
+    """Weight of naming, from the middle of the backbone, the sounds of every code frame that is heard or about to be
+    said (`sound_head.py`); needs `clips` with alignments. A clip is then heard, and not only recognised."""
     forgotten_speech: float = 0.0
     """Share of the frames of its own speech that the model sees replaced by others while it learns what comes next.
     What it says in earnest is never quite what it was taught with; so it learns to go by the text."""
@@ -117,78 +118,25 @@ class LanguageModelRecipe(StageRecipe):
             raise TrainingError("audio_head_fraction must lie in (0, 1].")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Sequences side by side, padded at the right.
-
-    ids [B, N]; codes [K, P], row after row; own [P]: which of them the model speaks itself. text_at [X] and frame_at
-    [Y] index the B * N positions that predict the ids text [X] and the frames [Y, K] (codebook_sizes where the audio
-    ends); along_at [Z] those that name along [Z].
-    """
-
-    ids: Tensor
-    codes: Tensor
-    own: Tensor
-    text_at: Tensor
-    text: Tensor
-    frame_at: Tensor
-    frames: Tensor
-    along_at: Tensor
-    along: Tensor
-
-    def to(self, device: str) -> Batch:
-        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
-
-
-def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, sizes: Sequence[int]) -> Batch:
-    """Sequences -> one batch; `pad_id` fills the right and must not be audio_pad."""
-    length = max(map(len, sequences))
-    ids = torch.full((len(sequences), length), pad_id)
-    own, text_at, text, frame_at, frames, along_at, along = [], [], [], [], [], [], []
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence.ids
-        learnt = sequence.text_loss.nonzero()[:, 0]
-        text_at.append(learnt - 1 + row * length)
-        text.append(sequence.ids[learnt])
-        before = sequence.audio_loss.nonzero()[:, 0]
-        frame_at.append(before + row * length)
-        is_frame = sequence.ids == audio_pad_id
-        own.append(sequence.audio_loss.roll(1)[is_frame])
-        with_end = torch.cat([sequence.codes, torch.tensor(sizes)[:, None]], dim=1)
-        index = torch.where(is_frame[before + 1], is_frame.cumsum(0)[before + 1] - 1, sequence.codes.shape[1])
-        frames.append(with_end[:, index].T)
-        named = (sequence.along != UNKNOWN).nonzero()[:, 0]
-        along_at.append(named + row * length)
-        along.append(sequence.along[named])
-    codes = torch.cat([sequence.codes for sequence in sequences], dim=1)
-    parts = (own, text_at, text, frame_at, frames, along_at, along)
-    return Batch(ids, codes, *(torch.cat(each) for each in parts))
-
-
-def forget_speech(batch: Batch, share: float, seed: int, step: int) -> Batch:
-    """The batch with about that share of the model's own frames, one to four in a row, shown as others of its own."""
-    rng, count = np.random.default_rng([seed, step, 2]), len(batch.own)
-    begins = rng.random(count) < 2 * share / (1 + _LONGEST_LAPSE)
-    lengths = np.where(begins, rng.integers(1, _LONGEST_LAPSE, count, endpoint=True), 0)
-    gone = np.zeros(count, dtype=bool)
-    for place in range(min(_LONGEST_LAPSE, count)):
-        gone[place:] |= lengths[: count - place] > place
-    codes = batch.codes.clone()
-    if own := np.flatnonzero(batch.own).tolist():
-        places = np.flatnonzero(gone & batch.own.numpy())
-        codes[:, places] = batch.codes[:, rng.choice(own, len(places))]
-    return replace(batch, codes=codes)
-
-
 def losses(
-    language_model: LanguageModel, audio_head: AudioHead, batch: Batch, chosen: Tensor | None = None
+    language_model: LanguageModel,
+    audio_head: AudioHead,
+    batch: Batch,
+    chosen: Tensor | None = None,
+    sound_head: SoundHead | None = None,
 ) -> dict[str, Tensor]:
-    """Mean cross-entropies in nats: `text`, `along`, `code_0`..`code_K-1`; those without a target are left out.
+    """Mean cross-entropies in nats: `text`, `along`, `sounds`, `code_0`..`code_K-1`; none where there is no target.
 
     chosen [Y] bool: frames whose codes 1.. count (None: all). Logits are computed only where something is learnt.
     """
-    hidden = language_model.hidden(language_model.embed(batch.ids, batch.codes)).flatten(0, 1)
     found: dict[str, Tensor] = {}
+    embedded = language_model.embed(batch.ids, batch.codes)
+    if sound_head is not None and len(batch.sounds):
+        with sound_head.listening(language_model) as inner:
+            hidden = language_model.hidden(embedded).flatten(0, 1)
+        found["sounds"] = sound_head.loss(inner[0].flatten(0, 1)[batch.sounds_at], batch.sounds)
+    else:
+        hidden = language_model.hidden(embedded).flatten(0, 1)
     if len(batch.text):
         logits = language_model.lm_head(hidden[batch.text_at])
         found["text"] = F.cross_entropy(logits.float(), batch.text)
@@ -213,12 +161,15 @@ def losses(
     return found
 
 
-def total_loss(found: dict[str, Tensor], audio_weight: float, along_weight: float = 0.0) -> Tensor:
-    """Text loss plus the mean over the codebooks, plus what reading along gives."""
+def total_loss(
+    found: dict[str, Tensor], audio_weight: float, along_weight: float = 0.0, sounds_weight: float = 0.0
+) -> Tensor:
+    """Text loss plus the mean over the codebooks, plus what reading along and the sounds give."""
     codes = [value for name, value in found.items() if name.startswith("code_")]
     parts = [found["text"]] if "text" in found else []
     parts += [audio_weight * torch.stack(codes).mean()] if codes else []
-    parts += [along_weight * found["along"]] if "along" in found else []
+    for name, weight in (("along", along_weight), ("sounds", sounds_weight)):
+        parts += [weight * found[name]] if name in found else []
     if not parts:
         raise TrainingError("a batch held nothing to learn; check the tasks and the corpus.")
     return torch.stack(parts).sum()
@@ -233,7 +184,9 @@ def train(recipe: LanguageModelRecipe) -> None:
     if recipe.fresh_audio and not has_state(output / "state"):  # a resumed run has its own
         start_audio(model, recipe)
     parts = learning_parts(model, recipe.stage)
-    language_model, audio_head = model.language_model, model.audio_head
+    language_model, audio_head, sound_head = model.language_model, model.audio_head, None
+    if recipe.sounds:
+        parts["sound_head"] = sound_head = SoundHead(language_model).to(recipe.device)
     optimizers = make_optimizers(parts, recipe)
     batches = Batches(make_mixture(recipe, model, "train").draw, recipe.positions, recipe.seed, recipe.steps)
     held_out = validation_batches(recipe, model)
@@ -245,8 +198,8 @@ def train(recipe: LanguageModelRecipe) -> None:
             batch = forget_speech(batch, recipe.forgotten_speech, recipe.seed, step).to(recipe.device)
             chosen = choose_frames(len(batch.frames), recipe.audio_head_fraction, recipe.seed, step)
             with autocast(recipe.device):
-                found = losses(language_model, audio_head, batch, chosen.to(recipe.device))
-                loss = total_loss(found, recipe.audio_loss_weight, recipe.read_along)
+                found = losses(language_model, audio_head, batch, chosen.to(recipe.device), sound_head)
+                loss = total_loss(found, recipe.audio_loss_weight, recipe.read_along, recipe.sounds)
             loss.backward()
             norms = [optimizer_step(each, recipe.optimizer, step, recipe.steps) for each in optimizers.values()]
             step += 1
@@ -258,7 +211,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                     {"loss": float(loss.detach()), **values, "gradient": max(norms), "positions": batch.ids.numel()},
                 )
             if step % recipe.sample_every == 0 or step == recipe.steps:
-                log.scalars(step, validate(language_model, audio_head, held_out))
+                log.scalars(step, validate(language_model, audio_head, held_out, sound_head))
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
                 save_training_state(output / "state", step, {"parts": parts}, optimizers)
                 save(model, output / "model")
@@ -304,15 +257,6 @@ def make_optimizers(parts: nn.ModuleDict, recipe: LanguageModelRecipe) -> dict[s
     return optimizers
 
 
-def choose_frames(count: int, fraction: float, seed: int, step: int) -> Tensor:
-    """[count] bool: which frames the whole audio head learns from in this step, at least one."""
-    rng = np.random.default_rng([seed, step, 1])
-    chosen = torch.zeros(count, dtype=torch.bool)
-    if count:
-        chosen[torch.from_numpy(rng.choice(count, max(1, round(fraction * count)), replace=False))] = True
-    return chosen
-
-
 def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
     """The recipe's tasks over one split of its corpus."""
     if recipe.pseudo_speech:
@@ -340,8 +284,13 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
 
 def read_along_of(recipe: LanguageModelRecipe, model: BaichuanAudio) -> ReadAlong | None:
     """By the alignments of the corpus, where the recipe wants reading along or the model speaks word by word."""
-    wanted = "read_along" if recipe.read_along else "interleave_letters"
-    if not recipe.codes or not (recipe.read_along or interleave_letters(model.config)):
+    wants = {
+        "read_along": recipe.read_along,
+        "sounds": recipe.sounds,
+        "interleave_letters": interleave_letters(model.config),
+    }
+    wanted = next((name for name, wish in wants.items() if wish), None)
+    if not recipe.codes or wanted is None:
         return None
     if recipe.clips is None:
         raise TrainingError(f"{wanted} takes the times of sounds from the alignments in `clips`: name that folder.")
@@ -377,7 +326,7 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
     speech = PseudoSpeech(sizes, read_alignments(recipe.clips).values())
     letters = interleave_letters(model.config)
     along = None
-    if recipe.read_along or letters:
+    if recipe.read_along or recipe.sounds or letters:
         along = ReadAlong(model.text_tokenizer, speech.alignment, model.tokenizer.frame_rate)
     codes = speech.__getitem__
     data = (codes, texts, dialogues, utterances, along)
@@ -437,13 +386,19 @@ def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> lis
 
 
 @torch.inference_mode()
-def validate(language_model: LanguageModel, audio_head: AudioHead, batches: Sequence[Batch]) -> dict[str, float]:
+def validate(
+    language_model: LanguageModel,
+    audio_head: AudioHead,
+    batches: Sequence[Batch],
+    sound_head: SoundHead | None = None,
+) -> dict[str, float]:
     """Mean of each loss over the batches, weighted by what they hold, as `validation_text` and so on."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for batch in batches:
-        for name, value in losses(language_model, audio_head, batch).items():
-            count = len({"text": batch.text, "along": batch.along}.get(name.split("_")[0], batch.frames))
+        for name, value in losses(language_model, audio_head, batch, None, sound_head).items():
+            targets = {"text": batch.text, "along": batch.along, "sounds": batch.sounds}
+            count = len(targets.get(name.split("_")[0], batch.frames))
             sums[name] = sums.get(name, 0.0) + float(value) * count
             counts[name] = counts.get(name, 0) + count
     return {f"validation_{name}": sums[name] / counts[name] for name in sums}
