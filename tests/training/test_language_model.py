@@ -31,7 +31,7 @@ from baichuan_audio.training.language_model import (
     total_loss,
     train,
 )
-from baichuan_audio.training.lm_batch import choose_frames, collate, forget_speech
+from baichuan_audio.training.lm_batch import choose_frames, collate, forget_speech, say_itself
 from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
 from baichuan_audio.training.sound_head import SoundHead
 
@@ -150,6 +150,34 @@ def test_forgotten_speech_is_the_models_own_and_never_a_target(workspace: Path, 
     assert torch.equal(some.codes[:, ~batch.own], batch.codes[:, ~batch.own]) and torch.equal(some.frames, batch.frames)
     changed = (some.codes != batch.codes).any(0)[batch.own].float().mean()
     assert 0.05 < changed < 0.6  # some are replaced by their like
+
+
+def test_its_own_frames_are_shown_as_it_would_say_them(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    diet = Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0}, typed=0.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+    rows = [mixture.draw(np.random.default_rng(seed)) for seed in range(8)]
+    batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
+    parts = (model.language_model, model.audio_head)
+    assert say_itself(batch, *parts, 0.0, 3, 7) is batch
+    drawn, again = (say_itself(batch, *parts, 0.5, 3, 7) for _ in range(2))
+    assert torch.equal(drawn.codes, again.codes)  # by seed and step alone
+    monkeypatch.setattr("baichuan_audio.training.lm_batch._TEMPERATURE", 0.0)
+    said = say_itself(batch, *parts, 0.5, 3, 7)
+    assert torch.equal(said.codes[:, ~batch.own], batch.codes[:, ~batch.own]) and torch.equal(said.frames, batch.frames)
+    likeliest = []
+    for row in rows:
+        hidden, _ = model.language_model(row.ids[None], row.codes)
+        place = {int(at): index for index, at in enumerate((row.ids == model.special.audio_pad).nonzero()[:, 0])}
+        for at, frame in place.items():
+            logits = model.audio_head.logits(hidden[:, at - 1], row.codes[:, frame][None])
+            likeliest.append(torch.stack([each[0, :-1].argmax() for each in logits]))
+    changed = (said.codes != batch.codes).any(0)
+    assert 0.2 < changed[batch.own].float().mean() < 0.8
+    assert torch.equal(said.codes[:, changed], torch.stack(likeliest, dim=1)[:, changed])
+    train(recipe(workspace, tmp_path / "run", diet=diet, own_speech=0.3, steps=1))
 
 
 @pytest.mark.parametrize(("share", "named"), [(0.0, {"Ada"}), (1.0, {"someone"})])

@@ -35,7 +35,7 @@ from ..pipeline import BaichuanAudio
 from .checkpointing import has_state, load_training_state, save_training_state
 from .flow import load_part
 from .initialise import embed_codebooks, embed_codes_like_sounds, initialise_audio
-from .lm_batch import Batch, choose_frames, collate, forget_speech
+from .lm_batch import Batch, choose_frames, collate, forget_speech, say_itself
 from .logging import TrainingLog, set_threads
 from .muon import Muon, layer_matrices
 from .optim import autocast, freeze_except, make_optimizer, optimizer_step
@@ -106,6 +106,8 @@ class LanguageModelRecipe(StageRecipe):
     forgotten_speech: float = 0.0
     """Share of the frames of its own speech that the model sees replaced by others while it learns what comes next.
     What it says in earnest is never quite what it was taught with; so it learns to go by the text."""
+    own_speech: float = 0.0
+    """Share of those frames that it sees as it would have said them itself, which costs a pass without gradients."""
     validation_sequences: int = 64
     muon: bool = True
     """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
@@ -196,6 +198,9 @@ def train(recipe: LanguageModelRecipe) -> None:
         while step < recipe.steps:
             batch = collate(batches(step), pad_id, audio_pad_id, language_model.codebook_sizes)
             batch = forget_speech(batch, recipe.forgotten_speech, recipe.seed, step).to(recipe.device)
+            if recipe.own_speech:
+                with autocast(recipe.device):
+                    batch = say_itself(batch, language_model, audio_head, recipe.own_speech, recipe.seed, step)
             chosen = choose_frames(len(batch.frames), recipe.audio_head_fraction, recipe.seed, step)
             with autocast(recipe.device):
                 found = losses(language_model, audio_head, batch, chosen.to(recipe.device), sound_head)

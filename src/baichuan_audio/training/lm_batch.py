@@ -11,8 +11,11 @@ from torch import Tensor
 
 from ..data.read_along import UNKNOWN
 from ..data.sequences import TokenSequence
+from ..language_model.audio_head import AudioHead
+from ..language_model.model import LanguageModel
 
 _LONGEST_LAPSE = 4  # frames of its own speech that are forgotten in a row
+_TEMPERATURE = 0.3
 
 
 @dataclass(frozen=True)
@@ -73,17 +76,54 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
 
 def forget_speech(batch: Batch, share: float, seed: int, step: int) -> Batch:
     """The batch with about that share of the model's own frames, one to four in a row, shown as others of its own."""
-    rng, count = np.random.default_rng([seed, step, 2]), len(batch.own)
+    rng = np.random.default_rng([seed, step, 2])
+    gone = _lapses(len(batch.own), share, rng) & batch.own.numpy()
+    codes = batch.codes.clone()
+    if own := np.flatnonzero(batch.own).tolist():
+        places = np.flatnonzero(gone)
+        codes[:, places] = batch.codes[:, rng.choice(own, len(places))]
+    return replace(batch, codes=codes)
+
+
+@torch.no_grad()
+def say_itself(
+    batch: Batch, language_model: LanguageModel, audio_head: AudioHead, share: float, seed: int, step: int
+) -> Batch:
+    """The batch with about that share of the model's own frames, one to four in a row, shown as it would say them.
+
+    In one pass: each such frame is what the model draws after the true ones (scheduled sampling, arXiv 1506.03099).
+    """
+    rng = np.random.default_rng([seed, step, 3])
+    said = torch.from_numpy(_lapses(len(batch.own), share, rng)).to(batch.own.device)[batch.own]
+    rows = (batch.ids == language_model.audio_pad_id).nonzero()[:, 0]  # of each frame
+    talking = rows[batch.own].unique()
+    if not bool(said.any()):
+        return batch
+    is_frame = batch.frames[:, 0] != language_model.codebook_sizes[0]  # and not the end of the audio
+    at, true = batch.frame_at[is_frame][said], batch.frames[is_frame][said]
+    hidden = language_model.hidden(language_model.embed(batch.ids[talking], batch.codes[:, torch.isin(rows, talking)]))
+    place = torch.searchsorted(talking, at // batch.ids.shape[1])
+    logits = audio_head.logits(hidden[place, at % batch.ids.shape[1]], true)
+    codes = batch.codes.clone()
+    drawn = [_draw(each[:, :-1].float(), rng) for each in logits]
+    codes[:, batch.own.nonzero()[:, 0][said]] = torch.stack(drawn)
+    return replace(batch, codes=codes)
+
+
+def _draw(logits: Tensor, rng: np.random.Generator) -> Tensor:
+    """logits [X, V] -> an index each [X], at the temperature at which speech is drawn when it is meant."""
+    noise = torch.from_numpy(rng.gumbel(scale=_TEMPERATURE, size=tuple(logits.shape))).to(logits)
+    return (logits + noise).argmax(-1)
+
+
+def _lapses(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """[count] bool: about that share of the places, one to four in a row."""
     begins = rng.random(count) < 2 * share / (1 + _LONGEST_LAPSE)
     lengths = np.where(begins, rng.integers(1, _LONGEST_LAPSE, count, endpoint=True), 0)
     gone = np.zeros(count, dtype=bool)
     for place in range(min(_LONGEST_LAPSE, count)):
         gone[place:] |= lengths[: count - place] > place
-    codes = batch.codes.clone()
-    if own := np.flatnonzero(batch.own).tolist():
-        places = np.flatnonzero(gone & batch.own.numpy())
-        codes[:, places] = batch.codes[:, rng.choice(own, len(places))]
-    return replace(batch, codes=codes)
+    return gone
 
 
 def choose_frames(count: int, fraction: float, seed: int, step: int) -> Tensor:
