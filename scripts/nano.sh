@@ -78,7 +78,7 @@ rate() { # rate ROUND: the learning rate falls from round to round; the first ha
 }
 
 start_of() { # start_of ROUND: the checkpoint it goes on from
-    if [ "$1" = 1 ]; then echo "$work/lm_sft/model"; else echo "$work/round_$(($1 - 1))"; fi
+    if [ "$1" = 1 ]; then echo "$work/lm_deep"; else echo "$work/round_$(($1 - 1))"; fi
 }
 
 one_run() { # one_run round_N_SEED
@@ -95,6 +95,7 @@ everything() {
     echo "nano: what the vocoder and the first language models say goes to $work/writing.log" >&2
     side_by_side hearing writing
     joint
+    once lm_deep run deepen "$work/lm_sft/model" "$work/lm_deep" --layers 6
     # Two runs with other seeds, and their mean, err less than one of twice the length.
     for round in 1 2 3; do
         side_by_side "round_${round}_1" "round_${round}_2"

@@ -135,6 +135,11 @@ def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) 
     assert [row["loss"] for row in log_of(tmp_path / "one") if "loss" in row] == [
         row["loss"] for row in log_of(tmp_path / "two") if "loss" in row
     ]
+    on = {"sounds": 0.5, "steps": 1, "optimizer": OptimizerRecipe(learning_rate=1e-9)}
+    train(recipe(workspace, tmp_path / "on", sound_head=str(tmp_path / "one"), **on))
+    train(recipe(workspace, tmp_path / "anew", **on))
+    known, fresh = (log_of(tmp_path / name)[0]["sounds"] for name in ("on", "anew"))
+    assert known < fresh - 0.1  # the head of a finished run goes on
 
 
 def test_forgotten_speech_is_the_models_own_and_never_a_target(workspace: Path, tmp_path: Path) -> None:

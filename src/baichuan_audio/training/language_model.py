@@ -32,7 +32,7 @@ from ..language_model.audio_head import AudioHead
 from ..language_model.interleaving import interleave_letters
 from ..language_model.model import LanguageModel
 from ..pipeline import BaichuanAudio
-from .checkpointing import has_state, load_training_state, save_training_state
+from .checkpointing import has_state, load_module, load_training_state, save_training_state
 from .flow import load_part
 from .initialise import embed_codebooks, embed_codes_like_sounds, initialise_audio
 from .lm_batch import Batch, choose_frames, collate, forget_speech, say_itself
@@ -103,6 +103,8 @@ class LanguageModelRecipe(StageRecipe):
     sounds: float = 0.0
     """Weight of naming, from the middle of the backbone, the sounds of every code frame that is heard or about to be
     said (`sound_head.py`); needs `clips` with alignments. A clip is then heard, and not only recognised."""
+    sound_head: str | None = None
+    """Output of an earlier run whose sound head goes on; None: one that knows nothing yet."""
     forgotten_speech: float = 0.0
     """Share of the frames of its own speech that the model sees replaced by others while it learns what comes next.
     What it says in earnest is never quite what it was taught with; so it learns to go by the text."""
@@ -187,13 +189,16 @@ def train(recipe: LanguageModelRecipe) -> None:
         start_audio(model, recipe)
     parts = learning_parts(model, recipe.stage)
     language_model, audio_head, sound_head = model.language_model, model.audio_head, None
+    learning: dict[str, nn.Module] = {"parts": parts}
     if recipe.sounds:
-        parts["sound_head"] = sound_head = SoundHead(language_model).to(recipe.device)
-    optimizers = make_optimizers(parts, recipe)
+        learning["sound_head"] = sound_head = SoundHead(language_model).to(recipe.device)
+        if recipe.sound_head is not None:
+            load_module(Path(recipe.sound_head) / "state", "sound_head", sound_head)
+    optimizers = make_optimizers(parts, recipe, sound_head)
     batches = Batches(make_mixture(recipe, model, "train").draw, recipe.positions, recipe.seed, recipe.steps)
     held_out = validation_batches(recipe, model)
     pad_id, audio_pad_id = model.special.end_of_text, model.special.audio_pad
-    step = load_training_state(output / "state", {"parts": parts}, optimizers)
+    step = load_training_state(output / "state", learning, optimizers)
     with TrainingLog(output, recipe.steps, step) as log:
         while step < recipe.steps:
             batch = collate(batches(step), pad_id, audio_pad_id, language_model.codebook_sizes)
@@ -218,7 +223,7 @@ def train(recipe: LanguageModelRecipe) -> None:
             if step % recipe.sample_every == 0 or step == recipe.steps:
                 log.scalars(step, validate(language_model, audio_head, held_out, sound_head))
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
-                save_training_state(output / "state", step, {"parts": parts}, optimizers)
+                save_training_state(output / "state", step, learning, optimizers)
                 save(model, output / "model")
 
 
@@ -251,11 +256,14 @@ def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:
     return parts
 
 
-def make_optimizers(parts: nn.ModuleDict, recipe: LanguageModelRecipe) -> dict[str, torch.optim.Optimizer]:
+def make_optimizers(
+    parts: nn.ModuleDict, recipe: LanguageModelRecipe, sound_head: SoundHead | None = None
+) -> dict[str, torch.optim.Optimizer]:
     """AdamW, and Muon for the backbone's matrices where the recipe wants it and they may learn."""
     matrices = layer_matrices(parts["language_model"]) if recipe.muon else []
     apart = set(map(id, matrices))
     rest = [parameter for parameter in parts.parameters() if id(parameter) not in apart]
+    rest += sound_head.parameters() if sound_head is not None else []
     optimizers: dict[str, torch.optim.Optimizer] = {"adamw": make_optimizer(rest, recipe.optimizer)}
     if matrices:
         optimizers["muon"] = Muon(matrices, recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay)
