@@ -23,8 +23,9 @@ from ..vocoder.discriminators import (
 )
 from ..vocoder.excitation import NOISE_FRAMES
 from ..vocoder.hift import Hift, HiftConfig, load_hift, save_hift
-from ..vocoder.vocos import Vocos, VocosConfig, save_vocos
+from ..vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
 from .checkpointing import load_training_state, save_training_state
+from .coded_mels import CodedMels, CodedRecipe, Crop
 from .logging import TrainingLog, set_threads
 from .optim import autocast, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
@@ -61,7 +62,9 @@ class VocoderRecipe(StageRecipe):
     vocos: VocosConfig = field(default_factory=VocosConfig)
     hift: HiftConfig = field(default_factory=HiftConfig)
     initial: str = ""
-    """A `hift.pt` to start from; only for architecture `hift`, whose sizes it then sets."""
+    """A `hift.pt`, whose sizes it then has, or a `vocoder.safetensors` of the recipe's sizes to start from."""
+    coded: CodedRecipe = field(default_factory=CodedRecipe)
+    """Crops whose mel is made of codes: what the vocoder is given in use is smoother than a recording's."""
     batch_size: int = 16
     crop_frames: int = 40
     gain_db: tuple[float, ...] = (-9.0, 3.0)
@@ -79,8 +82,6 @@ class VocoderRecipe(StageRecipe):
     def __post_init__(self) -> None:
         if self.architecture not in ("vocos", "hift"):
             raise ConfigError(f"architecture must be 'vocos' or 'hift', not '{self.architecture}'.")
-        if self.initial and self.architecture != "hift":
-            raise ConfigError("initial: only the architecture 'hift' starts from a file.")
 
 
 class CropSampler:
@@ -88,6 +89,7 @@ class CropSampler:
 
     def __init__(self, store: ClipStore, recipe: VocoderRecipe, samples: int) -> None:
         self.store, self.recipe, self.samples = store, recipe, samples
+        self._grid = samples // recipe.crop_frames if recipe.coded.share else 1
         groups = {kind: store.select(kind=kind, split="train") for kind in recipe.kinds}
         self.groups = {kind: clips for kind, clips in groups.items() if clips and recipe.kinds[kind] > 0}
         if not self.groups:
@@ -97,20 +99,23 @@ class CropSampler:
         # A clip is drawn in proportion to its length, so that every second of a kind is as likely as any other.
         self.clip_shares = {kind: _shares(clips) for kind, clips in self.groups.items()}
 
-    def batch(self, step: int) -> Tensor:
-        """Waveforms [B, S] of this step; a clip shorter than the crop ends in silence."""
+    def crops(self, step: int) -> list[Crop]:
+        """What this step hears."""
         random = np.random.default_rng((self.recipe.seed, step))
         kinds = random.choice(list(self.groups), size=self.recipe.batch_size, p=self.kind_shares)
-        return torch.stack([self._crop(str(kind), random) for kind in kinds])
+        return [self._crop(str(kind), random) for kind in kinds]
 
-    def _crop(self, kind: str, random: np.random.Generator) -> Tensor:
+    def _crop(self, kind: str, random: np.random.Generator) -> Crop:
         clips = self.groups[kind]
         clip = clips[int(random.choice(len(clips), p=self.clip_shares[kind]))]
         start = int(random.integers(0, max(1, clip.samples - self.samples + 1)))
-        waveform = self.store.waveform(clip, start, self.samples)
         low, high = self.recipe.gain_db
-        waveform = (waveform * 10 ** (random.uniform(low, high) / 20)).clamp(-1.0, 1.0)
-        return F.pad(waveform, (0, self.samples - len(waveform)))
+        return Crop(clip, start // self._grid * self._grid, 10 ** (random.uniform(low, high) / 20))
+
+    def waveforms(self, crops: Sequence[Crop]) -> Tensor:
+        """Waveforms [B, S]; a clip shorter than the crop ends in silence."""
+        heard = [self.store.waveform(crop.clip, crop.start, self.samples) * crop.gain for crop in crops]
+        return torch.stack([F.pad(each.clamp(-1.0, 1.0), (0, self.samples - len(each))) for each in heard])
 
 
 def _shares(clips: Sequence[Clip]) -> np.ndarray:
@@ -121,7 +126,10 @@ def _shares(clips: Sequence[Clip]) -> np.ndarray:
 def build_vocoder(recipe: VocoderRecipe) -> Vocoder:
     """The vocoder that a recipe asks for, ready to train."""
     if recipe.architecture == "vocos":
-        return Vocos(recipe.vocos)
+        fresh = Vocos(recipe.vocos)
+        if not recipe.initial:
+            return fresh
+        return load_vocos(recipe.initial, {"mel_vocoder_config": fresh.config_entry()}).train()
     return load_hift(recipe.initial).train() if recipe.initial else Hift(recipe.hift)
 
 
@@ -151,12 +159,16 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
     store = ClipStore(recipe.data)
     sampler = CropSampler(store, recipe, recipe.crop_frames * vocoder.hop_length)
     mel_sizes = mel_config(vocoder)
+    coded = CodedMels(recipe.coded, vocoder.hop_length, recipe.seed, device) if recipe.coded.share else None
 
     with TrainingLog(output, recipe.steps, first) as log:
         for step in range(first, recipe.steps if stop_after is None else min(stop_after, recipe.steps)):
             adversarial = 0 <= recipe.adversarial_from <= step
-            wanted = sampler.batch(step).to(device)
+            crops = sampler.crops(step)
+            wanted = sampler.waveforms(crops).to(device)
             mel = natural_log_mel(wanted, mel_sizes)
+            if coded is not None:
+                mel = coded.replace(mel, crops, step)
             f0, voiced = pitch(wanted, vocoder.sample_rate, vocoder.hop_length)
             with autocast(device):
                 if isinstance(vocoder, Vocos):
