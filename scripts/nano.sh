@@ -60,6 +60,11 @@ writing() { # the vocoder, and what the language model can learn before there ar
         "model=$work/lm_text/model" "output=$work/lm_pseudo" "clips=$work/audio"
 }
 
+sounding() { # the vocoder goes on with mels as the flow decoder makes them
+    once vocoder_coded run train vocoder recipes/nano/vocoder_coded.yaml "output=$work/vocoder_coded" \
+        "data=$work/audio" "initial=$work/vocoder/vocoder.safetensors" "coded.decoders=$work/flow" "coded.codes=$work/codes"
+}
+
 joint() { # from hearing and reading aloud to spoken dialogues
     if [ "${STAGES:-joint}" = paper ]; then
         once lm_stage1 lm lm_stage1 "$work/lm_text/model" "$work/lm_stage1"
@@ -70,10 +75,10 @@ joint() { # from hearing and reading aloud to spoken dialogues
     fi
 }
 
-rate() { # rate ROUND: the learning rate falls from round to round; the first has the recipe's own
+changes() { # changes ROUND: the learning rate falls from round to round; what names the sounds goes on
     case $1 in
-    2) echo optimizer.learning_rate=0.0010 optimizer.final_share=0.7 ;;
-    3) echo optimizer.learning_rate=0.0007 optimizer.final_share=0.03 ;;
+    2) echo optimizer.learning_rate=0.0008 optimizer.final_share=0.45 "sound_head=$work/round_1_1" ;;
+    3) echo optimizer.learning_rate=0.0005 optimizer.final_share=0.02 "sound_head=$work/round_2_1" ;;
     esac
 }
 
@@ -84,8 +89,8 @@ start_of() { # start_of ROUND: the checkpoint it goes on from
 one_run() { # one_run round_N_SEED
     number=${1#round_}
     seed=${number#*_} number=${number%_*}
-    # shellcheck disable=SC2046 # two words
-    once "$1" lm lm_rounds "$(start_of "$number")" "$work/$1" "seed=$number$seed" $(rate "$number")
+    # shellcheck disable=SC2046 # several words
+    once "$1" lm lm_rounds "$(start_of "$number")" "$work/$1" "seed=$number$seed" $(changes "$number")
 }
 
 everything() {
@@ -94,7 +99,7 @@ everything() {
     alignments
     echo "nano: what the vocoder and the first language models say goes to $work/writing.log" >&2
     side_by_side hearing writing
-    joint
+    side_by_side joint sounding
     once lm_deep run deepen "$work/lm_sft/model" "$work/lm_deep" --layers 6
     # Two runs with other seeds, and their mean, err less than one of twice the length.
     for round in 1 2 3; do
@@ -102,15 +107,15 @@ everything() {
         once "round_$round" run average "$work/round_$round" "$work/round_${round}_1/model" "$work/round_${round}_2/model"
     done
     once model run assemble "$work/round_3" "$output" --template recipes/nano/config.json \
-        --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder/vocoder.safetensors" --dtype bfloat16
+        --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder_coded/vocoder.safetensors" --dtype bfloat16
     once examination run eval nano --model "$output" --corpus "$work" --ear "$work/tokenizer" \
         --output "$work/evaluation"
     echo "nano: $output is ready; figures in $work/evaluation" >&2
 }
 
 case ${1:-everything} in
-everything | hearing) "${1:-everything}" ;;
-writing) writing >>"$work/writing.log" 2>&1 ;;
+everything | hearing | joint) "${1:-everything}" ;;
+writing | sounding) "$1" >>"$work/writing.log" 2>&1 ;;
 round_*_1) one_run "$1" ;;
 round_*_2) one_run "$1" >>"$work/writing.log" 2>&1 ;;
 *)
