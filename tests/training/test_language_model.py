@@ -235,6 +235,23 @@ def test_words_of_several_clips_of_a_speaker_are_heard_as_one(workspace: Path, t
     assert len({clip for clips in told for clip in clips}) == 2 and len(told) > 2
 
 
+def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_path: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    codes, special = CodesStore(workspace / "codes"), model.special
+    diet = Diet(tasks={"tts": 1.0}, sentences=1.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+    told = set()
+    for seed in range(12):
+        sequence = mixture.draw(np.random.default_rng(seed))
+        ids = sequence.ids.tolist()
+        text = model.text_tokenizer.decode([id for id in ids[ids.index(special.system) :] if id < special.system])
+        said = text[text.index("问题。") + 3 :].split()
+        told.add(tuple(said))
+        clips = ["train-a" if word.startswith("Cold") else "train-b" for word in said]
+        assert len(said) == 3 and torch.equal(sequence.codes, torch.cat([codes[clip] for clip in clips], dim=1))
+    assert len(told) > 3
+
+
 def test_a_misread_transcript_is_still_learnt_as_it_is(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
     drawn = {}

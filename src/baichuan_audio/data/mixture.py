@@ -26,6 +26,7 @@ from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 T = TypeVar("T")
 _LONGEST_EXCERPT = 4  # words
 _LONGEST_MEDLEY = 4  # excerpts
+_MOST_SENTENCES = 3  # read aloud in one go
 _PLAIN_SHARE = 0.3  # of texts to read aloud that are bare words
 TASKS = (
     "text_dialogue",
@@ -88,6 +89,8 @@ class Diet:
     """The same for text_dialogue alone; None: `emphasis`. Facts are learnt cheapest without sound."""
     other_voices: float = 0.0
     """Share of reading aloud in the voices that ask, by their names: they say words that the others say seldom."""
+    sentences: float = 0.0
+    """Chance that another sentence of the same voice follows one that is read aloud, up to three in all."""
     excerpts: float = 0.0
     """Share of asr that hears one to four words out of a clip: without its sentence a word cannot be guessed."""
     medley: float = 0.0
@@ -216,12 +219,19 @@ class Mixture:
         other = len(self.others) > 0 and rng.random() < self.diet.other_voices
         found = (self.others if other else self.voiced).pick(rng)
         spelt = rng.random() < self.diet.augmentation.spelt
-        text = found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
-        clauses = self._said(found.clip, text)
+        clauses = self._said(found.clip, self._as_written(found, rng))
+        english, count = found.transcript.isascii(), 1
+        while self.diet.sentences and count < _MOST_SENTENCES and rng.random() < self.diet.sentences:
+            more, count = _pick(self.by_speaker[found.speaker or ""], rng), count + 1
+            if more.transcript.isascii() == english:
+                clauses += self._said(more.clip, " " * english + self._as_written(more, rng))
         if spelt:  # its tokens are not those of whole words, so nobody reads along
             clauses = [(words, replace(frames, along=None)) for words, frames in clauses]
         builder = self.speller if spelt else self.builder
         return sequences.speech(builder, self._system(found.voice or found.speaker, rng), clauses)
+
+    def _as_written(self, found: Utterance, rng: np.random.Generator) -> str:
+        return found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         pieces: list[str | Frames] = []
