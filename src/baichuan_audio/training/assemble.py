@@ -17,6 +17,7 @@ from ..pipeline import BaichuanAudio
 from .flow import load_part, load_vocoder
 from .initialise import initialise, texts_of
 
+_LAYERS = "language_model.layers."
 _SECTIONS = ("vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling")
 
 
@@ -117,18 +118,14 @@ def deepen(checkpoint: str | Path, output: str | Path, layers: int) -> BaichuanA
         raise TrainingError(f"{checkpoint} has {count} layers already; ask for more than that.")
     config = small.config | {"num_hidden_layers": layers}
     deep = BaichuanAudio(config, small.text_tokenizer, small.vocoder)
-    origins = [place * count // layers for place in range(layers)]
-    for name in ("tokenizer", "flow", "audio_head"):
-        getattr(deep, name).load_state_dict(getattr(small, name).state_dict())
-    rest = {
-        name: tensor for name, tensor in small.language_model.state_dict().items() if not name.startswith("layers.")
-    }
-    deep.language_model.load_state_dict(rest, strict=False)
-    for place, (layer, origin) in enumerate(zip(deep.language_model.layers, origins, strict=True)):
-        layer.load_state_dict(small.language_model.layers[origin].state_dict())
-        if place and origins[place - 1] == origin:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
+    state = {name: tensor for name, tensor in small.state_dict().items() if not name.startswith(_LAYERS)}
+    for place in range(layers):
+        origin = place * count // layers
+        copied = place > 0 and (place - 1) * count // layers == origin
+        for name, tensor in small.language_model.layers[origin].state_dict().items():
+            writes = name in ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+            state[f"{_LAYERS}{place}.{name}"] = torch.zeros_like(tensor) if copied and writes else tensor
+    deep.load_state_dict(state)
     save(deep, output)
     return deep
 
