@@ -15,7 +15,7 @@ import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
-from baichuan_audio.data.mixture import Augmentation, Diet
+from baichuan_audio.data.mixture import Diet
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.read_along import UNKNOWN
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, transcription
@@ -250,23 +250,6 @@ def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_pa
         clips = ["train-a" if word.startswith("Cold") else "train-b" for word in said]
         assert len(said) == 3 and torch.equal(sequence.codes, torch.cat([codes[clip] for clip in clips], dim=1))
     assert len(told) > 3
-
-
-def test_a_misread_transcript_is_still_learnt_as_it_is(workspace: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    drawn = {}
-    for share in (0.0, 1.0):
-        diet = Diet(tasks={"asr": 1.0}, augmentation=Augmentation(misread=share))
-        mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
-        drawn[share] = [mixture.draw(np.random.default_rng(seed)) for seed in range(12)]
-    assert all(sequence.shown is None for sequence in drawn[0.0])
-    for sequence in drawn[1.0]:
-        assert sequence.shown is not None
-        changed = sequence.shown != sequence.ids
-        assert not changed[~sequence.text_loss].any()
-    batches = [collate(drawn[share], model.special.end_of_text, model.special.audio_pad, SIZES) for share in drawn]
-    assert not torch.equal(batches[0].ids, batches[1].ids) and torch.equal(batches[0].text, batches[1].text)
-    assert torch.equal(batches[0].codes, batches[1].codes)
 
 
 def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_path: Path) -> None:

@@ -68,9 +68,6 @@ class Augmentation:
     """Share of texts to read aloud given character by character instead of in whole words."""
     careless: float = 0.0
     """Share of typed questions without capitals and end mark."""
-    misread: float = 0.0
-    """Share of a transcript's tokens that the model sees replaced by those of another while it writes on: what comes
-    next must then be heard, and cannot be guessed from what stands before."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +210,7 @@ class Mixture:
             words, frames = self._medley(self.read_along, found, rng)
         else:
             words, frames = found.transcript, self._heard(found.clip, found.transcript, rng)
-        return self._misread(sequences.transcription(self.builder, frames, words), rng)
+        return sequences.transcription(self.builder, frames, words)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
         other = len(self.others) > 0 and rng.random() < self.diet.other_voices
@@ -263,16 +260,6 @@ class Mixture:
         if rng.random() < self.diet.augmentation.careless:
             return text.lower().rstrip(".!?。！？ ")
         return text
-
-    def _misread(self, sequence: TokenSequence, rng: np.random.Generator) -> TokenSequence:
-        """The sequence with some of the text that it learns shown as another transcript's."""
-        if not self.diet.augmentation.misread:
-            return sequence
-        others = self.builder.encode(self.utterances.pick(rng).transcript)
-        gone = sequence.text_loss & torch.from_numpy(rng.random(len(sequence)) < self.diet.augmentation.misread)
-        shown = sequence.ids.clone()
-        shown[gone] = torch.from_numpy(rng.choice(others, int(gone.sum())))
-        return replace(sequence, shown=shown)
 
     def _medley(self, read_along: ReadAlong, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
         """Words out of one clip, and perhaps out of others of its speaker, as if said one after the other."""

@@ -30,7 +30,7 @@ class TokenSequence:
 
     along [N] int64: the text token that position n shall name though it does not stand there (`read_along.py`),
     UNKNOWN where there is none. sounds [N, PLACES] int64: the sounds that it shall name, of the frame that stands
-    there (heard) or comes next (spoken). shown [N] int64: what the model sees in place of `ids`, None for the same.
+    there (heard) or comes next (spoken).
     """
 
     ids: Tensor
@@ -39,7 +39,6 @@ class TokenSequence:
     audio_loss: Tensor
     along: Tensor
     sounds: Tensor
-    shown: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -102,10 +101,6 @@ class SequenceBuilder:
             self._along[first : first + len(frames.along)] = frames.along.tolist()
         if frames.sounds is not None:
             self._sounds.append((first, frames.sounds))
-
-    def encode(self, text: str) -> list[int]:
-        """The ids that `text` lays for the same text."""
-        return self._tokenizer.encode(text)
 
     def text(self, text: str, learn: bool = False) -> None:
         self._prompt.text(text)

@@ -49,7 +49,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
     ids = torch.full((len(sequences), length), pad_id)
     parts: list[tuple[Tensor, ...]] = []
     for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence.ids if sequence.shown is None else sequence.shown
+        ids[row, : len(sequence)] = sequence.ids
         learnt = sequence.text_loss.nonzero()[:, 0]
         before = sequence.audio_loss.nonzero()[:, 0]
         is_frame = sequence.ids == audio_pad_id
