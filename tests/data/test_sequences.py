@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.data import sequences
+from baichuan_audio.data.batches import Batches
 from baichuan_audio.data.dialogues import parse_dialogue
-from baichuan_audio.data.mixture import Augmentation, Batches, Diet, Mixture, Utterance, vary_codes
+from baichuan_audio.data.mixture import Augmentation, Diet, Mixture, Utterance, vary_codes
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from baichuan_audio.data.read_along import UNKNOWN, ReadAlong, token_ends

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoint import load, save
+from ..data.batches import Batches
 from ..data.dataset import CodesStore
 from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
 from ..data.manifest import Clip, ClipStore, normalise_transcript
-from ..data.mixture import Batches, Diet, Mixture, Utterance
+from ..data.mixture import Diet, Mixture, Utterance
 from ..data.phone_alignment import read_alignments
 from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from ..data.read_along import ReadAlong
