@@ -110,7 +110,7 @@ class LanguageModelRecipe(StageRecipe):
     """Share of the frames of its own speech that the model sees replaced by others while it learns what comes next.
     What it says in earnest is never quite what it was taught with; so it learns to go by the text."""
     own_speech: float = 0.0
-    """Share of those frames that it sees as it would have said them itself, which costs a pass without gradients."""
+    """Share of the frames of its own speech that it sees as it would have said them; costs a pass without gradients."""
     validation_sequences: int = 64
     muon: bool = True
     """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
