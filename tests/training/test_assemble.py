@@ -107,6 +107,9 @@ def test_a_deepened_model_computes_the_same_and_its_new_layers_can_learn(base: P
 
     deep.requires_grad_(True).language_model(ids)[1].logsumexp(-1).sum().backward()
     assert all(layer.self_attn.o_proj.weight.grad.abs().sum() > 0 for layer in deep.language_model.layers)
+    assemble(base, tmp_path / "half", dtype=torch.bfloat16)
+    halves = deepen(tmp_path / "half", tmp_path / "deep_half", 2).language_model
+    assert halves.lm_head.weight.dtype == halves.layers[1].mlp.up_proj.weight.dtype == torch.bfloat16
     with pytest.raises(TrainingError, match="1 layers already"):
         deepen(base, tmp_path / "nothing", 1)
     assert not (tmp_path / "nothing").exists()

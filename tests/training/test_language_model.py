@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
-from baichuan_audio.data.mixture import Diet
+from baichuan_audio.data.mixture import Diet, Mixture
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.read_along import UNKNOWN
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, transcription
@@ -250,6 +251,12 @@ def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_pa
         clips = ["train-a" if word.startswith("Cold") else "train-b" for word in said]
         assert len(said) == 3 and torch.equal(sequence.codes, torch.cat([codes[clip] for clip in clips], dim=1))
     assert len(told) > 3
+    # A real person's voice has no name but the voice's.
+    voices = [replace(each, speaker=None) for each in mixture.by_name["Ada"]]
+    real = Mixture(
+        diet, model.text_tokenizer, special, SIZES, codes.__getitem__, utterances=voices, read_along=mixture.read_along
+    )
+    assert real.draw(np.random.default_rng(0)).codes.shape[1] > codes["train-a"].shape[1]
 
 
 def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ class MelConfig:
 
 FLOW_MEL = MelConfig(sample_rate=24000, n_fft=1920, hop_length=480, num_mel_bins=80)
 """What flow decoder and vocoder speak: 50 frames a second (spec section 4.7)."""
+MAGNITUDE_FLOOR = 1e-5
+"""Magnitude below which a natural-log mel counts as this."""
 
 
 def _hz_to_slaney(frequency: Tensor) -> Tensor:
@@ -109,4 +111,4 @@ def natural_log_mel(waveform: Tensor, config: MelConfig = FLOW_MEL) -> Tensor:
         return_complex=True,
     )
     magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-    return (mel_filters(config).to(waveform.device) @ magnitude).clamp(min=1e-5).log()
+    return (mel_filters(config).to(waveform.device) @ magnitude).clamp(min=MAGNITUDE_FLOOR).log()

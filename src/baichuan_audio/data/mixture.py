@@ -53,6 +53,11 @@ class Utterance:
     speaker: str | None = None
     """Who says it, where that name can stand for a voice: a synthetic one, perhaps not an output voice."""
 
+    @property
+    def said_by(self) -> str | None:
+        """The name of the voice or else of the speaker."""
+        return self.voice or self.speaker
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -140,13 +145,14 @@ class Mixture:
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
         self.texts = BySkill(texts, diet.emphasis if diet.text_emphasis is None else diet.text_emphasis)
         self.dialogues = BySkill(dialogues, diet.emphasis)
-        self.utterances = ByKind(utterances, diet.kinds)
-        self.voiced = ByKind([u for u in utterances if u.voice is not None], diet.kinds)
-        self.others = ByKind([u for u in utterances if u.voice is None and u.speaker is not None], diet.kinds)
-        self.by_speaker: dict[str, list[Utterance]] = {}
-        for utterance in utterances:
-            if utterance.speaker is not None and diet.kinds.get(utterance.kind, 1.0) > 0:
-                self.by_speaker.setdefault(utterance.speaker, []).append(utterance)
+        wanted = [u for u in utterances if diet.kinds.get(u.kind, 1.0) > 0]
+        self.utterances = ByKind(wanted, diet.kinds)
+        self.voiced = ByKind([u for u in wanted if u.voice is not None], diet.kinds)
+        self.others = ByKind([u for u in wanted if u.voice is None and u.speaker is not None], diet.kinds)
+        self.by_name: dict[str, list[Utterance]] = {}
+        for utterance in wanted:
+            if utterance.said_by is not None:
+                self.by_name.setdefault(utterance.said_by, []).append(utterance)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
         self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
@@ -219,13 +225,13 @@ class Mixture:
         clauses = self._said(found.clip, self._as_written(found, rng))
         english, count = found.transcript.isascii(), 1
         while self.diet.sentences and count < _MOST_SENTENCES and rng.random() < self.diet.sentences:
-            more, count = _pick(self.by_speaker[found.speaker or ""], rng), count + 1
+            more, count = _pick(self.by_name[found.said_by or ""], rng), count + 1
             if more.transcript.isascii() == english:
                 clauses += self._said(more.clip, " " * english + self._as_written(more, rng))
         if spelt:  # its tokens are not those of whole words, so nobody reads along
             clauses = [(words, replace(frames, along=None)) for words, frames in clauses]
         builder = self.speller if spelt else self.builder
-        return sequences.speech(builder, self._system(found.voice or found.speaker, rng), clauses)
+        return sequences.speech(builder, self._system(found.said_by, rng), clauses)
 
     def _as_written(self, found: Utterance, rng: np.random.Generator) -> str:
         return found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
@@ -264,7 +270,7 @@ class Mixture:
     def _medley(self, read_along: ReadAlong, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
         """Words out of one clip, and perhaps out of others of its speaker, as if said one after the other."""
         heard = [self._excerpt(read_along, found, rng)]
-        neighbours = self.by_speaker.get(found.speaker or "", [])
+        neighbours = self.by_name.get(found.said_by or "", [])
         while neighbours and len(heard) < _LONGEST_MEDLEY and rng.random() < self.diet.medley:
             heard.append(self._excerpt(read_along, _pick(neighbours, rng), rng))
         words = (" " if found.transcript.isascii() else "").join(words for words, _ in heard if words)
@@ -340,8 +346,7 @@ class ByKind:
     def __init__(self, utterances: Sequence[Utterance], weights: Mapping[str, float]) -> None:
         self._kinds: dict[str, list[Utterance]] = {}
         for utterance in utterances:
-            if weights.get(utterance.kind, 1.0) > 0:
-                self._kinds.setdefault(utterance.kind, []).append(utterance)
+            self._kinds.setdefault(utterance.kind, []).append(utterance)
         chances = np.array([weights.get(kind, 1.0) for kind in self._kinds])
         self._chances = chances / max(chances.sum(), 1e-9)
 

@@ -112,7 +112,7 @@ def deepen(checkpoint: str | Path, output: str | Path, layers: int) -> BaichuanA
 
     Raises CheckpointError where it cannot be read, TrainingError for fewer layers than it has.
     """
-    small = load(checkpoint, dtype=torch.float32)
+    small = load(checkpoint)
     count = len(small.language_model.layers)
     if layers <= count:
         raise TrainingError(f"{checkpoint} has {count} layers already; ask for more than that.")
@@ -124,8 +124,8 @@ def deepen(checkpoint: str | Path, output: str | Path, layers: int) -> BaichuanA
         copied = place > 0 and (place - 1) * count // layers == origin
         for name, tensor in small.language_model.layers[origin].state_dict().items():
             writes = name in ("self_attn.o_proj.weight", "mlp.down_proj.weight")
-            state[f"{_LAYERS}{place}.{name}"] = torch.zeros_like(tensor) if copied and writes else tensor
-    deep.load_state_dict(state)
+            state[f"{_LAYERS}{place}.{name}"] = torch.zeros_like(tensor) if copied and writes else tensor.clone()
+    deep.load_state_dict(state, assign=True)  # in the types they have
     save(deep, output)
     return deep
 

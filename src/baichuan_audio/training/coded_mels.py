@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..audio.mel import MAGNITUDE_FLOOR
 from ..audio_tokenizer import AudioTokenizer
 from ..data.dataset import CodesStore
 from ..data.manifest import Clip
@@ -19,7 +20,7 @@ from ..flow_decoder import FlowDecoder
 from ..tensor_files import read_json
 from .flow import decoder_hidden, load_part
 
-_FLOOR = math.log(1e-5)  # of every natural-log mel
+_FLOOR = math.log(MAGNITUDE_FLOOR)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import copy
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,12 +137,13 @@ def losses(
     """
     found: dict[str, Tensor] = {}
     embedded = language_model.embed(batch.ids, batch.codes)
-    if sound_head is not None and len(batch.sounds):
-        with sound_head.listening(language_model) as inner:
-            hidden = language_model.hidden(embedded).flatten(0, 1)
-        found["sounds"] = sound_head.loss(inner[0].flatten(0, 1)[batch.sounds_at], batch.sounds)
-    else:
+    listening: AbstractContextManager[list[Tensor]] = nullcontext([])
+    if sound_head is not None:
+        listening = sound_head.listening(language_model)
+    with listening as inner:
         hidden = language_model.hidden(embedded).flatten(0, 1)
+    if sound_head is not None and len(batch.sounds):
+        found["sounds"] = sound_head.loss(inner[0].flatten(0, 1)[batch.sounds_at], batch.sounds)
     if len(batch.text):
         logits = language_model.lm_head(hidden[batch.text_at])
         found["text"] = F.cross_entropy(logits.float(), batch.text)

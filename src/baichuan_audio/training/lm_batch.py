@@ -15,7 +15,7 @@ from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
 
 _LONGEST_LAPSE = 4  # frames of its own speech that are forgotten in a row
-_TEMPERATURE = 0.3
+_TEMPERATURE = 0.3  # near that at which a small model speaks
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def say_itself(
     """
     rng = np.random.default_rng([seed, step, 3])
     said = torch.from_numpy(_lapses(len(batch.own), share, rng)).to(batch.own.device)[batch.own]
-    rows = (batch.ids == language_model.audio_pad_id).nonzero()[:, 0]  # of each frame
-    talking = rows[batch.own].unique()
     if not bool(said.any()):
         return batch
+    rows = (batch.ids == language_model.audio_pad_id).nonzero()[:, 0]  # of each frame
+    talking = rows[batch.own].unique()
     is_frame = batch.frames[:, 0] != language_model.codebook_sizes[0]  # and not the end of the audio
     at, true = batch.frame_at[is_frame][said], batch.frames[is_frame][said]
     hidden = language_model.hidden(language_model.embed(batch.ids[talking], batch.codes[:, torch.isin(rows, talking)]))
@@ -111,7 +111,7 @@ def say_itself(
 
 
 def _draw(logits: Tensor, rng: np.random.Generator) -> Tensor:
-    """logits [X, V] -> an index each [X], at the temperature at which speech is drawn when it is meant."""
+    """logits [X, V] -> an index each [X]."""
     noise = torch.from_numpy(rng.gumbel(scale=_TEMPERATURE, size=tuple(logits.shape))).to(logits)
     return (logits + noise).argmax(-1)
 
