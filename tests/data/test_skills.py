@@ -7,10 +7,10 @@ import re
 import pytest
 
 from baichuan_audio.data.dialogues import parse_dialogue
-from baichuan_audio.data.synth import generate_dialogues
+from baichuan_audio.data.synth import generate_dialogues, generate_sums
 from baichuan_audio.data.synth.plan import Plan, PlanSizes
 from baichuan_audio.data.synth.skills import SKILLS, NoContentError
-from baichuan_audio.data.synth.skills.arithmetic import content_key
+from baichuan_audio.data.synth.skills.arithmetic import PRACTISED, content_key
 from baichuan_audio.data.synth.skills.base import split_of
 from baichuan_audio.data.synth.voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES
 from baichuan_audio.spoken_text.numbers import english_number, mandarin_number
@@ -38,20 +38,43 @@ def test_numbers():
     assert len(ENGLISH) == 6000 and len(CHINESE) == 6001
 
 
+def read_sum(reply: str) -> tuple[int, str, int, int]:
+    """Operands and result of a reply, after the result has been checked."""
+    match = re.fullmatch(r"(.+?) (plus|minus|times) (.+) is (.+)\.", reply.lower()) or re.fullmatch(
+        r"(.+?)(加|减|乘以)(.+)等于(.+)。", reply
+    )
+    names = ENGLISH if reply.isascii() else CHINESE
+    a, b, value = (names[match[group]] for group in (1, 3, 4))
+    operation = OPERATIONS[match[2]]
+    assert value == {"+": a + b, "-": a - b, "*": a * b}[operation] and value >= 0
+    return a, operation, b, value
+
+
 def test_arithmetic_is_right_and_follow_ups_go_on_from_the_result():
     for _, dialogue in turns("arithmetic"):
         before = None
         for turn in dialogue:
             (reply,) = turn.reply
-            match = re.fullmatch(r"(.+?) (plus|minus|times) (.+) is (.+)\.", reply.lower()) or re.fullmatch(
-                r"(.+?)(加|减|乘以)(.+)等于(.+)。", reply
-            )
-            names = ENGLISH if reply.isascii() else CHINESE
-            a, b, value = (names[match[group]] for group in (1, 3, 4))
-            assert value == {"+": a + b, "-": a - b, "*": a * b}[OPERATIONS[match[2]]]
+            a, _, _, value = read_sum(reply)
             assert before in (None, a)
-            assert 0 <= value <= 100
+            assert value <= 100
             before = value
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_practised_sums_are_right_and_their_held_out_ones_stay_so(split: str):
+    rows = list(generate_sums(1, 40, split, typed_share=0.5))
+    assert rows[:3] == list(generate_sums(1, 3, split, typed_share=0.5))
+    known = set()
+    for row in rows:
+        replies = [entry["assistant"] for entry in row["turns"][1::2]]
+        assert row["skill"] == "sums" and len(replies) == PRACTISED
+        for reply in replies:
+            a, operation, b, value = read_sum(reply)
+            assert split_of(content_key(row["language"], a, operation, b)) == split and value <= 144
+            known.add((a, operation, b))
+    assert {row["language"] for row in rows} == {"en", "zh"} and {row["typed"] for row in rows} == {True, False}
+    assert len(known) > 150 and max(a for a, _, _ in known) > 60
 
 
 def test_counting_runs_between_the_numbers_asked_for():

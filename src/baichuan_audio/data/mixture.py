@@ -5,7 +5,8 @@ What step s sees depends on (seed, s) alone: no iterator has a state that a resu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -97,6 +98,9 @@ class Diet:
     """Share of asr that hears one to four words out of a clip: without its sentence a word cannot be guessed."""
     medley: float = 0.0
     """Chance that another excerpt of the same speaker follows one, up to four in all."""
+    splices: float = 0.0
+    """Share of asr that hears a clip in which one word gave way to another that its speaker said elsewhere: any word
+    may then stand in any sentence, and what is usual there says less than what is heard."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"
@@ -211,11 +215,13 @@ class Mixture:
         return sequences.dialogue(self.builder, self._system(found.voice, rng), turns, spoken)
 
     def _asr(self, rng: np.random.Generator) -> TokenSequence:
-        found = self.utterances.pick(rng)
-        if self.read_along is not None and rng.random() < self.diet.excerpts:
+        found, kind = self.utterances.pick(rng), rng.random()
+        if self.read_along is None or kind >= self.diet.excerpts + self.diet.splices:
+            words, frames = found.transcript, self._heard(found.clip, found.transcript, rng)
+        elif kind < self.diet.excerpts:
             words, frames = self._medley(self.read_along, found, rng)
         else:
-            words, frames = found.transcript, self._heard(found.clip, found.transcript, rng)
+            words, frames = self._spliced(self.read_along, found, rng)
         return sequences.transcription(self.builder, frames, words)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
@@ -232,6 +238,13 @@ class Mixture:
             clauses = [(words, replace(frames, along=None)) for words, frames in clauses]
         builder = self.speller if spelt else self.builder
         return sequences.speech(builder, self._system(found.said_by, rng), clauses)
+
+    def read_aloud(self, found: Utterance) -> TokenSequence:
+        """A clip of a voice as reading aloud: the same sequence each time."""
+        system = self.diet.system.format(voice=found.said_by)
+        return sequences.speech(
+            self.builder, system, self._said(found.clip, found.written or as_sentence(found.transcript))
+        )
 
     def _as_written(self, found: Utterance, rng: np.random.Generator) -> str:
         return found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
@@ -278,9 +291,34 @@ class Mixture:
 
     def _excerpt(self, read_along: ReadAlong, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
         """Some words in a row out of a clip."""
-        runs = read_along.split(found.clip, found.transcript, self.codes(found.clip).shape[1], 1)
+        runs = self._runs(read_along, found)
         first = int(rng.integers(len(runs)))
-        part = runs[first : first + int(rng.integers(1, _LONGEST_EXCERPT, endpoint=True))]
+        return self._cut(found, runs, first, first + int(rng.integers(1, _LONGEST_EXCERPT, endpoint=True)), rng)
+
+    def _spliced(self, read_along: ReadAlong, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
+        """A clip with another word of its speaker in place of one of its own; long words more often than short ones."""
+        giver = _pick(self.by_name.get(found.said_by or "", [found]), rng)
+        if giver.transcript.isascii() != found.transcript.isascii():  # a voice of two languages
+            giver = found
+        runs, given = self._runs(read_along, found), self._runs(read_along, giver)
+        place, word = _by_length(runs, rng), _by_length(given, rng)
+        parts = [self._cut(giver, given, word, word + 1, rng)]
+        if place:
+            parts.insert(0, self._cut(found, runs, 0, place, rng))
+        if place + 1 < len(runs):
+            parts.append(self._cut(found, runs, place + 1, len(runs), rng))
+        blank = " " if found.transcript.isascii() else ""
+        return blank.join(words for words, _ in parts), sequences.joined([frames for _, frames in parts])
+
+    def _runs(self, read_along: ReadAlong, found: Utterance) -> list[tuple[str, int]]:
+        """The words of a clip, each with the frame at which it ends."""
+        return read_along.split(found.clip, found.transcript, self.codes(found.clip).shape[1], 1)
+
+    def _cut(
+        self, found: Utterance, runs: Sequence[tuple[str, int]], first: int, stop: int, rng: np.random.Generator
+    ) -> tuple[str, Frames]:
+        """The runs [first, stop) of a clip."""
+        part = runs[first:stop]
         # where they begin, where the first of them ends and where the last one does
         places = (runs[first - 1][1] if first else 0, part[0][1], part[-1][1])
         return "".join(words for words, _ in part).strip(), self._heard(found.clip, found.transcript, rng, places)
@@ -353,12 +391,21 @@ class ByKind:
     def __len__(self) -> int:
         return sum(map(len, self._kinds.values()))
 
+    def __iter__(self) -> Iterator[Utterance]:
+        return itertools.chain.from_iterable(self._kinds.values())
+
     def pick(self, rng: np.random.Generator) -> Utterance:
         return _pick(list(self._kinds.values())[rng.choice(len(self._kinds), p=self._chances)], rng)
 
 
 def _pick(items: Sequence[T], rng: np.random.Generator) -> T:
     return items[int(rng.integers(len(items)))]
+
+
+def _by_length(runs: Sequence[tuple[str, int]], rng: np.random.Generator) -> int:
+    """One of the runs, drawn by how long it lasts."""
+    lasts = np.diff([0, *(end for _, end in runs)])
+    return int(rng.choice(len(runs), p=lasts / lasts.sum()))
 
 
 def vary_codes(codes: Tensor, sizes: Tensor, how: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

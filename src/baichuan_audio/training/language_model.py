@@ -81,6 +81,8 @@ class LanguageModelRecipe(StageRecipe):
     """Folders with codes of clips that are heard, made at other speeds (`baichuan-audio data codes --speed`)."""
     generated: int = 0
     """Text dialogues to generate in addition to the corpus' own."""
+    sums: int = 0
+    """Text dialogues of sums in a row to generate as well; `text_emphasis` calls them `sums`."""
     typed_share: float = 0.15
     """Share of generated dialogues whose questions are written as people type them."""
     pseudo_speech: bool = False
@@ -378,13 +380,14 @@ def kind_of(clip: Clip) -> str:
 
 def generated_dialogues(recipe: LanguageModelRecipe, split: str) -> list[Dialogue]:
     """Text dialogues from the skills' generators; a twentieth as many for validation."""
-    if not recipe.generated:
-        return []
-    from ..data.synth import generate_dialogues
+    from ..data.synth import generate_dialogues, generate_sums
 
-    count = recipe.generated if split == "train" else max(1, recipe.generated // 20)
-    rows = generate_dialogues(recipe.seed, count, split, recipe.languages, recipe.typed_share)
-    return [parse_dialogue(row) for row in rows]
+    dialogues = []
+    for generate, wanted in ((generate_dialogues, recipe.generated), (generate_sums, recipe.sums)):
+        count = wanted if split == "train" else -(-wanted // 20)
+        rows = generate(recipe.seed, count, split, recipe.languages, recipe.typed_share)
+        dialogues += [parse_dialogue(row) for row in rows]
+    return dialogues
 
 
 def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> list[Batch]:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .skills import SKILLS, WEIGHTS, NoContentError, Turn
+from .skills import SKILLS, WEIGHTS, NoContentError, Turn, arithmetic
 from .voices import OUTPUT_VOICES, language_of
 
 LANGUAGES = ("en", "zh")
@@ -40,6 +40,29 @@ def generate_dialogues(
             "voice": voice,
             "typed": typed,
             "turns": [entry for turn in turns for entry in _entries(rng, turn, voice, typed)],
+        }
+
+
+def generate_sums(
+    seed: int, count: int, split: str, languages: Sequence[str] = LANGUAGES, typed_share: float = 0.15
+) -> Iterator[dict[str, Any]]:
+    """Yields `count` dialogues, of the skill `sums`, in which one sum follows the other (`arithmetic.practice`)."""
+    for number in range(count):
+        rng = random.Random(f"{seed}:sums:{split}:{number}")
+        language = rng.choice(list(languages))
+        typed, voice = rng.random() < typed_share, rng.choice(list(OUTPUT_VOICES))
+        yield {
+            "id": f"{split}-{seed}-sums-{number}",
+            "split": split,
+            "language": language,
+            "skill": "sums",
+            "voice": voice,
+            "typed": typed,
+            "turns": [
+                entry
+                for turn in arithmetic.practice(rng, language, split)
+                for entry in _entries(rng, turn, voice, typed)
+            ],
         }
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from ....spoken_text.numbers import number_in
 from .base import Turn, capitalised, draw, follow_ups, phrased
 
 NAME = "arithmetic"
+PRACTISED = 8
+"""Sums in a row."""
 OPERATIONS = ("+", "-", "*")
 _WORDS = {"en": {"+": "plus", "-": "minus", "*": "times"}, "zh": {"+": "加", "-": "减", "*": "乘以"}}
 _SIGNS = {"+": "+", "-": "-", "*": "×"}
@@ -33,6 +36,7 @@ _GO_ON = {
     "en": ("And {step}?", "Now {step}.", "What about that {step}?", "And then {step}?"),
     "zh": ("再{step}呢？", "那再{step}等于多少？", "然后再{step}呢？", "接着再{step}。"),
 }
+_ASK_BRIEFLY = {"en": ("{Sum}?", "{Sum}?", "What is {sum}?"), "zh": ("{sum}？", "{sum}？", "{sum}等于多少？")}
 _TYPED = ("{sum}", "{sum}=?", "{sum} = ?", "what is {sum}?")
 _TYPED_ZH = ("{sum}", "{sum}=?", "{sum}等于多少？", "{sum}是多少")
 
@@ -78,6 +82,29 @@ def dialogue(rng: random.Random, language: str, split: str) -> list[Turn]:
         return draw(split, make)
 
     return follow_ups(rng, [draw(split, first)], more)
+
+
+def practice(rng: random.Random, language: str, split: str) -> list[Turn]:
+    """Sums one after the other, most of them larger than `dialogue` asks: too many to be learnt by heart.
+
+    What the split holds out is held out here too.
+    """
+
+    def make() -> tuple[str, Turn]:
+        operation = rng.choices(OPERATIONS, (5, 4, 1))[0]
+        if operation == "*":
+            a, b = rng.randint(0, 12), rng.randint(0, 12)
+        else:
+            small, sum_ = rng.randint(0, 20), rng.randint(0, rng.choice((40, 100)))
+            a, b = max(sum_ - small, 0), min(small, sum_)
+            if operation == "-":
+                a = sum_
+            elif rng.random() < 0.5:
+                a, b = b, a
+        return _turn(rng, language, a, operation, b, _ASK_BRIEFLY[language], False)
+
+    turns = [draw(split, make) for _ in range(PRACTISED)]
+    return [replace(turn, typed=None) if rng.random() < 0.5 else turn for turn in turns]
 
 
 def _turn(
