@@ -32,14 +32,16 @@ def add_commands(commands: Any) -> None:
         nargs="?",
         help="for nano its recipe, for align --tokenizer that of the tokenizer, for said that of the language model",
     )
-    data.add_argument("--corpus", metavar="DIR", default="work/nano", help="for align, codes (default: %(default)s)")
+    data.add_argument(
+        "--corpus", metavar="DIR", default="work/nano", help="for align, codes, said (default: %(default)s)"
+    )
     data.add_argument(
         "--tokenizer",
         metavar="DIR",
         help="for align: a tokenizer's training output, to align what is not English; without it English is aligned",
     )
     data.add_argument("--model", metavar="DIR", help="for codes, said: the checkpoint that makes them")
-    data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes in the corpus folder)")
+    data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes or said in the corpus folder)")
     data.add_argument("--speed", type=float, default=1.0, metavar="X", help="for codes: play the clips X times as fast")
     data.add_argument(
         "--only", nargs="+", metavar="NAME", help="for codes: of training clips of these kinds or sources"
@@ -128,10 +130,8 @@ def run_data(arguments: argparse.Namespace) -> None:
 
 
 def run_said(arguments: argparse.Namespace) -> None:
-    if arguments.recipe is None or arguments.model is None or arguments.output is None:
-        raise DataError(
-            "said needs the recipe of the language model, its checkpoint (--model) and a folder (--output)."
-        )
+    if arguments.recipe is None or arguments.model is None:
+        raise DataError("said needs the recipe of the language model, and its checkpoint (--model).")
     import torch
 
     from ..checkpoint import load
@@ -141,13 +141,16 @@ def run_said(arguments: argparse.Namespace) -> None:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    recipe = load_recipe(arguments.recipe, LanguageModelRecipe)
+    corpus = Path(arguments.corpus)
+    output = arguments.output or str(corpus / "said")
+    folders = [f"corpus={corpus}", f"clips={corpus / 'audio'}", f"codes={corpus / 'codes'}"]
+    recipe = load_recipe(arguments.recipe, LanguageModelRecipe, folders)
     model = load(arguments.model, dtype=torch.float32)
     with Progress("saying what the voices say") as progress:
         count = write_said_codes(
-            recipe, model, arguments.output, lambda done, total: progress.update(f"{done} of {total} clips,")
+            recipe, model, output, lambda done, total: progress.update(f"{done} of {total} clips,")
         )
-    print(f"{arguments.output}: codes of {count} clips as {arguments.model} says them")
+    print(f"{output}: codes of {count} clips as {arguments.model} says them")
 
 
 def run_align(arguments: argparse.Namespace) -> None:
