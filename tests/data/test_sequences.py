@@ -13,7 +13,10 @@ from torch import Tensor
 from baichuan_audio.data import sequences
 from baichuan_audio.data.batches import Batches
 from baichuan_audio.data.dialogues import parse_dialogue
-from baichuan_audio.data.mixture import Augmentation, Diet, Mixture, Utterance, vary_codes
+from baichuan_audio.data.diet import Augmentation, Diet
+from baichuan_audio.data.drawing import Utterance
+from baichuan_audio.data.hearing import vary_codes
+from baichuan_audio.data.mixture import Mixture
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from baichuan_audio.data.read_along import UNKNOWN, ReadAlong, token_ends

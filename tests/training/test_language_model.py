@@ -15,8 +15,9 @@ from torch.nn import functional as F
 import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
+from baichuan_audio.data.diet import Diet
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
-from baichuan_audio.data.mixture import Diet, Mixture
+from baichuan_audio.data.mixture import Mixture
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.read_along import UNKNOWN
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, transcription
@@ -24,15 +25,10 @@ from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 from baichuan_audio.training.initialise import embed_codebooks, embed_codes_like_sounds, initialise, initialise_audio
-from baichuan_audio.training.language_model import (
-    LanguageModelRecipe,
-    learning_parts,
-    losses,
-    make_mixture,
-    total_loss,
-    train,
-)
+from baichuan_audio.training.language_model import learning_parts, losses, total_loss, train
 from baichuan_audio.training.lm_batch import choose_frames, collate, forget_speech, say_itself
+from baichuan_audio.training.lm_data import make_mixture
+from baichuan_audio.training.lm_recipe import LanguageModelRecipe
 from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
 from baichuan_audio.training.said_codes import write_said_codes
 from baichuan_audio.training.sound_head import SoundHead

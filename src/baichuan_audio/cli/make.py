@@ -135,7 +135,7 @@ def run_said(arguments: argparse.Namespace) -> None:
     import torch
 
     from ..checkpoint import load
-    from ..training.language_model import LanguageModelRecipe
+    from ..training.lm_recipe import LanguageModelRecipe
     from ..training.recipe import load_recipe
     from ..training.said_codes import write_said_codes
 

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import write_codes
-from ..data.mixture import Mixture, Utterance
+from ..data.drawing import Utterance
+from ..data.mixture import Mixture
 from ..data.sequences import TokenSequence
 from ..errors import TrainingError
 from ..pipeline import BaichuanAudio
-from .language_model import LanguageModelRecipe, make_mixture
 from .lm_batch import collate, draw
+from .lm_data import make_mixture
+from .lm_recipe import LanguageModelRecipe
 
 
 def write_said_codes(

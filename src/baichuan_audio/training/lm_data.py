@@ -1,0 +1,153 @@
+"""What a stage of the language model reads, hears and says: its recipe's corpus as a mixture of tasks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..data.dataset import CodesStore
+from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
+from ..data.drawing import Utterance
+from ..data.manifest import Clip, ClipStore, normalise_transcript
+from ..data.mixture import Mixture
+from ..data.phone_alignment import read_alignments
+from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
+from ..data.read_along import ReadAlong
+from ..errors import TrainingError
+from ..language_model.interleaving import interleave_letters
+from ..pipeline import BaichuanAudio
+from .lm_batch import Batch, collate
+from .lm_recipe import LanguageModelRecipe
+
+
+def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
+    """The recipe's tasks over one split of its corpus."""
+    if recipe.pseudo_speech:
+        return pseudo_mixture(recipe, model, split)
+    codes = CodesStore(recipe.codes) if recipe.codes else None
+    dialogues: list[Dialogue] = []
+    if recipe.corpus:
+        found = read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", (split,))
+        dialogues = [dialogue for dialogue in found if dialogue.language in recipe.languages]
+    complete = [d for d in dialogues if codes is not None and all(c in codes for e in d.exchanges for c in e.clips)]
+    return Mixture(
+        recipe.diet,
+        model.text_tokenizer,
+        model.special,
+        model.language_model.codebook_sizes,
+        codes.__getitem__ if codes is not None else _no_codes,
+        dialogues + generated_dialogues(recipe, split),
+        complete,
+        utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
+        read_along_of(recipe, model),
+        [CodesStore(folder) for folder in recipe.codes_heard_also],
+        interleave_letters(model.config),
+    )
+
+
+def read_along_of(recipe: LanguageModelRecipe, model: BaichuanAudio) -> ReadAlong | None:
+    """By the alignments of the corpus, where the recipe wants reading along or the model speaks word by word."""
+    wants = {
+        "read_along": recipe.read_along,
+        "sounds": recipe.sounds,
+        "interleave_letters": interleave_letters(model.config),
+    }
+    wanted = next((name for name, wish in wants.items() if wish), None)
+    if not recipe.codes or wanted is None:
+        return None
+    if recipe.clips is None:
+        raise TrainingError(f"{wanted} takes the times of sounds from the alignments in `clips`: name that folder.")
+    return ReadAlong(model.text_tokenizer, read_alignments(recipe.clips).get, model.tokenizer.frame_rate)
+
+
+def _no_codes(clip: str) -> Tensor:
+    raise TrainingError(f"the recipe names no codes, but a task asks for those of clip '{clip}'.")
+
+
+def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
+    """The recipe's tasks over generated dialogues with stand-in codes."""
+    texts = generated_dialogues(recipe, split)
+    sizes = model.language_model.codebook_sizes
+    dialogues = [
+        with_pseudo_clips(d) for d in texts if not any(re.search("[0-9]", exchange.user) for exchange in d.exchanges)
+    ]
+    utterances = []
+    for found in dialogues:
+        for exchange in found.exchanges:
+            said = [
+                (exchange.user, exchange.user_clip, None),
+                *((text, clip, found.voice) for text, clip in exchange.reply),
+            ]
+            for text, clip, voice in said:
+                words = normalise_transcript(text, "en" if text.isascii() else "zh")
+                if clip and words:
+                    utterances.append(Utterance(clip, words, voice, "answer" if voice else "question", text.strip()))
+    if recipe.clips is None:
+        raise TrainingError(
+            "pseudo_speech takes the lengths of sounds from the alignments in `clips`: name that folder."
+        )
+    speech = PseudoSpeech(sizes, read_alignments(recipe.clips).values())
+    letters = interleave_letters(model.config)
+    along = None
+    if recipe.read_along or recipe.sounds or letters:
+        along = ReadAlong(model.text_tokenizer, speech.alignment, model.tokenizer.frame_rate)
+    codes = speech.__getitem__
+    data = (codes, texts, dialogues, utterances, along)
+    return Mixture(recipe.diet, model.text_tokenizer, model.special, sizes, *data, interleave_letters=letters)
+
+
+def utterances_of(
+    recipe: LanguageModelRecipe, codes: CodesStore | None, dialogues: Sequence[Dialogue], split: str, voices: set[str]
+) -> list[Utterance]:
+    """The transcribed clips of one split that have codes and are not too long."""
+    if codes is None or not recipe.clips:
+        return []
+    written = {clip: text.strip() for d in dialogues for e in d.exchanges for text, clip in e.reply if clip}
+    return [
+        Utterance(
+            clip.id,
+            clip.transcript,
+            clip.speaker if clip.speaker in voices else None,
+            kind_of(clip),
+            written.get(clip.id),
+            clip.speaker if clip.source == "synthetic" else None,
+        )
+        for clip in ClipStore(recipe.clips).select(split=split)
+        if clip.transcript and clip.id in codes and clip.language in recipe.languages
+        if codes[clip.id].shape[1] <= (recipe.diet.longest or 1 << 30)
+    ]
+
+
+def kind_of(clip: Clip) -> str:
+    """What `Diet.kinds` weighs: the source of a real clip, the kind of a synthetic one."""
+    return clip.source if clip.kind == "real" else clip.kind
+
+
+def generated_dialogues(recipe: LanguageModelRecipe, split: str) -> list[Dialogue]:
+    """Text dialogues from the skills' generators; a twentieth as many for validation."""
+    from ..data.synth import generate_dialogues, generate_sums
+
+    dialogues = []
+    for generate, wanted in ((generate_dialogues, recipe.generated), (generate_sums, recipe.sums)):
+        count = wanted if split == "train" else -(-wanted // 20)
+        rows = generate(recipe.seed, count, split, recipe.languages, recipe.typed_share)
+        dialogues += [parse_dialogue(row) for row in rows]
+    return dialogues
+
+
+def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> list[Batch]:
+    """Sequences of the validation split, the same in every run; none where the recipe asks for none."""
+    if not recipe.validation_sequences:
+        return []
+    mixture = make_mixture(recipe, model, "validation")
+    rng = np.random.default_rng([recipe.seed, 2])
+    drawn = sorted((mixture.draw(rng) for _ in range(recipe.validation_sequences)), key=len)
+    sizes = model.language_model.codebook_sizes
+    return [
+        collate(drawn[start : start + 16], model.special.end_of_text, model.special.audio_pad, sizes).to(recipe.device)
+        for start in range(0, len(drawn), 16)
+    ]
