@@ -83,18 +83,7 @@ changes() { # changes ROUND: the learning rate falls from round to round; what n
 }
 
 start_of() { # start_of ROUND: the checkpoint it goes on from
-    case $1 in
-    1) echo "$work/lm_deep" ;;
-    2) echo "$work/round_1_1/model" ;;
-    3) echo "$work/round_2" ;;
-    esac
-}
-
-clearing() { # the decoders learn what not to make audible of codes that are the language model's
-    once said run data said recipes/nano/lm_rounds.yaml --model "$work/lm_deep" \
-        --corpus "$work" --threads 1
-    once flow_said run train flow recipes/nano/flow_said.yaml "output=$work/flow_said" "tokenizer=$work/flow" \
-        "initial=$work/flow" "corpus=$work/audio" "codes=$work/codes" "said_codes=$work/said"
+    if [ "$1" = 1 ]; then echo "$work/lm_deep"; else echo "$work/round_$(($1 - 1))"; fi
 }
 
 one_run() { # one_run round_N_SEED
@@ -112,14 +101,13 @@ everything() {
     side_by_side hearing writing
     side_by_side joint sounding
     once lm_deep run deepen "$work/lm_sft/model" "$work/lm_deep" --layers 6
-    side_by_side round_1_1 clearing
     # Two runs with other seeds, and their mean, err less than one of twice the length.
-    for round in 2 3; do
+    for round in 1 2 3; do
         side_by_side "round_${round}_1" "round_${round}_2"
         once "round_$round" run average "$work/round_$round" "$work/round_${round}_1/model" "$work/round_${round}_2/model"
     done
     once model run assemble "$work/round_3" "$output" --template recipes/nano/config.json \
-        --tokenizer "$work/flow_said" --flow "$work/flow_said" --vocoder "$work/vocoder_coded/vocoder.safetensors" --dtype bfloat16
+        --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder_coded/vocoder.safetensors" --dtype bfloat16
     once examination run eval nano --model "$output" --corpus "$work" --ear "$work/tokenizer" \
         --output "$work/evaluation"
     echo "nano: $output is ready; figures in $work/evaluation" >&2
@@ -127,7 +115,7 @@ everything() {
 
 case ${1:-everything} in
 everything | hearing | joint) "${1:-everything}" ;;
-writing | sounding | clearing) "$1" >>"$work/writing.log" 2>&1 ;;
+writing | sounding) "$1" >>"$work/writing.log" 2>&1 ;;
 round_*_1) one_run "$1" ;;
 round_*_2) one_run "$1" >>"$work/writing.log" 2>&1 ;;
 *)

@@ -139,32 +139,6 @@ def test_batches_are_exact_crops(workspace: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(crop, whole[0, :, 16:28], rtol=1e-4, atol=1e-4)
 
 
-def test_some_crops_have_the_codes_that_a_language_model_says(workspace: Path, tmp_path: Path) -> None:
-    true = CodesStore(workspace / "corpus")
-    write_codes({"c1": true["c1"].flip(0) % 2, "c2": true["c2"].flip(0) % 2}, tmp_path / "said")
-    tokenizer = AudioTokenizer.from_config(tiny_config()).eval()
-    flow = FlowDecoder.from_config(tiny_config())
-    plain = FlowBatches(recipe(workspace, tmp_path), tokenizer, flow)
-    never, always, often = (
-        FlowBatches(recipe(workspace, tmp_path, said_codes=str(tmp_path / "said"), said_share=share), tokenizer, flow)
-        for share in (0.0, 1.0, 0.5)
-    )
-    differ = set()
-    for step in range(8):
-        _, rows = plain.sampler.batch(0, step)
-        hidden, mel = plain.batch(step)
-        assert torch.equal(never.batch(step)[0], hidden)
-        others, target = always.batch(step)
-        assert torch.equal(target, mel)
-        for row, (clip, _) in enumerate(rows):
-            assert torch.equal(others[row], hidden[row]) == (clip.id not in ("c1", "c2"))
-            if clip.id in ("c1", "c2"):
-                differ.add(torch.equal(often.batch(step)[0][row], hidden[row]))
-    assert differ == {True, False}
-    with pytest.raises(ConfigError, match="said_share"):
-        recipe(workspace, tmp_path, said_share=1.5)
-
-
 def test_kinds_set_the_share_of_each_kind(workspace: Path) -> None:
     store, codes = ClipStore(workspace / "corpus"), CodesStore(workspace / "corpus")
     sampler = CropSampler(store.select(split="train"), codes, 4, 40, {"real": 0.5, "answer": 0.5})
@@ -189,7 +163,7 @@ def test_bad_inputs_are_named(workspace: Path, tmp_path: Path) -> None:
         train(recipe(workspace, tmp_path, tokenizer=str(tmp_path)))
 
 
-@pytest.mark.parametrize("path", ["recipes/nano/flow.yaml", "recipes/nano/flow_said.yaml", "recipes/base-7b/flow.yaml"])
+@pytest.mark.parametrize("path", ["recipes/nano/flow.yaml", "recipes/base-7b/flow.yaml"])
 def test_recipes_are_valid(path: str) -> None:
     load_recipe(ROOT / path, FlowRecipe)
 

@@ -30,7 +30,6 @@ from baichuan_audio.training.lm_batch import choose_frames, collate, forget_spee
 from baichuan_audio.training.lm_data import make_mixture
 from baichuan_audio.training.lm_recipe import LanguageModelRecipe
 from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
-from baichuan_audio.training.said_codes import write_said_codes
 from baichuan_audio.training.sound_head import SoundHead
 
 ROOT = Path(__file__).parents[2]
@@ -377,30 +376,6 @@ def test_what_is_heard_comes_at_other_speeds_too(workspace: Path, tmp_path: Path
     rng = np.random.default_rng(0)
     lengths = {mixture.draw(rng).codes.shape[1] for _ in range(40)}
     assert lengths == {0, usual["train-q"].shape[1], fast["train-q"].shape[1]}
-
-
-def test_clips_as_the_model_would_say_them(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("baichuan_audio.training.lm_batch._TEMPERATURE", 0.0)
-    model = baichuan_audio.load(workspace / "model")
-    settings = recipe(workspace, tmp_path, diet=Diet(tasks={"tts": 1.0}), positions=8)
-    done: list[tuple[int, int]] = []
-    assert write_said_codes(settings, model, str(tmp_path / "said"), lambda *counts: done.append(counts)) == 2
-    assert done == [(1, 2), (2, 2)]
-    store, true = CodesStore(tmp_path / "said"), CodesStore(workspace / "codes")
-    assert len(store) == 2
-    mixture = make_mixture(settings, model, "train")
-    for found in mixture.voiced:
-        row = mixture.read_aloud(found)
-        hidden, _ = model.language_model(row.ids[None], row.codes)
-        before = (row.ids == model.special.audio_pad).nonzero()[:, 0] - 1
-        frames = torch.empty(len(before), 0, dtype=torch.long)
-        for size in SIZES:
-            logits = model.audio_head.logits_at(hidden[0, before], frames)[:, :size]
-            frames = torch.cat([frames, logits.argmax(-1)[:, None]], dim=1)
-        assert torch.equal(store[found.clip], frames.T) and frames.T.shape == true[found.clip].shape
-    with pytest.raises(TrainingError, match="one of the model's voices"):
-        mute = Diet(tasks={"asr": 1.0}, kinds={"answer": 0.0})
-        write_said_codes(replace(settings, diet=mute), model, str(tmp_path / "none"))
 
 
 def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(workspace: Path, tmp_path: Path) -> None:

@@ -23,25 +23,18 @@ def add_commands(commands: Any) -> None:
     )
     data.add_argument(
         "what",
-        choices=("nano", "align", "codes", "said"),
-        help="nano: the corpus; align: when each sound is said in it; codes: what a tokenizer makes of it; "
-        "said: the codes of the voices' clips as a language model would say them",
+        choices=("nano", "align", "codes"),
+        help="nano: the corpus; align: when each sound is said in it; codes: what a tokenizer makes of it",
     )
-    data.add_argument(
-        "recipe",
-        nargs="?",
-        help="for nano its recipe, for align --tokenizer that of the tokenizer, for said that of the language model",
-    )
-    data.add_argument(
-        "--corpus", metavar="DIR", default="work/nano", help="for align, codes, said (default: %(default)s)"
-    )
+    data.add_argument("recipe", nargs="?", help="for nano its recipe, for align --tokenizer that of the tokenizer")
+    data.add_argument("--corpus", metavar="DIR", default="work/nano", help="for align, codes (default: %(default)s)")
     data.add_argument(
         "--tokenizer",
         metavar="DIR",
         help="for align: a tokenizer's training output, to align what is not English; without it English is aligned",
     )
-    data.add_argument("--model", metavar="DIR", help="for codes, said: the checkpoint that makes them")
-    data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes or said in the corpus folder)")
+    data.add_argument("--model", metavar="DIR", help="for codes: the checkpoint whose audio tokenizer makes them")
+    data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes in the corpus folder)")
     data.add_argument("--speed", type=float, default=1.0, metavar="X", help="for codes: play the clips X times as fast")
     data.add_argument(
         "--only", nargs="+", metavar="NAME", help="for codes: of training clips of these kinds or sources"
@@ -95,9 +88,6 @@ def run_data(arguments: argparse.Namespace) -> None:
     if arguments.what == "align":
         run_align(arguments)
         return
-    if arguments.what == "said":
-        run_said(arguments)
-        return
     if not 0.5 <= arguments.speed <= 2:
         raise DataError(f"--speed must lie between 0.5 and 2, not {arguments.speed:g}.")
     if arguments.model is None:
@@ -127,30 +117,6 @@ def run_data(arguments: argparse.Namespace) -> None:
             speed=arguments.speed,
         )
     print(f"{output}: codes of {count} more clips")
-
-
-def run_said(arguments: argparse.Namespace) -> None:
-    if arguments.recipe is None or arguments.model is None:
-        raise DataError("said needs the recipe of the language model, and its checkpoint (--model).")
-    import torch
-
-    from ..checkpoint import load
-    from ..training.lm_recipe import LanguageModelRecipe
-    from ..training.recipe import load_recipe
-    from ..training.said_codes import write_said_codes
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    corpus = Path(arguments.corpus)
-    output = arguments.output or str(corpus / "said")
-    folders = [f"corpus={corpus}", f"clips={corpus / 'audio'}", f"codes={corpus / 'codes'}"]
-    recipe = load_recipe(arguments.recipe, LanguageModelRecipe, folders)
-    model = load(arguments.model, dtype=torch.float32)
-    with Progress("saying what the voices say") as progress:
-        count = write_said_codes(
-            recipe, model, output, lambda done, total: progress.update(f"{done} of {total} clips,")
-        )
-    print(f"{output}: codes of {count} clips as {arguments.model} says them")
 
 
 def run_align(arguments: argparse.Namespace) -> None:

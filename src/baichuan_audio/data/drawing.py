@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -59,9 +58,6 @@ class ByKind:
 
     def __len__(self) -> int:
         return sum(map(len, self._kinds.values()))
-
-    def __iter__(self) -> Iterator[Utterance]:
-        return itertools.chain.from_iterable(self._kinds.values())
 
     def pick(self, rng: np.random.Generator) -> Utterance:
         return pick(list(self._kinds.values())[rng.choice(len(self._kinds), p=self._chances)], rng)

@@ -150,13 +150,6 @@ class Mixture:
         builder = self.speller if spelt else self.builder
         return sequences.speech(builder, self._system(found.said_by, rng), clauses)
 
-    def read_aloud(self, found: Utterance) -> TokenSequence:
-        """A clip of a voice as reading aloud: the same sequence each time."""
-        system = self.diet.system.format(voice=found.said_by)
-        return sequences.speech(
-            self.builder, system, self._said(found.clip, found.written or as_sentence(found.transcript))
-        )
-
     def _as_written(self, found: Utterance, rng: np.random.Generator) -> str:
         return found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
 

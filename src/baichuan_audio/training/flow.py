@@ -7,7 +7,6 @@ frames are exactly those of a segment of that length. Source: the report, sectio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,10 +48,6 @@ class FlowRecipe(StageRecipe):
     """Folder with the clip store."""
     codes: str | None = None
     """Folder with the clips' codes made by that tokenizer; None: the corpus folder."""
-    said_codes: str | None = None
-    """Folder with codes of the same clips as a language model would say them (`baichuan-audio data said`)."""
-    said_share: float = 0.5
-    """Share of the crops of such clips that has these codes, and the recording's mel."""
     initial: str | None = None
     """Flow weights to start from (training output or checkpoint directory); None: from scratch."""
     vocoder: str | None = None
@@ -76,8 +71,6 @@ class FlowRecipe(StageRecipe):
     def __post_init__(self) -> None:
         if not 0 < self.crop_seconds <= self.batch_seconds:
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
-        if not 0 <= self.said_share <= 1:
-            raise ConfigError("said_share must lie between 0 and 1.")
         if self.velocity_every < 1:
             raise ConfigError("velocity_every must be at least 1.")
 
@@ -150,7 +143,6 @@ class FlowBatches:
         self.floor = math.log(recipe.mel_floor)
         self.store = ClipStore(recipe.corpus)
         self.codes = CodesStore(recipe.codes or recipe.corpus)
-        self.said = CodesStore(recipe.said_codes) if recipe.said_codes else None
         self.code_samples = round(config.sampling_rate / tokenizer.frame_rate)
         self.sampler = CropSampler(
             self.store.select(split="train"),
@@ -163,8 +155,7 @@ class FlowBatches:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """hidden [B, L, D], mel [B, M, L] of a training step."""
         length, rows = self.sampler.batch(self.recipe.seed, step)
-        said = np.random.default_rng((self.recipe.seed, step, 1)).random(len(rows)) < self.recipe.said_share
-        return self._make(rows, length, said.tolist())
+        return self._make(rows, length)
 
     def shown(self) -> list[tuple[str, Tensor, Tensor]]:
         """A few held-out clips to look at and listen to: id, hidden [1, L, D], mel [1, M, L]."""
@@ -172,20 +163,12 @@ class FlowBatches:
         most = int(_SHOWN_SECONDS * self.tokenizer.frame_rate)
         stride = max(1, len(clips) // _SHOWN_CLIPS)
         return [
-            (clip.id, *self._make([(clip, 0)], min(most, self.codes[clip.id].shape[1]), [False]))
+            (clip.id, *self._make([(clip, 0)], min(most, self.codes[clip.id].shape[1])))
             for clip in clips[::stride][:_SHOWN_CLIPS]
         ]
 
-    def _make(self, rows: list[tuple[Clip, int]], length: int, said: Sequence[bool]) -> tuple[Tensor, Tensor]:
-        """The crops; `said` names the rows with codes as the language model says them, where there are any."""
-        codes = torch.stack(
-            [
-                (self.said if of_model and self.said and clip.id in self.said else self.codes)[clip.id][
-                    :, start : start + length
-                ]
-                for (clip, start), of_model in zip(rows, said, strict=True)
-            ]
-        )
+    def _make(self, rows: list[tuple[Clip, int]], length: int) -> tuple[Tensor, Tensor]:
+        codes = torch.stack([self.codes[clip.id][:, start : start + length] for clip, start in rows])
         mels = [crop_mel(self.store, clip, start, length, self.mel, self.code_samples) for clip, start in rows]
         device = self.recipe.device
         hidden = decoder_hidden(self.tokenizer, codes.to(device))

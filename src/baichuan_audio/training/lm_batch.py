@@ -15,7 +15,7 @@ from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
 
 _LONGEST_LAPSE = 4  # frames of its own speech that are forgotten in a row
-_TEMPERATURE = 0.3
+_TEMPERATURE = 0.3  # near that at which a small model speaks
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ def say_itself(
     place = torch.searchsorted(talking, at // batch.ids.shape[1])
     logits = audio_head.logits(hidden[place, at % batch.ids.shape[1]], true)
     codes = batch.codes.clone()
-    drawn = [draw(each[:, :-1].float(), rng) for each in logits]
+    drawn = [_draw(each[:, :-1].float(), rng) for each in logits]
     codes[:, batch.own.nonzero()[:, 0][said]] = torch.stack(drawn)
     return replace(batch, codes=codes)
 
 
-def draw(logits: Tensor, rng: np.random.Generator) -> Tensor:
-    """logits [X, V] -> an index each [X], drawn at about the temperature at which a small model speaks."""
+def _draw(logits: Tensor, rng: np.random.Generator) -> Tensor:
+    """logits [X, V] -> an index each [X]."""
     noise = torch.from_numpy(rng.gumbel(scale=_TEMPERATURE, size=tuple(logits.shape))).to(logits)
     return (logits + noise).argmax(-1)
 
