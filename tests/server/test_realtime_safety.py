@@ -176,6 +176,7 @@ async def test_sizes_are_limited(serve):
         long = np.tile(speech(before_s=0, after_s=0), 4)
         await client.append(long)  # nobody pauses: two seconds become a turn
         await client.until("input_audio_buffer.committed")
+        wait_until(lambda: len(server.engine.dialogues[-1].items) == 2, 5)  # told to the client first
         waveform = server.engine.dialogues[-1].items[-1][2][0].waveform
         assert len(waveform) / 16000 == pytest.approx(2, abs=0.2)
 
