@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .skills import SKILLS, WEIGHTS, NoContentError, Turn, arithmetic
@@ -29,18 +29,7 @@ def generate_dialogues(
         else:
             language = languages[number % len(languages)]
             skill = list(SKILLS)[number // len(languages) % len(SKILLS)]
-        typed = rng.random() < typed_share
-        voice = rng.choice(list(OUTPUT_VOICES))
-        turns = _turns(rng, skill, language, split)
-        yield {
-            "id": f"{split}-{seed}-{number}",
-            "split": split,
-            "language": language,
-            "skill": skill,
-            "voice": voice,
-            "typed": typed,
-            "turns": [entry for turn in turns for entry in _entries(rng, turn, voice, typed)],
-        }
+        yield _row(rng, f"{split}-{seed}-{number}", split, language, skill, typed_share, _turns)
 
 
 def generate_sums(
@@ -50,20 +39,34 @@ def generate_sums(
     for number in range(count):
         rng = random.Random(f"{seed}:sums:{split}:{number}")
         language = rng.choice(list(languages))
-        typed, voice = rng.random() < typed_share, rng.choice(list(OUTPUT_VOICES))
-        yield {
-            "id": f"{split}-{seed}-sums-{number}",
-            "split": split,
-            "language": language,
-            "skill": "sums",
-            "voice": voice,
-            "typed": typed,
-            "turns": [
-                entry
-                for turn in arithmetic.practice(rng, language, split)
-                for entry in _entries(rng, turn, voice, typed)
-            ],
-        }
+        yield _row(rng, f"{split}-{seed}-sums-{number}", split, language, "sums", typed_share, _practised)
+
+
+def _row(
+    rng: random.Random,
+    id: str,
+    split: str,
+    language: str,
+    skill: str,
+    typed_share: float,
+    turns: Callable[[random.Random, str, str, str], list[Turn]],
+) -> dict[str, Any]:
+    """A dialogue whose turns `turns(rng, skill, language, split)` draws."""
+    typed = rng.random() < typed_share
+    voice = rng.choice(list(OUTPUT_VOICES))
+    return {
+        "id": id,
+        "split": split,
+        "language": language,
+        "skill": skill,
+        "voice": voice,
+        "typed": typed,
+        "turns": [entry for turn in turns(rng, skill, language, split) for entry in _entries(rng, turn, voice, typed)],
+    }
+
+
+def _practised(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
+    return arithmetic.practice(rng, language, split)
 
 
 def _turns(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
