@@ -10,14 +10,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
+from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.diet import Diet
+from baichuan_audio.data.drawing import Utterance
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
-from baichuan_audio.data.mixture import Mixture
+from baichuan_audio.data.mixture import Mixture, spoken_words
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.read_along import UNKNOWN
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, transcription
@@ -255,6 +258,49 @@ def test_a_word_of_a_clip_gives_way_to_another_of_its_speaker(workspace: Path, t
     assert told == set(can_be)
 
 
+def test_questions_are_woven_of_words_that_a_voice_said_elsewhere(workspace: Path, tmp_path: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    codes, tokenizer = CodesStore(workspace / "codes"), model.text_tokenizer
+    question = codes["train-q"]  # aligned are its words "what" and "is hot"
+    what, is_hot = question[:, :2], question[:, 2:]
+    sound = {
+        "Is hot, what?": torch.cat([is_hot, what], dim=1),
+        "What, what?": torch.cat([what, what], dim=1),
+        "Is hot?": is_hot,
+        "Cold?": None,  # nobody who asks has said it
+        "Hot?": None,  # nor this by itself
+    }
+    diet = Diet(tasks={"heard_dialogue": 1.0, "asr": 1.0}, typed=0.0, woven=1.0)
+    along = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train").read_along
+    dialogues = [
+        Dialogue(asked, "train", "en", "s", "Ada", (Exchange(asked, None, (("yes.", None),)),)) for asked in sound
+    ]
+    clips = [Utterance("train-q", "what is hot", speaker="someone"), Utterance("train-a", "cold", "Ada", speaker="Ada")]
+    mixture = Mixture(
+        diet, tokenizer, model.special, SIZES, codes.__getitem__, dialogues, dialogues, clips, along
+    )  # fmt: skip
+    told = set()
+    for seed in range(120):
+        sequence = mixture.draw(np.random.default_rng(seed))
+        written, heard = tokenizer.decode(sequence.ids[sequence.text_loss][:-1]), sequence.codes
+        if written == "yes.":  # a dialogue; what cannot be said aloud is typed
+            asked = next(
+                asked for asked in sound if asked in tokenizer.decode(sequence.ids) or _same(sound[asked], heard)
+            )
+            assert _same(sound[asked], heard) if sound[asked] is not None else heard.shape[1] == 0
+        else:  # transcribed, or another clip instead
+            itself = any(clip.transcript == written for clip in clips)
+            asked = "a clip" if itself else next(asked for asked in sound if spoken_words(asked) == written)
+            assert itself or _same(sound[asked], heard)
+        told.add((written == "yes.", asked))
+    answered = {(True, asked) for asked in sound}
+    assert told == answered | {(False, asked) for asked in ("Is hot, what?", "What, what?", "Is hot?", "a clip")}
+
+
+def _same(one: Tensor | None, other: Tensor) -> bool:
+    return one is not None and torch.equal(one, other)
+
+
 def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
     codes, special = CodesStore(workspace / "codes"), model.special
@@ -339,11 +385,20 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
             frames.append([F.cross_entropy(logits, target[k : k + 1]) for k, logits in enumerate(every)])
     assert torch.allclose(found["text"], torch.cat(text).mean(), rtol=1e-5)
     assert [len(each) for each in along] == [0, 2] and torch.allclose(found["along"], along[1].mean(), rtol=1e-5)
-    assert torch.allclose(total_loss(found, 1.0, 0.5) - total_loss(found, 1.0), found["along"] / 2)
+    plain, along_too = (
+        {"stage": "sft", "model": "", "output": "", "steps": 1, "diet": Diet(tasks={"asr": 1.0}), "read_along": weight}
+        for weight in (0.0, 0.5)
+    )
+    plainly = total_loss(found, LanguageModelRecipe(**plain))
+    assert torch.allclose(total_loss(found, LanguageModelRecipe(**along_too)) - plainly, found["along"] / 2)
     for level in range(4):
         expected = torch.stack([frame[level] for frame in frames]).mean()
         assert torch.allclose(found[f"code_{level}"], expected, rtol=1e-5)
-    assert torch.allclose(total_loss(found, 1.0), found["text"] + sum(found[f"code_{k}"] for k in range(4)) / 4)
+    assert torch.allclose(plainly, found["text"] + sum(found[f"code_{k}"] for k in range(4)) / 4)
+    weighted = (5 * found["code_0"] + sum(found[f"code_{k}"] for k in range(1, 4))) / 8
+    assert torch.allclose(
+        total_loss(found, LanguageModelRecipe(**plain, first_code_weight=5.0)), found["text"] + weighted
+    )
     subset = losses(model.language_model, model.audio_head, batch, choose_frames(6, 0.5, 0, 0))
     assert torch.allclose(subset["code_0"], found["code_0"], rtol=1e-5) and subset["code_2"] != found["code_2"]
 

@@ -59,6 +59,9 @@ class Diet:
     splices: float = 0.0
     """Share of asr that hears a clip in which one word gave way to another that its speaker said elsewhere: any word
     may then stand in any sentence, and what is usual there says less than what is heard."""
+    woven: float = 0.0
+    """Share of asr, and of the dialogues with heard questions, in which questions are put together from words that one
+    voice said elsewhere: whatever the skills' generators come up with can then be asked aloud."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"

@@ -1,4 +1,4 @@
-"""What is heard of recorded clips, as codes: whole, in pieces, with a word exchanged; and varied."""
+"""What is heard of recorded clips, as codes: whole, in pieces, with a word exchanged, woven of words; and varied."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from baichuan_audio.data.sequences import Frames
 
 _LONGEST_EXCERPT = 4  # words
 _LONGEST_MEDLEY = 4  # excerpts
+_CANDIDATES = 4  # places looked at for the next words of a text that is woven
+_GOES_ON = 0.7  # chance that a woven piece may be a word longer
 
 
 class Hearing:
@@ -38,6 +40,8 @@ class Hearing:
         self.diet, self.read_along = diet, read_along
         self._codes, self._by_name, self._heard_also = codes, by_name, heard_also
         self._sizes = torch.tensor(codebook_sizes)
+        self._places: dict[str, dict[str, list[tuple[Utterance, int]]]] = {}
+        self._words: dict[str, list[tuple[str, int]]] = {}
 
     def medley(self, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
         """Words out of one clip, and perhaps out of others of its speaker, as if said one after the other."""
@@ -69,10 +73,53 @@ class Hearing:
         blank = " " if found.transcript.isascii() else ""
         return blank.join(words for words, _ in parts), sequences.joined([frames for _, frames in parts])
 
+    def woven(self, words: str, name: str, rng: np.random.Generator) -> Frames | None:
+        """A text in the voice `name`, put together from words out of its clips; None where it never said one."""
+        wanted, pieces = _units(words), list[Frames]()
+        while wanted:
+            found = self._longest(wanted, name, rng)
+            if found is None:
+                return None
+            utterance, first, stop = found
+            runs = self._runs(utterance)
+            pieces.append(self._cut(utterance, runs, first, stop, rng)[1])
+            wanted = wanted[sum(len(_units(text)) for text, _ in runs[first:stop]) :]
+        return sequences.joined(pieces) if pieces else None
+
+    def _longest(self, wanted: Sequence[str], name: str, rng: np.random.Generator) -> tuple[Utterance, int, int] | None:
+        """Of a few clips that have the first words of a text, the one that has the most: it, first run, end."""
+        places = self._said(name).get(wanted[0], [])
+        most, best, found = int(rng.geometric(1 - _GOES_ON)), 0, None
+        for _ in range(_CANDIDATES if places else 0):
+            utterance, first = pick(places, rng)
+            length, stop = 0, first
+            for text, _ in self._runs(utterance)[first:]:
+                units = _units(text)
+                if length >= most or wanted[length : length + len(units)] != units:
+                    break
+                length, stop = length + len(units), stop + 1
+            if length > best:
+                best, found = length, (utterance, first, stop)
+        return found
+
+    def _said(self, name: str) -> dict[str, list[tuple[Utterance, int]]]:
+        """Where a voice says a word: the clip, and its run that begins with it."""
+        if name not in self._places:
+            places: dict[str, list[tuple[Utterance, int]]] = {}
+            for utterance in self._by_name.get(name, []):
+                for at, (text, _) in enumerate(self._runs(utterance)):
+                    places.setdefault(_units(text)[0], []).append((utterance, at))
+            self._places[name] = places
+        return self._places[name]
+
     def _runs(self, found: Utterance) -> list[tuple[str, int]]:
         """The words of a clip, each with the frame at which it ends."""
         assert self.read_along is not None
-        return self.read_along.split(found.clip, found.transcript, self._codes(found.clip).shape[1], 1)
+        known = self._words.get(found.clip)
+        if known is None:
+            frames = self._codes(found.clip).shape[1]
+            known = self._words[found.clip] = self.read_along.split(found.clip, found.transcript, frames, 1)
+        return known
 
     def _cut(
         self, found: Utterance, runs: Sequence[tuple[str, int]], first: int, stop: int, rng: np.random.Generator
@@ -99,6 +146,11 @@ class Hearing:
         along[: known if part else 0] = UNKNOWN  # a word before the excerpt is not in it
         sounds = self.read_along.sounds(clip, frames, speed)
         return Frames(varied, along[begin:][kept], sounds[begin:][kept])
+
+
+def _units(words: str) -> list[str]:
+    """What a text is woven of: words, in Mandarin characters."""
+    return words.split() if words.isascii() else list(words.replace(" ", ""))
 
 
 def _by_length(runs: Sequence[tuple[str, int]], rng: np.random.Generator) -> int:

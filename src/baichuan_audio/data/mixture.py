@@ -5,6 +5,7 @@ What step s sees depends on (seed, s) alone: no iterator has a state that a resu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 
@@ -68,6 +69,9 @@ class Mixture:
             if utterance.said_by is not None:
                 self.by_name.setdefault(utterance.said_by, []).append(utterance)
         self.hearing = Hearing(diet, codebook_sizes, codes, self.by_name, read_along, heard_also)
+        self.askers = {english: askers_of(utterances, english) for english in (True, False)}
+        spoken = [d for d in texts if not any(re.search("[0-9]", e.user) for e in d.exchanges)]
+        self.woven = BySkill(spoken if diet.woven and read_along is not None else [], diet.emphasis)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
         self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
@@ -105,16 +109,20 @@ class Mixture:
         return sequences.dialogue(self.builder, self._system(found.voice, rng), turns, spoken=False)
 
     def _heard_dialogue(self, rng: np.random.Generator) -> TokenSequence:
-        return self._dialogue(rng, spoken=False)
+        weave = self._weaves(rng)
+        return self._dialogue((self.woven if weave else self.dialogues).pick(rng), rng, spoken=False, weave=weave)
 
     def _spoken_dialogue(self, rng: np.random.Generator) -> TokenSequence:
-        return self._dialogue(rng, spoken=True)
+        return self._dialogue(self.dialogues.pick(rng), rng, spoken=True, weave=self._weaves(rng))
 
-    def _dialogue(self, rng: np.random.Generator, spoken: bool) -> TokenSequence:
-        found = self.dialogues.pick(rng)
+    def _weaves(self, rng: np.random.Generator) -> bool:
+        return len(self.woven) > 0 and rng.random() < self.diet.woven
+
+    def _dialogue(self, found: Dialogue, rng: np.random.Generator, spoken: bool, weave: bool) -> TokenSequence:
+        asker = self._asker(found, rng) if weave else None
         turns = [
             Turn(
-                self._asked(e, rng),
+                self._asked(e, rng, asker),
                 [
                     part
                     for text, clip in e.reply
@@ -127,13 +135,22 @@ class Mixture:
 
     def _asr(self, rng: np.random.Generator) -> TokenSequence:
         found, kind = self.utterances.pick(rng), rng.random()
-        if self.read_along is None or kind >= self.diet.excerpts + self.diet.splices:
+        if self._weaves(rng) and (asked := self._woven_question(rng)) is not None:
+            words, frames = asked
+        elif self.read_along is None or kind >= self.diet.excerpts + self.diet.splices:
             words, frames = found.transcript, self.hearing.clip(found.clip, found.transcript, rng)
         elif kind < self.diet.excerpts:
             words, frames = self.hearing.medley(found, rng)
         else:
             words, frames = self.hearing.spliced(found, rng)
         return sequences.transcription(self.builder, frames, words)
+
+    def _woven_question(self, rng: np.random.Generator) -> tuple[str, Frames] | None:
+        """Any question of a generated dialogue: its words, and how a voice says them; None if it lacks one."""
+        found = self.woven.pick(rng)
+        words, asker = spoken_words(pick(found.exchanges, rng).user), self._asker(found, rng)
+        frames = self.hearing.woven(words, asker, rng) if asker is not None else None
+        return None if frames is None else (words, frames)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
         other = len(self.others) > 0 and rng.random() < self.diet.other_voices
@@ -173,11 +190,22 @@ class Mixture:
         default = voice is None or (voice == self.diet.default_voice_is and rng.random() < 0.5)
         return self.diet.system.format(voice=self.diet.default_voice if default else voice)
 
-    def _asked(self, exchange: Exchange, rng: np.random.Generator) -> str | Frames:
-        if exchange.user_clip is None or rng.random() < self.diet.typed:
+    def _asker(self, found: Dialogue, rng: np.random.Generator) -> str | None:
+        """A voice that asks all questions of a dialogue."""
+        askers = self.askers[found.language == "en"]
+        return pick(askers, rng) if askers else None
+
+    def _asked(self, exchange: Exchange, rng: np.random.Generator, asker: str | None = None) -> str | Frames:
+        """A question as it is typed or heard; with `asker` woven in that voice, where it has the words."""
+        if rng.random() < self.diet.typed:
             return self._typed(exchange.user, rng)
-        words = normalise_transcript(exchange.user, "en" if exchange.user.isascii() else "zh")
-        return self.hearing.clip(exchange.user_clip, words or "", rng)  # "": nobody can read along
+        words = spoken_words(exchange.user)
+        woven = self.hearing.woven(words, asker, rng) if asker is not None else None
+        if woven is not None:
+            return woven
+        if exchange.user_clip is None:
+            return self._typed(exchange.user, rng)
+        return self.hearing.clip(exchange.user_clip, words, rng)
 
     def _typed(self, text: str, rng: np.random.Generator) -> str:
         if rng.random() < self.diet.augmentation.careless:
@@ -199,6 +227,17 @@ class Mixture:
             parts.append((words, Frames(codes[:, start:end], along[start:end], sounds[start:end])))
             start = end
         return parts
+
+
+def askers_of(utterances: Sequence[Utterance], english: bool) -> list[str]:
+    """The synthetic voices that ask in a language."""
+    found = (u for u in utterances if u.voice is None and u.speaker is not None and u.transcript.isascii() == english)
+    return sorted({u.speaker for u in found if u.speaker is not None})
+
+
+def spoken_words(text: str) -> str:
+    """The words of a question as a transcript has them; "" where nobody could read along."""
+    return normalise_transcript(text, "en" if text.isascii() else "zh") or ""
 
 
 def as_sentence(words: str) -> str:

@@ -2,7 +2,7 @@
 
 What may learn in each stage (spec section 8) is STAGES; what a step sees is a mixture of tasks; what is learnt of
 each sequence is its two masks. The loss is cross-entropy of text ids, plus that of the code frames, averaged
-over the codebooks.
+over the codebooks, of which the first may count more.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .lm_batch import Batch, choose_frames, collate, forget_speech, say_itself
 from .lm_data import make_mixture, validation_batches
 from .lm_recipe import STAGES, LanguageModelRecipe
 from .logging import TrainingLog, set_threads
-from .muon import Muon, layer_matrices
-from .optim import autocast, freeze_except, make_optimizer, optimizer_step
+from .muon import layer_matrices, make_optimizers
+from .optim import autocast, freeze_except, optimizer_step
 from .sound_head import SoundHead
 
 
@@ -81,14 +81,14 @@ def losses(
     return found
 
 
-def total_loss(
-    found: dict[str, Tensor], audio_weight: float, along_weight: float = 0.0, sounds_weight: float = 0.0
-) -> Tensor:
-    """Text loss plus the mean over the codebooks, plus what reading along and the sounds give."""
-    codes = [value for name, value in found.items() if name.startswith("code_")]
+def total_loss(found: dict[str, Tensor], recipe: LanguageModelRecipe) -> Tensor:
+    """Text loss plus the weighted mean over the codebooks, plus what reading along and the sounds give."""
     parts = [found["text"]] if "text" in found else []
-    parts += [audio_weight * torch.stack(codes).mean()] if codes else []
-    for name, weight in (("along", along_weight), ("sounds", sounds_weight)):
+    if "code_0" in found:
+        first, *rest = (value for name, value in found.items() if name.startswith("code_"))
+        weighted = torch.stack([recipe.first_code_weight * first, *rest]).sum()
+        parts += [recipe.audio_loss_weight * weighted / (recipe.first_code_weight + len(rest))]
+    for name, weight in (("along", recipe.read_along), ("sounds", recipe.sounds)):
         parts += [weight * found[name]] if name in found else []
     if not parts:
         raise TrainingError("a batch held nothing to learn; check the tasks and the corpus.")
@@ -110,7 +110,9 @@ def train(recipe: LanguageModelRecipe) -> None:
         learning["sound_head"] = sound_head = SoundHead(language_model).to(recipe.device)
         if recipe.sound_head is not None:
             load_module(Path(recipe.sound_head) / "state", "sound_head", sound_head)
-    optimizers = make_optimizers(parts, recipe, sound_head)
+    parameters = [parameter for module in learning.values() for parameter in module.parameters()]
+    matrices = layer_matrices(language_model) if recipe.muon else []
+    optimizers = make_optimizers(parameters, matrices, recipe.optimizer)
     batches = Batches(make_mixture(recipe, model, "train").draw, recipe.positions, recipe.seed, recipe.steps)
     held_out = validation_batches(recipe, model)
     pad_id, audio_pad_id = model.special.end_of_text, model.special.audio_pad
@@ -125,7 +127,7 @@ def train(recipe: LanguageModelRecipe) -> None:
             chosen = choose_frames(len(batch.frames), recipe.audio_head_fraction, recipe.seed, step)
             with autocast(recipe.device):
                 found = losses(language_model, audio_head, batch, chosen.to(recipe.device), sound_head)
-                loss = total_loss(found, recipe.audio_loss_weight, recipe.read_along, recipe.sounds)
+                loss = total_loss(found, recipe)
             loss.backward()
             norms = [optimizer_step(each, recipe.optimizer, step, recipe.steps) for each in optimizers.values()]
             step += 1
@@ -170,20 +172,6 @@ def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:
         if name.endswith(("linear1.bias", "linear2.bias")):  # stored, but not applied
             parameter.requires_grad_(False)
     return parts
-
-
-def make_optimizers(
-    parts: nn.ModuleDict, recipe: LanguageModelRecipe, sound_head: SoundHead | None = None
-) -> dict[str, torch.optim.Optimizer]:
-    """AdamW, and Muon for the backbone's matrices where the recipe wants it and they may learn."""
-    matrices = layer_matrices(parts["language_model"]) if recipe.muon else []
-    apart = set(map(id, matrices))
-    rest = [parameter for parameter in parts.parameters() if id(parameter) not in apart]
-    rest += sound_head.parameters() if sound_head is not None else []
-    optimizers: dict[str, torch.optim.Optimizer] = {"adamw": make_optimizer(rest, recipe.optimizer)}
-    if matrices:
-        optimizers["muon"] = Muon(matrices, recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay)
-    return optimizers
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,8 @@ def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> lis
     """Sequences of the validation split, the same in every run; none where the recipe asks for none."""
     if not recipe.validation_sequences:
         return []
-    mixture = make_mixture(recipe, model, "validation")
+    recorded = replace(recipe, diet=replace(recipe.diet, woven=0.0))  # too few clips to weave of
+    mixture = make_mixture(recorded, model, "validation")
     rng = np.random.default_rng([recipe.seed, 2])
     drawn = sorted((mixture.draw(rng) for _ in range(recipe.validation_sequences)), key=len)
     sizes = model.language_model.codebook_sizes

@@ -65,6 +65,8 @@ class LanguageModelRecipe(StageRecipe):
     audio_head_fraction: float = 1.0
     """Share of frames whose codes 1.. are learnt in a step, drawn anew each step; code 0 is always learnt."""
     audio_loss_weight: float = 1.0
+    first_code_weight: float = 1.0
+    """How much code 0 counts against each of the others: it says most of which sound it is."""
     read_along: float = 0.0
     """Weight of naming, at every code frame, the text token that is being said (`data/read_along.py`); needs `clips`
     with alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead of thousands."""

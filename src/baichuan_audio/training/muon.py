@@ -6,11 +6,14 @@ matrices inside the layers; embeddings, heads and vectors stay with AdamW.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .optim import make_optimizer
+from .recipe import OptimizerRecipe
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen there for speed, not for convergence to 1
 
@@ -68,10 +71,22 @@ def orthogonalise(matrix: Tensor, iterations: int) -> Tensor:
     return x.T if tall else x
 
 
-def layer_matrices(backbone: nn.Module) -> list[nn.Parameter]:
-    """The matrices inside the backbone's layers that may learn."""
+def layer_matrices(module: nn.Module) -> list[nn.Parameter]:
+    """The matrices inside a stack of Transformer layers that may learn."""
     return [
         parameter
-        for name, parameter in backbone.named_parameters()
-        if name.startswith("layers.") and parameter.ndim == 2 and parameter.requires_grad
+        for name, parameter in module.named_parameters()
+        if name.startswith(("layers.", "transformer_layers.")) and parameter.ndim == 2 and parameter.requires_grad
     ]
+
+
+def make_optimizers(
+    parameters: Iterable[nn.Parameter], matrices: Sequence[nn.Parameter], recipe: OptimizerRecipe
+) -> dict[str, torch.optim.Optimizer]:
+    """Muon for `matrices`, where there are any, and AdamW for the other parameters that may learn."""
+    apart = set(map(id, matrices))
+    rest = [parameter for parameter in parameters if id(parameter) not in apart]
+    optimizers: dict[str, torch.optim.Optimizer] = {"adamw": make_optimizer(rest, recipe)}
+    if matrices:
+        optimizers["muon"] = Muon(matrices, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return optimizers
