@@ -45,45 +45,44 @@ class Hearing:
 
     def medley(self, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
         """Words out of one clip, and perhaps out of others of its speaker, as if said one after the other."""
-        heard = [self._excerpt(found, rng)]
+        pace = rng.random()
+        heard = [self._excerpt(found, pace, rng)]
         neighbours = self._by_name.get(found.said_by or "", [])
         while neighbours and len(heard) < _LONGEST_MEDLEY and rng.random() < self.diet.medley:
-            heard.append(self._excerpt(pick(neighbours, rng), rng))
+            heard.append(self._excerpt(pick(neighbours, rng), pace, rng))
         words = (" " if found.transcript.isascii() else "").join(words for words, _ in heard if words)
         return words, sequences.joined([frames for _, frames in heard])
 
-    def _excerpt(self, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
+    def _excerpt(self, found: Utterance, pace: float, rng: np.random.Generator) -> tuple[str, Frames]:
         """Some words in a row out of a clip."""
-        runs = self._runs(found)
-        first = int(rng.integers(len(runs)))
-        return self._cut(found, runs, first, first + int(rng.integers(1, _LONGEST_EXCERPT, endpoint=True)), rng)
+        first = int(rng.integers(len(self._runs(found))))
+        return self._cut(found, first, first + int(rng.integers(1, _LONGEST_EXCERPT, endpoint=True)), pace, rng)
 
     def spliced(self, found: Utterance, rng: np.random.Generator) -> tuple[str, Frames]:
         """A clip with another word of its speaker in place of one of its own; long words more often than short ones."""
         giver = pick(self._by_name.get(found.said_by or "", [found]), rng)
         if giver.transcript.isascii() != found.transcript.isascii():  # a voice of two languages
             giver = found
-        runs, given = self._runs(found), self._runs(giver)
-        place, word = _by_length(runs, rng), _by_length(given, rng)
-        parts = [self._cut(giver, given, word, word + 1, rng)]
+        count, pace = len(self._runs(found)), rng.random()
+        place, word = _by_length(self._runs(found), rng), _by_length(self._runs(giver), rng)
+        parts = [self._cut(giver, word, word + 1, pace, rng)]
         if place:
-            parts.insert(0, self._cut(found, runs, 0, place, rng))
-        if place + 1 < len(runs):
-            parts.append(self._cut(found, runs, place + 1, len(runs), rng))
+            parts.insert(0, self._cut(found, 0, place, pace, rng))
+        if place + 1 < count:
+            parts.append(self._cut(found, place + 1, count, pace, rng))
         blank = " " if found.transcript.isascii() else ""
         return blank.join(words for words, _ in parts), sequences.joined([frames for _, frames in parts])
 
     def woven(self, words: str, name: str, rng: np.random.Generator) -> Frames | None:
         """A text in the voice `name`, put together from words out of its clips; None where it never said one."""
-        wanted, pieces = _units(words), list[Frames]()
+        wanted, pieces, pace = _units(words), list[Frames](), rng.random()
         while wanted:
             found = self._longest(wanted, name, rng)
             if found is None:
                 return None
-            utterance, first, stop = found
-            runs = self._runs(utterance)
-            pieces.append(self._cut(utterance, runs, first, stop, rng)[1])
-            wanted = wanted[sum(len(_units(text)) for text, _ in runs[first:stop]) :]
+            said, frames = self._cut(*found, pace, rng)
+            pieces.append(frames)
+            wanted = wanted[len(_units(said)) :]
         return sequences.joined(pieces) if pieces else None
 
     def _longest(self, wanted: Sequence[str], name: str, rng: np.random.Generator) -> tuple[Utterance, int, int] | None:
@@ -122,20 +121,30 @@ class Hearing:
         return known
 
     def _cut(
-        self, found: Utterance, runs: Sequence[tuple[str, int]], first: int, stop: int, rng: np.random.Generator
+        self, found: Utterance, first: int, stop: int, pace: float, rng: np.random.Generator
     ) -> tuple[str, Frames]:
         """The runs [first, stop) of a clip."""
+        runs = self._runs(found)
         part = runs[first:stop]
         # where they begin, where the first of them ends and where the last one does
         places = (runs[first - 1][1] if first else 0, part[0][1], part[-1][1])
-        return "".join(words for words, _ in part).strip(), self.clip(found.clip, found.transcript, rng, places)
+        return "".join(words for words, _ in part).strip(), self.clip(found.clip, found.transcript, rng, pace, places)
 
-    def clip(self, clip: str, words: str, rng: np.random.Generator, part: tuple[int, int, int] | None = None) -> Frames:
-        """A clip's frames, varied, or those from `part[0]` to `part[2]`, of whose words the first ends at `part[1]`."""
-        codes = heard = self._codes(clip)
-        others = [store for store in self._heard_also if clip in store]
-        if others and (which := int(rng.integers(len(others) + 1))):
-            heard = others[which - 1][clip]
+    def clip(
+        self,
+        clip: str,
+        words: str,
+        rng: np.random.Generator,
+        pace: float | None = None,
+        part: tuple[int, int, int] | None = None,
+    ) -> Frames:
+        """A clip's frames, varied, or those from `part[0]` to `part[2]`, of whose words the first ends at `part[1]`.
+
+        `pace` in [0, 1) picks the speed, so that pieces joined to one sentence have one voice; None: any.
+        """
+        codes = self._codes(clip)
+        paces = [codes, *(store[clip] for store in self._heard_also if clip in store)]
+        heard = paces[int((rng.random() if pace is None else pace) * len(paces))]
         speed, frames = codes.shape[1] / heard.shape[1], heard.shape[1]
         begin, known, end = (round(place / speed) for place in part or (0, 0, codes.shape[1]))
         begin = min(begin, frames - 1)  # one frame at least
