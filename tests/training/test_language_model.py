@@ -18,7 +18,7 @@ from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.diet import Diet
-from baichuan_audio.data.drawing import Utterance
+from baichuan_audio.data.drawing import ByKind, BySkill, Utterance, language_of
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
 from baichuan_audio.data.mixture import Mixture, spoken_words
 from baichuan_audio.data.phonetics import SYMBOLS
@@ -299,6 +299,21 @@ def test_questions_are_woven_of_words_that_a_voice_said_elsewhere(workspace: Pat
 
 def _same(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and torch.equal(one, other)
+
+
+def test_a_language_may_be_drawn_more_often_than_another() -> None:
+    dialogues = [Dialogue(language, "train", language, "s", None, ()) for language in ("en", "en", "zh")]
+    clips = [Utterance("a", "hot"), Utterance("b", "热"), Utterance("c", "cold", kind="read")]
+    for source, english in (
+        (BySkill(dialogues, {}, {"zh": 6.0}), 0.25),
+        (BySkill(dialogues, {}), 2 / 3),
+        (ByKind(clips, {"read": 0.0}, {"en": 3.0}), 0.75),
+        (ByKind(clips, {}, {"zh": 0.0}), 1.0),
+    ):
+        rng = np.random.default_rng(0)
+        drawn = [source.pick(rng) for _ in range(400)]
+        found = [each.language if isinstance(each, Dialogue) else language_of(each.transcript) for each in drawn]
+        assert abs(found.count("en") / 400 - english) < 0.06 and len(source) == 3
 
 
 def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_path: Path) -> None:

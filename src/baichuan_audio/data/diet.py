@@ -48,6 +48,8 @@ class Diet:
     """How many times as often as the others a skill's dialogues are drawn."""
     text_emphasis: dict[str, float] | None = None
     """The same for text_dialogue alone; None: `emphasis`. Facts are learnt cheapest without sound."""
+    languages: dict[str, float] = field(default_factory=dict)
+    """How many times as often as the others a language is drawn, of dialogues and of clips."""
     other_voices: float = 0.0
     """Share of reading aloud in the voices that ask, by their names: they say words that the others say seldom."""
     sentences: float = 0.0

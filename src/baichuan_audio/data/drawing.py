@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -33,34 +33,60 @@ class Utterance:
 
 
 class BySkill:
-    """Dialogues drawn evenly, but those of some skills several times as often."""
+    """Dialogues drawn evenly, but those of some skills and languages several times as often."""
 
-    def __init__(self, dialogues: Sequence[Dialogue], weights: Mapping[str, float]) -> None:
-        self._dialogues = dialogues
-        self._ends = np.cumsum([weights.get(dialogue.skill, 1.0) for dialogue in dialogues])
+    def __init__(
+        self, dialogues: Sequence[Dialogue], skills: Mapping[str, float], languages: Mapping[str, float] | None = None
+    ) -> None:
+        weights = [skills.get(d.skill, 1.0) * (languages or {}).get(d.language, 1.0) for d in dialogues]
+        self._dialogues = _Weighted(dialogues, weights)
 
     def __len__(self) -> int:
         return len(self._dialogues)
 
     def pick(self, rng: np.random.Generator) -> Dialogue:
-        return self._dialogues[int(np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right"))]
+        return self._dialogues.pick(rng)
 
 
 class ByKind:
-    """Utterances drawn by the weight of their kind, evenly within it."""
+    """Utterances drawn by the weight of their kind, evenly within it but for the weights of their languages."""
 
-    def __init__(self, utterances: Sequence[Utterance], weights: Mapping[str, float]) -> None:
-        self._kinds: dict[str, list[Utterance]] = {}
+    def __init__(
+        self, utterances: Sequence[Utterance], kinds: Mapping[str, float], languages: Mapping[str, float] | None = None
+    ) -> None:
+        by_kind: dict[str, list[Utterance]] = {}
         for utterance in utterances:
-            self._kinds.setdefault(utterance.kind, []).append(utterance)
-        chances = np.array([weights.get(kind, 1.0) for kind in self._kinds])
+            by_kind.setdefault(utterance.kind, []).append(utterance)
+        chances = np.array([kinds.get(kind, 1.0) for kind in by_kind])
         self._chances = chances / max(chances.sum(), 1e-9)
+        self._kinds = [
+            _Weighted(found, [(languages or {}).get(language_of(u.transcript), 1.0) for u in found])
+            for found in by_kind.values()
+        ]
 
     def __len__(self) -> int:
-        return sum(map(len, self._kinds.values()))
+        return sum(map(len, self._kinds))
 
     def pick(self, rng: np.random.Generator) -> Utterance:
-        return pick(list(self._kinds.values())[rng.choice(len(self._kinds), p=self._chances)], rng)
+        return self._kinds[rng.choice(len(self._kinds), p=self._chances)].pick(rng)
+
+
+class _Weighted(Generic[T]):
+    """Items drawn by weight."""
+
+    def __init__(self, items: Sequence[T], weights: Sequence[float]) -> None:
+        self._items, self._ends = items, np.cumsum(weights)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def pick(self, rng: np.random.Generator) -> T:
+        return self._items[int(np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right"))]
+
+
+def language_of(text: str) -> str:
+    """en or zh, by its characters."""
+    return "en" if text.isascii() else "zh"
 
 
 def pick(items: Sequence[T], rng: np.random.Generator) -> T:

@@ -16,7 +16,7 @@ from baichuan_audio.data import sequences
 from baichuan_audio.data.dataset import CodesStore
 from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.diet import TASKS, Diet
-from baichuan_audio.data.drawing import ByKind, BySkill, Utterance, pick
+from baichuan_audio.data.drawing import ByKind, BySkill, Utterance, language_of, pick
 from baichuan_audio.data.hearing import Hearing
 from baichuan_audio.data.manifest import normalise_transcript
 from baichuan_audio.data.read_along import ReadAlong
@@ -58,12 +58,14 @@ class Mixture:
         self.diet, self.codes, self.read_along, self.interleave_letters = diet, codes, read_along, interleave_letters
         self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
-        self.texts = BySkill(texts, diet.emphasis if diet.text_emphasis is None else diet.text_emphasis)
-        self.dialogues = BySkill(dialogues, diet.emphasis)
+        text_emphasis = diet.emphasis if diet.text_emphasis is None else diet.text_emphasis
+        self.texts = BySkill(texts, text_emphasis, diet.languages)
+        self.dialogues = BySkill(dialogues, diet.emphasis, diet.languages)
         wanted = [u for u in utterances if diet.kinds.get(u.kind, 1.0) > 0]
-        self.utterances = ByKind(wanted, diet.kinds)
-        self.voiced = ByKind([u for u in wanted if u.voice is not None], diet.kinds)
-        self.others = ByKind([u for u in wanted if u.voice is None and u.speaker is not None], diet.kinds)
+        self.utterances = ByKind(wanted, diet.kinds, diet.languages)
+        self.voiced = ByKind([u for u in wanted if u.voice is not None], diet.kinds, diet.languages)
+        others = [u for u in wanted if u.voice is None and u.speaker is not None]
+        self.others = ByKind(others, diet.kinds, diet.languages)
         self.by_name: dict[str, list[Utterance]] = {}
         for utterance in wanted:
             if utterance.said_by is not None:
@@ -71,7 +73,7 @@ class Mixture:
         self.hearing = Hearing(diet, codebook_sizes, codes, self.by_name, read_along, heard_also)
         self.askers = {english: askers_of(utterances, english) for english in (True, False)}
         spoken = [d for d in texts if not any(re.search("[0-9]", e.user) for e in d.exchanges)]
-        self.woven = BySkill(spoken if diet.woven and read_along is not None else [], diet.emphasis)
+        self.woven = BySkill(spoken if diet.woven and read_along is not None else [], diet.emphasis, diet.languages)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
         self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
@@ -237,7 +239,7 @@ def askers_of(utterances: Sequence[Utterance], english: bool) -> list[str]:
 
 def spoken_words(text: str) -> str:
     """The words of a question as a transcript has them; "" where nobody could read along."""
-    return normalise_transcript(text, "en" if text.isascii() else "zh") or ""
+    return normalise_transcript(text, language_of(text)) or ""
 
 
 def as_sentence(words: str) -> str:

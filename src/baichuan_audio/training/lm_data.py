@@ -13,8 +13,8 @@ from torch import Tensor
 from ..data.dataset import CodesStore
 from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
 from ..data.drawing import Utterance
-from ..data.manifest import Clip, ClipStore, normalise_transcript
-from ..data.mixture import Mixture
+from ..data.manifest import Clip, ClipStore
+from ..data.mixture import Mixture, spoken_words
 from ..data.phone_alignment import read_alignments
 from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from ..data.read_along import ReadAlong
@@ -84,7 +84,7 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
                 *((text, clip, found.voice) for text, clip in exchange.reply),
             ]
             for text, clip, voice in said:
-                words = normalise_transcript(text, "en" if text.isascii() else "zh")
+                words = spoken_words(text)
                 if clip and words:
                     utterances.append(Utterance(clip, words, voice, "answer" if voice else "question", text.strip()))
     if recipe.clips is None:
