@@ -49,6 +49,10 @@ hearing() { # the audio tokenizer, its codes, and the way from them to a mel
     once hearing run assemble "$work/lm_start" "$work/hearing" --template recipes/nano/config.json \
         --tokenizer "$work/tokenizer" --dtype bfloat16
     once codes run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes"
+    once codes_slow run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes_slow" \
+        --speed 0.9 --only question digits
+    once codes_fast run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes_fast" \
+        --speed 1.13 --only question digits
     once flow run train flow recipes/nano/flow.yaml "output=$work/flow" "tokenizer=$work/hearing" \
         "corpus=$work/audio" "codes=$work/codes"
 }
@@ -90,7 +94,8 @@ one_run() { # one_run round_N_SEED
     number=${1#round_}
     seed=${number#*_} number=${number%_*}
     # shellcheck disable=SC2046 # several words
-    once "$1" lm lm_rounds "$(start_of "$number")" "$work/$1" "seed=$number$seed" $(changes "$number")
+    once "$1" lm lm_rounds "$(start_of "$number")" "$work/$1" "seed=$number$seed" \
+        "codes_heard_also=[$work/codes_slow,$work/codes_fast]" $(changes "$number")
 }
 
 everything() {
@@ -100,7 +105,7 @@ everything() {
     echo "nano: what the vocoder and the first language models say goes to $work/writing.log" >&2
     side_by_side hearing writing
     side_by_side joint sounding
-    once lm_deep run deepen "$work/lm_sft/model" "$work/lm_deep" --layers 6
+    once lm_deep run deepen "$work/lm_sft/model" "$work/lm_deep" --layers 8
     # Two runs with other seeds, and their mean, err less than one of twice the length.
     for round in 1 2 3; do
         side_by_side "round_${round}_1" "round_${round}_2"
