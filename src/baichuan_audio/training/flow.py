@@ -27,8 +27,7 @@ from ..vocoder.hift import Hift, load_hift
 from ..vocoder.vocos import Vocos, load_vocos
 from .checkpointing import load_module, load_training_state, save_training_state
 from .logging import TrainingLog, set_threads
-from .muon import layer_matrices, make_optimizers
-from .optim import autocast, optimizer_step
+from .optim import autocast, make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
 
 _CONTEXT_FRAMES = 3
@@ -66,9 +65,6 @@ class FlowRecipe(StageRecipe):
     train_audio_decoder: bool = False
     """Let the audio decoder (codes to hidden frames) learn along; the report freezes it. For a small model whose
     tokenizer had little time; encoder and codebooks stay, so codes keep their meaning."""
-    muon: bool = False
-    """Whether the matrices of the prenet and of a learning audio decoder learn by Muon; everything else learns by
-    AdamW."""
     kinds: dict[str, float] = field(default_factory=dict)
     """Share of each kind of clip (answer, question, read, real) in the audio drawn; empty: all clips alike."""
 
@@ -229,8 +225,8 @@ def train(recipe: FlowRecipe, stop_after: int | None = None) -> None:
         unfreeze_audio_decoder(tokenizer)
         modules["tokenizer"] = tokenizer
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
-    matrices = [*layer_matrices(flow.prenet), *layer_matrices(tokenizer.decoder)] if recipe.muon else []
-    optimizers = make_optimizers(parameters, matrices, recipe.optimizer)
+    optimizer = make_optimizer(parameters, recipe.optimizer)
+    optimizers = {"flow": optimizer}
     first = load_training_state(recipe.output, modules, optimizers)
 
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
@@ -244,7 +240,7 @@ def train(recipe: FlowRecipe, stop_after: int | None = None) -> None:
                 losses = flow.loss(hidden, mel, generator=generator, with_velocity=with_velocity)
             total = losses.get("flow", 0.0) + recipe.prior_weight * losses["prior"]
             total.backward()
-            norm = max(optimizer_step(each, recipe.optimizer, step, recipe.steps) for each in optimizers.values())
+            norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
 
             log.advance()
             if step % recipe.log_every == 0 or step + 1 == last:

@@ -71,12 +71,12 @@ def orthogonalise(matrix: Tensor, iterations: int) -> Tensor:
     return x.T if tall else x
 
 
-def layer_matrices(module: nn.Module) -> list[nn.Parameter]:
-    """The matrices inside a stack of Transformer layers that may learn."""
+def layer_matrices(backbone: nn.Module) -> list[nn.Parameter]:
+    """The matrices inside the backbone's layers that may learn."""
     return [
         parameter
-        for name, parameter in module.named_parameters()
-        if name.startswith(("layers.", "transformer_layers.")) and parameter.ndim == 2 and parameter.requires_grad
+        for name, parameter in backbone.named_parameters()
+        if name.startswith("layers.") and parameter.ndim == 2 and parameter.requires_grad
     ]
 
 
