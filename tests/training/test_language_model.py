@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from lm_workspace import ROOT, SIZES, TEXTS, log_of, make_workspace, recipe
 from torch.nn import functional as F
 
 import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
-from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.diet import Diet
-from baichuan_audio.data.drawing import ByKind, BySkill, Utterance, language_of
-from baichuan_audio.data.manifest import ClipStore, ClipWriter
-from baichuan_audio.data.mixture import Mixture, spoken_words
+from baichuan_audio.data.manifest import ClipStore
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.read_along import UNKNOWN
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, transcription
@@ -35,71 +31,10 @@ from baichuan_audio.training.lm_recipe import LanguageModelRecipe
 from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
 from baichuan_audio.training.sound_head import SoundHead
 
-ROOT = Path(__file__).parents[2]
-SIZES = [80, 76, 76, 76]  # stand-in speech needs four codebooks with room for every sound
-TEXTS = ["What is hot? Cold, yes.", "将语音转录为文本:请用【邻家女声】这个声音回答问题。"]
-
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A very small model, and a corpus of three clips with codes and one dialogue a split."""
-    root = tmp_path_factory.mktemp("lm")
-    config = json.loads((ROOT / "recipes/nano/config.json").read_text())
-    config |= {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config |= {"intermediate_size": 64, "voices": ["邻家女声", "Ada"]}
-    config["audio_config"] |= {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
-    config["audio_config"] |= {"decoder_ffn_dim": 16, "vq_config": {"codebook_sizes": SIZES}}
-    config["flow_matching_config"] |= {"prenet_in_dim": 16, "prenet_d_model": 16, "prenet_nlayers": 1}
-    config["flow_matching_config"] |= {"prenet_ffn_dim": 16, "channels": [8], "num_mid_blocks": 1}
-    config["mel_vocoder_config"] |= {"dim": 8, "ffn_dim": 8, "num_layers": 1}
-    (root / "template.json").write_text(json.dumps(config))
-    tokenizer = build_text_tokenizer(TEXTS, frequent_words(TEXTS, 1))
-    initialise(root / "template.json", tokenizer, root / "model")
-    rows = []
-    with ClipWriter(root / "corpus") as writer:
-        for split in ("train", "validation"):
-            for name, text in (("q", "What is hot?"), ("a", "Cold,"), ("b", "yes.")):
-                writer.add(
-                    np.sin(np.arange(12_000) / (9 + len(text))).astype(np.float32) / 4,
-                    id=f"{split}-{name}", language="en", speaker="Ada" if name != "q" else "someone",
-                    transcript=text, source="synthetic", license="CC0",
-                    split=split, kind="answer" if name != "q" else "question",
-                )  # fmt: skip
-            segments = [{"text": "Cold,", "clip": f"{split}-a"}, {"text": "yes.", "clip": f"{split}-b"}]
-            turns = [
-                {"user": "What is hot?", "user_clip": f"{split}-q"},
-                {"assistant": "Cold, yes.", "segments": segments},
-            ]
-            rows.append({"id": split, "split": split, "language": "en", "skill": "s", "voice": "Ada", "turns": turns})
-    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
-    (root / "corpus" / "dialogues.jsonl").write_text(lines, encoding="utf-8")
-    sounds = [
-        json.dumps([f"{split}-{name}", [0, 40, 41], [10, 20, 50]])
-        for split in ("train", "validation")
-        for name in "qab"
-    ]
-    (root / "corpus" / "alignments.jsonl").write_text("\n".join(sounds) + "\n")
-    model = baichuan_audio.load(root / "model")
-    count = encode_corpus(model.tokenizer, ClipStore(root / "corpus"), root / "codes")
-    assert count == 6
-    return root
-
-
-def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
-    values: dict[str, Any] = {
-        "stage": "sft", "model": str(root / "model"), "corpus": str(root / "corpus"),
-        "clips": str(root / "corpus"), "codes": str(root / "codes"),
-        "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
-        "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
-        "diet": Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
-                     default_voice_is="Ada"),
-        "optimizer": OptimizerRecipe(learning_rate=5e-3, warmup_steps=2),
-    }  # fmt: skip
-    return LanguageModelRecipe(**(values | changes))
-
-
-def log_of(output: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return make_workspace(tmp_path_factory.mktemp("lm"))
 
 
 @pytest.mark.parametrize("stage", ["text", "stage1", "stage2", "sft"])
@@ -183,160 +118,6 @@ def test_its_own_frames_are_shown_as_it_would_say_them(
     assert 0.2 < changed[batch.own].float().mean() < 0.8
     assert torch.equal(said.codes[:, changed], torch.stack(likeliest, dim=1)[:, changed])
     train(recipe(workspace, tmp_path / "run", diet=diet, own_speech=0.3, steps=1))
-
-
-@pytest.mark.parametrize(("share", "named"), [(0.0, {"Ada"}), (1.0, {"someone"})])
-def test_reading_aloud_is_learnt_of_other_voices_too(
-    workspace: Path, tmp_path: Path, share: float, named: set[str]
-) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    diet = Diet(tasks={"tts": 1.0}, other_voices=share)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
-    drawn = [mixture.draw(np.random.default_rng(seed)) for seed in range(9)]
-    told = {model.text_tokenizer.decode(each.ids).split("【")[1].split("】")[0] for each in drawn}
-    assert told == named
-
-
-def test_some_words_of_a_clip_are_heard_alone(workspace: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    codes, tokenizer = CodesStore(workspace / "codes")["train-q"], model.text_tokenizer
-    write_codes({"train-q": codes[:, ::2]}, tmp_path / "fast")
-    diet = Diet(tasks={"asr": 1.0}, kinds={"question": 1.0, "answer": 0.0}, excerpts=1.0)
-    settings = recipe(workspace, tmp_path, diet=diet, read_along=1.0, codes_heard_also=(str(tmp_path / "fast"),))
-    mixture = make_mixture(settings, model, "train")
-    told = set()
-    for seed in range(60):
-        sequence = mixture.draw(np.random.default_rng(seed))
-        heard, words = sequence.codes, tokenizer.decode(sequence.ids[sequence.text_loss][:-1])
-        told.add(words)
-        places = [p for p in range(codes.shape[1]) if torch.equal(codes[:, p : p + heard.shape[1]], heard)]
-        assert places or 0 < heard.shape[1] <= (codes.shape[1] + 1) // 2  # else of the fast ones
-        named = sequence.along[sequence.along != UNKNOWN].tolist()
-        assert set(named) <= {id for text in (words, " " + words) for id in tokenizer.encode(text)}
-    assert told == {"What", "What is hot?", "is hot?"}  # nothing is aligned with the last word
-
-
-def test_words_of_several_clips_of_a_speaker_are_heard_as_one(workspace: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    codes, decode = CodesStore(workspace / "codes"), model.text_tokenizer.decode
-    diet = Diet(tasks={"asr": 1.0}, kinds={"question": 0.0, "answer": 1.0}, excerpts=1.0, medley=1.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train")
-    assert mixture.read_along is not None
-    told = set()
-    for seed in range(6):
-        sequence = mixture.draw(np.random.default_rng(seed))
-        said = decode(sequence.ids[sequence.text_loss][:-1]).split()
-        clips = ["train-a" if word == "Cold," else "train-b" for word in said]
-        told.add(tuple(clips))
-        assert len(said) == 4 and torch.equal(sequence.codes, torch.cat([codes[clip] for clip in clips], dim=1))
-        named = sequence.sounds[sequence.ids == model.special.audio_pad]
-        assert torch.equal(named, torch.cat([mixture.read_along.sounds(clip, codes[clip].shape[1]) for clip in clips]))
-        assert {40, 41} <= set(named.flatten().tolist())
-    assert len({clip for clips in told for clip in clips}) == 2 and len(told) > 2
-
-
-def test_a_word_of_a_clip_gives_way_to_another_of_its_speaker(workspace: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    codes, decode = CodesStore(workspace / "codes"), model.text_tokenizer.decode
-    diet = Diet(tasks={"asr": 1.0}, splices=1.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train")
-    question = codes["train-q"]  # alone in its voice; aligned are its words "What" and "is hot?"
-    what, is_hot = question[:, :2], question[:, 2:]
-    can_be = {
-        "Cold,": codes["train-a"],  # of one word each, and of one voice
-        "yes.": codes["train-b"],
-        "What is hot?": question,
-        "What What": torch.cat([what, what], dim=1),
-        "is hot? is hot?": torch.cat([is_hot, is_hot], dim=1),
-    }
-    told = set()
-    for seed in range(60):
-        sequence = mixture.draw(np.random.default_rng(seed))
-        words = decode(sequence.ids[sequence.text_loss][:-1])
-        assert torch.equal(sequence.codes, can_be[words])
-        told.add(words)
-    assert told == set(can_be)
-
-
-def test_questions_are_woven_of_words_that_a_voice_said_elsewhere(workspace: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    codes, tokenizer = CodesStore(workspace / "codes"), model.text_tokenizer
-    question = codes["train-q"]  # aligned are its words "what" and "is hot"
-    what, is_hot = question[:, :2], question[:, 2:]
-    sound = {
-        "Is hot, what?": torch.cat([is_hot, what], dim=1),
-        "What, what?": torch.cat([what, what], dim=1),
-        "Is hot?": is_hot,
-        "Cold?": None,  # nobody who asks has said it
-        "Hot?": None,  # nor this by itself
-    }
-    diet = Diet(tasks={"heard_dialogue": 1.0, "asr": 1.0}, typed=0.0, woven=1.0)
-    along = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train").read_along
-    dialogues = [
-        Dialogue(asked, "train", "en", "s", "Ada", (Exchange(asked, None, (("yes.", None),)),)) for asked in sound
-    ]
-    clips = [Utterance("train-q", "what is hot", speaker="someone"), Utterance("train-a", "cold", "Ada", speaker="Ada")]
-    mixture = Mixture(
-        diet, tokenizer, model.special, SIZES, codes.__getitem__, dialogues, dialogues, clips, along
-    )  # fmt: skip
-    told = set()
-    for seed in range(120):
-        sequence = mixture.draw(np.random.default_rng(seed))
-        written, heard = tokenizer.decode(sequence.ids[sequence.text_loss][:-1]), sequence.codes
-        if written == "yes.":  # a dialogue; what cannot be said aloud is typed
-            asked = next(
-                asked for asked in sound if asked in tokenizer.decode(sequence.ids) or _same(sound[asked], heard)
-            )
-            assert _same(sound[asked], heard) if sound[asked] is not None else heard.shape[1] == 0
-        else:  # transcribed, or another clip instead
-            itself = any(clip.transcript == written for clip in clips)
-            asked = "a clip" if itself else next(asked for asked in sound if spoken_words(asked) == written)
-            assert itself or _same(sound[asked], heard)
-        told.add((written == "yes.", asked))
-    answered = {(True, asked) for asked in sound}
-    assert told == answered | {(False, asked) for asked in ("Is hot, what?", "What, what?", "Is hot?", "a clip")}
-
-
-def _same(one: Tensor | None, other: Tensor) -> bool:
-    return one is not None and torch.equal(one, other)
-
-
-def test_a_language_may_be_drawn_more_often_than_another() -> None:
-    dialogues = [Dialogue(language, "train", language, "s", None, ()) for language in ("en", "en", "zh")]
-    clips = [Utterance("a", "hot"), Utterance("b", "热"), Utterance("c", "cold", kind="read")]
-    for source, english in (
-        (BySkill(dialogues, {}, {"zh": 6.0}), 0.25),
-        (BySkill(dialogues, {}), 2 / 3),
-        (ByKind(clips, {"read": 0.0}, {"en": 3.0}), 0.75),
-        (ByKind(clips, {}, {"zh": 0.0}), 1.0),
-    ):
-        rng = np.random.default_rng(0)
-        drawn = [source.pick(rng) for _ in range(400)]
-        found = [each.language if isinstance(each, Dialogue) else language_of(each.transcript) for each in drawn]
-        assert abs(found.count("en") / 400 - english) < 0.06 and len(source) == 3
-
-
-def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    codes, special = CodesStore(workspace / "codes"), model.special
-    diet = Diet(tasks={"tts": 1.0}, sentences=1.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
-    told = set()
-    for seed in range(12):
-        sequence = mixture.draw(np.random.default_rng(seed))
-        ids = sequence.ids.tolist()
-        text = model.text_tokenizer.decode([id for id in ids[ids.index(special.system) :] if id < special.system])
-        said = text[text.index("问题。") + 3 :].split()
-        told.add(tuple(said))
-        clips = ["train-a" if word.startswith("Cold") else "train-b" for word in said]
-        assert len(said) == 3 and torch.equal(sequence.codes, torch.cat([codes[clip] for clip in clips], dim=1))
-    assert len(told) > 3
-    # A real person's voice has no name but the voice's.
-    voices = [replace(each, speaker=None) for each in mixture.by_name["Ada"]]
-    real = Mixture(
-        diet, model.text_tokenizer, special, SIZES, codes.__getitem__, utterances=voices, read_along=mixture.read_along
-    )
-    assert real.draw(np.random.default_rng(0)).codes.shape[1] > codes["train-a"].shape[1]
 
 
 def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_path: Path) -> None:
@@ -426,26 +207,6 @@ def test_text_tokenizer_brings_every_text_back_and_never_makes_a_control_token(t
         assert tokenizer.decode(ids) == text
         assert not {built.token_to_id(token) for token in CONTROL_TOKENS} & set(ids)
     assert len(tokenizer.encode("What is hot?")) == 4 and len(tokenizer.encode(" hut")) == 4
-
-
-def test_what_is_heard_comes_at_other_speeds_too(workspace: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    chosen = ["train-q"]
-    assert encode_corpus(model.tokenizer, ClipStore(workspace / "corpus"), tmp_path / "fast", chosen, speed=1.5) == 1
-    everything = ClipStore(workspace / "corpus")  # a hundredth as fast, the others are longer than one piece
-    assert encode_corpus(model.tokenizer, everything, tmp_path / "fast", speed=0.01) == 0
-    usual, fast = CodesStore(workspace / "codes"), CodesStore(tmp_path / "fast")
-    assert fast["train-q"].shape[1] < usual["train-q"].shape[1]
-    mixture = make_mixture(
-        recipe(
-            workspace, tmp_path, diet=Diet(tasks={"heard_dialogue": 1.0}), codes_heard_also=(str(tmp_path / "fast"),)
-        ),
-        model,
-        "train",
-    )
-    rng = np.random.default_rng(0)
-    lengths = {mixture.draw(rng).codes.shape[1] for _ in range(40)}
-    assert lengths == {0, usual["train-q"].shape[1], fast["train-q"].shape[1]}
 
 
 def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(workspace: Path, tmp_path: Path) -> None:

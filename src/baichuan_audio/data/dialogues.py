@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,11 @@ class Dialogue:
     skill: str
     voice: str | None
     exchanges: tuple[Exchange, ...]
+
+    @property
+    def asked_in_words(self) -> bool:
+        """Whether every question can be said as it is written: none has digits."""
+        return not any(re.search("[0-9]", exchange.user) for exchange in self.exchanges)
 
 
 def parse_dialogue(row: Mapping[str, Any]) -> Dialogue:

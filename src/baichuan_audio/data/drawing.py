@@ -32,45 +32,6 @@ class Utterance:
         return self.voice or self.speaker
 
 
-class BySkill:
-    """Dialogues drawn evenly, but those of some skills and languages several times as often."""
-
-    def __init__(
-        self, dialogues: Sequence[Dialogue], skills: Mapping[str, float], languages: Mapping[str, float] | None = None
-    ) -> None:
-        weights = [skills.get(d.skill, 1.0) * (languages or {}).get(d.language, 1.0) for d in dialogues]
-        self._dialogues = _Weighted(dialogues, weights)
-
-    def __len__(self) -> int:
-        return len(self._dialogues)
-
-    def pick(self, rng: np.random.Generator) -> Dialogue:
-        return self._dialogues.pick(rng)
-
-
-class ByKind:
-    """Utterances drawn by the weight of their kind, evenly within it but for the weights of their languages."""
-
-    def __init__(
-        self, utterances: Sequence[Utterance], kinds: Mapping[str, float], languages: Mapping[str, float] | None = None
-    ) -> None:
-        by_kind: dict[str, list[Utterance]] = {}
-        for utterance in utterances:
-            by_kind.setdefault(utterance.kind, []).append(utterance)
-        chances = np.array([kinds.get(kind, 1.0) for kind in by_kind])
-        self._chances = chances / max(chances.sum(), 1e-9)
-        self._kinds = [
-            _Weighted(found, [(languages or {}).get(language_of(u.transcript), 1.0) for u in found])
-            for found in by_kind.values()
-        ]
-
-    def __len__(self) -> int:
-        return sum(map(len, self._kinds))
-
-    def pick(self, rng: np.random.Generator) -> Utterance:
-        return self._kinds[rng.choice(len(self._kinds), p=self._chances)].pick(rng)
-
-
 class _Weighted(Generic[T]):
     """Items drawn by weight."""
 
@@ -82,6 +43,38 @@ class _Weighted(Generic[T]):
 
     def pick(self, rng: np.random.Generator) -> T:
         return self._items[int(np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right"))]
+
+
+class BySkill(_Weighted[Dialogue]):
+    """Dialogues drawn evenly, but those of some skills and languages several times as often."""
+
+    def __init__(
+        self, dialogues: Sequence[Dialogue], skills: Mapping[str, float], languages: Mapping[str, float]
+    ) -> None:
+        super().__init__(dialogues, [skills.get(d.skill, 1.0) * languages.get(d.language, 1.0) for d in dialogues])
+
+
+class ByKind:
+    """Utterances drawn by the weight of their kind, evenly within it but for the weights of their languages."""
+
+    def __init__(
+        self, utterances: Sequence[Utterance], kinds: Mapping[str, float], languages: Mapping[str, float]
+    ) -> None:
+        by_kind: dict[str, list[Utterance]] = {}
+        for utterance in utterances:
+            by_kind.setdefault(utterance.kind, []).append(utterance)
+        chances = np.array([kinds.get(kind, 1.0) for kind in by_kind])
+        self._chances = chances / max(chances.sum(), 1e-9)
+        self._kinds = [
+            _Weighted(found, [languages.get(language_of(u.transcript), 1.0) for u in found])
+            for found in by_kind.values()
+        ]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kinds))
+
+    def pick(self, rng: np.random.Generator) -> Utterance:
+        return self._kinds[rng.choice(len(self._kinds), p=self._chances)].pick(rng)
 
 
 def language_of(text: str) -> str:

@@ -5,7 +5,6 @@ What step s sees depends on (seed, s) alone: no iterator has a state that a resu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 
@@ -71,9 +70,9 @@ class Mixture:
             if utterance.said_by is not None:
                 self.by_name.setdefault(utterance.said_by, []).append(utterance)
         self.hearing = Hearing(diet, codebook_sizes, codes, self.by_name, read_along, heard_also)
-        self.askers = {english: askers_of(utterances, english) for english in (True, False)}
-        spoken = [d for d in texts if not any(re.search("[0-9]", e.user) for e in d.exchanges)]
-        self.woven = BySkill(spoken if diet.woven and read_along is not None else [], diet.emphasis, diet.languages)
+        weaves = diet.woven > 0 and read_along is not None
+        self.woven = BySkill([d for d in texts if weaves and d.asked_in_words], diet.emphasis, diet.languages)
+        self.askers = askers_of(others)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
         self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
@@ -194,7 +193,7 @@ class Mixture:
 
     def _asker(self, found: Dialogue, rng: np.random.Generator) -> str | None:
         """A voice that asks all questions of a dialogue."""
-        askers = self.askers[found.language == "en"]
+        askers = self.askers.get(found.language)
         return pick(askers, rng) if askers else None
 
     def _asked(self, exchange: Exchange, rng: np.random.Generator, asker: str | None = None) -> str | Frames:
@@ -231,10 +230,13 @@ class Mixture:
         return parts
 
 
-def askers_of(utterances: Sequence[Utterance], english: bool) -> list[str]:
-    """The synthetic voices that ask in a language."""
-    found = (u for u in utterances if u.voice is None and u.speaker is not None and u.transcript.isascii() == english)
-    return sorted({u.speaker for u in found if u.speaker is not None})
+def askers_of(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
+    """The names of those who speak each language."""
+    found: dict[str, set[str]] = {}
+    for utterance in utterances:
+        if utterance.said_by is not None:
+            found.setdefault(language_of(utterance.transcript), set()).add(utterance.said_by)
+    return {language: sorted(speakers) for language, speakers in found.items()}
 
 
 def spoken_words(text: str) -> str:

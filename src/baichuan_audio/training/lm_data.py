@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,9 +72,7 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
     """The recipe's tasks over generated dialogues with stand-in codes."""
     texts = generated_dialogues(recipe, split)
     sizes = model.language_model.codebook_sizes
-    dialogues = [
-        with_pseudo_clips(d) for d in texts if not any(re.search("[0-9]", exchange.user) for exchange in d.exchanges)
-    ]
+    dialogues = [with_pseudo_clips(dialogue) for dialogue in texts if dialogue.asked_in_words]
     utterances = []
     for found in dialogues:
         for exchange in found.exchanges:

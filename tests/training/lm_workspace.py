@@ -1,0 +1,82 @@
+"""A very small model and corpus, and recipes over them, to test the language model and what it is fed with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import baichuan_audio
+from baichuan_audio.data.dataset import encode_corpus
+from baichuan_audio.data.diet import Diet
+from baichuan_audio.data.manifest import ClipStore, ClipWriter
+from baichuan_audio.language_model.build_tokenizer import build_text_tokenizer, frequent_words
+from baichuan_audio.training.initialise import initialise
+from baichuan_audio.training.lm_recipe import LanguageModelRecipe
+from baichuan_audio.training.recipe import OptimizerRecipe
+
+ROOT = Path(__file__).parents[2]
+SIZES = [80, 76, 76, 76]  # stand-in speech needs four codebooks with room for every sound
+TEXTS = ["What is hot? Cold, yes.", "将语音转录为文本:请用【邻家女声】这个声音回答问题。"]
+
+
+def make_workspace(root: Path) -> Path:
+    """A very small model, and a corpus of three clips with codes and one dialogue a split."""
+    config = json.loads((ROOT / "recipes/nano/config.json").read_text())
+    config |= {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config |= {"intermediate_size": 64, "voices": ["邻家女声", "Ada"]}
+    config["audio_config"] |= {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
+    config["audio_config"] |= {"decoder_ffn_dim": 16, "vq_config": {"codebook_sizes": SIZES}}
+    config["flow_matching_config"] |= {"prenet_in_dim": 16, "prenet_d_model": 16, "prenet_nlayers": 1}
+    config["flow_matching_config"] |= {"prenet_ffn_dim": 16, "channels": [8], "num_mid_blocks": 1}
+    config["mel_vocoder_config"] |= {"dim": 8, "ffn_dim": 8, "num_layers": 1}
+    (root / "template.json").write_text(json.dumps(config))
+    tokenizer = build_text_tokenizer(TEXTS, frequent_words(TEXTS, 1))
+    initialise(root / "template.json", tokenizer, root / "model")
+    rows = []
+    with ClipWriter(root / "corpus") as writer:
+        for split in ("train", "validation"):
+            for name, text in (("q", "What is hot?"), ("a", "Cold,"), ("b", "yes.")):
+                writer.add(
+                    np.sin(np.arange(12_000) / (9 + len(text))).astype(np.float32) / 4,
+                    id=f"{split}-{name}", language="en", speaker="Ada" if name != "q" else "someone",
+                    transcript=text, source="synthetic", license="CC0",
+                    split=split, kind="answer" if name != "q" else "question",
+                )  # fmt: skip
+            segments = [{"text": "Cold,", "clip": f"{split}-a"}, {"text": "yes.", "clip": f"{split}-b"}]
+            turns = [
+                {"user": "What is hot?", "user_clip": f"{split}-q"},
+                {"assistant": "Cold, yes.", "segments": segments},
+            ]
+            rows.append({"id": split, "split": split, "language": "en", "skill": "s", "voice": "Ada", "turns": turns})
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
+    (root / "corpus" / "dialogues.jsonl").write_text(lines, encoding="utf-8")
+    sounds = [
+        json.dumps([f"{split}-{name}", [0, 40, 41], [10, 20, 50]])
+        for split in ("train", "validation")
+        for name in "qab"
+    ]
+    (root / "corpus" / "alignments.jsonl").write_text("\n".join(sounds) + "\n")
+    model = baichuan_audio.load(root / "model")
+    count = encode_corpus(model.tokenizer, ClipStore(root / "corpus"), root / "codes")
+    assert count == 6
+    return root
+
+
+def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
+    values: dict[str, Any] = {
+        "stage": "sft", "model": str(root / "model"), "corpus": str(root / "corpus"),
+        "clips": str(root / "corpus"), "codes": str(root / "codes"),
+        "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
+        "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
+        "diet": Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
+                     default_voice_is="Ada"),
+        "optimizer": OptimizerRecipe(learning_rate=5e-3, warmup_steps=2),
+    }  # fmt: skip
+    return LanguageModelRecipe(**(values | changes))
+
+
+def log_of(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
