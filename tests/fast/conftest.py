@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from baichuan_audio.fast import accelerate
-from baichuan_audio.fast.accelerate import joined_twin, quick_twin
+from baichuan_audio.fast.accelerate import joined_twin, native_twin, quick_twin
+from baichuan_audio.fast.native import library
 from baichuan_audio.fast.quick import Exact, laid_across
 from baichuan_audio.pipeline import BaichuanAudio
 
@@ -36,13 +37,16 @@ def fast(plain: BaichuanAudio) -> BaichuanAudio:
     return accelerate(plain)
 
 
-@pytest.fixture(scope="session", params=["quick", "laid out", "joined"])
+@pytest.fixture(scope="session", params=["native", "quick", "laid out", "joined"])
 def twin(request: pytest.FixtureRequest, plain: BaichuanAudio) -> BaichuanAudio:
     """Each kind of inference forms; the quick ones are for CPUs."""
     if request.param == "joined":
         return joined_twin(plain)
     if plain.language_model.norm.weight.is_cuda:
         pytest.skip("for CPUs")
+    if request.param == "native":
+        compiled = library()
+        return native_twin(plain, compiled) if compiled else pytest.skip("there is no C compiler")
     return quick_twin(plain, Exact if request.param == "quick" else laid_across)
 
 

@@ -56,6 +56,7 @@ def _fill(name: str, tensor: Tensor, generator: torch.Generator) -> None:
         tensor.fill_(1.0 if name.endswith("weight") else 0.0)  # of norms, and biases
     else:
         tensor.normal_(0.0, _STD, generator=generator)
+        tensor.copy_(tensor.bfloat16())  # what a checkpoint holds, whatever it is loaded as
 
 
 def never_end(model: BaichuanAudio) -> BaichuanAudio:

@@ -17,6 +17,7 @@ from ..fast.static_cache import empty_store
 from ..language_model.backbone import attend_to
 from ..language_model.model import LanguageModel
 from ..language_model.sequence import Token
+from ..layers.kv_cache import Places
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,10 @@ class _SlotContext:
             parts.append(attend_to(row, keys[None, slot, :, :end], values[None, slot, :, :end], mask))
             first += count
         return torch.cat(parts, dim=2)
+
+    def places(self, batch: int) -> Places | None:
+        """See `backbone.Context`."""
+        return Places(self._store, self._owners, self._places)
 
     def _gather(self, store: Tensor, longest: int) -> Tensor:
         """store [slots, groups, room, w] -> [B, groups, longest, w]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import cast
 
 import torch
@@ -14,12 +15,16 @@ from ..language_model.session import Session
 from ..pipeline import BaichuanAudio
 from .flow import static_flow
 from .modules import JoinedFeedForward, SplitDepthLayer, deep_shell, shell
+from .native import library
+from .native_model import native_audio_head, native_language_model
 from .quantize import Int8Linear, check_kind, weight_bytes, with_torchao
 from .quick import Exact, Make, QuickDecoderLayer, QuickHead, QuickLanguageModel, QuickNorm, laid_across
 from .session import DecoderSessions
 
 _SESSIONS = 4
 _POSITIONS = 4096
+_NATIVE_BYTES = 4 << 30
+"""Weights of which a second copy is made for native steps; those of a larger model are for more than one core."""
 _CACHE_BYTES = 64 << 20
 """Weights that a processor's cache may hold; those of a larger model are read from memory, and lie as they lie."""
 
@@ -38,7 +43,10 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
     if quantization is not None:
         check_kind(quantization, weight)
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        return quick_twin(model, laid_out(model) if quantization is None else Int8Linear).eval()
+        if quantization is not None:
+            return quick_twin(model, Int8Linear).eval()
+        compiled = library() if _decode_bytes(model) <= _NATIVE_BYTES else None
+        return (quick_twin(model, laid_out(model)) if compiled is None else native_twin(model, compiled)).eval()
     twin = joined_twin(model)
     if quantization is not None:
         with_torchao(twin, quantization)
@@ -51,13 +59,24 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
 
 def laid_out(model: BaichuanAudio) -> Make:
     """How the products of a model's backbone and audio head are best made on a CPU in float32."""
+    return laid_across if _decode_bytes(model) <= _CACHE_BYTES else Exact
+
+
+def _decode_bytes(model: BaichuanAudio) -> int:
+    """Of the weights that decoding reads."""
     parts = (model.language_model.layers, model.language_model.lm_head, model.audio_head)
-    return laid_across if sum(weight_bytes(part) for part in parts) <= _CACHE_BYTES else Exact
+    return sum(weight_bytes(part) for part in parts)
 
 
 def quick_twin(model: BaichuanAudio, make: Make) -> BaichuanAudio:
     """`model` with layers of few operations, for float32 on a CPU."""
     return _twin(model, _quick_language_model(model.language_model, make), _quick_audio_head(model.audio_head, make))
+
+
+def native_twin(model: BaichuanAudio, compiled: ctypes.CDLL) -> BaichuanAudio:
+    """`model` with steps in C, for float32 on a CPU."""
+    head = native_audio_head(model.audio_head, compiled)
+    return _twin(model, native_language_model(model.language_model, compiled), head)
 
 
 def joined_twin(model: BaichuanAudio) -> BaichuanAudio:

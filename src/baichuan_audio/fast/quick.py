@@ -23,6 +23,7 @@ from .modules import joined, linear
 
 Choose = Callable[[int, list[int], Tensor], list[int]]
 _HALF_ROOT = 0.5**0.5
+_FEW = 32  # positions in a step
 
 
 class Product(Protocol):
@@ -180,19 +181,23 @@ class QuickLanguageModel(LanguageModel):
 
     def prepare(self) -> None:
         """Look at the embeddings once."""
-        self._frame_rows = _rows_of(self.audio_embed_layers)
+        self._text_rows, self._frame_rows = self.embed_tokens.weight.detach().numpy(), rows_of(self.audio_embed_layers)
 
     def embed_sequence(self, tokens: Sequence[Token]) -> Tensor:
-        """See LanguageModel; a single frame, which each step reads, without making tensors of its codes."""
-        if len(tokens) != 1 or not isinstance(tokens[0], tuple):
+        """See LanguageModel; the few that a step reads without making tensors of their ids and codes."""
+        if len(tokens) > _FEW:
             return super().embed_sequence(tokens)
-        total = np.zeros((1, self._frame_rows[0].shape[1]), np.float32)
-        for table, code in zip(self._frame_rows, tokens[0], strict=True):
-            total += table[code]
-        return torch.from_numpy(total)
+        result = np.zeros((len(tokens), self._text_rows.shape[1]), np.float32)
+        for row, token in zip(result, tokens, strict=True):
+            if not isinstance(token, tuple):
+                row[:] = self._text_rows[token]
+                continue
+            for table, code in zip(self._frame_rows, token, strict=True):
+                row += table[code]
+        return torch.from_numpy(result)
 
 
-def _rows_of(embeddings: nn.ModuleList) -> list[np.ndarray]:
+def rows_of(embeddings: nn.ModuleList) -> list[np.ndarray]:
     """The tables [size + 1, D] of the codebooks."""
     return [cast(nn.Embedding, each).weight.detach().numpy() for each in embeddings]
 
@@ -285,9 +290,9 @@ class QuickHead(AudioHead):
     def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
         """See AudioHead."""
         super().attach_embeddings(embeddings)
-        self._embedded_rows = _rows_of(embeddings)
+        self._embedded_rows = rows_of(embeddings)
 
-    def init_cache(self, batch: int = 1) -> QuickCache:
+    def init_cache(self, batch: int = 1) -> DepthCache:
         """See AudioHead; any batch fits."""
         return QuickCache(len(self._depth), self.width, self.codebook_sizes, self.headnorm.weight)
 
@@ -306,6 +311,15 @@ class QuickHead(AudioHead):
             fed = up.forward(residual)
             x = down.onto(torch.addcmul(fed, fed, torch.erf(fed)), residual)
         return self._logits_of[position].forward(self._last_norm(x))
+
+    def _choices(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
+        """`step` -> the logits of what may be chosen [B, size], for code 0 with the end of audio [B, size + 1]."""
+        assert isinstance(cache, QuickCache)
+        if x.shape[0] > 1:
+            logits = self.step(x, position, cache)
+            return logits[:, :-1] if position else logits
+        cache.line.x[1][:] = x.numpy()[0]
+        return self._step_one(cache.line, position, cache)
 
     def _step_one(self, line: _Line, position: int, cache: QuickCache) -> Tensor:
         """`step` for the one row in `line.x`, over memory that is there already -> logits, as they may be chosen."""
@@ -346,18 +360,12 @@ class QuickHead(AudioHead):
     @torch.inference_mode()
     def frames(self, hidden: Tensor, cache: DepthCache, choose: Choose) -> tuple[list[tuple[int, ...] | None], Tensor]:
         """See AudioHead. A row whose audio ends is computed on, and dropped at the end of the frame."""
-        assert isinstance(cache, QuickCache)
         batch = hidden.shape[0]
         rows, x = list(range(batch)), hidden
         codes = [[0] * self.num_codebooks for _ in rows]
         total = np.zeros(hidden.shape, np.float32)
         for level, size in enumerate(self.codebook_sizes):
-            if batch == 1:
-                cache.line.x[1][:] = total[0] if level else hidden.numpy()[0]
-                logits = self._step_one(cache.line, level, cache)
-            else:
-                logits = self.step(x, level, cache)
-                logits = logits[:, :size] if level else logits
+            logits = self._choices(x, level, cache)
             drawn = choose(level, rows, logits if len(rows) == batch else logits[rows])
             for row, code in zip(rows, drawn, strict=True):
                 codes[row][level] = code

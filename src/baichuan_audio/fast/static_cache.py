@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..language_model.model import LanguageModel
-from ..layers.kv_cache import KVCache
+from ..layers.kv_cache import KVCache, Places
 
 SPAN_STEP = 64
 """A step reads cached positions up to a multiple of this."""
@@ -48,6 +48,10 @@ class RowCache(KVCache):
         """Nothing grows here; raises IndexError where the row is full."""
         if self.length + positions > self.capacity:
             raise IndexError(f"{self.length + positions} positions in a row of {self.capacity}")
+
+    def places(self, batch: int, positions: int) -> Places | None:
+        """See KVCache."""
+        return None
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """See KVCache."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..config import select
 from ..errors import ConfigError
-from ..layers.kv_cache import KVCache
+from ..layers.kv_cache import KVCache, Places
 from ..layers.norm import RMSNorm
 
 
@@ -72,6 +72,9 @@ class Context(Protocol):
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [B, heads, N, head_dim], key and value [B, groups, N, head_dim] -> mixed [B, heads, N, head_dim]."""
 
+    def places(self, batch: int) -> Places | None:
+        """For who computes all layers at once and without `attend`, B x N positions; None where that cannot be told."""
+
 
 @dataclass(frozen=True)
 class CausalContext:
@@ -95,6 +98,10 @@ class CausalContext:
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         return F.scaled_dot_product_attention(query, key, value, is_causal=positions > 1)
+
+    def places(self, batch: int) -> Places | None:
+        """See `Context`."""
+        return None if self.cache is None else self.cache.places(batch, self.cos.shape[0])
 
 
 def attend_to(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:

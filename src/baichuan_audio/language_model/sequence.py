@@ -170,7 +170,7 @@ def draw_ids(logits: Tensor, sequences: Sequence[LiveSequence], steps: Sequence[
     samplings = [step.sampling for step in steps]
     said = None
     if any(sampling.repetition_penalty != 1.0 for sampling in samplings):
-        said = torch.stack([sequence.counts > 0 for sequence in sequences])
+        said = [sequence.counts > 0 for sequence in sequences]
     allowed = logits.masked_fill(torch.stack(barred), float("-inf"))
     return draw_rows(allowed, samplings, [sequence.random for sequence in sequences], said)
 
@@ -183,7 +183,7 @@ def draw_frames(
     def choose(level: int, rows: list[int], logits: Tensor) -> list[int]:
         samplings = [steps[row].sampling for row in rows]
         penalised = any(sampling.repetition_penalty != 1.0 for sampling in samplings)
-        said = torch.stack([sequences[row].said(level) for row in rows]) if penalised else None
+        said = [sequences[row].said(level) for row in rows] if penalised else None
         drawn = draw_rows(logits, samplings, [sequences[row].random for row in rows], said)
         if penalised:
             for row, code in zip(rows, drawn, strict=True):

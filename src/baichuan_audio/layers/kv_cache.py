@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Places(NamedTuple):
+    """Where the keys and values of new positions go: store [layers, 2, rows, heads, room, head_dim], the row and the
+    position in it of each, [T] int64. Each sees the positions of its row up to itself."""
+
+    store: Tensor
+    rows: Tensor
+    positions: Tensor
 
 
 class KVCache:
@@ -47,6 +58,12 @@ class KVCache:
         keys[:, :, self.length : end] = key
         values[:, :, self.length : end] = value
         return keys[:, :, :end], values[:, :, :end]
+
+    def places(self, batch: int, positions: int) -> Places | None:
+        """Of `positions` more in each of the `batch` rows, once there is room; None where memory is not one block."""
+        device = self._store.device
+        new = torch.arange(self.length, self.length + positions, device=device).repeat(batch)
+        return Places(self._store, torch.arange(batch, device=device).repeat_interleave(positions), new)
 
     def advance(self, positions: int) -> None:
         """Count `positions` that every layer has appended."""
