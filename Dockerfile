@@ -9,8 +9,9 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG EXTRAS=server,ray
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+# The compiler makes the decode steps for the processor that the container runs on (docs/performance.md).
 RUN apt-get update -qq \
-    && apt-get install -y -qq --no-install-recommends libsndfile1 ffmpeg \
+    && apt-get install -y -qq --no-install-recommends libsndfile1 ffmpeg gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /app

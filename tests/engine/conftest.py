@@ -39,11 +39,13 @@ def small(tiny_dir: Path) -> Any:
     return baichuan_audio.load(tiny_dir, dtype=torch.float32)
 
 
-@pytest.fixture(params=["batch", "decoder", pytest.param("cuda", marks=NEEDS_CUDA)])
+@pytest.fixture(params=["batch", "fast", "decoder", pytest.param("cuda", marks=NEEDS_CUDA)])
 def pair(small: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """A model for sessions that answer alone, and its twin for an engine, whose steps are each of both kinds."""
     if request.param == "batch":
         return small, small
+    if request.param == "fast":
+        return small, accelerate(small)
     if request.param == "decoder":
         monkeypatch.setattr(worker, "batch_for", DecoderBatch)
         twin = joined_twin(small)

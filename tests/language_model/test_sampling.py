@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.language_model.sampling import Sampling, draw
+from baichuan_audio.language_model.sampling import Sampling, draw, draw_rows, draw_together
 
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.3, 0.2]))
 
@@ -41,6 +41,25 @@ def test_penalty_divides_positive_and_multiplies_negative() -> None:
     said = torch.tensor([True, False, True])
     assert draw(torch.tensor([3.0, 2.0, -1.0]), Sampling(repetition_penalty=2.0), Random(), said) == 1
     assert draw(torch.tensor([-1.0, -1.5, -3.0]), Sampling(repetition_penalty=2.0), Random(), said) == 1
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+def test_rows_are_drawn_alike_one_by_one_and_together(penalised: bool) -> None:
+    samplings = [
+        *(Sampling(), Sampling(0.7, 5, 0.9, 1.3), Sampling(1.3, 0, 0.95, 1.1), Sampling(0.0, repetition_penalty=2.0)),
+        *(Sampling(1.0, 64, 0.5), Sampling(1.0, 100), Sampling(0.2, 1)),
+    ]
+    for trial in range(20):
+        torch.manual_seed(trial)
+        logits = 3 * torch.randn(len(samplings), 150)
+        said = list(torch.rand(len(samplings), 150) < 0.3) if penalised else None
+        ways = [[Random(100 * trial + row) for row in range(len(samplings))] for _ in range(3)]
+        one_by_one = [
+            draw(row, sampling, random, said[place] if said else None)
+            for place, (row, sampling, random) in enumerate(zip(logits, samplings, ways[0], strict=True))
+        ]
+        assert draw_rows(logits, samplings, ways[1], said) == one_by_one
+        assert draw_together(logits, samplings, ways[2], said) == one_by_one
 
 
 def test_values_that_make_no_sense() -> None:

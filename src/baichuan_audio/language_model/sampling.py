@@ -60,12 +60,7 @@ def draw_rows(
         rows = logits.numpy()
         masks = [None] * len(rows) if said is None else [each.numpy() for each in said]
         return [_draw_row(*each) for each in zip(rows, samplings, randoms, masks, strict=True)]
-    if said is not None:
-        penalty = torch.tensor([[sampling.repetition_penalty] for sampling in samplings], device=logits.device)
-        logits = torch.where(
-            torch.stack(list(said)), torch.where(logits > 0, logits / penalty, logits * penalty), logits
-        )
-    return _draw_together(logits, samplings, randoms)
+    return draw_together(logits, samplings, randoms, said)
 
 
 def _draw_row(row: np.ndarray, sampling: Sampling, random: Random, said: np.ndarray | None) -> int:
@@ -83,8 +78,14 @@ def _draw_row(row: np.ndarray, sampling: Sampling, random: Random, said: np.ndar
     return int(top[_draw_few(row[top].tolist(), sampling, random.random())])
 
 
-def _draw_together(logits: Tensor, samplings: Sequence[Sampling], randoms: Sequence[Random]) -> list[int]:
-    """All rows [B, V] with one wait for the device at most of each kind."""
+def draw_together(
+    logits: Tensor, samplings: Sequence[Sampling], randoms: Sequence[Random], said: Sequence[Tensor] | None
+) -> list[int]:
+    """`draw_rows` for another device: float32 logits [B, V], and few waits for it, however many rows there are."""
+    if said is not None:
+        penalty = torch.tensor([[sampling.repetition_penalty] for sampling in samplings], device=logits.device)
+        penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+        logits = torch.where(torch.stack(list(said)), penalised, logits)
     size = logits.shape[1]
     drawn = [-1] * len(samplings)
     greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0]
