@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ..fast.native import library
+
 
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
@@ -31,6 +33,8 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
     if hasattr(os, "getloadavg"):
         facts["load_average"] = round(os.getloadavg()[0], 1)
+    if device.type == "cpu":
+        facts["native"] = library() is not None
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts

@@ -12,6 +12,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     facts = [machine["cpu"], f"{machine['threads']} of {machine['cores']} cores", f"torch {machine['torch']}"]
     if "gpu" in machine:
         facts.insert(0, machine["gpu"])
+    if machine.get("native") is False:
+        facts.append("no C compiler")
     load = f", load average {machine['load_average']}" if "load_average" in machine else ""
     lines = [
         f"### {model['name']}, {model['type']} on {model['device']}",

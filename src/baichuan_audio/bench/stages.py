@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..fast import Ask, Decoder, weight_bytes
+from ..fast.native_model import NativeLanguageModel, NativeLinear
 from ..language_model.reply import ReplySampling
 from ..language_model.sequence import FrameStep, TextStep
 from ..language_model.session import Session
@@ -228,9 +230,12 @@ def _decode_bytes(model: BaichuanAudio, text: bool | None, history: int = 0) -> 
     text: a text step, a code frame, or (None) the backbone alone.
     """
     language_model, head = model.language_model, model.audio_head
-    total = weight_bytes(language_model.layers)
+    layers, last = language_model.layers, cast(nn.Module, language_model.lm_head)
+    if isinstance(language_model, NativeLanguageModel) and text is not None:  # which keeps a second copy for steps
+        layers, last = language_model.steps, cast(NativeLinear, last).packed
+    total = weight_bytes(layers)
     if text:
-        total += weight_bytes(language_model.lm_head)
+        total += weight_bytes(last)
     elif text is not None:
         total += weight_bytes(head.transformer_layers) + weight_bytes(head.heads)
     config = language_model.config
