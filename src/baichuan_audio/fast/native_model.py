@@ -26,10 +26,8 @@ class NativeLinear(nn.Module):
 
     def __init__(self, source: nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__()
-        self.weight, self.packed = (
-            nn.Parameter(source.weight.detach(), requires_grad=False),
-            Packed(library, source.weight),
-        )
+        self.weight = nn.Parameter(source.weight.detach(), requires_grad=False)
+        self.packed = Packed(library, source.weight)
         self._product = library.product
 
     def forward(self, x: Tensor) -> Tensor:
