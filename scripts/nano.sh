@@ -105,7 +105,7 @@ everything() {
     echo "nano: what the vocoder and the first language models say goes to $work/writing.log" >&2
     side_by_side hearing writing
     side_by_side joint sounding
-    once lm_deep run deepen "$work/lm_sft/model" "$work/lm_deep" --layers 8
+    once lm_deep run grow "$work/lm_sft/model" "$work/lm_deep" --layers 8
     # Two runs with other seeds, and their mean, err less than one of twice the length.
     for round in 1 2 3; do
         side_by_side "round_${round}_1" "round_${round}_2"

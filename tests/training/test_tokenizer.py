@@ -236,6 +236,25 @@ def test_codebooks_change_only_once_quantisation_has_begun(recipe: stage.Tokeniz
     assert not torch.equal(before, book.embed)
 
 
+def test_a_tokenizer_goes_on_once_the_head_can_read_it(recipe: stage.TokenizerRecipe, tmp_path: Path) -> None:
+    stage.train(changed(recipe, steps=12))
+    further = changed(
+        recipe, output=str(tmp_path / "further"), initial=recipe.output, quantise_from=0, ramp_steps=0, head_first=2
+    )
+    known, first_head = stage.build(further)
+    assert not torch.equal(
+        codebooks(known.bridge.vq_list)[0].embed, codebooks(stage.build(recipe)[0].bridge.vq_list)[0].embed
+    )
+    for steps, learns in ((2, False), (4, True)):
+        run = changed(further, steps=steps, checkpoint_every=1)
+        stage.train(run)
+        now, head = stage.build(run)
+        load_training_state(run.output, {"tokenizer": now, "phonetic_head": head}, {})
+        same = [torch.equal(value, dict(now.named_parameters())[name]) for name, value in known.named_parameters()]
+        assert not any(same) if learns else all(same)
+        assert not torch.equal(head.out.weight, first_head.out.weight)
+
+
 def test_quantised_share_rises_from_a_tenth_to_all(recipe: stage.TokenizerRecipe) -> None:
     shares = [stage.quantised_share(step, recipe) for step in (9, 10, 15, 99)]
     assert shares[0] == 0 and shares[1] == pytest.approx(0.1) and shares[2:] == [1.0, 1.0]

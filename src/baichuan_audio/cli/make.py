@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .common import Progress, add_command, positive
 
 
@@ -70,12 +70,15 @@ def add_commands(commands: Any) -> None:
     average.add_argument("output", help="checkpoint directory to write")
     average.add_argument("checkpoints", nargs="+", metavar="DIR", help="two or more, trained from the same start")
 
-    deepen = add_command(
-        commands, "deepen", run_deepen, "Add layers that change nothing yet.", model=False, machine_readable=False
+    grow = add_command(
+        commands, "grow", run_grow, "Add layers and units that change nothing yet.", model=False, machine_readable=False
     )
-    deepen.add_argument("checkpoint", help="checkpoint directory to start from")
-    deepen.add_argument("output", help="checkpoint directory to write")
-    deepen.add_argument("--layers", type=int, required=True, help="layers of the language model in all")
+    grow.add_argument("checkpoint", help="checkpoint directory to start from")
+    grow.add_argument("output", help="checkpoint directory to write")
+    grow.add_argument("--layers", type=positive, metavar="N", help="layers of the language model in all")
+    grow.add_argument("--intermediate-size", type=positive, metavar="N", help="feed-forward units in each of them")
+    grow.add_argument("--encoder-layers", type=positive, metavar="N", help="layers of the audio encoder in all")
+    grow.add_argument("--decoder-layers", type=positive, metavar="N", help="layers of the audio decoder in all")
 
 
 def run_data(arguments: argparse.Namespace) -> None:
@@ -171,8 +174,12 @@ def run_average(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: written")
 
 
-def run_deepen(arguments: argparse.Namespace) -> None:
-    from ..training.assemble import deepen
+def run_grow(arguments: argparse.Namespace) -> None:
+    from ..training.grow import Sizes, grow
 
-    deepen(arguments.checkpoint, arguments.output, arguments.layers)
+    names = ("layers", "intermediate_size", "encoder_layers", "decoder_layers")
+    sizes = Sizes(**{name: getattr(arguments, name) for name in names})
+    if sizes == Sizes():
+        raise ConfigError("grow needs to know what there shall be more of, e.g. --layers 8.")
+    grow(arguments.checkpoint, arguments.output, sizes)
     print(f"{arguments.output}: written")

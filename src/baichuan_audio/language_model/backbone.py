@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..config import select
 from ..errors import ConfigError
+from ..layers.attention import attend
 from ..layers.kv_cache import KVCache, Places
 from ..layers.norm import RMSNorm
 
@@ -95,9 +96,7 @@ class CausalContext:
             return attend_to(query, *cache.append(layer, key, value), self.mask)
         if cache is not None:
             cache.append(layer, key, value)
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-        return F.scaled_dot_product_attention(query, key, value, is_causal=positions > 1)
+        return attend(query, key, value, causal=positions > 1)
 
     def places(self, batch: int) -> Places | None:
         """See `Context`."""

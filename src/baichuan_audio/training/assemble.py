@@ -17,7 +17,6 @@ from ..pipeline import BaichuanAudio
 from .flow import load_part, load_vocoder
 from .initialise import initialise, texts_of
 
-_LAYERS = "language_model.layers."
 _SECTIONS = ("vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling")
 
 
@@ -100,34 +99,6 @@ def average(checkpoints: Sequence[str | Path], output: str | Path) -> BaichuanAu
     mean.config["torch_dtype"] = "float32"
     save(mean, output)
     return mean
-
-
-@torch.no_grad()
-def deepen(checkpoint: str | Path, output: str | Path, layers: int) -> BaichuanAudio:
-    """Write the model of `checkpoint` with a backbone of that many layers, which computes the same, to `output`.
-
-    The new layers lie evenly among the old, each a copy of the one below it that adds nothing yet: what it would write
-    back is zero (Gong et al. 2019, "Efficient training of BERT by progressively stacking"; Chen et al. 2016,
-    "Net2Net", arXiv 1511.05641).
-
-    Raises CheckpointError where it cannot be read, TrainingError for fewer layers than it has.
-    """
-    small = load(checkpoint)
-    count = len(small.language_model.layers)
-    if layers <= count:
-        raise TrainingError(f"{checkpoint} has {count} layers already; ask for more than that.")
-    config = small.config | {"num_hidden_layers": layers}
-    deep = BaichuanAudio(config, small.text_tokenizer, small.vocoder)
-    state = {name: tensor for name, tensor in small.state_dict().items() if not name.startswith(_LAYERS)}
-    for place in range(layers):
-        origin = place * count // layers
-        copied = place > 0 and (place - 1) * count // layers == origin
-        for name, tensor in small.language_model.layers[origin].state_dict().items():
-            writes = name in ("self_attn.o_proj.weight", "mlp.down_proj.weight")
-            state[f"{_LAYERS}{place}.{name}"] = torch.zeros_like(tensor) if copied and writes else tensor.clone()
-    deep.load_state_dict(state, assign=True)  # in the types they have
-    save(deep, output)
-    return deep
 
 
 def _but_type(config: dict[str, Any]) -> dict[str, Any]:

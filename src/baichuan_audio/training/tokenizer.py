@@ -23,6 +23,7 @@ from ..errors import TrainingError
 from ..layers.lengths import masked_mean, valid_mask
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
+from .flow import load_part
 from .frozen_text_model import FrozenTextModel
 from .local_attention import BOTH_SIDES, PAST, look_nearby
 from .logging import TrainingLog, set_threads
@@ -74,6 +75,11 @@ class TokenizerRecipe(StageRecipe):
     config: str
     """The model's `config.json`."""
     clips: ClipRecipe
+    initial: str | None = None
+    """Checkpoint whose tokenizer goes on, codebooks and all, so that its codes keep their meaning; None: anew."""
+    head_first: int = 0
+    """Steps in which the phonetic head alone learns to read an `initial` tokenizer: what a head that knows nothing asks
+    for would undo what is known."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     quantizer: QuantizerRecipe = field(default_factory=QuantizerRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
@@ -110,8 +116,9 @@ def train(recipe: TokenizerRecipe) -> None:
     first = load_training_state(recipe.output, modules, {"adamw": optimizer})
     with TrainingLog(recipe.output, recipe.steps, first) as log:
         for step in range(first, recipe.steps):
-            if step == recipe.quantise_from:
+            if step == recipe.quantise_from and recipe.initial is None:
                 start_codebooks(tokenizer, sampler, recipe, step)
+            tokenizer.requires_grad_(step >= recipe.head_first)
             seed = (recipe.seed, step)
             clips = sampler.batch(step)
             decoded = decoded_rows(recipe, step, len(clips.ids))
@@ -130,11 +137,21 @@ def train(recipe: TokenizerRecipe) -> None:
 
 
 def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
-    """A fresh tokenizer and its phonetic head, started so that it learns at once (LOG.md has what each start gains)."""
+    """The tokenizer to start with and a fresh phonetic head (LOG.md has what each start gains)."""
     path = Path(recipe.config)
     if not path.is_file():
         raise TrainingError(f"{path}: there is no such config.json.")
     tokenizer = AudioTokenizer.from_config(json.loads(path.read_text(encoding="utf-8")))
+    head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
+    if recipe.initial is None:
+        start_hearing(tokenizer)
+    else:
+        load_part(tokenizer, "tokenizer", recipe.initial)
+    return tokenizer.to(recipe.device), head.to(recipe.device)
+
+
+def start_hearing(tokenizer: AudioTokenizer) -> None:
+    """Weights from which an untrained tokenizer learns at once."""
     encoder, decoder = tokenizer.encoder, tokenizer.decoder
     # As PyTorch draws them the convolutions give a hundredth of the positions added to them: nothing would be heard.
     with torch.no_grad():
@@ -148,8 +165,6 @@ def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
     last = decoder.post_net.layers[-1]
     nn.init.zeros_(last.weight)  # type: ignore[arg-type]
     nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-    head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
-    return tokenizer.to(recipe.device), head.to(recipe.device)
 
 
 def quantised_share(step: int, recipe: TokenizerRecipe) -> float:
