@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import logging
 import os
@@ -12,8 +13,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from baichuan_audio.engine.slots import Piece, SlotCache
 from baichuan_audio.fast import accelerate, native
-from baichuan_audio.fast.native_model import FEW, NativeLanguageModel
+from baichuan_audio.fast.native_model import FEW, NativeHead, NativeLanguageModel
+from baichuan_audio.language_model.sampling import Sampling
+from baichuan_audio.language_model.session import Session
+from baichuan_audio.obvious import ObviousSession
 from baichuan_audio.pipeline import BaichuanAudio
 
 
@@ -39,9 +44,9 @@ def test_products_of_any_size(compiled: ctypes.CDLL, outputs: int, inputs: int, 
     weight = weight.bfloat16().float() if half else weight
     packed = native.Packed(compiled, weight, bias)
     plain = native.Packed(compiled, weight)
-    assert packed.structure.half == half and packed.weight.nbytes == -(-outputs // 16) * 16 * inputs * (
-        2 if half else 4
-    )
+    size = compiled.panel_outputs()
+    whole = -(-outputs // size) * size
+    assert packed.structure.half == half and packed.weight.nbytes == whole * inputs * (2 if half else 4)
     for rows in range(1, 10):
         x, rest = torch.randn(rows, inputs), torch.randn(rows, outputs)
         out, onto = torch.full((rows + 1, outputs), 7.0), rest.clone()
@@ -100,3 +105,80 @@ def test_without_a_compiler_it_goes_without(
     assert not isinstance(twin.language_model, NativeLanguageModel)
     assert len([line for line in caplog.messages if "native steps" in line]) == 1
     assert not list(fresh.glob("*.so"))
+
+
+# -------------------------------------------------------------------------------------------- bfloat16
+
+
+@pytest.fixture(scope="module")
+def rounded(model: BaichuanAudio) -> BaichuanAudio:
+    """The golden checkpoint, which is stored in bfloat16, loaded as it is stored."""
+    return copy.deepcopy(model).bfloat16()
+
+
+@torch.inference_mode()
+def test_steps_of_a_model_in_bfloat16_are_those_of_float32(
+    compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio
+) -> None:
+    """Nothing but the weights is rounded, and those are the same: the bfloat16 model itself is not as near."""
+    twin, ids = accelerate(rounded), torch.randint(0, 200, (2, 9))
+    assert isinstance(twin.language_model, NativeLanguageModel)
+    parts = [each.language_model for each in (twin, model, rounded)]
+    hidden, exact, bare = (part.hidden(part.embed(ids), part.init_cache(2)) for part in parts)
+    torch.testing.assert_close(hidden, exact, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts[0].lm_head(hidden), parts[1].lm_head(exact), rtol=1e-4, atol=1e-5)
+    codes = torch.stack([torch.randint(0, size, (9,)) for size in model.audio_head.codebook_sizes], dim=1)
+    heads = twin.audio_head.logits(hidden[0], codes), model.audio_head.logits(hidden[0], codes)
+    for mine, theirs in zip(*heads, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert _error(bare, exact) > 1e-3
+
+
+@torch.inference_mode()
+def test_a_prompt_in_bfloat16_is_nearer_to_float32_than_all_in_bfloat16(
+    compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio
+) -> None:
+    ids = torch.randint(0, 200, (2, 3 * FEW))
+    exact = model.language_model(ids)[1]
+    mine, theirs = (_error(each.language_model(ids)[1], exact) for each in (accelerate(rounded), rounded))
+    assert mine < 0.01 and mine < theirs
+
+
+def test_a_model_in_bfloat16_writes_what_it_writes_in_float32(
+    compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio
+) -> None:
+    def write(session: Session) -> tuple[list[int], list[list[int]]]:
+        session.extend([5, 6, 7, 8])
+        session.write_text(4, Sampling(0.9, 20, 0.9, 1.1))
+        written = [session.write_codes(count, Sampling(0.9, 5, 0.9, 1.3)).tolist() for count in (5, 3)]
+        return session.ids, written
+
+    parts = [(each.language_model, each.audio_head, each.special) for each in (accelerate(rounded), model)]
+    assert write(Session(*parts[0], seed=3)) == write(ObviousSession(*parts[1], seed=3))
+
+
+@torch.inference_mode()
+def test_slots_of_a_model_in_bfloat16(compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio) -> None:
+    caches = [SlotCache(each.language_model, 2, 100) for each in (accelerate(rounded), model)]
+    for pieces in ([Piece(0, [5, 6, 7])], [Piece(1, [8]), Piece(0, [9, 10])]):
+        mine, theirs = (cache.read(pieces) for cache in caches)
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_structure_points_to_is_the_twins_own(
+    compiled: ctypes.CDLL, model: BaichuanAudio, dtype: torch.dtype
+) -> None:
+    """The model that it was made from may be gone."""
+    twin = accelerate(copy.deepcopy(model).to(dtype))
+    assert isinstance(twin.language_model, NativeLanguageModel) and isinstance(twin.audio_head, NativeHead)
+    own = {each.data_ptr() for each in [*twin.parameters(), *twin.buffers()]}
+    backbone, head = twin.language_model._backbone, twin.audio_head._head
+    for stack in (backbone, head):
+        assert stack.last.gain in own
+        for layer in stack.layers[: stack.count]:
+            assert {layer.first.gain, layer.second.gain, layer.pack.weight, layer.pack.bias, layer.mix.weight} <= own
+
+
+def _error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual.float() - expected).norm() / expected.norm())

@@ -42,11 +42,13 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
     weight = model.language_model.embed_tokens.weight
     if quantization is not None:
         check_kind(quantization, weight)
-    if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        if quantization is not None:
-            return quick_twin(model, Int8Linear).eval()
+    on_cpu = weight.device.type == "cpu"
+    if on_cpu and quantization is None and weight.dtype in (torch.float32, torch.bfloat16):
         compiled = library() if _decode_bytes(model) <= _NATIVE_BYTES else None
-        return (quick_twin(model, laid_out(model)) if compiled is None else native_twin(model, compiled)).eval()
+        if compiled is not None:
+            return native_twin(model, compiled).eval()
+    if on_cpu and weight.dtype == torch.float32:
+        return quick_twin(model, laid_out(model) if quantization is None else Int8Linear).eval()
     twin = joined_twin(model)
     if quantization is not None:
         with_torchao(twin, quantization)
@@ -74,7 +76,7 @@ def quick_twin(model: BaichuanAudio, make: Make) -> BaichuanAudio:
 
 
 def native_twin(model: BaichuanAudio, compiled: ctypes.CDLL) -> BaichuanAudio:
-    """`model` with steps in C, for float32 on a CPU."""
+    """`model` with steps in C, for float32 or bfloat16 on a CPU."""
     head = native_audio_head(model.audio_head, compiled)
     return _twin(model, native_language_model(model.language_model, compiled), head)
 

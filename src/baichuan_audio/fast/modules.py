@@ -35,6 +35,17 @@ def deep_shell(module: M) -> M:
     return twin
 
 
+def widened(module: M) -> M:
+    """`module` with its weight in float32; itself where it is so."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    if weight.dtype == torch.float32:
+        return module
+    twin = shell(module)
+    twin._parameters["weight"] = nn.Parameter(weight.detach().float(), requires_grad=False)
+    return twin
+
+
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """An `nn.Linear` over these very tensors: weight [out, in], bias [out]."""
     with shapes_only():

@@ -5,26 +5,31 @@
  * lays the weights out and describes the structures. Names and equations are those of language_model/backbone.py and
  * language_model/audio_head.py; what is computed agrees with them to rounding.
  *
- * Weights lie in panels of 16 outputs: [panel][input][16], so that they are read once and in order. Those that are exact in
- * bfloat16 lie in 32-bit words, [panel][input][8]: output j of the panel in the lower half of word j, output j + 8 in the upper.
+ * Weights lie in panels of two registers' outputs, [panel][input][PANEL], so that they are read once and in order. Those that
+ * are exact in bfloat16 lie in 32-bit words, [panel][input][LANES]: output j of the panel in the lower half of word j, output
+ * j + LANES in the upper.
  */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PANEL 16
+#ifdef __AVX512F__
+#define LANES 16
+#else
 #define LANES 8
+#endif
+#define PANEL (2 * LANES)
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t whole __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef float half_lanes __attribute__((vector_size(2 * LANES), aligned(4)));
+typedef float four __attribute__((vector_size(16), aligned(4)));
 
 typedef struct {
     const void *weight;
-    const float *bias; /* as long as the panels, or NULL */
+    const float *bias; /* [out], or NULL */
     int32_t in, out, half;
 } Product;
 
@@ -69,10 +74,10 @@ INLINE lanes splat(float x) { return x - (lanes){0}; }
 INLINE lanes choose(whole mask, lanes yes, lanes no) { return (lanes)((mask & (whole)yes) | (~mask & (whole)no)); }
 
 INLINE float sum(lanes x) {
-    half_lanes parts[2];
+    four parts[LANES / 4];
     memcpy(parts, &x, sizeof x);
-    half_lanes four = parts[0] + parts[1];
-    return (four[0] + four[2]) + (four[1] + four[3]);
+    for (int i = 1; i < LANES / 4; i++) parts[0] += parts[i];
+    return (parts[0][0] + parts[0][2]) + (parts[0][1] + parts[0][3]);
 }
 
 /* e^x = 2^n e^r, |r| <= ln 2 / 2, by its series; relative error below 1e-6 */
@@ -177,6 +182,9 @@ int exact_in_half(const float *weight, int64_t stride, int out, int in) {
     }
     return 1;
 }
+
+/* Outputs of a panel: a product of `out` outputs takes up whole panels. */
+int panel_outputs(void) { return PANEL; }
 
 /* weight [out][in], rows `stride` apart -> panels, zeros below the last output */
 void lay_out(const float *weight, int64_t stride, int out, int in, int half, uint32_t *panels) {

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 S = TypeVar("S", bound=ctypes.Structure)
 _log = logging.getLogger(__name__)
 _COMPILE_SECONDS = 120.0
-_PANEL = 16
 # Not -ffast-math: linked into a library it changes how the whole process rounds the smallest numbers.
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
 
@@ -119,27 +118,28 @@ class Packed(nn.Module):
     model that was stored so. `structure` points into the buffers, which must not be replaced."""
 
     def __init__(self, compiled: ctypes.CDLL, weight: Tensor, bias: Tensor | None = None) -> None:
-        """weight [out, in], bias [out], float32."""
+        """weight [out, in], bias [out], float32 or bfloat16."""
         super().__init__()
-        weight = weight.detach() if weight.stride(1) == 1 else weight.detach().contiguous()
+        weight = weight.detach().float()
+        weight = weight if weight.stride(1) == 1 else weight.contiguous()
         self.outputs, self.inputs = weight.shape
         source = weight.data_ptr(), weight.stride(0), self.outputs, self.inputs
         half = bool(compiled.exact_in_half(*source))
-        panels = -(-self.outputs // _PANEL)
-        made = torch.empty(panels, self.inputs, _PANEL // 2 if half else _PANEL, dtype=torch.int32)
+        size = int(compiled.panel_outputs())
+        made = torch.empty(-(-self.outputs // size), self.inputs, size // 2 if half else size, dtype=torch.int32)
         compiled.lay_out(*source, half, made.data_ptr())
-        rest = torch.zeros(panels * _PANEL - self.outputs)
-        padded = None if bias is None else torch.cat([bias.detach(), rest])
+        bias = None if bias is None else bias.detach().float().contiguous()
         self.register_buffer("weight", made, persistent=False)
-        self.register_buffer("bias", padded, persistent=False)
-        address = None if padded is None else padded.data_ptr()
+        self.register_buffer("bias", bias, persistent=False)
+        address = None if bias is None else bias.data_ptr()
         self.structure = _Product(made.data_ptr(), address, self.inputs, self.outputs, int(half))
 
 
 def norm_structure(norm: nn.Module) -> _Norm:
-    """Of an RMSNorm, over its own memory."""
+    """Of an RMSNorm in float32, over its own memory: whoever takes the structure must keep the norm."""
     weight, eps = norm.weight, norm.eps
-    assert isinstance(weight, Tensor) and isinstance(eps, float) and weight.is_contiguous()
+    assert isinstance(weight, Tensor) and weight.dtype == torch.float32 and isinstance(eps, float)
+    assert weight.is_contiguous()
     return _Norm(weight.data_ptr(), eps)
 
 
@@ -238,6 +238,7 @@ def _compile(source: bytes, compiler: list[str], file: Path) -> None:
 def _declared(made: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int
     made.exact_in_half.argtypes = [pointer, ctypes.c_int64, number, number]
+    made.panel_outputs.argtypes = []
     made.lay_out.argtypes = [pointer, ctypes.c_int64, number, number, number, pointer]
     made.lay_out.restype = None
     made.product.argtypes = [pointer, pointer, number, pointer, number]

@@ -1,4 +1,8 @@
-"""Backbone and audio head whose steps are calls of `native.c`; what reads many positions at once stays torch's."""
+"""Backbone and audio head whose steps are calls of `native.c`; what reads many positions at once stays torch's.
+
+Made of a model in float32 or bfloat16. Of the second only the matrices stay in bfloat16: a step widens them in the
+register, a prompt is read by torch's products in bfloat16, and all between them, keys and values too, is float32.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,29 @@ from ..language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthLa
 from ..language_model.backbone import Context, DecoderLayer
 from ..language_model.model import LanguageModel
 from . import native
-from .modules import joined, shell
+from .modules import joined, shell, widened
 from .native import Packed
-from .quick import Exact, QuickDecoderLayer, QuickHead, QuickLanguageModel, QuickNorm
+from .quick import Exact, Make, QuickDecoderLayer, QuickHead, QuickLanguageModel, QuickNorm
 
 FEW = 32
 """So many positions at most are a step; of more, torch makes one product for all."""
+
+
+class Rounding(nn.Module):
+    """The product in bfloat16 of what is float32 before and after it, over the layer's own memory; for prompts."""
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(source.weight.detach(), requires_grad=False)
+        self._bias = None if source.bias is None else source.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
+        return F.linear(x.bfloat16(), self.weight, self._bias).float()
+
+    def onto(self, x: Tensor, rest: Tensor) -> Tensor:
+        """x [B, in], rest [B, out] -> rest plus the product, of a layer without bias."""
+        return F.linear(x.bfloat16(), self.weight) + rest
 
 
 class NativeLinear(nn.Module):
@@ -34,26 +55,22 @@ class NativeLinear(nn.Module):
         """x [..., in] -> [..., out]."""
         rows = x.numel() // x.shape[-1]
         if rows > FEW:
-            return F.linear(x, self.weight)
+            return F.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
         x, out = x.contiguous(), x.new_empty(*x.shape[:-1], self.packed.outputs)
         self._product(ctypes.byref(self.packed.structure), x.data_ptr(), rows, out.data_ptr(), 0)
         return out
 
 
 class NativeLanguageModel(QuickLanguageModel):
-    """`LanguageModel` for inference in float32 on a CPU, made by `native_language_model`."""
+    """`LanguageModel` for inference on a CPU, made by `native_language_model`."""
 
     def prepare_steps(self, source: LanguageModel, library: ctypes.CDLL) -> None:
         """Lay the weights out a second time, for steps."""
-        config, layers = source.config, [cast(DecoderLayer, layer) for layer in source.layers]
-        packed = [_packed_layer(layer, library) for layer in layers]
-        self.steps = nn.ModuleList([nn.ModuleList(each) for each in packed])
-        norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in layers]
-        structures = [native.layer_structure(*each) for each in zip(norms, packed, strict=True)]
-        self._layers = native.array(structures)
+        config, steps = source.config, [NativeStep(cast(DecoderLayer, layer), library) for layer in source.layers]
+        self.steps, self._layers = nn.ModuleList(steps), native.array([step.structure for step in steps])
         sizes = (config.hidden_size, config.num_attention_heads, config.key_value_heads, config.head_width)
         self._backbone = native.Backbone(
-            len(layers), *sizes, config.intermediate_size, self._layers, native.norm_structure(source.norm)
+            len(steps), *sizes, config.intermediate_size, self._layers, native.norm_structure(self.norm)
         )
         self._step = library.backbone_step
 
@@ -74,10 +91,17 @@ class NativeLanguageModel(QuickLanguageModel):
         return hidden
 
 
-def _packed_layer(layer: DecoderLayer, library: ctypes.CDLL) -> list[Packed]:
-    attention, mlp = layer.self_attn, layer.mlp
-    pack = Packed(library, attention.W_pack.weight, attention.W_pack.bias)
-    return [pack, *(Packed(library, each) for each in (attention.o_proj.weight, joined(mlp), mlp.down_proj.weight))]
+class NativeStep(nn.Module):
+    """What a step needs of a `DecoderLayer`, and its structure."""
+
+    def __init__(self, source: DecoderLayer, library: ctypes.CDLL) -> None:
+        super().__init__()
+        attention, mlp = source.self_attn, source.mlp
+        norms = [widened(norm) for norm in (source.input_layernorm, source.post_attention_layernorm)]
+        packed = [Packed(library, attention.W_pack.weight, attention.W_pack.bias)]
+        packed += [Packed(library, each) for each in (attention.o_proj.weight, joined(mlp), mlp.down_proj.weight)]
+        self.norms, self.packed = nn.ModuleList(norms), nn.ModuleList(packed)
+        self.structure = native.layer_structure(norms, packed)
 
 
 class NativeCache(DepthCache):
@@ -106,17 +130,20 @@ class NativeDepthLayer(nn.Module):
         pack = Packed(library, attention.in_proj_weight, attention.in_proj_bias)
         shared = pack, Packed(library, attention.out_proj.weight, attention.out_proj.bias)
         ups, downs = [[Packed(library, each[:, i]) for i in range(count)] for each in (up, down)]
-        self.shared, self.up, self.down = nn.ModuleList(shared), nn.ModuleList(ups), nn.ModuleList(downs)
-        self.structure = native.depth_structure((source.layernorm1, source.layernorm2), shared, ups, downs)
+        norms = widened(source.layernorm1), widened(source.layernorm2)
+        self.norms, self.shared = nn.ModuleList(norms), nn.ModuleList(shared)
+        self.up, self.down = nn.ModuleList(ups), nn.ModuleList(downs)
+        self.structure = native.depth_structure(norms, shared, ups, downs)
 
 
 class NativeHead(QuickHead):
-    """`AudioHead` for inference in float32 on a CPU, made by `native_audio_head`."""
+    """`AudioHead` for inference on a CPU, made by `native_audio_head`."""
 
     def prepare_steps(self, library: ctypes.CDLL) -> None:
         """Lay the weights out; the layers must be those of a model as loaded."""
         layers = [NativeDepthLayer(cast(DepthLayer, layer), library) for layer in self.transformer_layers]
         heads = [Packed(library, head.weight, head.bias) for head in cast(list[nn.Linear], list(self.heads))]
+        self.headnorm = widened(self.headnorm)
         self._structures = native.array([layer.structure for layer in layers]), native.products(heads)
         first, second = self._structures
         self._head = native.Head(
@@ -132,7 +159,7 @@ class NativeHead(QuickHead):
     def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
         """See AudioHead; the logits are overwritten at the same position of the next frame."""
         assert isinstance(cache, NativeCache)
-        batch, x = x.shape[0], x.contiguous()
+        batch, x = x.shape[0], x.float().contiguous()
         memory, logits = cache.of(batch)
         into = logits[position]
         addresses = x.data_ptr(), memory.data_ptr(), into.data_ptr()
@@ -148,11 +175,14 @@ class NativeHead(QuickHead):
 
 def native_language_model(model: LanguageModel, library: ctypes.CDLL) -> NativeLanguageModel:
     """A twin of `model` over its tensors; a prompt goes through the forms of `quick.py`."""
+    make: Make = Rounding if model.embed_tokens.weight.dtype == torch.bfloat16 else Exact
     twin = shell(model)
     twin.__class__ = NativeLanguageModel
     assert isinstance(twin, NativeLanguageModel)
-    layers = [QuickDecoderLayer(cast(DecoderLayer, layer), Exact) for layer in model.layers]
-    twin.layers, twin.norm = nn.ModuleList(layers), QuickNorm(model.norm)  # type: ignore[assignment]
+    layers = [QuickDecoderLayer(cast(DecoderLayer, layer), make) for layer in model.layers]
+    twin.layers, twin.norm = nn.ModuleList(layers), QuickNorm(widened(model.norm))  # type: ignore[assignment]
+    twin.embed_tokens = widened(model.embed_tokens)
+    twin.audio_embed_layers = nn.ModuleList([widened(each) for each in model.audio_embed_layers])
     twin.lm_head = NativeLinear(model.lm_head, library)  # type: ignore[assignment]
     twin.prepare()
     twin.prepare_steps(model, library)

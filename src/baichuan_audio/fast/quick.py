@@ -76,9 +76,9 @@ class Gain:
         weight, eps = norm.weight, norm.eps
         assert isinstance(weight, Tensor) and isinstance(eps, float)
         width = weight.shape[0]
-        self._gain = weight.detach() * width**0.5
+        self._gain = weight.detach().float() * width**0.5
         self._row, self._sum_eps = self._gain.numpy(), width * eps
-        self._floor = torch.full_like(weight[:1], self._sum_eps**0.5)
+        self._floor = torch.full_like(self._gain[:1], self._sum_eps**0.5)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [B, D] float32 -> [B, D]."""
@@ -101,7 +101,7 @@ class QuickNorm(nn.Module):
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
-        self.weight, self._quick = source.weight, Gain(source)
+        self.weight, self.eps, self._quick = source.weight, source.eps, Gain(source)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] -> [..., D]."""
