@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.language_model.interleaving import interleave_letters, split_words
+from baichuan_audio.language_model.interleaving import interleave_letters, split_words, write_ahead
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,14 @@ from baichuan_audio.language_model.interleaving import interleave_letters, split
 def test_runs_of_words(model: Any, text: str, runs: list[str]) -> None:
     found = split_words(text, model.text_tokenizer, 5)
     assert found == runs and "".join(found) == text
+
+
+def test_text_is_a_run_ahead_within_a_clause() -> None:
+    assert write_ahead([]) == [] and write_ahead(["one"]) == [("one", 1)]
+    assert write_ahead(["The", " big"]) == [("The big", 2)]
+    assert write_ahead(["The", " big", " red", " dog."]) == [("The big", 1), (" red", 2), (" dog.", 4)]
+    runs = ["Yes,", " it is", " red.", " And you?"]
+    assert write_ahead(runs) == [("Yes,", 1), (" it is red.", 3), (" And you?", 4)]
 
 
 def test_the_entry_is_checked() -> None:

@@ -21,6 +21,7 @@ from baichuan_audio.data.manifest import normalise_transcript
 from baichuan_audio.data.read_along import ReadAlong
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn
 from baichuan_audio.errors import DataError
+from baichuan_audio.language_model.interleaving import write_ahead
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
@@ -222,7 +223,8 @@ class Mixture:
         along, sounds = self.read_along.reading(clip, text, count), self.read_along.sounds(clip, count)
         runs = [(text, count)]
         if self.interleave_letters is not None:
-            runs = self.read_along.split(clip, text, count, self.interleave_letters)
+            found = self.read_along.split(clip, text, count, self.interleave_letters)
+            runs = [(words, found[said - 1][1]) for words, said in write_ahead([words for words, _ in found])]
         start = 0
         for words, end in runs:
             parts.append((words, Frames(codes[:, start:end], along[start:end], sounds[start:end])))

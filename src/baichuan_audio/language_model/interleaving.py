@@ -1,12 +1,13 @@
 """Where text and speech take turns within a spoken reply (`interleave_letters` in config.json).
 
 The released models speak clause by clause. A small model loses its place in a clause long before it loses a word: one
-that has `interleave_letters` takes turns every word or two, and the speech of its reply is one stretch of sound.
+that has `interleave_letters` takes turns every word or two, and the speech of its reply is one stretch of sound. Its
+text is a run of words ahead: how a word ends depends on the one that follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +39,24 @@ def split_words(text: str, tokenizer: TextTokenizer, letters: int) -> list[str]:
             start, weight = place, 0
         weight += sum(_weight(character) for character in text[place:end])
     return [*runs, text[start:]] if text else []
+
+
+def write_ahead(runs: Sequence[str]) -> list[tuple[str, int]]:
+    """Runs of words (`split_words`) -> the texts written one after the other, and how many runs are said after each.
+
+    Within a clause the text is one run ahead of its speech, so its first text has two runs and its last speech too.
+    """
+    segments: list[tuple[str, int]] = []
+    start = 0
+    for end in range(1, len(runs) + 1):
+        if end < len(runs) and not _ends_clause(runs[end - 1], runs[end]):
+            continue
+        clause = runs[start:end]
+        texts = ["".join(clause[:2]), *clause[2:]]
+        segments += [(text, place) for place, text in enumerate(texts[:-1], start + 1)]
+        segments.append((texts[-1], end))
+        start = end
+    return segments
 
 
 def _words(text: str, places: list[int]) -> Iterator[tuple[int, int]]:

@@ -125,7 +125,8 @@ def train(recipe: TokenizerRecipe) -> None:
             batch = prepare(clips, tokenizer, recipe.augment, seed, alignments, decoded).to(recipe.device)
             with autocast(recipe.device):
                 losses = compute_losses(tokenizer, head, batch, recipe, step, text_model)
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
+            if losses["loss"].requires_grad:  # a batch without transcripts has nothing for the head
+                losses["loss"].backward()  # type: ignore[no-untyped-call]
             norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
             if step % recipe.log_every == 0:
                 log.scalars(step, {k: float(v.detach()) for k, v in losses.items()} | {"gradient_norm": norm})
