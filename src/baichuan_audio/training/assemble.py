@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import load, save
+from ..checkpoint import VOCOS_FILE, load, save
 from ..errors import TrainingError
 from ..language_model.build_tokenizer import build_text_tokenizer, frequent_words
 from ..pipeline import BaichuanAudio
+from ..vocoder.vocos import Vocos, save_vocos
 from .flow import load_part, load_vocoder
 from .initialise import initialise, texts_of
 
@@ -47,7 +48,7 @@ def assemble(
     template: a config.json whose sizes the new parts have; None: the base's own.
     tokenizer, flow: a training output or a checkpoint directory; None: the base's own.
     vocoder: `vocoder.safetensors` or `hift.pt`; None: the base's own.
-    dtype: what the weights but the vocoder's are rounded to. Round the audio tokenizer before codes are made with it:
+    dtype: what the weights but a HiFT's are rounded to. Round the audio tokenizer before codes are made with it:
         a rounded codebook picks other codes.
 
     Raises CheckpointError, ConfigError or TrainingError where a part is missing or does not fit.
@@ -69,6 +70,8 @@ def assemble(
             getattr(model, name).to(dtype)
         config["torch_dtype"] = str(dtype).removeprefix("torch.")
     save(model, output)
+    if dtype is not None and isinstance(model.vocoder, Vocos):
+        save_vocos(model.vocoder, Path(output) / VOCOS_FILE, dtype)
     return model
 
 

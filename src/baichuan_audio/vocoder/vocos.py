@@ -252,9 +252,9 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
 
 
-def save_vocos(model: Vocos, path: str | Path) -> None:
-    """Write `vocoder.safetensors`."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def save_vocos(model: Vocos, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write `vocoder.safetensors`, rounded to `dtype`; it is read as float32 again, in which it computes."""
+    tensors = {name: tensor.detach().cpu().contiguous().to(dtype) for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(tensors, path)
 
 
