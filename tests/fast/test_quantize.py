@@ -29,6 +29,13 @@ def test_an_int8_layer_is_near_its_source() -> None:
     assert _error(Int8Linear(source)(x), source(x)) < 0.03
 
 
+@torch.inference_mode()
+def test_sums_of_int8_do_not_overflow() -> None:
+    source = nn.Linear(300, 200, bias=False)
+    source.weight.fill_(1.0)
+    torch.testing.assert_close(Int8Linear(source)(torch.ones(3, 300)), torch.full((3, 200), 300.0), rtol=0.02, atol=0)
+
+
 def _check(model: BaichuanAudio, fast: BaichuanAudio, worst: float) -> None:
     """Near in every logit, smaller, and the model it was made from as it was."""
     before = model.language_model.lm_head.weight.clone()

@@ -34,7 +34,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     if hasattr(os, "getloadavg"):
         facts["load_average"] = round(os.getloadavg()[0], 1)
     if device.type == "cpu":
-        facts["native"] = library() is not None
+        facts |= {"native": library() is not None, "instructions": torch.backends.cpu.get_cpu_capability()}
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts

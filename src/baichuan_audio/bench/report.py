@@ -10,6 +10,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     """The tables of `run.measure`."""
     model, machine, limits = result["model"], result["machine"], result["ceilings"]
     facts = [machine["cpu"], f"{machine['threads']} of {machine['cores']} cores", f"torch {machine['torch']}"]
+    if "instructions" in machine:
+        facts[0] += f" ({machine['instructions']})"
     if "gpu" in machine:
         facts.insert(0, machine["gpu"])
     if machine.get("native") is False:

@@ -128,5 +128,5 @@ def memory(model: BaichuanAudio, paths: Mapping[str, BaichuanAudio]) -> dict[str
     return {
         "parts": {name: weight_bytes(part) for name, part in parts.items()},
         "paths": decoding,
-        "position": position * model.language_model.embed_tokens.weight.element_size(),
+        "position": position * paths["fast"].language_model.embed_tokens.weight.element_size(),
     }

@@ -35,12 +35,13 @@ class Int8Linear(nn.Module):
             warnings.simplefilter("ignore", UserWarning)
             packed = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         self._packed = torch.ops.quantized.linear_prepack(packed, bias)
+        # activations in 7 bits: two products of 8 bits would overflow the 16 that a processor without VNNI adds them in
+        self._narrow = not torch.cpu._is_vnni_supported()
         self.nbytes = self.out_features * (self.in_features + 4)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] float32 -> [..., out]."""
-        # activations in 7 bits: two products of 8 bits would overflow the 16 that AVX2 adds them in
-        result: Tensor = torch.ops.quantized.linear_dynamic.default(x, self._packed, True)
+        result: Tensor = torch.ops.quantized.linear_dynamic.default(x, self._packed, self._narrow)
         return result
 
     def onto(self, x: Tensor, rest: Tensor) -> Tensor:
