@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .optim import make_optimizer
+from .optim import fast_bfloat16, make_optimizer
 from .recipe import OptimizerRecipe
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen there for speed, not for convergence to 1
@@ -60,15 +60,19 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: Tensor, iterations: int) -> Tensor:
-    """The matrix [m, n] with its singular values moved near 1, by Newton-Schulz iterations."""
+    """The matrix [m, n] with its singular values moved near 1, by Newton-Schulz iterations.
+
+    They need no precision: in bfloat16 where that is fast.
+    """
     a, b, c = _COEFFICIENTS
     x = matrix / (matrix.norm() + 1e-7)
+    x = x.bfloat16() if fast_bfloat16(str(matrix.device)) else x
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(iterations):
         square = x @ x.T
         x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 def layer_matrices(backbone: nn.Module) -> list[nn.Parameter]:
