@@ -15,6 +15,7 @@ from torch import Tensor
 from baichuan_audio.audio_tokenizer.model import AudioTokenizer
 from baichuan_audio.data.manifest import ClipStore
 from baichuan_audio.errors import DataError
+from baichuan_audio.layers.precision import autocast
 
 CODES_FILE = "codes.safetensors"
 IDS_FILE = "codes.json"
@@ -93,6 +94,7 @@ def encode_corpus(
 ) -> int:
     """Encodes clips into the store at `root` and returns how many are new; what is stored already is kept.
 
+    Where bfloat16 is fast the encoder computes in it: 2 in 1000 of the first codes are then others, a tenth of the last.
     `speed` plays them faster, voice and all, which makes other voices of them. Clips of like length go together, about
     `batch_seconds` of audio at a time. A clip too short for one frame, or
     longer than the tokenizer takes in one piece, is left out. `progress(done, all)`.
@@ -106,13 +108,14 @@ def encode_corpus(
     todo = sorted((clips[i] for i in wanted if i not in found), key=lambda clip: (clip.samples, clip.id))
     shortest = tokenizer.config.min_samples / tokenizer.config.sampling_rate
     longest = tokenizer.config.max_audio_seconds
+    device = str(next(tokenizer.parameters()).device)
     start, added = 0, 0
     while start < len(todo):
         stop = start + 1
         while stop < len(todo) and (stop + 1 - start) * todo[stop].seconds <= batch_seconds:
             stop += 1
         batch = [clip for clip in todo[start:stop] if shortest <= clip.seconds / speed <= longest]
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(device):
             mels = [tokenizer.log_mel(clips.waveform(clip), round(clip.sample_rate * speed)) for clip in batch]
             encoded = tokenizer.encode_mels(mels) if mels else []
         for clip, codes in zip(batch, encoded, strict=True):

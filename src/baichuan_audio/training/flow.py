@@ -22,12 +22,13 @@ from ..data.dataset import CodesStore
 from ..data.manifest import Clip, ClipStore
 from ..errors import CheckpointError, ConfigError, DataError
 from ..flow_decoder import FlowDecoder
+from ..layers.precision import autocast
 from ..tensor_files import find_tensors, read_json
 from ..vocoder.hift import Hift, load_hift
 from ..vocoder.vocos import Vocos, load_vocos
 from .checkpointing import load_module, load_training_state, save_training_state
 from .logging import TrainingLog, set_threads
-from .optim import autocast, make_optimizer, optimizer_step
+from .optim import make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
 
 _CONTEXT_FRAMES = 3

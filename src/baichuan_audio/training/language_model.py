@@ -24,6 +24,7 @@ from ..data.phone_alignment import read_alignments
 from ..errors import TrainingError
 from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
+from ..layers.precision import autocast
 from ..pipeline import BaichuanAudio
 from .checkpointing import has_state, load_module, load_training_state, save_training_state
 from .flow import load_part
@@ -33,7 +34,7 @@ from .lm_data import make_mixture, validation_batches
 from .lm_recipe import STAGES, LanguageModelRecipe
 from .logging import TrainingLog, set_threads
 from .muon import layer_matrices, make_optimizers
-from .optim import autocast, freeze_except, optimizer_step
+from .optim import freeze_except, optimizer_step
 from .sound_head import SoundHead
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .optim import fast_bfloat16, make_optimizer
+from ..layers.precision import fast_bfloat16
+from .optim import make_optimizer
 from .recipe import OptimizerRecipe
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen there for speed, not for convergence to 1

@@ -21,13 +21,14 @@ from ..data.manifest import SAMPLE_RATE, ClipStore
 from ..data.phone_alignment import PLACES, Alignment, frame_sounds, read_alignments
 from ..errors import TrainingError
 from ..layers.lengths import masked_mean, valid_mask
+from ..layers.precision import autocast
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
 from .flow import load_part
 from .frozen_text_model import FrozenTextModel
 from .local_attention import BOTH_SIDES, PAST, look_nearby
 from .logging import TrainingLog, set_threads
-from .optim import autocast, make_optimizer, optimizer_step
+from .optim import make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
 from .text_loss import PhoneticHead, frame_loss, phonetic_loss
 from .tokenizer_report import validate

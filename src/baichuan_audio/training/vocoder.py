@@ -14,6 +14,7 @@ from torch import Tensor
 from ..audio.mel import MelConfig, natural_log_mel
 from ..data.manifest import Clip, ClipStore
 from ..errors import ConfigError, DataError
+from ..layers.precision import autocast
 from ..vocoder.discriminators import (
     DiscriminatorConfig,
     Discriminators,
@@ -27,7 +28,7 @@ from ..vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
 from .checkpointing import load_training_state, save_training_state
 from .coded_mels import CodedMels, CodedRecipe, Crop
 from .logging import TrainingLog, set_threads
-from .optim import autocast, make_optimizer, optimizer_step
+from .optim import make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
 from .vocoder_losses import SpectralLoss, f0_cross_entropy, hift_f0_loss, pitch
 
