@@ -94,7 +94,7 @@ def encode_corpus(
 ) -> int:
     """Encodes clips into the store at `root` and returns how many are new; what is stored already is kept.
 
-    Where bfloat16 is fast the encoder computes in it: 2 in 1000 of the first codes are then others, a tenth of the last.
+    Where bfloat16 is fast the encoder computes in it: 2 of 1000 first codes are then others, a tenth of the last ones.
     `speed` plays them faster, voice and all, which makes other voices of them. Clips of like length go together, about
     `batch_seconds` of audio at a time. A clip too short for one frame, or
     longer than the tokenizer takes in one piece, is left out. `progress(done, all)`.

@@ -20,6 +20,7 @@
 #define LANES 8
 #endif
 #define PANEL (2 * LANES)
+#define TILE 32
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -129,9 +130,10 @@ static float dot(const float *a, const float *b, int n) {
     return total;
 }
 
-/* y [n] = weights [count] times rows x [count][stride], `blocks` x LANES numbers from y on (blocks known to the compiler) */
+/* y [n] += weights [count] times rows x [count][stride], `blocks` x LANES numbers from y on (blocks known to the compiler) */
 INLINE void weigh_block(float *y, const float *weights, const float *x, int64_t count, int64_t stride, int blocks) {
-    lanes total[4] = {{0}};
+    lanes total[4];
+    for (int block = 0; block < blocks; block++) total[block] = *(lanes *)(y + block * LANES);
     for (int64_t j = 0; j < count; j++)
         for (int block = 0; block < blocks; block++)
             total[block] += weights[j] * *(const lanes *)(x + j * stride + block * LANES);
@@ -142,10 +144,8 @@ static void weigh(float *y, const float *weights, const float *x, int64_t count,
     int i = 0;
     for (; i + 4 * LANES <= n; i += 4 * LANES) weigh_block(y + i, weights, x + i, count, stride, 4);
     for (; i + LANES <= n; i += LANES) weigh_block(y + i, weights, x + i, count, stride, 1);
-    for (; i < n; i++) {
-        y[i] = 0;
+    for (; i < n; i++)
         for (int64_t j = 0; j < count; j++) y[i] += weights[j] * x[j * stride + i];
-    }
 }
 
 static void normalise(const Norm *norm, const float *x, float *y, int n) {
@@ -272,24 +272,38 @@ void product(const Product *p, const float *x, int rows, float *y, int add) {
 
 /* ------------------------------------------------------------------------------------------------ attention */
 
-/* query [w] over keys and values [length][stride] -> mixed [w]; scores has room for length + LANES */
-static void attend(const float *query, const float *keys, const float *values, int64_t length, int64_t stride, int w,
-                   float *mixed, float *scores) {
-    const float scale = 1.0f / sqrtf((float)w);
+/* scores [length] -> their softmax; there is room for length + LANES */
+static void softmax(float *scores, int64_t length) {
     float highest = -INFINITY;
-    for (int64_t j = 0; j < length; j++) {
-        scores[j] = dot(query, keys + j * stride, w) * scale;
-        highest = scores[j] > highest ? scores[j] : highest;
-    }
+    for (int64_t j = 0; j < length; j++) highest = scores[j] > highest ? scores[j] : highest;
     for (int64_t j = length; j < length + LANES; j++) scores[j] = -INFINITY;
     lanes sums = {0};
     for (int64_t j = 0; j < length; j += LANES) {
         lanes weights = exponential(*(lanes *)(scores + j) - highest);
         *(lanes *)(scores + j) = weights, sums += weights;
     }
-    const float total = sum(sums);
-    weigh(mixed, scores, values, length, stride, w);
-    for (int i = 0; i < w; i++) mixed[i] /= total;
+    const float share = 1.0f / sum(sums);
+    for (int64_t j = 0; j < length; j += LANES) *(lanes *)(scores + j) *= share;
+}
+
+/* query [heads][w], which share keys and values [length][stride] -> mixed [heads][w]; scores [heads][length + LANES].
+ * All heads look at a tile of positions while it is in the nearest cache, so that a long past is read once. */
+static void attend(const float *query, int heads, const float *keys, const float *values, int64_t length, int64_t stride, int w,
+                   float *mixed, float *scores) {
+    const float scale = 1.0f / sqrtf((float)w);
+    const int64_t room = length + LANES;
+    for (int64_t first = 0; first < length; first += TILE) {
+        int64_t end = first + TILE < length ? first + TILE : length;
+        for (int head = 0; head < heads; head++)
+            for (int64_t j = first; j < end; j++) scores[head * room + j] = dot(query + head * w, keys + j * stride, w) * scale;
+    }
+    for (int head = 0; head < heads; head++) softmax(scores + head * room, length);
+    memset(mixed, 0, (size_t)heads * w * sizeof(float));
+    for (int64_t first = 0; first < length; first += TILE) {
+        int64_t count = first + TILE < length ? TILE : length - first;
+        for (int head = 0; head < heads; head++)
+            weigh(mixed + head * w, scores + head * room + first, values + first * stride, count, stride, w);
+    }
 }
 
 /* x [w] turned to its position; sin carries the sign of its half */
@@ -306,7 +320,7 @@ static void turn(float *x, const float *cosine, const float *sine, int w) {
 /* packed [rows][(heads + 2 groups) w] -> keys and values into memory, mixed [rows][heads w] */
 static void attend_rows(const Backbone *b, const Memory *m, int layer, int rows, float *packed, float *mixed, float *scores,
                         const int64_t *owners, const int64_t *places, const float *cosines, const float *sines, int turns) {
-    const int w = b->head_dim, size = (b->heads + 2 * b->groups) * w;
+    const int w = b->head_dim, size = (b->heads + 2 * b->groups) * w, sharing = b->heads / b->groups;
     float *keys = m->store + layer * m->layer, *values = keys + m->part;
     for (int row = 0; row < rows; row++) {
         float *own = packed + (int64_t)row * size;
@@ -319,10 +333,10 @@ static void attend_rows(const Backbone *b, const Memory *m, int layer, int rows,
         }
     }
     for (int row = 0; row < rows; row++)
-        for (int head = 0; head < b->heads; head++) {
-            int64_t place = owners[row] * m->row + head / (b->heads / b->groups) * m->group;
-            attend(packed + (int64_t)row * size + head * w, keys + place, values + place, places[row] + 1, w, w,
-                   mixed + ((int64_t)row * b->heads + head) * w, scores);
+        for (int group = 0; group < b->groups; group++) {
+            int64_t place = owners[row] * m->row + group * m->group;
+            attend(packed + (int64_t)row * size + group * sharing * w, sharing, keys + place, values + place, places[row] + 1, w, w,
+                   mixed + ((int64_t)row * b->heads + group * sharing) * w, scores);
         }
 }
 
@@ -335,7 +349,8 @@ int backbone_step(const Backbone *b, const Memory *m, int rows, float *x, const 
     int64_t longest = 0;
     for (int row = 0; row < rows; row++) longest = places[row] + 1 > longest ? places[row] + 1 : longest;
     size_t each = (size_t)width + (size_t)(2 * b->heads + 2 * b->groups) * w + 3 * (size_t)b->inner;
-    float *normed = malloc((rows * each + (size_t)longest + LANES) * sizeof(float));
+    size_t looks = (size_t)(b->heads / b->groups) * ((size_t)longest + LANES);
+    float *normed = malloc((rows * each + looks) * sizeof(float));
     if (!normed) return 1;
     float *packed = normed + (size_t)rows * width, *mixed = packed + (size_t)rows * (b->heads + 2 * b->groups) * w;
     float *up = mixed + (size_t)rows * b->heads * w, *fed = up + 2 * (size_t)rows * b->inner;
@@ -380,7 +395,7 @@ int head_step(const Head *h, int rows, int position, const float *x, float *memo
             float *own = memory + ((size_t)layer * rows + row) * h->positions * 3 * width;
             memcpy(own + (size_t)position * 3 * width, packed + (size_t)row * 3 * width, 3 * (size_t)width * sizeof(float));
             for (int head = 0; head < heads; head++)
-                attend(packed + (size_t)row * 3 * width + head * w, own + width + head * w, own + 2 * width + head * w,
+                attend(packed + (size_t)row * 3 * width + head * w, 1, own + width + head * w, own + 2 * width + head * w,
                        position + 1, 3 * width, w, normed + (size_t)row * width + head * w, scores);
         }
         product(&l->mix, normed, rows, now, 1);
