@@ -123,6 +123,10 @@ def run_data(arguments: argparse.Namespace) -> None:
 
 
 def run_align(arguments: argparse.Namespace) -> None:
+    import torch
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     audio = Path(arguments.corpus) / "audio"
     with Progress("aligning speech with its text") as progress:
         if arguments.tokenizer is None:

@@ -16,6 +16,7 @@ from ..audio_tokenizer import AudioTokenizer
 from ..data.manifest import Clip, ClipStore
 from ..data.phone_alignment import FRAMES_PER_SECOND, PLACES, aligned_clips, extend_alignments
 from ..data.phonetics import SYMBOLS, phonetic_symbols
+from ..layers.precision import autocast
 from .checkpointing import load_training_state
 from .clip_batches import load_clips
 from .text_loss import PhoneticHead
@@ -108,9 +109,10 @@ def _align(
     store: ClipStore, clips: Sequence[Clip], tokenizer: AudioTokenizer, head: PhoneticHead
 ) -> Iterator[tuple[str, list[int], list[int]]]:
     batch = prepare(load_clips(store, clips), tokenizer, None, (0, 0))
-    features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
     lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
-    heard = head(tokenizer.bridge.pooled(features, lengths)).double().numpy()
+    with autocast("cpu"):
+        vectors = tokenizer.bridge.pooled(tokenizer.encoder(batch.log_mel, batch.mel_lengths), lengths)
+        heard = head(vectors).double().numpy()
     counts = (tokenizer.bridge.output_lengths(lengths) * PLACES).tolist()
     for clip, log_probabilities, count in zip(clips, heard, counts, strict=True):
         symbols = phonetic_symbols(clip.transcript or "")
