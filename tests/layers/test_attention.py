@@ -26,6 +26,18 @@ def test_causal_with_shared_keys(groups: int) -> None:
         assert (ours.float() - theirs).norm() < 0.02 * theirs.norm()
 
 
+def test_what_autocast_has_left_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotated queries and keys are float32, values are not; torch's own kernel is not called."""
+    torch.manual_seed(2)
+    query, keys, values = torch.randn(2, 4, 7, 8), *(torch.randn(2, 2, 7, 8) for _ in range(2))
+    wanted = gradients(query, keys, values, None, True)
+    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gradients(query, keys, values.bfloat16(), None, True)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.float() - theirs).norm() < 0.02 * theirs.norm()
+
+
 def test_what_the_mask_hides_is_not_seen() -> None:
     torch.manual_seed(1)
     query, keys, values = (torch.randn(3, 2, 6, 8) for _ in range(3))

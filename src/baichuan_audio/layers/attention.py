@@ -16,7 +16,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = No
 
     mask (True = may be seen) broadcasts to [B, H, N, L] where H = G. `causal`, where N = L, excludes a mask.
     """
-    if query.requires_grad and query.dtype == torch.bfloat16 and query.device.type == "cpu":
+    if query.requires_grad and values.dtype == torch.bfloat16 and query.device.type == "cpu":
         return _attend_learning(query, keys, values, mask, causal)
     repeats = query.shape[1] // keys.shape[1]
     if repeats > 1:
@@ -28,8 +28,8 @@ def _attend_learning(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor |
     """The same from two products: the backward pass of torch's own kernel takes four times as long here."""
     batch, heads, positions, width = query.shape
     groups = keys.shape[1]
-    rows = (query * width**-0.5).reshape(batch, groups, -1, width)
-    scores = torch.matmul(rows, keys.transpose(-1, -2)).float()
+    rows = (query * width**-0.5).to(values.dtype).reshape(batch, groups, -1, width)
+    scores = torch.matmul(rows, keys.to(values.dtype).transpose(-1, -2)).float()
     if causal:
         mask = torch.ones(positions, positions, dtype=torch.bool, device=query.device).tril()
         mask = mask.repeat(heads // groups, 1)
