@@ -15,7 +15,7 @@ from .audio_tokenizer.model import AudioTokenizer
 from .errors import AudioError, PromptError
 from .flow_decoder.model import FlowDecoder
 from .language_model.audio_head import AudioHead
-from .language_model.interleaving import interleave_letters, split_words, write_ahead
+from .language_model.interleaving import ended, interleave_letters, split_words, write_ahead
 from .language_model.model import LanguageModel
 from .language_model.prompt import (
     DEFAULT_VOICE,
@@ -204,7 +204,7 @@ class BaichuanAudio(nn.Module):
         if len(text.encode("utf-8", "replace")) > _SHORT_TEXT:
             parts = split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)
         if letters := self._interleave_letters:
-            runs = [split_words(part, self.text_tokenizer, letters) for part in parts]
+            runs = [split_words(ended(part), self.text_tokenizer, letters) for part in parts]
             parts = [words for each in runs for words, _ in write_ahead(each)]
         return [self.text_tokenizer.encode(part) for part in parts]
 

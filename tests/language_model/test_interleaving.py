@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.language_model.interleaving import interleave_letters, split_words, write_ahead
+from baichuan_audio.language_model.interleaving import ended, interleave_letters, split_words, write_ahead
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,13 @@ def test_text_is_a_run_ahead_within_a_clause() -> None:
     assert write_ahead(["The", " big", " red", " dog."]) == [("The big", 1), (" red", 2), (" dog.", 4)]
     runs = ["Yes,", " it is", " red.", " And you?"]
     assert write_ahead(runs) == [("Yes,", 1), (" it is red.", 3), (" And you?", 4)]
+
+
+def test_what_is_read_aloud_ends_with_a_mark() -> None:
+    assert [ended(text) for text in ("so it is ", "Is it?", "3.5", "是", "好，")] == [
+        "so it is.", "Is it?", "3.5.", "是。", "好，",
+    ]  # fmt: skip
+    assert ended(" ") == ""
 
 
 def test_the_entry_is_checked() -> None:

@@ -80,6 +80,19 @@ def add_commands(commands: Any) -> None:
     grow.add_argument("--encoder-layers", type=positive, metavar="N", help="layers of the audio encoder in all")
     grow.add_argument("--decoder-layers", type=positive, metavar="N", help="layers of the audio decoder in all")
 
+    carry = add_command(
+        commands,
+        "carry",
+        run_carry,
+        "Let a language model's knowledge of old codes speak of new ones.",
+        model=False,
+        machine_readable=False,
+    )
+    carry.add_argument("old", help="checkpoint directory whose language model knows its codes")
+    carry.add_argument("new", help="checkpoint directory with the tokenizer that went on")
+    carry.add_argument("output", help="checkpoint directory to write")
+    carry.add_argument("--corpus", metavar="DIR", default="work/nano", help="(default: %(default)s)")
+
 
 def run_data(arguments: argparse.Namespace) -> None:
     if arguments.what == "nano":
@@ -187,3 +200,11 @@ def run_grow(arguments: argparse.Namespace) -> None:
         raise ConfigError("grow needs to know what there shall be more of, e.g. --layers 8.")
     grow(arguments.checkpoint, arguments.output, sizes)
     print(f"{arguments.output}: written")
+
+
+def run_carry(arguments: argparse.Namespace) -> None:
+    from ..training.carry import carry
+
+    with Progress("encoding clips with both tokenizers"):
+        explained = carry(arguments.old, arguments.new, Path(arguments.corpus) / "audio", arguments.output)
+    print(f"{arguments.output}: written; what was known of a frame is kept to {explained:.0%}")

@@ -21,12 +21,12 @@ from baichuan_audio.data.manifest import normalise_transcript
 from baichuan_audio.data.read_along import ReadAlong
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn
 from baichuan_audio.errors import DataError
-from baichuan_audio.language_model.interleaving import write_ahead
+from baichuan_audio.language_model.interleaving import ended, write_ahead
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 _MOST_SENTENCES = 3  # read aloud in one go
-_PLAIN_SHARE = 0.3  # of texts to read aloud that are bare words
+_PLAIN_SHARE = 0.3  # of texts to read aloud that are bare words with a full stop
 
 
 class Mixture:
@@ -170,7 +170,8 @@ class Mixture:
         return sequences.speech(builder, self._system(found.said_by, rng), clauses)
 
     def _as_written(self, found: Utterance, rng: np.random.Generator) -> str:
-        return found.transcript if rng.random() < _PLAIN_SHARE else found.written or as_sentence(found.transcript)
+        plain = rng.random() < _PLAIN_SHARE
+        return ended(found.transcript if plain else found.written or as_sentence(found.transcript))
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         pieces: list[str | Frames] = []
@@ -248,7 +249,7 @@ def spoken_words(text: str) -> str:
 
 def as_sentence(words: str) -> str:
     """Bare words with a capital and a full stop."""
-    return words[:1].upper() + words[1:] + ("." if words.isascii() else "。")
+    return ended(words[:1].upper() + words[1:])
 
 
 class Remembering(TextTokenizer):

@@ -44,7 +44,8 @@ def split_words(text: str, tokenizer: TextTokenizer, letters: int) -> list[str]:
 def write_ahead(runs: Sequence[str]) -> list[tuple[str, int]]:
     """Runs of words (`split_words`) -> the texts written one after the other, and how many runs are said after each.
 
-    Within a clause the text is one run ahead of its speech, so its first text has two runs and its last speech too.
+    Within a clause the text is one run ahead of its speech, so its first text has two runs and its last speech too. Its
+    mark tells the last: what is read aloud needs one (`ended`).
     """
     segments: list[tuple[str, int]] = []
     start = 0
@@ -57,6 +58,14 @@ def write_ahead(runs: Sequence[str]) -> list[tuple[str, int]]:
         segments.append((texts[-1], end))
         start = end
     return segments
+
+
+def ended(text: str) -> str:
+    """The text with a full stop, where it ends without a mark."""
+    text = text.rstrip()
+    if not text or text[-1] == "." or text[-1] in CLAUSE_MARKS:
+        return text
+    return text + ("。" if text[-1] >= _CHINESE_FROM else ".")
 
 
 def _words(text: str, places: list[int]) -> Iterator[tuple[int, int]]:
