@@ -171,7 +171,7 @@ class Mixture:
 
     def _as_written(self, found: Utterance, rng: np.random.Generator) -> str:
         plain = rng.random() < _PLAIN_SHARE
-        return ended(found.transcript if plain else found.written or as_sentence(found.transcript))
+        return ended(found.transcript if plain else found.written or with_capital(found.transcript))
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         pieces: list[str | Frames] = []
@@ -247,9 +247,9 @@ def spoken_words(text: str) -> str:
     return normalise_transcript(text, language_of(text)) or ""
 
 
-def as_sentence(words: str) -> str:
-    """Bare words with a capital and a full stop."""
-    return ended(words[:1].upper() + words[1:])
+def with_capital(words: str) -> str:
+    """Bare words as a sentence begins."""
+    return words[:1].upper() + words[1:]
 
 
 class Remembering(TextTokenizer):
