@@ -21,6 +21,7 @@ from baichuan_audio.errors import CheckpointError
 from baichuan_audio.fast.accelerate import joined_twin
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.language_model.session import Session
+from baichuan_audio.layers.precision import fast_bfloat16
 from baichuan_audio.obvious import ObviousSession
 from baichuan_audio.pipeline import BaichuanAudio
 
@@ -132,9 +133,12 @@ def test_rows_of_a_decoder_take_their_steps(drawn: BaichuanAudio) -> None:
     assert timings["fast"].median > 0 and stage.reads["fast"] > 0
 
 
-def test_fast_is_not_slower_than_obvious(random: BaichuanAudio) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fast_is_not_slower_than_obvious(random: BaichuanAudio, dtype: torch.dtype) -> None:
     """Processor time, median of interleaved rounds: other programs may slow both, never one alone for long."""
-    paths = on_each_path(never_end(random), [])
+    if dtype is torch.bfloat16 and not fast_bfloat16("cpu"):
+        pytest.skip("this processor has no instructions for bfloat16")
+    paths = on_each_path(never_end(random.to(dtype)), [])
     assert paths["obvious"].session_type is ObviousSession and paths["fast"].session_type is Session
     stage = stages.frames(paths, 20, 4)
     timings = interleave(stage.cases, 7, CPU)
