@@ -66,16 +66,22 @@ def _row(
 
 
 def _practised(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
-    return arithmetic.practice(rng, language, split)
+    return _insist(arithmetic.practice, rng, language, split)
+
+
+def _insist(
+    make: Callable[[random.Random, str, str], list[Turn]], rng: random.Random, language: str, split: str
+) -> list[Turn]:
+    """What `make` draws. A small split is missed by all its draws once in thousands of times; then it draws again."""
+    while True:
+        try:
+            return make(rng, language, split)
+        except NoContentError:
+            continue
 
 
 def _turns(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
-    turns = None
-    while turns is None:
-        try:
-            turns = SKILLS[skill](rng, language, split)
-        except NoContentError:
-            continue
+    turns = _insist(SKILLS[skill], rng, language, split)
     # Now and then the topic changes: a greeting before, or another skill's question after.
     if skill != "hear" and len(turns) < 3 and rng.random() < _MIXED_SHARE:
         other = "smalltalk" if rng.random() < 0.5 else rng.choice([name for name in SKILLS if name != "hear"])

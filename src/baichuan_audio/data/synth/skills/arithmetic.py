@@ -85,15 +85,16 @@ def dialogue(rng: random.Random, language: str, split: str) -> list[Turn]:
 
 
 def practice(rng: random.Random, language: str, split: str) -> list[Turn]:
-    """Sums one after the other, most of them larger than `dialogue` asks: too many to be learnt by heart.
+    """Sums one after the other, most of them larger than `dialogue` asks and five of twelve products: too many to be
+    learnt by heart.
 
     What the split holds out is held out here too.
     """
 
     def make() -> tuple[str, Turn]:
-        operation = rng.choices(OPERATIONS, (5, 4, 1))[0]
+        operation = rng.choices(OPERATIONS, (4, 3, 5))[0]
         if operation == "*":
-            a, b = rng.randint(0, 12), rng.randint(0, 12)
+            a, b = _factors(rng)
         else:
             small, sum_ = rng.randint(0, 20), rng.randint(0, rng.choice((40, 100)))
             a, b = max(sum_ - small, 0), min(small, sum_)
@@ -105,6 +106,16 @@ def practice(rng: random.Random, language: str, split: str) -> list[Turn]:
 
     turns = [draw(split, make) for _ in range(PRACTISED)]
     return [replace(turn, typed=None) if rng.random() < 0.5 else turn for turn in turns]
+
+
+def _factors(rng: random.Random) -> tuple[int, int]:
+    """Half of them from the tables up to twelve, which hold too few products to tell how they are made; the other half
+    two to five times anything up to a hundred."""
+    a, b = rng.randint(0, 12), rng.randint(0, 12)
+    if rng.random() < 0.5:
+        b = rng.choices((2, 3, 4, 5), (4, 3, 1, 1))[0]
+        a = rng.randint(0, 100 // b)
+    return (a, b) if rng.random() < 0.5 else (b, a)
 
 
 def _turn(
