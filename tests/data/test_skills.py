@@ -78,9 +78,8 @@ def test_practised_sums_are_right_and_their_held_out_ones_stay_so(split: str):
 
 
 def test_sums_of_a_small_split_are_found_in_the_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        "baichuan_audio.data.synth.skills.base._MAX_DRAWS", 60
-    )  # eleven of twelve dialogues fail at first
+    # With so few draws nearly every dialogue fails at first.
+    monkeypatch.setattr("baichuan_audio.data.synth.skills.base._MAX_DRAWS", 60)
     assert len(list(generate_sums(1, 5, "validation"))) == 5
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..audio_tokenizer import AudioTokenizer
 from ..checkpoint import load, save
@@ -44,12 +43,13 @@ def carry(old: str | Path, new: str | Path, corpus: str | Path, output: str | Pa
     chosen = _choose(store, clips)
     first, second = (_encode(model.tokenizer, store, chosen) for model in (before, after))
     wanted = before.language_model.embed_frames(first)
-    known = torch.cat([table.weight[:-1] for table in _tables(before.language_model.audio_embed_layers)])
-    found = _fit(second, wanted, known, sizes)
-    explained = 1 - float((wanted - _summed(second, sizes, found)).var(0).sum() / wanted.var(0).sum())
+    moved = _fit(second, wanted - before.language_model.embed_frames(second), sizes)
     old_tables, new_tables = (_tables(m.language_model.audio_embed_layers) for m in (before, after))
-    for table, source, rows in zip(new_tables, old_tables, found.split(list(sizes)), strict=True):
-        table.weight.copy_(torch.cat([rows, source.weight[-1:]]))  # the end of the audio means what it did
+    for table, source, rows in zip(new_tables, old_tables, moved.split(list(sizes)), strict=True):
+        table.weight.copy_(source.weight)  # the end of the audio means what it did
+        table.weight[:-1] += rows
+    left = wanted - after.language_model.embed_frames(second)
+    explained = 1 - float(left.var(0).sum() / wanted.var(0).sum())
     for level, (head, source_head) in enumerate(zip(after.audio_head.heads, before.audio_head.heads, strict=True)):
         _follow(head, source_head, first[level], second[level])
     after.config["torch_dtype"] = "float32"
@@ -79,21 +79,12 @@ def _tables(layers: nn.Module) -> list[nn.Embedding]:
     return [table for table in layers.children() if isinstance(table, nn.Embedding)]
 
 
-def _rows(codes: Tensor, sizes: Sequence[int]) -> Tensor:
-    """codes [K, P] -> [P, K]: where each one's row is in tables that lie one below the other."""
-    return (codes + torch.tensor([0, *sizes[:-1]]).cumsum(0)[:, None]).T
-
-
-def _summed(codes: Tensor, sizes: Sequence[int], tables: Tensor) -> Tensor:
-    """codes [K, P], tables [sum of sizes, D] -> the sums of their rows [P, D]."""
-    return F.embedding_bag(_rows(codes, sizes), tables, mode="sum")
-
-
-def _fit(codes: Tensor, wanted: Tensor, known: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Tables whose rows, summed over the codes [K, P], come near wanted [P, D]; ridge regression away from `known`."""
-    frames = torch.zeros(codes.shape[1], sum(sizes)).scatter_(1, _rows(codes, sizes), 1.0)
+def _fit(codes: Tensor, wanted: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Tables [sum of sizes, D] whose rows, summed over the codes [K, P], come near wanted [P, D]; ridge regression."""
+    offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+    frames = torch.zeros(codes.shape[1], sum(sizes)).scatter_(1, (codes + offsets[:, None]).T, 1.0)
     gram = frames.T @ frames + _RIDGE * torch.eye(frames.shape[1])
-    return known + torch.linalg.solve(gram, frames.T @ (wanted - _summed(codes, sizes, known)))
+    return torch.linalg.solve(gram, frames.T @ wanted)
 
 
 def _follow(head: nn.Module, source: nn.Module, old: Tensor, new: Tensor) -> None:
