@@ -7,7 +7,13 @@ import soundfile
 import soxr
 
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
-from baichuan_audio.data.phone_alignment import ALIGNMENT_FILE, read_alignments, write_alignments
+from baichuan_audio.data.phone_alignment import (
+    ALIGNMENT_FILE,
+    aligned_clips,
+    extend_alignments,
+    read_alignments,
+    write_alignments,
+)
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.errors import DataError
 
@@ -47,6 +53,26 @@ def test_sounds_are_found_and_a_grown_corpus_keeps_what_it_has(tmp_path: Path) -
     grown = (tmp_path / ALIGNMENT_FILE).read_text()
     assert grown.startswith(marked) and len(read_alignments(tmp_path)) == 2
     assert write_alignments(tmp_path) == 0  # nothing is missing: no error
+
+
+def test_a_stopped_run_loses_nothing(tmp_path: Path) -> None:
+    assert extend_alignments(tmp_path, [("a", [1], [10])]) == 1
+
+    def stopped():
+        yield "b", [2, 3], [5, 9]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extend_alignments(tmp_path, stopped())
+    assert set(read_alignments(tmp_path)) == {"a"}
+    assert aligned_clips(tmp_path) == {"a", "b"}
+    with (tmp_path / "alignments.part").open("a") as file:
+        file.write('["c", [1')  # as a machine that fails leaves it
+    assert extend_alignments(tmp_path, [("d", [4], [7])]) == 1
+    assert set(read_alignments(tmp_path)) == {"a", "b", "d"}
+    assert not (tmp_path / "alignments.part").exists()
+    (tmp_path / "alignments.part").write_text('["a", ')  # stopped while it copied the old lines
+    assert aligned_clips(tmp_path) == {"a", "b", "d"}
 
 
 def test_a_corpus_without_english_text_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from baichuan_audio.data.dialogues import parse_dialogue
 from baichuan_audio.data.synth import generate_dialogues, generate_sums
 from baichuan_audio.data.synth.plan import Plan, PlanSizes
 from baichuan_audio.data.synth.skills import SKILLS, NoContentError
-from baichuan_audio.data.synth.skills.arithmetic import PRACTISED, content_key
+from baichuan_audio.data.synth.skills.arithmetic import PRACTISED, RECITED, content_key
 from baichuan_audio.data.synth.skills.base import split_of
 from baichuan_audio.data.synth.voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES
 from baichuan_audio.spoken_text.numbers import english_number, mandarin_number
@@ -63,18 +63,40 @@ def test_arithmetic_is_right_and_follow_ups_go_on_from_the_result():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_practised_sums_are_right_and_their_held_out_ones_stay_so(split: str):
-    rows = list(generate_sums(1, 40, split, typed_share=0.5))
+    rows = list(generate_sums(1, 60, split, typed_share=0.5))
     assert rows[:3] == list(generate_sums(1, 3, split, typed_share=0.5))
     known = set()
     for row in rows:
         replies = [entry["assistant"] for entry in row["turns"][1::2]]
-        assert row["skill"] == "sums" and len(replies) == PRACTISED
+        assert row["skill"] == "sums" and len(replies) in (PRACTISED, RECITED)
+        if len(replies) == RECITED:
+            continue
         for reply in replies:
             a, operation, b, value = read_sum(reply)
             assert split_of(content_key(row["language"], a, operation, b)) == split and value <= 144
             known.add((a, operation, b))
     assert {row["language"] for row in rows} == {"en", "zh"} and {row["typed"] for row in rows} == {True, False}
     assert len(known) > 150 and max(a for a, _, _ in known) > 60
+
+
+def test_tables_are_told_in_words_that_no_question_has():
+    lines = set()
+    for row in generate_sums(1, 300, "train"):
+        replies = [entry["assistant"] for entry in row["turns"][1::2]]
+        if len(replies) == PRACTISED:
+            continue
+        for line in re.split(r", |，", "，".join(reply.rstrip(".。") for reply in replies).lower()):
+            assert "times" not in line and "乘" not in line
+            counted, value = re.split(r" is | are |是", line)
+            times, of = re.split(r" |个", counted, maxsplit=1)
+            lines.add((ENGLISH | CHINESE)[times] * singular(of) == (ENGLISH | CHINESE)[value])
+    assert lines == {True}
+
+
+def singular(thing: str) -> int:
+    """fifties -> 50, twenty sixes -> 26, 五 -> 5."""
+    known = ENGLISH | CHINESE
+    return next(known[form] for form in (thing, thing[:-1], thing[:-2], thing[:-3] + "y") if form in known)
 
 
 def test_sums_of_a_small_split_are_found_in_the_end(monkeypatch: pytest.MonkeyPatch):

@@ -141,20 +141,22 @@ def run_align(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     audio = Path(arguments.corpus) / "audio"
-    with Progress("aligning speech with its text") as progress:
+    with Progress("aligning speech with its text") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.update(f"{done} of {total} clips,")
+
         if arguments.tokenizer is None:
             from ..data.phone_alignment import write_alignments
 
-            count = write_alignments(audio, arguments.threads or os.cpu_count() or 1)
+            count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
         else:
             from ..training.ctc_alignment import add_alignments
             from ..training.recipe import load_recipe
             from ..training.tokenizer import TokenizerRecipe
 
             recipe = load_recipe(arguments.recipe or "recipes/nano/tokenizer.yaml", TokenizerRecipe)
-            count = add_alignments(
-                audio, recipe, arguments.tokenizer, lambda done, total: progress.update(f"{done} of {total} clips,")
-            )
+            count = add_alignments(audio, recipe, arguments.tokenizer, progress)
     print(f"{audio}: {count} more clips aligned")
 
 

@@ -7,7 +7,7 @@ faster than from the text alone (connectionist temporal classification first has
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,26 @@ class PhoneAligner:
             self._decoder.end_utt()
 
 
-def align(
-    store: ClipStore, sources: Iterable[str] = (), processes: int = 1, known: Container[str] = ()
-) -> Iterator[tuple[str, Any]]:
-    """Align the English clips that have a transcript, but not the `known` ones; `sources` (or kinds) limits them.
+def align(store: ClipStore, clips: Sequence[Clip], processes: int = 1) -> Iterator[tuple[str, Any]]:
+    """Align English clips of a store with their transcripts, in their order.
 
-    Yields (clip id, sounds).
+    Yields (clip id, sounds), None for those that cannot be aligned.
     """
-    wanted = set(sources)
+    parts = [clips[i : i + 50] for i in range(0, len(clips), 50)]
+    with get_context("spawn").Pool(processes, _start_worker, (str(store.root),)) as pool:
+        for results in pool.imap(_align_part, parts):
+            yield from results
+
+
+def write_alignments(
+    root: str | Path,
+    processes: int = 1,
+    sources: Iterable[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Add what `alignments.jsonl` of a clip store lacks of the English clips with a transcript; returns how many clips
+    were aligned. `sources` (or kinds) limits them. Raises DataError."""
+    store, known, wanted = ClipStore(root), aligned_clips(root), set(sources)
     clips = [
         clip
         for clip in store.clips
@@ -85,19 +97,14 @@ def align(
         and clip.id not in known
         and (not wanted or {clip.source, clip.kind} & wanted)
     ]
-    parts = [clips[i : i + 50] for i in range(0, len(clips), 50)]
-    with get_context("spawn").Pool(processes, _start_worker, (str(store.root),)) as pool:
-        for results in pool.imap(_align_part, parts):
-            yield from results
 
+    def found() -> Iterator[tuple[str, list[int], list[int]]]:
+        for done, (clip, sounds) in enumerate(align(store, clips, processes), 1):
+            if sounds:
+                yield clip, [sound for sound, _ in sounds], [end for _, end in sounds]
+            progress(done, len(clips))
 
-def write_alignments(root: str | Path, processes: int = 1, sources: Iterable[str] = ()) -> int:
-    """Add what `alignments.jsonl` of a clip store lacks; returns how many clips were aligned. Raises DataError."""
-    known = aligned_clips(root)
-    found = align(ClipStore(root), sources, processes, known)
-    count = extend_alignments(
-        root, ((c, [s for s, _ in sounds], [e for _, e in sounds]) for c, sounds in found if sounds)
-    )
+    count = extend_alignments(root, found())
     if not count and not known:
         (Path(root) / ALIGNMENT_FILE).unlink()
         raise DataError(f"{root}: no English clip with a transcript could be aligned.")
@@ -105,25 +112,39 @@ def write_alignments(root: str | Path, processes: int = 1, sources: Iterable[str
 
 
 def aligned_clips(root: str | Path) -> set[str]:
-    """The ids of a clip store's clips that have an alignment."""
-    return set(read_alignments(root)) if (Path(root) / ALIGNMENT_FILE).is_file() else set()
+    """The ids of a clip store's clips that have an alignment, also of a run that was stopped."""
+    return {json.loads(line)[0] for line in _found_so_far(Path(root) / ALIGNMENT_FILE).splitlines()}
 
 
 def extend_alignments(root: str | Path, found: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> int:
     """Add (clip id, sounds, their ends) to `alignments.jsonl` of a clip store; returns how many.
 
-    What was there stays as it is; the file is written aside, so it holds all that was found or nothing of it.
+    What was there stays as it is. The file is written aside, so it holds all that was found or nothing of it; what a
+    stopped run had found waits there for the next.
     """
     path = Path(root) / ALIGNMENT_FILE
-    aside = path.with_suffix(".part")
-    aside.write_bytes(path.read_bytes() if path.is_file() else b"")
-    count = 0
-    with aside.open("a", encoding="utf-8") as file:
+    so_far, count = _found_so_far(path), 0
+    with _aside(path).open("wb") as file:
+        file.write(so_far)
         for line in found:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line).encode() + b"\n")
             count += 1
-    aside.replace(path)
+            if count % 50 == 0:
+                file.flush()
+    _aside(path).replace(path)
     return count
+
+
+def _aside(path: Path) -> Path:
+    return path.with_suffix(".part")
+
+
+def _found_so_far(path: Path) -> bytes:
+    """The whole lines of an alignment file, and those that a stopped run wrote after them."""
+    there = path.read_bytes() if path.is_file() else b""
+    written = _aside(path).read_bytes() if _aside(path).is_file() else b""
+    # A run that was stopped while it copied the old lines has nothing new.
+    return written[: written.rfind(b"\n") + 1] if written.startswith(there) else there
 
 
 def read_alignments(root: str | Path) -> dict[str, Alignment]:

@@ -11,6 +11,7 @@ from .voices import OUTPUT_VOICES, language_of
 
 LANGUAGES = ("en", "zh")
 _MIXED_SHARE = 0.12
+_RECITED_SHARE = 0.3
 
 
 def generate_dialogues(
@@ -35,7 +36,8 @@ def generate_dialogues(
 def generate_sums(
     seed: int, count: int, split: str, languages: Sequence[str] = LANGUAGES, typed_share: float = 0.15
 ) -> Iterator[dict[str, Any]]:
-    """Yields `count` dialogues, of the skill `sums`, in which one sum follows the other (`arithmetic.practice`)."""
+    """Yields `count` dialogues, of the skill `sums`: one sum after the other (`arithmetic.practice`), or times tables
+    (`arithmetic.recital`)."""
     for number in range(count):
         rng = random.Random(f"{seed}:sums:{split}:{number}")
         language = rng.choice(list(languages))
@@ -66,7 +68,8 @@ def _row(
 
 
 def _practised(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
-    return _insist(arithmetic.practice, rng, language, split)
+    made = arithmetic.recital if rng.random() < _RECITED_SHARE else arithmetic.practice
+    return _insist(made, rng, language, split)
 
 
 def _insist(

@@ -1,4 +1,8 @@
-"""Sums, differences and products of small numbers; "and times two?" goes on from the result before."""
+"""Sums, differences and products of small numbers; "and times two?" goes on from the result before.
+
+A product up to twelve times twelve is a fact, as a capital is: nobody works it out. So `recital` tells all of them in
+other words ("two fives are ten"), and what is held out is asking for one ("what is two times five?").
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from .base import Turn, capitalised, draw, follow_ups, phrased
 NAME = "arithmetic"
 PRACTISED = 8
 """Sums in a row."""
+RECITED = 4
+"""Turns of a recital."""
 OPERATIONS = ("+", "-", "*")
 _WORDS = {"en": {"+": "plus", "-": "minus", "*": "times"}, "zh": {"+": "加", "-": "减", "*": "乘以"}}
 _SIGNS = {"+": "+", "-": "-", "*": "×"}
@@ -37,6 +43,11 @@ _GO_ON = {
     "zh": ("再{step}呢？", "那再{step}等于多少？", "然后再{step}呢？", "接着再{step}。"),
 }
 _ASK_BRIEFLY = {"en": ("{Sum}?", "{Sum}?", "What is {sum}?"), "zh": ("{sum}？", "{sum}？", "{sum}等于多少？")}
+_RECITE = {
+    "en": ("From {first} to {last}.", "Say the table from {first} to {last}."),
+    "zh": ("从{first}到{last}。", "背一下{first}到{last}。"),
+}
+_RECITE_ONE = {"en": ("How much are {first}?", "{First}?"), "zh": ("{first}是多少？", "{first}？")}
 _TYPED = ("{sum}", "{sum}=?", "{sum} = ?", "what is {sum}?")
 _TYPED_ZH = ("{sum}", "{sum}=?", "{sum}等于多少？", "{sum}是多少")
 
@@ -111,11 +122,47 @@ def practice(rng: random.Random, language: str, split: str) -> list[Turn]:
 def _factors(rng: random.Random) -> tuple[int, int]:
     """Half of them from the tables up to twelve, which hold too few products to tell how they are made; the other half
     two to five times anything up to a hundred."""
-    a, b = rng.randint(0, 12), rng.randint(0, 12)
     if rng.random() < 0.5:
+        a, b = rng.randint(0, 12), rng.randint(0, 12)
+    else:
         b = rng.choices((2, 3, 4, 5), (4, 3, 1, 1))[0]
         a = rng.randint(0, 100 // b)
     return (a, b) if rng.random() < 0.5 else (b, a)
+
+
+def recital(rng: random.Random, language: str, split: str) -> list[Turn]:
+    """Times tables told in the words of a child at school: "Two fives are ten, three fives are fifteen." Half of the
+    turns tell a single line, which cannot be made by adding to the one before."""
+
+    def make() -> tuple[str, Turn]:
+        if rng.random() < 0.75:
+            of, low, highest = rng.randint(0, 12), rng.randint(0, 12), 12
+        else:
+            of, low, highest = rng.randint(13, 50), rng.choice((2, 3)), 3
+        high = low if rng.random() < 0.5 else min(low + 3, highest)
+        first, last = _counted(language, low, of), _counted(language, high, of)
+        phrasing = rng.choice((_RECITE_ONE if low == high else _RECITE)[language])
+        question = phrasing.format(first=first, last=last, First=capitalised(first))
+        lines = [_line(language, times, of) for times in range(low, high + 1)]
+        reply = "，".join(lines) + "。" if language == "zh" else capitalised(", ".join(lines)) + "."
+        return f"{NAME}:{language}:table:{of}:{low}-{high}", Turn(question, (reply,))
+
+    return [draw(split, make) for _ in range(RECITED)]
+
+
+def _line(language: str, times: int, of: int) -> str:
+    is_word = "是" if language == "zh" else " is " if times == 1 else " are "
+    return f"{_counted(language, times, of)}{is_word}{number_in(language, times * of)}"
+
+
+def _counted(language: str, times: int, of: int) -> str:
+    """Two fives, one five, three twenty sixes; 两个五."""
+    if language == "zh":
+        return f"{'两' if times == 2 else number_in(language, times)}个{number_in(language, of)}"
+    thing = number_in(language, of)
+    if times != 1:
+        thing = thing[:-1] + "ies" if thing.endswith("y") else thing + ("es" if thing.endswith("x") else "s")
+    return f"{number_in(language, times)} {thing}"
 
 
 def _turn(
