@@ -227,6 +227,21 @@ def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(workspace: Path, 
         CodesStore(tmp_path / "nowhere")
 
 
+def test_stopped_encoding_keeps_what_it_has(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baichuan_audio.data.dataset._WRITTEN_EVERY_S", 0.0)
+    clips = ClipStore(workspace / "corpus")
+    tokenizer = baichuan_audio.load(workspace / "model").tokenizer
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_corpus(tokenizer, clips, tmp_path, batch_seconds=0.1, progress=stop)
+    assert len(CodesStore(tmp_path)) == 1
+    assert encode_corpus(tokenizer, clips, tmp_path) == 5
+
+
 def test_recipes_are_checked(workspace: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="stage must be one of"):
         recipe(workspace, tmp_path, stage="stage3")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from baichuan_audio.audio_tokenizer.model import AudioTokenizer
-from baichuan_audio.data.manifest import ClipStore
+from baichuan_audio.data.manifest import Clip, ClipStore
 from baichuan_audio.errors import DataError
 from baichuan_audio.layers.precision import autocast
 
 CODES_FILE = "codes.safetensors"
 IDS_FILE = "codes.json"
+_WRITTEN_EVERY_S = 60.0
 
 
 class CodesStore:
@@ -95,9 +97,10 @@ def encode_corpus(
     """Encodes clips into the store at `root` and returns how many are new; what is stored already is kept.
 
     Where bfloat16 is fast the encoder computes in it: 2 of 1000 first codes are then others, a tenth of the last ones.
-    `speed` plays them faster, voice and all, which makes other voices of them. Clips of like length go together, about
-    `batch_seconds` of audio at a time. A clip too short for one frame, or
-    longer than the tokenizer takes in one piece, is left out. `progress(done, all)`.
+    What was found is written every minute, so a stopped run goes on where it was. `speed` plays the clips faster, voice
+    and all, which makes other voices of them. Clips of like length go together, about `batch_seconds` of audio at a
+    time. A clip too short for one frame, or longer than the tokenizer takes in one piece, is left out.
+    `progress(done, all)`.
     """
     root = Path(root)
     found: dict[str, Tensor] = {}
@@ -109,21 +112,29 @@ def encode_corpus(
     shortest = tokenizer.config.min_samples / tokenizer.config.sampling_rate
     longest = tokenizer.config.max_audio_seconds
     device = str(next(tokenizer.parameters()).device)
-    start, added = 0, 0
-    while start < len(todo):
-        stop = start + 1
-        while stop < len(todo) and (stop + 1 - start) * todo[stop].seconds <= batch_seconds:
-            stop += 1
-        batch = [clip for clip in todo[start:stop] if shortest <= clip.seconds / speed <= longest]
+    before, seen, written = len(found), 0, time.monotonic()
+    for together in _of_like_length(todo, batch_seconds):
+        batch = [clip for clip in together if shortest <= clip.seconds / speed <= longest]
         with torch.inference_mode(), autocast(device):
             mels = [tokenizer.log_mel(clips.waveform(clip), round(clip.sample_rate * speed)) for clip in batch]
             encoded = tokenizer.encode_mels(mels) if mels else []
-        for clip, codes in zip(batch, encoded, strict=True):
-            if codes.shape[1]:
-                found[clip.id] = codes.cpu()
-                added += 1
-        start = stop
+        found |= {clip.id: codes.cpu() for clip, codes in zip(batch, encoded, strict=True) if codes.shape[1]}
+        seen += len(together)
         if progress is not None:
-            progress(start, len(todo))
+            progress(seen, len(todo))
+        if found and time.monotonic() - written > _WRITTEN_EVERY_S:
+            write_codes(found, root)
+            written = time.monotonic()
     write_codes(found, root)
-    return added
+    return len(found) - before
+
+
+def _of_like_length(clips: Sequence[Clip], seconds: float) -> Iterator[Sequence[Clip]]:
+    """Clips sorted by length in batches that are no longer than `seconds` when all are as long as the longest."""
+    start = 0
+    while start < len(clips):
+        stop = start + 1
+        while stop < len(clips) and (stop + 1 - start) * clips[stop].seconds <= seconds:
+            stop += 1
+        yield clips[start:stop]
+        start = stop

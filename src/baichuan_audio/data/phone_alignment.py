@@ -184,7 +184,7 @@ def _start_worker(root: str) -> None:
     _worker = ClipStore(root), PhoneAligner()
 
 
-def _align_part(clips: list[Clip]) -> list[tuple[str, list[tuple[int, int]] | None]]:
+def _align_part(clips: Sequence[Clip]) -> list[tuple[str, list[tuple[int, int]] | None]]:
     assert _worker is not None
     store, aligner = _worker
     return [
