@@ -11,7 +11,7 @@ from .voices import OUTPUT_VOICES, language_of
 
 LANGUAGES = ("en", "zh")
 _MIXED_SHARE = 0.12
-_RECITED_SHARE = 0.3
+_RECITED_SHARE = 0.5
 
 
 def generate_dialogues(
