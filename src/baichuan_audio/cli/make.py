@@ -1,9 +1,11 @@
-"""data, start, assemble, average, deepen: what stands between the stages of training."""
+"""data, start, assemble, average, grow, carry: what stands between the stages of training."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +125,26 @@ def run_data(arguments: argparse.Namespace) -> None:
     chosen = None
     if arguments.only:
         chosen = [clip.id for clip in clips.select(split="train") if {clip.kind, clip.source} & set(arguments.only)]
-    with Progress("encoding the corpus") as progress:
-        count = encode_corpus(
-            model.tokenizer,
-            clips,
-            output,
-            chosen,
-            progress=lambda done, total: progress.update(f"{done} of {total} clips,"),
-            speed=arguments.speed,
-        )
+    with clip_bar("encoding the corpus") as progress:
+        count = encode_corpus(model.tokenizer, clips, output, chosen, progress=progress, speed=arguments.speed)
     print(f"{output}: codes of {count} more clips")
+
+
+@contextmanager
+def clip_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over clips, moved by `progress(done, all)`; none where tqdm is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda done, total: None
+        return
+    with tqdm(desc=label, unit="clip") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def run_align(arguments: argparse.Namespace) -> None:
@@ -141,11 +153,7 @@ def run_align(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     audio = Path(arguments.corpus) / "audio"
-    with Progress("aligning speech with its text") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.update(f"{done} of {total} clips,")
-
+    with clip_bar("aligning speech with its text") as progress:
         if arguments.tokenizer is None:
             from ..data.phone_alignment import write_alignments
 
