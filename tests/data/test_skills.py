@@ -79,24 +79,26 @@ def test_practised_sums_are_right_and_their_held_out_ones_stay_so(split: str):
     assert len(known) > 150 and max(a for a, _, _ in known) > 60
 
 
-def test_tables_are_told_in_words_that_no_question_has():
-    lines = set()
-    for row in generate_sums(1, 300, "train"):
-        replies = [entry["assistant"] for entry in row["turns"][1::2]]
+def test_tables_are_told_but_not_asked_for():
+    told = set()
+    for row in generate_sums(1, 1500, "train"):
+        questions, replies = (
+            [entry[who] for entry in row["turns"][i::2]] for i, who in enumerate(("user", "assistant"))
+        )
         if len(replies) == PRACTISED:
             continue
-        for line in re.split(r", |，", "，".join(reply.rstrip(".。") for reply in replies).lower()):
-            assert "times" not in line and "乘" not in line
-            counted, value = re.split(r" is | are |是", line)
-            times, of = re.split(r" |个", counted, maxsplit=1)
-            lines.add((ENGLISH | CHINESE)[times] * singular(of) == (ENGLISH | CHINESE)[value])
-    assert lines == {True}
+        for question, reply in zip(questions, replies, strict=True):
+            assert re.search("table|乘法表", question)
+            for line in re.split(r", |，", reply.rstrip(".。")):
+                a, operation, b, value = read_sum(line + ("." if row["language"] == "en" else "。"))
+                assert operation == "*" and value == a * b
+                told.add((row["language"], a, b))
+    held_out = [(x, a, b) for x in ("en", "zh") for a in range(13) for b in range(13) if asked_in_test(x, a, b)]
+    assert len(held_out) > 20 and told >= set(held_out)
 
 
-def singular(thing: str) -> int:
-    """fifties -> 50, twenty sixes -> 26, 五 -> 5."""
-    known = ENGLISH | CHINESE
-    return next(known[form] for form in (thing, thing[:-1], thing[:-2], thing[:-3] + "y") if form in known)
+def asked_in_test(language: str, a: int, b: int) -> bool:
+    return split_of(content_key(language, a, "*", b)) == "test"
 
 
 def test_sums_of_a_small_split_are_found_in_the_end(monkeypatch: pytest.MonkeyPatch):

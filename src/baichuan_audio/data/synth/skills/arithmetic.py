@@ -1,7 +1,7 @@
 """Sums, differences and products of small numbers; "and times two?" goes on from the result before.
 
-A product up to twelve times twelve is a fact, as a capital is: nobody works it out. So `recital` tells all of them in
-other words ("two fives are ten"), and what is held out is asking for one ("what is two times five?").
+A product up to twelve times twelve is a fact, as a capital is: nobody works it out. So `recital` tells all of them, as
+tables; what is held out is asking for one ("what is two times five?").
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ RECITED = 4
 """Turns of a recital."""
 OPERATIONS = ("+", "-", "*")
 _WORDS = {"en": {"+": "plus", "-": "minus", "*": "times"}, "zh": {"+": "加", "-": "减", "*": "乘以"}}
+_BLANK = {"en": " ", "zh": ""}
 _SIGNS = {"+": "+", "-": "-", "*": "×"}
 _ASK = {
     "en": (
@@ -44,10 +45,9 @@ _GO_ON = {
 }
 _ASK_BRIEFLY = {"en": ("{Sum}?", "{Sum}?", "What is {sum}?"), "zh": ("{sum}？", "{sum}？", "{sum}等于多少？")}
 _RECITE = {
-    "en": ("From {first} to {last}.", "Say the table from {first} to {last}."),
-    "zh": ("从{first}到{last}。", "背一下{first}到{last}。"),
+    "en": ("Say the {of} times table from {low} to {high}.", "The table of {of}, from {low} to {high}."),
+    "zh": ("背一下{of}的乘法表，从{low}到{high}。", "{of}的乘法表，{low}到{high}。"),
 }
-_RECITE_ONE = {"en": ("How much are {first}?", "{First}?"), "zh": ("{first}是多少？", "{first}？")}
 _TYPED = ("{sum}", "{sum}=?", "{sum} = ?", "what is {sum}?")
 _TYPED_ZH = ("{sum}", "{sum}=?", "{sum}等于多少？", "{sum}是多少")
 
@@ -131,55 +131,51 @@ def _factors(rng: random.Random) -> tuple[int, int]:
 
 
 def recital(rng: random.Random, language: str, split: str) -> list[Turn]:
-    """Times tables told in the words of a child at school: "Two fives are ten, three fives are fifteen." Half of the
-    turns tell a single line, which cannot be made by adding to the one before."""
+    """Pieces of times tables, two to four lines that begin anywhere: "Two times five is ten, three times five ..."."""
 
     def make() -> tuple[str, Turn]:
         if rng.random() < 0.75:
-            of, low, highest = rng.randint(0, 12), rng.randint(0, 12), 12
+            of, low, highest = rng.randint(0, 12), rng.randint(0, 11), 12
         else:
-            of, low, highest = rng.randint(13, 50), rng.choice((2, 3)), 3
-        high = low if rng.random() < 0.5 else min(low + 3, highest)
-        first, last = _counted(language, low, of), _counted(language, high, of)
-        phrasing = rng.choice((_RECITE_ONE if low == high else _RECITE)[language])
-        question = phrasing.format(first=first, last=last, First=capitalised(first))
-        lines = [_line(language, times, of) for times in range(low, high + 1)]
+            of, low, highest = rng.randint(13, 50), 2, 3
+        high = min(low + rng.randint(1, 3), highest)
+        names = {name: number_in(language, number) for name, number in (("of", of), ("low", low), ("high", high))}
+        lines = [_equation(language, times, "*", of) for times in range(low, high + 1)]
         reply = "，".join(lines) + "。" if language == "zh" else capitalised(", ".join(lines)) + "."
+        question = rng.choice(_RECITE[language]).format(**names)
         return f"{NAME}:{language}:table:{of}:{low}-{high}", Turn(question, (reply,))
 
     return [draw(split, make) for _ in range(RECITED)]
 
 
-def _line(language: str, times: int, of: int) -> str:
-    is_word = "是" if language == "zh" else " is " if times == 1 else " are "
-    return f"{_counted(language, times, of)}{is_word}{number_in(language, times * of)}"
-
-
-def _counted(language: str, times: int, of: int) -> str:
-    """Two fives, one five, three twenty sixes; 两个五."""
-    if language == "zh":
-        return f"{'两' if times == 2 else number_in(language, times)}个{number_in(language, of)}"
-    thing = number_in(language, of)
-    if times != 1:
-        thing = thing[:-1] + "ies" if thing.endswith("y") else thing + ("es" if thing.endswith("x") else "s")
-    return f"{number_in(language, times)} {thing}"
-
-
 def _turn(
     rng: random.Random, language: str, a: int, operation: str, b: int, phrasings: tuple[str, ...], follows: bool
 ) -> tuple[str, Turn]:
-    blank = "" if language == "zh" else " "
-    word = _WORDS[language][operation]
-    step = f"{word}{blank}{number_in(language, b)}"
-    sum_ = f"{number_in(language, a)}{blank}{step}"
+    step = _step(language, operation, number_in(language, b))
+    sum_ = _sum(language, a, operation, b)
     _, phrasing = phrased(rng, phrasings)
     user = phrasing.format(sum=sum_, Sum=capitalised(sum_), step=step)
     sign = _SIGNS[operation] if rng.random() < 0.7 or operation != "*" else "*"
     if follows:
-        typed = phrasing.format(step=f"{word}{blank}{b}")
+        typed = phrasing.format(step=_step(language, operation, str(b)))
     else:
         form = rng.choice(_TYPED_ZH if language == "zh" else _TYPED)
         typed = form.format(sum=rng.choice((f"{a}{sign}{b}", f"{a} {sign} {b}")))
+    reply = capitalised(_equation(language, a, operation, b)) + ("。" if language == "zh" else ".")
+    return content_key(language, a, operation, b), Turn(user, (reply,), typed)
+
+
+def _step(language: str, operation: str, b: str) -> str:
+    """Times five; 乘以五."""
+    return f"{_WORDS[language][operation]}{_BLANK[language]}{b}"
+
+
+def _sum(language: str, a: int, operation: str, b: int) -> str:
+    """Two times five; 二乘以五."""
+    return f"{number_in(language, a)}{_BLANK[language]}{_step(language, operation, number_in(language, b))}"
+
+
+def _equation(language: str, a: int, operation: str, b: int) -> str:
+    """Two times five is ten; 二乘以五等于十."""
     is_word = "等于" if language == "zh" else " is "
-    reply = f"{capitalised(sum_)}{is_word}{number_in(language, result(a, operation, b))}"
-    return content_key(language, a, operation, b), Turn(user, (reply + ("。" if language == "zh" else "."),), typed)
+    return f"{_sum(language, a, operation, b)}{is_word}{number_in(language, result(a, operation, b))}"
