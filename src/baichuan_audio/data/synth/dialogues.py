@@ -11,7 +11,7 @@ from .voices import OUTPUT_VOICES, language_of
 
 LANGUAGES = ("en", "zh")
 _MIXED_SHARE = 0.12
-_RECITED_SHARE = 0.5
+_RECITED_SHARE = 0.35
 
 
 def generate_dialogues(

@@ -96,14 +96,14 @@ def dialogue(rng: random.Random, language: str, split: str) -> list[Turn]:
 
 
 def practice(rng: random.Random, language: str, split: str) -> list[Turn]:
-    """Sums one after the other, most of them larger than `dialogue` asks and five of twelve products: too many to be
+    """Sums one after the other, most of them larger than `dialogue` asks and five of twelve differences: too many to be
     learnt by heart.
 
     What the split holds out is held out here too.
     """
 
     def make() -> tuple[str, Turn]:
-        operation = rng.choices(OPERATIONS, (4, 3, 5))[0]
+        operation = rng.choices(OPERATIONS, (4, 5, 3))[0]
         if operation == "*":
             a, b = _factors(rng)
         else:
