@@ -132,11 +132,12 @@ def run_data(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def clip_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over clips, moved by `progress(done, all)`; none where tqdm is not installed."""
+    """A progress bar over clips, moved by `progress(done, all)`; a line that counts where tqdm is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
-        yield lambda done, total: None
+        with Progress(label) as line:
+            yield lambda done, total: line.update(f"{done} of {total} clips,")
         return
     with tqdm(desc=label, unit="clip") as bar:
 

@@ -1,7 +1,7 @@
 """Sums, differences and products of small numbers; "and times two?" goes on from the result before.
 
-A product up to twelve times twelve is a fact, as a capital is: nobody works it out. So `recital` tells all of them, as
-tables; what is held out is asking for one ("what is two times five?").
+A product up to twelve times twelve is a fact, as a capital is: nobody works it out. So `recital` tells all of them, and
+twice and three times anything up to fifty, as tables; what is held out is asking for one ("what is two times five?").
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from dataclasses import replace
 
 from ....spoken_text.numbers import number_in
-from .base import Turn, capitalised, draw, follow_ups, phrased
+from .base import Turn, capitalised, draw, follow_ups, listed, phrased
 
 NAME = "arithmetic"
 PRACTISED = 8
@@ -141,9 +141,8 @@ def recital(rng: random.Random, language: str, split: str) -> list[Turn]:
         high = min(low + rng.randint(1, 3), highest)
         names = {name: number_in(language, number) for name, number in (("of", of), ("low", low), ("high", high))}
         lines = [_equation(language, times, "*", of) for times in range(low, high + 1)]
-        reply = "，".join(lines) + "。" if language == "zh" else capitalised(", ".join(lines)) + "."
         question = rng.choice(_RECITE[language]).format(**names)
-        return f"{NAME}:{language}:table:{of}:{low}-{high}", Turn(question, (reply,))
+        return f"{NAME}:{language}:table:{of}:{low}-{high}", Turn(question, (listed(language, lines),))
 
     return [draw(split, make) for _ in range(RECITED)]
 

@@ -70,3 +70,8 @@ def phrased(rng: random.Random, phrasings: Sequence[str]) -> tuple[int, str]:
 
 def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def listed(language: str, items: Sequence[str]) -> str:
+    """A sentence that is a list: One, two, three. 一，二，三。"""
+    return "，".join(items) + "。" if language == "zh" else capitalised(", ".join(items)) + "."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from ....spoken_text.numbers import number_in
-from .base import Turn, capitalised, draw, follow_ups, phrased
+from .base import Turn, draw, follow_ups, listed, phrased
 
 NAME = "counting"
 _ASK = {
@@ -67,5 +67,4 @@ def dialogue(rng: random.Random, language: str, split: str) -> list[Turn]:
 
 
 def _listed(language: str, numbers: list[int]) -> str:
-    words = [number_in(language, number) for number in numbers]
-    return "，".join(words) + "。" if language == "zh" else capitalised(", ".join(words)) + "."
+    return listed(language, [number_in(language, number) for number in numbers])

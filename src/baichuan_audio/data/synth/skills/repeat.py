@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .base import NoContentError, Turn, capitalised, draw, phrased, split_of
+from .base import NoContentError, Turn, draw, listed, phrased, split_of
 from .sentences import digits, sentence, word_list
 
 NAME = "repeat"
@@ -36,7 +36,7 @@ def dialogue(rng: random.Random, language: str, split: str) -> list[Turn]:
             words = (
                 digits(rng, language, rng.randint(3, 5)) if kind < 0.7 else word_list(rng, language, rng.randint(2, 4))
             )
-        text = _joined(language, words) if words else _short_sentence(rng, language)
+        text = listed(language, words) if words else _short_sentence(rng, language)
         _, phrasing = phrased(rng, _ASK[language])
         return f"{NAME}:{language}:{text}", Turn(phrasing.format(text=text), (text,))
 
@@ -44,7 +44,7 @@ def dialogue(rng: random.Random, language: str, split: str) -> list[Turn]:
     if rng.random() < 0.25:
         turns.append(Turn(phrased(rng, _AGAIN[language])[1], turns[0].reply))
     elif words and rng.random() < 0.4:
-        turns.append(Turn(phrased(rng, _BACK[language])[1], (_joined(language, words[::-1]),)))
+        turns.append(Turn(phrased(rng, _BACK[language])[1], (listed(language, words[::-1]),)))
     return turns
 
 
@@ -54,10 +54,6 @@ def _short_sentence(rng: random.Random, language: str) -> str:
         if len(text.split()) <= 9 if language == "en" else len(text) <= 13:
             return text
     raise NoContentError(language)
-
-
-def _joined(language: str, words: list[str]) -> str:
-    return "，".join(words) + "。" if language == "zh" else capitalised(", ".join(words)) + "."
 
 
 def is_held_out(language: str, text: str) -> bool:
