@@ -139,6 +139,44 @@ def test_questions_are_woven_of_words_that_a_voice_said_elsewhere(workspace: Pat
     assert told == answered | {(False, asked) for asked in ("Is hot, what?", "What, what?", "Is hot?", "a clip")}
 
 
+@pytest.mark.parametrize("letters", [None, 5])
+def test_replies_are_told_in_words_that_their_voice_said_elsewhere(
+    workspace: Path, tmp_path: Path, letters: int | None
+) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    codes, tokenizer = CodesStore(workspace / "codes"), model.text_tokenizer
+    yes, cold = codes["train-b"], codes["train-a"]
+    diet = Diet(tasks={"spoken_dialogue": 1.0}, typed=1.0, retold=1.0)
+    along = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train").read_along
+
+    def asked(name: str, *replies: str, clip: str | None = None) -> Dialogue:
+        return Dialogue(
+            name, "train", "en", "s", "Ada", tuple(Exchange(name, None, ((reply, clip),)) for reply in replies)
+        )
+
+    recorded = asked("recorded", "yes.", clip="train-b")
+    generated = [asked("two", "Yes, yes. Cold.", "Yes."), asked("first alone", "Cold.", "Hot."), asked("none", "Hot.")]
+    clips = [Utterance("train-b", "yes", "Ada"), Utterance("train-a", "cold", "Ada")]
+    mixture = Mixture(
+        diet, tokenizer, model.special, SIZES, codes.__getitem__, generated, [recorded], clips, along, (), letters
+    )  # fmt: skip
+    can_be = {
+        "two": ("Yes, yes. Cold.Yes.", [yes, yes, cold, yes]),
+        "first alone": ("Cold.", [cold]),  # nobody has said the next one
+        "recorded": ("yes.", [yes]),  # instead of what cannot be told at all
+    }
+    told = set()
+    for seed in range(40):
+        sequence = mixture.draw(np.random.default_rng(seed))
+        name = next(name for name in can_be if name in tokenizer.decode(sequence.ids))
+        text, sound = can_be[name]
+        assert tokenizer.decode(sequence.ids[sequence.text_loss]) == text
+        assert torch.equal(sequence.codes, torch.cat(sound, dim=1))
+        assert bool(sequence.audio_loss.any()) == (name == "recorded")
+        told.add(name)
+    assert told == set(can_be)
+
+
 def _same(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and torch.equal(one, other)
 

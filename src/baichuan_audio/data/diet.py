@@ -64,6 +64,10 @@ class Diet:
     woven: float = 0.0
     """Share of asr, and of the dialogues with heard questions, in which questions are put together from words that one
     voice said elsewhere: whatever the skills' generators come up with can then be asked aloud."""
+    retold: float = 0.0
+    """Share of spoken dialogues whose replies, too, are any of the generators', put together from words that the output
+    voice said elsewhere. Of these only the text is learnt: what a sum makes must be known in speech as in writing, but
+    nobody shall learn to speak with seams."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"

@@ -73,9 +73,12 @@ class Hearing:
         blank = " " if found.transcript.isascii() else ""
         return blank.join(words for words, _ in parts), sequences.joined([frames for _, frames in parts])
 
-    def woven(self, words: str, name: str, rng: np.random.Generator) -> Frames | None:
-        """A text in the voice `name`, put together from words out of its clips; None where it never said one."""
-        wanted, pieces, pace = _units(words), list[Frames](), rng.random()
+    def woven(self, words: str, name: str, rng: np.random.Generator, pace: float | None = None) -> Frames | None:
+        """A text in the voice `name`, put together from words out of its clips; None where it never said one.
+
+        `pace` as for `clip`, but None picks one speed for all of it.
+        """
+        wanted, pieces, pace = _units(words), list[Frames](), rng.random() if pace is None else pace
         while wanted:
             found = self._longest(wanted, name, rng)
             if found is None:

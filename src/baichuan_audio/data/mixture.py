@@ -19,9 +19,10 @@ from baichuan_audio.data.drawing import ByKind, BySkill, Utterance, language_of,
 from baichuan_audio.data.hearing import Hearing
 from baichuan_audio.data.manifest import normalise_transcript
 from baichuan_audio.data.read_along import ReadAlong
+from baichuan_audio.data.remembering import Remembering, Spelling
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn
 from baichuan_audio.errors import DataError
-from baichuan_audio.language_model.interleaving import ended, write_ahead
+from baichuan_audio.language_model.interleaving import ended, split_words, write_ahead
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
@@ -56,6 +57,7 @@ class Mixture:
         interleave_letters: int | None = None,
     ) -> None:
         self.diet, self.codes, self.read_along, self.interleave_letters = diet, codes, read_along, interleave_letters
+        self.tokenizer = tokenizer
         self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
         text_emphasis = diet.emphasis if diet.text_emphasis is None else diet.text_emphasis
@@ -71,7 +73,7 @@ class Mixture:
             if utterance.said_by is not None:
                 self.by_name.setdefault(utterance.said_by, []).append(utterance)
         self.hearing = Hearing(diet, codebook_sizes, codes, self.by_name, read_along, heard_also)
-        weaves = diet.woven > 0 and read_along is not None
+        weaves = max(diet.woven, diet.retold) > 0 and read_along is not None
         self.woven = BySkill([d for d in texts if weaves and d.asked_in_words], diet.emphasis, diet.languages)
         self.askers = askers_of(others)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
@@ -115,6 +117,8 @@ class Mixture:
         return self._dialogue((self.woven if weave else self.dialogues).pick(rng), rng, spoken=False, weave=weave)
 
     def _spoken_dialogue(self, rng: np.random.Generator) -> TokenSequence:
+        if len(self.woven) and rng.random() < self.diet.retold and (told := self._retold(rng)) is not None:
+            return told
         return self._dialogue(self.dialogues.pick(rng), rng, spoken=True, weave=self._weaves(rng))
 
     def _weaves(self, rng: np.random.Generator) -> bool:
@@ -134,6 +138,32 @@ class Mixture:
             for e in found.exchanges
         ]
         return sequences.dialogue(self.builder, self._system(found.voice, rng), turns, spoken)
+
+    def _retold(self, rng: np.random.Generator) -> TokenSequence | None:
+        """A generated dialogue as far as a voice has the words of its replies; None if it cannot give the first."""
+        found = self.woven.pick(rng)
+        asker, turns = self._asker(found, rng), list[Turn]()
+        for exchange in found.exchanges:
+            reply = self._in_words_of(found.voice or "", exchange.answer, rng)
+            if reply is None:
+                break
+            turns.append(Turn(self._asked(exchange, rng, asker), reply))
+        return sequences.dialogue(self.builder, self._system(found.voice, rng), turns, spoken=True) if turns else None
+
+    def _in_words_of(self, voice: str, text: str, rng: np.random.Generator) -> list[tuple[str, Frames]] | None:
+        """A reply and its sound in turn, as `_said` has them, the sound put together and not learnt."""
+        runs, said = split_words(text, self.tokenizer, self.interleave_letters or len(text)), list[Frames]()
+        for run in runs:
+            frames = self.hearing.woven(spoken_words(run), voice, rng, pace=0.0)
+            if frames is None:
+                return None
+            said.append(frames)
+        written = write_ahead(runs)
+        starts = [0, *(end for _, end in written)]
+        return [
+            (words, Frames(sequences.joined(said[start:end]).codes, learnt=False))
+            for (words, end), start in zip(written, starts, strict=False)
+        ]
 
     def _asr(self, rng: np.random.Generator) -> TokenSequence:
         found, kind = self.utterances.pick(rng), rng.random()
@@ -250,27 +280,3 @@ def spoken_words(text: str) -> str:
 def with_capital(words: str) -> str:
     """Bare words as a sentence begins."""
     return words[:1].upper() + words[1:]
-
-
-class Remembering(TextTokenizer):
-    """A text tokenizer that keeps the ids of every text it has seen: training asks for the same ones again."""
-
-    def __init__(self, source: str) -> None:
-        self._known: dict[str, list[int]] = {}
-        super().__init__(source)
-
-    def encode(self, text: str) -> list[int]:
-        known = self._known.get(text)
-        if known is None:
-            known = self._known[text] = self._new(text)
-        return known
-
-    def _new(self, text: str) -> list[int]:
-        return super().encode(text)
-
-
-class Spelling(Remembering):
-    """Every text character by character, as words outside the tokenizer's table are."""
-
-    def _new(self, text: str) -> list[int]:
-        return [id for character in text for id in super(Spelling, self)._new(character)]

@@ -46,11 +46,15 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class Frames:
-    """Code frames [K, T]; the token that reading along names at each, [T], their sounds [T, PLACES] (None: unknown)."""
+    """Code frames [K, T]; the token that reading along names at each, [T], their sounds [T, PLACES] (None: unknown).
+
+    `learnt`: in a reply they are what the model shall say, not only what stands before the text it goes on with.
+    """
 
     codes: Tensor
     along: Tensor | None = None
     sounds: Tensor | None = None
+    learnt: bool = True
 
 
 def joined(parts: Sequence[Frames]) -> Frames:
@@ -137,7 +141,7 @@ class SequenceBuilder:
         self._prompt.speech(frames.codes)
         self._mark()
         self._text_loss[start] = learn_start
-        self._audio_loss[start:-1] = [True] * (count + 1)
+        self._audio_loss[start:-1] = [frames.learnt] * (count + 1)
         self._read_along(frames, start)
 
     def end(self) -> None:

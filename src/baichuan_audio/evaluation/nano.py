@@ -20,6 +20,7 @@ from ..audio.waveform import save_waveform
 from ..checkpoint import load
 from ..data.dataset import CodesStore
 from ..errors import ConfigError
+from ..fast import accelerate
 from ..pipeline import BaichuanAudio
 from . import tasks
 from .alignment import choices_right, distractors
@@ -354,7 +355,7 @@ def evaluate_nano(
     if unknown:
         raise ConfigError(f"there is no measurement '{unknown[0]}'; there are {', '.join(PARTS)}.")
     held_out = HeldOut(corpus_root)
-    model = load(model_dir, dtype=torch.float32)
+    model = accelerate(load(model_dir, dtype=torch.float32))
     phonetic = None if ear is None else PhoneticEar(ear, model.config)
     examination = Examination(model, held_out, limit, processes or os.cpu_count() or 1, _progress, phonetic)
     examination.run(parts)

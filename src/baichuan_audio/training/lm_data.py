@@ -143,7 +143,7 @@ def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> lis
     """Sequences of the validation split, the same in every run; none where the recipe asks for none."""
     if not recipe.validation_sequences:
         return []
-    recorded = replace(recipe, diet=replace(recipe.diet, woven=0.0))  # too few clips to weave of
+    recorded = replace(recipe, diet=replace(recipe.diet, woven=0.0, retold=0.0))  # too few clips to weave of
     mixture = make_mixture(recorded, model, "validation")
     rng = np.random.default_rng([recipe.seed, 2])
     drawn = sorted((mixture.draw(rng) for _ in range(recipe.validation_sequences)), key=len)
