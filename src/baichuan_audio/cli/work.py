@@ -36,6 +36,9 @@ def add_commands(commands: Any) -> None:
     examine.add_argument(
         "--ear", metavar="DIR", help="output of `train tokenizer`: its phonetic head reads answers back"
     )
+    examine.add_argument(
+        "--whisper", metavar="MODEL", help="a size (base) or folder for faster-whisper, to hear Mandarin answers"
+    )
     examine.add_argument("--processes", type=positive, metavar="N", help="of the independent ear (default: all cores)")
     examine.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the model (default: all cores)")
 
@@ -64,6 +67,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
         arguments.processes or 0,
         arguments.parts.split(",") if arguments.parts else PARTS,
         arguments.ear,
+        arguments.whisper,
     )
     if arguments.json:
         print_json({figure.name: {"value": figure.value, "n": figure.n, "met": figure.met} for figure in figures})

@@ -1,9 +1,9 @@
 """Mandarin without a Mandarin recogniser: does the true text fit the sound better than other texts do?
 
-No offline Mandarin recogniser is free to use here. pocketsphinx's English acoustic model can still align a
-given text, its pinyin spelt in English phones (our own table below). The score of the true text against
-those of other answers tells a reply that says the right thing from one that says something else. It hears no
-tones and forgives a wrong syllable: a check for gross mismatch, not a recogniser.
+pocketsphinx's English acoustic model can align a given text, its pinyin spelt in English phones (our own table below).
+The score of the true text against those of other answers tells a reply that says the right thing from one that says
+something else. It hears no tones and forgives a wrong syllable: a check for gross mismatch, not a recogniser. Whisper
+(`whisper.py`) tells more, where it can be had.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ from ..errors import ConfigError
 from ..fast import accelerate
 from ..pipeline import BaichuanAudio
 from . import tasks
-from .alignment import choices_right, distractors
-from .asr import SAMPLE_RATE, transcribe_all
+from .alignment import distractors
+from .asr import SAMPLE_RATE
+from .ears import CHOICES, Ears
 from .items import LANGUAGES, HeldOut, spread
 from .metrics import codebook_use, error_rate
 from .phonetic_ear import PhoneticEar
@@ -34,7 +35,6 @@ from .text import same, script
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Mandarin"}
 _ERROR_NAMES = {"en": "WER", "zh": "CER"}
-_CHOICES = 10
 _REAL_SENTENCES = ("librispeech", "read_english")
 PARTS = ("written", "spoken", "recognition", "digits", "reading", "reconstruction")
 _KEPT_SOUNDS = 12
@@ -50,12 +50,12 @@ class Examination:
         model: BaichuanAudio,
         held_out: HeldOut,
         limit: int,
-        processes: int,
+        ears: Ears,
         progress: Progress,
         ear: PhoneticEar | None = None,
     ) -> None:
         self.model, self.held_out, self.limit = model, held_out, limit
-        self.processes, self.progress, self.ear = processes, progress, ear
+        self.ears, self.progress, self.ear = ears, progress, ear
         self.figures: list[Figure] = []
         self.details: list[dict[str, Any]] = []
         self.sounds: dict[str, np.ndarray] = {}
@@ -214,11 +214,13 @@ class Examination:
         for language in LANGUAGES:
             own = [a for a in answers if a.spoken_in == language]
             sounds = [a.sound if a.sound is not None else np.zeros(SAMPLE_RATE // 10, np.float32) for a in own]
-            heard, right = self._read_back(language, sounds, [a.wanted for a in own])
+            heard, right = self.ears.read_back(language, sounds, [a.wanted for a in own])
+            if not any(heard):  # it chose: a wrong answer, not among its choices, may sound most like the right one
+                right = [chosen and a.right for chosen, a in zip(right, own, strict=True)]
             target = (
                 f">= {max(written_right[language], WRITTEN_TARGET) - 0.05:.4f}" if language in written_right else ""
             )
-            how = "read back by pocketsphinx" if language == "en" else f"best of {_CHOICES} texts by alignment score"
+            how = "read back by pocketsphinx" if language == "en" else self.ears.for_choosing
             name = f"spoken answers right, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%", target, how)
             self._detail("speech_to_speech", own, heard, right)
@@ -227,7 +229,7 @@ class Examination:
                 [self.held_out.samples(clip) for clip in clips],
                 [clip.transcript or "" for clip in clips],
             )
-            _, right = self._read_back(language, originals, texts)
+            _, right = self.ears.read_back(language, originals, texts)
             name = f"the same ear on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%")
             if self.ear is not None:
@@ -237,17 +239,6 @@ class Examination:
                 self._phonetically(self.ear, name, language, originals, texts)
         self._own_ear([a for a in answers if a.spoken_in == "zh" and a.sound is not None])
 
-    def _read_back(self, language: str, sounds: list[np.ndarray], wanted: list[str]) -> tuple[list[str], list[bool]]:
-        """What the ear hears (English) and whether it is the wanted text."""
-        known = self.held_out.answers[language]
-        if language == "en":
-            jobs = transcribe_all(sounds, known, self.processes)
-            heard = list(self.progress(jobs, "listening, en", len(sounds)))
-            return heard, [same(text, reference, "en") for text, reference in zip(heard, wanted, strict=True)]
-        choices = choices_right(sounds, wanted, known, _CHOICES, self.processes)
-        right = list(self.progress(choices, "aligning, zh", len(sounds)))
-        return [""] * len(right), right
-
     def _phonetically(
         self, ear: PhoneticEar, name: str, language: str, sounds: list[np.ndarray], wanted: list[str]
     ) -> None:
@@ -255,11 +246,11 @@ class Examination:
         known = self.held_out.answers[language]
         right, wrong, total = [], 0, 0
         for sound, text in zip(self.progress(sounds, f"reading sounds, {language}", len(sounds)), wanted, strict=True):
-            right.append(ear.choose(sound, [text, *distractors(text, known, _CHOICES - 1)]) == 0)
+            right.append(ear.choose(sound, [text, *distractors(text, known, CHOICES - 1)]) == 0)
             errors, count = ear.errors(sound, text)
             wrong, total = wrong + errors, total + count
         note = "not independent: the tokenizer's phonetic head"
-        self.add(f"{name}: likeliest of {_CHOICES} texts by their sounds", _share(right), len(right), "%", "", note)
+        self.add(f"{name}: likeliest of {CHOICES} texts by their sounds", _share(right), len(right), "%", "", note)
         self.add(f"{name}: sounds wrong", wrong / max(total, 1), len(right), "%", "", note)
 
     def _own_ear(self, answers: list[Answer]) -> None:
@@ -275,7 +266,7 @@ class Examination:
         """Texts read aloud, by voice."""
         for language in LANGUAGES:
             own = [item for item in read if item[0] == language]
-            heard, right = self._read_back(language, [item[3] for item in own], [item[2] for item in own])
+            heard, right = self.ears.read_back(language, [item[3] for item in own], [item[2] for item in own])
             by_voice: dict[str, list[int]] = defaultdict(list)
             for index, item in enumerate(own):
                 by_voice[item[1]].append(index)
@@ -294,14 +285,12 @@ class Examination:
             texts = questions if name == "synthetic" else None
             wanted = [item.clip.transcript or "" for item in items]
             sounds = [item.original for item in items] + [item.rebuilt for item in items]
-            jobs = transcribe_all(sounds, texts, self.processes)
-            heard = list(self.progress(jobs, f"listening, {name}", len(sounds)))
-            before = error_rate(wanted, heard[: len(items)], "en")
-            after = error_rate(wanted, heard[len(items) :], "en")
-            how = "vocabulary of the corpus" if texts else "general English"
-            self.add(f"original WER by pocketsphinx, {name}", before.rate, before.num_texts, "%", "", how)
-            limit = f"<= {before.rate + 0.05:.4f}"
-            self.add(f"reconstruction WER by pocketsphinx, {name}", after.rate, after.num_texts, "%", limit, how)
+            for ear, how, heard in self.ears.write_english(sounds, texts, name):
+                before = error_rate(wanted, heard[: len(items)], "en")
+                after = error_rate(wanted, heard[len(items) :], "en")
+                self.add(f"original WER by {ear}, {name}", before.rate, before.num_texts, "%", "", how)
+                limit = f"<= {before.rate + 0.05:.4f}"
+                self.add(f"reconstruction WER by {ear}, {name}", after.rate, after.num_texts, "%", limit, how)
 
     # -- bookkeeping -------------------------------------------------------------------------------------------
 
@@ -333,6 +322,7 @@ def evaluate_nano(
     processes: int = 0,
     parts: Sequence[str] = PARTS,
     ear: str | os.PathLike[str] | None = None,
+    whisper_model: str | None = None,
 ) -> list[Figure]:
     """Examine a trained nano on the held-out items of its corpus.
 
@@ -347,9 +337,10 @@ def evaluate_nano(
         processes: of the independent ear; 0: one a CPU core.
         parts: which measurements, out of PARTS.
         ear: training output of an audio tokenizer of the model's sizes, whose phonetic head also reads spoken answers.
+        whisper_model: a size or folder for faster-whisper: Whisper then hears Mandarin answers and rebuilt clips.
 
-    Raises ConfigError for an unknown part, DataError for a missing corpus, CheckpointError for a bad model,
-    TrainingError for an `ear` that does not fit, MissingDependencyError for a missing one.
+    Raises ConfigError for an unknown part or Whisper model, DataError for a missing corpus, CheckpointError for a bad
+    model, TrainingError for an `ear` that does not fit, MissingDependencyError for a missing one.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
@@ -357,14 +348,15 @@ def evaluate_nano(
     held_out = HeldOut(corpus_root)
     model = accelerate(load(model_dir, dtype=torch.float32))
     phonetic = None if ear is None else PhoneticEar(ear, model.config)
-    examination = Examination(model, held_out, limit, processes or os.cpu_count() or 1, _progress, phonetic)
+    ears = Ears(held_out, processes or os.cpu_count() or 1, _progress, whisper_model)
+    examination = Examination(model, held_out, limit, ears, _progress, phonetic)
     examination.run(parts)
     examination.figures.sort(key=lambda figure: not figure.target)  # what has a target stands first
     output = Path(output)
     facts = {
         "items": f"at most {limit} questions a language, held out by content and by voice",
         "threads": torch.get_num_threads(),
-        "Mandarin speech": f"no recogniser was available; alignment score among {_CHOICES} texts instead",
+        "Mandarin speech": ears.for_choosing,
     }
     write_figures(examination.figures, examination.details, facts, output)
     if "written" in parts:

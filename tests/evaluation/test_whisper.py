@@ -1,0 +1,106 @@
+"""Whisper as an ear: what it is asked, how it chooses, what it says when it is missing."""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pocketsphinx")
+pytest.importorskip("pypinyin")
+
+from baichuan_audio.errors import ConfigError, MissingDependencyError
+from baichuan_audio.evaluation import whisper
+from baichuan_audio.evaluation.asr import SAMPLE_RATE
+
+_FRAMES = 30
+
+
+class _Model:
+    """In place of faster-whisper's: each token is as likely as `chances` says, all others certain."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        if name != "base":
+            raise RuntimeError(f"no snapshot of {name}")
+        self.chances: dict[int, float] = {}
+        self.asked: dict[str, Any] = {}
+        self.hf_tokenizer = None
+        self.feature_extractor = _Features()
+        self.model = SimpleNamespace(align=self.align)
+
+    def encode(self, features: np.ndarray) -> np.ndarray:
+        assert features.shape == (80, _FRAMES)
+        return features[None]
+
+    def align(self, encoded: np.ndarray, start: list[int], texts: list[list[int]], num_frames: int) -> list[Any]:
+        assert len(encoded) == len(texts) and start == [1, 2] and num_frames == _FRAMES
+        return [SimpleNamespace(text_token_probs=[self.chances.get(id, 1.0) for id in ids]) for ids in texts]
+
+    def transcribe(self, samples: np.ndarray, **options: Any) -> tuple[list[Any], None]:
+        self.asked = {"samples": samples} | options
+        return [SimpleNamespace(text=" two"), SimpleNamespace(text=" words")], None
+
+
+class _Features:
+    nb_max_frames = _FRAMES
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        return np.zeros((80, len(samples) // 800))
+
+
+class _Tokenizer:
+    sot_sequence, no_timestamps, eot = [1], 2, 3
+
+    def __init__(self, *_: Any, task: str, language: str) -> None:
+        assert task == "transcribe" and language == "zh"
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    library, tokenizer, runtime = (ModuleType(n) for n in ("faster_whisper", "faster_whisper.tokenizer", "ctranslate2"))
+    library.__dict__["WhisperModel"] = _Model
+    tokenizer.__dict__["Tokenizer"] = _Tokenizer
+    runtime.__dict__["StorageView"] = SimpleNamespace(from_array=lambda array: array)
+    for module in (library, tokenizer, runtime):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_it_chooses_the_text_that_is_likeliest_to_its_end(libraries: None) -> None:
+    ear = whisper.Whisper("base")
+    ear._model.chances = {ord("二"): 0.5, ord("三"): 0.9, ord("四"): 0.0, 3: 0.25}
+    for seconds in (0.0, 1.0, 40.0):  # shorter and longer than it listens
+        sound = np.zeros(int(seconds * SAMPLE_RATE))
+        assert ear.choose(sound, ["二", "三", "三二"], "zh") == 1
+        two, four = ear.scores(sound, ["二", "四"], "zh")
+        assert two == pytest.approx(math.log(0.125)) and -math.inf < four < two
+
+
+def test_it_writes_what_it_hears(libraries: None) -> None:
+    ear = whisper.Whisper("base")
+    assert ear.transcribe(np.ones(SAMPLE_RATE), "en") == "two words"
+    asked = ear._model.asked
+    assert asked["language"] == "en" and asked["temperature"] == 0.0
+    assert asked["samples"].sum() == SAMPLE_RATE and len(asked["samples"]) > SAMPLE_RATE  # silence around
+
+
+def test_right_choices_are_counted(libraries: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Model, "align", lambda self, encoded, start, texts, num_frames: [
+        SimpleNamespace(text_token_probs=[0.9 if id == ord("二") else 0.5 for id in ids]) for ids in texts
+    ])  # fmt: skip
+    sound = np.zeros(SAMPLE_RATE)
+    assert list(whisper.choices_right("base", [sound, sound], ["二", "三"], ["二", "三", "四"], "zh")) == [True, False]
+
+
+def test_what_is_missing_is_named(libraries: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"'nowhere' cannot be had: name a size like base, or a folder.*no snapshot"):
+        whisper.Whisper("nowhere")
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'baichuan-audio\[whisper\]'"):
+        whisper.Whisper("base")
