@@ -47,7 +47,7 @@ class Diet:
     emphasis: dict[str, float] = field(default_factory=dict)
     """How many times as often as the others a skill's dialogues are drawn."""
     text_emphasis: dict[str, float] | None = None
-    """The same for text_dialogue alone; None: `emphasis`. Facts are learnt cheapest without sound."""
+    """The same for text_dialogue and what is retold; None: `emphasis`. Facts are learnt cheapest without sound."""
     languages: dict[str, float] = field(default_factory=dict)
     """How many times as often as the others a language is drawn, of dialogues and of clips."""
     other_voices: float = 0.0
@@ -66,8 +66,8 @@ class Diet:
     voice said elsewhere: whatever the skills' generators come up with can then be asked aloud."""
     retold: float = 0.0
     """Share of spoken dialogues whose replies, too, are any of the generators', put together from words that the output
-    voice said elsewhere. Of these only the text is learnt: what a sum makes must be known in speech as in writing, but
-    nobody shall learn to speak with seams."""
+    voice said elsewhere. Of these only the text is learnt, by `text_emphasis`: what a sum makes must be known in speech
+    as in writing, but nobody shall learn to speak with seams."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"

@@ -27,6 +27,7 @@ from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 _MOST_SENTENCES = 3  # read aloud in one go
+_RETOLD_HEARD = 0.5  # of dialogues whose replies are retold; a typed question is short, and the reply repeats it
 _PLAIN_SHARE = 0.3  # of texts to read aloud that are bare words with a full stop
 
 
@@ -73,8 +74,9 @@ class Mixture:
             if utterance.said_by is not None:
                 self.by_name.setdefault(utterance.said_by, []).append(utterance)
         self.hearing = Hearing(diet, codebook_sizes, codes, self.by_name, read_along, heard_also)
-        weaves = max(diet.woven, diet.retold) > 0 and read_along is not None
-        self.woven = BySkill([d for d in texts if weaves and d.asked_in_words], diet.emphasis, diet.languages)
+        in_words = [d for d in texts if read_along is not None and d.asked_in_words]
+        self.woven = BySkill(in_words if diet.woven > 0 else (), diet.emphasis, diet.languages)
+        self.retold = BySkill(in_words if diet.retold > 0 else (), text_emphasis, diet.languages)
         self.askers = askers_of(others)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
@@ -117,7 +119,7 @@ class Mixture:
         return self._dialogue((self.woven if weave else self.dialogues).pick(rng), rng, spoken=False, weave=weave)
 
     def _spoken_dialogue(self, rng: np.random.Generator) -> TokenSequence:
-        if len(self.woven) and rng.random() < self.diet.retold and (told := self._retold(rng)) is not None:
+        if len(self.retold) and rng.random() < self.diet.retold and (told := self._retold(rng)) is not None:
             return told
         return self._dialogue(self.dialogues.pick(rng), rng, spoken=True, weave=self._weaves(rng))
 
@@ -141,8 +143,8 @@ class Mixture:
 
     def _retold(self, rng: np.random.Generator) -> TokenSequence | None:
         """A generated dialogue as far as a voice has the words of its replies; None if it cannot give the first."""
-        found = self.woven.pick(rng)
-        asker, turns = self._asker(found, rng), list[Turn]()
+        found, turns = self.retold.pick(rng), list[Turn]()
+        asker = self._asker(found, rng) if rng.random() < _RETOLD_HEARD else None
         for exchange in found.exchanges:
             reply = self._in_words_of(found.voice or "", exchange.answer, rng)
             if reply is None:
