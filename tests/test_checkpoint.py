@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def test_shards_hold_what_the_index_says(checkpoint_dir: Path, tmp_path: Path):
         assert len(header) == 1 or sum(entry.num_bytes for entry in header.values()) <= 2_000_000
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_its_files_may_be_read_by_whom_others_may_be_read_by(checkpoint_dir: Path, tmp_path: Path, mask: int):
+    before = os.umask(mask)
+    try:
+        baichuan_audio.save(baichuan_audio.load(checkpoint_dir), tmp_path / "saved")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()}
+    assert len(modes) >= 3 and set(modes.values()) == {0o666 & ~mask}, modes
+
+
 def test_types_are_kept_or_converted(checkpoint_dir: Path):
     kept = baichuan_audio.load(checkpoint_dir)
     assert kept.language_model.lm_head.weight.dtype is torch.bfloat16
@@ -134,7 +146,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(copy: Path, model, monkeypatch)
     def full_disk(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("baichuan_audio.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("baichuan_audio.checkpoint.write_tensors", full_disk)
     with pytest.raises(CheckpointError, match="no space left"):
         baichuan_audio.save(model, copy)
     assert stored_bytes(copy) == before

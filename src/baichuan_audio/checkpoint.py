@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError, ConfigError
 from .language_model.text_tokenizer import TextTokenizer
 from .layers.shapes import shapes_only
 from .pipeline import BaichuanAudio
-from .tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_json
+from .tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_json, write_tensors
 from .vocoder.hift import Hift, load_hift, save_hift
 from .vocoder.vocos import Vocos, load_vocos, save_vocos
 
@@ -300,12 +299,12 @@ def _write(model: BaichuanAudio, directory: Path, max_shard_bytes: int) -> None:
         save_vocos(model.vocoder, directory / VOCOS_FILE)
     shards = list(_shards(released_tensors(model), max_shard_bytes))
     if len(shards) == 1:
-        save_file(_storable(shards[0]), directory / SINGLE_FILE, metadata={"format": "pt"})
+        write_tensors(_storable(shards[0]), directory / SINGLE_FILE, metadata={"format": "pt"})
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(_storable(shard), directory / name, metadata={"format": "pt"})
+        write_tensors(_storable(shard), directory / name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, name)
     total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,23 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file that may be read by whom any other new file there may be read by."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path, metadata=metadata)
+    share_as_others(path)
+
+
+def share_as_others(path: str | Path) -> None:
+    """Give a file the permissions of a new one beside it: the safetensors library keeps what it writes to its owner."""
+    path = Path(path)
+    other = path.with_name(path.name + ".new")
+    other.touch()
+    path.chmod(other.stat().st_mode)
+    other.unlink()
 
 
 @dataclass(frozen=True)

@@ -131,14 +131,15 @@ def reconstruct(model: BaichuanAudio, waveform: Tensor, rate: int, output: str, 
 def write_codes(path: str, codes: Tensor, model: BaichuanAudio) -> None:
     """codes [K, T] -> a safetensors file with one tensor `codes` (int32) and what they mean beside it."""
     import torch
-    from safetensors.torch import save_file
+
+    from ..tensor_files import write_tensors
 
     about = {
         "format": CODES_FORMAT,
         "frame_rate": str(model.tokenizer.frame_rate),
         "codebook_sizes": json.dumps(list(model.tokenizer.codebook_sizes)),
     }
-    save_file({"codes": codes.cpu().to(torch.int32).contiguous()}, path, metadata=about)
+    write_tensors({"codes": codes.cpu().to(torch.int32).contiguous()}, path, about)
 
 
 def read_codes(path: str) -> Tensor:

@@ -17,6 +17,7 @@ from baichuan_audio.audio_tokenizer.model import AudioTokenizer
 from baichuan_audio.data.manifest import Clip, ClipStore
 from baichuan_audio.errors import DataError
 from baichuan_audio.layers.precision import autocast
+from baichuan_audio.tensor_files import share_as_others
 
 CODES_FILE = "codes.safetensors"
 IDS_FILE = "codes.json"
@@ -81,6 +82,7 @@ def write_codes(codes: Mapping[str, Tensor], root: str | Path) -> None:
     }
     save_file(arrays, str(root / (CODES_FILE + ".part")))
     (root / (IDS_FILE + ".part")).write_text(json.dumps(list(codes)), encoding="utf-8")
+    share_as_others(root / (CODES_FILE + ".part"))
     for name in (CODES_FILE, IDS_FILE):
         (root / (name + ".part")).replace(root / name)
 

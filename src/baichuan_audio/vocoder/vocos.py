@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..audio.mel import MelConfig
 from ..config import select
 from ..errors import CheckpointError, ConfigError
+from ..tensor_files import write_tensors
 from .excitation import NOISE_FRAMES, accumulate_phase, noise_table, pulse_spectra, synthesis_window
 from .spectrum_head import SpectrumHead
 
@@ -255,7 +256,7 @@ def _initialise(module: nn.Module) -> None:
 def save_vocos(model: Vocos, path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write `vocoder.safetensors`, rounded to `dtype`; it is read as float32 again, in which it computes."""
     tensors = {name: tensor.detach().cpu().contiguous().to(dtype) for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, path)
+    write_tensors(tensors, path)
 
 
 def load_vocos(path: str | Path, config: Mapping[str, Any]) -> Vocos:
