@@ -41,14 +41,12 @@ class Whisper:
             ) from error
 
     def transcribe(self, waveform: np.ndarray, language: str) -> str:
-        """Samples [S] of `language` ("en", "zh") -> what is said, greedily."""
+        """Samples [S] of `language` ("en", "zh") -> what is said.
+
+        With its time marks, though nobody reads them: without, Whisper base ended a sentence at "chapter sixteen".
+        """
         segments, _ = self._model.transcribe(
-            _padded(waveform),
-            language=language,
-            beam_size=1,
-            temperature=0.0,
-            without_timestamps=True,
-            condition_on_previous_text=False,
+            _padded(waveform), language=language, temperature=0.0, condition_on_previous_text=False
         )
         return "".join(segment.text for segment in segments).strip()
 
