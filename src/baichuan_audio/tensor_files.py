@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,8 +50,8 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dic
 def share_as_others(path: str | Path) -> None:
     """Give a file the permissions of a new one beside it: the safetensors library keeps what it writes to its owner."""
     path = Path(path)
-    other = path.with_name(path.name + ".new")
-    other.touch()
+    other = path.with_name(f".{path.name}.{os.getpid()}.new")
+    other.touch(exist_ok=False)
     path.chmod(other.stat().st_mode)
     other.unlink()
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -164,10 +165,15 @@ def choices_right(
     others: Sequence[str],
     num_texts: int = 10,
     processes: int = 1,
+    ear: Callable[..., Any] = Aligner,
+    ear_arguments: tuple[Any, ...] = (),
 ) -> Iterator[bool]:
-    """For each waveform [S] at 16 kHz: does its text fit better than `num_texts` - 1 others of like length?"""
+    """For each waveform [S] at 16 kHz: does its text fit better than `num_texts` - 1 others of like length?
+
+    `ear(*ear_arguments)` chooses, as an Aligner does.
+    """
     calls = [
         (waveform, [text, *distractors(text, others, num_texts - 1)])
         for waveform, text in zip(waveforms, texts, strict=True)
     ]
-    return (choice == 0 for choice in in_processes(Aligner, (), "choose", calls, processes))
+    return (choice == 0 for choice in in_processes(ear, ear_arguments, "choose", calls, processes))

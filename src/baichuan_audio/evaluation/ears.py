@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from . import whisper
-from .alignment import choices_right
-from .asr import transcribe_all
+from .alignment import Aligner, choices_right
+from .asr import in_processes, transcribe_all
 from .items import HeldOut
 from .tasks import Progress
 from .text import same
+from .whisper import Whisper
 
 CHOICES = 10
 """Texts out of which an ear that cannot write a language down chooses the one that was said."""
@@ -25,7 +25,7 @@ class Ears:
 
     def __init__(self, held_out: HeldOut, processes: int, progress: Progress, whisper_model: str | None) -> None:
         if whisper_model is not None:
-            whisper.Whisper(whisper_model)
+            Whisper(whisper_model, "zh")
         self._held_out, self._processes, self._progress = held_out, processes, progress
         self._whisper = whisper_model
 
@@ -44,11 +44,8 @@ class Ears:
             jobs = transcribe_all(sounds, known, self._processes)
             heard = list(self._progress(jobs, "listening, en", len(sounds)))
             return heard, [same(text, reference, "en") for text, reference in zip(heard, wanted, strict=True)]
-        if self._whisper is not None:
-            arguments = (sounds, wanted, known, language, CHOICES, self._processes)
-            choices = whisper.choices_right(self._whisper, *arguments)
-        else:
-            choices = choices_right(sounds, wanted, known, CHOICES, self._processes)
+        ear = (Aligner,) if self._whisper is None else (Whisper, (self._whisper, language))
+        choices = choices_right(sounds, wanted, known, CHOICES, self._processes, *ear)
         right = list(self._progress(choices, f"choosing, {language}", len(sounds)))
         return [""] * len(right), right
 
@@ -58,7 +55,8 @@ class Ears:
         """Each ear's name, what it can write and its transcripts; `texts` close pocketsphinx's vocabulary."""
         jobs = {"pocketsphinx": transcribe_all(sounds, texts, self._processes)}
         if self._whisper is not None:
-            jobs["Whisper"] = whisper.transcribe_all(self._whisper, sounds, "en", self._processes)
+            calls = [(sound,) for sound in sounds]
+            jobs["Whisper"] = in_processes(Whisper, (self._whisper, "en"), "transcribe", calls, self._processes)
         for name, job in jobs.items():
             writes = "vocabulary of the corpus" if texts and name == "pocketsphinx" else "general English"
             yield name, writes, list(self._progress(job, f"listening, {label}, {name}", len(sounds)))

@@ -6,30 +6,30 @@ sound is, it knows: 39 of 40 recordings of the corpus's own answers; pocketsphin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, MissingDependencyError
-from .alignment import distractors
-from .asr import SAMPLE_RATE, in_processes
+from .asr import SAMPLE_RATE
 
 _SILENCE_SECONDS = 0.3
 _LEAST = 1e-12  # probability below which a token's counts as this
 
 
 class Whisper:
-    """Samples at 16 kHz -> words, or which of several texts they are.
+    """Samples of `language` ("en", "zh") at 16 kHz -> words, or which of several texts they are.
 
     `model`: a size that faster-whisper knows ("base"; downloaded on first use) or a folder in its format.
 
     Raises MissingDependencyError without faster-whisper, ConfigError where the model cannot be had.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, language: str) -> None:
         try:
             import faster_whisper
+            from faster_whisper.tokenizer import Tokenizer
         except ImportError as error:
             raise MissingDependencyError("this ear needs Whisper: pip install 'baichuan-audio[whisper]'.") from error
         try:
@@ -39,28 +39,28 @@ class Whisper:
                 f"Whisper model '{model}' cannot be had: name a size like base, or a folder as faster-whisper reads it "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
             ) from error
+        self._language = language
+        self._tokenizer = Tokenizer(self._model.hf_tokenizer, True, task="transcribe", language=language)
 
-    def transcribe(self, waveform: np.ndarray, language: str) -> str:
-        """Samples [S] of `language` ("en", "zh") -> what is said.
+    def transcribe(self, waveform: np.ndarray) -> str:
+        """Samples [S] -> what is said.
 
         With its time marks, though nobody reads them: without, Whisper base ended a sentence at "chapter sixteen".
         """
         segments, _ = self._model.transcribe(
-            _padded(waveform), language=language, temperature=0.0, condition_on_previous_text=False
+            _padded(waveform), language=self._language, temperature=0.0, condition_on_previous_text=False
         )
         return "".join(segment.text for segment in segments).strip()
 
-    def choose(self, waveform: np.ndarray, texts: Sequence[str], language: str) -> int:
+    def choose(self, waveform: np.ndarray, texts: Sequence[str]) -> int:
         """Index of the text that Whisper is likeliest to write of samples [S], at most 30 s."""
-        scores = self.scores(waveform, texts, language)
-        return int(np.argmax(scores))
+        return int(np.argmax(self.scores(waveform, texts)))
 
-    def scores(self, waveform: np.ndarray, texts: Sequence[str], language: str) -> list[float]:
+    def scores(self, waveform: np.ndarray, texts: Sequence[str]) -> list[float]:
         """Log probability of each text, to its end, given samples [S]."""
         import ctranslate2
-        from faster_whisper.tokenizer import Tokenizer
 
-        tokenizer = Tokenizer(self._model.hf_tokenizer, True, task="transcribe", language=language)
+        tokenizer = self._tokenizer
         features = self._model.feature_extractor(_padded(waveform))
         frames = self._model.feature_extractor.nb_max_frames
         features = np.pad(features[:, :frames], ((0, 0), (0, max(0, frames - features.shape[1]))))
@@ -77,25 +77,3 @@ class Whisper:
 def _padded(waveform: np.ndarray) -> np.ndarray:
     """With silence before and after, as in recordings of people."""
     return np.pad(waveform.astype(np.float32), round(_SILENCE_SECONDS * SAMPLE_RATE))
-
-
-def choices_right(
-    model: str,
-    waveforms: Sequence[np.ndarray],
-    texts: Sequence[str],
-    others: Sequence[str],
-    language: str,
-    num_texts: int = 10,
-    processes: int = 1,
-) -> Iterator[bool]:
-    """For each waveform [S] at 16 kHz: is its text likelier to Whisper than `num_texts` - 1 others of like length?"""
-    calls = [
-        (waveform, [text, *distractors(text, others, num_texts - 1)], language)
-        for waveform, text in zip(waveforms, texts, strict=True)
-    ]
-    return (choice == 0 for choice in in_processes(Whisper, (model,), "choose", calls, processes))
-
-
-def transcribe_all(model: str, waveforms: Sequence[np.ndarray], language: str, processes: int = 1) -> Iterator[str]:
-    """What Whisper writes of each waveform [S] at 16 kHz."""
-    return in_processes(Whisper, (model,), "transcribe", [(each, language) for each in waveforms], processes)
