@@ -13,6 +13,7 @@ STAGES = {
     "tokenizer": "training.tokenizer",
     "flow": "training.flow",
     "vocoder": "training.vocoder",
+    "resynthesis": "training.resynthesis",
     "lm": "training.language_model",
     "sft": "training.language_model",
 }
