@@ -1,48 +1,17 @@
-"""data, start, assemble, average, grow, carry: what stands between the stages of training."""
+"""start, assemble, average, grow, carry: what stands between the stages of training."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from .common import Progress, add_command, positive
 
 
 def add_commands(commands: Any) -> None:
     """Put this file's commands into the parser."""
-    data = add_command(
-        commands,
-        "data",
-        run_data,
-        "Make a training corpus, its alignments, or its codes.",
-        model=False,
-        machine_readable=False,
-    )
-    data.add_argument(
-        "what",
-        choices=("nano", "align", "codes"),
-        help="nano: the corpus; align: when each sound is said in it; codes: what a tokenizer makes of it",
-    )
-    data.add_argument("recipe", nargs="?", help="for nano its recipe, for align --tokenizer that of the tokenizer")
-    data.add_argument("--corpus", metavar="DIR", default="work/nano", help="for align, codes (default: %(default)s)")
-    data.add_argument(
-        "--tokenizer",
-        metavar="DIR",
-        help="for align: a tokenizer's training output, to align what is not English; without it English is aligned",
-    )
-    data.add_argument("--model", metavar="DIR", help="for codes: the checkpoint whose audio tokenizer makes them")
-    data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes in the corpus folder)")
-    data.add_argument("--speed", type=float, default=1.0, metavar="X", help="for codes: play the clips X times as fast")
-    data.add_argument(
-        "--only", nargs="+", metavar="NAME", help="for codes: of training clips of these kinds or sources"
-    )
-    data.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
-
     start = add_command(
         commands,
         "start",
@@ -94,79 +63,6 @@ def add_commands(commands: Any) -> None:
     carry.add_argument("new", help="checkpoint directory with the tokenizer that went on")
     carry.add_argument("output", help="checkpoint directory to write")
     carry.add_argument("--corpus", metavar="DIR", default="work/nano", help="(default: %(default)s)")
-
-
-def run_data(arguments: argparse.Namespace) -> None:
-    if arguments.what == "nano":
-        from ..data.synth import build_corpus, load_corpus_recipe
-
-        recipe = arguments.recipe or "recipes/nano/corpus.yaml"
-        build_corpus(load_corpus_recipe(recipe), arguments.output or "work/nano")
-        return
-    if arguments.what == "align":
-        run_align(arguments)
-        return
-    if not 0.5 <= arguments.speed <= 2:
-        raise DataError(f"--speed must lie between 0.5 and 2, not {arguments.speed:g}.")
-    if arguments.model is None:
-        raise DataError("codes need a tokenizer to make them; name its checkpoint with --model.")
-    import torch
-
-    from ..checkpoint import load
-    from ..data.dataset import encode_corpus
-    from ..data.manifest import ClipStore
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    corpus = Path(arguments.corpus)
-    output = arguments.output or corpus / "codes"
-    clips = ClipStore(corpus / "audio")
-    model = load(arguments.model, dtype=torch.float32)
-    chosen = None
-    if arguments.only:
-        chosen = [clip.id for clip in clips.select(split="train") if {clip.kind, clip.source} & set(arguments.only)]
-    with clip_bar("encoding the corpus") as progress:
-        count = encode_corpus(model.tokenizer, clips, output, chosen, progress=progress, speed=arguments.speed)
-    print(f"{output}: codes of {count} more clips")
-
-
-@contextmanager
-def clip_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over clips, moved by `progress(done, all)`; a line that counts where tqdm is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        with Progress(label) as line:
-            yield lambda done, total: line.update(f"{done} of {total} clips,")
-        return
-    with tqdm(desc=label, unit="clip") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
-
-
-def run_align(arguments: argparse.Namespace) -> None:
-    import torch
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    audio = Path(arguments.corpus) / "audio"
-    with clip_bar("aligning speech with its text") as progress:
-        if arguments.tokenizer is None:
-            from ..data.phone_alignment import write_alignments
-
-            count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
-        else:
-            from ..training.ctc_alignment import add_alignments
-            from ..training.recipe import load_recipe
-            from ..training.tokenizer import TokenizerRecipe
-
-            recipe = load_recipe(arguments.recipe or "recipes/nano/tokenizer.yaml", TokenizerRecipe)
-            count = add_alignments(audio, recipe, arguments.tokenizer, progress)
-    print(f"{audio}: {count} more clips aligned")
 
 
 def run_start(arguments: argparse.Namespace) -> None:

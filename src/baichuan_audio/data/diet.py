@@ -68,6 +68,8 @@ class Diet:
     """Share of spoken dialogues whose replies, too, are any of the generators', put together from words that the output
     voice said elsewhere. Of these only the text is learnt, by `text_emphasis`: what a sum makes must be known in speech
     as in writing, but nobody shall learn to speak with seams."""
+    takes: float = 0.0
+    """Share of reading aloud that says what the model read aloud itself (`data/takes.py`)."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
     default_voice: str = "邻家女声"

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from baichuan_audio.data.dialogues import Dialogue
+from baichuan_audio.data.takes import Take
 
 T = TypeVar("T")
 
@@ -52,6 +53,13 @@ class BySkill(_Weighted[Dialogue]):
         self, dialogues: Sequence[Dialogue], skills: Mapping[str, float], languages: Mapping[str, float]
     ) -> None:
         super().__init__(dialogues, [skills.get(d.skill, 1.0) * languages.get(d.language, 1.0) for d in dialogues])
+
+
+class ByLanguage(_Weighted[Take]):
+    """Takes drawn evenly, but those of some languages several times as often."""
+
+    def __init__(self, takes: Sequence[Take], languages: Mapping[str, float]) -> None:
+        super().__init__(takes, [languages.get(language_of(take.text), 1.0) for take in takes])
 
 
 class ByKind:

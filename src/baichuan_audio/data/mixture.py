@@ -15,12 +15,13 @@ from baichuan_audio.data import sequences
 from baichuan_audio.data.dataset import CodesStore
 from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.diet import TASKS, Diet
-from baichuan_audio.data.drawing import ByKind, BySkill, Utterance, language_of, pick
+from baichuan_audio.data.drawing import ByKind, ByLanguage, BySkill, Utterance, language_of, pick
 from baichuan_audio.data.hearing import Hearing
 from baichuan_audio.data.manifest import normalise_transcript
 from baichuan_audio.data.read_along import ReadAlong
 from baichuan_audio.data.remembering import Remembering, Spelling
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn
+from baichuan_audio.data.takes import Take
 from baichuan_audio.errors import DataError
 from baichuan_audio.language_model.interleaving import ended, split_words, write_ahead
 from baichuan_audio.language_model.prompt import SpecialTokens
@@ -37,7 +38,8 @@ class Mixture:
     `codes` finds a clip's frames [K, T], `heard_also` more of them, at other speeds, for clips that are heard;
     `read_along` knows which token each frame says; `interleave_letters` (config.json; needs `read_along`) lets text and
     speech take turns every few words instead of every clause; `texts` are dialogues used without audio
-    (generated, or the corpus' own); `dialogues` those whose clips all have codes; `utterances` the transcribed clips.
+    (generated, or the corpus' own); `dialogues` those whose clips all have codes; `utterances` the transcribed clips;
+    `takes` what the model read aloud itself.
 
     Raises:
         DataError: a task has weight and nothing to draw from.
@@ -56,6 +58,7 @@ class Mixture:
         read_along: ReadAlong | None = None,
         heard_also: Sequence[CodesStore] = (),
         interleave_letters: int | None = None,
+        takes: Sequence[Take] = (),
     ) -> None:
         self.diet, self.codes, self.read_along, self.interleave_letters = diet, codes, read_along, interleave_letters
         self.tokenizer = tokenizer
@@ -77,6 +80,8 @@ class Mixture:
         in_words = [d for d in texts if read_along is not None and d.asked_in_words]
         self.woven = BySkill(in_words if diet.woven > 0 else (), diet.emphasis, diet.languages)
         self.retold = BySkill(in_words if diet.retold > 0 else (), text_emphasis, diet.languages)
+        self.takes = ByLanguage(takes, diet.languages)
+        self.take_of = {(take.voice, take.text): take for take in takes}
         self.askers = askers_of(others)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
         ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
@@ -146,7 +151,8 @@ class Mixture:
         found, turns = self.retold.pick(rng), list[Turn]()
         asker = self._asker(found, rng) if rng.random() < _RETOLD_HEARD else None
         for exchange in found.exchanges:
-            reply = self._in_words_of(found.voice or "", exchange.answer, rng)
+            take = self.take_of.get((found.voice or "", exchange.answer.strip()))
+            reply = _in_runs(take) if take else self._in_words_of(found.voice or "", exchange.answer, rng)
             if reply is None:
                 break
             turns.append(Turn(self._asked(exchange, rng, asker), reply))
@@ -187,6 +193,9 @@ class Mixture:
         return None if frames is None else (words, frames)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
+        if len(self.takes) and rng.random() < self.diet.takes:
+            take = self.takes.pick(rng)
+            return sequences.speech(self.builder, self._system(take.voice, rng), _in_runs(take))
         other = len(self.others) > 0 and rng.random() < self.diet.other_voices
         found = (self.others if other else self.voiced).pick(rng)
         spelt = rng.random() < self.diet.augmentation.spelt
@@ -200,6 +209,11 @@ class Mixture:
             clauses = [(words, replace(frames, along=None)) for words, frames in clauses]
         builder = self.speller if spelt else self.builder
         return sequences.speech(builder, self._system(found.said_by, rng), clauses)
+
+    def read_aloud(self, found: Utterance, rng: np.random.Generator) -> TokenSequence:
+        """A clip as a text and who reads it aloud."""
+        clauses = self._said(found.clip, self._as_written(found, rng))
+        return sequences.speech(self.builder, self._system(found.said_by, rng), clauses)
 
     def _as_written(self, found: Utterance, rng: np.random.Generator) -> str:
         plain = rng.random() < _PLAIN_SHARE
@@ -263,6 +277,11 @@ class Mixture:
             parts.append((words, Frames(codes[:, start:end], along[start:end], sounds[start:end])))
             start = end
         return parts
+
+
+def _in_runs(take: Take) -> list[tuple[str, Frames]]:
+    """A take as `Mixture._said` has a clip."""
+    return [(words, Frames(codes)) for words, codes in take.runs]
 
 
 def askers_of(utterances: Sequence[Utterance]) -> dict[str, list[str]]:

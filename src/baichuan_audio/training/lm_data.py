@@ -17,6 +17,7 @@ from ..data.mixture import Mixture, spoken_words
 from ..data.phone_alignment import read_alignments
 from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from ..data.read_along import ReadAlong
+from ..data.takes import read_takes
 from ..errors import TrainingError
 from ..language_model.interleaving import interleave_letters
 from ..pipeline import BaichuanAudio
@@ -46,6 +47,7 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
         read_along_of(recipe, model),
         [CodesStore(folder) for folder in recipe.codes_heard_also],
         interleave_letters(model.config),
+        read_takes(recipe.takes) if recipe.takes and split == "train" else (),
     )
 
 

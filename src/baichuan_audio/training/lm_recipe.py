@@ -43,6 +43,8 @@ class LanguageModelRecipe(StageRecipe):
     """Folder with the clips' codes."""
     codes_heard_also: tuple[str, ...] = ()
     """Folders with codes of clips that are heard, made at other speeds (`baichuan-audio data codes --speed`)."""
+    takes: str | None = None
+    """Folder with what the model read aloud itself (`baichuan-audio data takes`)."""
     generated: int = 0
     """Text dialogues to generate in addition to the corpus' own."""
     sums: int = 0

@@ -73,6 +73,11 @@ class ResynthesisRecipe(StageRecipe):
     """Folder of the clip store."""
     codes: str
     """Folder with the clips' codes."""
+    codes_said: str | None = None
+    """Folder with codes of the same frames as the language model says them (`baichuan-audio data said`)."""
+    said_share: float = 0.5
+    """Share of the crops of clips found there that are made of those: what it says is less certain than what the
+    encoder hears, above all in the later codebooks."""
     kinds: dict[str, float] = field(default_factory=lambda: {"answer": 0.5, "question": 0.2, "real": 0.3})
     """Share of each kind of clip in the audio drawn; empty: all clips alike."""
     crop_seconds: float = 1.6
@@ -161,6 +166,7 @@ class ResynthesisBatches:
     def __init__(self, recipe: ResynthesisRecipe, frame_rate: float) -> None:
         self._recipe = recipe
         self._store, self._codes = ClipStore(recipe.corpus), CodesStore(recipe.codes)
+        self._said = CodesStore(recipe.codes_said) if recipe.codes_said else None
         self._code_samples = round(FLOW_MEL.sample_rate / frame_rate)
         crop, batch = int(recipe.crop_seconds * frame_rate), int(recipe.batch_seconds * frame_rate)
         clips = self._store.select(split="train")
@@ -169,13 +175,16 @@ class ResynthesisBatches:
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """A training step's."""
         length, rows = self._sampler.batch(self._recipe.seed, step)
-        edge = np.random.default_rng((self._recipe.seed, step, 1)).random(len(rows)) / max(self._recipe.edges, 1e-9)
+        random = np.random.default_rng((self._recipe.seed, step, 1))
+        places, said = random.random(len(rows)), random.random(len(rows)) < self._recipe.said_share
         frames = length * self._code_samples // FLOW_MEL.hop_length - 1  # the last code gives one frame less
         codes, waveforms, mels = [], [], []
-        for (clip, start), place in zip(rows, edge, strict=True):
+        for (clip, start), place, by_model in zip(rows, places, said, strict=True):
             whole = self._codes[clip.id]
-            if place < 1:
-                start = 0 if place < 0.5 else whole.shape[1] - length
+            if by_model and self._said is not None and clip.id in self._said:
+                whole = self._said[clip.id]
+            if place < self._recipe.edges:
+                start = 0 if place < self._recipe.edges / 2 else whole.shape[1] - length
             codes.append(whole[:, start : start + length])
             sound = self._store.waveform(clip, start * self._code_samples, frames * FLOW_MEL.hop_length)
             waveforms.append(F.pad(sound, (0, frames * FLOW_MEL.hop_length - len(sound))))

@@ -1,0 +1,183 @@
+"""data: a training corpus, its alignments, its codes, and what a language model says of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from .common import Progress, add_command, positive
+
+if TYPE_CHECKING:
+    from ..pipeline import BaichuanAudio
+    from ..training.lm_recipe import LanguageModelRecipe
+
+
+def add_commands(commands: Any) -> None:
+    """Put this file's command into the parser."""
+    data = add_command(
+        commands,
+        "data",
+        run_data,
+        "Make a training corpus, its alignments, its codes, or what a language model says of it.",
+        model=False,
+        machine_readable=False,
+    )
+    data.add_argument(
+        "what",
+        choices=("nano", "align", "codes", "said", "takes"),
+        help="nano: the corpus; align: when each sound is said in it; codes: what a tokenizer makes of it; "
+        "said: codes as the language model says them; takes: texts that it reads aloud, the clearest of some readings",
+    )
+    data.add_argument(
+        "recipe",
+        nargs="?",
+        help="for nano its recipe, for align --tokenizer that of the tokenizer, for said and takes that of a round",
+    )
+    data.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="name=value",
+        help="for said and takes: as for train, e.g. codes=work/nano/codes",
+    )
+    data.add_argument("--corpus", metavar="DIR", default="work/nano", help="for align, codes (default: %(default)s)")
+    data.add_argument(
+        "--tokenizer",
+        metavar="DIR",
+        help="a tokenizer's training output: for align, to align what is not English (without it English is aligned); "
+        "for takes, to listen",
+    )
+    data.add_argument("--model", metavar="DIR", help="for codes, said, takes: the checkpoint that makes them")
+    data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes, codes_said, takes in it)")
+    data.add_argument("--speed", type=float, default=1.0, metavar="X", help="for codes: play the clips X times as fast")
+    data.add_argument(
+        "--only", nargs="+", metavar="NAME", help="for codes: of training clips of these kinds or sources"
+    )
+    data.add_argument(
+        "--count", type=positive, metavar="N", help="for said, takes: clips or texts (default: all, 2000)"
+    )
+    data.add_argument(
+        "--tries", type=positive, metavar="N", default=4, help="for takes: readings of each text (default: 4)"
+    )
+    data.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+
+
+def run_data(arguments: argparse.Namespace) -> None:
+    if arguments.what == "nano":
+        from ..data.synth import build_corpus, load_corpus_recipe
+
+        recipe = arguments.recipe or "recipes/nano/corpus.yaml"
+        build_corpus(load_corpus_recipe(recipe), arguments.output or "work/nano")
+        return
+    others = {"align": run_align, "said": run_said, "takes": run_takes}
+    if arguments.what in others:
+        others[arguments.what](arguments)
+        return
+    if not 0.5 <= arguments.speed <= 2:
+        raise DataError(f"--speed must lie between 0.5 and 2, not {arguments.speed:g}.")
+    if arguments.model is None:
+        raise DataError("codes need a tokenizer to make them; name its checkpoint with --model.")
+    import torch
+
+    from ..checkpoint import load
+    from ..data.dataset import encode_corpus
+    from ..data.manifest import ClipStore
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    corpus = Path(arguments.corpus)
+    output = arguments.output or corpus / "codes"
+    clips = ClipStore(corpus / "audio")
+    model = load(arguments.model, dtype=torch.float32)
+    chosen = None
+    if arguments.only:
+        chosen = [clip.id for clip in clips.select(split="train") if {clip.kind, clip.source} & set(arguments.only)]
+    with clip_bar("encoding the corpus") as progress:
+        count = encode_corpus(model.tokenizer, clips, output, chosen, progress=progress, speed=arguments.speed)
+    print(f"{output}: codes of {count} more clips")
+
+
+@contextmanager
+def clip_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over clips, moved by `progress(done, all)`; a line that counts where tqdm is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        with Progress(label) as line:
+            yield lambda done, total: line.update(f"{done} of {total} clips,")
+        return
+    with tqdm(desc=label, unit="clip") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def run_said(arguments: argparse.Namespace) -> None:
+    from ..training.lm_data import make_mixture
+    from ..training.said_codes import say_corpus
+
+    recipe, model = _speaking(arguments)
+    output = arguments.output or Path(arguments.corpus) / "codes_said"
+    mixture = make_mixture(recipe, model, "train")
+    with clip_bar("saying the corpus") as progress:
+        count = say_corpus(model, mixture, output, arguments.count, seed=recipe.seed, progress=progress)
+    print(f"{output}: codes of {count} clips as the language model says them")
+
+
+def run_takes(arguments: argparse.Namespace) -> None:
+    from ..fast import accelerate
+    from ..training.takes import CodeEar, record_takes, texts_to_read
+
+    if arguments.tokenizer is None:
+        raise DataError("takes need somebody to listen; name a tokenizer's training output with --tokenizer.")
+    recipe, model = _speaking(arguments)
+    output = arguments.output or Path(arguments.corpus) / "takes"
+    ear, texts = CodeEar(model, arguments.tokenizer), texts_to_read(recipe, model.voices, arguments.count or 2000)
+    model = accelerate(model)
+    with clip_bar("reading texts aloud") as progress:
+        count = record_takes(model, ear, texts, output, arguments.tries, recipe.seed, progress)
+    print(f"{output}: {count} takes")
+
+
+def _speaking(arguments: argparse.Namespace) -> tuple[LanguageModelRecipe, BaichuanAudio]:
+    """The recipe and the checkpoint that `data said` and `data takes` are about."""
+    import torch
+
+    from ..checkpoint import load
+    from ..training.lm_recipe import LanguageModelRecipe
+    from ..training.recipe import load_recipe
+
+    if arguments.model is None:
+        raise DataError(f"{arguments.what} needs a model that speaks; name its checkpoint with --model.")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    recipe = arguments.recipe or "recipes/nano/lm_rounds.yaml"
+    return load_recipe(recipe, LanguageModelRecipe, arguments.overrides), load(arguments.model, dtype=torch.float32)
+
+
+def run_align(arguments: argparse.Namespace) -> None:
+    import torch
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    audio = Path(arguments.corpus) / "audio"
+    with clip_bar("aligning speech with its text") as progress:
+        if arguments.tokenizer is None:
+            from ..data.phone_alignment import write_alignments
+
+            count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
+        else:
+            from ..training.ctc_alignment import add_alignments
+            from ..training.recipe import load_recipe
+            from ..training.tokenizer import TokenizerRecipe
+
+            recipe = load_recipe(arguments.recipe or "recipes/nano/tokenizer.yaml", TokenizerRecipe)
+            count = add_alignments(audio, recipe, arguments.tokenizer, progress)
+    print(f"{audio}: {count} more clips aligned")

@@ -1,0 +1,67 @@
+"""Takes: texts that a language model read aloud itself, several times each, of which an ear kept the clearest.
+
+What a model is taught in is one reading among many that it might have given; it spreads its guesses over all of them.
+Its own clearest readings are near to what it says anyway, and teach it to say just those (rejection sampling and
+fine-tuning, as in arXiv 2308.01825 for reasoning).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from baichuan_audio.errors import DataError
+
+from .dataset import CodesStore, write_codes
+
+TAKES_FILE = "takes.jsonl"
+
+
+@dataclass(frozen=True)
+class Take:
+    """A text as `voice` says it, in the runs of words in which text and speech take turns: each one's codes [K, T]."""
+
+    text: str
+    voice: str
+    runs: tuple[tuple[str, Tensor], ...]
+    wrong: float
+    """Share of its sounds that the ear read wrongly."""
+
+
+def write_takes(takes: Iterable[Take], folder: str | Path) -> int:
+    """Write `takes.jsonl` and the codes into `folder` -> how many; raises DataError when there is none."""
+    rows: list[dict[str, Any]] = []
+    codes: dict[str, Tensor] = {}
+    for number, take in enumerate(takes):
+        names = [f"{number}-{place}" for place in range(len(take.runs))]
+        codes |= {name: frames for name, (_, frames) in zip(names, take.runs, strict=True)}
+        row = {"text": take.text, "voice": take.voice, "runs": [words for words, _ in take.runs], "codes": names}
+        rows.append(row | {"wrong": round(take.wrong, 4)})
+    write_codes(codes, folder)
+    aside = Path(folder) / (TAKES_FILE + ".part")
+    aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    aside.replace(Path(folder) / TAKES_FILE)
+    return len(rows)
+
+
+def read_takes(folder: str | Path) -> list[Take]:
+    """The takes that `write_takes` wrote. Raises DataError when the folder has none, or a damaged one."""
+    store, path = CodesStore(folder), Path(folder) / TAKES_FILE
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [
+            Take(
+                row["text"],
+                row["voice"],
+                tuple((words, store[name]) for words, name in zip(row["runs"], row["codes"], strict=True)),
+                float(row["wrong"]),
+            )
+            for row in rows
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a readable list of takes ({error}).") from error

@@ -1,0 +1,131 @@
+"""Recording takes: a model reads texts aloud several times, and an ear keeps the clearest reading of each.
+
+The ear is the phonetic head of the stage `tokenizer`. It reads the codes' vectors themselves, so nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..audio_tokenizer.quantizer import dequantize
+from ..data.dialogues import read_dialogues
+from ..data.drawing import language_of
+from ..data.phonetics import phonetic_symbols
+from ..data.takes import TAKES_FILE, Take, read_takes, write_takes
+from ..errors import DataError
+from ..language_model.reply import ReplySampling, follow, read_aloud
+from ..language_model.sampling import Sampling
+from ..pipeline import BaichuanAudio
+from .checkpointing import load_module
+from .lm_data import generated_dialogues
+from .lm_recipe import LanguageModelRecipe
+from .text_loss import PhoneticHead, read_phonetic
+from .tokenizer import TokenizerRecipe
+from .tokenizer_report import edit_distance
+
+_OTHERWISE = Sampling(temperature=0.5, top_k=24, top_p=0.95)  # all takes but the first, which is as the model speaks
+_LONGEST = 90  # characters of a text
+_WRITTEN_EVERY_S = 60.0
+
+
+class CodeEar:
+    """Reads codes with the phonetic head that `trained`, an output of the stage `tokenizer`, holds.
+
+    Raises TrainingError where that folder has no state, or one of other sizes.
+    """
+
+    def __init__(self, model: BaichuanAudio, trained: str | Path) -> None:
+        config = model.tokenizer.config
+        self._levels = model.tokenizer.bridge.vq_list
+        self._head = PhoneticHead(config.d_model * config.avg_pooler, TokenizerRecipe.text_width).eval()
+        load_module(trained, "phonetic_head", self._head)
+
+    @torch.no_grad()
+    def judge(self, codes: Tensor, text: str) -> tuple[float, float]:
+        """codes [K, T] of `text` -> how unlikely its sounds are (nats, by CTC), the share of them read wrongly."""
+        wanted = phonetic_symbols(text)
+        heard: Tensor = self._head(dequantize(self._levels, codes.T)[None])[0]
+        lengths = torch.tensor([len(heard)]), torch.tensor([len(wanted)])
+        unlikely = float(F.ctc_loss(heard[:, None], torch.tensor([wanted]), *lengths, reduction="sum"))
+        return unlikely, edit_distance(read_phonetic(heard), wanted) / len(wanted)
+
+
+def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int) -> list[tuple[str, str]]:
+    """`count` different replies of the recipe's training dialogues, and who says each; languages by the diet's weights.
+
+    Raises DataError when the recipe has none.
+    """
+    dialogues = generated_dialogues(recipe, "train")
+    if recipe.corpus:
+        dialogues = dialogues + read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", ("train",))
+    known = set(voices)
+    found = {
+        (exchange.answer.strip(), dialogue.voice): None
+        for dialogue in dialogues
+        for exchange in dialogue.exchanges
+        if dialogue.voice in known and exchange.answer.strip() and len(exchange.answer) <= _LONGEST
+        if phonetic_symbols(exchange.answer)
+    }
+    if not found:
+        raise DataError("the recipe has no dialogues in the model's voices to read replies from.")
+    texts, weights = list(found), recipe.diet.languages
+    shares = np.array([weights.get(language_of(text), 1.0) for text, _ in texts])
+    rng = np.random.default_rng((recipe.seed, 7))
+    chosen = rng.choice(len(texts), min(count, len(texts)), replace=False, p=shares / shares.sum())
+    return [(text, voice) for text, voice in (texts[i] for i in chosen) if voice is not None]
+
+
+def record_takes(
+    model: BaichuanAudio,
+    ear: CodeEar,
+    texts: Sequence[tuple[str, str]],
+    output: str | Path,
+    tries: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Read every text aloud `tries` times and write the clearest take of each to `output` -> how many are there.
+
+    What was found is written every minute, so a stopped run goes on where it was. `progress(done, all)`.
+    """
+    takes = read_takes(output) if (Path(output) / TAKES_FILE).is_file() else []
+    done, written = {(take.text, take.voice) for take in takes}, time.monotonic()
+    for number, (text, voice) in enumerate(texts):
+        if (text, voice) not in done and (best := _best_take(model, ear, text, voice, tries, (seed, number))):
+            takes.append(best)
+        if progress is not None:
+            progress(number + 1, len(texts))
+        if takes and time.monotonic() - written > _WRITTEN_EVERY_S:
+            write_takes(takes, output)
+            written = time.monotonic()
+    return write_takes(takes, output)
+
+
+def _best_take(
+    model: BaichuanAudio, ear: CodeEar, text: str, voice: str, tries: int, seed: tuple[int, int]
+) -> Take | None:
+    """The likeliest of some readings of a text; None when each of them left out a run of words."""
+    usual = ReplySampling.from_config(model.config)
+    otherwise = dataclasses.replace(usual, codes=_OTHERWISE)
+    clauses = model.clauses_to_speak(text)
+    words = [model.text_tokenizer.decode(clause) for clause in clauses]
+    prompt = model.prompt_builder().system(model.system_text(None, voice)).reply(spoken=True).build()
+    best: tuple[float, Take] | None = None
+    for attempt, draw in enumerate(np.random.default_rng(seed).integers(1 << 31, size=tries)):
+        session = model.start(prompt.ids, prompt.codes, int(draw))
+        rules = read_aloud(session, clauses, otherwise if attempt else usual, model.context)
+        said = [codes.clone() for codes in follow(session, rules) if isinstance(codes, Tensor)]
+        if len(said) < len(clauses):
+            continue
+        unlikely, wrong = ear.judge(torch.cat(said, dim=1), text)
+        if best is None or unlikely < best[0]:
+            best = unlikely, Take(text, voice, tuple(zip(words, said, strict=True)), wrong)
+    return best[1] if best else None

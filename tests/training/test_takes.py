@@ -1,0 +1,146 @@
+"""What a model says itself: the clearest of its readings, and codes in place of the encoder's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lm_workspace import make_workspace, recipe
+from torch import Tensor
+
+import baichuan_audio
+from baichuan_audio.cli.app import main
+from baichuan_audio.data.dataset import CodesStore
+from baichuan_audio.data.diet import Diet
+from baichuan_audio.data.takes import Take, read_takes, write_takes
+from baichuan_audio.errors import DataError, TrainingError
+from baichuan_audio.training.checkpointing import save_training_state
+from baichuan_audio.training.lm_data import make_mixture
+from baichuan_audio.training.said_codes import say_corpus
+from baichuan_audio.training.takes import CodeEar, record_takes, texts_to_read
+from baichuan_audio.training.text_loss import PhoneticHead
+from baichuan_audio.training.tokenizer import TokenizerRecipe
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_workspace(tmp_path_factory.mktemp("takes"))
+    config = baichuan_audio.load(root / "model").tokenizer.config
+    torch.manual_seed(1)
+    head = PhoneticHead(config.d_model * config.avg_pooler, TokenizerRecipe.text_width)
+    save_training_state(root / "ear", 1, {"phonetic_head": head}, {})
+    return root
+
+
+def take(text: str, voice: str = "Ada", frames: int = 3) -> Take:
+    words = text.split(" ")
+    runs = [(" " * (n > 0) + word, torch.randint(70, (4, frames + n))) for n, word in enumerate(words)]
+    return Take(text, voice, tuple(runs), 0.25)
+
+
+def test_takes_come_back_as_they_were_written(tmp_path: Path) -> None:
+    written = [take("Cold, yes."), take("热。", "邻家女声", 5)]
+    assert write_takes(written, tmp_path) == 2
+    for one, other in zip(written, read_takes(tmp_path), strict=True):
+        assert (one.text, one.voice, one.wrong) == (other.text, other.voice, other.wrong)
+        for (words, codes), (others, again) in zip(one.runs, other.runs, strict=True):
+            assert words == others and torch.equal(codes, again)
+    (tmp_path / "takes.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="not a readable list of takes"):
+        read_takes(tmp_path)
+
+
+def test_the_model_learns_to_say_its_takes(workspace: Path, tmp_path: Path) -> None:
+    model, mine = baichuan_audio.load(workspace / "model"), take("Yes. Cold.")
+    write_takes([mine], tmp_path)
+    for share in (1.0, 0.0):
+        settings = recipe(workspace, tmp_path, takes=str(tmp_path), diet=Diet(tasks={"tts": 1.0}, takes=share))
+        sequence = make_mixture(settings, model, "train").draw(np.random.default_rng(0))
+        assert torch.equal(sequence.codes, torch.cat([codes for _, codes in mine.runs], dim=1)) == bool(share)
+        assert bool(sequence.audio_loss.any()) and not bool(sequence.text_loss.any())
+    assert not len(make_mixture(settings, model, "validation").takes)
+
+
+def test_a_retold_reply_that_was_recorded_is_learnt_as_sound(workspace: Path, tmp_path: Path) -> None:
+    model, mine = baichuan_audio.load(workspace / "model"), take("Cold, yes.")
+    write_takes([mine], tmp_path)
+    diet = Diet(tasks={"spoken_dialogue": 1.0}, retold=1.0, typed=1.0)
+    settings = recipe(workspace, tmp_path, takes=str(tmp_path), diet=diet, sounds=1.0)
+    sequence = make_mixture(settings, model, "train").draw(np.random.default_rng(0))
+    assert torch.equal(sequence.codes, torch.cat([codes for _, codes in mine.runs], dim=1))
+    assert bool(sequence.audio_loss.any()) and bool(sequence.text_loss.any())
+
+
+def test_the_clearest_reading_is_kept_and_a_stopped_recording_goes_on(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    model.config["reply_sampling"] = {"max_segment_frames": 6, "codes": {"temperature": 1.0}}
+    heard: list[tuple[Tensor, float]] = []
+
+    class Ear(CodeEar):
+        def judge(self, codes: Tensor, text: str) -> tuple[float, float]:
+            unlikely, wrong = super().judge(codes, text)
+            heard.append((codes, unlikely))
+            return unlikely, wrong
+
+    ear, texts = Ear(model, workspace / "ear"), [("Cold, yes.", "Ada"), ("yes.", "邻家女声")]
+    assert record_takes(model, ear, texts[:1], tmp_path, 4) == 1
+    said = torch.cat([codes for _, codes in read_takes(tmp_path)[0].runs], dim=1)
+    assert len({unlikely for _, unlikely in heard}) > 1
+    assert torch.equal(said, min(heard, key=lambda each: each[1])[0])
+
+    heard.clear()
+    assert record_takes(model, ear, texts, tmp_path, 2) == 2  # the first is not read again
+    found = read_takes(tmp_path)
+    assert [(each.text, each.voice) for each in found] == texts and len(heard) <= 2
+    assert torch.equal(torch.cat([codes for _, codes in found[0].runs], dim=1), said)
+    assert "".join(words for words, _ in found[0].runs) == "Cold, yes."
+    with pytest.raises(TrainingError, match="no training state"):
+        CodeEar(model, tmp_path)
+
+
+def test_texts_are_the_training_replies_in_the_models_voices(workspace: Path, tmp_path: Path) -> None:
+    settings = recipe(workspace, tmp_path)
+    assert texts_to_read(settings, ["Ada"], 10) == [("Cold, yes.", "Ada")]
+    with pytest.raises(DataError, match="no dialogues in the model's voices"):
+        texts_to_read(settings, ["Ben"], 10)
+    many = replace(settings, generated=60)
+    some = texts_to_read(many, ["Ada", "Ben"], 12)
+    assert len(set(some)) == 12 and some == texts_to_read(many, ["Ada", "Ben"], 12)
+
+
+def test_said_codes_are_the_models_own_for_the_same_frames(workspace: Path, tmp_path: Path) -> None:
+    model, true = baichuan_audio.load(workspace / "model"), CodesStore(workspace / "codes")
+    mixture = make_mixture(recipe(workspace, tmp_path, read_along=1.0), model, "train")
+    assert say_corpus(model, mixture, tmp_path / "said") == 2
+    said = CodesStore(tmp_path / "said")
+    assert "train-q" not in said  # a question's voice
+    for clip in ("train-a", "train-b"):
+        assert said[clip].shape == true[clip].shape and not torch.equal(said[clip], true[clip])
+        assert all(int(row.max()) < size for row, size in zip(said[clip], model.tokenizer.codebook_sizes, strict=True))
+    # a head that is sure of the true codes says just those
+    model.audio_head.logits_at = _sure_of(true, model)  # type: ignore[method-assign]
+    say_corpus(model, mixture, tmp_path / "sure")
+    sure = CodesStore(tmp_path / "sure")
+    assert all(torch.equal(sure[clip], true[clip]) for clip in ("train-a", "train-b"))
+
+
+def _sure_of(true: CodesStore, model: baichuan_audio.BaichuanAudio):  # type: ignore[no-untyped-def]
+    order = sorted(("train-a", "train-b"), key=lambda clip: true[clip].shape[1])
+    wanted = torch.cat([true[clip] for clip in order], dim=1)
+
+    def logits_at(states: Tensor, before: Tensor) -> Tensor:
+        level = before.shape[1]
+        size = model.tokenizer.codebook_sizes[level] + 1
+        return 100.0 * torch.nn.functional.one_hot(wanted[level], size).float()
+
+    return logits_at
+
+
+def test_the_commands_say_what_they_lack(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "said"]) == 2 and "--model" in capsys.readouterr().err
+    assert main(["data", "takes"]) == 2 and "--tokenizer" in capsys.readouterr().err
