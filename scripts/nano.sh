@@ -82,8 +82,30 @@ joint() { # from hearing and reading aloud to spoken dialogues
 changes() { # changes ROUND: the learning rate falls from round to round; what names the sounds goes on
     case $1 in
     2) echo optimizer.learning_rate=0.0008 optimizer.final_share=0.45 "sound_head=$work/round_1_1" ;;
-    3) echo optimizer.learning_rate=0.0005 optimizer.final_share=0.02 "sound_head=$work/round_2_1" ;;
+    3) echo optimizer.learning_rate=0.0005 optimizer.final_share=0.02 "sound_head=$work/round_2_1" \
+        "takes=$work/takes" diet.takes=0.4 ;;
     esac
+}
+
+says() { # says WHAT name=value...: what the model of the second round says
+    what=$1
+    shift
+    run data "$what" recipes/nano/lm_rounds.yaml "corpus=$work" "clips=$work/audio" "codes=$work/codes" seed=9 \
+        --model "$work/talking" --threads 1 "$@"
+}
+
+takes() { # its own clearest readings, for the last round
+    once takes says takes --tokenizer "$work/tokenizer" --output "$work/takes" --count 3000
+}
+
+said() { # the corpus as it says it, for what makes sound of that
+    once said says said --output "$work/codes_said" --count 7500
+}
+
+resynthesis() { # audio decoder, prenet and vocoder go on together
+    once resynthesis run train resynthesis recipes/nano/resynthesis.yaml "output=$work/resynthesis" \
+        "decoders=$work/flow" "vocoder=$work/vocoder_coded/vocoder.safetensors" "ear=$work/tokenizer" \
+        "corpus=$work/audio" "codes=$work/codes" "codes_said=$work/codes_said"
 }
 
 start_of() { # start_of ROUND: the checkpoint it goes on from
@@ -98,6 +120,10 @@ one_run() { # one_run round_N_SEED
         "codes_heard_also=[$work/codes_slow,$work/codes_fast]" $(changes "$number")
 }
 
+mean_of() { # mean_of ROUND
+    once "round_$1" run average "$work/round_$1" "$work/round_${1}_1/model" "$work/round_${1}_2/model"
+}
+
 everything() {
     once corpus run data nano recipes/nano/corpus.yaml --output "$work"
     once start run start recipes/nano/config.json "$work/lm_start" --dialogues "$work/dialogues.jsonl"
@@ -107,20 +133,25 @@ everything() {
     side_by_side joint sounding
     once lm_deep run grow "$work/lm_sft/model" "$work/lm_deep" --layers 8
     # Two runs with other seeds, and their mean, err less than one of twice the length.
-    for round in 1 2 3; do
+    for round in 1 2; do
         side_by_side "round_${round}_1" "round_${round}_2"
-        once "round_$round" run average "$work/round_$round" "$work/round_${round}_1/model" "$work/round_${round}_2/model"
+        mean_of "$round"
     done
-    once model run assemble "$work/round_3" "$output" --template recipes/nano/config.json \
-        --tokenizer "$work/flow" --flow "$work/flow" --vocoder "$work/vocoder_coded/vocoder.safetensors" --dtype bfloat16
+    once talking run assemble "$work/round_2" "$work/talking" --template recipes/nano/config.json \
+        --tokenizer "$work/hearing" --flow "$work/flow" --vocoder "$work/vocoder_coded/vocoder.safetensors"
+    side_by_side takes said
+    side_by_side resynthesis round_3_1 round_3_2
+    mean_of 3
+    once model run assemble "$work/round_3" "$output" --template recipes/nano/config.json --tokenizer "$work/resynthesis" \
+        --flow "$work/resynthesis" --vocoder "$work/resynthesis/vocoder.safetensors" --dtype bfloat16
     once examination run eval nano --model "$output" --corpus "$work" --ear "$work/tokenizer" \
         --output "$work/evaluation"
     echo "nano: $output is ready; figures in $work/evaluation" >&2
 }
 
 case ${1:-everything} in
-everything | hearing | joint) "${1:-everything}" ;;
-writing | sounding) "$1" >>"$work/writing.log" 2>&1 ;;
+everything | hearing | joint | takes) "${1:-everything}" ;;
+writing | sounding | said | resynthesis) "$1" >>"$work/writing.log" 2>&1 ;;
 round_*_1) one_run "$1" ;;
 round_*_2) one_run "$1" >>"$work/writing.log" 2>&1 ;;
 *)

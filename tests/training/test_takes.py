@@ -17,6 +17,7 @@ from baichuan_audio.data.dataset import CodesStore
 from baichuan_audio.data.diet import Diet
 from baichuan_audio.data.takes import Take, read_takes, write_takes
 from baichuan_audio.errors import DataError, TrainingError
+from baichuan_audio.training import takes
 from baichuan_audio.training.checkpointing import save_training_state
 from baichuan_audio.training.lm_data import make_mixture
 from baichuan_audio.training.said_codes import say_corpus
@@ -78,6 +79,7 @@ def test_the_clearest_reading_is_kept_and_a_stopped_recording_goes_on(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = baichuan_audio.load(workspace / "model")
+    monkeypatch.setattr(takes, "_CLEAR", 100.0)  # an untaught head reads nothing right
     model.config["reply_sampling"] = {"max_segment_frames": 6, "codes": {"temperature": 1.0}}
     heard: list[tuple[Tensor, float]] = []
 
@@ -99,6 +101,9 @@ def test_the_clearest_reading_is_kept_and_a_stopped_recording_goes_on(
     assert [(each.text, each.voice) for each in found] == texts and len(heard) <= 2
     assert torch.equal(torch.cat([codes for _, codes in found[0].runs], dim=1), said)
     assert "".join(words for words, _ in found[0].runs) == "Cold, yes."
+    monkeypatch.setattr(takes, "_CLEAR", 0.0)
+    with pytest.raises(DataError, match="no codes to write"):
+        record_takes(model, ear, texts, tmp_path / "none", 1)
     with pytest.raises(TrainingError, match="no training state"):
         CodeEar(model, tmp_path)
 

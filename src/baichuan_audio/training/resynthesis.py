@@ -2,8 +2,8 @@
 
 The stages `flow` and `vocoder` meet at the mel: the one is judged by its mean, which blurs, the other is handed
 recordings. Here the error of the waveform reaches all of them, and a frozen tokenizer listens to it as it listens to
-the recording, so that what tells the sounds of speech apart counts for more than what merely fills the spectrum.
-Encoder and codebooks stay as they are: codes keep their meaning.
+the recording, so that what tells the sounds of speech apart counts for more than what merely fills the spectrum
+("phonetic feedback": Plantinga, Bagchi and Fosler-Lussier 2020). Encoder and codebooks stay: codes keep their meaning.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from .tokenizer import TokenizerRecipe
 from .tokenizer_report import edit_distance
 
 _OTHERWISE = Sampling(temperature=0.5, top_k=24, top_p=0.95)  # all takes but the first, which is as the model speaks
+_CLEAR = 0.15  # share of the sounds that may be read wrongly in a take
 _LONGEST = 90  # characters of a text
 _WRITTEN_EVERY_S = 60.0
 
@@ -112,7 +113,7 @@ def record_takes(
 def _best_take(
     model: BaichuanAudio, ear: CodeEar, text: str, voice: str, tries: int, seed: tuple[int, int]
 ) -> Take | None:
-    """The likeliest of some readings of a text; None when each of them left out a run of words."""
+    """The likeliest of some readings of a text; None when it is not clear, or each of them left out a run of words."""
     usual = ReplySampling.from_config(model.config)
     otherwise = dataclasses.replace(usual, codes=_OTHERWISE)
     clauses = model.clauses_to_speak(text)
@@ -128,4 +129,4 @@ def _best_take(
         unlikely, wrong = ear.judge(torch.cat(said, dim=1), text)
         if best is None or unlikely < best[0]:
             best = unlikely, Take(text, voice, tuple(zip(words, said, strict=True)), wrong)
-    return best[1] if best else None
+    return best[1] if best and best[1].wrong <= _CLEAR else None
