@@ -102,15 +102,15 @@ def run_data(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def clip_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+def clip_bar(label: str, unit: str = "clip") -> Iterator[Callable[[int, int], None]]:
     """A progress bar over clips, moved by `progress(done, all)`; a line that counts where tqdm is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
         with Progress(label) as line:
-            yield lambda done, total: line.update(f"{done} of {total} clips,")
+            yield lambda done, total: line.update(f"{done} of {total} {unit}s,")
         return
-    with tqdm(desc=label, unit="clip") as bar:
+    with tqdm(desc=label, unit=unit) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -141,7 +141,7 @@ def run_takes(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path(arguments.corpus) / "takes"
     ear, texts = CodeEar(model, arguments.tokenizer), texts_to_read(recipe, model.voices, arguments.count or 2000)
     model = accelerate(model)
-    with clip_bar("reading texts aloud") as progress:
+    with clip_bar("reading texts aloud", "text") as progress:
         count = record_takes(model, ear, texts, output, arguments.tries, recipe.seed, progress)
     print(f"{output}: {count} takes")
 
