@@ -90,8 +90,8 @@ changes() { # changes ROUND: the learning rate falls from round to round; what n
 says() { # says WHAT name=value...: what the model of the second round says
     what=$1
     shift
-    run data "$what" recipes/nano/lm_rounds.yaml "corpus=$work" "clips=$work/audio" "codes=$work/codes" \
-        "codes_heard_also=[]" seed=9 --model "$work/talking" --threads 1 "$@"
+    run data "$what" recipes/nano/lm_rounds.yaml "corpus=$work" "clips=$work/audio" "codes=$work/codes" seed=9 \
+        --model "$work/talking" --threads 1 "$@"
 }
 
 takes() { # its own clearest readings, for the last round

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from baichuan_audio.audio_tokenizer import AudioTokenizer
 from baichuan_audio.checkpoint import load
 from baichuan_audio.data.dataset import CodesStore, write_codes
 from baichuan_audio.data.manifest import ClipWriter
@@ -21,6 +20,7 @@ from baichuan_audio.training.resynthesis import (
     Ear,
     ResynthesisBatches,
     ResynthesisRecipe,
+    Speaker,
     listening_losses,
     to_rate,
     train,
@@ -124,8 +124,7 @@ def test_what_it_makes_is_a_models_part(recipe: ResynthesisRecipe, base: Path, t
 
 
 def test_a_batch_holds_what_was_said(recipe: ResynthesisRecipe, workspace: Path) -> None:
-    frame_rate = AudioTokenizer.from_config(json.loads(Path(recipe.config).read_text())).frame_rate
-    batches = ResynthesisBatches(recipe, frame_rate)
+    batches = ResynthesisBatches(recipe, Speaker(recipe))
     codes, waveforms, mels = batches.batch(0)
     frames = 4 * codes.shape[2] - 1
     assert waveforms.shape == (len(codes), frames * 480) and mels.shape == (len(codes), 80, frames)
@@ -135,10 +134,10 @@ def test_a_batch_holds_what_was_said(recipe: ResynthesisRecipe, workspace: Path)
 
 
 def test_crops_at_the_edges_begin_or_end_with_their_clip(recipe: ResynthesisRecipe, workspace: Path) -> None:
-    frame_rate = AudioTokenizer.from_config(json.loads(Path(recipe.config).read_text())).frame_rate
+    speaker = Speaker(recipe)
     clips = [codes for name, codes in _codes(workspace).items() if name != "c3"]
     for share, all_at_edges in ((1.0, True), (0.0, False)):
-        batches = ResynthesisBatches(replace(recipe, edges=share), frame_rate)
+        batches = ResynthesisBatches(replace(recipe, edges=share), speaker)
         rows = [row for step in range(8) for row in batches.batch(step)[0]]
         at_edge = [
             any(

@@ -20,7 +20,7 @@ from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.training import takes
 from baichuan_audio.training.checkpointing import save_training_state
 from baichuan_audio.training.lm_data import make_mixture
-from baichuan_audio.training.said_codes import say_corpus
+from baichuan_audio.training.said_codes import say_corpus, what_is_said
 from baichuan_audio.training.takes import CodeEar, record_takes, texts_to_read
 from baichuan_audio.training.text_loss import PhoneticHead
 from baichuan_audio.training.tokenizer import TokenizerRecipe
@@ -120,7 +120,8 @@ def test_texts_are_the_training_replies_in_the_models_voices(workspace: Path, tm
 
 def test_said_codes_are_the_models_own_for_the_same_frames(workspace: Path, tmp_path: Path) -> None:
     model, true = baichuan_audio.load(workspace / "model"), CodesStore(workspace / "codes")
-    mixture = make_mixture(recipe(workspace, tmp_path, read_along=1.0), model, "train")
+    settings = recipe(workspace, tmp_path, read_along=1.0, codes_heard_also=("nowhere",), generated=9)
+    mixture = what_is_said(settings, model)  # opens nothing that is only heard
     assert say_corpus(model, mixture, tmp_path / "said") == 2
     said = CodesStore(tmp_path / "said")
     assert "train-q" not in said  # a question's voice

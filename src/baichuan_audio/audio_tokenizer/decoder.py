@@ -159,6 +159,11 @@ class AudioDecoder(nn.Module):
         x = x + self.positional_embedding[first : first + x.shape[1]].to(x.dtype)
         return self.layer_norm(run_causal(self.layers, x, state.cache))
 
+    def hidden_frames(self, codes: int) -> int:
+        """Hidden frames of a segment of so many codes."""
+        stride, kernel = self.dconv1.conv.stride[0], self.dconv1.conv.kernel_size[0]
+        return (codes - 1) * stride + min(stride, kernel)
+
     def codes_needed(self, frames: int) -> int:
         """Codes of a segment that make so many hidden frames certain."""
         stride, kernel = self.dconv1.conv.stride[0], self.dconv1.conv.kernel_size[0]

@@ -67,16 +67,18 @@ def add_commands(commands: Any) -> None:
 
 
 def run_data(arguments: argparse.Namespace) -> None:
-    if arguments.what == "nano":
-        from ..data.synth import build_corpus, load_corpus_recipe
+    makers = {"nano": run_nano, "align": run_align, "codes": run_codes, "said": run_said, "takes": run_takes}
+    makers[arguments.what](arguments)
 
-        recipe = arguments.recipe or "recipes/nano/corpus.yaml"
-        build_corpus(load_corpus_recipe(recipe), arguments.output or "work/nano")
-        return
-    others = {"align": run_align, "said": run_said, "takes": run_takes}
-    if arguments.what in others:
-        others[arguments.what](arguments)
-        return
+
+def run_nano(arguments: argparse.Namespace) -> None:
+    from ..data.synth import build_corpus, load_corpus_recipe
+
+    recipe = arguments.recipe or "recipes/nano/corpus.yaml"
+    build_corpus(load_corpus_recipe(recipe), arguments.output or "work/nano")
+
+
+def run_codes(arguments: argparse.Namespace) -> None:
     if not 0.5 <= arguments.speed <= 2:
         raise DataError(f"--speed must lie between 0.5 and 2, not {arguments.speed:g}.")
     if arguments.model is None:
@@ -120,12 +122,11 @@ def clip_bar(label: str, unit: str = "clip") -> Iterator[Callable[[int, int], No
 
 
 def run_said(arguments: argparse.Namespace) -> None:
-    from ..training.lm_data import make_mixture
-    from ..training.said_codes import say_corpus
+    from ..training.said_codes import say_corpus, what_is_said
 
     recipe, model = _speaking(arguments)
     output = arguments.output or Path(arguments.corpus) / "codes_said"
-    mixture = make_mixture(recipe, model, "train")
+    mixture = what_is_said(recipe, model)
     with clip_bar("saying the corpus") as progress:
         count = say_corpus(model, mixture, output, arguments.count, seed=recipe.seed, progress=progress)
     print(f"{output}: codes of {count} clips as the language model says them")

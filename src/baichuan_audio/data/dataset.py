@@ -24,6 +24,20 @@ IDS_FILE = "codes.json"
 _WRITTEN_EVERY_S = 60.0
 
 
+class NowAndThen:
+    """Tells long work when to write down what it has, about once a minute, so that a stopped run loses little."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time again."""
+        if time.monotonic() - self._last <= _WRITTEN_EVERY_S:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
 class CodesStore:
     """Reads `codes.safetensors` (codes [K, total] uint16, offsets [n + 1] int64) and `codes.json` (clip ids).
 
@@ -114,7 +128,7 @@ def encode_corpus(
     shortest = tokenizer.config.min_samples / tokenizer.config.sampling_rate
     longest = tokenizer.config.max_audio_seconds
     device = str(next(tokenizer.parameters()).device)
-    before, seen, written = len(found), 0, time.monotonic()
+    before, seen, save = len(found), 0, NowAndThen()
     for together in _of_like_length(todo, batch_seconds):
         batch = [clip for clip in together if shortest <= clip.seconds / speed <= longest]
         with torch.inference_mode(), autocast(device):
@@ -124,9 +138,8 @@ def encode_corpus(
         seen += len(together)
         if progress is not None:
             progress(seen, len(todo))
-        if found and time.monotonic() - written > _WRITTEN_EVERY_S:
+        if found and save.due():
             write_codes(found, root)
-            written = time.monotonic()
     write_codes(found, root)
     return len(found) - before
 

@@ -215,9 +215,8 @@ class Examination:
             own = [a for a in answers if a.spoken_in == language]
             sounds = [a.sound if a.sound is not None else np.zeros(SAMPLE_RATE // 10, np.float32) for a in own]
             heard, right = self.ears.read_back(language, sounds, [a.wanted for a in own])
-            if (
-                language == "zh"
-            ):  # the ear chose: a wrong answer, not among its choices, may sound most like the right one
+            if language == "zh":
+                # the ear chose: a wrong answer, not among its choices, may sound most like the right one
                 right = [chosen and a.right for chosen, a in zip(right, own, strict=True)]
             target = (
                 f">= {max(written_right[language], WRITTEN_TARGET) - 0.05:.4f}" if language in written_right else ""

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..audio.mel import whisper_log_mels
 from ..audio_tokenizer import AudioTokenizer
 from ..data.phone_alignment import PLACES
 from ..data.phonetics import phonetic_symbols
 from ..training.checkpointing import load_module
-from ..training.text_loss import PhoneticHead, read_phonetic
+from ..training.text_loss import read_phonetic, trained_head, unlikeliness
 from ..training.tokenizer import TokenizerRecipe
 from ..training.tokenizer_report import edit_distance
 
@@ -33,10 +32,8 @@ class PhoneticEar:
 
     def __init__(self, trained: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
         self._tokenizer = AudioTokenizer.from_config(dict(config)).eval()
-        width = self._tokenizer.config.d_model * self._tokenizer.config.avg_pooler
-        self._head = PhoneticHead(width, TokenizerRecipe.text_width).eval()
         load_module(trained, "tokenizer", self._tokenizer)
-        load_module(trained, "phonetic_head", self._head)
+        self._head = trained_head(trained, self._tokenizer.config, TokenizerRecipe.text_width)
 
     @torch.no_grad()
     def listen(self, waveform: np.ndarray) -> Tensor:
@@ -57,10 +54,5 @@ class PhoneticEar:
 
     def choose(self, waveform: np.ndarray, texts: Sequence[str]) -> int:
         """Index of the text with the likeliest sounds (connectionist temporal classification)."""
-        heard = self.listen(waveform)[:, None]
-        losses = []
-        for text in texts:
-            target = torch.tensor([phonetic_symbols(text)])
-            sizes = torch.tensor([len(heard)]), torch.tensor([target.shape[1]])
-            losses.append(float(F.ctc_loss(heard, target, *sizes, reduction="sum")))
-        return int(np.argmin(losses))
+        heard = self.listen(waveform)
+        return int(np.argmin([unlikeliness(heard, phonetic_symbols(text)) for text in texts]))

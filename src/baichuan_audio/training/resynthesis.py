@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..audio.mel import FLOW_MEL, natural_log_mel, whisper_log_mels
+from ..audio.mel import natural_log_mel, whisper_log_mels
 from ..audio_tokenizer import AudioTokenizer
 from ..data.dataset import CodesStore
-from ..data.manifest import ClipStore
+from ..data.manifest import SAMPLE_RATE, ClipStore
 from ..errors import ConfigError
 from ..flow_decoder import FlowDecoder
 from ..layers.precision import autocast
@@ -32,8 +32,8 @@ from .flow import CropSampler, crop_mel, decoder_hidden, load_part, unfreeze_aud
 from .logging import TrainingLog, set_threads
 from .optim import make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
-from .text_loss import PhoneticHead
-from .vocoder import save_vocoder
+from .text_loss import trained_head
+from .vocoder import mel_config, save_vocoder
 from .vocoder_losses import SpectralLoss, f0_cross_entropy, pitch
 
 _SHOWN_CLIPS = 3
@@ -94,8 +94,8 @@ class ResynthesisRecipe(StageRecipe):
     def __post_init__(self) -> None:
         if not 0 < self.crop_seconds <= self.batch_seconds:
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
-        if not 0 <= self.edges <= 1:
-            raise ConfigError("edges must lie between 0 and 1.")
+        if not (0 <= self.edges <= 1 and 0 <= self.said_share <= 1):
+            raise ConfigError("edges and said_share must lie between 0 and 1.")
 
 
 class Speaker(nn.Module):
@@ -113,7 +113,7 @@ class Speaker(nn.Module):
         unfreeze_audio_decoder(self.tokenizer)
         self.flow.prenet.requires_grad_(True)
         self.vocoder = load_vocos(recipe.vocoder, config)
-        self.hop = self.vocoder.hop_length
+        self.mel = mel_config(self.vocoder)
 
     def forward(self, codes: Tensor, frames: int, noise_start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         mel = self.flow.prenet(decoder_hidden(self.tokenizer, codes))[:, :frames].transpose(1, 2)
@@ -127,14 +127,13 @@ class Ear(nn.Module):
     def __init__(self, recipe: ResynthesisRecipe) -> None:
         super().__init__()
         self.tokenizer = AudioTokenizer.from_config(read_json(Path(recipe.config)))
-        self.head = PhoneticHead(self.tokenizer.config.d_model * self.tokenizer.config.avg_pooler, recipe.ear_width)
         load_module(recipe.ear, "tokenizer", self.tokenizer)
-        load_module(recipe.ear, "phonetic_head", self.head)
+        self.head = trained_head(recipe.ear, self.tokenizer.config, recipe.ear_width)
         self.eval().requires_grad_(False)
 
     def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         config = self.tokenizer.config
-        heard = to_rate(waveforms, FLOW_MEL.sample_rate, config.sampling_rate)
+        heard = to_rate(waveforms, SAMPLE_RATE, config.sampling_rate)
         samples = torch.full((len(heard),), heard.shape[1], device=heard.device)
         log_mel, lengths = whisper_log_mels(heard, samples, config.mel, config.max_audio_seconds)
         features = self.tokenizer.encoder(log_mel, lengths)
@@ -163,11 +162,12 @@ def listening_losses(ear: Ear, made: Tensor, wanted: Tensor) -> dict[str, Tensor
 class ResynthesisBatches:
     """codes [B, K, T], the recordings' waveforms [B, L * hop] and mels [B, M, L] of a step."""
 
-    def __init__(self, recipe: ResynthesisRecipe, frame_rate: float) -> None:
-        self._recipe = recipe
+    def __init__(self, recipe: ResynthesisRecipe, speaker: Speaker) -> None:
+        self._recipe, self._mel, self._decoder = recipe, speaker.mel, speaker.tokenizer.decoder
+        frame_rate = speaker.tokenizer.frame_rate
         self._store, self._codes = ClipStore(recipe.corpus), CodesStore(recipe.codes)
         self._said = CodesStore(recipe.codes_said) if recipe.codes_said else None
-        self._code_samples = round(FLOW_MEL.sample_rate / frame_rate)
+        self._code_samples = round(speaker.mel.sample_rate / frame_rate)
         crop, batch = int(recipe.crop_seconds * frame_rate), int(recipe.batch_seconds * frame_rate)
         clips = self._store.select(split="train")
         self._sampler = CropSampler(clips, self._codes, max(1, crop), batch, recipe.kinds)
@@ -177,7 +177,8 @@ class ResynthesisBatches:
         length, rows = self._sampler.batch(self._recipe.seed, step)
         random = np.random.default_rng((self._recipe.seed, step, 1))
         places, said = random.random(len(rows)), random.random(len(rows)) < self._recipe.said_share
-        frames = length * self._code_samples // FLOW_MEL.hop_length - 1  # the last code gives one frame less
+        frames = self._decoder.hidden_frames(length)
+        samples = frames * self._mel.hop_length
         codes, waveforms, mels = [], [], []
         for (clip, start), place, by_model in zip(rows, places, said, strict=True):
             whole = self._codes[clip.id]
@@ -186,20 +187,18 @@ class ResynthesisBatches:
             if place < self._recipe.edges:
                 start = 0 if place < self._recipe.edges / 2 else whole.shape[1] - length
             codes.append(whole[:, start : start + length])
-            sound = self._store.waveform(clip, start * self._code_samples, frames * FLOW_MEL.hop_length)
-            waveforms.append(F.pad(sound, (0, frames * FLOW_MEL.hop_length - len(sound))))
-            mel = crop_mel(self._store, clip, start, length, FLOW_MEL, self._code_samples)[:, :frames]
+            sound = self._store.waveform(clip, start * self._code_samples, samples)
+            waveforms.append(F.pad(sound, (0, samples - len(sound))))
+            mel = crop_mel(self._store, clip, start, length, self._mel, self._code_samples)[:, :frames]
             mels.append(F.pad(mel, (0, frames - mel.shape[1]), value=-100.0))
         device = self._recipe.device
         return torch.stack(codes).to(device), torch.stack(waveforms).to(device), torch.stack(mels).to(device)
 
-    def shown(self) -> list[tuple[str, Tensor, Tensor]]:
-        """A few held-out clips: id, codes [1, K, T], the recording [S]."""
+    def shown(self) -> list[tuple[Tensor, Tensor]]:
+        """A few held-out clips: codes [1, K, T], the recording [S]."""
         clips = [clip for clip in self._store.select(split="validation") if clip.id in self._codes]
         chosen = clips[:: max(1, len(clips) // _SHOWN_CLIPS)][:_SHOWN_CLIPS]
-        return [
-            (clip.id, self._codes[clip.id][None].to(self._recipe.device), self._store.waveform(clip)) for clip in chosen
-        ]
+        return [(self._codes[clip.id][None].to(self._recipe.device), self._store.waveform(clip)) for clip in chosen]
 
 
 def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:
@@ -211,8 +210,8 @@ def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:
     set_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     speaker, ear = Speaker(recipe).to(recipe.device).train(), Ear(recipe).to(recipe.device)
-    spectral = SpectralLoss(recipe.fft_sizes, FLOW_MEL.sample_rate, FLOW_MEL.num_mel_bins).to(recipe.device)
-    batches = ResynthesisBatches(recipe, speaker.tokenizer.frame_rate)
+    spectral = SpectralLoss(recipe.fft_sizes, speaker.mel.sample_rate, speaker.mel.num_mel_bins).to(recipe.device)
+    batches = ResynthesisBatches(recipe, speaker)
     optimizer = make_optimizer(speaker.parameters(), recipe.optimizer)
     modules = {"tokenizer": speaker.tokenizer, "flow": speaker.flow, "vocoder": speaker.vocoder}
     optimizers = {"resynthesis": optimizer}
@@ -246,7 +245,7 @@ def compute_losses(
     noise_start = int(torch.randint(NOISE_FRAMES, ()))
     made, made_mel, f0_logits = speaker(codes, mel.shape[2], noise_start)
     floor = math.log(recipe.mel_floor)
-    f0, voiced = pitch(wanted, FLOW_MEL.sample_rate, speaker.hop)
+    f0, voiced = pitch(wanted, speaker.mel.sample_rate, speaker.mel.hop_length)
     losses = {
         **spectral(made, wanted),
         "f0": f0_cross_entropy(f0_logits, speaker.vocoder.f0_grid(f0_logits), f0, voiced),
@@ -262,16 +261,15 @@ def log_samples(step: int, speaker: Speaker, ear: Ear, batches: ResynthesisBatch
     """Held-out clips from their codes: how far the ear tells them from the recording, a picture, a sound."""
     speaker.eval()
     totals: dict[str, list[float]] = {}
-    for number, (_, codes, recording) in enumerate(batches.shown()):
-        frames = len(recording) // speaker.hop
-        made, mel, _ = speaker(codes, frames)
+    for number, (codes, recording) in enumerate(batches.shown()):
+        made, mel, _ = speaker(codes, len(recording) // speaker.mel.hop_length)
         wanted = recording[None, : made.shape[1]].to(codes.device)
-        target = natural_log_mel(wanted)
+        target, heard = natural_log_mel(wanted, speaker.mel), natural_log_mel(made, speaker.mel)
         for name, value in listening_losses(ear, made, wanted).items():
             totals.setdefault(f"held_out_{name}", []).append(float(value))
-        totals.setdefault("held_out_mel_mae", []).append(float((natural_log_mel(made) - target).abs().mean()))
-        log.mel(step, f"clip{number}", target[0], mel[0], natural_log_mel(made)[0])
-        log.audio(step, f"clip{number}", made[0], FLOW_MEL.sample_rate)
+        totals.setdefault("held_out_mel_mae", []).append(float((heard - target).abs().mean()))
+        log.mel(step, f"clip{number}", target[0], mel[0], heard[0])
+        log.audio(step, f"clip{number}", made[0], speaker.mel.sample_rate)
     speaker.train()
     if totals:
         log.scalars(step, {name: sum(values) / len(values) for name, values in totals.items()})

@@ -6,15 +6,15 @@ what the encoder hears: of nano's frames 83 % have the encoder's first code, 46 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.dataset import CODES_FILE, CodesStore, write_codes
+from ..data.dataset import CODES_FILE, CodesStore, NowAndThen, write_codes
 from ..data.drawing import Utterance
 from ..data.mixture import Mixture
 from ..data.sequences import TokenSequence
@@ -22,9 +22,17 @@ from ..errors import DataError
 from ..layers.precision import autocast
 from ..pipeline import BaichuanAudio
 from .lm_batch import collate
+from .lm_data import make_mixture
+from .lm_recipe import LanguageModelRecipe
 
 _TEMPERATURE = 0.25  # near that at which a small model speaks
-_WRITTEN_EVERY_S = 60.0
+
+
+def what_is_said(recipe: LanguageModelRecipe, model: BaichuanAudio) -> Mixture:
+    """The recipe's training clips, to be read aloud and nothing else: no dialogue is generated for that."""
+    diet = replace(recipe.diet, tasks={"tts": 1.0}, tasks_at_end=None)
+    alone = replace(recipe, diet=diet, generated=0, sums=0, codes_heard_also=(), takes=None)
+    return make_mixture(alone, model, "train")
 
 
 def say_corpus(
@@ -50,7 +58,7 @@ def say_corpus(
         old = CodesStore(output)
         found = {clip: old[clip] for clip in chosen if clip in old}
     todo = [spoken[clip] for clip in chosen if clip not in found]
-    seen, written = len(found), time.monotonic()
+    seen, save = len(found), NowAndThen()
     for together in _batches(mixture, todo, positions, seed):
         codes = _say(model, [sequence for _, sequence in together], seed + seen)
         lengths = [int(sequence.codes.shape[1]) for _, sequence in together]
@@ -58,9 +66,8 @@ def say_corpus(
         seen += len(together)
         if progress is not None:
             progress(seen, len(chosen))
-        if time.monotonic() - written > _WRITTEN_EVERY_S:
+        if save.due():
             write_codes(found, output)
-            written = time.monotonic()
     write_codes(found, output)
     return len(found)
 

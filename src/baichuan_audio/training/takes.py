@@ -6,16 +6,15 @@ The ear is the phonetic head of the stage `tokenizer`. It reads the codes' vecto
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..audio_tokenizer.quantizer import dequantize
+from ..data.dataset import NowAndThen
 from ..data.dialogues import read_dialogues
 from ..data.drawing import language_of
 from ..data.phonetics import phonetic_symbols
@@ -24,17 +23,15 @@ from ..errors import DataError
 from ..language_model.reply import ReplySampling, follow, read_aloud
 from ..language_model.sampling import Sampling
 from ..pipeline import BaichuanAudio
-from .checkpointing import load_module
 from .lm_data import generated_dialogues
 from .lm_recipe import LanguageModelRecipe
-from .text_loss import PhoneticHead, read_phonetic
+from .text_loss import read_phonetic, trained_head, unlikeliness
 from .tokenizer import TokenizerRecipe
 from .tokenizer_report import edit_distance
 
 _OTHERWISE = Sampling(temperature=0.5, top_k=24, top_p=0.95)  # all takes but the first, which is as the model speaks
 _CLEAR = 0.15  # share of the sounds that may be read wrongly in a take
 _LONGEST = 90  # characters of a text
-_WRITTEN_EVERY_S = 60.0
 
 
 class CodeEar:
@@ -44,19 +41,15 @@ class CodeEar:
     """
 
     def __init__(self, model: BaichuanAudio, trained: str | Path) -> None:
-        config = model.tokenizer.config
         self._levels = model.tokenizer.bridge.vq_list
-        self._head = PhoneticHead(config.d_model * config.avg_pooler, TokenizerRecipe.text_width).eval()
-        load_module(trained, "phonetic_head", self._head)
+        self._head = trained_head(trained, model.tokenizer.config, TokenizerRecipe.text_width)
 
     @torch.no_grad()
     def judge(self, codes: Tensor, text: str) -> tuple[float, float]:
         """codes [K, T] of `text` -> how unlikely its sounds are (nats, by CTC), the share of them read wrongly."""
         wanted = phonetic_symbols(text)
         heard: Tensor = self._head(dequantize(self._levels, codes.T)[None])[0]
-        lengths = torch.tensor([len(heard)]), torch.tensor([len(wanted)])
-        unlikely = float(F.ctc_loss(heard[:, None], torch.tensor([wanted]), *lengths, reduction="sum"))
-        return unlikely, edit_distance(read_phonetic(heard), wanted) / len(wanted)
+        return unlikeliness(heard, wanted), edit_distance(read_phonetic(heard), wanted) / len(wanted)
 
 
 def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int) -> list[tuple[str, str]]:
@@ -98,15 +91,14 @@ def record_takes(
     What was found is written every minute, so a stopped run goes on where it was. `progress(done, all)`.
     """
     takes = read_takes(output) if (Path(output) / TAKES_FILE).is_file() else []
-    done, written = {(take.text, take.voice) for take in takes}, time.monotonic()
+    done, save = {(take.text, take.voice) for take in takes}, NowAndThen()
     for number, (text, voice) in enumerate(texts):
         if (text, voice) not in done and (best := _best_take(model, ear, text, voice, tries, (seed, number))):
             takes.append(best)
         if progress is not None:
             progress(number + 1, len(texts))
-        if takes and time.monotonic() - written > _WRITTEN_EVERY_S:
+        if takes and save.due():
             write_takes(takes, output)
-            written = time.monotonic()
     return write_takes(takes, output)
 
 

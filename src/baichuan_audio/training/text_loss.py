@@ -7,14 +7,17 @@ code frame; it converges in minutes on small data, where a language model's loss
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..audio_tokenizer.config import AudioConfig
 from ..data.phone_alignment import PLACES
 from ..data.phonetics import SYMBOLS, phonetic_symbols
+from .checkpointing import load_module
 
 
 class PhoneticHead(nn.Module):
@@ -70,6 +73,22 @@ def phonetic_loss(
         torch.tensor([len(targets[i]) for i in rows], device=hidden.device),
         zero_infinity=True,
     )
+
+
+def trained_head(trained: str | os.PathLike[str], config: AudioConfig, width: int) -> PhoneticHead:
+    """The head of a tokenizer of these sizes, out of `trained`, an output of the stage `tokenizer`, to listen with.
+
+    Raises TrainingError where that folder has no state, or one of other sizes.
+    """
+    head = PhoneticHead(config.d_model * config.avg_pooler, width).eval()
+    load_module(trained, "phonetic_head", head)
+    return head
+
+
+def unlikeliness(log_probabilities: Tensor, symbols: Sequence[int]) -> float:
+    """Nats by which [N, V] speaks against these sounds, however they lie in time (CTC)."""
+    lengths = torch.tensor([len(log_probabilities)]), torch.tensor([len(symbols)])
+    return float(F.ctc_loss(log_probabilities[:, None], torch.tensor([symbols]), *lengths, reduction="sum"))
 
 
 def read_phonetic(log_probabilities: Tensor) -> list[int]:

@@ -367,10 +367,9 @@ def _l1_l2(predicted: Tensor, target: Tensor, lengths: Tensor, l2_weight: float)
 
 
 def _mel_lengths(tokenizer: AudioTokenizer, code_lengths: Tensor) -> Tensor:
-    config = tokenizer.config
-    hidden = (code_lengths - 1) * config.avg_pooler + min(config.avg_pooler, config.decoder_kernel_size)
-    fine = hidden * config.decoder_stride_size
-    return torch.tensor([tokenizer.decoder.mel_frames(int(n)) for n in fine], device=code_lengths.device)
+    decoder, stride = tokenizer.decoder, tokenizer.config.decoder_stride_size
+    frames = [decoder.mel_frames(decoder.hidden_frames(n) * stride) for n in code_lengths.tolist()]
+    return torch.tensor(frames, device=code_lengths.device)
 
 
 def _second_scale(mel: MelConfig) -> MelConfig:
