@@ -251,19 +251,17 @@ def test_recipes_are_checked(workspace: Path, tmp_path: Path) -> None:
         assert load_recipe(path, LanguageModelRecipe).stage
 
 
-def test_stand_in_speech_needs_no_corpus_and_fresh_audio_leaves_the_text_model(workspace: Path, tmp_path: Path) -> None:
+def test_stand_in_speech_needs_no_dialogues_and_fresh_audio_leaves_the_text_model(
+    workspace: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("pypinyin")
     pytest.importorskip("pocketsphinx")
     diet = Diet(tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "text_dialogue": 1.0}, emphasis={"repeat": 3.0})
-    aligned = tmp_path / "aligned"
-    aligned.mkdir()
-    (aligned / "alignments.jsonl").write_text(json.dumps(["clip", [0, 40, 41], [10, 20, 30]]))
     train(
         recipe(
             workspace,
             tmp_path,
             corpus=None,
-            clips=str(aligned),
             codes=None,
             generated=40,
             pseudo_speech=True,

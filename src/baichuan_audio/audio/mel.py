@@ -59,6 +59,12 @@ def warped_bands(config: MelConfig, factor: Tensor) -> Tensor:
     return ((_hz_to_slaney(factor.double()[:, None] * centres) - limits[0]) / step - 1).float()
 
 
+def _bands(spectrum: Tensor, config: MelConfig) -> Tensor:
+    """spectrum [B, n_fft // 2 + 1, T] -> [B, M, T], in float32 inside autocast too: bfloat16 is off by a hundredth."""
+    with torch.autocast(spectrum.device.type, enabled=False):
+        return mel_filters(config).to(spectrum.device) @ spectrum
+
+
 @functools.cache
 def _hann(length: int) -> Tensor:
     return torch.hann_window(length, periodic=True)
@@ -92,7 +98,7 @@ def whisper_log_mels(
         return_complex=True,
     )
     power = spectrum[..., :-1].abs().square()
-    log_mel = (mel_filters(config).to(padded.device) @ power).clamp(min=1e-10).log10()
+    log_mel = _bands(power, config).clamp(min=1e-10).log10()
     log_mel = torch.maximum(log_mel, log_mel.amax(dim=(1, 2), keepdim=True) - 8)
     frames = (samples // config.hop_length + 1).clamp(max=total // config.hop_length)
     return (log_mel[..., : int(frames.max())] + 4) / 4, frames
@@ -111,4 +117,4 @@ def natural_log_mel(waveform: Tensor, config: MelConfig = FLOW_MEL) -> Tensor:
         return_complex=True,
     )
     magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-    return (mel_filters(config).to(waveform.device) @ magnitude).clamp(min=MAGNITUDE_FLOOR).log()
+    return _bands(magnitude, config).clamp(min=MAGNITUDE_FLOOR).log()

@@ -147,6 +147,12 @@ def _found_so_far(path: Path) -> bytes:
     return written[: written.rfind(b"\n") + 1] if written.startswith(there) else there
 
 
+def training_alignments(root: str | Path) -> dict[str, Alignment]:
+    """`read_alignments` of a clip store's training clips alone."""
+    clips = {clip.id for clip in ClipStore(root).select(split="train")}
+    return {name: alignment for name, alignment in read_alignments(root).items() if name in clips}
+
+
 def read_alignments(root: str | Path) -> dict[str, Alignment]:
     """Clip id -> its alignment, of a clip store; raises DataError when there are none."""
     path = Path(root) / ALIGNMENT_FILE

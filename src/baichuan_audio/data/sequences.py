@@ -152,6 +152,7 @@ class SequenceBuilder:
     def finish(self) -> TokenSequence:
         prompt = self._prompt.build()
         text_loss, audio_loss = torch.tensor(self._text_loss), torch.tensor(self._audio_loss)
+        text_loss[:1] = False  # nothing comes before the first id that could predict it
         along = torch.tensor(self._along)
         sounds = torch.full((len(along), PLACES), UNKNOWN)
         for first, named in self._sounds:

@@ -22,7 +22,8 @@ _SECTIONS = ("vocoder_config", "flow_matching_config", "mel_vocoder_config", "vo
 
 
 def start(template: str | Path, dialogues: str | Path, output: str | Path, word_count: int = 12) -> BaichuanAudio:
-    """A random model with `template`'s sizes and a text tokenizer of the dialogues' characters and frequent words.
+    """A random model with `template`'s sizes, and a text tokenizer of the characters and frequent words that the
+    dialogues for training have.
 
     dialogues: a corpus' `dialogues.jsonl`. Raises TrainingError when it cannot be read.
     """
@@ -30,7 +31,7 @@ def start(template: str | Path, dialogues: str | Path, output: str | Path, word_
         rows = [json.loads(line) for line in Path(dialogues).read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise TrainingError(f"{dialogues}: not a readable list of dialogues ({error}).") from error
-    texts = list(texts_of(rows))
+    texts = list(texts_of(row for row in rows if row.get("split", "train") == "train"))
     return initialise(template, build_text_tokenizer(texts, frequent_words(texts, word_count)), output)
 
 

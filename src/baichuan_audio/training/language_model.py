@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..checkpoint import load, save
 from ..data.batches import Batches
 from ..data.dataset import CodesStore
-from ..data.phone_alignment import read_alignments
+from ..data.phone_alignment import training_alignments
 from ..errors import TrainingError
 from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
@@ -142,8 +142,8 @@ def train(recipe: LanguageModelRecipe) -> None:
             if step % recipe.sample_every == 0 or step == recipe.steps:
                 log.scalars(step, validate(language_model, audio_head, held_out, sound_head))
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
+                save(model, output / "model")  # before the state: a run stopped in between writes it once more
                 save_training_state(output / "state", step, learning, optimizers)
-                save(model, output / "model")
 
 
 def start_audio(model: BaichuanAudio, recipe: LanguageModelRecipe) -> None:
@@ -159,7 +159,7 @@ def start_audio(model: BaichuanAudio, recipe: LanguageModelRecipe) -> None:
     if recipe.codes is None or recipe.clips is None:
         raise TrainingError("after_pseudo_speech needs `codes` and `clips`.")
     model.language_model.audio_embed_layers.load_state_dict(learnt)
-    codes, alignments = CodesStore(recipe.codes), read_alignments(recipe.clips)
+    codes, alignments = CodesStore(recipe.codes), training_alignments(recipe.clips)
     explained = embed_codes_like_sounds(model, model.tokenizer, codes, alignments, recipe.seed)
     print(f"audio embeddings explain {explained:.0%} of what stand-in speech said of the sounds", file=sys.stderr)
 

@@ -14,7 +14,7 @@ from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
 from ..data.drawing import Utterance
 from ..data.manifest import Clip, ClipStore
 from ..data.mixture import Mixture, spoken_words
-from ..data.phone_alignment import read_alignments
+from ..data.phone_alignment import read_alignments, training_alignments
 from ..data.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from ..data.read_along import ReadAlong
 from ..data.takes import read_takes
@@ -90,7 +90,7 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
         raise TrainingError(
             "pseudo_speech takes the lengths of sounds from the alignments in `clips`: name that folder."
         )
-    speech = PseudoSpeech(sizes, read_alignments(recipe.clips).values())
+    speech = PseudoSpeech(sizes, training_alignments(recipe.clips).values())
     letters = interleave_letters(model.config)
     along = None
     if recipe.read_along or recipe.sounds or letters:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +11,14 @@ import numpy as np
 import soxr
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..audio.mel import MelConfig, natural_log_mel, warped_bands, whisper_log_mels
+from ..audio.mel import MelConfig, warped_bands, whisper_log_mels
 from ..audio_tokenizer import AudioTokenizer
-from ..audio_tokenizer.quantizer import QuantizerRecipe, initialise, learn
+from ..audio_tokenizer.quantizer import QuantizerRecipe, dequantize, initialise, learn, quantize
 from ..data.manifest import SAMPLE_RATE, ClipStore
 from ..data.phone_alignment import PLACES, Alignment, frame_sounds, read_alignments
 from ..errors import TrainingError
-from ..layers.lengths import masked_mean, valid_mask
+from ..layers.lengths import valid_mask
 from ..layers.precision import autocast
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
@@ -28,6 +26,7 @@ from .flow import load_part
 from .frozen_text_model import FrozenTextModel
 from .local_attention import BOTH_SIDES, PAST, look_nearby
 from .logging import TrainingLog, set_threads
+from .mel_losses import decode_rows, mel_losses
 from .optim import make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
 from .text_loss import PhoneticHead, frame_loss, phonetic_loss
@@ -291,11 +290,15 @@ def compute_losses(
     vectors = tokenizer.bridge.pooled(features, feature_lengths).float()
     lengths = tokenizer.bridge.output_lengths(feature_lengths)
     losses: dict[str, Tensor] = {}
-    if share > 0:
+    if share > 0 and step < recipe.head_first:  # only the head learns: codes keep their meaning
+        vectors = dequantize(tokenizer.bridge.vq_list, quantize(tokenizer.bridge.vq_list, vectors))
+    elif share > 0:
         vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
     if decoded := decoded_rows(recipe, step, len(vectors)):
-        hidden = tokenizer.decoder.hidden(tokenizer.bridge.project(vectors[:decoded]))
-        losses |= mel_losses(tokenizer, hidden, batch, lengths[:decoded], recipe.weights)
+        mels = decode_rows(tokenizer, vectors[:decoded], lengths[:decoded])
+        recordings = batch.waveforms[:decoded], batch.samples[:decoded]
+        floor, l2 = recipe.weights.mel_floor, recipe.weights.mel_l2
+        losses |= mel_losses(mels, *recordings, tokenizer.coarse.mel, floor, l2)
     heard = head.hidden(vectors)
     text_losses: dict[str, Tensor | None] = {}
     if step >= recipe.phonetic_from:
@@ -336,44 +339,6 @@ def _through_codebooks(
     use = (torch.rand(rows, device=vectors.device) < share)[owner, None]
     passed = torch.where(use, flat + (quantised - flat).detach(), flat)
     return vectors.masked_scatter(mask[..., None], passed), commitment
-
-
-def mel_losses(
-    tokenizer: AudioTokenizer, hidden: Tensor, batch: TokenizerBatch, code_lengths: Tensor, weights: LossWeights
-) -> dict[str, Tensor]:
-    """L1 and L2 of coarse and refined mel, and of the refined one at a second scale (double window and hop)."""
-    coarse, refined = tokenizer.decoder.mels(hidden)
-    coarse, refined = coarse.float(), refined.float()
-    mel = tokenizer.coarse.mel
-    floor = math.log(weights.mel_floor)
-    waveforms, samples = batch.waveforms[: len(hidden)], batch.samples[: len(hidden)]
-    target = natural_log_mel(waveforms, mel).transpose(1, 2).clamp(min=floor)
-    wide = natural_log_mel(waveforms, _second_scale(mel)).transpose(1, 2).clamp(min=floor)
-    frames = min(target.shape[1], coarse.shape[1])
-    lengths = torch.minimum(samples // mel.hop_length, _mel_lengths(tokenizer, code_lengths)).clamp(max=frames)
-    pairs = min(frames // 2, wide.shape[1])
-    halved = F.avg_pool1d(refined[:, : 2 * pairs].transpose(1, 2), 2).transpose(1, 2)
-    return {
-        "coarse": _l1_l2(coarse[:, :frames], target[:, :frames], lengths, weights.mel_l2),
-        "refined": _l1_l2(refined[:, :frames], target[:, :frames], lengths, weights.mel_l2),
-        "second_scale": _l1_l2(halved, wide[:, :pairs], (lengths // 2).clamp(max=pairs), weights.mel_l2),
-    }
-
-
-def _l1_l2(predicted: Tensor, target: Tensor, lengths: Tensor, l2_weight: float) -> Tensor:
-    """L1 plus weighted L2 between mels [B, F, M] over the valid frames [B]."""
-    difference = predicted - target
-    return masked_mean(difference.abs() + l2_weight * difference.square(), lengths)
-
-
-def _mel_lengths(tokenizer: AudioTokenizer, code_lengths: Tensor) -> Tensor:
-    decoder, stride = tokenizer.decoder, tokenizer.config.decoder_stride_size
-    frames = [decoder.mel_frames(decoder.hidden_frames(n) * stride) for n in code_lengths.tolist()]
-    return torch.tensor(frames, device=code_lengths.device)
-
-
-def _second_scale(mel: MelConfig) -> MelConfig:
-    return MelConfig(mel.sample_rate, 2 * mel.n_fft, 2 * mel.hop_length, mel.num_mel_bins, mel.f_min, mel.f_max)
 
 
 @torch.no_grad()

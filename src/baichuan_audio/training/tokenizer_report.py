@@ -35,9 +35,10 @@ def validate(
     sampler = ClipSampler(ClipStore(clips.corpus), clips, seed=0, split="validation")
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     used: list[Tensor] = []
+    device = str(next(tokenizer.parameters()).device)
     for index in range(_BATCHES):
         raw = sampler.batch(index)
-        batch = prepare(raw, tokenizer, None, (0, index))
+        batch = prepare(raw, tokenizer, None, (0, index)).to(device)
         features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
         lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
         pooled = tokenizer.bridge.pooled(features, lengths)
