@@ -32,7 +32,7 @@ lm() { # lm RECIPE FROM TO name=value...: one stage of the language model
     recipe=$1 from=$2 to=$3
     shift 3
     run train lm "recipes/nano/$recipe.yaml" "model=$from" "output=$to" \
-        "corpus=$work" "clips=$work/audio" "codes=$work/codes" "$@"
+        "corpus=$work" "clips=$work/audio" "codes=$work/codes" "speaker=$work/voice" "$@"
 }
 
 alignments() { # Told at every 20 ms what is being said, the encoder learns in minutes. English is aligned by pocketsphinx;
@@ -69,7 +69,13 @@ sounding() { # the vocoder goes on with mels as the flow decoder makes them
         "data=$work/audio" "initial=$work/vocoder/vocoder.safetensors" "coded.decoders=$work/flow" "coded.codes=$work/codes"
 }
 
+voiced() { # voiced FROM TO: a checkpoint of the language model, with what makes sound of its codes
+    run assemble "$1" "$2" --template recipes/nano/config.json --tokenizer "$work/flow" --flow "$work/flow" \
+        --vocoder "$work/vocoder/vocoder.safetensors"
+}
+
 joint() { # from hearing and reading aloud to spoken dialogues
+    once voice voiced "$work/lm_start" "$work/voice" # to listen to while the language model learns
     if [ "${STAGES:-joint}" = paper ]; then
         once lm_stage1 lm lm_stage1 "$work/lm_text/model" "$work/lm_stage1"
         once lm_stage2 lm lm_stage2 "$work/lm_stage1/model" "$work/lm_stage2"
@@ -137,8 +143,7 @@ everything() {
         side_by_side "round_${round}_1" "round_${round}_2"
         mean_of "$round"
     done
-    once talking run assemble "$work/round_2" "$work/talking" --template recipes/nano/config.json \
-        --tokenizer "$work/hearing" --flow "$work/flow" --vocoder "$work/vocoder_coded/vocoder.safetensors"
+    once talking voiced "$work/round_2" "$work/talking"
     side_by_side takes said
     side_by_side resynthesis round_3_1 round_3_2
     mean_of 3

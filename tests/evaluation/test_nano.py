@@ -25,6 +25,7 @@ _CLIPS: list[dict[str, Any]] = [
     {"id": "t-old", "language": "en", "speaker": "old", "kind": "question", "split": "train", "source": "synthetic"},
     {"id": "a-en", "language": "en", "speaker": "Ada", "kind": "answer", "split": "test", "source": "synthetic"},
     {"id": "a-zh", "language": "zh", "speaker": "Ada", "kind": "answer", "split": "test", "source": "synthetic"},
+    {"id": "t-ada", "language": "en", "speaker": "Ada", "kind": "answer", "split": "train", "source": "synthetic"},
     {"id": "digit", "language": "en", "speaker": "p", "kind": "real", "split": "test", "source": "digits"},
 ]
 
@@ -49,6 +50,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in ("train", "test"):
             row = {"id": f"{split}-{language}", "split": split, "language": language, "skill": "repeat"}
             dialogues.append(row | {"voice": "Ada", "turns": turn})
+    for split in ("train", "test"):
+        turn = [
+            {"user": "Two.", "user_clip": "q-en"},
+            {"assistant": "I heard two.", "segments": [{"text": "I heard two.", "clip": "t-ada"}]},
+        ]
+        row = {"id": f"{split}-again", "split": split, "language": "en", "skill": "hear", "voice": "Ada", "turns": turn}
+        dialogues.append(row)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dialogues)
     (root / "audio" / "dialogues.jsonl").write_text(lines, encoding="utf-8")
     return root
@@ -72,7 +80,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_examination(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     figures = {figure.name: figure for figure in evaluate_nano(checkpoint, corpus, 8, tmp_path, processes=1)}
-    assert figures["speech→text answers right"].n == 2
+    assert figures["speech→text answers right"].n == 3
+    assert figures["text→text answers right"].n == 2
+    spoken = "spoken answers right, English, replies that training"
+    assert figures[f"{spoken} speaks too"].n == figures[f"{spoken} never speaks"].n == 1
     assert figures["text→text answers right, Mandarin"].n == 1
     assert figures["English WER, held-out synthetic voices"].n == 1  # the voice that training knew is left out
     assert figures["spoken digits of real people never heard, right"].n == 1
@@ -93,7 +104,11 @@ def test_examination(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
 
 def test_items_are_drawn_alike_every_time(corpus: Path) -> None:
     held_out = HeldOut(corpus)
-    assert [d.id for d in held_out.dialogues("en", 5, spoken=True)] == ["test-en"]
+    assert sorted(d.id for d in held_out.dialogues("en", 5, spoken=True)) == ["test-again", "test-en"]
+    # in writing, saying again what was heard is what training has
+    assert [d.id for d in held_out.dialogues("en", 5, spoken=False)] == ["test-en"]
+    replies = {d.id: d.exchanges[0] for d in held_out.test_dialogues}
+    assert held_out.said_in_training(replies["test-again"]) and not held_out.said_in_training(replies["test-en"])
     assert spread(range(50), str, 5) == spread(reversed(range(50)), str, 5)
 
 

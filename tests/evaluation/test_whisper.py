@@ -83,6 +83,13 @@ def test_it_chooses_the_text_that_is_likeliest_to_its_end(libraries: None) -> No
         assert two == pytest.approx(math.log(0.125)) and -math.inf < four < two
 
 
+def test_nobody_hears_a_comma(libraries: None) -> None:
+    ear = Whisper("base", "zh")
+    ear._model.chances = {ord("，"): 1e-4, ord("。"): 1e-3, ord("三"): 0.5}
+    marked, bare, other = ear.scores(np.zeros(SAMPLE_RATE), ["一，二。", "一二", "一三"])
+    assert marked == bare == 0.0 and other == pytest.approx(math.log(0.5))
+
+
 def test_it_writes_what_it_hears(libraries: None) -> None:
     ear = Whisper("base", "en")
     assert ear.transcribe(np.ones(SAMPLE_RATE)) == "two words"

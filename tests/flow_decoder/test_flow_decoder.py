@@ -10,7 +10,7 @@ from torch import Tensor
 
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.flow_decoder import FlowConfig, FlowDecoder
-from baichuan_audio.flow_decoder.flow import CfmParams, path_point, solver_times
+from baichuan_audio.flow_decoder.flow import CfmParams, flow_matching_loss, path_point, solver_times
 from baichuan_audio.flow_decoder.velocity import CHUNK_FRAMES, chunk_causal_mask
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiny-a"
@@ -180,3 +180,17 @@ def test_unusable_configuration_is_named(section: dict[str, object], message: st
 def test_unknown_solver_is_named() -> None:
     with pytest.raises(ConfigError, match="solver"):
         CfmParams(solver="heun")
+
+
+def test_the_condition_is_dropped_by_whole_rows() -> None:
+    seen = []
+
+    def velocity(x: Tensor, mu: Tensor, t: Tensor) -> Tensor:
+        seen.append((mu != 0).flatten(1).float().mean(1))
+        return x
+
+    mel, mu, generator = torch.randn(400, 3, 2), torch.ones(400, 3, 2), torch.Generator().manual_seed(0)
+    for rate in (0.0, 0.2):
+        flow_matching_loss(velocity, mel, mu, CfmParams(training_cfg_rate=rate), generator=generator)
+    assert (seen[0] == 1).all() and set(seen[1].tolist()) == {0.0, 1.0}
+    assert 0.14 < 1 - float(seen[1].mean()) < 0.26

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -19,10 +20,11 @@ from baichuan_audio.data.diet import Diet
 from baichuan_audio.data.manifest import ClipStore
 from baichuan_audio.data.phonetics import SYMBOLS
 from baichuan_audio.data.read_along import UNKNOWN
-from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, transcription
+from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, interleaved_heard, transcription
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
+from baichuan_audio.training.checkpointing import save_training_state
 from baichuan_audio.training.initialise import embed_codebooks, embed_codes_like_sounds, initialise, initialise_audio
 from baichuan_audio.training.language_model import learning_parts, losses, total_loss, train
 from baichuan_audio.training.lm_batch import choose_frames, collate, forget_speech, say_itself
@@ -75,6 +77,57 @@ def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) 
     train(recipe(workspace, tmp_path / "anew", **on))
     known, fresh = (log_of(tmp_path / name)[0]["sounds"] for name in ("on", "anew"))
     assert known < fresh - 0.1  # the head of a finished run goes on
+
+
+def test_a_run_stopped_between_its_last_two_files_ends_like_the_others(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(recipe(workspace, tmp_path / "whole"))
+
+    def stop_at_the_end(directory: Path, step: int, *rest: object) -> None:
+        if step == 8:
+            raise KeyboardInterrupt
+        save_training_state(directory, step, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("baichuan_audio.training.language_model.save_training_state", stop_at_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe(workspace, tmp_path / "stopped"))
+    train(recipe(workspace, tmp_path / "stopped"))
+    one, two = (baichuan_audio.load(tmp_path / name / "model").state_dict() for name in ("whole", "stopped"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_first_id_is_never_a_target(workspace: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+    builder = SequenceBuilder(model.text_tokenizer, model.special, 4)
+    heard = interleaved_heard(builder, ["hot", Frames(torch.zeros(4, 2, dtype=torch.long)), "Cold"])
+    batch = collate([heard, heard], model.special.end_of_text, model.special.audio_pad, SIZES)
+    assert heard.text_loss[1:3].any() and not heard.text_loss[0]
+    targets = batch.text_at.tolist()
+    assert min(targets) == 0 and len(heard) - 1 not in targets and len(heard) in targets
+
+
+def test_samples_are_asked_of_the_model_as_it_is(workspace: Path, tmp_path: Path) -> None:
+    short = {"max_segments": 1, "max_segment_frames": 20, "max_segment_tokens": 4}
+    for name in ("model", "speaker"):
+        shutil.copytree(workspace / "model", tmp_path / name)
+        config = json.loads((tmp_path / name / "config.json").read_text()) | {"reply_sampling": short}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    speaker = baichuan_audio.load(tmp_path / "speaker")
+    torch.nn.init.zeros_(speaker.tokenizer.decoder.layer_norm.weight)  # other sounds for the same codes
+    torch.nn.init.ones_(speaker.tokenizer.decoder.layer_norm.bias)
+    baichuan_audio.save(speaker, tmp_path / "speaker")
+    changes = {"model": str(tmp_path / "model"), "steps": 1, "validation_sequences": 0}
+    train(recipe(workspace, tmp_path / "own", **changes))
+    train(recipe(workspace, tmp_path / "lent", speaker=str(tmp_path / "speaker"), **changes))
+    own, lent = (sorted((tmp_path / name / "samples").iterdir()) for name in ("own", "lent"))
+    assert [path.suffix for path in own] == [path.suffix for path in lent] == [".png", ".txt", ".wav"]
+    assert own[1].read_text() == lent[1].read_text() and own[1].read_text().startswith("What is hot?\n")
+    assert own[2].read_bytes() != lent[2].read_bytes()
+    saved = [baichuan_audio.load(tmp_path / name / "model").state_dict() for name in ("own", "lent")]
+    assert all(torch.equal(value, saved[1][name]) for name, value in saved[0].items())  # the voice stays apart
+    assert list((tmp_path / "own" / "tensorboard").iterdir())
 
 
 def test_forgotten_speech_is_the_models_own_and_never_a_target(workspace: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
-from baichuan_audio.audio_tokenizer.quantizer import codebooks
+from baichuan_audio.audio_tokenizer.quantizer import codebooks, quantize
 from baichuan_audio.data.manifest import ClipWriter
 from baichuan_audio.data.phonetics import SYMBOLS, phonetic_symbols
 from baichuan_audio.errors import ConfigError
@@ -250,9 +250,42 @@ def test_a_tokenizer_goes_on_once_the_head_can_read_it(recipe: stage.TokenizerRe
         stage.train(run)
         now, head = stage.build(run)
         load_training_state(run.output, {"tokenizer": now, "phonetic_head": head}, {})
-        same = [torch.equal(value, dict(now.named_parameters())[name]) for name, value in known.named_parameters()]
-        assert not any(same) if learns else all(same)
+        same = {name: torch.equal(value, now.state_dict()[name]) for name, value in known.state_dict().items()}
+        assert all(same.values()) if not learns else not any(same[name] for name, _ in known.named_parameters())
+        assert all(same[name] for name in same if ".codebook." in name) != learns
         assert not torch.equal(head.out.weight, first_head.out.weight)
+
+
+def test_what_is_decoded_went_through_the_codebooks(recipe: stage.TokenizerRecipe) -> None:
+    tokenizer, _ = stage.build(recipe)
+    torch.manual_seed(0)
+    lengths, width = torch.tensor([30, 20]), codebooks(tokenizer.bridge.vq_list)[0].embed.shape[1]
+    vectors = torch.randn(2, 30, width, requires_grad=True)
+    for level, book in enumerate(codebooks(tokenizer.bridge.vq_list)):
+        book.embed.copy_(torch.randn(book.embed.shape) / (1 + level))
+    levels = len(tokenizer.codebook_sizes)
+
+    def passed(share: float, dropout: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """What is passed on, and the sums of the first 0.. entries that it may be."""
+        books = tokenizer.bridge.vq_list
+        codes = quantize(books, vectors.detach())
+        sums = [sum(b.lookup(codes[..., k]) for k, b in enumerate(codebooks(books)[:n])) for n in range(levels + 1)]
+        quantizer = stage.QuantizerRecipe(level_dropout=dropout)
+        return stage._through_codebooks(tokenizer, vectors, lengths, quantizer, share)[0], sums
+
+    through, sums = passed(1.0, 0.0)
+    assert torch.allclose(through[0], sums[-1][0], atol=1e-5) and torch.equal(through[1, 20:], vectors[1, 20:])
+    (gradient,) = torch.autograd.grad(through.sum(), vectors)
+    assert (gradient == 1).all()  # straight through
+    assert torch.equal(passed(0.0, 0.0)[0], vectors)
+    for _ in range(8):
+        through, sums = passed(1.0, 1.0)
+        kept = [
+            n
+            for n, some in enumerate(sums)
+            if isinstance(some, torch.Tensor) and torch.allclose(through[0], some[0], atol=1e-5)
+        ]
+        assert len(kept) == 1 and 1 <= kept[0] < levels
 
 
 def test_quantised_share_rises_from_a_tenth_to_all(recipe: stage.TokenizerRecipe) -> None:

@@ -94,6 +94,15 @@ def test_a_stopped_run_resumes_exactly_and_only_asked_modules_learn(recipe: Voco
     one, other = weights(recipe), weights(resumed)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
+    first = replace(recipe, steps=1, adversarial_from=-1, output=str(tmp_path / "first"))
+    train(first)  # in the same state as the others before their discriminators took part
+    assert any(not torch.equal(weights(first)[name], one[name]) for name in one if name.startswith("discriminators."))
+    for changed in ({"adversarial": 0.0}, {"feature_matching": 0.0}):
+        without = replace(recipe, weights=replace(recipe.weights, **changed), output=str(tmp_path / "_".join(changed)))
+        train(without)
+        other = weights(without)
+        assert any(not torch.equal(other[name], one[name]) for name in one if name.startswith("vocoder."))
+
     silent = replace(recipe, adversarial_from=-1, output=str(tmp_path / "silent"))
     train(silent, stop_after=1)
     start = torch.load(tmp_path / "silent" / "state-00000001.pt", weights_only=True)["modules"]

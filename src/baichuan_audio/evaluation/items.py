@@ -12,13 +12,14 @@ from typing import TypeVar
 import numpy as np
 
 from ..audio.waveform import resample
-from ..data.dialogues import Dialogue, read_dialogues
+from ..data.dialogues import Dialogue, Exchange, read_dialogues
 from ..data.manifest import Clip, ClipStore, hash_fraction
 from ..errors import DataError
 from .asr import SAMPLE_RATE
 from .text import script
 
 LANGUAGES = ("en", "zh")
+_BY_VOICE_ALONE = "hear"
 T = TypeVar("T")
 
 
@@ -47,17 +48,21 @@ class HeldOut:
         self.answers = _by_script(e.answer for d in everything for e in d.exchanges)
         """Every answer of the corpus by its language: what a closed-vocabulary ear may hear."""
         self.questions = _by_script(e.user for d in everything for e in d.exchanges)
+        self._trained_clips = {clip.id for clip in self.store.clips if clip.split == "train"}
         self._trained_speakers = {clip.speaker for clip in self.store.clips if clip.split == "train"}
 
     def dialogues(self, language: str, limit: int, spoken: bool) -> list[Dialogue]:
         """Test dialogues with about `limit` questions in all, each skill alike; `spoken`: each question has a clip.
 
-        Those in which real people are heard are left out; see `real_dialogues`.
+        Those in which real people are heard are left out; see `real_dialogues`. So is, in writing, the skill of saying
+        again what was heard: held out by its voices, it is the same text in training.
         """
         skills: dict[str, list[Dialogue]] = defaultdict(list)
         for dialogue in self.test_dialogues:
             heard = self._heard(dialogue)
-            if dialogue.language == language and "real" not in heard and not (spoken and None in heard):
+            if dialogue.language != language or "real" in heard:
+                continue
+            if None not in heard if spoken else dialogue.skill != _BY_VOICE_ALONE:
                 skills[dialogue.skill].append(dialogue)
         lists = [spread(skills[skill], lambda d: d.id, limit) for skill in sorted(skills)]
         chosen: list[Dialogue] = []
@@ -73,6 +78,10 @@ class HeldOut:
         """Test dialogues whose questions are recordings of people."""
         usable = [dialogue for dialogue in self.test_dialogues if self._heard(dialogue) == {"real"}]
         return spread(usable, lambda d: d.id, limit)
+
+    def said_in_training(self, exchange: Exchange) -> bool:
+        """Whether the reply's clips, the same words in the same voice, are among those of training."""
+        return all(clip in self._trained_clips for _, clip in exchange.reply)
 
     def _heard(self, dialogue: Dialogue) -> set[str | None]:
         """The kinds of clips that ask; None where a question is only text."""

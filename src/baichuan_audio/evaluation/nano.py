@@ -224,6 +224,9 @@ class Examination:
             how = "read back by pocketsphinx" if language == "en" else self.ears.for_choosing
             name = f"spoken answers right, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%", target, how)
+            for trained, which in ((True, "that training speaks too"), (False, "that training never speaks")):
+                some = [chosen for chosen, a in zip(right, own, strict=True) if a.trained == trained]
+                self.add(f"{name}, replies {which}", _share(some), len(some), "%")
             self._detail("speech_to_speech", own, heard, right)
             clips = self.held_out.reference_answers(language, self.limit // 2)
             originals, texts = (

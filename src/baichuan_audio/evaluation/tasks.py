@@ -36,6 +36,8 @@ class Answer:
     question: str
     wanted: str
     written: str
+    trained: bool = False
+    """Whether the wanted reply is one that training has spoken, the same words in the same voice."""
     sound: np.ndarray | None = None
     first_sound_s: float | None = None
     total_s: float = 0.0
@@ -69,7 +71,7 @@ def ask(
             if heard and exchange.user_clip is not None:
                 clip = held_out.store[exchange.user_clip]
                 content = {"audio": (held_out.store.waveform(clip), clip.sample_rate)}
-            said = _listen(conversation.ask, content)
+            said = _listen(conversation.ask, content) | {"trained": held_out.said_in_training(exchange)}
             answers.append(
                 Answer(dialogue.id, dialogue.language, dialogue.skill, turn, exchange.user, exchange.answer, **said)
             )

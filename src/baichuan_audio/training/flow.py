@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..audio.griffin_lim import sound_of_mel
 from ..audio.mel import MelConfig, natural_log_mel
 from ..audio_tokenizer import AudioTokenizer
 from ..checkpoint import PREFIXES
@@ -282,8 +283,8 @@ def log_samples(
         sampled = flow.sample_batch(mu, noise)
         errors.append([float((made - mel).abs().mean()) for made in (mu.transpose(1, 2), sampled)])
         log.mel(step, f"clip{number}", mel[0], mu[0].T, sampled[0])
-        if vocoder is not None:
-            log.audio(step, f"clip{number}", vocoder(sampled)[0], batches.mel.sample_rate)
+        sound = sound_of_mel(sampled[0], batches.mel) if vocoder is None else vocoder(sampled)[0]
+        log.audio(step, f"clip{number}", sound, batches.mel.sample_rate)
     flow.train()
     if errors:
         prior, mae = np.mean(errors, axis=0)

@@ -32,6 +32,7 @@ from .initialise import embed_codebooks, embed_codes_like_sounds, initialise_aud
 from .lm_batch import Batch, choose_frames, collate, forget_speech, say_itself
 from .lm_data import make_mixture, validation_batches
 from .lm_recipe import STAGES, LanguageModelRecipe
+from .lm_samples import LanguageModelSamples
 from .logging import TrainingLog, set_threads
 from .muon import layer_matrices, make_optimizers
 from .optim import freeze_except, optimizer_step
@@ -115,7 +116,7 @@ def train(recipe: LanguageModelRecipe) -> None:
     matrices = layer_matrices(language_model) if recipe.muon else []
     optimizers = make_optimizers(parameters, matrices, recipe.optimizer)
     batches = Batches(make_mixture(recipe, model, "train").draw, recipe.positions, recipe.seed, recipe.steps)
-    held_out = validation_batches(recipe, model)
+    held_out, samples = validation_batches(recipe, model), LanguageModelSamples(recipe, model)
     pad_id, audio_pad_id = model.special.end_of_text, model.special.audio_pad
     step = load_training_state(output / "state", learning, optimizers)
     with TrainingLog(output, recipe.steps, step) as log:
@@ -141,6 +142,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                 )
             if step % recipe.sample_every == 0 or step == recipe.steps:
                 log.scalars(step, validate(language_model, audio_head, held_out, sound_head))
+                samples.log(step, log)
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
                 save(model, output / "model")  # before the state: a run stopped in between writes it once more
                 save_training_state(output / "state", step, learning, optimizers)

@@ -83,6 +83,8 @@ class LanguageModelRecipe(StageRecipe):
     own_speech: float = 0.0
     """Share of the frames of its own speech that it sees as it would have said them; costs a pass without gradients."""
     validation_sequences: int = 64
+    speaker: str | None = None
+    """Checkpoint whose audio decoder, flow decoder and vocoder make the sound of samples; None: the model's own."""
     muon: bool = True
     """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)

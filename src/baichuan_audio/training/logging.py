@@ -58,6 +58,12 @@ class TrainingLog:
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in list(values.items())[:4]})
 
+    def text(self, step: int, name: str, text: str) -> None:
+        """Something to read."""
+        (self.directory / "samples" / f"{step:08d}-{name}.txt").write_text(text, encoding="utf-8")
+        if self._board is not None:
+            self._board.add_text(name, text, step)
+
     def audio(self, step: int, name: str, waveform: Tensor, sample_rate: int) -> None:
         """A sound to hear: waveform [S]."""
         save_waveform(self.directory / "samples" / f"{step:08d}-{name}.wav", waveform, sample_rate)

@@ -229,7 +229,7 @@ def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:
             if (step + 1) % recipe.sample_every == 0 or step + 1 == recipe.steps:
                 log_samples(step, speaker, ear, batches, log)
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == last:
-                save_vocoder(speaker.vocoder, recipe.output)  # before the state: a run stopped in between writes it again
+                save_vocoder(speaker.vocoder, recipe.output)  # first: a run stopped in between writes it again
                 save_training_state(recipe.output, step + 1, modules, optimizers)
 
 

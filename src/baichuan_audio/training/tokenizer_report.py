@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..audio.griffin_lim import sound_of_mel
 from ..audio.mel import natural_log_mel
 from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.quantizer import dequantize, quantize
@@ -49,6 +50,7 @@ def validate(
         refined, target = _mels(tokenizer, vectors, batch, counts, sums)
         used += [row[: int(n)] for row, n in zip(codes, counts, strict=True)]
     log.mel(step, "target-and-refined", target, refined)
+    log.audio(step, "refined", sound_of_mel(refined, tokenizer.coarse.mel), tokenizer.coarse.mel.sample_rate)
     values = {name: total / max(count, 1) for name, (total, count) in sums.items()}
     values |= _codebook_use(tokenizer, torch.cat(used))
     log.scalars(step, {f"validation/{name}": value for name, value in values.items()})

@@ -1,0 +1,68 @@
+"""What the language model says while it trains: answers to held-out questions, aloud once it learns audio."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from ..audio.mel import FLOW_MEL, natural_log_mel
+from ..checkpoint import load
+from ..data.dialogues import Dialogue, read_dialogues
+from ..errors import TrainingError
+from ..language_model.reply import ReplySampling
+from ..pipeline import BaichuanAudio, TextPiece
+from .lm_data import generated_dialogues
+from .lm_recipe import LanguageModelRecipe
+from .logging import TrainingLog
+
+_LONGEST = {"max_segments": 16, "max_segment_frames": 50, "max_text_tokens": 60}  # an untrained model never ends
+
+
+class LanguageModelSamples:
+    """One held-out question of each language, and the model with a voice to answer it.
+
+    Raises TrainingError when the recipe's `speaker` has other codebooks than the model.
+    """
+
+    def __init__(self, recipe: LanguageModelRecipe, model: BaichuanAudio) -> None:
+        self._aloud = recipe.stage != "text" and not recipe.pseudo_speech
+        self._model = model if recipe.speaker is None or not self._aloud else with_voice(model, recipe)
+        dialogues = read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", ("validation",)) if recipe.corpus else []
+        first: dict[str, Dialogue] = {}
+        for dialogue in dialogues or generated_dialogues(recipe, "validation"):
+            first.setdefault(dialogue.language, dialogue)
+        self._questions = [(language, dialogue.exchanges[0]) for language, dialogue in first.items()]
+        usual = ReplySampling.from_config(model.config)
+        shorter = {name: min(most, getattr(usual, name)) for name, most in _LONGEST.items()}
+        self._sampling = dataclasses.replace(usual, **shorter)
+
+    @torch.no_grad()
+    def log(self, step: int, log: TrainingLog) -> None:
+        """Ask, in writing, and keep the answer's text, sound and mel; leaves all random generators as they were."""
+        with torch.random.fork_rng():
+            for language, exchange in self._questions:
+                asked = self._model.conversation(speak=self._aloud, sampling=self._sampling, seed=0)
+                written, sounds = "", []
+                for piece in asked.ask(exchange.user):
+                    if isinstance(piece, TextPiece):
+                        written += piece.text
+                    else:
+                        sounds.append(piece.waveform.float())
+                log.text(step, f"answer-{language}", f"{exchange.user}\n{written}\n(wanted: {exchange.answer})\n")
+                sound = torch.cat(sounds) if sounds else torch.zeros(0)
+                if len(sound) >= FLOW_MEL.n_fft:
+                    log.audio(step, f"answer-{language}", sound, self._model.sample_rate)
+                    log.mel(step, f"answer-{language}", natural_log_mel(sound[None], FLOW_MEL)[0])
+
+
+def with_voice(model: BaichuanAudio, recipe: LanguageModelRecipe) -> BaichuanAudio:
+    """`recipe.speaker` with the language model that is being trained in place of its own."""
+    assert recipe.speaker is not None
+    speaker = load(recipe.speaker, dtype=torch.float32, device=recipe.device)
+    if speaker.audio_head.codebook_sizes != model.audio_head.codebook_sizes:
+        raise TrainingError(f"{recipe.speaker}: its codebooks have other sizes than those of {recipe.model}.")
+    speaker.language_model, speaker.audio_head = model.language_model, model.audio_head
+    speaker.text_tokenizer, speaker.special, speaker.config = model.text_tokenizer, model.special, model.config
+    return speaker
