@@ -3,6 +3,7 @@
 # stage resumes exactly, and what is finished leaves a mark in $work/done.
 #   WORK    folder for corpus and training outputs (default work/nano)
 #   OUTPUT  where the finished model goes (default models/nano)
+#   WHISPER a size or folder of Whisper, as a second ear in the examination (default: none)
 #   STAGES  "joint" as nano was trained, or "paper" to go through the paper's stages 1 and 2 as well
 # With an argument it does one part alone, as it calls itself for parts that run side by side.
 set -eu
@@ -150,7 +151,7 @@ everything() {
     once model run assemble "$work/round_3" "$output" --template recipes/nano/config.json --tokenizer "$work/resynthesis" \
         --flow "$work/resynthesis" --vocoder "$work/resynthesis/vocoder.safetensors" --dtype bfloat16
     once examination run eval nano --model "$output" --corpus "$work" --ear "$work/tokenizer" \
-        --output "$work/evaluation"
+        ${WHISPER:+--whisper "$WHISPER"} --output "$work/evaluation"
     echo "nano: $output is ready; figures in $work/evaluation" >&2
 }
 
