@@ -107,9 +107,26 @@ def test_items_are_drawn_alike_every_time(corpus: Path) -> None:
     assert sorted(d.id for d in held_out.dialogues("en", 5, spoken=True)) == ["test-again", "test-en"]
     # in writing, saying again what was heard is what training has
     assert [d.id for d in held_out.dialogues("en", 5, spoken=False)] == ["test-en"]
-    replies = {d.id: d.exchanges[0] for d in held_out.test_dialogues}
+    replies = {d.id: d.exchanges[0] for d in held_out.held_out_dialogues}
     assert held_out.said_in_training(replies["test-again"]) and not held_out.said_in_training(replies["test-en"])
     assert spread(range(50), str, 5) == spread(reversed(range(50)), str, 5)
+
+
+def test_models_are_chosen_by_other_items(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    path = corpus / "audio" / "dialogues.jsonl"
+    written = path.read_text(encoding="utf-8")
+    other = written.splitlines()[0].replace("train", "validation")
+    path.write_text(f"{written}{other}\n", encoding="utf-8")
+    try:
+        held_out = HeldOut(corpus, "validation")
+        assert [d.id for d in held_out.dialogues("en", 5, spoken=False)] == ["validation-en"]
+        figures = evaluate_nano(
+            checkpoint, corpus, 4, tmp_path, processes=1, parts=("written", "digits"), split="validation"
+        )
+    finally:
+        path.write_text(written, encoding="utf-8")
+    assert {figure.n for figure in figures} == {1} and not any("digits" in figure.name for figure in figures)
+    assert "in voices of training" in (tmp_path / "figures.md").read_text()
 
 
 def test_only_some_measurements(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:

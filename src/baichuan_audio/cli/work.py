@@ -33,6 +33,9 @@ def add_commands(commands: Any) -> None:
     examine.add_argument("--corpus", metavar="DIR", default="work/nano", help="corpus folder (default: work/nano)")
     examine.add_argument("--output", metavar="DIR", default="work/nano/evaluation", help="folder for the results")
     examine.add_argument("--limit", type=positive, default=200, help="questions a language (default: 200)")
+    examine.add_argument(
+        "--split", choices=("test", "validation"), default="test", help="validation: to choose between models by"
+    )
     examine.add_argument("--parts", metavar="NAMES", help="only these measurements, e.g. written,recognition")
     examine.add_argument(
         "--ear", metavar="DIR", help="output of `train tokenizer`: its phonetic head reads answers back"
@@ -69,6 +72,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
         arguments.parts.split(",") if arguments.parts else PARTS,
         arguments.ear,
         arguments.whisper,
+        arguments.split,
     )
     if arguments.json:
         print_json({figure.name: {"value": figure.value, "n": figure.n, "met": figure.met} for figure in figures})

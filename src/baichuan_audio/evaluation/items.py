@@ -29,12 +29,13 @@ def spread(items: Iterable[T], key: Callable[[T], str], limit: int) -> list[T]:
 
 
 class HeldOut:
-    """The test items of a corpus folder (the clip store and `dialogues.jsonl`, there or in `audio/`).
+    """The held-out items of a corpus folder (the clip store and `dialogues.jsonl`, there or in `audio/`).
 
-    Raises DataError when one of them is missing.
+    split: "test", or "validation" to choose between models with: other contents, in voices that training has.
+    Raises DataError when one of the files is missing.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], split: str = "test") -> None:
         root = Path(root)
         folders = [folder for folder in (root, root / "audio") if (folder / "clips.jsonl").is_file()]
         if not folders:
@@ -44,7 +45,8 @@ class HeldOut:
         if not paths:
             raise DataError(f"{root}: holds no dialogues.jsonl; make the corpus first.")
         everything = read_dialogues(paths[0], ("train", "validation", "test"))
-        self.test_dialogues = [dialogue for dialogue in everything if dialogue.split == "test"]
+        self.split = split
+        self.held_out_dialogues = [dialogue for dialogue in everything if dialogue.split == split]
         self.answers = _by_script(e.answer for d in everything for e in d.exchanges)
         """Every answer of the corpus by its language: what a closed-vocabulary ear may hear."""
         self.questions = _by_script(e.user for d in everything for e in d.exchanges)
@@ -52,13 +54,13 @@ class HeldOut:
         self._trained_speakers = {clip.speaker for clip in self.store.clips if clip.split == "train"}
 
     def dialogues(self, language: str, limit: int, spoken: bool) -> list[Dialogue]:
-        """Test dialogues with about `limit` questions in all, each skill alike; `spoken`: each question has a clip.
+        """Held-out dialogues with about `limit` questions in all, each skill alike; `spoken`: each question has a clip.
 
         Those in which real people are heard are left out; see `real_dialogues`. So is, in writing, the skill of saying
         again what was heard: held out by its voices, it is the same text in training.
         """
         skills: dict[str, list[Dialogue]] = defaultdict(list)
-        for dialogue in self.test_dialogues:
+        for dialogue in self.held_out_dialogues:
             heard = self._heard(dialogue)
             if dialogue.language != language or "real" in heard:
                 continue
@@ -75,8 +77,8 @@ class HeldOut:
         return chosen
 
     def real_dialogues(self, limit: int) -> list[Dialogue]:
-        """Test dialogues whose questions are recordings of people."""
-        usable = [dialogue for dialogue in self.test_dialogues if self._heard(dialogue) == {"real"}]
+        """Held-out dialogues whose questions are recordings of people."""
+        usable = [dialogue for dialogue in self.held_out_dialogues if self._heard(dialogue) == {"real"}]
         return spread(usable, lambda d: d.id, limit)
 
     def said_in_training(self, exchange: Exchange) -> bool:
@@ -88,12 +90,12 @@ class HeldOut:
         clips = [e.user_clip for e in dialogue.exchanges]
         return {self.store[clip].kind if clip is not None and clip in self.store else None for clip in clips}
 
-    def questions_of_new_voices(self, language: str, limit: int) -> list[Clip]:
-        """Test questions spoken by synthetic voices that training never heard."""
+    def questions_by_voice(self, language: str, limit: int) -> list[Clip]:
+        """Held-out questions as clips; those of the test split in synthetic voices that training never heard."""
         clips = [
             clip
-            for clip in self.store.select(kind="question", split="test", language=language)
-            if clip.transcript and clip.speaker not in self._trained_speakers
+            for clip in self.store.select(kind="question", split=self.split, language=language)
+            if clip.transcript and (self.split != "test" or clip.speaker not in self._trained_speakers)
         ]
         return spread(clips, lambda clip: clip.id, limit)
 
@@ -110,7 +112,7 @@ class HeldOut:
         """Answers of the corpus as its speech engines say them: what the ear makes of the teacher."""
         ids = {
             clip
-            for dialogue in self.test_dialogues
+            for dialogue in self.held_out_dialogues
             for exchange in dialogue.exchanges
             if len(exchange.reply) == 1 and script(exchange.answer) == language
             for _, clip in exchange.reply

@@ -68,7 +68,7 @@ class Examination:
         spoken = self.spoken_answers() if "spoken" in parts else []
         if "recognition" in parts:
             self.transcripts()
-        if "digits" in parts:
+        if "digits" in parts and self.held_out.split == "test":  # others have people of training
             self.digits()
         read_aloud = self.read_aloud() if "reading" in parts else []
         rebuilt = self.reconstructions() if "reconstruction" in parts else {}
@@ -133,11 +133,12 @@ class Examination:
     def transcripts(self) -> None:
         """Recognition of held-out questions in voices that training never heard."""
         for language in LANGUAGES:
-            clips = self.held_out.questions_of_new_voices(language, self.limit)
+            clips = self.held_out.questions_by_voice(language, self.limit)
             texts = tasks.transcribe(self.model, self.held_out, clips, f"recognition, {language}", self.progress)
             wanted = [clip.transcript or "" for clip in clips]
             rate = error_rate(wanted, texts, language)
-            name = f"{LANGUAGE_NAMES[language]} {_ERROR_NAMES[language]}, held-out synthetic voices"
+            whose = "held-out synthetic voices" if self.held_out.split == "test" else "synthetic voices of training"
+            name = f"{LANGUAGE_NAMES[language]} {_ERROR_NAMES[language]}, {whose}"
             voices = f"{len({clip.speaker for clip in clips})} voices"
             self.add(name, rate.rate, rate.num_texts, "%", "<= 0.08", voices)
             for clip, reference, text in zip(clips, wanted, texts, strict=True):
@@ -178,7 +179,7 @@ class Examination:
         """Clips through the codes and back, synthetic and real; mel error and codebook use."""
         count = max(1, self.limit // 4)
         groups = {
-            "synthetic": self.held_out.questions_of_new_voices("en", count),
+            "synthetic": self.held_out.questions_by_voice("en", count),
             "real": self.held_out.real(count, _REAL_SENTENCES, ("validation", "test")),
         }
         done = {
@@ -327,6 +328,7 @@ def evaluate_nano(
     parts: Sequence[str] = PARTS,
     ear: str | os.PathLike[str] | None = None,
     whisper_model: str | None = None,
+    split: str = "test",
 ) -> list[Figure]:
     """Examine a trained nano on the held-out items of its corpus.
 
@@ -342,6 +344,7 @@ def evaluate_nano(
         parts: which measurements, out of PARTS.
         ear: training output of an audio tokenizer of the model's sizes, whose phonetic head also reads spoken answers.
         whisper_model: a size or folder for faster-whisper: Whisper then hears Mandarin answers and rebuilt clips.
+        split: "test", or "validation": for choosing between models, so that the test items have no part in it.
 
     Raises ConfigError for an unknown part or Whisper model, DataError for a missing corpus, CheckpointError for a bad
     model, TrainingError for an `ear` that does not fit, MissingDependencyError for a missing one.
@@ -349,7 +352,7 @@ def evaluate_nano(
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise ConfigError(f"there is no measurement '{unknown[0]}'; there are {', '.join(PARTS)}.")
-    held_out = HeldOut(corpus_root)
+    held_out = HeldOut(corpus_root, split)
     model = accelerate(load(model_dir, dtype=torch.float32))
     phonetic = None if ear is None else PhoneticEar(ear, model.config)
     ears = Ears(held_out, processes or os.cpu_count() or 1, _progress, whisper_model)
@@ -358,7 +361,8 @@ def evaluate_nano(
     examination.figures.sort(key=lambda figure: not figure.target)  # what has a target stands first
     output = Path(output)
     facts = {
-        "items": f"at most {limit} questions a language, held out by content and by voice",
+        "items": f"at most {limit} questions a language, "
+        + ("held out by content and by voice" if split == "test" else "held out by content, in voices of training"),
         "threads": torch.get_num_threads(),
         "Mandarin speech": ears.for_choosing,
     }
