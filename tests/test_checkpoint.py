@@ -288,6 +288,36 @@ DAMAGES = {
 }
 
 
+IMPOSSIBLE = {
+    "audio_config.avg_pooler": 0,
+    "audio_config.encoder_attention_heads": 0,
+    "audio_config.encoder_layers": 10_000_000,
+    "audio_config.audio_head_transformer_layers": 10_000_000,
+    "audio_config.d_model": -512,
+    "audio_config.max_audio_seconds": float("nan"),
+    "audio_config.vq_config.codebook_sizes": [1 << 40],
+    "flow_matching_config.hop_length": None,
+    "flow_matching_config.cfm_params": 3,
+    "flow_matching_config.num_heads": 10_000_000_000,
+    "rope_theta": float("inf"),
+}
+
+
+@pytest.mark.parametrize("entry", IMPOSSIBLE)
+def test_impossible_sizes_are_named_and_never_built(copy: Path, entry: str):
+    *sections, name = entry.split(".")
+
+    def change(config: dict) -> None:
+        for section in sections:
+            config = config[section]
+        config[name] = IMPOSSIBLE[entry]
+
+    edit_config(copy, change)
+    with pytest.raises(ConfigError, match=name) as caught:
+        baichuan_audio.load(copy)
+    assert_one_sentence(caught.value)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_directories_get_one_clear_sentence(copy: Path, damage: str):
     change, told = DAMAGES[damage]

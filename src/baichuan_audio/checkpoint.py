@@ -12,12 +12,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .config import select
 from .errors import CheckpointError, ConfigError
 from .language_model.text_tokenizer import TextTokenizer
 from .layers.shapes import shapes_only
@@ -172,6 +174,14 @@ def _download(hub_id: str) -> Path:
         ) from error
 
 
+@dataclass(frozen=True)
+class _MelRates:
+    """What hift.pt does not say of its mel."""
+
+    hop_length: int = 480
+    sampling_rate: int = 24000
+
+
 def load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.PathLike[str] | None) -> Hift | Vocos:
     if given is not None:
         path = Path(given)
@@ -187,8 +197,8 @@ def load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.Pat
         path = found[0]
     if path.suffix == ".safetensors":
         return load_vocos(path, config)
-    mel = config.get("flow_matching_config", {})  # hift.pt does not say what hop its mel has
-    return load_hift(path, mel.get("hop_length", 480), mel.get("sampling_rate", 24000))
+    rates = select(_MelRates, config.get("flow_matching_config", {}), "config.json: flow_matching_config")
+    return load_hift(path, rates.hop_length, rates.sampling_rate)
 
 
 def _check_tokenizer(directory: Path, config: Mapping[str, Any], text_tokenizer: TextTokenizer) -> None:

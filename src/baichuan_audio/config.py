@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -12,15 +13,32 @@ from typing import Any, TypeVar
 from .errors import ConfigError
 
 T = TypeVar("T")
+_MOST_LAYERS, _LARGEST_SIZE = 1 << 10, 1 << 24
 
 
 def select(cls: type[T], mapping: Mapping[str, Any], where: str = "config.json") -> T:
     """Build dataclass `cls` from the keys it knows; a released config holds many keys of no interest here.
 
-    Raises ConfigError when a field without a default is missing, or a value has the wrong type.
+    Raises ConfigError when a field without a default is missing, or a value has the wrong type or is no size: below 1
+    (0 where the class lists the field as MAY_BE_ZERO), or so large that building the model would not end.
     """
-    known = {field.name for field in _fields(cls)}
-    return _build(cls, {key: value for key, value in mapping.items() if key in known}, where)
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{where} must hold named entries, not {mapping!r}.")
+    known = {field.name: mapping[field.name] for field in _fields(cls) if field.name in mapping}
+    values = _values(cls, known, where)
+    for name, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            check_size(name, number, where, 0 if name in getattr(cls, "MAY_BE_ZERO", ()) else 1)
+    return cls(**values)
+
+
+def check_size(name: str, number: object, where: str, least: int = 1) -> None:
+    """Raises ConfigError where a whole number is below `least` or absurdly large, or any other one is not finite."""
+    most = _MOST_LAYERS if name.endswith(("layers", "blocks")) else _LARGEST_SIZE
+    if type(number) is int and not least <= number <= most:
+        raise ConfigError(f"{where}: {name} must lie between {least} and {most}, not {number}.")
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ConfigError(f"{where}: {name} must be a finite number, not {number}.")
 
 
 def strict(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
@@ -31,14 +49,15 @@ def strict(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"valid names are {', '.join(known)}."
             raise ConfigError(f"{where}: unknown entry '{key}'; {hint}")
-    return _build(cls, mapping, where)
+    return cls(**_values(cls, mapping, where))
 
 
 def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(cls)
 
 
-def _build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
+def _values(cls: type, mapping: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What `cls` is made of: the mapping's values in the fields' types."""
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for field in _fields(cls):
@@ -46,7 +65,7 @@ def _build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
             values[field.name] = _convert(hints[field.name], mapping[field.name], f"{where}: {field.name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{where}: the entry '{field.name}' is missing; add it.")
-    return cls(**values)
+    return values
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

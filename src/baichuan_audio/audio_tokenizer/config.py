@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..audio.mel import MelConfig
-from ..config import select
+from ..config import check_size, select
 from ..errors import ConfigError
+
+_LONGEST_PIECE = 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class AudioConfig:
     frame is normalised alone, with the same parameters, so that code t never changes an earlier frame."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.max_audio_seconds <= _LONGEST_PIECE:
+            raise ConfigError(
+                f"audio_config: max_audio_seconds {self.max_audio_seconds} must lie between 0 and {_LONGEST_PIECE}."
+            )
         if self.d_model % self.encoder_attention_heads or self.d_model % self.decoder_attention_heads:
             raise ConfigError(f"audio_config: d_model {self.d_model} must be divisible by both head counts.")
 
@@ -100,8 +106,10 @@ def codebook_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:
         sizes = tuple(int(size) for size in config["audio_config"]["vq_config"]["codebook_sizes"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError("config.json: audio_config.vq_config.codebook_sizes is missing or no list.") from error
-    if not sizes or min(sizes) < 1:
-        raise ConfigError("config.json: codebook_sizes must name at least one codebook, each with entries.")
+    if not sizes:
+        raise ConfigError("config.json: codebook_sizes must name at least one codebook.")
+    for size in sizes:
+        check_size("codebook_sizes", size, "config.json: audio_config.vq_config")
     return sizes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from .velocity import CHUNK_FRAMES, Velocity, VelocityState
 class FlowConfig:
     """`flow_matching_config` of config.json; widths in channels, times in solver steps."""
 
+    MAY_BE_ZERO: ClassVar = ("diffusion_steps", "spk_emb_dim", "n_blocks", "num_mid_blocks")
     prenet_in_dim: int
     prenet_d_model: int
     prenet_attention_heads: int
@@ -114,6 +115,8 @@ class FlowDecoder(nn.Module):
         where = "config.json: flow_matching_config"
         section = config["flow_matching_config"]
         # Entries of the published trainer that this package does not know may stand in either level.
+        if not isinstance(section, dict):
+            raise ConfigError(f"{where} must hold named entries, not {section!r}.")
         params = select(CfmParams, section.get("cfm_params", {}), f"{where}.cfm_params")
         return cls(select(FlowConfig, {**section, "cfm_params": asdict(params)}, where))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..audio_tokenizer.config import codebook_sizes
+from ..config import check_size
 from ..errors import ConfigError
 from ..layers.norm import RMSNorm
 
@@ -122,6 +123,8 @@ class AudioHead(nn.Module):
             raise ConfigError(
                 "config.json: hidden_size or audio_config.audio_head_transformer_layers is missing."
             ) from error
+        check_size("hidden_size", width, "config.json")
+        check_size("audio_head_transformer_layers", layers, "config.json: audio_config")
         if width % HEAD_DIM or width < HEAD_DIM:
             raise ConfigError(
                 f"config.json: hidden_size must be a multiple of {HEAD_DIM} (the audio head's), not {width}."

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -36,6 +36,7 @@ _MEL_SCALE = 4.0
 class VocosConfig:
     """Sizes of a Vocos; in a checkpoint's `config.json` they stand under `mel_vocoder_config`."""
 
+    MAY_BE_ZERO: ClassVar = ("lookahead_frames",)
     dim: int = 256
     ffn_dim: int = 768
     num_layers: int = 6
