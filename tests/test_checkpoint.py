@@ -297,6 +297,7 @@ IMPOSSIBLE = {
     "audio_config.max_audio_seconds": float("nan"),
     "audio_config.vq_config.codebook_sizes": [1 << 40],
     "flow_matching_config.hop_length": None,
+    "rms_norm_eps": [],
     "flow_matching_config.cfm_params": 3,
     "flow_matching_config.num_heads": 10_000_000_000,
     "rope_theta": float("inf"),

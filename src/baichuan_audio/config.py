@@ -91,11 +91,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+    if hint is float:
         try:  # YAML reads 1e-4 (without a dot) as text
-            return float(value)
-        except ValueError as error:
-            raise ConfigError(f"{where} must be a number, not {value!r}.") from error
+            if not isinstance(value, bool):
+                return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise ConfigError(f"{where} must be a number, not {value!r}.")
     if isinstance(hint, type) and hint in (int, str, bool) and type(value) is not hint:
         raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}.")
     return value
