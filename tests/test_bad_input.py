@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -61,6 +62,19 @@ def ten_gigabytes(folder: Path) -> str:
     return path
 
 
+def thunder(folder: Path) -> str:
+    return write(folder / "thunder.wav", np.full(16000, 1e30, np.float32))
+
+
+def headerless(folder: Path) -> str:
+    (folder / "samples.raw").write_bytes(bytes(32000))
+    return str(folder / "samples.raw")
+
+
+def long_name(folder: Path) -> str:
+    return str(folder / ("a" * 300 + ".wav"))
+
+
 def cut_header(folder: Path) -> str:
     path = write(folder / "cut.wav", np.zeros(1600, np.float32))
     os.truncate(path, 20)
@@ -82,6 +96,9 @@ AUDIO = [
     (infinite, "infinite"),
     (ten_gigabytes, "2 GiB"),
     (cut_header, ""),
+    (thunder, "1e+30"),
+    (headerless, "not audio"),
+    (long_name, "no such audio file"),
     (a_folder, ""),
 ]
 
@@ -158,7 +175,36 @@ def test_output_that_cannot_be_written(tiny: Path, question: Path, tmp_path: Pat
         assert_refused(main(["speak", "hi", "--no-play", "-o", name]), capsys)
     assert_refused(main(["encode", str(question), "-o", str(tmp_path / "codes.wav")]), capsys, ".safetensors")
     assert_refused(main(["reconstruct", str(question), "--plot", str(tmp_path / "a.txt")]), capsys, ".png")
-    assert_refused(main(["speak", "hi", "--no-play", "-o", str(tmp_path / "a.xyz")]), capsys, ".xyz")
+    for suffix in (".xyz", ".txt", ".raw", ".xi"):
+        assert_refused(main(["speak", "hi", "--no-play", "-o", str(tmp_path / f"a{suffix}")]), capsys, suffix)
+    assert_refused(main(["encode", str(question), "-o", str(tmp_path / ("a" * 300 + ".safetensors"))]), capsys, "long")
+
+
+def test_a_recording_is_never_replaced(tiny: Path, question: Path, tmp_path: Path, capsys):
+    recording = tmp_path / "mine.wav"
+    recording.write_bytes(question.read_bytes())
+    (tmp_path / "link.wav").symlink_to(recording)
+    for command in (["reconstruct", str(recording)], ["chat", str(tmp_path / "link.wav"), "--no-play"]):
+        assert_refused(main([*command, "-o", str(recording)]), capsys, "mine.wav")
+    assert recording.read_bytes() == question.read_bytes()
+
+
+def test_one_bad_recording_among_others(tiny: Path, question: Path, tmp_path: Path, capsys):
+    bad = [no_such_file(tmp_path), ten_milliseconds(tmp_path)]
+    assert main(["transcribe", str(question), *bad, str(question), "--json"]) == 2
+    said = capsys.readouterr()
+    rows = json.loads(said.out)["transcripts"]
+    assert ["text" in row for row in rows] == [True, False, False, True]
+    assert all(path in said.err and path in row["error"] for path, row in zip(bad, rows[1:3], strict=True))
+
+
+@pytest.mark.parametrize("command", [["speak", "-"], ["chat"]])
+def test_standard_input_that_is_no_text(tiny: Path, tmp_path: Path, capsys, monkeypatch, command: list[str]):
+    output = ["--no-play", "-o", str(tmp_path / "out.wav")]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
+    assert_refused(main([*command, *output]), capsys, "UTF-8")
+    monkeypatch.setattr("sys.stdin", None)
+    assert_refused(main([*command, *output]), capsys, "there is no t")
 
 
 def test_codes_that_are_none(tiny: Path, question: Path, tmp_path: Path, capsys):
@@ -191,6 +237,22 @@ def test_recipes(tmp_path: Path, capsys, text: str):
     recipe.write_text(text)
     assert_refused(main(["train", "flow", str(recipe)]), capsys, "recipe.yaml")
     assert_refused(main(["train", "flow", str(tmp_path / "none.yaml")]), capsys, "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("steps=[", "steps.x=3", "steps=0", "steps=2024-13-45", "seed=-1", "threads=100000000"),
+        *("log_every=0", "device=abacus", "optimizer.learning_rate=[]"),
+    ],
+)
+def test_overrides(tmp_path: Path, capsys, override: str):
+    recipe = Path(__file__).parent.parent / "recipes" / "nano" / "flow.yaml"
+    assert_refused(
+        main(["train", "flow", str(recipe), f"output={tmp_path}", override]),
+        capsys,
+        override.split("=")[0].split(".")[0],
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", '[{"task": "dance"}]', '[{"task": "chat"}]', "[3]"])

@@ -285,7 +285,7 @@ def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_byte
     """
     if model.inference_only:
         raise CheckpointError("this model was rearranged for inference; save the one that load() gave.")
-    target = Path(directory)
+    target = Path(directory).resolve()  # where a link points to, and "." has a name
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / "config.json").is_file())):
         raise CheckpointError(f"{target}: exists and is no checkpoint directory; choose another name.")
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -293,8 +293,9 @@ def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_byte
         aside.mkdir(parents=True)
         _write(model, aside, max_shard_bytes)
         _swap(aside, target)
-    except OSError as error:
-        raise CheckpointError(f"{target}: the checkpoint could not be written ({error}).") from error
+    except (OSError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise CheckpointError(f"{target}: the checkpoint could not be written ({told}).") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -348,7 +349,7 @@ def _swap(aside: Path, target: Path) -> None:
             if old.is_dir():
                 shutil.copytree(old, aside / old.name, symlinks=True)
             else:
-                shutil.copy2(old, aside / old.name)
+                shutil.copy2(old, aside / old.name, follow_symlinks=False)
     replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
     target.rename(replaced)
     aside.rename(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -233,12 +234,12 @@ class BaichuanAudio(nn.Module):
         rate = self.tokenizer.config.sampling_rate
         if isinstance(audio, (str, os.PathLike)):
             return load_waveform(audio, rate)
-        if isinstance(audio, (tuple, list)) and len(audio) == 2 and isinstance(audio[1], int):
+        if isinstance(audio, (tuple, list)) and len(audio) == 2 and isinstance(audio[1], Integral):
             try:
                 waveform = torch.as_tensor(audio[0])
             except (TypeError, ValueError, RuntimeError) as error:
                 raise AudioError(f"the waveform is no array of samples ({error}).") from error
-            return prepare_waveform(waveform, audio[1], rate)
+            return prepare_waveform(waveform, int(audio[1]), rate)
         raise AudioError("audio must be a path or (waveform, sample_rate), the rate a whole number of Hz.")
 
     def _read_aloud(

@@ -40,17 +40,21 @@ _DTYPES = {
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file that may be read by whom any other new file there may be read by."""
+    """Write a safetensors file that may be read by whom any other new file there may be read by. Raises OSError."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), path, metadata=metadata)
+    try:
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:  # a disk that is full, a folder that may not be written to
+        raise OSError(None, " ".join(str(error).split()), str(path)) from error
     share_as_others(path)
 
 
 def share_as_others(path: str | Path) -> None:
     """Give a file the permissions of a new one beside it: the safetensors library keeps what it writes to its owner."""
     path = Path(path)
-    other = path.with_name(f".{path.name}.{os.getpid()}.new")
+    other = path.with_name(f".{os.getpid()}.{path.name[-100:]}.new")
     other.touch(exist_ok=False)
     path.chmod(other.stat().st_mode)
     other.unlink()
@@ -104,7 +108,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         header = json.loads(raw)
         header.pop("__metadata__", None)
         tensors = {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: the header of this safetensors file is damaged; copy it again.") from error
     return tensors
 
@@ -152,6 +156,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read as text ({error}).") from error
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: not valid JSON (line {error.lineno}: {error.msg}); copy it again.") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise CheckpointError(f"{path}: this JSON cannot be read ({error}).") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: should hold one JSON object, not a {type(value).__name__}.")
     return value

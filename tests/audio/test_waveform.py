@@ -1,5 +1,6 @@
 """Reading, writing, resampling and joining waveforms, and what is refused."""
 
+import asyncio
 import math
 from pathlib import Path
 
@@ -27,6 +28,31 @@ def test_any_rate_and_format_comes_back_as_the_same_tone(tmp_path: Path, suffix:
     assert abs(decibels(waveform[middle]) - decibels(tone(16000)[middle])) < 0.5
     crossings = int((waveform[middle].sign().diff() != 0).sum())
     assert abs(crossings - 2 * 440 * 4000 / 16000) <= 3
+
+
+def test_a_file_that_was_cut_short_ends_where_its_samples_end(tmp_path: Path) -> None:
+    tone = 0.3 * torch.sin(torch.arange(48_000) / 9)
+    save_waveform(tmp_path / "whole.mp3", tone, 24_000)
+    data = (tmp_path / "whole.mp3").read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(data[: len(data) // 2])
+    load_waveform(tmp_path / "whole.mp3", 24_000)  # leaves its samples in memory that is used again
+    cut = load_waveform(tmp_path / "cut.mp3", 24_000)
+    assert 20_000 < len(cut) < 28_000 and cut.abs().max() < 0.5
+
+
+def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:
+    sound = pytest.importorskip("baichuan_audio.server.sound")
+    encoder = sound.AudioEncoder("flac", 24_000)
+    tone = 0.3 * torch.sin(torch.arange(24_000) / 9)
+    (tmp_path / "stream.flac").write_bytes(encoder.push(tone) + asyncio.run(encoder.finish()))
+    read = load_waveform(tmp_path / "stream.flac", 24_000)
+    assert torch.allclose(read, tone, atol=1e-3)
+
+
+def test_whole_numbers_are_no_waveform() -> None:
+    for samples in (torch.zeros(99, dtype=torch.int16), torch.zeros(2, 99, dtype=torch.int16)):
+        with pytest.raises(AudioError, match="floating-point"):
+            prepare_waveform(samples, 16_000, 16_000)
 
 
 def test_channels_are_mixed(tmp_path: Path) -> None:

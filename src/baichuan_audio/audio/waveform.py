@@ -17,6 +17,26 @@ from ..errors import AudioError
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_SECONDS = 4 * 3600.0
 _BLOCK_FRAMES = 1 << 20
+_LOUDEST = 1e6  # 16-bit samples that were not scaled are below it; far above it spectra overflow
+
+
+class SequentialSound(soundfile.SoundFile):
+    """Read from the beginning to the end, as far as there are samples.
+
+    For any file that can seek soundfile believes the header's count of frames, which in a stream is a guess, and in a
+    file that was cut short wrong: what is missing would be whatever lay in memory.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """`Path.is_file`, False as well for what can be no file name (too long)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def load_waveform(path: str | os.PathLike[str], sample_rate: int) -> Tensor:
@@ -26,19 +46,22 @@ def load_waveform(path: str | os.PathLike[str], sample_rate: int) -> Tensor:
     and files above 2 GiB or four hours (the limits guard memory; cut such a file first).
     """
     path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path}: there is no such audio file.")
+    if not is_file(path):
+        raise AudioError(f"{path}: there is no such audio file, or it is no regular one.")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise AudioError(f"{path}: the file is larger than 2 GiB; cut it into shorter files.")
     try:
-        with soundfile.SoundFile(path) as file:
-            original_rate = file.samplerate
-            if file.frames > MAX_SECONDS * original_rate:
-                raise AudioError(f"{path}: longer than {MAX_SECONDS / 3600:.0f} hours; cut it into shorter files.")
-            # blockwise, so that many channels never stand in memory for the whole file
-            blocks = [block.mean(axis=1) for block in file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True)]
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: not audio in a format that can be read ({error.error_string}).") from error
+        with SequentialSound(path) as file:
+            original_rate, samples_read, blocks = file.samplerate, 0, []
+            # blockwise, so that many channels never stand in memory for the whole file; counted, as headers may lie
+            while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                samples_read += len(block)
+                if samples_read > MAX_SECONDS * original_rate:
+                    raise AudioError(f"{path}: longer than {MAX_SECONDS / 3600:.0f} hours; cut it into shorter files.")
+                blocks.append(block.mean(axis=1))
+    except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError, ValueError) as error:
+        told = getattr(error, "error_string", None) or error
+        raise AudioError(f"{path}: not audio in a format that can be read ({told}).") from error
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     return prepare_waveform(torch.from_numpy(samples), original_rate, sample_rate, str(path))
 
@@ -50,15 +73,21 @@ def prepare_waveform(waveform: Tensor, original_rate: int, sample_rate: int, whe
     """
     if original_rate <= 0:
         raise AudioError(f"{where}: a sample rate of {original_rate} Hz is impossible.")
-    if waveform.ndim == 2:
+    if waveform.ndim == 2 and waveform.is_floating_point() and waveform.numel():
         waveform = waveform.float().mean(dim=0)
+    elif waveform.ndim == 2:
+        waveform = waveform.flatten()  # of no use, for the reason that is found below
     if waveform.ndim != 1:
         raise AudioError(f"{where}: expected samples of shape [S] or [channels, S], got {tuple(waveform.shape)}.")
     if waveform.numel() == 0:
         raise AudioError(f"{where}: there are no samples in it.")
+    if not waveform.is_floating_point():
+        raise AudioError(f"{where}: the samples are of type {waveform.dtype}; give floating-point ones in [-1, 1].")
     waveform = waveform.float()
     if not bool(torch.isfinite(waveform).all()):
         raise AudioError(f"{where}: some samples are NaN or infinite.")
+    if float(waveform.abs().max()) > _LOUDEST:
+        raise AudioError(f"{where}: samples of up to {float(waveform.abs().max()):.3g} are no audio; give [-1, 1].")
     return resample(waveform, original_rate, sample_rate)
 
 
@@ -68,15 +97,11 @@ def save_waveform(path: str | os.PathLike[str], waveform: Tensor, sample_rate: i
     Raises AudioError when the suffix names no format libsndfile writes, or the folder does not exist.
     """
     path = Path(path)
-    suffix = path.suffix.lstrip(".").upper()
-    formats = {"OGG": ("OGG", "VORBIS"), "OPUS": ("OGG", "OPUS"), "MP3": ("MP3", "MPEG_LAYER_III")}
-    container, subtype = formats.get(suffix, (suffix, "PCM_16"))
-    if container not in soundfile.available_formats():
-        raise AudioError(f"{path}: '{path.suffix}' names no audio format that can be written; use .wav or .flac.")
+    container, subtype = sound_format(path)
     if not path.parent.is_dir():
         raise AudioError(f"{path}: the folder {path.parent} does not exist.")
     samples = waveform.detach().float().clamp(-1, 1).cpu().numpy()
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{os.getpid()}.{path.name[-100:]}.part")
     try:
         soundfile.write(aside, samples, sample_rate, format=container, subtype=subtype)
         os.replace(aside, path)
@@ -84,6 +109,19 @@ def save_waveform(path: str | os.PathLike[str], waveform: Tensor, sample_rate: i
         raise AudioError(f"{path}: the audio could not be written ({error}).") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sound_format(path: Path) -> tuple[str, str]:
+    """The container and coding that a file name's suffix stands for; AudioError where none can be written."""
+    suffix = path.suffix.lstrip(".").upper()
+    formats = {"OGG": ("OGG", "VORBIS"), "OPUS": ("OGG", "OPUS"), "MP3": ("MP3", "MPEG_LAYER_III")}
+    container, subtype = formats.get(suffix, (suffix, "PCM_16"))
+    # RAW would be samples without a word of what they are
+    if container == "RAW" or container not in soundfile.available_formats():
+        raise AudioError(f"{path}: '{path.suffix}' names no audio format that can be written; use .wav or .flac.")
+    if not soundfile.check_format(container, subtype):
+        raise AudioError(f"{path}: '{path.suffix}' takes no 16-bit audio; use .wav or .flac.")
+    return container, subtype
 
 
 def resample(waveform: Tensor, original_rate: int, sample_rate: int) -> Tensor:

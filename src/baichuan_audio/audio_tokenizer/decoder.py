@@ -102,7 +102,7 @@ class PostNet(nn.Module):
         self.layers = nn.ModuleList()
         for before, after in itertools.pairwise(widths[:-1]):
             self.layers.extend([nn.Conv1d(before, after, 5, padding=2), nn.GroupNorm(1, after), nn.Mish()])
-        self.layers.append(nn.Conv1d(widths[-1], mel_bins, 1))
+        self.layers.append(nn.Conv1d(widths[-2], mel_bins, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, M, F] -> [B, M, F], to be added to x."""

@@ -151,7 +151,7 @@ class AudioTokenizer(nn.Module):
             raise AudioError("this tokenizer stands alone: decode() needs the flow decoder and the vocoder.")
         waveforms = [
             self._synthesis(self.decoder_hidden(self.dequantize(piece)))
-            for piece in codes.split(self.config.piece_codes, dim=1)
+            for piece in codes.long().split(self.config.piece_codes, dim=1)
         ]
         overlap = self._output_rate * CROSSFADE_MS // 1000
         return functools.reduce(lambda first, second: crossfade(first, second, overlap), waveforms)
@@ -160,7 +160,7 @@ class AudioTokenizer(nn.Module):
         """Raises AudioError for codes [K, T] of the wrong shape or range."""
         if codes.ndim != 2 or codes.shape[0] != self.num_codebooks or codes.shape[1] == 0:
             raise AudioError(f"codes must have the shape [{self.num_codebooks}, T], T > 0, not {list(codes.shape)}.")
-        if codes.is_floating_point():
+        if codes.is_floating_point() or codes.dtype == torch.bool:
             raise AudioError(f"codes must be whole numbers, not {codes.dtype}.")
         limits = torch.tensor(self.codebook_sizes, device=codes.device)
         if bool((codes < 0).any()) or bool((codes >= limits[:, None]).any()):

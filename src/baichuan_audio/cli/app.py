@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -33,6 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 bad input, 1 anything unforeseen."""
+    if sys.stdin is None:  # closed by the caller
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (open as long as the program runs)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shall not cost an answer
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     debug = getattr(arguments, "debug", False)
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -52,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.filename:  # a name too long, a disk that is full
+            return _complain(f"{error.filename}: {error.strerror}.", BAD_INPUT)
         text = " ".join(str(error).split()) or "no further word"
         return _complain(f"unexpected failure: {type(error).__name__}: {text} (--debug shows where).", FAILED)
 

@@ -82,7 +82,7 @@ def run_decode(arguments: argparse.Namespace) -> None:
 
 
 def run_reconstruct(arguments: argparse.Namespace) -> None:
-    check_output(arguments.output)
+    check_output(arguments.output, inputs=[arguments.audio])
     check_output(arguments.plot, (".png", ".svg", ".pdf"))
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise MissingDependencyError("drawing needs matplotlib: pip install 'baichuan-audio[plot]'.")

@@ -174,19 +174,29 @@ def check_text(model: BaichuanAudio, text: object) -> None:
             )
 
 
-def check_output(path: str | None, suffixes: Sequence[str] = ()) -> None:
-    """Refuse an output that cannot be written before minutes are spent on making it."""
+def check_output(path: str | None, suffixes: Sequence[str] = (), inputs: Sequence[str] = ()) -> None:
+    """Refuse an output that cannot be written, or would replace an input, before minutes are spent on making it.
+
+    Its name must end in one of `suffixes`; without any, in that of a format of audio.
+    """
     if path is None:
         return
+    for given in inputs:
+        if os.path.exists(given) and os.path.exists(path) and os.path.samefile(given, path):
+            raise BaichuanAudioError(f"{path}: this is the file to read; give another name for the output.")
     target = Path(path)
     if target.is_dir():
         raise BaichuanAudioError(f"{path}: this is a directory; give the name of a file to write.")
     if not target.absolute().parent.is_dir():
         raise BaichuanAudioError(f"{path}: the folder {target.parent} does not exist; make it first.")
+    if not suffixes:
+        from ..audio.waveform import sound_format
+
+        sound_format(target)
     if suffixes and target.suffix.lower() not in suffixes:
         raise BaichuanAudioError(f"{path}: the name must end in {' or '.join(suffixes)}.")
 
 
 def print_json(value: object) -> None:
     """One JSON object on standard output."""
-    print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
+    print(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False), flush=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BaichuanAudioError, PromptError
+from ..errors import AudioError, BaichuanAudioError, PromptError
 from .common import Progress, add_command, check_output, check_text, load_model, print_json
 
 if TYPE_CHECKING:
@@ -108,10 +108,8 @@ class Turn:
 
 def run_chat(arguments: argparse.Namespace) -> None:
     output = arguments.output or "answer.wav"
-    check_output(output)
+    check_output(output, inputs=arguments.turns)
     turns = [read_turn(turn) for turn in arguments.turns]
-    if not turns and not sys.stdin.isatty() and arguments.json:
-        raise PromptError("there is no turn to answer; give a text or an audio file.")
     model = load_model(arguments)
     for text in (arguments.system, *(turn.content for turn in turns)):
         check_text(model, text)
@@ -123,6 +121,8 @@ def run_chat(arguments: argparse.Namespace) -> None:
     for number, turn in enumerate(turns or _typed_turns(model), 1):
         file = _numbered(output, number) if numbered else output
         results.append(_answer_turn(model, conversation, turn, file, arguments))
+    if not results and not sys.stdin.isatty():
+        raise PromptError("there is no turn to answer; give a text or an audio file.")
     if arguments.json:
         print_json({"voice": arguments.voice or model.voices[0], "turns": results})
 
@@ -176,7 +176,7 @@ def _typed_turns(model: BaichuanAudio) -> Iterator[Turn]:
     typing = sys.stdin.isatty()
     if typing:
         print("Type a question or the name of an audio file; an empty line ends.", file=sys.stderr)
-    for line in sys.stdin:
+    for line in typed_lines():
         if not line.strip():
             return
         try:
@@ -190,30 +190,59 @@ def _typed_turns(model: BaichuanAudio) -> Iterator[Turn]:
         yield turn
 
 
+def typed_lines() -> Iterator[str]:
+    """Standard input as it comes; PromptError where it is no text."""
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise PromptError("standard input is no text in UTF-8.") from error
+
+
 def _numbered(output: str, number: int) -> str:
     path = Path(output)
     return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
 
 
-def run_transcribe(arguments: argparse.Namespace) -> None:
-    from ..audio.waveform import load_waveform
-
-    model = None
-    results = []
+def run_transcribe(arguments: argparse.Namespace) -> int:
+    """Transcribe each file; one that cannot be used is named and the others go on, with exit code 2 at the end."""
+    model: BaichuanAudio | None = None
+    results: list[dict[str, Any]] = []
     for path in arguments.audio:
-        with Progress(f"reading {path}"):
-            waveform = load_waveform(path, _RATE)
-        model = model or load_model(arguments)
-        seconds = waveform.shape[0] / _RATE
-        with Progress(f"transcribing {seconds:.0f} s of {path}") as progress:
-            text = model.transcribe((waveform, _RATE))
+        try:
+            model, result = _transcribe(path, model, arguments)
+        except AudioError as error:
+            sentence = str(error) if path in str(error) else f"{path}: {error}"
+            if len(arguments.audio) == 1:
+                raise AudioError(sentence) from error
+            print(f"baichuan-audio: {sentence}", file=sys.stderr)
+            results.append({"audio": path, "error": sentence})
+            continue
         if not arguments.json:
-            print(f"{path}: {text}" if len(arguments.audio) > 1 else text, flush=True)
-        results.append(
-            {"audio": path, "text": text, "seconds": round(seconds, 3), "compute_s": round(progress.seconds, 3)}
-        )
+            print(f"{path}: {result['text']}" if len(arguments.audio) > 1 else result["text"], flush=True)
+        results.append(result)
     if arguments.json:
         print_json({"transcripts": results})
+    return 2 if any("error" in result for result in results) else 0
+
+
+def _transcribe(
+    path: str, model: BaichuanAudio | None, arguments: argparse.Namespace
+) -> tuple[BaichuanAudio, dict[str, Any]]:
+    """The model, loaded once a first file is found to be audio, and what it makes of this one."""
+    from ..audio.waveform import load_waveform
+
+    with Progress(f"reading {path}"):
+        waveform = load_waveform(path, _RATE)
+    model = model or load_model(arguments)
+    seconds = waveform.shape[0] / _RATE
+    with Progress(f"transcribing {seconds:.0f} s of {path}") as progress:
+        text = model.transcribe((waveform, _RATE))
+    return model, {
+        "audio": path,
+        "text": text,
+        "seconds": round(seconds, 3),
+        "compute_s": round(progress.seconds, 3),
+    }
 
 
 def run_speak(arguments: argparse.Namespace) -> None:
@@ -223,7 +252,7 @@ def run_speak(arguments: argparse.Namespace) -> None:
     from ..spoken_text import for_speech
 
     check_output(arguments.output)
-    text = sys.stdin.read() if arguments.text == "-" else arguments.text
+    text = "".join(typed_lines()) if arguments.text == "-" else arguments.text
     if not text.strip():
         raise PromptError("there is no text to speak.")
     model = load_model(arguments)

@@ -49,10 +49,10 @@ class TextTokenizer:
         path = Path(path)
         try:
             source = path.read_text(encoding="utf-8")
+            settings = path.with_name(SETTINGS_NAME)
+            return cls(source, settings.read_text(encoding="utf-8") if settings.is_file() else None)
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path}: the text tokenizer cannot be read ({error}).") from error
-        settings = path.with_name(SETTINGS_NAME)
-        return cls(source, settings.read_text(encoding="utf-8") if settings.is_file() else None)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `tokenizer.json` (and `tokenizer_config.json`, where there was one) as they were read."""
@@ -81,6 +81,7 @@ class TextTokenizer:
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
         """Each id of `encode(text)` with the place of its first character in `text` and of the one after its last."""
+        self.encode(text)  # refuses what is no text
         found = self._encoder.encode(text, add_special_tokens=False)
         return [(id, start, end) for id, (start, end) in zip(found.ids, found.offsets, strict=True)]
 

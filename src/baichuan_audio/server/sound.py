@@ -15,6 +15,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from ..audio.waveform import SequentialSound
 from .errors import ApiError, bad_request
 
 AudioFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm"]
@@ -49,7 +50,7 @@ def read_audio(data: bytes, max_seconds: float, param: str) -> tuple[Tensor, int
     Reads no more than `max_seconds`, whatever a few bytes may unfold to. Raises ApiError 400.
     """
     try:
-        with _Sequential(io.BytesIO(data)) as file:
+        with SequentialSound(io.BytesIO(data)) as file:
             rate, channels = file.samplerate, file.channels
             if not _LOWEST_RATE_HZ <= rate <= _HIGHEST_RATE_HZ:
                 raise bad_request(f"{param}: a sample rate of {rate} Hz is not taken.", param, "invalid_audio")
@@ -114,13 +115,6 @@ class AudioReader:
         async with self._turn:
             data = await asyncio.to_thread(decode_base64, text, f"{param}.data")
             return await asyncio.to_thread(read, data, max_seconds, param)
-
-
-class _Sequential(soundfile.SoundFile):
-    """Reads on to the end, whatever length the header states; a FLAC stream may state none and cannot be sought in."""
-
-    def seekable(self) -> bool:
-        return False
 
 
 class AudioEncoder:

@@ -71,6 +71,7 @@ class FlowRecipe(StageRecipe):
     """Share of each kind of clip (answer, question, read, real) in the audio drawn; empty: all clips alike."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.crop_seconds <= self.batch_seconds:
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
         if self.velocity_every < 1:

@@ -90,6 +90,7 @@ class LanguageModelRecipe(StageRecipe):
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.stage not in STAGES:
             raise TrainingError(f"stage must be one of {', '.join(STAGES)}, not '{self.stage}'.")
         if not 0 < self.audio_head_fraction <= 1:

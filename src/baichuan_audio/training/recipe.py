@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..checkpoint import checked_device
 from ..config import strict
 from ..errors import ConfigError, MissingDependencyError
 
 T = TypeVar("T")
+_LARGEST_SEED, _MOST_THREADS = 1 << 31, 1024
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class StageRecipe:
     sample_every: int = 500
     checkpoint_every: int = 200
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "sample_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name, most in (("seed", _LARGEST_SEED), ("threads", _MOST_THREADS)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must lie between 0 and {most}, not {getattr(self, name)}.")
+        checked_device(self.device)
+
 
 def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[str] = ()) -> T:
     """Read a YAML recipe into `cls`, then apply overrides like `steps=10` or `optimizer.learning_rate=1e-4`.
@@ -60,7 +71,7 @@ def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[
         raise ConfigError(f"{path}: there is no such recipe.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]}).") from error
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path}: a recipe holds named entries (key: value).")
@@ -76,10 +87,15 @@ def _apply(values: dict[str, Any], override: str, yaml: Any) -> None:
         raise ConfigError(f"override '{override}': write it as name=value.")
     *groups, last = name.split(".")
     for group in groups:
-        inner = dict(values.get(group) or {})
-        values[group] = inner
-        values = inner
-    values[last] = yaml.safe_load(text)
+        inner = values.get(group) or {}
+        if not isinstance(inner, Mapping):
+            raise ConfigError(f"override '{override}': '{group}' holds {inner!r} and no named entries.")
+        values[group] = dict(inner)
+        values = values[group]
+    try:
+        values[last] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"override '{override}': {text!r} is no value in YAML.") from error
 
 
 def _yaml() -> Any:

@@ -92,6 +92,7 @@ class ResynthesisRecipe(StageRecipe):
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.crop_seconds <= self.batch_seconds:
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
         if not (0 <= self.edges <= 1 and 0 <= self.said_share <= 1):

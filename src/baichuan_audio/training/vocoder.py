@@ -81,6 +81,7 @@ class VocoderRecipe(StageRecipe):
     discriminator_optimizer: OptimizerRecipe = field(default_factory=lambda: _gan_optimizer(2e-4))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.architecture not in ("vocos", "hift"):
             raise ConfigError(f"architecture must be 'vocos' or 'hift', not '{self.architecture}'.")
 

@@ -336,9 +336,15 @@ def load_hift(path: str | Path, hop_length: int = 480, sample_rate: int = 24000)
         raise CheckpointError(f"no vocoder file at {path}") from None
     except Exception as error:  # the reader raises many kinds; each means the file cannot be used
         raise CheckpointError(f"{path}: not a PyTorch file of weights, or a damaged one; copy it again.") from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+    named = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
+    if not named or not all(isinstance(t, Tensor) and t.layout == torch.strided for t in tensors.values()):
         raise CheckpointError(f"{path} does not hold a plain dictionary of tensors")
-    return Hift.from_state_dict(tensors, hop_length, sample_rate)
+    try:
+        return Hift.from_state_dict(tensors, hop_length, sample_rate)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: no HiFT vocoder can be built from its tensors ({error}).") from error
 
 
 def save_hift(model: Hift, path: str | Path) -> None:
