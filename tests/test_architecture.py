@@ -40,6 +40,7 @@ ORDER = (
     "evaluation",
     "bench",
     "cli",
+    "__main__",
 )
 
 PUBLIC = [

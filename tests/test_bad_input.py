@@ -243,7 +243,7 @@ def test_recipes(tmp_path: Path, capsys, text: str):
     "override",
     [
         *("steps=[", "steps.x=3", "steps=0", "steps=2024-13-45", "seed=-1", "threads=100000000"),
-        *("log_every=0", "device=abacus", "optimizer.learning_rate=[]"),
+        *("log_every=0", "device=abacus", "mel_floor=0", "optimizer.learning_rate=[]", "optimizer.warmup_steps=-1"),
     ],
 )
 def test_overrides(tmp_path: Path, capsys, override: str):

@@ -48,11 +48,14 @@ def add_commands(commands: Any) -> None:
 
 
 def run_train(arguments: argparse.Namespace) -> None:
+    from ..checkpoint import checked_device
     from ..training.recipe import load_recipe
 
     train = importlib.import_module(f"..{STAGES[arguments.stage]}", __package__).train
     recipe_class = typing.get_type_hints(train)["recipe"]
-    train(load_recipe(arguments.recipe, recipe_class, arguments.overrides))
+    recipe = load_recipe(arguments.recipe, recipe_class, arguments.overrides)
+    checked_device(recipe.device)
+    train(recipe)
 
 
 def run_eval(arguments: argparse.Namespace) -> None:

@@ -74,6 +74,8 @@ class FlowRecipe(StageRecipe):
         super().__post_init__()
         if not 0 < self.crop_seconds <= self.batch_seconds:
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
+        if self.mel_floor <= 0:
+            raise ConfigError("mel_floor must be positive.")
         if self.velocity_every < 1:
             raise ConfigError("velocity_every must be at least 1.")
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..checkpoint import checked_device
 from ..config import strict
 from ..errors import ConfigError, MissingDependencyError
 
@@ -31,6 +30,10 @@ class OptimizerRecipe:
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "constant"):
             raise ConfigError(f"optimizer: schedule must be 'cosine' or 'constant', not '{self.schedule}'.")
+        if min(self.learning_rate, self.warmup_steps, self.weight_decay) < 0 or self.grad_clip <= 0:
+            raise ConfigError(
+                "optimizer: learning_rate, warmup_steps and weight_decay must not be negative, grad_clip positive."
+            )
         if len(self.betas) != 2:
             raise ConfigError("optimizer: betas must be two numbers.")
 
@@ -57,7 +60,6 @@ class StageRecipe:
         for name, most in (("seed", _LARGEST_SEED), ("threads", _MOST_THREADS)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must lie between 0 and {most}, not {getattr(self, name)}.")
-        checked_device(self.device)
 
 
 def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[str] = ()) -> T:

@@ -95,6 +95,8 @@ class ResynthesisRecipe(StageRecipe):
         super().__post_init__()
         if not 0 < self.crop_seconds <= self.batch_seconds:
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
+        if self.mel_floor <= 0:
+            raise ConfigError("mel_floor must be positive.")
         if not (0 <= self.edges <= 1 and 0 <= self.said_share <= 1):
             raise ConfigError("edges and said_share must lie between 0 and 1.")
 

@@ -17,7 +17,7 @@ from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.quantizer import QuantizerRecipe, dequantize, initialise, learn, quantize
 from ..data.manifest import SAMPLE_RATE, ClipStore
 from ..data.phone_alignment import PLACES, Alignment, frame_sounds, read_alignments
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..layers.lengths import valid_mask
 from ..layers.precision import autocast
 from .checkpointing import load_training_state, save_training_state
@@ -66,6 +66,10 @@ class LossWeights:
     mel_floor: float = 1e-5
     """Magnitude below which the target mel counts as this. Digital silence and the empty upper band of telephone-like
     recordings lie at 1e-5; with the floor there, telling one silence from another leads the loss."""
+
+    def __post_init__(self) -> None:
+        if self.mel_floor <= 0:
+            raise ConfigError("weights: mel_floor must be positive.")
 
 
 @dataclass(frozen=True, kw_only=True)
