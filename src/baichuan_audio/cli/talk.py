@@ -156,14 +156,10 @@ def _answer_turn(
 
 def read_turn(argument: str) -> Turn:
     """An audio file, by its being there or by its suffix, is read at once; anything else is a text."""
-    from ..audio.waveform import load_waveform
+    from ..audio.waveform import is_file, load_waveform
 
     path = Path(argument)
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # a text may be no possible file name
-        is_file = False
-    if is_file or (path.suffix.lower() in _AUDIO_SUFFIXES and "\n" not in argument):
+    if is_file(path) or (path.suffix.lower() in _AUDIO_SUFFIXES and "\n" not in argument):
         with Progress(f"reading {argument}"):
             return Turn({"audio": (load_waveform(path, _RATE), _RATE)}, argument)
     if not argument.strip():

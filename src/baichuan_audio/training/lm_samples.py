@@ -32,7 +32,8 @@ class LanguageModelSamples:
         dialogues = read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", ("validation",)) if recipe.corpus else []
         first: dict[str, Dialogue] = {}
         for dialogue in dialogues or generated_dialogues(recipe, "validation"):
-            first.setdefault(dialogue.language, dialogue)
+            if dialogue.exchanges[0].user.strip():  # one that is only heard cannot be asked in writing
+                first.setdefault(dialogue.language, dialogue)
         self._questions = [(language, dialogue.exchanges[0]) for language, dialogue in first.items()]
         usual = ReplySampling.from_config(model.config)
         shorter = {name: min(most, getattr(usual, name)) for name, most in _LONGEST.items()}
