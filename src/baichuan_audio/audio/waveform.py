@@ -73,17 +73,15 @@ def prepare_waveform(waveform: Tensor, original_rate: int, sample_rate: int, whe
     """
     if original_rate <= 0:
         raise AudioError(f"{where}: a sample rate of {original_rate} Hz is impossible.")
-    if waveform.ndim == 2 and waveform.is_floating_point() and waveform.numel():
-        waveform = waveform.float().mean(dim=0)
-    elif waveform.ndim == 2:
-        waveform = waveform.flatten()  # of no use, for the reason that is found below
-    if waveform.ndim != 1:
+    if waveform.ndim not in (1, 2):
         raise AudioError(f"{where}: expected samples of shape [S] or [channels, S], got {tuple(waveform.shape)}.")
     if waveform.numel() == 0:
         raise AudioError(f"{where}: there are no samples in it.")
     if not waveform.is_floating_point():
         raise AudioError(f"{where}: the samples are of type {waveform.dtype}; give floating-point ones in [-1, 1].")
     waveform = waveform.float()
+    if waveform.ndim == 2:
+        waveform = waveform.mean(dim=0)
     if not bool(torch.isfinite(waveform).all()):
         raise AudioError(f"{where}: some samples are NaN or infinite.")
     if float(waveform.abs().max()) > _LOUDEST:

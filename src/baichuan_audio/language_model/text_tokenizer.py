@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from ..errors import CheckpointError, PromptError
 
@@ -71,18 +71,21 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ordinary text -> ids; never a control token, whatever the text spells. PromptError for broken Unicode."""
+        return list(self._encoding(text).ids)
+
+    def _encoding(self, text: str) -> Encoding:
+        """`text` with its ids and their places. Raises PromptError where it is no text."""
         if not isinstance(text, str):
             raise PromptError(f"text must be a string, not {type(text).__name__}.")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise PromptError("the text holds a half of a surrogate pair; give valid Unicode.") from error
-        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+        return self._encoder.encode(text, add_special_tokens=False)
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
         """Each id of `encode(text)` with the place of its first character in `text` and of the one after its last."""
-        self.encode(text)  # refuses what is no text
-        found = self._encoder.encode(text, add_special_tokens=False)
+        found = self._encoding(text)
         return [(id, start, end) for id, (start, end) in zip(found.ids, found.offsets, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
