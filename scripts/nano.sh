@@ -44,18 +44,12 @@ alignments() { # Told at every 20 ms what is being said, the encoder learns in m
     once align_rest run data align recipes/nano/tokenizer.yaml --corpus "$work" --tokenizer "$work/tokenizer_first"
 }
 
-hearing() { # the audio tokenizer, its codes, and the way from them to a mel
+hearing() { # the audio tokenizer and its codes
     once tokenizer run train tokenizer recipes/nano/tokenizer.yaml "output=$work/tokenizer" "clips.corpus=$work/audio"
     # Codes are made with the weights as they will be stored: a rounded codebook picks other codes.
     once hearing run assemble "$work/lm_start" "$work/hearing" --template recipes/nano/config.json \
         --tokenizer "$work/tokenizer" --dtype bfloat16
     once codes run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes"
-    once codes_slow run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes_slow" \
-        --speed 0.9 --only question digits
-    once codes_fast run data codes --model "$work/hearing" --corpus "$work" --output "$work/codes_fast" \
-        --speed 1.13 --only question digits
-    once flow run train flow recipes/nano/flow.yaml "output=$work/flow" "tokenizer=$work/hearing" \
-        "corpus=$work/audio" "codes=$work/codes"
 }
 
 writing() { # the vocoder, and what the language model can learn before there are codes
@@ -65,7 +59,19 @@ writing() { # the vocoder, and what the language model can learn before there ar
         "model=$work/lm_text/model" "output=$work/lm_pseudo" "clips=$work/audio"
 }
 
-sounding() { # the vocoder goes on with mels as the flow decoder makes them
+codes_at() { # codes_at SPEED OUTPUT
+    run data codes --model "$work/hearing" --corpus "$work" --output "$2" --speed "$1" --only question digits --threads 1
+}
+
+speeds() { # questions at other speeds, for the rounds
+    once codes_slow codes_at 0.9 "$work/codes_slow"
+    once codes_fast codes_at 1.13 "$work/codes_fast"
+}
+
+sounding() { # from codes to a mel, and the vocoder goes on with mels as they come of codes
+    once flow run train flow recipes/nano/flow.yaml "output=$work/flow" "tokenizer=$work/hearing" \
+        "corpus=$work/audio" "codes=$work/codes"
+    once voice voiced "$work/lm_start" "$work/voice" # to listen to while the language model learns
     once vocoder_coded run train vocoder recipes/nano/vocoder_coded.yaml "output=$work/vocoder_coded" \
         "data=$work/audio" "initial=$work/vocoder/vocoder.safetensors" "coded.decoders=$work/flow" "coded.codes=$work/codes"
 }
@@ -76,7 +82,6 @@ voiced() { # voiced FROM TO: a checkpoint of the language model, with what makes
 }
 
 joint() { # from hearing and reading aloud to spoken dialogues
-    once voice voiced "$work/lm_start" "$work/voice" # to listen to while the language model learns
     if [ "${STAGES:-joint}" = paper ]; then
         once lm_stage1 lm lm_stage1 "$work/lm_text/model" "$work/lm_stage1"
         once lm_stage2 lm lm_stage2 "$work/lm_stage1/model" "$work/lm_stage2"
@@ -135,9 +140,9 @@ everything() {
     once corpus run data nano recipes/nano/corpus.yaml --output "$work"
     once start run start recipes/nano/config.json "$work/lm_start" --dialogues "$work/dialogues.jsonl"
     alignments
-    echo "nano: what the vocoder and the first language models say goes to $work/writing.log" >&2
+    echo "nano: what the part beside says goes to $work/writing.log" >&2
     side_by_side hearing writing
-    side_by_side joint sounding
+    side_by_side joint sounding speeds
     once lm_deep run grow "$work/lm_sft/model" "$work/lm_deep" --layers 8
     # Two runs with other seeds, and their mean, err less than one of twice the length.
     for round in 1 2; do
@@ -157,7 +162,7 @@ everything() {
 
 case ${1:-everything} in
 everything | hearing | joint | takes) "${1:-everything}" ;;
-writing | sounding | said | resynthesis) "$1" >>"$work/writing.log" 2>&1 ;;
+writing | sounding | speeds | said | resynthesis) "$1" >>"$work/writing.log" 2>&1 ;;
 round_*_1) one_run "$1" ;;
 round_*_2) one_run "$1" >>"$work/writing.log" 2>&1 ;;
 *)

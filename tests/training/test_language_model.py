@@ -30,6 +30,8 @@ from baichuan_audio.training.language_model import learning_parts, losses, total
 from baichuan_audio.training.lm_batch import choose_frames, collate, forget_speech, say_itself
 from baichuan_audio.training.lm_data import make_mixture
 from baichuan_audio.training.lm_recipe import LanguageModelRecipe
+from baichuan_audio.training.lm_samples import LanguageModelSamples
+from baichuan_audio.training.logging import TrainingLog
 from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
 from baichuan_audio.training.sound_head import SoundHead
 
@@ -128,6 +130,27 @@ def test_samples_are_asked_of_the_model_as_it_is(workspace: Path, tmp_path: Path
     saved = [baichuan_audio.load(tmp_path / name / "model").state_dict() for name in ("own", "lent")]
     assert all(torch.equal(value, saved[1][name]) for name, value in saved[0].items())  # the voice stays apart
     assert list((tmp_path / "own" / "tensorboard").iterdir())
+
+
+def test_a_voice_may_come_while_training_runs(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"speaker": str(tmp_path / "speaker"), "validation_sequences": 0, "sample_every": 2}
+    shutil.copytree(workspace / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    short = {"max_segments": 1, "max_segment_frames": 20, "max_segment_tokens": 4}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"reply_sampling": short}))
+    settings = recipe(workspace, tmp_path / "run", model=str(tmp_path / "model"), **changes)
+    samples = LanguageModelSamples(settings, baichuan_audio.load(tmp_path / "model"))
+    assert "speaker: not there yet; until it is, samples are in writing" in capsys.readouterr().err
+    with TrainingLog(tmp_path / "run", 4, 0) as log:
+        samples.log(2, log)
+        shutil.copytree(tmp_path / "model", tmp_path / "speaker")
+        samples.log(4, log)
+    kinds: dict[str, list[str]] = {}
+    for path in sorted((tmp_path / "run" / "samples").iterdir()):
+        kinds.setdefault(path.stem, []).append(path.suffix)
+    assert list(kinds.values()) == [[".txt"], [".png", ".txt", ".wav"]]
 
 
 def test_forgotten_speech_is_the_models_own_and_never_a_target(workspace: Path, tmp_path: Path) -> None:

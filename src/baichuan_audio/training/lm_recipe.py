@@ -84,7 +84,8 @@ class LanguageModelRecipe(StageRecipe):
     """Share of the frames of its own speech that it sees as it would have said them; costs a pass without gradients."""
     validation_sequences: int = 64
     speaker: str | None = None
-    """Checkpoint whose audio decoder, flow decoder and vocoder make the sound of samples; None: the model's own."""
+    """Folder of a checkpoint whose audio decoder, flow decoder and vocoder make the sound of samples; None: the model's
+    own. Until it is there, samples are in writing: what makes sound may be learning beside."""
     muon: bool = True
     """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)

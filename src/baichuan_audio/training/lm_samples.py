@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import torch
@@ -23,12 +24,17 @@ _LONGEST = {"max_segments": 16, "max_segment_frames": 50, "max_text_tokens": 60}
 class LanguageModelSamples:
     """One held-out question of each language, and the model with a voice to answer it.
 
-    Raises TrainingError when the recipe's `speaker` has other codebooks than the model.
+    A `speaker` that is not there yet (its training runs beside this one) is looked for before each answer; until it
+    is there, answers are in writing. Raises TrainingError when it has other codebooks than the model.
     """
 
     def __init__(self, recipe: LanguageModelRecipe, model: BaichuanAudio) -> None:
-        self._aloud = recipe.stage != "text" and not recipe.pseudo_speech
-        self._model = model if recipe.speaker is None or not self._aloud else with_voice(model, recipe)
+        self._recipe, self._written = recipe, model
+        self._aloud: BaichuanAudio | None = None
+        self._speaks = recipe.stage != "text" and not recipe.pseudo_speech
+        self._find_voice()
+        if self._speaks and self._aloud is None:
+            print(f"{recipe.speaker}: not there yet; until it is, samples are in writing", file=sys.stderr)
         dialogues = read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", ("validation",)) if recipe.corpus else []
         first: dict[str, Dialogue] = {}
         for dialogue in dialogues or generated_dialogues(recipe, "validation"):
@@ -39,12 +45,23 @@ class LanguageModelSamples:
         shorter = {name: min(most, getattr(usual, name)) for name, most in _LONGEST.items()}
         self._sampling = dataclasses.replace(usual, **shorter)
 
+    def _find_voice(self) -> None:
+        if not self._speaks or self._aloud is not None:
+            return
+        speaker = self._recipe.speaker
+        if speaker is None:
+            self._aloud = self._written
+        elif Path(speaker).is_dir():
+            self._aloud = with_voice(self._written, self._recipe)
+
     @torch.no_grad()
     def log(self, step: int, log: TrainingLog) -> None:
         """Ask, in writing, and keep the answer's text, sound and mel; leaves all random generators as they were."""
         with torch.random.fork_rng():
+            self._find_voice()
+            model = self._aloud or self._written
             for language, exchange in self._questions:
-                asked = self._model.conversation(speak=self._aloud, sampling=self._sampling, seed=0)
+                asked = model.conversation(speak=self._aloud is not None, sampling=self._sampling, seed=0)
                 written, sounds = "", []
                 for piece in asked.ask(exchange.user):
                     if isinstance(piece, TextPiece):
@@ -54,7 +71,7 @@ class LanguageModelSamples:
                 log.text(step, f"answer-{language}", f"{exchange.user}\n{written}\n(wanted: {exchange.answer})\n")
                 sound = torch.cat(sounds) if sounds else torch.zeros(0)
                 if len(sound) >= FLOW_MEL.n_fft:
-                    log.audio(step, f"answer-{language}", sound, self._model.sample_rate)
+                    log.audio(step, f"answer-{language}", sound, model.sample_rate)
                     log.mel(step, f"answer-{language}", natural_log_mel(sound[None], FLOW_MEL)[0])
 
 
