@@ -156,7 +156,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(copy: Path, model, monkeypatch)
 def test_visual_tensors_are_ignored_with_one_line(copy: Path, caplog):
     def add(tensors):
         tensors["model.visual_model.blocks.0.weight"] = torch.ones(3)
-        tensors["model.visual_bridge_model.bias"] = torch.ones(2)
+        tensors["model.visual_bridge_model.bias"] = torch.ones(2).to(torch.float8_e4m3fn)
 
     edit_tensors(copy, add)
     with caplog.at_level(logging.INFO, logger="baichuan_audio"):
@@ -164,6 +164,15 @@ def test_visual_tensors_are_ignored_with_one_line(copy: Path, caplog):
     assert [record.getMessage() for record in caplog.records if "visual" in record.getMessage()] == [
         f"{copy}: ignored 2 visual tensors; this model hears and speaks only."
     ]
+
+
+def test_weights_of_eight_bits_are_refused_by_name(copy: Path):
+    def round_off(tensors):
+        tensors["lm_head.weight"] = tensors["lm_head.weight"].to(torch.float8_e4m3fn)
+
+    edit_tensors(copy, round_off)
+    with pytest.raises(CheckpointError, match=r"'lm_head\.weight' is of type float8_e4m3fn; weights must be floats"):
+        baichuan_audio.load(copy, dtype=torch.float32)
 
 
 def test_hub_id_is_downloaded(checkpoint_dir: Path, monkeypatch):

@@ -41,6 +41,7 @@ PREFIXES = (
     ("lm_head.", "language_model.lm_head."),
     ("model.", "language_model."),
 )
+_WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 IGNORED = ("model.visual_", "model.video_", "visual_", "video_")
 """Tensors of the model family's eyes, which this implementation does not have."""
 
@@ -242,7 +243,8 @@ def fill(
 ) -> None:
     """Give every parameter and buffer of `model` (on the meta device) its stored tensor, one at a time.
 
-    Raises TensorMismatchError before any data is read.
+    Raises TensorMismatchError, and CheckpointError for weights of a type that cannot be computed with, before any data
+    is read.
     """
     wanted = released_tensors(model)
     ignored = {name for name in stored if name.startswith(IGNORED)}
@@ -256,6 +258,12 @@ def fill(
     missing, unexpected = wanted.keys() - stored.keys(), stored.keys() - wanted.keys() - ignored
     if missing or unexpected or misshapen:
         raise TensorMismatchError(where, missing, unexpected, misshapen)
+    for name, tensor in wanted.items():
+        if tensor.is_floating_point() and stored[name].dtype not in _WEIGHT_DTYPES:
+            kind = str(stored[name].dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{where}: tensor '{name}' is of type {kind}; weights must be floats of 16 bits or more."
+            )
     for name in wanted:
         tensor = stored[name].read()
         kept = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
