@@ -3,6 +3,8 @@
 # stage resumes exactly, and what is finished leaves a mark in $work/done.
 #   WORK    folder for corpus and training outputs (default work/nano)
 #   OUTPUT  where the finished model goes (default models/nano)
+#   SPEECH  recordings of people: a manifest, or a folder like LibriSpeech's or AISHELL-1's, several with commas between;
+#           empty for none (default: what recipes/nano/corpus.yaml names)
 #   WHISPER a size or folder of Whisper, as a second ear in the examination (default: none)
 #   STAGES  "joint" as nano was trained, or "paper" to go through the paper's stages 1 and 2 as well
 # With an argument it does one part alone, as it calls itself for parts that run side by side.
@@ -137,7 +139,7 @@ mean_of() { # mean_of ROUND
 }
 
 everything() {
-    once corpus run data nano recipes/nano/corpus.yaml --output "$work"
+    once corpus run data nano recipes/nano/corpus.yaml ${SPEECH+"recordings=[$SPEECH]"} --output "$work"
     once start run start recipes/nano/config.json "$work/lm_start" --dialogues "$work/dialogues.jsonl"
     alignments
     echo "nano: what the part beside says goes to $work/writing.log" >&2

@@ -1,16 +1,18 @@
-"""Dataclasses from mappings: lenient for a checkpoint's `config.json`, strict for a recipe."""
+"""Dataclasses from mappings: lenient for a checkpoint's `config.json`, strict for a recipe, which is a YAML file."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import ConfigError
+from .errors import ConfigError, MissingDependencyError
 
 T = TypeVar("T")
 _MOST_LAYERS, _LARGEST_SIZE = 1 << 10, 1 << 24
@@ -101,3 +103,49 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and hint in (int, str, bool) and type(value) is not hint:
         raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}.")
     return value
+
+
+def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[str] = ()) -> T:
+    """Read a YAML recipe into `cls`, then apply overrides like `steps=10` or `optimizer.learning_rate=1e-4`.
+
+    Raises ConfigError for a missing file, broken YAML, or an unknown entry (named, with the nearest valid one).
+    """
+    yaml = _yaml()
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such recipe.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]}).") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path}: a recipe holds named entries (key: value).")
+    values: dict[str, Any] = dict(content)
+    for override in overrides:
+        _apply(values, override, yaml)
+    return strict(cls, values, str(path))
+
+
+def _apply(values: dict[str, Any], override: str, yaml: Any) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"override '{override}': write it as name=value.")
+    *groups, last = name.split(".")
+    for group in groups:
+        inner = values.get(group) or {}
+        if not isinstance(inner, Mapping):
+            raise ConfigError(f"override '{override}': '{group}' holds {inner!r} and no named entries.")
+        values[group] = dict(inner)
+        values = values[group]
+    try:
+        values[last] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"override '{override}': {text!r} is no value in YAML.") from error
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError("recipes need PyYAML: pip install 'baichuan-audio[train]'.") from error
+    return yaml

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.audio_tokenizer import AudioTokenizer
+from baichuan_audio.config import load_recipe
 from baichuan_audio.data.dataset import CodesStore, write_codes
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError, DataError, TrainingError
 from baichuan_audio.flow_decoder import FlowDecoder
 from baichuan_audio.training.checkpointing import load_module, save_training_state
 from baichuan_audio.training.flow import CropSampler, FlowBatches, FlowRecipe, crop_mel, train
-from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
+from baichuan_audio.training.recipe import OptimizerRecipe
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiny-a" / "checkpoint"
 ROOT = Path(__file__).parents[2]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
+from baichuan_audio.config import load_recipe
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.diet import Diet
 from baichuan_audio.data.manifest import ClipStore
@@ -32,7 +33,7 @@ from baichuan_audio.training.lm_data import make_mixture
 from baichuan_audio.training.lm_recipe import LanguageModelRecipe
 from baichuan_audio.training.lm_samples import LanguageModelSamples
 from baichuan_audio.training.logging import TrainingLog
-from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
+from baichuan_audio.training.recipe import OptimizerRecipe
 from baichuan_audio.training.sound_head import SoundHead
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.checkpoint import load
+from baichuan_audio.config import load_recipe
 from baichuan_audio.data.dataset import CodesStore, write_codes
 from baichuan_audio.data.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, TrainingError
 from baichuan_audio.training.assemble import assemble
 from baichuan_audio.training.checkpointing import save_training_state
-from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
+from baichuan_audio.training.recipe import OptimizerRecipe
 from baichuan_audio.training.resynthesis import (
     Ear,
     ResynthesisBatches,

@@ -11,6 +11,7 @@ import torch
 from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, quantize
+from baichuan_audio.config import load_recipe
 from baichuan_audio.data.manifest import ClipWriter
 from baichuan_audio.data.phonetics import SYMBOLS, phonetic_symbols
 from baichuan_audio.errors import ConfigError
@@ -21,7 +22,7 @@ from baichuan_audio.training.clip_batches import ClipRecipe, ClipSampler
 from baichuan_audio.training.ctc_alignment import as_alignment, best_path
 from baichuan_audio.training.frozen_text_model import FrozenTextModel
 from baichuan_audio.training.local_attention import look_nearby
-from baichuan_audio.training.recipe import OptimizerRecipe, load_recipe
+from baichuan_audio.training.recipe import OptimizerRecipe
 from baichuan_audio.training.tokenizer_report import edit_distance
 
 

@@ -42,9 +42,14 @@ def add_commands(commands: Any) -> None:
         "overrides",
         nargs="*",
         metavar="name=value",
-        help="for said and takes: as for train, e.g. codes=work/nano/codes",
+        help="entries of the recipe to replace, as for train, e.g. codes=work/nano/codes",
     )
-    data.add_argument("--corpus", metavar="DIR", default="work/nano", help="for align, codes (default: %(default)s)")
+    data.add_argument(
+        "--corpus",
+        metavar="DIR",
+        default="work/nano",
+        help="the corpus that align, codes, said and takes are about (default: %(default)s)",
+    )
     data.add_argument(
         "--tokenizer",
         metavar="DIR",
@@ -72,10 +77,11 @@ def run_data(arguments: argparse.Namespace) -> None:
 
 
 def run_nano(arguments: argparse.Namespace) -> None:
-    from ..data.synth import build_corpus, load_corpus_recipe
+    from ..config import load_recipe
+    from ..data.synth import CorpusRecipe, build_corpus
 
-    recipe = arguments.recipe or "recipes/nano/corpus.yaml"
-    build_corpus(load_corpus_recipe(recipe), arguments.output or "work/nano")
+    recipe = load_recipe(arguments.recipe or "recipes/nano/corpus.yaml", CorpusRecipe, arguments.overrides)
+    build_corpus(recipe, arguments.output or "work/nano")
 
 
 def run_codes(arguments: argparse.Namespace) -> None:
@@ -152,8 +158,8 @@ def _speaking(arguments: argparse.Namespace) -> tuple[LanguageModelRecipe, Baich
     import torch
 
     from ..checkpoint import load
+    from ..config import load_recipe
     from ..training.lm_recipe import LanguageModelRecipe
-    from ..training.recipe import load_recipe
 
     if arguments.model is None:
         raise DataError(f"{arguments.what} needs a model that speaks; name its checkpoint with --model.")
@@ -175,10 +181,11 @@ def run_align(arguments: argparse.Namespace) -> None:
 
             count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
         else:
+            from ..config import load_recipe
             from ..training.ctc_alignment import add_alignments
-            from ..training.recipe import load_recipe
             from ..training.tokenizer import TokenizerRecipe
 
-            recipe = load_recipe(arguments.recipe or "recipes/nano/tokenizer.yaml", TokenizerRecipe)
+            chosen = arguments.recipe or "recipes/nano/tokenizer.yaml"
+            recipe = load_recipe(chosen, TokenizerRecipe, arguments.overrides)
             count = add_alignments(audio, recipe, arguments.tokenizer, progress)
     print(f"{audio}: {count} more clips aligned")

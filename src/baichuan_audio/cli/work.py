@@ -49,7 +49,7 @@ def add_commands(commands: Any) -> None:
 
 def run_train(arguments: argparse.Namespace) -> None:
     from ..checkpoint import checked_device
-    from ..training.recipe import load_recipe
+    from ..config import load_recipe
 
     train = importlib.import_module(f"..{STAGES[arguments.stage]}", __package__).train
     recipe_class = typing.get_type_hints(train)["recipe"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from baichuan_audio.data.manifest import (
     to_int16,
 )
 from baichuan_audio.errors import DataError
+
+_DECODED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,24 @@ class RealSplit:
         by_speaker = recording.speaker is not None and folder not in self.shared_speakers
         key = f"{folder}:{recording.speaker}" if by_speaker else recording.id
         return "validation" if hash_fraction("real:" + key) < self.validation_share else "train"
+
+
+def read_recordings(source: str | Path) -> Iterator[Recording]:
+    """The recordings of a manifest, or of a folder laid out like LibriSpeech or AISHELL-1, whichever `source` is.
+
+    Raises DataError when it is none of these.
+    """
+    source = Path(source)
+    if source.is_file():
+        return read_manifest(source)
+    if next(source.glob("transcript/*.txt"), None):
+        return read_aishell(source)
+    if next(source.rglob("*.trans.txt"), None):
+        return read_librispeech(source)
+    raise DataError(
+        f"{source}: no recordings. Name a manifest (JSON lines), a folder like LibriSpeech's (*.trans.txt) or one like "
+        "AISHELL-1's (wav/, transcript/*.txt); recordings=[] makes a corpus of synthetic speech alone."
+    )
 
 
 def read_manifest(path: str | Path) -> Iterator[Recording]:
@@ -108,27 +128,8 @@ def read_aishell(root: str | Path, license: str = "Apache-2.0") -> Iterator[Reco
             )
 
 
-def write_manifest(recordings: Iterable[Recording], path: str | Path) -> int:
-    """Writes the rows `read_manifest` reads, with paths relative to the file's folder; returns how many."""
-    path = Path(path)
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for recording in recordings:
-            row = {
-                "path": str(recording.path.relative_to(path.parent)),
-                "language": recording.language,
-                "speaker": recording.speaker,
-                "transcript": recording.transcript,
-                "license": recording.license,
-                "source": recording.source,
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
 def pack_recordings(
-    recordings: Iterable[Recording],
+    recordings: Sequence[Recording],
     writer: ClipWriter,
     split: Callable[[Recording], str],
     *,
@@ -139,24 +140,41 @@ def pack_recordings(
     """Decodes, resamples to 24 kHz and appends the recordings the store does not have; returns how many.
 
     A recording longer than `max_seconds` is cut into pieces without a transcript, since no word times are known.
+    One that cannot be read is named and left out. Raises DataError when that is more than one in a hundred, and before
+    any work when two different files have the same id.
     """
-    waiting = (recording for recording in recordings if recording.id not in writer.ids)
     from tqdm import tqdm  # an extra's library, so not at the top
 
-    bar = tqdm(desc="real speech", unit="clip", disable=not progress)
-    count = 0
-    with ThreadPoolExecutor(threads) as pool:
-        while batch := list(islice(waiting, 64)):
+    by_id: dict[str, Recording] = {}
+    for recording in recordings:
+        other = by_id.setdefault(recording.id, recording).path
+        if other != recording.path:
+            raise DataError(
+                f"{recording.path} and {other} would both be '{recording.id}' in the corpus; rename a folder."
+            )
+    waiting = [recording for recording in by_id.values() if recording.id not in writer.ids]
+    unreadable: list[str] = []
+    bar = tqdm(total=len(waiting), desc="real speech", unit="clip", disable=not progress)
+    with bar, ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(waiting), _DECODED_AT_ONCE):
+            batch = waiting[first : first + _DECODED_AT_ONCE]
             for recording, samples in zip(batch, pool.map(_decode, batch), strict=True):
-                _add(recording, samples, writer, split(recording), int(max_seconds * 24_000))
-                count += 1
+                if isinstance(samples, DataError):
+                    unreadable.append(str(samples))
+                    bar.write(f"left out: {samples}", file=sys.stderr)
+                else:
+                    _add(recording, samples, writer, split(recording), int(max_seconds * 24_000))
                 bar.update()
-    bar.close()
-    return count
+    if len(unreadable) > max(1, 0.01 * len(waiting)):
+        raise DataError(f"{len(unreadable)} of {len(waiting)} recordings cannot be used, e.g. {unreadable[0]}")
+    return len(waiting) - len(unreadable)
 
 
-def _decode(recording: Recording) -> np.ndarray:
-    return to_int16(read_audio(recording.path))
+def _decode(recording: Recording) -> np.ndarray | DataError:
+    try:
+        return to_int16(read_audio(recording.path))
+    except DataError as error:
+        return error
 
 
 def _add(recording: Recording, samples: np.ndarray, writer: ClipWriter, split: str, longest: int) -> None:

@@ -1,17 +1,11 @@
-"""Recipes: one YAML file a stage, read into frozen dataclasses; `key=value` overrides from the command line."""
+"""What the recipes of all stages have: one YAML file a stage, read into frozen dataclasses (`config.load_recipe`)."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
 
-from ..config import strict
-from ..errors import ConfigError, MissingDependencyError
+from ..errors import ConfigError
 
-T = TypeVar("T")
 _LARGEST_SEED, _MOST_THREADS = 1 << 31, 1024
 
 
@@ -60,49 +54,3 @@ class StageRecipe:
         for name, most in (("seed", _LARGEST_SEED), ("threads", _MOST_THREADS)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must lie between 0 and {most}, not {getattr(self, name)}.")
-
-
-def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[str] = ()) -> T:
-    """Read a YAML recipe into `cls`, then apply overrides like `steps=10` or `optimizer.learning_rate=1e-4`.
-
-    Raises ConfigError for a missing file, broken YAML, or an unknown entry (named, with the nearest valid one).
-    """
-    yaml = _yaml()
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no such recipe.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]}).") from error
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{path}: a recipe holds named entries (key: value).")
-    values: dict[str, Any] = dict(content)
-    for override in overrides:
-        _apply(values, override, yaml)
-    return strict(cls, values, str(path))
-
-
-def _apply(values: dict[str, Any], override: str, yaml: Any) -> None:
-    name, separator, text = override.partition("=")
-    if not separator or not name:
-        raise ConfigError(f"override '{override}': write it as name=value.")
-    *groups, last = name.split(".")
-    for group in groups:
-        inner = values.get(group) or {}
-        if not isinstance(inner, Mapping):
-            raise ConfigError(f"override '{override}': '{group}' holds {inner!r} and no named entries.")
-        values[group] = dict(inner)
-        values = values[group]
-    try:
-        values[last] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"override '{override}': {text!r} is no value in YAML.") from error
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingDependencyError("recipes need PyYAML: pip install 'baichuan-audio[train]'.") from error
-    return yaml

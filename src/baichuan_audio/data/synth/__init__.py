@@ -1,6 +1,6 @@
 """Synthetic speech and dialogues: engines, voices, augmentation, the skills of the closed world, the corpus builder."""
 
-from .corpus import CorpusRecipe, build_corpus, load_corpus_recipe
+from .corpus import CorpusRecipe, build_corpus
 from .dialogues import generate_dialogues, generate_sums
 
-__all__ = ["CorpusRecipe", "build_corpus", "generate_dialogues", "generate_sums", "load_corpus_recipe"]
+__all__ = ["CorpusRecipe", "build_corpus", "generate_dialogues", "generate_sums"]

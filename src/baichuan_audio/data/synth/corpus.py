@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from baichuan_audio.config import strict
 from baichuan_audio.data.manifest import ClipStore, ClipWriter, normalise_transcript, to_int16
-from baichuan_audio.data.readers import RealSplit, pack_recordings, read_manifest
-from baichuan_audio.errors import ConfigError, DataError, MissingDependencyError
+from baichuan_audio.data.readers import RealSplit, pack_recordings, read_recordings
+from baichuan_audio.errors import DataError
 
 from .augment import AugmentConfig, augment
 from .engines import find_program, pinyin, synthesize
@@ -38,10 +37,12 @@ _BATCH = 12
 
 @dataclass(frozen=True)
 class CorpusRecipe:
-    """What `build_corpus` makes; `real_manifest` may be left out for a corpus of synthetic speech alone."""
+    """What `build_corpus` makes."""
 
     seed: int = 0
-    real_manifest: str | None = None
+    recordings: tuple[str, ...] = ()
+    """Real speech: manifests, folders of LibriSpeech's or AISHELL-1's layout (`read_recordings`); a relative path
+    counts from the working directory. None: a corpus of synthetic speech alone."""
     real_validation_share: float = 0.05
     real_test_speakers: tuple[str, ...] = ()
     real_shared_folders: tuple[str, ...] = ()
@@ -50,44 +51,24 @@ class CorpusRecipe:
     processes: int = 2
 
 
-def load_corpus_recipe(path: str | Path) -> CorpusRecipe:
-    """Reads a YAML recipe; a relative `real_manifest` counts from the working directory.
-
-    Raises:
-        ConfigError: no such file, broken YAML, or an unknown entry.
-    """
-    try:
-        import yaml
-    except ImportError:
-        raise MissingDependencyError("recipes need PyYAML; install baichuan-audio[data]") from None
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no such recipe.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]}).") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a recipe holds named entries (key: value).")
-    return strict(CorpusRecipe, content, str(path))
-
-
 def build_corpus(recipe: CorpusRecipe, output: str | Path, progress: bool = True) -> None:
     """Writes the corpus to `output`; see the head of this file for its layout.
 
     Raises:
         MissingDependencyError: a text-to-speech program or pypinyin is not installed (checked before any work).
-        DataError: the real speech cannot be read, or more than a hundredth of the synthetic clips failed.
+        DataError: one of the `recordings` is not there or of no known layout (checked before any work), or more
+            than a hundredth of the clips failed.
     """
     for program in ("flite", "festival", "espeak-ng"):
         find_program(program)
     pinyin("你好")
+    recordings = [recording for source in recipe.recordings for recording in read_recordings(source)]
     output = Path(output)
     plan = Plan(recipe.seed, recipe.sizes)
     with ClipWriter(output / "audio") as writer:
-        if recipe.real_manifest is not None:
+        if recordings:
             split = RealSplit(recipe.real_validation_share, recipe.real_test_speakers, recipe.real_shared_folders)
-            pack_recordings(read_manifest(recipe.real_manifest), writer, split, progress=progress)
+            pack_recordings(recordings, writer, split, progress=progress)
             plan.add_heard(ClipStore(output / "audio").select(kind="real", language="en"))
         _write_dialogues(output, plan.dialogues)
         failed = _speak(plan, recipe, writer, progress)
