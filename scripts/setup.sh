@@ -36,7 +36,16 @@ else
     exit 1
 fi
 
-say "installing the package with [$extras] into $venv (torch alone is some 200 MB; minutes the first time)"
+# PyPI's torch for Linux brings several gigabytes of CUDA's libraries; without an NVIDIA GPU the build from torch's own
+# index does as well. Who has told pip where to look is not overruled.
+cpu_torch=https://download.pytorch.org/whl/cpu
+if [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 \
+    && ! pip config list 2>/dev/null | grep -qE 'index-url|find-links' \
+    && "$python" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=5)' "$cpu_torch/torch/" 2>/dev/null; then
+    export PIP_EXTRA_INDEX_URL="$cpu_torch"
+fi
+
+say "installing the package with [$extras] into $venv (torch is most of it; minutes the first time)"
 log=$venv/setup.log
 if ! pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[$extras]" >"$log" 2>&1; then
     tail -n 15 "$log" >&2

@@ -21,7 +21,20 @@ from baichuan_audio.cli.app import build_parser
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {"api.md", "serving.md"}
-ONLY_PARSED = {"average", "grow", "carry", "bench", "train", "data", "eval", "demo", "completion", "serve"}
+ONLY_PARSED = {
+    "assemble",
+    "average",
+    "grow",
+    "start",
+    "carry",
+    "bench",
+    "train",
+    "data",
+    "eval",
+    "demo",
+    "completion",
+    "serve",
+}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

@@ -58,6 +58,8 @@ def add_commands(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.what == "serve" and (arguments.quantize or arguments.repeats or arguments.quick):
+        raise BaichuanAudioError("--quantize, --repeats and --quick are for `bench`, not for `bench serve`.")
     output = Path(arguments.output) if arguments.output else None
     if output is not None:
         try:

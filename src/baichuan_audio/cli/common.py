@@ -22,14 +22,23 @@ if TYPE_CHECKING:
     from ..pipeline import BaichuanAudio
 
 MODEL_VARIABLE = "BAICHUAN_AUDIO_MODEL"
+_MODEL_HELP = f"checkpoint directory or hub id (default: ${MODEL_VARIABLE}, or models/nano)"
 QUIET_S = 2.0
 """What takes longer than this shows that it is alive."""
 
 
 def add_command(
-    commands: Any, name: str, run: Any, help_text: str, *, model: bool = True, machine_readable: bool = True
+    commands: Any,
+    name: str,
+    run: Any,
+    help_text: str,
+    *,
+    model: bool = True,
+    machine_readable: bool = True,
+    seed: bool = True,
+    threads: str = "all cores",
 ) -> argparse.ArgumentParser:
-    """A command with the options that all have; `run(arguments) -> exit code or None`."""
+    """A command with the options that all have; `run(arguments) -> exit code or None`; `threads`: their default."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=run)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -37,7 +46,7 @@ def add_command(
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     if model:
         group = parser.add_argument_group("model")
-        group.add_argument("--model", metavar="DIR", help="checkpoint directory or hub id (default: models/nano)")
+        group.add_argument("--model", metavar="DIR", help=_MODEL_HELP)
         group.add_argument("--vocoder", metavar="FILE", help="hift.pt, where the checkpoint does not hold it")
         group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
         group.add_argument(
@@ -46,8 +55,10 @@ def add_command(
             choices=("auto", "float32", "bfloat16", "float16"),
             help="type of the weights (default: float32 on a CPU, bfloat16 elsewhere)",
         )
-        group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
-        group.add_argument("--seed", type=int, metavar="N", help="makes the sampling repeatable")
+        group.add_argument("--threads", type=positive, metavar="N", help=f"CPU threads (default: {threads})")
+        parser.set_defaults(seed=None)
+        if seed:
+            group.add_argument("--seed", type=int, metavar="N", help="makes the sampling repeatable")
     return parser
 
 

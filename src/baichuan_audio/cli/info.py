@@ -18,7 +18,8 @@ _PARTS = (
     ("language model", ("model.", "lm_head.")),
     ("audio head", "audio_head."),
 )
-_STATISTICS = (".cluster_size", ".embed_avg")  # what codebooks were learnt from: no parameters
+_NO_PARAMETERS = ("positional_embedding", "codebook")
+"""In names of what no gradient changes: sines, and codebooks with their statistics."""
 
 
 def add_commands(commands: Any) -> None:
@@ -58,7 +59,7 @@ def describe(name: str, vocoder: str | None = None) -> dict[str, Any]:
     stored = {key: entry for key, entry in find_tensors(directory).items() if not key.startswith(IGNORED)}
     parts: dict[str, int] = defaultdict(int)
     for key, entry in stored.items():
-        if key.endswith(_STATISTICS):
+        if any(part in key for part in _NO_PARAMETERS):
             continue
         part = next((part for part, prefix in _PARTS if key.startswith(prefix)), "other")
         parts[part] += math.prod(entry.shape)

@@ -24,6 +24,8 @@ def add_commands(commands: Any) -> None:
         run_serve,
         "Let browsers and programs talk to the model, through a page and OpenAI's interfaces.",
         machine_readable=False,
+        seed=False,
+        threads="a third of the cores, at most 4, for each worker",
     )
     serve.add_argument("directory", nargs="?", metavar="MODEL", help="checkpoint directory or hub id, as --model")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: %(default)s)")

@@ -29,8 +29,13 @@ def add_commands(commands: Any) -> None:
         "turns", nargs="*", metavar="TURN", help="an audio file or a text; several make a dialogue; none: ask here"
     )
     chat.add_argument("--voice", metavar="NAME", help="who answers; `baichuan-audio info` lists the voices")
-    chat.add_argument("--system", metavar="TEXT", help="further words to the model before the dialogue")
-    chat.add_argument("--output", "-o", metavar="FILE", help="where to write the spoken answer (default: answer.wav)")
+    chat.add_argument("--system", metavar="TEXT", help="system text: after the words that choose --voice, or alone")
+    chat.add_argument(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="where to write the spoken answer (default: answer.wav); of several: answer-1.wav, answer-2.wav ...",
+    )
     chat.add_argument("--text-only", action="store_true", help="answer in text, without speech")
     chat.add_argument(
         "--no-play", action="store_true", help="do not play the answer, even where there is a sound device"

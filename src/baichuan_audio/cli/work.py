@@ -24,15 +24,17 @@ def add_commands(commands: Any) -> None:
     train = add_command(
         commands, "train", run_train, "Train one stage by its recipe.", model=False, machine_readable=False
     )
-    train.add_argument("stage", choices=tuple(STAGES))
+    train.add_argument("stage", choices=tuple(STAGES), help="lm, sft: the language model; its recipe says which stage")
     train.add_argument("recipe", help="a YAML file, e.g. recipes/nano/tokenizer.yaml")
     train.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. steps=100 optimizer.learning_rate=1e-4")
     examine = add_command(commands, "eval", run_eval, "Measure a model on held-out items.", model=False)
     examine.add_argument("benchmark", choices=("nano",))
     examine.add_argument("--model", metavar="DIR", help="checkpoint directory (default: models/nano)")
     examine.add_argument("--corpus", metavar="DIR", default="work/nano", help="corpus folder (default: work/nano)")
-    examine.add_argument("--output", metavar="DIR", default="work/nano/evaluation", help="folder for the results")
-    examine.add_argument("--limit", type=positive, default=200, help="questions a language (default: 200)")
+    examine.add_argument(
+        "--output", metavar="DIR", default="work/nano/evaluation", help="for the results (default: %(default)s)"
+    )
+    examine.add_argument("--limit", type=positive, default=200, help="most items of a part and language (default: 200)")
     examine.add_argument(
         "--split", choices=("test", "validation"), default="test", help="validation: to choose between models by"
     )
@@ -41,7 +43,9 @@ def add_commands(commands: Any) -> None:
         "--ear", metavar="DIR", help="output of `train tokenizer`: its phonetic head reads answers back"
     )
     examine.add_argument(
-        "--whisper", metavar="MODEL", help="a size (base) or folder for faster-whisper, to hear Mandarin answers"
+        "--whisper",
+        metavar="MODEL",
+        help="a size (base) or folder for faster-whisper, to hear Mandarin answers and clips through the codes",
     )
     examine.add_argument("--processes", type=positive, metavar="N", help="of the independent ear (default: all cores)")
     examine.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the model (default: all cores)")

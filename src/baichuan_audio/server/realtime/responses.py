@@ -123,10 +123,9 @@ class Responses:
         if self.newest is not None:
             self.newest.cancel("client_cancelled")
 
-    async def wait_quiet(self, timeout_s: float) -> None:
+    async def wait_quiet(self) -> None:
         """Wait until no response is being made."""
-        deadline = time.monotonic() + timeout_s
-        while self.newest is not None and not self.newest.finished and time.monotonic() < deadline:
+        while self.newest is not None and not self.newest.finished:
             await asyncio.sleep(_LOOK_S)
 
     async def _run(self, response: Response, sources: list[Item] | None) -> None:

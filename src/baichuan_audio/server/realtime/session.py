@@ -103,9 +103,9 @@ class Session:
         self._responses.stop()
         self.ended.set_result((code, outcome))
 
-    async def wait_quiet(self, timeout_s: float) -> None:
+    async def wait_quiet(self) -> None:
         """Wait until no response is being made."""
-        await self._responses.wait_quiet(timeout_s)
+        await self._responses.wait_quiet()
 
     # What Turns asks for.
 
