@@ -1,4 +1,4 @@
-"""The golden case: logits, hidden states and the greedy run of spec section "Golden cases"."""
+"""The golden case: logits, hidden states and the greedy run of tests/fixtures/tiny-a (docs/model.md)."""
 
 from __future__ import annotations
 

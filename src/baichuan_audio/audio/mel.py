@@ -24,7 +24,7 @@ class MelConfig:
 
 
 FLOW_MEL = MelConfig(sample_rate=24000, n_fft=1920, hop_length=480, num_mel_bins=80)
-"""What flow decoder and vocoder speak: 50 frames a second (spec section 4.7)."""
+"""What flow decoder and vocoder speak: 50 frames a second (docs/model.md, 4.7)."""
 MAGNITUDE_FLOOR = 1e-5
 """Magnitude below which a natural-log mel counts as this."""
 
@@ -71,7 +71,7 @@ def _hann(length: int) -> Tensor:
 
 
 def whisper_log_mel(waveform: Tensor, config: MelConfig, max_seconds: float) -> Tensor:
-    """Whisper's log-mel of one piece, waveform [S] -> [M, T], only its T valid frames (spec section 3.2)."""
+    """Whisper's log-mel of one piece, waveform [S] -> [M, T], only its T valid frames (docs/model.md, 3.2)."""
     length = torch.tensor([waveform.shape[-1]], device=waveform.device)
     log_mel, frames = whisper_log_mels(waveform[None], length, config, max_seconds)
     return log_mel[0, :, : int(frames[0])]
@@ -105,7 +105,7 @@ def whisper_log_mels(
 
 
 def natural_log_mel(waveform: Tensor, config: MelConfig = FLOW_MEL) -> Tensor:
-    """Natural-log magnitude mel, waveform [B, S] -> [B, M, S // hop] (spec section 4.7, CosyVoice 2's)."""
+    """Natural-log magnitude mel, waveform [B, S] -> [B, M, S // hop] (docs/model.md, 4.7, CosyVoice 2's)."""
     margin = (config.n_fft - config.hop_length) // 2
     padded = F.pad(waveform.float()[:, None], (margin, margin), mode="reflect")[:, 0]
     spectrum = torch.stft(

@@ -1,4 +1,4 @@
-"""The RVQ bridge: four 50 Hz features become one vector, quantised by K codebooks (spec sections 3.4, 4.1)."""
+"""The RVQ bridge: four 50 Hz features become one vector, quantised by K codebooks (docs/model.md, 3.4, 4.1)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _LONGEST_PIECE = 3600  # seconds
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """`audio_config` of `config.json` (spec section 2); names are the released ones."""
+    """`audio_config` of `config.json` (docs/model.md, 2); names are the released ones."""
 
     d_model: int
     encoder_layers: int

@@ -1,4 +1,4 @@
-"""Audio decoder: embeddings at 12.5 Hz to hidden frames at 50 Hz, and the coarse and refined mel (spec 4.2-4.4)."""
+"""Audio decoder: embeddings at 12.5 Hz to hidden frames at 50 Hz, coarse and refined mel (docs/model.md, 4.2-4.4)."""
 
 from __future__ import annotations
 

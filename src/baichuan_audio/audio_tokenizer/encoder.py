@@ -1,4 +1,4 @@
-"""Whisper-style encoder: log-mel at 100 Hz to features at 50 Hz (spec section 3.3; arXiv 2212.04356)."""
+"""Whisper-style encoder: log-mel at 100 Hz to features at 50 Hz (docs/model.md, 3.3; arXiv 2212.04356)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Residual vector quantisation with codebooks learnt by moving averages (spec sections 3.5 and 8)."""
+"""Residual vector quantisation with codebooks learnt by moving averages (docs/model.md, 3.5 and 8)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def dequantize(levels: Iterable[nn.Module], codes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class QuantizerRecipe:
-    """How codebooks learn (spec section 8)."""
+    """How codebooks learn (docs/model.md, 8)."""
 
     decay: float = 0.99
     shrink: float = 1e-4

@@ -1,6 +1,6 @@
 """Training tasks as token sequences: what each position holds, and which positions are learnt.
 
-Every layout is the one that inference produces (spec sections 7 and 8), so that what is learnt is what is
+Every layout is the one that inference produces (docs/model.md, 7 and 8), so that what is learnt is what is
 asked later. Of a sequence's N positions:
 
 - `text_loss[n]`: id n is learnt as text, predicted by position n - 1. Never a forced id (audio_pad, the

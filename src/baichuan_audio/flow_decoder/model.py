@@ -78,7 +78,7 @@ class FlowState:
 
 
 class FlowDecoder(nn.Module):
-    """Prenet and velocity network with the released parameter names (spec sections 4.5 - 4.7).
+    """Prenet and velocity network with the released parameter names (docs/model.md, 4.5 - 4.7).
 
     `prenet(hidden)`, `velocity(...)` and `sample(...)` are the stages one by one, unbatched;
     `sample_batch` and `loss` work on padded batches; `sample_chunks` makes the mel piece by piece.

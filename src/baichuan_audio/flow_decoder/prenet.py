@@ -13,7 +13,7 @@ from baichuan_audio.layers.norm import RMSNorm
 
 
 class Prenet(nn.Module):
-    """MLP, causal pre-norm Transformer layers with RMSNorm, RMSNorm, linear (spec section 4.5).
+    """MLP, causal pre-norm Transformer layers with RMSNorm, RMSNorm, linear (docs/model.md, 4.5).
 
     Args:
         in_dim: width of the audio decoder's hidden states, D.

@@ -1,4 +1,4 @@
-"""The audio head, a depth transformer: one hidden state -> K codes, each seeing those before it (spec section 6)."""
+"""The audio head, a depth transformer: one hidden state -> K codes, each seeing those before it (docs/model.md, 6)."""
 
 from __future__ import annotations
 

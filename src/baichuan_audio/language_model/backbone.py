@@ -1,4 +1,4 @@
-"""The Qwen2.5-shaped decoder (spec section 5): packed q/k/v, rotary positions, grouped-query attention, SwiGLU."""
+"""The Qwen2.5-shaped decoder (docs/model.md, 5): packed q/k/v, rotary positions, grouped-query attention, SwiGLU."""
 
 from __future__ import annotations
 

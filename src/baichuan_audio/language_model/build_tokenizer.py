@@ -16,7 +16,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
-CONTROL_TOKENS = (  # spec section 7, and the neighbours that config.json names
+CONTROL_TOKENS = (  # docs/model.md, 7, and the neighbours that config.json names
     END_OF_TEXT,
     "<B_SYS>",
     "<C_Q>",

@@ -1,4 +1,4 @@
-"""The language model: text ids and code frames in, hidden states and text logits out (spec section 5)."""
+"""The language model: text ids and code frames in, hidden states and text logits out (docs/model.md, 5)."""
 
 from __future__ import annotations
 

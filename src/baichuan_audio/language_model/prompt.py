@@ -1,4 +1,4 @@
-"""Control tokens, and what people say -> the sequence the backbone reads (spec section 7).
+"""Control tokens, and what people say -> the sequence the backbone reads (docs/model.md, 7).
 
 A sequence is ids plus the codes of its audio: each audio_pad id stands for one code frame, in order.
 

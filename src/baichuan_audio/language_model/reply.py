@@ -1,4 +1,4 @@
-"""Writing one reply: text segments and audio segments in turn, until the model ends it (spec section 7).
+"""Writing one reply: text segments and audio segments in turn, until the model ends it (docs/model.md, 7).
 
 The rules stand here once, as generators that ask for each id and frame; `follow` runs them on a session, the engine
 runs those of many replies together.

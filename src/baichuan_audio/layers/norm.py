@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class RMSNorm(nn.Module):
     """Scale the last axis to unit root mean square, then by a learnt weight; computed in float32.
 
-    x [..., D] -> [..., D]. Sources: spec sections 4.5, 5 and 6 (eps 1e-6 unless the backbone says otherwise).
+    x [..., D] -> [..., D]. Sources: docs/model.md, 4.5, 5 and 6 (eps 1e-6 unless the backbone says otherwise).
     """
 
     def __init__(self, width: int, eps: float = 1e-6) -> None:

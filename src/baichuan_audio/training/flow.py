@@ -1,7 +1,7 @@
 """Training of the flow decoder on a frozen audio tokenizer: OT-CFM loss + L1 loss of the prenet's mel.
 
 Each step takes crops of one length out of many clips, so a batch needs no padding and the decoder's hidden
-frames are exactly those of a segment of that length. Source: the report, section 8 of the model facts.
+frames are exactly those of a segment of that length. Source: arXiv 2502.17239; docs/model.md, 8.
 """
 
 from __future__ import annotations

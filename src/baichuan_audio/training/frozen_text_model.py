@@ -1,4 +1,4 @@
-"""The tokenizer's text loss through a small language model whose parameters are frozen (spec section 8).
+"""The tokenizer's text loss through a small language model whose parameters are frozen (docs/model.md, 8).
 
 Quantised vectors, projected to the model's width, stand where the embeddings of audio would; the loss is that of the
 transcript behind them. Only the projection learns, and through it the encoder: the gradient passes the frozen model.

@@ -1,6 +1,6 @@
 """The language model's stages: text, then audio (stages 1 and 2 of the paper), then spoken dialogues.
 
-What may learn in each stage (spec section 8) is STAGES; what a step sees is a mixture of tasks; what is learnt of
+What may learn in each stage (docs/model.md, 8) is STAGES; what a step sees is a mixture of tasks; what is learnt of
 each sequence is its two masks. The loss is cross-entropy of text ids, plus that of the code frames, averaged
 over the codebooks, of which the first may count more.
 """

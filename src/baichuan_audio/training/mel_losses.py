@@ -1,4 +1,4 @@
-"""What the tokenizer's mels are judged by: L1 and L2, coarse and refined, at two scales (spec section 8)."""
+"""What the tokenizer's mels are judged by: L1 and L2, coarse and refined, at two scales (docs/model.md, 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training of the audio tokenizer: mel reconstruction, codebooks, and losses on the text (spec section 8)."""
+"""Training of the audio tokenizer: mel reconstruction, codebooks, and losses on the text (docs/model.md, 8)."""
 
 from __future__ import annotations
 
