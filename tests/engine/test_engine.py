@@ -10,6 +10,7 @@ import torch
 
 from baichuan_audio.engine import (
     AudioDelta,
+    AudioInput,
     ReplyDone,
     TextDelta,
 )
@@ -162,6 +163,27 @@ def test_truncate_and_delete_keep_what_stands_before(small: Any, script: Script)
             assert fifth.usage.cached_tokens < 10
             with pytest.raises(PromptError):
                 dialogue.configure(voice="Nobody")
+
+    perform(test)
+
+
+def test_what_can_never_be_answered_is_refused_before_it_is_encoded(
+    small: Any, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with running(small) as engine:
+            dialogue = engine.open()
+            most = dialogue._chat.history.most
+            monkeypatch.setattr(dialogue._desk, "encode", None)
+            with pytest.raises(PromptError, match="s of sound, and at most"):
+                await dialogue.add_user([AudioInput(torch.zeros((most + 20) * 1280), 16_000)])
+            for add in (lambda text: dialogue.add_user([text]), dialogue.add_assistant, dialogue.add_system):
+                with pytest.raises(PromptError, match="characters long"):
+                    await add("x" * 10_000_000)
+            with pytest.raises(PromptError, match="tokens long"):
+                await dialogue.add_assistant("x " * most)
+            assert dialogue._chat.history.items == []
+            await dialogue.close()
 
     perform(test)
 

@@ -125,3 +125,45 @@ def test_too_long_is_an_error(small: Any, history: History) -> None:
     history.add(user(small, "1", "short"))
     with pytest.raises(PromptError, match="system text"):
         history.prompt("s" * 90, True)
+    with pytest.raises(PromptError, match="1601 characters long, far more than can be read"):
+        history.check_text("x" * 1601)
+    history.check_sound(75 / 12.5)
+    with pytest.raises(PromptError, match="7 s of sound, and at most 6 s can be answered"):
+        history.check_sound(7.0)
+
+
+def test_what_fails_or_leaves_no_trace_forgets_nothing(small: Any, history: History) -> None:
+    for turn in range(4):
+        history.add(user(small, f"u{turn}", "question"))
+        history.add(Item(f"a{turn}", "assistant", history.written("the answer")))
+    history.add(user(small, "last", "why"))
+    with pytest.raises(PromptError, match="system text and message"):
+        history.prompt("s" * 90, True)
+    assert len(history.prompt("s" * 30, True, forget=False)) <= 75
+    assert not any(item.forgotten for item in history.items)
+    assert told(small, history.prompt("", True)).startswith("SU") and any(item.forgotten for item in history.items)
+
+
+def test_system_text_is_encoded_once_however_much_is_forgotten(
+    small: Any, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    encode = small.text_tokenizer.encode
+    monkeypatch.setattr(small.text_tokenizer, "encode", lambda text: encoded.append(text) or encode(text))
+    for turn in range(30):
+        history.add(user(small, f"u{turn}", "question"))
+        history.add(Item(f"a{turn}", "assistant", [small.special.assistant, small.special.end_of_text]))
+    history.add(user(small, "last", "why"))
+    encoded.clear()
+    for _ in range(3):
+        assert len(history.prompt("be brief", False)) <= 75
+    assert encoded == ["be brief"]
+    with pytest.raises(PromptError, match="characters long"):
+        history.prompt("s" * 2000, False)
+    assert encoded == ["be brief"]
+
+
+def test_a_dialogue_has_so_many_items_and_no_more(small: Any, history: History) -> None:
+    history.items = [Item(str(number), "user") for number in range(4096)]
+    with pytest.raises(PromptError, match="4096 items"):
+        history.add(Item("more", "user"))

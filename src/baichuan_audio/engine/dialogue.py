@@ -50,6 +50,8 @@ class Dialogue:
         """
         if not parts or any(isinstance(part, str) and not part for part in parts):
             raise PromptError("a message has no content; give a text or audio.")
+        self._chat.history.check_sound(sum(part.seconds for part in parts if isinstance(part, AudioInput)))
+        self._chat.history.check_text("".join(part for part in parts if isinstance(part, str)))
         item = Item(self._id(item_id), "user", ready=False)
         await self._run(lambda: self._chat.history.add(item, after))
         try:
@@ -68,12 +70,15 @@ class Dialogue:
     async def add_assistant(self, text: str, item_id: str | None = None) -> str:
         """Add a reply that was written before, as text -> the item's id."""
         item = Item(self._id(item_id), "assistant")
+        self._chat.history.check_text(text)
         item.tokens = self._chat.history.written(text)
+        self._chat.history.check_size(item)
         await self._run(lambda: self._chat.history.add(item))
         return item.id
 
     async def add_system(self, text: str, item_id: str | None = None) -> str:
         """Add to the system text, on a line of its own, wherever in the dialogue it is said -> the item's id."""
+        self._chat.history.check_text(text)
         self._model.text_tokenizer.encode(text)
         item = Item(self._id(item_id), "system", text=text)
         await self._run(lambda: self._chat.history.add(item))

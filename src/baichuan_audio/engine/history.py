@@ -8,8 +8,9 @@ a line of its own. An item keeps the ids and code frames of its turn, so that no
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +19,9 @@ from ..errors import PromptError
 from ..language_model.sequence import Token
 from ..pipeline import BaichuanAudio
 
+_MOST_ITEMS = 4096
+_CHARACTERS = 16
+"""Of a text for each position; one with more of them could never be read, and is not encoded to find that out."""
 _TOLERANCE = 0.02  # seconds: who stops the clock at the end of a segment has heard it
 _WORD = re.compile(r"[\u2e80-\uffff]|[^\s\u2e80-\uffff]+")  # a Chinese character, or a run of anything but space
 
@@ -49,9 +53,20 @@ class History:
         self.items: list[Item] = []
         self._capacity, self._reserve = capacity, capacity // 4
         self._model, self._special, self._tokenizer = model, model.special, model.text_tokenizer
+        self._encoded_system: tuple[str, list[Token]] = ("", [])
+
+    @property
+    def most(self) -> int:
+        """Positions that a message may take together with all that stands before it."""
+        return self._capacity - self._reserve
 
     def add(self, item: Item, after: str | None = None) -> None:
-        """Put `item` behind the item named ("root": before all; None: last). Raises PromptError for an id in use."""
+        """Put `item` behind the item named ("root": before all; None: last).
+
+        Raises PromptError for an id in use, or when there are too many items.
+        """
+        if len(self.items) >= _MOST_ITEMS:
+            raise PromptError(f"the dialogue has {_MOST_ITEMS} items, and no more can be added.")
         if any(other.id == item.id for other in self.items):
             raise PromptError(f"there is already an item '{item.id}'.")
         place = len(self.items) if after is None else 0 if after == "root" else self.items.index(self.find(after)) + 1
@@ -69,30 +84,47 @@ class History:
         self.items.remove(self.find(item_id))
 
     def check_size(self, item: Item) -> None:
-        """Raise PromptError for a user's item that could never be read together with its answer."""
-        most = self._capacity - self._reserve
-        if len(item.tokens) > most:
-            raise PromptError(f"the message is {len(item.tokens)} tokens long, and at most {most} can be answered.")
-
-    def prompt(self, system: str, spoken: bool) -> list[Token]:
-        """The sequence up to where the next reply begins; forgets the oldest turns where there is no room.
-
-        Raises PromptError when system text and last turn alone leave none.
-        """
-        most = self._capacity - self._reserve
-        tokens = self._sequence(system, spoken)
-        if len(tokens) > most:
-            for turn in self._turns()[:-1]:
-                for item in turn:
-                    item.forgotten = True
-                tokens = self._sequence(system, spoken)
-                if len(tokens) <= self._capacity // 2:
-                    break
-        if len(tokens) > most:
+        """Raise PromptError for an item that could never be read together with an answer."""
+        if len(item.tokens) > self.most:
             raise PromptError(
-                f"system text and message are {len(tokens)} tokens long, and at most {most} can be answered."
+                f"the message is {len(item.tokens)} tokens long, and at most {self.most} can be answered."
             )
-        return tokens
+
+    def check_text(self, text: str) -> None:
+        """Raise PromptError for a text that is too long whatever it says, before time is spent on encoding it."""
+        if len(text) > _CHARACTERS * self._capacity:
+            raise PromptError(f"the text is {len(text)} characters long, far more than can be read; shorten it.")
+
+    def check_sound(self, seconds: float) -> None:
+        """Raise PromptError for more sound than can be answered, before it is encoded."""
+        frame_rate = self._model.tokenizer.frame_rate
+        if seconds * frame_rate > self.most:
+            raise PromptError(
+                f"the message has {seconds:.0f} s of sound, and at most {self.most / frame_rate:.0f} s can be answered."
+            )
+
+    def prompt(self, system: str, spoken: bool, forget: bool = True) -> list[Token]:
+        """The sequence up to where the next reply begins, without the oldest turns where there is no room for them.
+
+        forget: whether these turns are not read again later either. Raises PromptError, and forgets nothing, when
+        system text and last turn alone leave no room.
+        """
+        head = self._system_tokens(system)
+        mark: list[Token] = [self._special.audiotext_start] if spoken else []
+        turns = self._turns()
+        sizes = [sum(len(item.tokens) for item in turn) + (turn[0].role == "user") for turn in turns]
+        length, left_out = len(head) + sum(sizes) + len(mark) + 1, 0
+        if length > self.most:
+            while left_out < len(turns) - 1 and length > self._capacity // 2:
+                length -= sizes[left_out]
+                left_out += 1
+        if length > self.most:
+            raise PromptError(
+                f"system text and message are {length} tokens long, and at most {self.most} can be answered."
+            )
+        for item in itertools.chain.from_iterable(turns[:left_out] if forget else ()):
+            item.forgotten = True
+        return [*head, *self._read(turns[left_out:]), *mark, self._special.assistant]
 
     def truncate(self, item_id: str, seconds: float) -> str:
         """Cut a spoken reply to what was heard of it -> the text that stays.
@@ -151,26 +183,28 @@ class History:
     def _turns(self) -> list[list[Item]]:
         """Items that are read, but the system's, in turns: each begins with the user's first item after a reply."""
         turns: list[list[Item]] = []
-        for item in self._read_items():
+        for item in self.items:
+            if item.role == "system" or not item.tokens or item.forgotten:
+                continue
             if not turns or (item.role == "user" and turns[-1][-1].role != "user"):
                 turns.append([])
             turns[-1].append(item)
         return turns
 
-    def _read_items(self) -> list[Item]:
-        return [item for item in self.items if item.role != "system" and item.tokens and not item.forgotten]
+    def _read(self, turns: Iterable[Sequence[Item]]) -> Iterator[Token]:
+        for turn in turns:
+            if turn[0].role == "user":
+                yield self._special.user
+            for item in turn:
+                yield from item.tokens
 
-    def _sequence(self, system: str, spoken: bool) -> list[Token]:
-        special = self._special
+    def _system_tokens(self, system: str) -> list[Token]:
+        """The mark and the system text, with all that the system has said; raises PromptError for a text too long."""
         text = "\n".join([*filter(None, [system]), *(item.text for item in self.items if item.role == "system")])
-        tokens: list[Token] = [special.system, *self._tokenizer.encode(text)]
-        speaker = "system"
-        for item in self._read_items():
-            if item.role == "user" and speaker != "user":
-                tokens.append(special.user)
-            tokens += item.tokens
-            speaker = item.role
-        return [*tokens, *([special.audiotext_start] if spoken else []), special.assistant]
+        if text != self._encoded_system[0]:
+            self.check_text(text)
+            self._encoded_system = (text, [*self._tokenizer.encode(text)])
+        return [self._special.system, *self._encoded_system[1]]
 
 
 def _segments(reply: Sequence[Token], start: int, end: int) -> list[tuple[list[Token], list[Token]]]:

@@ -64,6 +64,11 @@ class AudioInput:
     waveform: Tensor
     sample_rate: int
 
+    @property
+    def seconds(self) -> float:
+        """How long it is; 0 for what is no sound, which whoever encodes it will say."""
+        return self.waveform.shape[-1] / self.sample_rate if self.waveform.ndim and self.sample_rate > 0 else 0.0
+
 
 @dataclass(frozen=True)
 class TextDelta:

@@ -115,7 +115,7 @@ class Worker:
         def begin() -> None:
             self._held.pop(reply, None)
             try:
-                tokens = chat.history.prompt(system, spoken)
+                tokens = chat.history.prompt(system, spoken, forget=item is not None)
                 if item is not None:
                     chat.history.add(item)
             except Exception as error:
