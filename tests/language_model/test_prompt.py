@@ -17,7 +17,7 @@ from baichuan_audio.language_model.prompt import (
     parse_messages,
     split_clauses,
 )
-from baichuan_audio.language_model.text_tokenizer import TextTokenizer
+from baichuan_audio.language_model.text_tokenizer import LONG_TEXT, TextTokenizer
 
 TEXTS = ("hello, how are you?", "请用【邻家女声】这个声音回答问题。", " two  spaces\n", "👍🏽 naïve", "")
 
@@ -25,6 +25,13 @@ TEXTS = ("hello, how are you?", "请用【邻家女声】这个声音回答问�
 def test_text_comes_back(tokenizer: TextTokenizer) -> None:
     for text in TEXTS:
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_long_text_is_encoded_as_a_short_one(tokenizer: TextTokenizer) -> None:
+    """In another call of the library, which lets other threads run meanwhile."""
+    long = "Seven and five are twelve. <C_Q> 你好，" * (LONG_TEXT // 30)
+    assert len(long) > LONG_TEXT and tokenizer.decode(tokenizer.encode(long)) == long
+    assert tokenizer.encode(long) == tokenizer._encoder.encode(long, add_special_tokens=False).ids
 
 
 def test_spelling_a_control_token_is_text(tokenizer: TextTokenizer, special: SpecialTokens) -> None:

@@ -203,16 +203,25 @@ def test_the_clock_runs_from_the_end_of_what_is_heard():
     """The same with a clock that is set by hand."""
     ends, spoke_up = [], []
     outbox = SimpleNamespace(overflowed=False, stuck_for=lambda: 0.0)
-    turns = SimpleNamespace(heard_at=0.0, speaking=False, idle_timeout_ms=None, time_out=spoke_up.append)
-    responses = SimpleNamespace(newest=None)
+    turns = SimpleNamespace(heard_at=0.0, speaking=False, idle_timeout_ms=None)
+    finished: list[float] = []
+
+    def ended_at(now: float) -> float | None:
+        return None if not finished or playback.remaining(now) > 0 else max(finished[0], playback.ends_at)
+
+    responses = SimpleNamespace(newest=None, ended_at=ended_at)
     limits = ServerSettings(idle_seconds=60, max_session_seconds=1000)
-    watch = Watch(limits, outbox, turns, responses, lambda code, outcome, message: ends.append((code, outcome)))
+
+    def end(code: int, outcome: str, message: str) -> None:
+        ends.append((code, outcome))
+
+    watch = Watch(limits, outbox, turns, responses, end, spoke_up.append)
     began = time.monotonic()
     playback = Playback()
     playback.add(40.0, began)  # sent at once
-    responses.newest = SimpleNamespace(finished=False, finished_at=0.0, playback=playback)
+    responses.newest = object()
     watch.look(began + 500)  # it is still being made
-    responses.newest.finished, responses.newest.finished_at = True, began + 1
+    finished.append(began + 1)
     for after in (30, 70, 95):
         watch.look(began + after)
     assert not ends and not spoke_up

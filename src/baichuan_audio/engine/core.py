@@ -14,6 +14,7 @@ from ..pipeline import BaichuanAudio
 from ..spoken_text import for_speech
 from .dialogue import Dialogue
 from .front_desk import FrontDesk, check_done
+from .history import room
 from .types import AudioDelta, EngineConfig, EngineStats, EngineStopped, ReplyDone
 
 
@@ -45,6 +46,11 @@ class Engine:
     def sample_rate(self) -> int:
         """Of all it says, in Hz."""
         return self.model.sample_rate
+
+    @property
+    def longest_turn_seconds(self) -> float:
+        """Sound that one turn of the user may have; a tenth of the room is for the system text."""
+        return 0.9 * room(self._desk.capacity) / self.model.tokenizer.frame_rate
 
     def start(self) -> None:
         """Begin to work. Raises EngineStopped for an engine that has run before."""

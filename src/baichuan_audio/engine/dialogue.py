@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +14,14 @@ from torch import Tensor
 from ..errors import PromptError
 from ..language_model.reply import ReplySampling, spoken_reply, text_reply
 from ..language_model.sequence import LiveSequence, Rules, Token
+from ..language_model.text_tokenizer import LONG_TEXT
 from .front_desk import FrontDesk
 from .history import History, Item
 from .mailbox import Reply
 from .types import AudioInput
 from .writing import Chat
+
+T = TypeVar("T")
 
 
 class Dialogue:
@@ -60,7 +64,7 @@ class Dialogue:
                 if isinstance(part, AudioInput):
                     prompt.audio(torch.cat(await self._encode(part.waveform, part.sample_rate), dim=1))
                 else:
-                    prompt.text(part)
+                    await _aside(prompt.text, part)
             await self._run(partial(self._fill, item, self._desk.tokens(prompt)))
         except BaseException:
             self._worker.post(partial(self._drop, item))
@@ -71,7 +75,7 @@ class Dialogue:
         """Add a reply that was written before, as text -> the item's id."""
         item = Item(self._id(item_id), "assistant")
         self._chat.history.check_text(text)
-        item.tokens = self._chat.history.written(text)
+        item.tokens = await _aside(self._chat.history.written, text)
         self._chat.history.check_size(item)
         await self._run(lambda: self._chat.history.add(item))
         return item.id
@@ -79,7 +83,7 @@ class Dialogue:
     async def add_system(self, text: str, item_id: str | None = None) -> str:
         """Add to the system text, on a line of its own, wherever in the dialogue it is said -> the item's id."""
         self._chat.history.check_text(text)
-        self._model.text_tokenizer.encode(text)
+        await _aside(self._model.text_tokenizer.encode, text)  # raises where it is no text
         item = Item(self._id(item_id), "system", text=text)
         await self._run(lambda: self._chat.history.add(item))
         return item.id
@@ -207,3 +211,8 @@ class Dialogue:
         if speak:
             return spoken_reply(sequence, tokenizer, sampling)
         return text_reply(sequence, tokenizer, sampling.first, sampling.max_text_tokens)
+
+
+async def _aside(function: Callable[[str], T], text: str) -> T:
+    """`function(text)`, which encodes it: a long one in a thread, so that the loop goes on meanwhile."""
+    return await asyncio.to_thread(function, text) if len(text) > LONG_TEXT else function(text)

@@ -51,14 +51,14 @@ class History:
 
     def __init__(self, model: BaichuanAudio, capacity: int) -> None:
         self.items: list[Item] = []
-        self._capacity, self._reserve = capacity, capacity // 4
+        self._capacity = capacity
         self._model, self._special, self._tokenizer = model, model.special, model.text_tokenizer
         self._encoded_system: tuple[str, list[Token]] = ("", [])
 
     @property
     def most(self) -> int:
         """Positions that a message may take together with all that stands before it."""
-        return self._capacity - self._reserve
+        return room(self._capacity)
 
     def add(self, item: Item, after: str | None = None) -> None:
         """Put `item` behind the item named ("root": before all; None: last).
@@ -205,6 +205,11 @@ class History:
             self.check_text(text)
             self._encoded_system = (text, [*self._tokenizer.encode(text)])
         return [self._special.system, *self._encoded_system[1]]
+
+
+def room(capacity: int) -> int:
+    """Positions of so many for what is read; the rest is for the reply."""
+    return capacity - capacity // 4
 
 
 def _segments(reply: Sequence[Token], start: int, end: int) -> list[tuple[list[Token], list[Token]]]:

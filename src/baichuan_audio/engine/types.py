@@ -105,13 +105,15 @@ class ReplyDone:
 
     status: "completed" (reason "repetition" where the guard ended it, else None); "cancelled" (reason: what `cancel`
     was given, "closed" or "shutdown"); "incomplete" (reason "max_output_tokens"); "failed" (reason: what went wrong).
-    text: all that was given out.
+    text: all that was given out. mistake: it failed because the model cannot take the dialogue as it is (PromptError):
+    asking again would not help.
     """
 
     status: Status
     reason: str | None
     text: str
     usage: Usage
+    mistake: bool = False
 
 
 ReplyEvent = TextDelta | AudioDelta | ReplyDone

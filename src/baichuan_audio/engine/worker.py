@@ -293,13 +293,13 @@ class Worker:
         self._finished.pop(row.reply, None)
         self._leave(row)
         self._forget_unheard(row)
-        row.reply.deliver(ReplyDone("failed", _reason(error), row.reply.sent_text, row.used()))
+        row.reply.deliver(_failure(error, row.reply.sent_text, row.used()))
 
     def _refuse(self, reply: Reply, error: Exception) -> None:
         """A reply that cannot begin."""
         if not isinstance(error, BaichuanAudioError):
             _log.error("a reply could not begin", exc_info=error)
-        reply.deliver(ReplyDone("failed", _reason(error), "", Usage()))
+        reply.deliver(_failure(error, "", Usage()))
 
     def _leave(self, row: Writing) -> None:
         """Stop writing a row: its sequence is closed by its rules, its sound is dropped."""
@@ -379,5 +379,6 @@ def _nothing() -> None:
     """A command that only wakes the worker."""
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, BaichuanAudioError) else f"internal error ({type(error).__name__})"
+def _failure(error: Exception, text: str, usage: Usage) -> ReplyDone:
+    reason = str(error) if isinstance(error, BaichuanAudioError) else f"internal error ({type(error).__name__})"
+    return ReplyDone("failed", reason, text, usage, mistake=isinstance(error, PromptError))

@@ -18,6 +18,8 @@ from ..errors import CheckpointError, PromptError
 
 FILE_NAME = "tokenizer.json"
 SETTINGS_NAME = "tokenizer_config.json"  # read by other programs only
+LONG_TEXT = 2000
+"""Characters above which encoding takes a millisecond, and lets other threads run meanwhile."""
 _REPLACEMENT = "�"  # what decoding puts where bytes do not (yet) make a character
 _LONGEST_TAIL = 3  # a UTF-8 character has at most four bytes, so at most three of an unfinished one
 
@@ -81,6 +83,8 @@ class TextTokenizer:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise PromptError("the text holds a half of a surrogate pair; give valid Unicode.") from error
+        if len(text) > LONG_TEXT:  # as a batch it lets other threads run meanwhile
+            return self._encoder.encode_batch([text], add_special_tokens=False)[0]
         return self._encoder.encode(text, add_special_tokens=False)
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:

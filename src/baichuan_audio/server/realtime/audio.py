@@ -52,8 +52,7 @@ _CODES = {format: _bytes_of_samples(levels) for format, levels in _LEVELS.items(
 
 def decode(data: bytes, format: AudioFormat) -> Samples:
     """Bytes of the wire -> samples [S] float32 at the format's rate. Raises AudioError for half a sample."""
-    if len(data) % _BYTES[format]:
-        raise AudioError("16-bit audio must hold whole samples, an even number of bytes.")
+    check_whole(data, format)
     whole = np.frombuffer(data, "<i2") if format == "audio/pcm" else _LEVELS[format][np.frombuffer(data, np.uint8)]
     return np.multiply(whole, np.float32(1 / 32768), dtype=np.float32)
 
@@ -71,9 +70,15 @@ def seconds(num_bytes: int, format: AudioFormat) -> float:
     return num_bytes / (_BYTES[format] * RATES[format])
 
 
-def in_seconds(data: bytes, format: AudioFormat) -> Iterator[bytes]:
-    """The same bytes in pieces of a second."""
-    size = _BYTES[format] * RATES[format]
+def check_whole(data: bytes, format: AudioFormat) -> None:
+    """Raises AudioError for half a sample."""
+    if len(data) % _BYTES[format]:
+        raise AudioError("16-bit audio must hold whole samples, an even number of bytes.")
+
+
+def in_pieces(data: bytes, format: AudioFormat, seconds: float = 1.0) -> Iterator[bytes]:
+    """The same bytes in pieces of so many seconds, each of whole samples."""
+    size = _BYTES[format] * round(RATES[format] * seconds)
     return (data[start : start + size] for start in range(0, len(data), size))
 
 

@@ -21,7 +21,7 @@ SAMPLE_RATE = 16000
 _MAX_ITEMS = 4096
 _MAX_CHARACTERS = 4_000_000
 _KEPT_SECONDS = 300.0  # sound of the user's that may be had back; of what is older the transcript stays
-_LONGEST_SHOWN = 60 * SAMPLE_RATE  # samples of one part
+_LONGEST_SHOWN_S = 60.0  # of one item
 
 Samples = NDArray[np.float32]
 Status = Literal["completed", "incomplete", "in_progress"]
@@ -36,11 +36,11 @@ class Part:
     sound: NDArray[np.int16] | None = None
 
     def as_wire(self, sound_format: AudioFormat | None) -> dict[str, Any]:
-        """The content part; its sound, if it is not too long, only in a format asked for."""
+        """The content part; its sound only in a format asked for."""
         if self.type in ("input_text", "output_text"):
             return {"type": self.type, "text": self.text or ""}
         wire: dict[str, Any] = {"type": self.type, "transcript": self.text}
-        if sound_format is not None and self.sound is not None and len(self.sound) <= _LONGEST_SHOWN:
+        if sound_format is not None and self.sound is not None:
             samples = soxr.resample(to_float(self.sound), SAMPLE_RATE, RATES[sound_format])
             wire["audio"] = base64.b64encode(encode(samples, sound_format)).decode()
         return wire
@@ -64,7 +64,9 @@ class Item:
     counted: int = 0
 
     def as_wire(self, sound_format: AudioFormat | None = None) -> dict[str, Any]:
-        """The item of the protocol."""
+        """The item of the protocol; its sound, if it is not too long, only in a format asked for."""
+        if self.sound_seconds > _LONGEST_SHOWN_S:
+            sound_format = None
         return {
             "id": self.id,
             "object": "realtime.item",
@@ -101,12 +103,12 @@ def new_item(item_id: str, new: NewItem, format: AudioFormat, longest_seconds: f
 
     Raises AudioError for half a sample, WireError for sound that is too long.
     """
+    if sum(seconds(len(part.audio), format) for part in new.parts if part.audio is not None) > longest_seconds:
+        raise WireError(f"The audio is longer than {longest_seconds:g} s.", "audio_too_long", "item.content")
     parts = []
     for part in new.parts:
         sound = None
         if part.audio is not None:
-            if seconds(len(part.audio), format) > longest_seconds:
-                raise WireError(f"The audio is longer than {longest_seconds:g} s.", "audio_too_long", "item.content")
             sound = to_int16(soxr.resample(decode(part.audio, format), RATES[format], SAMPLE_RATE))
         parts.append(Part(part.type, part.text, sound))
     return Item(item_id, new.role, parts)

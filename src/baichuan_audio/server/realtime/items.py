@@ -47,8 +47,17 @@ class Items:
         wire_item = await asyncio.to_thread(item.as_wire, self._format)
         self._desk.outbox.put(events.item_retrieved(wire_item))
 
-    def add(self, item: Item, after: str | None, content: list[str | AudioInput]) -> None:
-        """Into the conversation, here at once and in the engine in its turn. content: a user's, for the engine."""
+    def check_all(self, items: list[Item]) -> None:
+        """Raises WireError when there is more in them together than one response may be asked about."""
+        if sum(item.sound_seconds for item in items) > self._longest_s:
+            raise WireError(f"The audio is longer than {self._longest_s:g} s.", "audio_too_long", "response.input")
+        if sum(len(item.text) for item in items) > wire.LONGEST_MESSAGE:
+            message = f"The input has more than {wire.LONGEST_MESSAGE} characters."
+            raise WireError(message, "input_too_long", "response.input")
+
+    def add(self, item: Item, after: str | None, content: list[str | AudioInput], *, committed: bool = False) -> None:
+        """Into the conversation, here at once and in the engine in its turn. content: a user's, for the engine.
+        committed: from the input audio buffer."""
         in_the_middle = after is not None and after != (self._desk.conversation.last_id or "root")
         if in_the_middle and item.role != "user":
             message = "Only a user's message can be put before others."
@@ -77,6 +86,8 @@ class Items:
         self._waiting_s += length_s
         self._worker.add(add)
         previous = self._desk.conversation.previous_id(item.id)
+        if committed:
+            self._desk.outbox.put(events.audio_committed(item.id, previous))
         self._desk.outbox.put(events.item_added(item.as_wire(), previous))
         self._desk.outbox.put(events.item_done(item.as_wire(), previous))
 

@@ -16,6 +16,10 @@ class Playback:
         self.ends_at = 0.0
         self.stopped = False
 
+    def wait(self, other: Playback) -> None:
+        """Nothing of this is heard before all of `other` has been."""
+        self.ends_at = max(self.ends_at, other.ends_at)
+
     def add(self, duration: float, now: float) -> None:
         """So much more sound has been sent."""
         if self.sent > 0 and now > self.ends_at:

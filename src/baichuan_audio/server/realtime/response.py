@@ -13,7 +13,7 @@ from ..errors import as_api_error
 from ..logging import EventLog
 from ..metrics import Metrics
 from . import events
-from .audio import AudioFormat, OutputEncoder, seconds
+from .audio import AudioFormat, OutputEncoder, in_pieces, seconds
 from .config import format_as_wire
 from .conversation import Conversation, Item, Part
 from .outbox import Outbox
@@ -51,7 +51,8 @@ class Desk:
 
 @dataclass
 class Response:
-    """begun_at: when the user's turn ended, on the monotonic clock. answers: the item it depends on, if one."""
+    """begun_at: when the user's turn ended, on the monotonic clock. answers: the item it depends on, if one. after:
+    what the listener hears first."""
 
     desk: Desk
     settings: ResponseSettings
@@ -60,6 +61,7 @@ class Response:
     id: str = field(default_factory=lambda: events.new_id("resp"))
     item: Item = field(init=False)
     playback: Playback = field(default_factory=Playback)
+    after: Playback | None = None
     cancel_reason: str | None = None
     finished_at: float = 0.0
     _reply: Reply | None = None
@@ -90,6 +92,12 @@ class Response:
         """Whether it is wanted and not yet finished."""
         return not self.finished and self.cancel_reason is None
 
+    def heard_at(self, now: float) -> float | None:
+        """When it had been made and heard to its end; None before."""
+        if not self.finished or self.playback.remaining(now) > 0:
+            return None
+        return max(self.finished_at, self.playback.ends_at)
+
     def cancel(self, reason: str) -> None:
         """Stop making it, and take back what has not been sent. reason: turn_detected or client_cancelled."""
         if not self.active:
@@ -101,19 +109,20 @@ class Response:
 
     async def run(self, dialogue: Dialogue) -> None:
         """From the first event to `response.done`, whatever happens in between."""
-        done = ReplyDone("failed", "ended early", "", Usage())
-        error: BaichuanAudioError | None = None
+        if self.cancel_reason is not None:
+            self._finish(ReplyDone("cancelled", self.cancel_reason, "", Usage()))
+            return
         try:
-            if self.cancel_reason is not None:
-                done = ReplyDone("cancelled", self.cancel_reason, "", Usage())
-            else:
-                done = await self._relay(dialogue)
-        except BaichuanAudioError as caught:
-            error = caught
-        self._finish(done, error)
+            done = await self._relay(dialogue)
+        except Exception as error:
+            self.fail(error)
+            return
+        self._finish(done)
 
-    def fail(self, error: BaichuanAudioError) -> None:
-        """It cannot even begin."""
+    def fail(self, error: Exception) -> None:
+        """It cannot begin, or cannot go on: what nobody foresaw goes into the log, too."""
+        if not isinstance(error, BaichuanAudioError):
+            self.desk.log.exception(error, session_id=self.desk.session_id, response_id=self.id)
         self._finish(ReplyDone("failed", None, "", Usage()), error)
 
     async def _relay(self, dialogue: Dialogue) -> ReplyDone:
@@ -156,9 +165,7 @@ class Response:
     def _put_audio(self, data: bytes) -> None:
         """Sound in pieces of half a second, so that an interruption can take most of it back."""
         format = self.settings.output_format
-        piece_bytes = int(len(data) / seconds(len(data), format) * _LONGEST_DELTA_S) if data else 1
-        for start in range(0, len(data), piece_bytes):
-            piece = data[start : start + piece_bytes]
+        for piece in in_pieces(data, format, _LONGEST_DELTA_S):
             duration = seconds(len(piece), format)
             self.item.made_seconds += duration
             event = self._events.audio_delta(base64.b64encode(piece).decode())
@@ -171,16 +178,18 @@ class Response:
         if not self._first_audio:
             self._first_audio = True
             self.desk.metrics.first_audio(now - self.begun_at)
+            if self.after is not None:
+                self.playback.wait(self.after)
         self.playback.add(duration, now)
         self.desk.metrics.audio_seconds("out", duration)
 
-    def _finish(self, done: ReplyDone, error: BaichuanAudioError | None) -> None:
+    def _finish(self, done: ReplyDone, error: Exception | None = None) -> None:
         self.finished_at = time.monotonic()
         status = self._status(done)
         if status == "completed":
             self._open()
-            if self.settings.speak:
-                self._put_audio(self._encoder.flush())
+        if status in ("completed", "incomplete") and self._opened and self.settings.speak:
+            self._put_audio(self._encoder.flush())
         if self._opened:
             self._close_item(status)
         elif self.settings.remember and self.item.id in self.desk.conversation:
@@ -219,7 +228,7 @@ class Response:
         if self.settings.remember and self.item.id in self.desk.conversation:
             self._put(events.item_done(wire, self._previous_id()))
 
-    def _details(self, status: str, done: ReplyDone, error: BaichuanAudioError | None) -> dict[str, Any] | None:
+    def _details(self, status: str, done: ReplyDone, error: Exception | None) -> dict[str, Any] | None:
         """`status_details`; the protocol has no word for a reply that ended because it repeated itself."""
         if status == "cancelled":
             return {"type": "cancelled", "reason": self.cancel_reason}

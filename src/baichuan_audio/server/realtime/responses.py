@@ -31,6 +31,7 @@ class Responses:
         self._voice: str | None = None  # what the dialogue has been set to
         self._allowance = Bucket(_A_MINUTE, _A_MINUTE / 60)
         self.newest: Response | None = None
+        self._playing: list[Response] = []  # of the conversation, aloud, and perhaps not heard to the end
 
     def configure(self, config: SessionConfig) -> None:
         """Settings that count from the next response on."""
@@ -46,6 +47,7 @@ class Responses:
                 else await self._items.read(entry)
                 for entry in params.input
             ]
+            self._items.check_all(sources)
         self.start(params, begun_at, sources=sources)
 
     def start(
@@ -88,6 +90,10 @@ class Responses:
         response.announce()
         self._worker.add(lambda: self._run(response, sources))
         self.newest = response
+        self._playing = [each for each in self._playing if each.heard_at(begun_at) is None]
+        if response.settings.speak:
+            response.after = self._playing[-1].playback if self._playing else None
+            self._playing.append(response)
         self._desk.outbox.put(events.rate_limits_updated([self._allowance.as_wire("requests")]))
 
     def cancel(self, response_id: str | None) -> None:
@@ -100,23 +106,35 @@ class Responses:
 
     def clear_output(self) -> None:
         """The listener is cut off: like an interruption by voice, but asked for."""
-        response = self.newest
-        if response is None or (not response.active and response.playback.remaining(time.monotonic()) == 0):
+        cut_off = self._cut_off(self._unheard(), "client_cancelled")
+        if not cut_off:
             raise WireError("Nothing is being played.", "output_audio_buffer_empty")
-        response.cancel("client_cancelled")
-        response.playback.stop(time.monotonic())
-        self._desk.outbox.put(events.output_cleared(response.id))
-        self._items.cut_later(response)
+        self._desk.outbox.put(events.output_cleared(cut_off[-1].id))
 
     def interrupt(self) -> None:
-        """The user speaks: end the response, and let the history hold no more than can have been heard."""
-        response = self.newest
-        if response is None or not response.settings.remember:
-            return
-        if response.active or response.playback.remaining(time.monotonic()) > 0:
-            response.cancel("turn_detected")
-            response.playback.stop(time.monotonic())
+        """The user speaks: end what is being said, and let the history hold no more than can have been heard."""
+        self._cut_off([response for response in self._unheard() if response.settings.remember], "turn_detected")
+
+    def ended_at(self, now: float) -> float | None:
+        """When the last of them had been made and heard; None while one is."""
+        times = [response.heard_at(now) for response in self._unheard()]
+        known = [time for time in times if time is not None]
+        return max(known) if len(known) == len(times) else None
+
+    def _unheard(self) -> list[Response]:
+        """Those that may still be made or heard."""
+        newest = self.newest
+        return self._playing if newest is None or newest in self._playing else [*self._playing, newest]
+
+    def _cut_off(self, responses: list[Response], reason: str) -> list[Response]:
+        """Nothing more of them is heard -> those of which something was still to come."""
+        now = time.monotonic()
+        unheard = [response for response in responses if response.active or response.playback.remaining(now) > 0]
+        for response in unheard:
+            response.cancel(reason)
+            response.playback.stop(now)
             self._items.cut_later(response)
+        return unheard
 
     def stop(self) -> None:
         """The session ends."""
@@ -130,12 +148,15 @@ class Responses:
 
     async def _run(self, response: Response, sources: list[Item] | None) -> None:
         """One response from its beginning to its end."""
-        if response.answers is not None and response.answers not in self._desk.conversation:
-            response.fail(PromptError("the turn it answers could not be used."))
-        elif sources is None:
+        try:
+            if response.answers is not None and response.answers not in self._desk.conversation:
+                raise PromptError("the turn it answers could not be used.")
+            if sources is not None:
+                await run_apart(self._engine, response, sources, self._config.instructions)
+                return
             if response.settings.voice != self._voice:
                 self._voice = response.settings.voice
                 self._dialogue.configure(voice=self._voice)
             await response.run(self._dialogue)
-        else:
-            await run_apart(self._engine, response, sources, self._config.instructions)
+        except Exception as error:
+            response.fail(error)

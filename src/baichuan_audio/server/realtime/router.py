@@ -91,7 +91,8 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         code, outcome = session.ended.result() if session.ended.done() else (1000, _why(tasks, state.log, session.id))
         if session.ended.done() and not any(task.done() for task in tasks):
-            await asyncio.wait([asyncio.create_task(outbox.flushed())], timeout=_FAREWELL_S)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(outbox.flushed(), _FAREWELL_S)
     finally:
         for task in tasks:
             task.cancel()

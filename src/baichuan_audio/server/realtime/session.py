@@ -18,11 +18,12 @@ from ..metrics import Metrics
 from ..settings import ServerSettings
 from ..turn_detection import SAMPLE_RATE
 from . import events, wire
-from .audio import in_seconds, seconds
+from .audio import check_whole, in_pieces, seconds
 from .config import SessionConfig
 from .conversation import Conversation, Item, Part, to_float
 from .fields import WireError
 from .items import Items
+from .limits import Bucket
 from .outbox import Outbox
 from .response import Desk
 from .responses import Responses
@@ -30,6 +31,8 @@ from .transcripts import Transcriber
 from .turns import Sound, Turns
 from .watch import Watch
 from .worker import Worker
+
+_SOUND_S = (600.0, 40.0)  # of the user's at once, then each second, in whatever format: listening takes time
 
 
 class Session:
@@ -55,11 +58,13 @@ class Session:
         self._desk = Desk(self.id, events.new_id("conv"), self._conversation, outbox, metrics, log, engine.sample_rate)
         self._config = config = SessionConfig(model=settings.model_name, voice=engine.voices[0])
         self._worker = Worker(self._failed)
-        self._turns = Turns(self, config, settings.max_audio_seconds)
-        self._items = Items(self._desk, dialogue, self._worker, config, settings.max_audio_seconds)
+        longest_s = min(settings.max_audio_seconds, engine.longest_turn_seconds)
+        self._turns = Turns(self, config, longest_s)
+        self._items = Items(self._desk, dialogue, self._worker, config, longest_s)
         self._responses = Responses(self._desk, engine, dialogue, self._worker, self._items, config)
-        self._transcriber = Transcriber(self._desk, dialogue)
-        self._watch = Watch(settings, outbox, self._turns, self._responses, self.end)
+        self._transcriber = Transcriber(self._desk, dialogue, longest_s)
+        self._watch = Watch(settings, outbox, self._turns, self._responses, self.end, self._time_out)
+        self._sound = Bucket(*_SOUND_S)
         self._expires_at = int(time.time() + settings.max_session_seconds)
 
     def greet(self) -> None:
@@ -122,9 +127,8 @@ class Session:
         """The user's turn, found or committed, becomes an item."""
         self._metrics.audio_seconds("in", len(sound) / SAMPLE_RATE)
         item = Item(item_id, "user", [Part("input_audio", None, sound)])
-        self.send(events.audio_committed(item_id, self._conversation.last_id))
         heard = AudioInput(torch.from_numpy(to_float(sound)), SAMPLE_RATE)
-        self._items.add(item, None, [heard])
+        self._items.add(item, None, [heard], committed=True)
         if self._config.transcription is not None:
             self._transcriber.start(item_id, heard)  # the same object: the engine need not encode it twice
 
@@ -170,8 +174,11 @@ class Session:
 
     async def _append(self, audio: bytes) -> None:
         format = self._config.input_format
+        check_whole(audio, format)
         self._turns.check_room(seconds(len(audio), format))
-        for piece in in_seconds(audio, format):
+        for piece in in_pieces(audio, format):
+            while (wait := self._sound.take(seconds(len(piece), format))) > 0:
+                await asyncio.sleep(wait)
             self._turns.push(piece)
             await asyncio.sleep(0)
 
@@ -189,6 +196,13 @@ class Session:
         for part in (self._turns, self._items, self._responses):
             part.configure(config)
         self.send(events.session_updated(config.as_wire(self.id, self._expires_at)))
+
+    def _time_out(self, silent_seconds: float) -> None:
+        """Nobody has said anything for so long."""
+        try:
+            self._turns.time_out(silent_seconds)
+        except WireError as error:
+            self._tell(error, None)
 
     # What went wrong.
 

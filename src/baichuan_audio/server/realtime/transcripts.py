@@ -15,13 +15,19 @@ from .response import Desk
 class Transcriber:
     """Writes turns down one after the other; a transcript may come before, in or after the response."""
 
-    def __init__(self, desk: Desk, dialogue: Dialogue) -> None:
-        self._desk, self._dialogue = desk, dialogue
+    def __init__(self, desk: Desk, dialogue: Dialogue, longest_s: float) -> None:
+        self._desk, self._dialogue, self._longest_s = desk, dialogue, longest_s
+        self._waiting_s = 0.0
         self._one_at_a_time = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, item_id: str, sound: AudioInput) -> None:
-        """Have the sound of an item written down."""
+        """Have the sound of an item written down, unless there is too much that waits for it."""
+        if self._waiting_s > 0 and self._waiting_s + sound.seconds > self._longest_s:
+            message = "The sound of earlier items is still being written down."
+            self._failed(item_id, WireError(message, "too_many_requests"))
+            return
+        self._waiting_s += sound.seconds
         task = asyncio.create_task(self._write(item_id, sound))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -40,6 +46,8 @@ class Transcriber:
         except Exception as error:
             self._failed(item_id, error)
             return
+        finally:
+            self._waiting_s -= sound.seconds
         try:
             item = self._desk.conversation.get(item_id)
             item.parts = [replace(part, text=text) for part in item.parts]
@@ -47,13 +55,15 @@ class Transcriber:
             pass  # it has been deleted
         if text:
             self._desk.outbox.put(events.transcription_delta(item_id, 0, text))
-        seconds = sound.waveform.shape[-1] / sound.sample_rate
-        self._desk.outbox.put(events.transcription_completed(item_id, 0, text, seconds))
+        self._desk.outbox.put(events.transcription_completed(item_id, 0, text, sound.seconds))
 
     def _failed(self, item_id: str, error: Exception) -> None:
-        told = as_api_error(error)
-        code = told.code or "transcription_failed"
+        if isinstance(error, WireError):
+            message, code = error.message, error.code
+        else:
+            told = as_api_error(error)
+            message, code = told.message, told.code or "transcription_failed"
         self._desk.metrics.error(code)
-        self._desk.outbox.put(events.transcription_failed(item_id, 0, told.message, code))
+        self._desk.outbox.put(events.transcription_failed(item_id, 0, message, code))
         if code == "internal_error":
             self._desk.log.exception(error, session_id=self._desk.session_id)

@@ -68,6 +68,11 @@ class InputAudio:
         self.start = self.end - len(rest)
         return taken.copy()
 
+    def put_back(self, sound: Sound) -> None:
+        """Undo a `take` of all that there was."""
+        self._pieces.appendleft(sound)
+        self.start -= len(sound)
+
     def keep_last(self, samples: int) -> None:
         """Let go of whole pieces that are older than so many samples."""
         while self._pieces and len(self) - len(self._pieces[0]) >= samples:
@@ -146,7 +151,12 @@ class Turns:
                 "input_audio_buffer_commit_empty",
             )
         item_id = self._end_turn()
-        self._taker.commit(item_id, self._audio.take(self._audio.start, self._audio.end))
+        sound = self._audio.take(self._audio.start, self._audio.end)
+        try:
+            self._taker.commit(item_id, sound)
+        except WireError:
+            self._audio.put_back(sound)  # there may be room for it later
+            raise
 
     def clear(self) -> None:
         """Forget what is in the buffer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from ..settings import ServerSettings
@@ -22,11 +23,19 @@ class End(Protocol):
 
 
 class Watch:
-    """One session's, which begins when this is made."""
+    """One session's, which begins when this is made. time_out: what to do after so many seconds of silence."""
 
-    def __init__(self, settings: ServerSettings, outbox: Outbox, turns: Turns, responses: Responses, end: End) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        outbox: Outbox,
+        turns: Turns,
+        responses: Responses,
+        end: End,
+        time_out: Callable[[float], None],
+    ) -> None:
         self._settings, self._outbox, self._turns, self._responses = settings, outbox, turns, responses
-        self._end = end
+        self._end, self._time_out = end, time_out
         self._started = self._busy_at = time.monotonic()
 
     def busy(self) -> None:
@@ -54,12 +63,12 @@ class Watch:
 
     def _quiet_for(self, now: float) -> float | None:
         """Seconds since the last response was heard to its end; None while something goes on."""
-        response = self._responses.newest
-        if response is None:
+        if self._responses.newest is None:
             return now - self._started
-        if not response.finished or response.playback.remaining(now) > 0 or self._turns.speaking:
+        ended_at = self._responses.ended_at(now)
+        if ended_at is None or self._turns.speaking:
             return None
-        return now - max(response.finished_at, response.playback.ends_at, self._turns.heard_at)
+        return now - max(ended_at, self._turns.heard_at)
 
     def _speak_up(self, now: float) -> None:
         """`idle_timeout_ms`: it runs from the end of a response's playback."""
@@ -67,4 +76,4 @@ class Watch:
         if timeout_ms is None or self._responses.newest is None or quiet is None:
             return
         if quiet * 1000 >= timeout_ms:
-            self._turns.time_out(quiet)
+            self._time_out(quiet)

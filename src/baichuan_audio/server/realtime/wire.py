@@ -16,7 +16,7 @@ from .fields import Fields, WireError
 MAX_AUDIO_MESSAGE_BYTES = 15 * 1024**2  # of one append, decoded; OpenAI's limit
 SESSION_LIMIT = 0  # in place of a number of tokens: what the session says
 _LONGEST_ID = 512
-_LONGEST_MESSAGE = 65_536
+LONGEST_MESSAGE = 65_536
 _MAX_PARTS = 64
 _MAX_INPUT = 256
 
@@ -194,8 +194,8 @@ def _read_item(fields: Fields) -> NewItem:
         _read_part(Fields(part, f"{fields.where('content')}[{index}]"), role) for index, part in enumerate(content)
     )
     fields.done()
-    if sum(len(part.text or "") for part in parts) > _LONGEST_MESSAGE:
-        message = f"The message is longer than {_LONGEST_MESSAGE} characters."
+    if sum(len(part.text or "") for part in parts) > LONGEST_MESSAGE:
+        message = f"The message is longer than {LONGEST_MESSAGE} characters."
         raise WireError(message, "string_above_max_length", fields.where("content"))
     if not any(part.text or part.audio for part in parts):
         raise WireError("The message is empty.", "invalid_value", fields.where("content"))

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ...engine import Engine
-from ...errors import BaichuanAudioError
 from .conversation import Item
 from .fields import WireError
 from .response import Response
@@ -44,13 +43,11 @@ class Worker:
 
 async def run_apart(engine: Engine, response: Response, items: list[Item], instructions: str) -> None:
     """A response that sees items of its own takes another slot of the engine for as long as it runs."""
-    try:
-        dialogue = engine.open(instructions or None, response.settings.voice)
-    except BaichuanAudioError as error:
-        response.fail(error)
-        return
+    dialogue = engine.open(instructions or None, response.settings.voice)
     try:
         for item in items:
+            if response.cancel_reason is not None:
+                break
             if item.role == "user":
                 await dialogue.add_user(item.for_engine())
             elif item.role == "assistant":
@@ -58,7 +55,5 @@ async def run_apart(engine: Engine, response: Response, items: list[Item], instr
             else:
                 await dialogue.add_system(item.text)
         await response.run(dialogue)
-    except BaichuanAudioError as error:
-        response.fail(error)
     finally:
         await dialogue.close()
