@@ -52,6 +52,9 @@ def write_microphone(path: Path, question: Path, pauses_s: tuple[float, ...]) ->
 class LiveServer:
     """A real server on a free port, in a thread; `restart` cuts every connection and comes back on the same port."""
 
+    # What uvicorn has without the libraries that Ray brings along, as most who serve; test_serve.py takes the best.
+    http_protocol: Any = "h11"
+
     def __init__(self, engine: Any, settings: ServerSettings | None = None) -> None:
         self.settings = settings
         with socket.socket() as probe:
@@ -62,14 +65,17 @@ class LiveServer:
 
     def _start(self, engine: Any) -> None:
         self.engine = engine
-        # What uvicorn has without the libraries that Ray brings along, as most who serve; test_serve.py takes the best.
-        plain: dict[str, Any] = {"loop": "asyncio", "http": "h11"}
+        plain: dict[str, Any] = {"loop": "asyncio", "http": self.http_protocol}
         app = create_app(engine, self.settings)
         config = uvicorn.Config(app, port=self.port, log_level="warning", timeout_graceful_shutdown=1, **plain)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
         wait_until(lambda: self._server.started, 30)
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._server.server_state.connections)
 
     def stop(self) -> None:
         self._server.should_exit = True

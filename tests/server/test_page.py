@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,17 @@ FIRST_WORDS = """() => new Promise((resolve) => {
   setInterval(() => document.body.dataset.state === "speaking" && said() && resolve(said()), 20);
   setTimeout(() => resolve(""), 60000);
 })"""
+
+# From now on the browser asks for the microphone, and waits until `allow` is called.
+ASKING = """() => {
+  const media = navigator.mediaDevices;
+  const open = media.getUserMedia.bind(media);
+  const allowed = new Promise((resolve) => (window.allow = resolve));
+  window.asked = [];
+  media.getUserMedia = (wish) => window.asked[window.asked.push(allowed.then(() => open(wish))) - 1];
+}"""
+ALLOW = "async () => { window.allow(); await Promise.all(window.asked); }"
+TRACKS = "async () => (await Promise.all(window.asked)).map((stream) => stream.getAudioTracks()[0].readyState)"
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +85,10 @@ def said(page, role: str) -> list[str]:
     return page.locator(f".turn.{role} .said").all_text_contents()
 
 
+def happens(page, happened: Callable[[], bool], seconds: float = 30) -> None:
+    wait_until(happened, seconds, lambda: page.wait_for_timeout(50))
+
+
 def ask(page, text: str) -> None:
     page.fill("#message", text)
     page.press("#message", "Enter")
@@ -98,7 +114,7 @@ def test_conversation_by_voice(page, server, tmp_path):
     assert len(first_words) < len(LONG) / 2  # words come as they are heard, the sound was here long ago
     assert said(page, "user") == ["what day is it"]
     assert re.fullmatch(r"\d+\.\d\d s", page.text_content("#firstSound"))
-    wait_until(lambda: float(page.text_content("#buffered").split()[0]) > 1, 10, lambda: page.wait_for_timeout(50))
+    happens(page, lambda: float(page.text_content("#buffered").split()[0]) > 1, 10)
 
     cut = wire.wait("conversation.item.truncate")
     assert wire.all("input_audio_buffer.speech_started")[1:], "the second question interrupted"
@@ -206,6 +222,79 @@ def test_muted(page, server):
     state(page, "listening")
 
 
+def test_a_microphone_that_is_not_allowed(page, server):
+    """The person is told until it is; then there is nothing to tell any more."""
+    server.restart(FakeEngine())
+    page.evaluate(
+        """() => {
+          const media = navigator.mediaDevices;
+          window.allow = () => delete media.getUserMedia;
+          media.getUserMedia = () => Promise.reject(new DOMException("no", "NotAllowedError"));
+        }"""
+    )
+    page.click("#talk")
+    state(page, "ready")
+    assert page.is_visible("#notice") and "microphone is not allowed" in page.text_content("#notice")
+    page.evaluate("() => window.allow()")
+    page.click("#talk")
+    state(page, "listening")
+    assert not page.is_visible("#notice")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_ended_while_the_browser_asks(page, server, again):
+    """What is allowed after the end, for the sake of what was ended, does not stay open."""
+    server.restart(FakeEngine())
+    wire = Wire(page)
+    page.evaluate(ASKING)
+    page.click("#talk")
+    happens(page, lambda: page.evaluate("window.asked.length") == 1)
+    page.click("#end")
+    state(page, "offline")
+    if again:
+        page.click("#talk")
+        happens(page, lambda: page.evaluate("window.asked.length") == 2)
+    page.evaluate(ALLOW)
+    if again:
+        state(page, "listening")
+    happens(page, lambda: page.evaluate(TRACKS) == (["ended", "live"] if again else ["ended"]))
+    page.wait_for_timeout(500)
+    assert page.get_attribute("body", "data-state") == ("listening" if again else "offline")
+    assert len(wire.all("session.created")) == again
+    assert page.evaluate("window.asked.length") == 1 + again
+
+
+def test_unmuted_twice(page, server):
+    """The browser is asked once, and one microphone is there to be closed."""
+    server.restart(FakeEngine())
+    ask(page, "hello")
+    state(page, "ready")
+    page.evaluate(ASKING)
+    page.click("#talk")
+    page.click("#talk")
+    page.evaluate(ALLOW)
+    state(page, "listening")
+    assert page.evaluate(TRACKS) == ["live"]
+    page.click("#end")
+    state(page, "offline")
+    assert page.evaluate(TRACKS) == ["ended"]
+
+
+def test_a_key_that_no_websocket_can_carry(page, server):
+    server.restart(FakeEngine())
+    page.fill("#key", "abc/def=")
+    page.press("#key", "Tab")
+    ask(page, "hello")
+    page.wait_for_selector("#notice[data-kind=key]")
+    assert "characters" in page.text_content("#notice") and page.evaluate("document.activeElement.id") == "key"
+    state(page, "offline")
+    page.fill("#key", "")
+    page.press("#key", "Tab")
+    ask(page, "hello")
+    state(page, "ready")
+    assert not page.is_visible("#notice")
+
+
 def test_full_house_and_keys(page, browser, server):
     server.restart(FakeEngine(max_sessions=1))
     taken = server.engine.open()
@@ -225,13 +314,9 @@ def test_full_house_and_keys(page, browser, server):
         assert page.evaluate("document.activeElement.id") == "key"
         page.fill("#key", "secret-7")
         page.press("#key", "Tab")
-        wait_until(
-            lambda: page.evaluate("document.querySelectorAll('#voice option').length") == 3,
-            30,
-            lambda: page.wait_for_timeout(50),
-        )
+        happens(page, lambda: page.evaluate("document.querySelectorAll('#voice option').length") == 3)
         ask(page, "hello")
-        wait_until(lambda: said(page, "assistant") == ["You said hello."], 30, lambda: page.wait_for_timeout(50))
+        happens(page, lambda: said(page, "assistant") == ["You said hello."])
     finally:
         locked.stop()
 
@@ -253,11 +338,7 @@ def test_settings_reach_the_server(page, server):
     dialogue = server.engine.dialogues[-1]
     assert (dialogue.system, dialogue.voice) == ("Be brief.", "邻家女声")
     page.reload()
-    wait_until(
-        lambda: page.evaluate("document.querySelector('#voice').value") == "邻家女声",
-        30,
-        lambda: page.wait_for_timeout(50),
-    )
+    happens(page, lambda: page.evaluate("document.querySelector('#voice').value") == "邻家女声")
     assert page.input_value("#instructions") == "Be brief."
 
 
@@ -271,6 +352,11 @@ def test_small_screen_in_chinese(browser, server):
     assert page.evaluate("document.activeElement.id") == "close-panel"
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.id") == "open-panel"
+    page.click("#open-panel")
+    for width, covered in ((1280, "detached"), (360, "attached")):  # it lies beside the rest, then over it again
+        page.set_viewport_size({"width": width, "height": 640})
+        page.wait_for_selector("[inert]", state=covered)
+    page.keyboard.press("Escape")
     page.click("#language")
     assert page.text_content("#talk-words") == "Start talking" and page.get_attribute("html", "lang") == "en"
     nameless = page.evaluate(

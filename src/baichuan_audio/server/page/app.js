@@ -12,6 +12,7 @@ const TAP_MS = 300; // a shorter press of the talk button holds it until the nex
 const SETTLE_MS = 400; // a slider that is moved is not sent at every step
 
 const $ = (id) => document.getElementById(id);
+const narrow = matchMedia("(max-width: 960px)"); // the panel lies over the rest then, see style.css
 const settings = new Settings();
 const turns = new Turns($("turns"), $("empty"));
 const recording = new Recording();
@@ -115,11 +116,16 @@ function showLanguage(code) {
 }
 
 function openPanel(open) {
-  const narrow = matchMedia("(max-width: 960px)").matches;
   $("panel").classList.toggle("open", open);
   $("open-panel").setAttribute("aria-expanded", String(open));
-  for (const part of document.querySelectorAll("header, main")) part.inert = open && narrow;
-  if (narrow) (open ? $("close-panel") : $("open-panel")).focus();
+  shutCovered();
+  if (narrow.matches) (open ? $("close-panel") : $("open-panel")).focus();
+}
+
+/** What the open panel lies over is out of reach until it is closed or there is room beside it. */
+function shutCovered() {
+  const covered = narrow.matches && $("panel").classList.contains("open");
+  for (const part of document.querySelectorAll("header, main")) part.inert = covered;
 }
 
 let lock = null;
@@ -220,6 +226,7 @@ $("end").addEventListener("click", () => conversation.stop());
 $("reconnect").addEventListener("click", () => conversation.connect());
 $("open-panel").addEventListener("click", () => openPanel(true));
 $("close-panel").addEventListener("click", () => openPanel(false));
+narrow.addEventListener("change", shutCovered);
 $("new").addEventListener("click", () => {
   conversation.stop();
   turns.clear();

@@ -46,6 +46,7 @@ export class Conversation {
     this.phase = "offline";
     this.model = null;
     this.attempt = 0;
+    this.round = 0; // one more with every end: what was begun before it is not carried on
     this.fatal = null;
     this.releasing = false;
     this.onOpen = null; // called once, when the next session begins
@@ -77,7 +78,9 @@ export class Conversation {
   /** From a click or a key. Without a microphone the conversation is typed, and still spoken by the model. */
   async start({ microphone = true } = {}) {
     if (this.phase !== "offline") return;
+    const round = this.round;
     this.phase = "connecting";
+    this.view.onMessage("");
     this.refresh();
     try {
       await this.sound.open();
@@ -86,36 +89,45 @@ export class Conversation {
       return;
     }
     if (microphone) await this.openMicrophone();
-    if (this.phase === "connecting") await this.connect();
+    if (round === this.round) await this.connect();
   }
 
   async openMicrophone() {
-    try {
-      await this.sound.openMicrophone();
-      this.mute(false);
-      return true;
-    } catch (error) {
+    const round = this.round;
+    let error = null;
+    await this.sound.openMicrophone().catch((why) => (error = why));
+    if (round !== this.round) return false;
+    if (error) {
       const key = `error.${error.name}`;
       this.view.onMessage(hasWords(key) ? words(key) : words("error.microphone", { why: error.message }), "error");
       return false;
     }
+    this.view.onMessage(""); // that it was not allowed before
+    this.mute(false);
+    return true;
   }
 
   async connect() {
     clearTimeout(this.retryTimer);
     this.fatal = null;
+    const round = this.round;
     const { status, models } = await askServer(this.settings.key);
-    if (this.phase !== "connecting") return;
+    if (round !== this.round || this.phase !== "connecting") return;
     if (status === 401) return this.stop(words("error.key"), "key");
     if (status === 0) return this.retry("error.unreachable");
     this.model = models[0]?.id ?? null;
     this.view.onVoices(models[0]?.voices ?? []);
-    this.realtime.connect(this.model, this.settings.key);
+    try {
+      this.realtime.connect(this.model, this.settings.key);
+    } catch {
+      this.stop(words("error.keyCharacters"), "key");
+    }
   }
 
   /** The person's wish, or with `message` an end that they should know of. */
   stop(message = "", kind = "error") {
     clearTimeout(this.retryTimer);
+    this.round += 1;
     this.realtime.close();
     this.sound.closeMicrophone();
     this.phase = "offline";
@@ -164,7 +176,7 @@ export class Conversation {
       this.realtime.send({ type: "conversation.item.create", item }, QUIET);
     }
     this.meter.start();
-    this.view.onMessage(again ? words("restored") : "", "note");
+    if (again) this.view.onMessage(words("restored"), "note");
     this.refresh();
     this.onOpen?.();
     this.onOpen = null;

@@ -22,6 +22,7 @@ export class Realtime {
     return this.open && this.socket.bufferedAmount > FULL;
   }
 
+  /** Raises a DOMException for a key with characters that a WebSocket's subprotocol cannot have. */
   connect(model, key) {
     const url = new URL("v1/realtime", document.baseURI);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";

@@ -34,9 +34,20 @@ export class Sound {
     await Promise.all([this.context.resume(), this.playerReady]);
   }
 
-  /** Raises the DOMException of getUserMedia, or an Error named "InsecureContext" where there is none. */
-  async openMicrophone() {
-    if (this.microphone) return;
+  /**
+   * All who want it while the browser asks for permission share one answer; after `closeMicrophone` it opens nothing.
+   * Raises the DOMException of getUserMedia, or an Error named "InsecureContext" where there is none.
+   */
+  openMicrophone() {
+    if (!this.opening) {
+      const opening = this.askForMicrophone(() => opening === this.opening);
+      opening.catch(() => opening === this.opening && this.closeMicrophone());
+      this.opening = opening;
+    }
+    return this.opening;
+  }
+
+  async askForMicrophone(wanted) {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw Object.assign(new Error("no getUserMedia"), { name: "InsecureContext" });
     }
@@ -45,7 +56,13 @@ export class Sound {
       this.closeMicrophone();
       this.onMicrophoneLost();
     });
-    this.microphone = { stream, ...(await this.connectMicrophone(stream)) };
+    const microphone = { stream };
+    try {
+      if (wanted()) Object.assign(microphone, await this.connectMicrophone(stream));
+    } finally {
+      if (wanted() && microphone.node) this.microphone = microphone;
+      else this.release(microphone);
+    }
   }
 
   async connectMicrophone(stream) {
@@ -74,12 +91,16 @@ export class Sound {
   }
 
   closeMicrophone() {
-    if (!this.microphone) return;
-    const { stream, source, node, context } = this.microphone;
+    this.opening = null;
+    if (this.microphone) this.release(this.microphone);
     this.microphone = null;
-    node.port.onmessage = null;
-    source.disconnect();
-    node.disconnect();
+  }
+
+  /** Only the stream is there if it was never connected. */
+  release({ stream, source, node, context = this.context }) {
+    if (node) node.port.onmessage = null;
+    source?.disconnect();
+    node?.disconnect();
     for (const track of stream.getTracks()) track.stop();
     if (context !== this.context) context.close();
   }
