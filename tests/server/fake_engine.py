@@ -35,7 +35,8 @@ HEARD = "hello world"
 
 class FakeEngine:
     """delay: seconds of real time before each event (0: as fast as the reader reads). answer: the words of every
-    reply, instead of "You said ...". fail: every reply fails after its first sound."""
+    reply, instead of "You said ...". fail: every reply fails after its first sound. too_long: every dialogue is more
+    than can be read."""
 
     def __init__(
         self,
@@ -44,9 +45,11 @@ class FakeEngine:
         answer: str | None = None,
         heard: str = HEARD,
         fail: bool = False,
+        too_long: bool = False,
     ) -> None:
         self.config = EngineConfig(max_sessions=max_sessions)
         self.delay, self.answer, self.heard, self.fail = delay, answer, heard, fail
+        self.too_long = too_long
         self.model: Any = SimpleNamespace(
             config={}, sample_rate=SAMPLE_RATE, voices=self.voices, text_tokenizer=SimpleNamespace(encode=_words)
         )
@@ -241,6 +244,10 @@ class FakeReply:
         said, frames, status, reason = "", 0, "completed", None
         words = _words(self._answer)
         engine = self._dialogue.engine
+        if engine.too_long:
+            self._dialogue.current = None
+            yield ReplyDone("failed", "system text and message are 99 tokens long.", "", Usage(), mistake=True)
+            return
         for number, word in enumerate(words):
             if self._max_tokens is not None and number >= self._max_tokens:
                 status, reason = "incomplete", "max_output_tokens"

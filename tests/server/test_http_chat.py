@@ -105,10 +105,25 @@ def test_audio_out(server: Serving, format: str):
 def test_a_voice_of_openai_means_the_first(server: Serving):
     audio = {"voice": "alloy", "format": "wav"}
     server.client.chat.completions.create(model="x", messages=HELLO, modalities=["text", "audio"], audio=audio)
-    assert last(server).voice is None
+    assert last(server).voice == "Ada"
     with pytest.raises(openai.BadRequestError, match="Ada"):
         audio["voice"] = "Nobody"
         server.client.chat.completions.create(model="x", messages=HELLO, modalities=["text", "audio"], audio=audio)
+
+
+@pytest.mark.parametrize(
+    ("more", "voice"),
+    [
+        ({"modalities": ["text", "audio"], "audio": {"format": "wav"}}, "Ada"),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "default", "format": "wav"}}, "Ada"),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "邻家女声", "format": "wav"}}, "邻家女声"),
+        ({}, None),
+    ],
+)
+def test_what_is_spoken_has_a_voice_beside_a_system_text(server: Serving, more: dict, voice: str | None):
+    messages = [{"role": "system", "content": "Be brief."}, *HELLO]
+    assert server.http.post("/v1/chat/completions", json=said("", messages=messages, **more)).status_code == 200
+    assert (last(server).system, last(server).voice) == ("Be brief.", voice)
 
 
 def test_stream_of_text(server: Serving):
@@ -301,6 +316,15 @@ def test_a_reply_that_fails():
         with pytest.raises(openai.APIError, match="could not be finished"):
             list(server.client.chat.completions.create(**body, stream=True))
         assert server.metric("errors_total", '{code="reply_failed"}') == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_too_long_to_be_read_is_the_clients_mistake(stream: bool):
+    with serving(FakeEngine(too_long=True)) as server:
+        response = server.http.post("/v1/chat/completions", json=said("hello", stream=stream))
+        error = assert_error(response, 400, "context_length_exceeded")
+        assert error["message"] == "system text and message are 99 tokens long." and error["param"] == "messages"
+        assert server.metric("sessions_total", '{outcome="refused"}') == 1
 
 
 def test_time_is_limited():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import random
 import socket
 import struct
@@ -19,11 +20,13 @@ openai = pytest.importorskip("openai")
 
 from fake_engine import FakeEngine  # noqa: E402
 from http_tools import KEY, Serving, assert_error, encoded, said, serving, tone  # noqa: E402
+from starlette.datastructures import URL  # noqa: E402
+from starlette.requests import HTTPConnection  # noqa: E402
 
 from baichuan_audio.engine import EngineStopped  # noqa: E402
 from baichuan_audio.errors import ConfigError  # noqa: E402
 from baichuan_audio.server.errors import as_api_error  # noqa: E402
-from baichuan_audio.server.logging import EventLog  # noqa: E402
+from baichuan_audio.server.logging import EventLog, collect_logs  # noqa: E402
 from baichuan_audio.server.settings import ServerSettings, is_loopback  # noqa: E402
 
 CHAT, SPEECH, TRANSCRIPTIONS = "/v1/chat/completions", "/v1/audio/speech", "/v1/audio/transcriptions"
@@ -53,6 +56,14 @@ def test_without_a_key(locked: Serving, header: str | bytes | None):
         assert response.headers["www-authenticate"] == "Bearer"
     assert locked.http.get("/health", headers=headers).status_code == 200
     assert locked.http.get("/", headers=headers).status_code == 200
+
+
+def test_a_host_name_with_a_path_is_no_way_round(locked: Serving, monkeypatch: pytest.MonkeyPatch):
+    """Some versions of starlette make `request.url` of the host name as it came."""
+    monkeypatch.setattr(
+        HTTPConnection, "url", property(lambda connection: URL("http://127.0.0.1/elsewhere?/v1/models"))
+    )
+    assert_error(locked.http.get("/v1/models", headers={"authorization": ""}), 401, "invalid_api_key")
 
 
 def test_with_a_key(locked: Serving):
@@ -91,6 +102,8 @@ def test_sites(locked: Serving, headers: dict, code: str | None):
     else:
         assert response.status_code == 200
         assert response.headers.get("access-control-allow-origin") == headers.get("origin")
+        exposed = response.headers.get("access-control-expose-headers")
+        assert exposed == ("retry-after, x-request-id" if "origin" in headers else None)
 
 
 def test_a_browser_asks_beforehand(locked: Serving):
@@ -102,16 +115,35 @@ def test_a_browser_asks_beforehand(locked: Serving):
     assert_error(locked.http.options(CHAT, headers={**headers, "origin": "https://x.example"}), 403)
 
 
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        ("authorization,content-type,x-stainless-os", "authorization, content-type, x-stainless-os"),
+        ("authorization, x stainless, x/y, , x:y, ü", "authorization"),
+        (",".join(["x"] * 60 + ["y"]), ", ".join(["x"] * 50)),
+        (f"{'x' * 100},{'y' * 101}", "x" * 100),
+        ("", ""),
+    ],
+)
+def test_names_of_headers_that_a_browser_asks_for(locked: Serving, asked: str, allowed: str):
+    headers = {"origin": "https://voice.example", "access-control-request-method": "POST"}
+    headers["access-control-request-headers"] = asked
+    encoded_headers = {name: value.encode("latin-1") for name, value in headers.items()}
+    response = locked.http.options(CHAT, headers=encoded_headers)
+    assert (response.status_code, response.headers["access-control-allow-headers"]) == (204, allowed)
+
+
 def test_settings_that_make_no_sense():
     for bad in (
         {"port": -1},
         {"max_message_bytes": 0},
-        {"api_keys": ("a b",)},
+        *({"api_keys": ("good", key)} for key in ("a b", "a/b", "a=", "a,b", "a\n", "ключ", "")),
         {"allowed_origins": ("voice",)},
         {"model_name": " "},
     ):
         with pytest.raises(ConfigError):
             ServerSettings(**bad)
+    assert ServerSettings(api_keys=("sk-1.A_b~!#$%&'*+^`|",)).api_keys
     assert [is_loopback(host) for host in ("127.0.0.2", "::1", "localhost", "0.0.0.0", "x.example")] == [True] * 3 + [
         False
     ] * 2
@@ -203,6 +235,25 @@ def test_a_body_that_does_not_come(server: Serving):
     with server.raw(f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\n{{".encode()) as connection:
         assert connection.recv(4096).startswith(b"HTTP/1.1 408")
     assert time.monotonic() - started < 5
+
+
+def test_a_body_that_comes_too_slowly(server: Serving):
+    """Byte by byte it is never idle, and yet not waited for; at a fair pace it may take longer."""
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
+    with server.raw(f"{head}90000\r\n\r\n".encode()) as connection:
+        answer, ended = b"", time.monotonic() + 5
+        connection.settimeout(0.1)
+        while not answer and time.monotonic() < ended:
+            connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408")
+    body = json.dumps(said("x" * 60_000)).encode()
+    with server.raw(f"{head}{len(body)}\r\n\r\n".encode()) as connection:
+        for place in range(0, len(body), 10_000):
+            time.sleep(0.15)
+            connection.sendall(body[place : place + 10_000])
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -328,6 +379,20 @@ def test_the_log_holds_no_words_unless_asked():
         assert (first["event"], first["session_id"], first["response_id"], first["seconds"]) == ("chat", "s", "r", 1.5)
         assert second["kind"] == "ValueError" and "test_http_door.py" in second["where"][0]
         assert ("secret" in lines.getvalue()) == asked
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_logs_of_libraries_and_of_the_engine_are_in_the_same_log(asked: bool, monkeypatch: pytest.MonkeyPatch):
+    for name in ("baichuan_audio", "uvicorn.error", "asyncio"):
+        for attribute in ("handlers", "propagate", "level"):  # to be as they were afterwards
+            monkeypatch.setattr(logging.getLogger(name), attribute, getattr(logging.getLogger(name), attribute))
+    lines = io.StringIO()
+    collect_logs(EventLog(asked, lines))
+    logging.getLogger("baichuan_audio.engine.worker").error("a reply failed", exc_info=ValueError("secret"))
+    logging.getLogger("uvicorn.error").warning("no request")
+    first, second = map(json.loads, lines.getvalue().splitlines())
+    assert (first["event"], first["kind"], second["message"]) == ("error", "ValueError", "no request")
+    assert ("secret" in lines.getvalue()) == asked
 
 
 def test_an_engine_that_has_stopped(server: Serving):

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import itertools
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
 openai = pytest.importorskip("openai")
 
+import httpx  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
 from fake_engine import HEARD, FakeEngine  # noqa: E402
 from http_tools import Serving, assert_error, serving, tone  # noqa: E402
 
+from baichuan_audio.engine import Engine, EngineConfig, EngineFull  # noqa: E402
+from baichuan_audio.server import create_app, http_transcriptions, sound  # noqa: E402
 from baichuan_audio.server.sound import read_audio  # noqa: E402
 from baichuan_audio.server.subtitles import Segment, language_of, speech_spans, srt, vtt  # noqa: E402
 
@@ -110,8 +117,8 @@ def test_no_speech_no_segments():
 
 def test_high_rates_are_slowed_down_while_read():
     waveform, rate = read_audio(tone(2.0, 192_000, "FLAC", 2), 3, "file")
-    assert rate == 48_000 and len(waveform) == 96_000
-    assert waveform[24_000:72_000].abs().max() == pytest.approx(0.3, abs=0.01)
+    assert rate == 16_000 and len(waveform) == 32_000
+    assert waveform[8_000:24_000].abs().max() == pytest.approx(0.3, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -164,5 +171,49 @@ def test_a_slot_is_needed():
         with server.http.stream("POST", "/v1/audio/speech", json=body) as response:
             assert response.status_code == 200
             with pytest.raises(openai.RateLimitError) as refusal:
-                server.client.audio.transcriptions.create(model="x", file=FILE)
+                server.client.audio.transcriptions.create(model="x", file=b"not even looked at")
         assert refusal.value.code == "server_full" and int(refusal.value.response.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("form", [{"response_format": "srt"}, {"stream": "true"}])
+async def test_its_slot_is_its_own_until_its_end(form: dict, model, monkeypatch: pytest.MonkeyPatch):
+    """From before the file is read; between two stretches of speech, too. With the engine itself."""
+
+    looks: list[bool] = []  # whether a slot was free
+    looks_at_work: list[bool] = []
+
+    def slowly(function: Callable) -> Callable:
+        def work(*given: Any) -> Any:
+            begun = len(looks)
+            time.sleep(0.1)
+            looks_at_work.extend(looks[begun:])
+            return function(*given)
+
+        return work
+
+    monkeypatch.setattr(sound, "read_audio", slowly(read_audio))
+    spans = [(0.0, 0.4), (0.5, 0.9), (0.9, 1.0)]
+    monkeypatch.setattr(http_transcriptions, "speech_spans", slowly(lambda waveform, rate: spans))
+    engine = Engine(model, EngineConfig(max_sessions=1, threads=1))
+    engine.start()
+
+    async def somebody_else() -> None:
+        while True:
+            try:
+                await engine.open().close()
+                looks.append(True)
+            except EngineFull:
+                looks.append(False)
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(somebody_else())
+    transport = httpx.ASGITransport(create_app(engine))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        data = {"model": "x", **form}
+        response = await client.post("/v1/audio/transcriptions", data=data, files={"file": FILE}, timeout=60)
+    assert response.status_code == 200, response.text
+    await asyncio.sleep(0.1)
+    other.cancel()
+    await engine.stop()
+    assert [free for free, _ in itertools.groupby(looks)] == [True, False, True]
+    assert looks_at_work and not any(looks_at_work)

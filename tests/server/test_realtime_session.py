@@ -258,3 +258,11 @@ async def test_transcripts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch
         await client.wait("conversation.item.input_audio_transcription.completed", 2)
         heard.start("item_5", sound)
         await client.wait("conversation.item.input_audio_transcription.completed", 3)
+
+
+async def test_a_dialogue_that_is_too_long_is_the_clients_mistake() -> None:
+    async with talk(FakeEngine(too_long=True)) as client:
+        await client.say()
+        error = (await client.ask())["status_details"]["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", "context_length_exceeded")
+        assert error["message"] == "system text and message are 99 tokens long."

@@ -205,6 +205,14 @@ def test_options_become_settings(monkeypatch: pytest.MonkeyPatch):
     assert settings.model_name == "nano" and settings.allowed_origins == ("https://x.example",) and settings.local_only
 
 
+@pytest.mark.parametrize("words", [["--api-key", "a/b="], []])
+def test_a_key_that_browsers_cannot_send(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, words: list):
+    monkeypatch.setenv("BAICHUAN_AUDIO_API_KEYS", "" if words else "a/b=")
+    assert main(["serve", "nowhere", *words]) == 2
+    printed = capsys.readouterr().err
+    assert "an API key must consist of" in printed and "a/b=" not in printed
+
+
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["serve"]) == 2

@@ -23,7 +23,7 @@ def check_http(request: Request) -> None:
     """Raises ApiError 403 for a foreign web site or host name, 401 without a valid key. The page itself is open."""
     settings: ServerSettings = request.app.state.settings
     _check_site(request, settings)
-    path = request.url.path
+    path = request.scope["path"]  # `request.url` is made of the Host header, too, which may hold another path
     wants_key = path.startswith("/v1/") or path == "/metrics"
     if wants_key and path not in _OPEN_PATHS and not has_key(request, settings):
         raise ApiError(

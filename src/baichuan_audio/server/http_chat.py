@@ -147,7 +147,10 @@ class Answer:
         asked, engine = self._asked, self._state.engine
         with self._job:
             system = "\n".join(m.text for m in asked.messages if isinstance(m, SystemMessage)) or None
-            voice = choose_voice(engine, asked.audio.voice_name if asked.audio else None, "audio.voice")
+            named = asked.audio.voice_name if asked.audio else None
+            if named is None and asked.speak:
+                named = "default"  # beside a system text the model takes a voice only from its name
+            voice = choose_voice(engine, named, "audio.voice")
             dialogue: Dialogue = engine.open(system=system, voice=voice, seed=asked.seed)
             try:
                 turns = await self._turns()
@@ -193,6 +196,8 @@ class Answer:
         told.usage = done.usage
         if done.status == "incomplete":
             told.finish_reason = "length" if done.reason == "max_output_tokens" else "stop"
+        elif done.status == "failed" and done.mistake:
+            raise bad_request(str(done.reason), "messages", "context_length_exceeded")
         elif done.status == "failed":
             raise ApiError(500, "the reply could not be finished.", code="reply_failed")
         elif done.status == "cancelled" and done.reason != "stop":

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request, UploadFile
 from pydantic import BaseModel
-from torch import Tensor
 
+from ..engine import AudioInput
 from ..pipeline import join_texts
-from .errors import ApiError, bad_request
+from .errors import bad_request
 from .live import EVENT_STREAM, Job, LiveResponse, event
 from .openapi import error_responses, other_content
 from .subtitles import Segment, language_of, speech_spans, srt, verbose, vtt
 
 router = APIRouter()
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
+_listener = ThreadPoolExecutor(1, "baichuan-audio listener")  # finds speech: some seconds of work for ten minutes
 _MEDIA_TYPES = {
     "json": "application/json",
     "verbose_json": "application/json",
@@ -91,11 +93,7 @@ async def create_transcription(
     data = await file.read()
     if not data:
         raise bad_request("file: it is empty.", "file", "invalid_audio")
-    state = request.app.state
-    if not state.engine.stats().slots_free:  # before work is done in vain
-        raise ApiError(429, "all conversations are taken; try again in a moment.", code="server_full")
-    waveform, sample_rate = await state.reader.file(data, state.settings.max_audio_seconds, "file")
-    transcript = Transcript(request, waveform, sample_rate, language)
+    transcript = Transcript(request, data, language)
     if stream:
         return LiveResponse(transcript.stream(), EVENT_STREAM)
     return LiveResponse(transcript.whole(response_format), _MEDIA_TYPES[response_format])
@@ -104,10 +102,10 @@ async def create_transcription(
 class Transcript:
     """One file being written down."""
 
-    def __init__(self, request: Request, waveform: Tensor, sample_rate: int, language: str | None) -> None:
+    def __init__(self, request: Request, data: bytes, language: str | None) -> None:
         self._state: Any = request.app.state
-        self._waveform, self._sample_rate, self._language = waveform, sample_rate, language
-        self._seconds = round(waveform.shape[-1] / sample_rate, 3)
+        self._data, self._language = data, language
+        self._seconds = 0.0
         self._job = Job(
             self._state, "transcription", request.scope["state"]["request_id"], f"transcript_{secrets.token_hex(12)}"
         )
@@ -116,8 +114,11 @@ class Transcript:
         """The transcript in one piece."""
         timed = format in ("srt", "vtt", "verbose_json")
         with self._job:
-            segments = await self._segments() if timed else []
-            text = join_texts([segment.text for segment in segments]) if timed else await self._text(self._waveform)
+            async with self._slot_kept():
+                sound = await self._read()
+                spans = await self._spans(sound) if timed else []
+            segments = await self._segments(sound, spans)
+            text = join_texts([segment.text for segment in segments]) if timed else await self._text(sound)
             self._done(text)
         usage = DurationUsage(seconds=self._seconds)
         if format == "json":
@@ -143,7 +144,9 @@ class Transcript:
         """The transcript in events, as it is written."""
         pieces: list[str] = []
         with self._job:
-            async with aclosing(self._words(self._waveform)) as texts:
+            async with self._slot_kept():
+                sound = await self._read()
+            async with aclosing(self._words(sound)) as texts:
                 async for text in texts:
                     pieces.append(text)
                     if text:
@@ -151,18 +154,43 @@ class Transcript:
             self._done("".join(pieces))
         yield event({"type": "transcript.text.done", "text": "".join(pieces)})
 
-    def _words(self, waveform: Tensor) -> AsyncGenerator[str, None]:
-        return self._job.limited(self._state.engine.transcribe(waveform, self._sample_rate))
+    @asynccontextmanager
+    async def _slot_kept(self) -> AsyncIterator[None]:
+        """Hold a slot, so that nothing is read in vain. Raises EngineFull.
 
-    async def _text(self, waveform: Tensor) -> str:
-        async with aclosing(self._words(waveform)) as texts:
+        Nobody else gets it before `transcribe` takes it again, at once: nothing is awaited in between that would let
+        another task run; nor is there between one stretch of speech and the next.
+        """
+        place = self._state.engine.open()
+        try:
+            yield
+        finally:
+            await place.close()
+
+    async def _read(self) -> AudioInput:
+        """The file as sound; then the file is let go."""
+        data, self._data = self._data, b""
+        sound = AudioInput(*await self._state.reader.file(data, self._state.settings.max_audio_seconds, "file"))
+        self._seconds = round(sound.waveform.shape[-1] / sound.sample_rate, 3)
+        return sound
+
+    async def _spans(self, sound: AudioInput) -> list[tuple[float, float]]:
+        """Where somebody speaks: start and end in seconds."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_listener, speech_spans, sound.waveform, sound.sample_rate)
+
+    def _words(self, sound: AudioInput) -> AsyncGenerator[str, None]:
+        return self._job.limited(self._state.engine.transcribe(sound.waveform, sound.sample_rate))
+
+    async def _text(self, sound: AudioInput) -> str:
+        async with aclosing(self._words(sound)) as texts:
             return "".join([text async for text in texts]).strip()
 
-    async def _segments(self) -> list[Segment]:
+    async def _segments(self, sound: AudioInput, spans: list[tuple[float, float]]) -> list[Segment]:
         """Each stretch of speech by itself."""
-        segments = []
-        for start, end in await asyncio.to_thread(speech_spans, self._waveform, self._sample_rate):
-            text = await self._text(self._waveform[int(start * self._sample_rate) : int(end * self._sample_rate)])
+        segments, rate = [], sound.sample_rate
+        for start, end in spans:
+            text = await self._text(AudioInput(sound.waveform[int(start * rate) : int(end * rate)], rate))
             if text:
                 segments.append(Segment(start, end, text))
         return segments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,18 +16,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
 from .errors import ApiError, as_api_error
-from .settings import ServerSettings
+from .settings import ServerSettings, is_token
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _REQUESTS_PER_SESSION = 4
 _FEWEST_REQUESTS = 32
+_LEAST_BYTES_PER_S = 16_384  # of a body
 _CORS = {
     "access-control-allow-methods": "GET, POST, OPTIONS",
-    "access-control-allow-headers": "authorization, content-type, openai-organization, openai-project",
     "access-control-max-age": "600",
 }
+_MOST_HEADERS, _LONGEST_HEADER = 50, 100  # openai's client in a browser sends a dozen
 
 
 class Work:
@@ -112,7 +114,7 @@ class Door:
             return
         auth.check_http(request)
         exchange.check_length()
-        if not request.url.path.startswith("/v1/"):
+        if not request.scope["path"].startswith("/v1/"):
             await self._inner(request.scope, exchange.receive, exchange.send)
             return
         stats = self._app.state.engine.stats()
@@ -148,7 +150,7 @@ class _Exchange:
         self.status = 0
         self.body_read = not {"content-length", "transfer-encoding"} & set(request.headers)
         self._receive, self._send, self._settings = receive, send, settings
-        self._received = 0
+        self._began, self._received = time.monotonic(), 0
         self.fault: ApiError | None = None  # of the body
 
     @property
@@ -172,7 +174,7 @@ class _Exchange:
         if self.body_read:
             return await self._receive()
         try:
-            with anyio.fail_after(self._settings.idle_seconds):
+            with anyio.fail_after(self._patience()):
                 message = await self._receive()
         except TimeoutError:
             self.fault = ApiError(408, "the rest of the request did not come.", code="request_timeout")
@@ -185,6 +187,12 @@ class _Exchange:
                 self.fault = self._too_large()
                 raise self.fault
         return message
+
+    def _patience(self) -> float:
+        """Seconds to wait for more of the body: as for any word, and in all no longer than a slow line needs."""
+        idle = self._settings.idle_seconds
+        due = self._began + idle + self._received / _LEAST_BYTES_PER_S
+        return min(idle, due - time.monotonic())
 
     async def send(self, message: Message) -> None:
         """Pass an answer on; a client that does not take it is given up."""
@@ -206,7 +214,9 @@ class _Exchange:
         allowed = auth.origin_allowed(self.request, self._settings)
         if not allowed:
             raise ApiError(403, "pages of this web site may not use the server.", code="origin_not_allowed")
-        headers: list[Any] = [(name.encode(), value.encode()) for name, value in _CORS.items()]
+        asked = self.request.headers.get("access-control-request-headers", "authorization, content-type")
+        cors = {**_CORS, "access-control-allow-headers": _names_in(asked)}
+        headers: list[Any] = [(name.encode(), value.encode()) for name, value in cors.items()]
         await self.send({"type": "http.response.start", "status": 204, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
 
@@ -214,8 +224,18 @@ class _Exchange:
         origin = self.request.headers.get("origin")
         if origin is None or not auth.origin_allowed(self.request, self._settings) or not urlsplit(origin).netloc:
             return {}
-        return {"access-control-allow-origin": origin, "vary": "Origin"}
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": "retry-after, x-request-id",
+            "vary": "Origin",
+        }
 
     def _too_large(self) -> ApiError:
         most = self._settings.max_message_bytes
         return ApiError(413, f"the body is larger than the {most} bytes that this server takes.")
+
+
+def _names_in(asked: str) -> str:
+    """The names of headers in a browser's list, without what is no name and what would be long to repeat."""
+    names = [name.strip() for name in asked.split(",")[:_MOST_HEADERS]]
+    return ", ".join(name for name in names if is_token(name) and len(name) <= _LONGEST_HEADER)

@@ -62,3 +62,11 @@ class LogHandler(logging.Handler):
             self._log.exception(record.exc_info[1])
         else:
             self._log.write("log", level=record.levelname.lower(), logger=record.name, message=record.getMessage())
+
+
+def collect_logs(log: EventLog) -> None:
+    """Have our own loggers, uvicorn's and asyncio's write there, from warnings on, and nowhere else."""
+    for name in ("baichuan_audio", "uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [LogHandler(log)], False
+        logger.setLevel(logging.WARNING)

@@ -112,9 +112,11 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from .app import create_app
+        from .logging import collect_logs
         from .replica_metrics import export_forever
 
         app = create_app(self._plan.build_engine(), self._plan.server)
+        collect_logs(app.state.log)
         threading.Thread(target=export_forever, args=(app.state.metrics,), daemon=True).start()
         return app
 

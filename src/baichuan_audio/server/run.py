@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -14,7 +13,8 @@ import uvicorn
 from ..engine import Engine
 from ..errors import BaichuanAudioError
 from .app import create_app
-from .logging import LogHandler
+from .connections import http_protocol
+from .logging import collect_logs
 from .settings import ServerSettings
 
 _LAST_WORDS_S = 3.0
@@ -49,12 +49,10 @@ def run(
     engine is warm and the socket listens. on_stop: called at the signal, with the number of conversations at work.
     """
     app = create_app(engine, settings)
-    for name in ("uvicorn.error", "asyncio"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [LogHandler(app.state.log)], False
-        logger.setLevel(logging.WARNING)
+    collect_logs(app.state.log)
     config = uvicorn.Config(
         app,
+        http=http_protocol(settings, engine.config.max_sessions),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, fields
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class ServerSettings:
         if not self.model_name.strip():
             raise ConfigError("model_name must not be empty.")
         for key in self.api_keys:
-            if not key or not key.isascii() or not key.isprintable() or " " in key:
-                raise ConfigError("an API key must be printable ASCII without spaces.")
+            if not is_token(key):  # browsers send it as the name of a WebSocket's subprotocol
+                raise ConfigError("an API key must consist of ASCII letters, digits and !#$%&'*+-.^_`|~ alone.")
         for origin in self.allowed_origins:
             if origin != "*" and not (urlsplit(origin).scheme and urlsplit(origin).netloc):
                 raise ConfigError(f"'{origin}' is no origin; give scheme and host, such as https://voice.example.")
@@ -55,6 +58,11 @@ class ServerSettings:
     def local_only(self) -> bool:
         """Whether it listens to this machine alone."""
         return is_loopback(self.host)
+
+
+def is_token(text: str) -> bool:
+    """Whether HTTP calls this a token (RFC 9110), as names of headers and of subprotocols must be."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def is_loopback(host: str) -> bool:

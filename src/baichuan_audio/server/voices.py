@@ -11,10 +11,10 @@ OPENAI_VOICES = frozenset(_NAMES.split())
 
 
 def choose_voice(engine: Engine, name: str | None, param: str = "voice") -> str | None:
-    """A name from a request -> one of the engine's voices, or None for its first. Raises ApiError 400."""
+    """A name from a request -> one of the engine's voices; None where none is named. Raises ApiError 400."""
     if name is None or name in engine.voices:
         return name
     if name in OPENAI_VOICES:
-        return None
+        return engine.voices[0]
     known = ", ".join(engine.voices)
     raise bad_request(f"{param}: there is no such voice; this model has {known}.", param, "unknown_voice")

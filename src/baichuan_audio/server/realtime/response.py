@@ -240,6 +240,8 @@ class Response:
         if error is not None:
             told = as_api_error(error)
             kind, code, message = told.type, told.code, told.message
+        elif done.mistake:
+            kind, code, message = "invalid_request_error", "context_length_exceeded", str(done.reason)
         else:
             kind, code, message = "server_error", "response_failed", done.reason or "the reply failed."
         self.desk.metrics.error(code or "response_failed")
