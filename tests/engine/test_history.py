@@ -164,6 +164,8 @@ def test_system_text_is_encoded_once_however_much_is_forgotten(
 
 
 def test_a_dialogue_has_so_many_items_and_no_more(small: Any, history: History) -> None:
-    history.items = [Item(str(number), "user") for number in range(4096)]
+    history.items = [Item(str(number), "user", [1]) for number in range(4096)]
     with pytest.raises(PromptError, match="4096 items"):
         history.add(Item("more", "user"))
+    history.items[0].forgotten, history.items[1].tokens = True, []
+    history.add(Item("more", "user"))

@@ -80,8 +80,9 @@ def test_bytes_win_no_time(server: Serving, sent: bytes):
     raise AssertionError("still open")
 
 
-def test_an_answer_that_nobody_takes(server: Serving):
+def test_an_answer_that_nobody_takes(server: Serving, monkeypatch: pytest.MonkeyPatch):
     """It fills the buffers and lies there, even when all of it has been made."""
+    monkeypatch.setattr(connections, "LEAST_BYTES_PER_S", 2**20)
     server.engine.delay, server.engine.answer = 0.0, "word " * 600
     body = said("hello", modalities=["text", "audio"], audio={"format": "wav"})
     data = json.dumps(body).encode()

@@ -169,6 +169,29 @@ async def test_an_interruption_cuts_all_that_has_not_been_heard() -> None:
         assert (await client.wait("error"))["error"]["code"] == "output_audio_buffer_empty"
 
 
+@pytest.mark.parametrize("how", ["conversation.item.truncate", "conversation.item.delete", "apart"])
+async def test_what_the_client_plays_no_more_does_not_keep_the_next_waiting(how: str) -> None:
+    async with talk(FakeEngine(answer="well " * 40)) as client:
+        await client.say()
+        apart = {"conversation": "none", "input": [_message()]} if how == "apart" else {}
+        first = (await client.ask(**apart))["output"][0]["id"]
+        if how == "apart":
+            client.session.interrupt()
+        else:
+            truncate = how == "conversation.item.truncate"
+            await client.do(how, item_id=first, **({"content_index": 0, "audio_end_ms": 500} if truncate else {}))
+        assert not client.of("error")
+        assert client.session._responses.ended_at(time.monotonic()) is not None
+        await client.say()
+        second = (await client.ask())["output"][0]["id"]
+        await asyncio.sleep(0.3)
+        client.session.interrupt()
+        await client.wait("conversation.item.truncated", 1 + (how == "conversation.item.truncate"))
+        cut = [(event["item_id"], event["audio_end_ms"]) for event in client.of("conversation.item.truncated")]
+        assert cut[-1][0] == second and 200 < cut[-1][1] < 3000
+        assert [ms for item, ms in cut if item == first] == ([500] if how == "conversation.item.truncate" else [])
+
+
 async def test_a_silent_response_in_between_does_not_hide_what_plays() -> None:
     async with talk(FakeEngine(answer="well " * 40)) as client:
         await client.say()
@@ -256,7 +279,8 @@ async def test_transcripts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch
         failed = await client.wait("conversation.item.input_audio_transcription.failed", 2)
         assert failed["item_id"] == "item_3" and failed["error"]["code"] == "too_many_requests"
         await client.wait("conversation.item.input_audio_transcription.completed", 2)
-        heard.start("item_5", sound)
+        heard._waiting_s = 2e-16  # what rounding leaves
+        heard.start("item_5", transcripts.AudioInput(fake_engine.torch.zeros(61 * 16000), 16000))
         await client.wait("conversation.item.input_audio_transcription.completed", 3)
 
 

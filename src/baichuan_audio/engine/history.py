@@ -63,9 +63,9 @@ class History:
     def add(self, item: Item, after: str | None = None) -> None:
         """Put `item` behind the item named ("root": before all; None: last).
 
-        Raises PromptError for an id in use, or when there are too many items.
+        Raises PromptError for an id in use, or when there are too many items that are still read.
         """
-        if len(self.items) >= _MOST_ITEMS:
+        if sum(not other.forgotten and bool(other.tokens or other.text) for other in self.items) >= _MOST_ITEMS:
             raise PromptError(f"the dialogue has {_MOST_ITEMS} items, and no more can be added.")
         if any(other.id == item.id for other in self.items):
             raise PromptError(f"there is already an item '{item.id}'.")

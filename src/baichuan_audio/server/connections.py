@@ -7,9 +7,11 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from .limits import LEAST_BYTES_PER_S
 from .settings import ServerSettings
 
 _HEAD_S = 10.0  # for the head of a request to come
+_KERNEL_STEP = 2 * 1024**2
 _CONNECTIONS_PER_SESSION = 8
 _FEWEST_CONNECTIONS = 256
 
@@ -18,7 +20,8 @@ def http_protocol(settings: ServerSettings, max_sessions: int, protocol: Any = A
     """One of uvicorn's HTTP protocols (by default the one it would take), without connections that stay for ever.
 
     A connection is ended when it is one too many, when no head of a request has come for 10 s, and when nothing of an
-    answer that lies ready has been taken for `idle_seconds`. WebSockets count, and are otherwise left alone.
+    answer that lies ready has been taken for `idle_seconds`, or longer where there is much of it. WebSockets count, and
+    are otherwise left alone.
     """
     most = max(_FEWEST_CONNECTIONS, _CONNECTIONS_PER_SESSION * max_sessions)
     head_s = min(_HEAD_S, settings.idle_seconds)
@@ -44,7 +47,9 @@ def http_protocol(settings: ServerSettings, max_sessions: int, protocol: Any = A
 
         def _look_later(self) -> None:
             self._unsent = self.transport.get_write_buffer_size()
-            self._timer = self.loop.call_later(settings.idle_seconds if self._unsent else head_s, self._look)
+            # The kernel asks for more in steps of a megabyte: nothing may go from here for a while though all is well.
+            taken_by = max(settings.idle_seconds, min(self._unsent, _KERNEL_STEP) / LEAST_BYTES_PER_S)
+            self._timer = self.loop.call_later(taken_by if self._unsent else head_s, self._look)
 
         def _look(self) -> None:
             if self not in self.connections:  # it has become a WebSocket

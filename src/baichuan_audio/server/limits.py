@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _REQUESTS_PER_SESSION = 4
 _FEWEST_REQUESTS = 32
-_LEAST_BYTES_PER_S = 16_384  # of a body
+LEAST_BYTES_PER_S = 16_384  # of a body
 _CORS = {
     "access-control-allow-methods": "GET, POST, OPTIONS",
     "access-control-max-age": "600",
@@ -191,7 +191,7 @@ class _Exchange:
     def _patience(self) -> float:
         """Seconds to wait for more of the body: as for any word, and in all no longer than a slow line needs."""
         idle = self._settings.idle_seconds
-        due = self._began + idle + self._received / _LEAST_BYTES_PER_S
+        due = self._began + idle + self._received / LEAST_BYTES_PER_S
         return min(idle, due - time.monotonic())
 
     async def send(self, message: Message) -> None:

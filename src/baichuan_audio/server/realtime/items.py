@@ -15,6 +15,8 @@ from .fields import WireError
 from .response import Desk, Response
 from .worker import Worker
 
+NEXT_TO_NOTHING_S = 1e-3  # what rounding may leave of sums of seconds
+
 
 class Items:
     """Adds, shows, cuts and deletes items; what that asks of the engine, the worker does. longest_s: of one item's
@@ -64,7 +66,7 @@ class Items:
             raise WireError(message, "unsupported_position", "previous_item_id")
         place = after if in_the_middle else None
         length_s = item.sound_seconds
-        if self._waiting_s > 0 and self._waiting_s + length_s > self._longest_s:
+        if self._waiting_s > NEXT_TO_NOTHING_S and self._waiting_s + length_s > self._longest_s:
             raise WireError("The sound of earlier items is still being read; wait.", "too_many_requests", "item")
 
         async def add() -> None:
@@ -144,4 +146,4 @@ class Items:
                 with suppress(PromptError):
                     await self._dialogue.delete(item.id)
             item.parts = [replace(part, text=text) for part in item.parts]
-        self._desk.outbox.put(events.item_truncated(item.id, round(heard * 1000)))
+        self._desk.outbox.put(events.item_truncated(item.id, round(min(heard, item.heard_seconds) * 1000)))

@@ -92,7 +92,8 @@ class Responses:
         self.newest = response
         self._playing = [each for each in self._playing if each.heard_at(begun_at) is None]
         if response.settings.speak:
-            response.after = self._playing[-1].playback if self._playing else None
+            before = [each.playback for each in self._playing if each.settings.remember]
+            response.after = before[-1] if before else None
             self._playing.append(response)
         self._desk.outbox.put(events.rate_limits_updated([self._allowance.as_wire("requests")]))
 
@@ -112,8 +113,20 @@ class Responses:
         self._desk.outbox.put(events.output_cleared(cut_off[-1].id))
 
     def interrupt(self) -> None:
-        """The user speaks: end what is being said, and let the history hold no more than can have been heard."""
+        """The user speaks: end what is being said, and let the history hold no more than can have been heard.
+
+        What is said apart from the conversation goes on being made, but nobody listens to what there is of it.
+        """
         self._cut_off([response for response in self._unheard() if response.settings.remember], "turn_detected")
+        for response in self._playing:
+            if not response.active:
+                response.playback.stop(time.monotonic())
+
+    def silenced(self, item_id: str) -> None:
+        """The client has said how much of an item was heard, or that it is gone: it plays no more of it."""
+        for response in self._playing:
+            if response.item.id == item_id:
+                response.playback.stop(time.monotonic())
 
     def ended_at(self, now: float) -> float | None:
         """When the last of them had been made and heard; None while one is."""

@@ -125,10 +125,10 @@ class Session:
 
     def commit(self, item_id: str, sound: Sound) -> None:
         """The user's turn, found or committed, becomes an item."""
-        self._metrics.audio_seconds("in", len(sound) / SAMPLE_RATE)
         item = Item(item_id, "user", [Part("input_audio", None, sound)])
         heard = AudioInput(torch.from_numpy(to_float(sound)), SAMPLE_RATE)
         self._items.add(item, None, [heard], committed=True)
+        self._metrics.audio_seconds("in", len(sound) / SAMPLE_RATE)
         if self._config.transcription is not None:
             self._transcriber.start(item_id, heard)  # the same object: the engine need not encode it twice
 
@@ -165,8 +165,10 @@ class Session:
                 await self._items.retrieve(event.item_id)
             case wire.ItemDelete():
                 self._items.delete(event.item_id)
+                self._responses.silenced(event.item_id)
             case wire.ItemTruncate():
                 self._items.truncate(event)
+                self._responses.silenced(event.item_id)
             case wire.ResponseCreate():
                 await self._responses.create(event.params)
             case wire.ResponseCancel():

@@ -9,6 +9,7 @@ from ...engine import AudioInput, Dialogue
 from ..errors import as_api_error
 from . import events
 from .fields import WireError
+from .items import NEXT_TO_NOTHING_S
 from .response import Desk
 
 
@@ -23,7 +24,7 @@ class Transcriber:
 
     def start(self, item_id: str, sound: AudioInput) -> None:
         """Have the sound of an item written down, unless there is too much that waits for it."""
-        if self._waiting_s > 0 and self._waiting_s + sound.seconds > self._longest_s:
+        if self._waiting_s > NEXT_TO_NOTHING_S and self._waiting_s + sound.seconds > self._longest_s:
             message = "The sound of earlier items is still being written down."
             self._failed(item_id, WireError(message, "too_many_requests"))
             return

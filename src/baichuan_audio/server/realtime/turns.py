@@ -150,13 +150,13 @@ class Turns:
                 f"The input audio buffer holds {length_ms:.0f} ms; a commit needs at least 100 ms.",
                 "input_audio_buffer_commit_empty",
             )
-        item_id = self._end_turn()
         sound = self._audio.take(self._audio.start, self._audio.end)
         try:
-            self._taker.commit(item_id, sound)
+            self._taker.commit(self._turn_id(), sound)
         except WireError:
             self._audio.put_back(sound)  # there may be room for it later
             raise
+        self._end_turn()
 
     def clear(self) -> None:
         """Forget what is in the buffer."""
@@ -198,10 +198,14 @@ class Turns:
         if self._config.turn_detection.create_response:
             self._taker.answer(item_id, ended_at)
 
+    def _turn_id(self) -> str:
+        """The id for the item of this turn."""
+        self._item_id = self._item_id or events.new_id("item")
+        return self._item_id
+
     def _end_turn(self) -> str:
         """The id for the item of the turn that ends."""
-        item_id = self._item_id or events.new_id("item")
-        self._item_id = None
+        item_id, self._item_id = self._turn_id(), None
         if self._detector is not None:
             self._detector.end_turn()
         return item_id
