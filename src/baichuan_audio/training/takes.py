@@ -88,7 +88,8 @@ def record_takes(
 ) -> int:
     """Read every text aloud `tries` times and write the clearest take of each to `output` -> how many are there.
 
-    What was found is written every minute, so a stopped run goes on where it was. `progress(done, all)`.
+    What was found is written every minute, so a stopped run goes on where it was. `progress(done, all)`. Raises
+    DataError where no take is clear.
     """
     takes = read_takes(output) if (Path(output) / TAKES_FILE).is_file() else []
     done, save = {(take.text, take.voice) for take in takes}, NowAndThen()
@@ -99,6 +100,11 @@ def record_takes(
             progress(number + 1, len(texts))
         if takes and save.due():
             write_takes(takes, output)
+    if not takes:
+        raise DataError(
+            f"none of {len(texts)} texts was read with at most {_CLEAR:.0%} of its sounds wrong: this model does not speak "
+            "well enough yet to learn from its own readings."
+        )
     return write_takes(takes, output)
 
 
