@@ -102,8 +102,8 @@ def record_takes(
             write_takes(takes, output)
     if not takes:
         raise DataError(
-            f"none of {len(texts)} texts was read with at most {_CLEAR:.0%} of its sounds wrong: this model does not yet "
-            "speak well enough to learn from its own readings."
+            f"none of {len(texts)} texts was read with at most {_CLEAR:.0%} of its sounds wrong: this model does not "
+            "yet speak well enough to learn from its own readings."
         )
     return write_takes(takes, output)
 
