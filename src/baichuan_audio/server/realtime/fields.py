@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import BaichuanAudioError
+from ..errors import as_api_error
 
 _LONGEST_JSON = 131_072
 _LONGEST_TEXT = 65_536
@@ -22,6 +23,14 @@ class WireError(BaichuanAudioError):
     def __init__(self, message: str, code: str, param: str | None = None, kind: str = "invalid_request_error") -> None:
         super().__init__(message)
         self.message, self.code, self.param, self.kind = message, code, param, kind
+
+
+def as_wire_error(error: Exception, code: str) -> WireError:
+    """What went wrong -> what the client is told, with `code` where it has none of its own."""
+    if isinstance(error, WireError):
+        return error
+    told = as_api_error(error)
+    return WireError(told.message, told.code or code, told.param, told.type)
 
 
 class Fields:

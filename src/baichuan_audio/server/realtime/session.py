@@ -12,7 +12,6 @@ import time
 import torch
 
 from ...engine import AudioInput, Dialogue, Engine, EngineStopped
-from ..errors import as_api_error
 from ..logging import EventLog
 from ..metrics import Metrics
 from ..settings import ServerSettings
@@ -21,7 +20,7 @@ from . import events, wire
 from .audio import check_whole, in_pieces, seconds
 from .config import SessionConfig
 from .conversation import Conversation, Item, Part, to_float
-from .fields import WireError
+from .fields import WireError, as_wire_error
 from .items import Items
 from .limits import Bucket
 from .outbox import Outbox
@@ -217,12 +216,8 @@ class Session:
 
     def _tell(self, error: Exception, event_id: str | None) -> None:
         """An `error` event; what nobody foresaw goes into the log, too."""
-        if isinstance(error, WireError):
-            message, code, kind, param = error.message, error.code, error.kind, error.param
-        else:
-            told = as_api_error(error)
-            message, code, kind, param = told.message, told.code or "invalid_request", told.type, told.param
-            if code == "internal_error":
-                self._log.exception(error, session_id=self.id)
-        self._metrics.error(code)
-        self.send(events.error(message, code, kind, param, event_id))
+        told = as_wire_error(error, "invalid_request")
+        if told.code == "internal_error":
+            self._log.exception(error, session_id=self.id)
+        self._metrics.error(told.code)
+        self.send(events.error(told.message, told.code, told.kind, told.param, event_id))

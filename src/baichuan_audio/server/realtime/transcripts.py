@@ -6,9 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from ...engine import AudioInput, Dialogue
-from ..errors import as_api_error
 from . import events
-from .fields import WireError
+from .fields import WireError, as_wire_error
 from .items import NEXT_TO_NOTHING_S
 from .response import Desk
 
@@ -59,12 +58,8 @@ class Transcriber:
         self._desk.outbox.put(events.transcription_completed(item_id, 0, text, sound.seconds))
 
     def _failed(self, item_id: str, error: Exception) -> None:
-        if isinstance(error, WireError):
-            message, code = error.message, error.code
-        else:
-            told = as_api_error(error)
-            message, code = told.message, told.code or "transcription_failed"
-        self._desk.metrics.error(code)
-        self._desk.outbox.put(events.transcription_failed(item_id, 0, message, code))
-        if code == "internal_error":
+        told = as_wire_error(error, "transcription_failed")
+        self._desk.metrics.error(told.code)
+        self._desk.outbox.put(events.transcription_failed(item_id, 0, told.message, told.code))
+        if told.code == "internal_error":
             self._desk.log.exception(error, session_id=self._desk.session_id)
