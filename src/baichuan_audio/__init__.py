@@ -20,6 +20,7 @@ from .errors import (
     DataError,
     MissingDependencyError,
     PromptError,
+    PromptTooLongError,
     TrainingError,
 )
 from .version import __version__
@@ -49,6 +50,7 @@ __all__ = [
     "DataError",
     "MissingDependencyError",
     "PromptError",
+    "PromptTooLongError",
     "ReplySampling",
     "Sampling",
     "TextPiece",

@@ -21,6 +21,10 @@ class PromptError(BaichuanAudioError):
     """A message or dialogue has a form the model cannot take."""
 
 
+class PromptTooLongError(PromptError):
+    """A message or dialogue is longer than can be read together with an answer."""
+
+
 class DataError(BaichuanAudioError):
     """A manifest, corpus or packed store is missing or damaged."""
 

@@ -15,7 +15,7 @@ from baichuan_audio.engine import (
     TextDelta,
     sound,
 )
-from baichuan_audio.errors import AudioError, PromptError
+from baichuan_audio.errors import AudioError, PromptError, PromptTooLongError
 
 from .conftest import Script, noise, perform, quiet, read, running, seconds
 
@@ -29,7 +29,7 @@ def test_a_long_dialogue_forgets_and_never_fails(small: Any, script: Script) -> 
                 _, done = await read(dialogue.reply())
                 assert done.status == "completed", done
             assert any(item.forgotten for item in dialogue._chat.history.items)
-            with pytest.raises(PromptError, match="can be answered"):
+            with pytest.raises(PromptTooLongError, match="can be answered"):
                 await dialogue.add_user(["x" * 500])
             script.clauses = [("one,", 400)]
             await dialogue.add_user(["last"])

@@ -45,6 +45,14 @@ ASKING = """() => {
 ALLOW = "async () => { window.allow(); await Promise.all(window.asked); }"
 TRACKS = "async () => (await Promise.all(window.asked)).map((stream) => stream.getAudioTracks()[0].readyState)"
 
+COUNT_SOCKETS = """() => {
+  const Socket = window.WebSocket;
+  window.sockets = 0;
+  window.WebSocket = class extends Socket {
+    constructor(...given) { super(...given); window.sockets += 1; }
+  };
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory):
@@ -280,9 +288,10 @@ def test_unmuted_twice(page, server):
     assert page.evaluate(TRACKS) == ["ended"]
 
 
-def test_a_key_that_no_websocket_can_carry(page, server):
+@pytest.mark.parametrize("key", ["abc/def=", "пароль"])  # for a WebSocket, for any request
+def test_a_key_that_the_browser_cannot_send(page, server, key):
     server.restart(FakeEngine())
-    page.fill("#key", "abc/def=")
+    page.fill("#key", key)
     page.press("#key", "Tab")
     ask(page, "hello")
     page.wait_for_selector("#notice[data-kind=key]")
@@ -302,8 +311,10 @@ def test_full_house_and_keys(page, browser, server):
     page.wait_for_selector("#notice[data-kind=retry]")
     assert "All places are taken" in page.text_content("#notice")
     server.engine.release()
-    page.click("#reconnect")
+    page.evaluate(COUNT_SOCKETS)
+    page.click("#reconnect", click_count=2)
     state(page, "ready")
+    assert page.evaluate("window.sockets") == 1
     assert taken is not None
 
     locked = LiveServer(FakeEngine(), ServerSettings(api_keys=("secret-7",)))

@@ -431,15 +431,16 @@ async def test_a_failed_transcription_leaves_the_session_open(client, server, mo
 
 
 async def test_an_item_the_engine_refuses_is_taken_back(client, server, monkeypatch):
-    from baichuan_audio.errors import PromptError
+    from baichuan_audio.errors import PromptTooLongError
 
     async def refuses(*args, **kwargs):
-        raise PromptError("the message is too long.")
+        raise PromptTooLongError("the message is too long.")
 
     monkeypatch.setattr(dialogue(server), "add_user", refuses)
     await client.append(speech())
     deleted = await client.until("conversation.item.deleted")
-    assert (await client.until_error())["error"]["message"] == "the message is too long."
+    error = (await client.until_error())["error"]
+    assert (error["code"], error["message"]) == ("context_length_exceeded", "the message is too long.")
     done = (await client.until("response.done"))["response"]
     assert done["status"] == "failed" and done["output"] == []
     await client.send("conversation.item.retrieve", item_id=deleted["item_id"])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from torch import Tensor
 
-from ..errors import PromptError
+from ..errors import PromptTooLongError
 from ..language_model.reply import ReplySampling, read_aloud
 from ..language_model.sequence import LiveSequence, Rules
 from ..pipeline import BaichuanAudio
@@ -103,7 +103,7 @@ class Engine:
         sampling = ReplySampling.from_config(model.config)
         longest = max(len(clause) for clause in clauses)
         if len(prompt) + longest >= desk.capacity // 2:
-            raise PromptError(f"a clause is {longest} tokens long; this engine reads at most {desk.capacity // 2}.")
+            raise PromptTooLongError(f"a clause is {longest} tokens long; this engine reads at most {desk.capacity // 2}.")
 
         def rules(sequence: LiveSequence) -> Rules:
             return read_aloud(sequence, clauses, sampling, desk.capacity)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..audio_tokenizer.model import CROSSFADE_MS
-from ..errors import PromptError
+from ..errors import PromptError, PromptTooLongError
 from ..language_model.sequence import Token
 from ..pipeline import BaichuanAudio
 
@@ -84,29 +84,29 @@ class History:
         self.items.remove(self.find(item_id))
 
     def check_size(self, item: Item) -> None:
-        """Raise PromptError for an item that could never be read together with an answer."""
+        """Raise PromptTooLongError for an item that could never be read together with an answer."""
         if len(item.tokens) > self.most:
-            raise PromptError(
+            raise PromptTooLongError(
                 f"the message is {len(item.tokens)} tokens long, and at most {self.most} can be answered."
             )
 
     def check_text(self, text: str) -> None:
-        """Raise PromptError for a text that is too long whatever it says, before time is spent on encoding it."""
+        """Raise PromptTooLongError for a text that is too long whatever it says, before time is spent on encoding it."""
         if len(text) > _CHARACTERS * self._capacity:
-            raise PromptError(f"the text is {len(text)} characters long, far more than can be read; shorten it.")
+            raise PromptTooLongError(f"the text is {len(text)} characters long, far more than can be read; shorten it.")
 
     def check_sound(self, seconds: float) -> None:
-        """Raise PromptError for more sound than can be answered, before it is encoded."""
+        """Raise PromptTooLongError for more sound than can be answered, before it is encoded."""
         frame_rate = self._model.tokenizer.frame_rate
         if seconds * frame_rate > self.most:
-            raise PromptError(
+            raise PromptTooLongError(
                 f"the message has {seconds:.0f} s of sound, and at most {self.most / frame_rate:.0f} s can be answered."
             )
 
     def prompt(self, system: str, spoken: bool, forget: bool = True) -> list[Token]:
         """The sequence up to where the next reply begins, without the oldest turns where there is no room for them.
 
-        forget: whether these turns are not read again later either. Raises PromptError, and forgets nothing, when
+        forget: whether these turns are not read again later either. Raises PromptTooLongError, and forgets nothing, when
         system text and last turn alone leave no room.
         """
         head = self._system_tokens(system)
@@ -119,7 +119,7 @@ class History:
                 length -= sizes[left_out]
                 left_out += 1
         if length > self.most:
-            raise PromptError(
+            raise PromptTooLongError(
                 f"system text and message are {length} tokens long, and at most {self.most} can be answered."
             )
         for item in itertools.chain.from_iterable(turns[:left_out] if forget else ()):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import BaichuanAudioError, PromptError
+from ..errors import BaichuanAudioError, PromptError, PromptTooLongError
 from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, TextStep, Token
 from ..pipeline import BaichuanAudio
 from ..synthesis import SpeechStream
@@ -138,7 +138,7 @@ class Worker:
         """Begin to write in `slot` after the prompt `tokens`, by `rules`."""
         try:
             if len(tokens) + _MARKS >= self.capacity:
-                raise PromptError(f"the prompt is {len(tokens)} tokens long; this engine reads {self.capacity}.")
+                raise PromptTooLongError(f"the prompt is {len(tokens)} tokens long; this engine reads {self.capacity}.")
             sequence = self._sequence(slot, tokens, random)
             frames = sum(isinstance(token, tuple) for token in tokens)
             rate = self.model.tokenizer.frame_rate

@@ -10,7 +10,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from ..errors import PromptError
+from ..errors import PromptTooLongError
 from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
 from ..language_model.sequence import Answer, LiveSequence, Step, TextStep
@@ -90,10 +90,10 @@ class Decoder:
     def read(self, row: int, sequence: LiveSequence) -> None:
         """Let the backbone read what waits in `sequence` but its last position, which the next step reads.
 
-        Raises PromptError where the row is too short for it.
+        Raises PromptTooLongError where the row is too short for it.
         """
         if len(sequence) > self.capacity:
-            raise PromptError(f"the sequence is {len(sequence)} positions long and its row holds {self.capacity}.")
+            raise PromptTooLongError(f"the sequence is {len(sequence)} positions long and its row holds {self.capacity}.")
         sequence.read = min(sequence.read, len(sequence) - 1)  # of what was cut back, the last is read again
         waiting = sequence.unread[:-1]
         if waiting:

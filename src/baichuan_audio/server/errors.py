@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ..engine import EngineFull, EngineStopped
-from ..errors import AudioError, BaichuanAudioError, PromptError
+from ..errors import AudioError, BaichuanAudioError, PromptError, PromptTooLongError
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
@@ -74,6 +74,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(503, "the server is shutting down.", code="shutting_down")
     if isinstance(error, AudioError):
         return bad_request(str(error), code="invalid_audio")
+    if isinstance(error, PromptTooLongError):
+        return bad_request(str(error), code="context_length_exceeded")
     if isinstance(error, PromptError):
         return bad_request(str(error), code="invalid_prompt")
     if isinstance(error, BaichuanAudioError):

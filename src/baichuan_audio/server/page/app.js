@@ -223,7 +223,7 @@ function talks({ key, target }) {
 
 $("interrupt").addEventListener("click", () => conversation.interrupt());
 $("end").addEventListener("click", () => conversation.stop());
-$("reconnect").addEventListener("click", () => conversation.connect());
+$("reconnect").addEventListener("click", () => conversation.reconnect());
 $("open-panel").addEventListener("click", () => openPanel(true));
 $("close-panel").addEventListener("click", () => openPanel(false));
 narrow.addEventListener("change", shutCovered);

@@ -2,7 +2,7 @@
 import { Answers } from "./answers.js";
 import { Listener } from "./listener.js";
 import { toBase64 } from "./pcm.js";
-import { Realtime, askServer } from "./realtime.js";
+import { Realtime, askServer, carries } from "./realtime.js";
 import { Sound } from "./sound.js";
 import { hasWords, words } from "./words.js";
 
@@ -110,6 +110,7 @@ export class Conversation {
   async connect() {
     clearTimeout(this.retryTimer);
     this.fatal = null;
+    if (!carries(this.settings.key)) return this.stop(words("error.keyCharacters"), "key");
     const round = this.round;
     const { status, models } = await askServer(this.settings.key);
     if (round !== this.round || this.phase !== "connecting") return;
@@ -117,11 +118,13 @@ export class Conversation {
     if (status === 0) return this.retry("error.unreachable");
     this.model = models[0]?.id ?? null;
     this.view.onVoices(models[0]?.voices ?? []);
-    try {
-      this.realtime.connect(this.model, this.settings.key);
-    } catch {
-      this.stop(words("error.keyCharacters"), "key");
-    }
+    this.realtime.connect(this.model, this.settings.key);
+  }
+
+  /** The countdown is over, or the person would not wait for it. */
+  reconnect() {
+    this.view.onMessage(""); // and with it the button, which would connect twice
+    return this.connect();
   }
 
   /** The person's wish, or with `message` an end that they should know of. */
@@ -156,7 +159,7 @@ export class Conversation {
     let left = RETRY_SECONDS[this.attempt++];
     this.refresh();
     const tick = () => {
-      if (left === 0) return this.connect();
+      if (left === 0) return this.reconnect();
       this.view.onMessage(`${words(key)} ${words("retrying", { n: left })}`, "retry");
       left -= 1;
       this.retryTimer = setTimeout(tick, 1000);

@@ -1,7 +1,11 @@
 /** The Realtime protocol's transport: one WebSocket, JSON events both ways. */
 
 const KEY_PROTOCOL = "openai-insecure-api-key."; // browsers cannot set headers on a WebSocket
+const CARRIED = /^[\w!#$%&'*+.^`|~-]*$/; // what a subprotocol's name may be made of (RFC 6455, section 4.1)
 const FULL = 1 << 20; // bytes waiting to be sent: some ten seconds of speech
+
+/** Whether a browser can send that key. */
+export const carries = (key) => CARRIED.test(key);
 
 export class Realtime {
   /**
@@ -22,7 +26,6 @@ export class Realtime {
     return this.open && this.socket.bufferedAmount > FULL;
   }
 
-  /** Raises a DOMException for a key with characters that a WebSocket's subprotocol cannot have. */
   connect(model, key) {
     const url = new URL("v1/realtime", document.baseURI);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
