@@ -1,4 +1,4 @@
-"""The README and the pages in docs/ are run: Python blocks as they stand (test_docs_api.py has those of the API
+"""The READMEs and the pages in docs/ are run: Python blocks as they stand (test_docs_api.py has those of the API
 page, server/test_docs_serving.py those that need a server), command lines through the parser.
 
 They run in a folder where `models/nano` is a small random checkpoint and `question.wav` a second of sound. Commands
@@ -19,7 +19,7 @@ from baichuan_audio.cli import main
 from baichuan_audio.cli.app import build_parser
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {"api.md", "serving.md"}
 ONLY_PARSED = {
     "assemble",
