@@ -25,6 +25,7 @@ from starlette.requests import HTTPConnection  # noqa: E402
 
 from baichuan_audio.engine import EngineStopped  # noqa: E402
 from baichuan_audio.errors import ConfigError  # noqa: E402
+from baichuan_audio.server import limits  # noqa: E402
 from baichuan_audio.server.errors import as_api_error  # noqa: E402
 from baichuan_audio.server.logging import EventLog, collect_logs  # noqa: E402
 from baichuan_audio.server.settings import ServerSettings, is_loopback  # noqa: E402
@@ -235,6 +236,16 @@ def test_a_body_that_does_not_come(server: Serving):
     with server.raw(f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\n{{".encode()) as connection:
         assert connection.recv(4096).startswith(b"HTTP/1.1 408")
     assert time.monotonic() - started < 5
+
+
+def test_a_body_is_waited_for_less_long_than_a_word(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "_BODY_S", 0.3)
+    with (
+        serving(idle_seconds=60) as server,
+        server.raw(f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\n{{".encode()) as connection,
+    ):
+        connection.settimeout(10)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408")
 
 
 def test_a_body_that_comes_too_slowly(server: Serving):

@@ -103,7 +103,9 @@ class Engine:
         sampling = ReplySampling.from_config(model.config)
         longest = max(len(clause) for clause in clauses)
         if len(prompt) + longest >= desk.capacity // 2:
-            raise PromptTooLongError(f"a clause is {longest} tokens long; this engine reads at most {desk.capacity // 2}.")
+            raise PromptTooLongError(
+                f"a clause is {longest} tokens long; this engine reads at most {desk.capacity // 2}."
+            )
 
         def rules(sequence: LiveSequence) -> Rules:
             return read_aloud(sequence, clauses, sampling, desk.capacity)

@@ -91,7 +91,7 @@ class History:
             )
 
     def check_text(self, text: str) -> None:
-        """Raise PromptTooLongError for a text that is too long whatever it says, before time is spent on encoding it."""
+        """Raise PromptTooLongError for a text too long whatever it says, before time is spent on encoding it."""
         if len(text) > _CHARACTERS * self._capacity:
             raise PromptTooLongError(f"the text is {len(text)} characters long, far more than can be read; shorten it.")
 
@@ -106,7 +106,7 @@ class History:
     def prompt(self, system: str, spoken: bool, forget: bool = True) -> list[Token]:
         """The sequence up to where the next reply begins, without the oldest turns where there is no room for them.
 
-        forget: whether these turns are not read again later either. Raises PromptTooLongError, and forgets nothing, when
+        forget: whether these turns are not read again later either. Raises PromptTooLongError, forgetting nothing, when
         system text and last turn alone leave no room.
         """
         head = self._system_tokens(system)

@@ -93,7 +93,9 @@ class Decoder:
         Raises PromptTooLongError where the row is too short for it.
         """
         if len(sequence) > self.capacity:
-            raise PromptTooLongError(f"the sequence is {len(sequence)} positions long and its row holds {self.capacity}.")
+            raise PromptTooLongError(
+                f"the sequence is {len(sequence)} positions long and its row holds {self.capacity}."
+            )
         sequence.read = min(sequence.read, len(sequence) - 1)  # of what was cut back, the last is read again
         waiting = sequence.unread[:-1]
         if waiting:

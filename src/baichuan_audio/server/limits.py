@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _REQUESTS_PER_SESSION = 4
 _FEWEST_REQUESTS = 32
 LEAST_BYTES_PER_S = 16_384  # of a body
+_BODY_S = 20.0  # without a piece of it: who announces one has it at hand, and meanwhile takes a place of the others
 _CORS = {
     "access-control-allow-methods": "GET, POST, OPTIONS",
     "access-control-max-age": "600",
@@ -189,10 +190,10 @@ class _Exchange:
         return message
 
     def _patience(self) -> float:
-        """Seconds to wait for more of the body: as for any word, and in all no longer than a slow line needs."""
-        idle = self._settings.idle_seconds
-        due = self._began + idle + self._received / LEAST_BYTES_PER_S
-        return min(idle, due - time.monotonic())
+        """Seconds to wait for more of the body: less than for a word, and in all no longer than a slow line needs."""
+        pause = min(_BODY_S, self._settings.idle_seconds)
+        due = self._began + pause + self._received / LEAST_BYTES_PER_S
+        return min(pause, due - time.monotonic())
 
     async def send(self, message: Message) -> None:
         """Pass an answer on; a client that does not take it is given up."""
