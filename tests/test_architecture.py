@@ -52,6 +52,7 @@ PUBLIC = [
     "DataError",
     "MissingDependencyError",
     "PromptError",
+    "PromptTooLongError",
     "ReplySampling",
     "Sampling",
     "TextPiece",
