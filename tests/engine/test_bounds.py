@@ -37,7 +37,11 @@ def test_a_long_dialogue_forgets_and_never_fails(small: Any, script: Script) -> 
             assert (done.status, done.reason) == ("incomplete", "max_output_tokens")
             dialogue.configure(system="s" * 500)
             _, done = await read(dialogue.reply())
-            assert done.status == "failed" and done.mistake and "system text" in (done.reason or "")
+            assert (
+                done.status == "failed"
+                and isinstance(done.error, PromptTooLongError)
+                and "system text" in (done.reason or "")
+            )
 
     perform(test)
 
@@ -190,7 +194,7 @@ def test_failure_of_one_leaves_the_others_unharmed(small: Any, script: Script, m
                 replies.append(reply)
             results = await asyncio.gather(*map(read, replies))
             assert [done.status for _, done in results] == ["failed", "completed", "completed"]
-            assert results[0][1].reason == "internal error (RuntimeError)" and not results[0][1].mistake
+            assert results[0][1].reason == "internal error (RuntimeError)" and results[0][1].error is None
             monkeypatch.setattr(worker, "_voice", build)
             rules = dialogues[1]._rules
             dialogues[1]._rules = lambda *_: _broken_rules()  # type: ignore[method-assign]

@@ -25,7 +25,7 @@ from baichuan_audio.engine import (
     TextDelta,
     Usage,
 )
-from baichuan_audio.errors import PromptError
+from baichuan_audio.errors import PromptError, PromptTooLongError
 
 SAMPLE_RATE = 24000
 SECONDS_A_WORD = 0.2
@@ -246,7 +246,8 @@ class FakeReply:
         engine = self._dialogue.engine
         if engine.too_long:
             self._dialogue.current = None
-            yield ReplyDone("failed", "system text and message are 99 tokens long.", "", Usage(), mistake=True)
+            error = PromptTooLongError("system text and message are 99 tokens long.")
+            yield ReplyDone("failed", str(error), "", Usage(), error=error)
             return
         for number, word in enumerate(words):
             if self._max_tokens is not None and number >= self._max_tokens:

@@ -10,7 +10,7 @@ from random import Random
 
 from torch import Tensor
 
-from ..errors import BaichuanAudioError, PromptError
+from ..errors import BaichuanAudioError
 from ..fast.flow import StaticFlow
 from ..language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder
 from ..language_model.reply import text_reply
@@ -138,8 +138,8 @@ class FrontDesk:
 
 def check_done(done: ReplyDone) -> None:
     """Raise what became of a reply that nobody but its caller knows of."""
-    if done.status == "failed" and done.mistake:
-        raise PromptError(done.reason)
+    if done.error is not None:
+        raise done.error
     if done.status == "failed":
         raise BaichuanAudioError(done.reason or "the engine failed.")
     if done.reason == "shutdown":

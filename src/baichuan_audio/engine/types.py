@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..errors import BaichuanAudioError, ConfigError
+from ..errors import BaichuanAudioError, ConfigError, PromptError
 from ..synthesis import CHUNK_FRAMES, FIRST_CHUNK_FRAMES
 
 _LEAST_CONTEXT = 64
@@ -105,15 +105,15 @@ class ReplyDone:
 
     status: "completed" (reason "repetition" where the guard ended it, else None); "cancelled" (reason: what `cancel`
     was given, "closed" or "shutdown"); "incomplete" (reason "max_output_tokens"); "failed" (reason: what went wrong).
-    text: all that was given out. mistake: it failed because the model cannot take the dialogue as it is (PromptError):
-    asking again would not help.
+    text: all that was given out. error: it failed because the model cannot take the dialogue as it is: asking again
+    would not help.
     """
 
     status: Status
     reason: str | None
     text: str
     usage: Usage
-    mistake: bool = False
+    error: PromptError | None = None
 
 
 ReplyEvent = TextDelta | AudioDelta | ReplyDone

@@ -381,4 +381,4 @@ def _nothing() -> None:
 
 def _failure(error: Exception, text: str, usage: Usage) -> ReplyDone:
     reason = str(error) if isinstance(error, BaichuanAudioError) else f"internal error ({type(error).__name__})"
-    return ReplyDone("failed", reason, text, usage, mistake=isinstance(error, PromptError))
+    return ReplyDone("failed", reason, text, usage, error=error if isinstance(error, PromptError) else None)

@@ -31,7 +31,7 @@ from .chat_types import (
     TextPart,
     UserMessage,
 )
-from .errors import ApiError, bad_request
+from .errors import ApiError, as_api_error, bad_request
 from .live import EVENT_STREAM, Job, LiveResponse, event
 from .openapi import error_responses, other_content
 from .said import SaidReplies, StopText
@@ -196,8 +196,8 @@ class Answer:
         told.usage = done.usage
         if done.status == "incomplete":
             told.finish_reason = "length" if done.reason == "max_output_tokens" else "stop"
-        elif done.status == "failed" and done.mistake:
-            raise bad_request(str(done.reason), "messages", "context_length_exceeded")
+        elif done.error is not None:
+            raise bad_request(str(done.error), "messages", as_api_error(done.error).code)
         elif done.status == "failed":
             raise ApiError(500, "the reply could not be finished.", code="reply_failed")
         elif done.status == "cancelled" and done.reason != "stop":

@@ -237,11 +237,10 @@ class Response:
             return {"type": "incomplete", "reason": "max_output_tokens"} if known else {"type": "incomplete"}
         if status != "failed":
             return None
+        error = error or done.error
         if error is not None:
             told = as_api_error(error)
             kind, code, message = told.type, told.code, told.message
-        elif done.mistake:
-            kind, code, message = "invalid_request_error", "context_length_exceeded", str(done.reason)
         else:
             kind, code, message = "server_error", "response_failed", done.reason or "the reply failed."
         self.desk.metrics.error(code or "response_failed")
