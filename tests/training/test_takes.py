@@ -15,7 +15,7 @@ import baichuan_audio
 from baichuan_audio.cli.app import main
 from baichuan_audio.data.dataset import CodesStore
 from baichuan_audio.data.diet import Diet
-from baichuan_audio.data.takes import Take, read_takes, write_takes
+from baichuan_audio.data.takes import Take, read_takes, read_unclear, write_takes
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.training import takes
 from baichuan_audio.training.checkpointing import save_training_state
@@ -52,6 +52,10 @@ def test_takes_come_back_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "takes.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match="not a readable list of takes"):
         read_takes(tmp_path)
+    assert write_takes(written, tmp_path, [("冷。", "Ada")]) == 2 and read_unclear(tmp_path) == [("冷。", "Ada")]
+    (tmp_path / "unclear.jsonl").write_text('["one"]\n')
+    with pytest.raises(DataError, match="not a readable list of texts and voices"):
+        read_unclear(tmp_path)
 
 
 def test_the_model_learns_to_say_its_takes(workspace: Path, tmp_path: Path) -> None:
@@ -102,6 +106,10 @@ def test_the_clearest_reading_is_kept_and_a_stopped_recording_goes_on(
     assert torch.equal(torch.cat([codes for _, codes in found[0].runs], dim=1), said)
     assert "".join(words for words, _ in found[0].runs) == "Cold, yes."
     monkeypatch.setattr(takes, "_CLEAR", 0.0)
+    heard.clear()
+    another = [*texts, ("yes.", "Ada")]
+    assert record_takes(model, ear, another, tmp_path, 1) == 2 and len(heard) == 1
+    assert record_takes(model, ear, another, tmp_path, 1) == 2 and len(heard) == 1  # nor is what was not clear
     with pytest.raises(DataError, match="none of 2 texts was read with at most 0% of its sounds wrong"):
         record_takes(model, ear, texts, tmp_path / "none", 1)
     with pytest.raises(TrainingError, match="no training state"):

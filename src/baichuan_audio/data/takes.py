@@ -20,6 +20,7 @@ from baichuan_audio.errors import DataError
 from .dataset import CodesStore, write_codes
 
 TAKES_FILE = "takes.jsonl"
+_UNCLEAR_FILE = "unclear.jsonl"
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ class Take:
     """Share of its sounds that the ear read wrongly."""
 
 
-def write_takes(takes: Iterable[Take], folder: str | Path) -> int:
-    """Write `takes.jsonl` and the codes into `folder` -> how many; raises DataError when there is none."""
+def write_takes(takes: Iterable[Take], folder: str | Path, unclear: Iterable[tuple[str, str]] = ()) -> int:
+    """Write `takes.jsonl`, the codes and `unclear`, the texts and voices of which no reading was kept -> how many takes.
+
+    Raises DataError when there is none.
+    """
     rows: list[dict[str, Any]] = []
     codes: dict[str, Tensor] = {}
     for number, take in enumerate(takes):
@@ -43,10 +47,15 @@ def write_takes(takes: Iterable[Take], folder: str | Path) -> int:
         row = {"text": take.text, "voice": take.voice, "runs": [words for words, _ in take.runs], "codes": names}
         rows.append(row | {"wrong": round(take.wrong, 4)})
     write_codes(codes, folder)
-    aside = Path(folder) / (TAKES_FILE + ".part")
-    aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    aside.replace(Path(folder) / TAKES_FILE)
+    _write_lines(rows, Path(folder) / TAKES_FILE)
+    _write_lines(unclear, Path(folder) / _UNCLEAR_FILE)
     return len(rows)
+
+
+def _write_lines(rows: Iterable[Any], path: Path) -> None:
+    aside = path.with_name(path.name + ".part")
+    aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    aside.replace(path)
 
 
 def read_takes(folder: str | Path) -> list[Take]:
@@ -65,3 +74,15 @@ def read_takes(folder: str | Path) -> list[Take]:
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a readable list of takes ({error}).") from error
+
+
+def read_unclear(folder: str | Path) -> list[tuple[str, str]]:
+    """The texts and voices of which `write_takes` was told that no reading is kept, so that nobody tries them again."""
+    path = Path(folder) / _UNCLEAR_FILE
+    if not path.is_file():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [(str(text), str(voice)) for text, voice in rows]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: not a readable list of texts and voices ({error}).") from error

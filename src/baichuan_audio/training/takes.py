@@ -18,7 +18,7 @@ from ..data.dataset import NowAndThen
 from ..data.dialogues import read_dialogues
 from ..data.drawing import language_of
 from ..data.phonetics import phonetic_symbols
-from ..data.takes import TAKES_FILE, Take, read_takes, write_takes
+from ..data.takes import TAKES_FILE, Take, read_takes, read_unclear, write_takes
 from ..errors import DataError
 from ..language_model.reply import ReplySampling, follow, read_aloud
 from ..language_model.sampling import Sampling
@@ -88,24 +88,28 @@ def record_takes(
 ) -> int:
     """Read every text aloud `tries` times and write the clearest take of each to `output` -> how many are there.
 
-    What was found is written every minute, so a stopped run goes on where it was. `progress(done, all)`. Raises
-    DataError where no take is clear.
+    What was found, and which texts were not clear, is written every minute, so a stopped run goes on where it was.
+    `progress(done, all)`. Raises DataError where no take is clear.
     """
     takes = read_takes(output) if (Path(output) / TAKES_FILE).is_file() else []
-    done, save = {(take.text, take.voice) for take in takes}, NowAndThen()
+    unclear = read_unclear(output)
+    done, save = {(take.text, take.voice) for take in takes} | set(unclear), NowAndThen()
     for number, (text, voice) in enumerate(texts):
-        if (text, voice) not in done and (best := _best_take(model, ear, text, voice, tries, (seed, number))):
-            takes.append(best)
+        if (text, voice) not in done:
+            if best := _best_take(model, ear, text, voice, tries, (seed, number)):
+                takes.append(best)
+            else:
+                unclear.append((text, voice))
         if progress is not None:
             progress(number + 1, len(texts))
         if takes and save.due():
-            write_takes(takes, output)
+            write_takes(takes, output, unclear)
     if not takes:
         raise DataError(
             f"none of {len(texts)} texts was read with at most {_CLEAR:.0%} of its sounds wrong: this model does not "
             "yet speak well enough to learn from its own readings."
         )
-    return write_takes(takes, output)
+    return write_takes(takes, output, unclear)
 
 
 def _best_take(
