@@ -15,7 +15,6 @@ from baichuan_audio.errors import TrainingError
 from baichuan_audio.evaluation.phonetic_ear import PhoneticEar
 from baichuan_audio.training.checkpointing import save_training_state
 from baichuan_audio.training.text_loss import PhoneticHead
-from baichuan_audio.training.tokenizer import TokenizerRecipe
 
 CONFIG = json.loads((Path(__file__).parents[2] / "recipes" / "nano" / "config.json").read_text())
 
@@ -24,7 +23,7 @@ CONFIG = json.loads((Path(__file__).parents[2] / "recipes" / "nano" / "config.js
 def ear(tmp_path: Path) -> PhoneticEar:
     torch.manual_seed(0)
     tokenizer = AudioTokenizer.from_config(CONFIG)
-    head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, TokenizerRecipe.text_width)
+    head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, 24)
     save_training_state(tmp_path / "run", 1, {"tokenizer": tokenizer, "phonetic_head": head}, {})
     return PhoneticEar(tmp_path / "run", CONFIG)
 

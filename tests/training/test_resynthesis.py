@@ -63,7 +63,6 @@ def recipe(base: Path, workspace: Path, tmp_path: Path) -> ResynthesisRecipe:
         decoders=str(base),
         vocoder=str(base / "vocoder.safetensors"),
         ear=str(workspace / "ear"),
-        ear_width=16,
         corpus=str(workspace / "corpus"),
         codes=str(workspace / "codes"),
         kinds={"answer": 1.0},

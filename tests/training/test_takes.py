@@ -23,7 +23,6 @@ from baichuan_audio.training.lm_data import make_mixture
 from baichuan_audio.training.said_codes import say_corpus, what_is_said
 from baichuan_audio.training.takes import CodeEar, record_takes, texts_to_read
 from baichuan_audio.training.text_loss import PhoneticHead
-from baichuan_audio.training.tokenizer import TokenizerRecipe
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_workspace(tmp_path_factory.mktemp("takes"))
     config = baichuan_audio.load(root / "model").tokenizer.config
     torch.manual_seed(1)
-    head = PhoneticHead(config.d_model * config.avg_pooler, TokenizerRecipe.text_width)
+    head = PhoneticHead(config.d_model * config.avg_pooler, 24)
     save_training_state(root / "ear", 1, {"phonetic_head": head}, {})
     return root
 

@@ -10,20 +10,23 @@ import torch
 
 from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
-from baichuan_audio.audio_tokenizer.quantizer import codebooks, quantize
+from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe, codebooks, quantize
 from baichuan_audio.config import load_recipe
-from baichuan_audio.data.manifest import ClipWriter
+from baichuan_audio.data.manifest import SAMPLE_RATE, ClipStore, ClipWriter
 from baichuan_audio.data.phonetics import SYMBOLS, phonetic_symbols
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.layers.attention import TransformerLayer
 from baichuan_audio.training import tokenizer as stage
+from baichuan_audio.training import tokenizer_batch
 from baichuan_audio.training.checkpointing import load_training_state
 from baichuan_audio.training.clip_batches import ClipRecipe, ClipSampler
 from baichuan_audio.training.ctc_alignment import as_alignment, best_path
 from baichuan_audio.training.frozen_text_model import FrozenTextModel
 from baichuan_audio.training.local_attention import look_nearby
 from baichuan_audio.training.recipe import OptimizerRecipe
-from baichuan_audio.training.tokenizer_report import edit_distance
+from baichuan_audio.training.text_loss import edit_distance
+from baichuan_audio.training.tokenizer_batch import prepare
+from baichuan_audio.training.tokenizer_recipe import AugmentRecipe, LossWeights, TokenizerRecipe
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recipe(corpus: Path, tmp_path: Path) -> stage.TokenizerRecipe:
+def recipe(corpus: Path, tmp_path: Path) -> TokenizerRecipe:
     config = {
         "audio_config": {
             "d_model": 32,
@@ -70,7 +73,7 @@ def recipe(corpus: Path, tmp_path: Path) -> stage.TokenizerRecipe:
     }
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
-    return stage.TokenizerRecipe(
+    return TokenizerRecipe(
         output=str(tmp_path / "run"),
         config=str(path),
         steps=30,
@@ -86,15 +89,15 @@ def recipe(corpus: Path, tmp_path: Path) -> stage.TokenizerRecipe:
     )
 
 
-def changed(recipe: stage.TokenizerRecipe, **values: object) -> stage.TokenizerRecipe:
-    return stage.TokenizerRecipe(**{**recipe.__dict__, **values})  # type: ignore[arg-type]
+def changed(recipe: TokenizerRecipe, **values: object) -> TokenizerRecipe:
+    return TokenizerRecipe(**{**recipe.__dict__, **values})  # type: ignore[arg-type]
 
 
-def log(recipe: stage.TokenizerRecipe) -> list[dict[str, float]]:
+def log(recipe: TokenizerRecipe) -> list[dict[str, float]]:
     return [json.loads(line) for line in (Path(recipe.output) / "log.jsonl").read_text().splitlines()]
 
 
-def test_it_learns_and_quantises(recipe: stage.TokenizerRecipe) -> None:
+def test_it_learns_and_quantises(recipe: TokenizerRecipe) -> None:
     stage.train(changed(recipe, sample_every=30))
     rows = [row for row in log(recipe) if "loss" in row]
     assert rows[-1]["refined"] < 0.75 * rows[0]["refined"]
@@ -104,7 +107,7 @@ def test_it_learns_and_quantises(recipe: stage.TokenizerRecipe) -> None:
     assert list((Path(recipe.output) / "samples").glob("*.png"))
 
 
-def test_resume_is_exact(recipe: stage.TokenizerRecipe, tmp_path: Path) -> None:
+def test_resume_is_exact(recipe: TokenizerRecipe, tmp_path: Path) -> None:
     whole = changed(recipe, steps=14)
     stage.train(whole)
     stopped = changed(whole, output=str(tmp_path / "stopped"), checkpoint_every=6)
@@ -130,10 +133,10 @@ def _stop_at(step: int, original: object) -> object:
     return optimizer_step
 
 
-def test_hearing_comes_before_the_mel(recipe: stage.TokenizerRecipe) -> None:
+def test_hearing_comes_before_the_mel(recipe: TokenizerRecipe) -> None:
     staged = changed(
         recipe,
-        weights=stage.LossWeights(frame=1.0),
+        weights=LossWeights(frame=1.0),
         phonetic_from=4,
         mel_from=6,
         mel_share=0.5,
@@ -149,24 +152,24 @@ def test_hearing_comes_before_the_mel(recipe: stage.TokenizerRecipe) -> None:
     assert rows[3]["frame"] < rows[0]["frame"] - 0.1
 
 
-def test_a_batch_with_nothing_to_learn_is_no_error(recipe: stage.TokenizerRecipe) -> None:
+def test_a_batch_with_nothing_to_learn_is_no_error(recipe: TokenizerRecipe) -> None:
     silent = changed(recipe, phonetic_from=100, mel_from=100, quantise_from=100, steps=2)
     stage.train(silent)
     assert [row["loss"] for row in log(silent)] == [0.0, 0.0]
 
 
-def test_labels_follow_speed_and_crop(recipe: stage.TokenizerRecipe) -> None:
+def test_labels_follow_speed_and_crop(recipe: TokenizerRecipe) -> None:
     tokenizer, _ = stage.build(recipe)
-    batch = ClipSampler(stage.ClipStore(recipe.clips.corpus), recipe.clips, 0).batch(0)
+    batch = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, 0).batch(0)
     ends = np.array([20, 40, 200])
     alignments = {batch.ids[0]: (np.array([3, 4, 5]), ends)}
-    labels = stage.prepare(batch, tokenizer, None, (0, 0), alignments).labels
+    labels = prepare(batch, tokenizer, None, (0, 0), alignments).labels
     assert labels.shape[1] % 4 == 0 and (labels[1:] == -100).all()
     assert labels[0].tolist() == [3] * 10 + [4] * 10 + [5] * (labels.shape[1] - 20)
-    cropped = replace(batch, starts=[stage.SAMPLE_RATE // 5] * len(batch.ids))
-    assert stage.prepare(cropped, tokenizer, None, (0, 0), alignments).labels[0].tolist()[:11] == [4] * 10 + [5]
-    twice = stage.AugmentRecipe(speed_range=(2.0, 2.0), noise_share=0.0)
-    assert stage.prepare(batch, tokenizer, twice, (0, 0), alignments).labels[0].tolist()[:11] == [3] * 5 + [4] * 5 + [5]
+    cropped = replace(batch, starts=[SAMPLE_RATE // 5] * len(batch.ids))
+    assert prepare(cropped, tokenizer, None, (0, 0), alignments).labels[0].tolist()[:11] == [4] * 10 + [5]
+    twice = AugmentRecipe(speed_range=(2.0, 2.0), noise_share=0.0)
+    assert prepare(batch, tokenizer, twice, (0, 0), alignments).labels[0].tolist()[:11] == [3] * 5 + [4] * 5 + [5]
 
 
 def write_alignment(root: Path) -> None:
@@ -203,14 +206,14 @@ def test_ctc_alignment_finds_what_is_said_when() -> None:
 
 
 def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(
-    recipe: stage.TokenizerRecipe, checkpoint_dir: Path
+    recipe: TokenizerRecipe, checkpoint_dir: Path
 ) -> None:
     tokenizer, head = stage.build(recipe)
     text_model = FrozenTextModel(str(checkpoint_dir), head.spread.in_features)
     frozen = text_model._frozen[0]
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
-    sampler = ClipSampler(stage.ClipStore(recipe.clips.corpus), recipe.clips, 0)
-    batch = stage.prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
+    sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, 0)
+    batch = prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
     optimizer = torch.optim.AdamW([*tokenizer.parameters(), *text_model.parameters()], lr=3e-3)
     values = []
     for _ in range(8):
@@ -225,10 +228,10 @@ def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(
     assert {name for name, _ in text_model.named_parameters()} == {"projection.weight", "projection.bias"}
 
 
-def test_codebooks_change_only_once_quantisation_has_begun(recipe: stage.TokenizerRecipe) -> None:
+def test_codebooks_change_only_once_quantisation_has_begun(recipe: TokenizerRecipe) -> None:
     tokenizer, head = stage.build(recipe)
-    sampler = ClipSampler(stage.ClipStore(recipe.clips.corpus), recipe.clips, 0)
-    batch = stage.prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
+    sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, 0)
+    batch = prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
     book = codebooks(tokenizer.bridge.vq_list)[0]
     before = book.embed.clone()
     stage.compute_losses(tokenizer, head, batch, recipe, recipe.quantise_from - 1)
@@ -237,7 +240,7 @@ def test_codebooks_change_only_once_quantisation_has_begun(recipe: stage.Tokeniz
     assert not torch.equal(before, book.embed)
 
 
-def test_a_tokenizer_goes_on_once_the_head_can_read_it(recipe: stage.TokenizerRecipe, tmp_path: Path) -> None:
+def test_a_tokenizer_goes_on_once_the_head_can_read_it(recipe: TokenizerRecipe, tmp_path: Path) -> None:
     stage.train(changed(recipe, steps=12))
     further = changed(
         recipe, output=str(tmp_path / "further"), initial=recipe.output, quantise_from=0, ramp_steps=0, head_first=2
@@ -257,7 +260,7 @@ def test_a_tokenizer_goes_on_once_the_head_can_read_it(recipe: stage.TokenizerRe
         assert not torch.equal(head.out.weight, first_head.out.weight)
 
 
-def test_what_is_decoded_went_through_the_codebooks(recipe: stage.TokenizerRecipe) -> None:
+def test_what_is_decoded_went_through_the_codebooks(recipe: TokenizerRecipe) -> None:
     tokenizer, _ = stage.build(recipe)
     torch.manual_seed(0)
     lengths, width = torch.tensor([30, 20]), codebooks(tokenizer.bridge.vq_list)[0].embed.shape[1]
@@ -271,7 +274,7 @@ def test_what_is_decoded_went_through_the_codebooks(recipe: stage.TokenizerRecip
         books = tokenizer.bridge.vq_list
         codes = quantize(books, vectors.detach())
         sums = [sum(b.lookup(codes[..., k]) for k, b in enumerate(codebooks(books)[:n])) for n in range(levels + 1)]
-        quantizer = stage.QuantizerRecipe(level_dropout=dropout)
+        quantizer = QuantizerRecipe(level_dropout=dropout)
         return stage._through_codebooks(tokenizer, vectors, lengths, quantizer, share)[0], sums
 
     through, sums = passed(1.0, 0.0)
@@ -289,13 +292,13 @@ def test_what_is_decoded_went_through_the_codebooks(recipe: stage.TokenizerRecip
         assert len(kept) == 1 and 1 <= kept[0] < levels
 
 
-def test_quantised_share_rises_from_a_tenth_to_all(recipe: stage.TokenizerRecipe) -> None:
+def test_quantised_share_rises_from_a_tenth_to_all(recipe: TokenizerRecipe) -> None:
     shares = [stage.quantised_share(step, recipe) for step in (9, 10, 15, 99)]
     assert shares[0] == 0 and shares[1] == pytest.approx(0.1) and shares[2:] == [1.0, 1.0]
 
 
-def test_batches_follow_from_seed_and_step_alone(recipe: stage.TokenizerRecipe) -> None:
-    store = stage.ClipStore(recipe.clips.corpus)
+def test_batches_follow_from_seed_and_step_alone(recipe: TokenizerRecipe) -> None:
+    store = ClipStore(recipe.clips.corpus)
     first, second = (ClipSampler(store, recipe.clips, 5) for _ in range(2))
     for step in (7, 3):
         assert torch.equal(first.batch(step).waveforms, second.batch(step).waveforms)
@@ -322,13 +325,13 @@ def test_recipes_name_the_nearest_valid_entry(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("output: x\nsteps: 3\nconfig: c\nclips: {corpus: y}\nsede: 1\n")
     with pytest.raises(ConfigError, match="unknown entry 'sede'; did you mean 'seed'"):
-        load_recipe(path, stage.TokenizerRecipe)
+        load_recipe(path, TokenizerRecipe)
     path.write_text("output: x\nsteps: 3\nconfig: c\nclips: {corpus: y}\n")
-    loaded = load_recipe(path, stage.TokenizerRecipe, ["optimizer.learning_rate=1e-4", "steps=5"])
+    loaded = load_recipe(path, TokenizerRecipe, ["optimizer.learning_rate=1e-4", "steps=5"])
     assert loaded.optimizer.learning_rate == 1e-4 and loaded.steps == 5
 
 
-def test_warped_frequencies_are_those_of_another_voice(recipe: stage.TokenizerRecipe) -> None:
+def test_warped_frequencies_are_those_of_another_voice(recipe: TokenizerRecipe) -> None:
     """A tone through a vocal tract a tenth shorter is that of a lower voice; decoded clips stay as they are."""
 
     class Most(np.random.Generator):
@@ -338,13 +341,13 @@ def test_warped_frequencies_are_those_of_another_voice(recipe: stage.TokenizerRe
     tone = [torch.sin(2 * torch.pi * pitch * torch.arange(16000) / 16000) for pitch in (2000.0, 2000.0 / 1.1)]
     mel = MelConfig(16000, 400, 160, 80)
     heard, lower = (whisper_log_mel(each, mel, 30.0)[None] for each in tone)
-    warped = stage._warp(heard, mel, 0.1, Most(np.random.PCG64(0)))
+    warped = tokenizer_batch._warp(heard, mel, 0.1, Most(np.random.PCG64(0)))
     assert (
         warped.shape == heard.shape and warped.mean(-1).argmax() == lower.mean(-1).argmax() != heard.mean(-1).argmax()
     )
 
     tokenizer, _ = stage.build(recipe)
-    batch = ClipSampler(stage.ClipStore(recipe.clips.corpus), recipe.clips, 0).batch(0)
-    augment = stage.AugmentRecipe(speed_range=(1.0, 1.0), noise_share=0.0, warp=0.2)
-    plain, some = (stage.prepare(batch, tokenizer, augment, (0, 0), decoded=n).log_mel for n in (None, 1))
+    batch = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, 0).batch(0)
+    augment = AugmentRecipe(speed_range=(1.0, 1.0), noise_share=0.0, warp=0.2)
+    plain, some = (prepare(batch, tokenizer, augment, (0, 0), decoded=n).log_mel for n in (None, 1))
     assert torch.equal(plain[0], some[0]) and not torch.equal(plain[1], some[1])

@@ -183,7 +183,7 @@ def run_align(arguments: argparse.Namespace) -> None:
         else:
             from ..config import load_recipe
             from ..training.ctc_alignment import add_alignments
-            from ..training.tokenizer import TokenizerRecipe
+            from ..training.tokenizer_recipe import TokenizerRecipe
 
             chosen = arguments.recipe or "recipes/nano/tokenizer.yaml"
             recipe = load_recipe(chosen, TokenizerRecipe, arguments.overrides)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -131,6 +131,11 @@ class ClipStore:
         if len(piece) != end - start:
             raise DataError(f"{self.root / WAVEFORMS_FILE} is shorter than clip {clip.id!r} says")
         return torch.from_numpy(piece.astype(np.float32) / 32768.0)
+
+
+def some_clips(clips: Sequence[Clip], count: int = 3) -> list[Clip]:
+    """At most `count` of the clips, evenly spread over the list, to look at and listen to."""
+    return list(clips[:: max(1, len(clips) // count)][:count])
 
 
 class ClipWriter:

@@ -35,7 +35,7 @@ class Take:
 
 
 def write_takes(takes: Iterable[Take], folder: str | Path, unclear: Iterable[tuple[str, str]] = ()) -> int:
-    """Write `takes.jsonl`, the codes and `unclear`, the texts and voices of which no reading was kept -> how many takes.
+    """Write `takes.jsonl`, the codes, and the texts and voices without a take (`unclear`) -> how many takes.
 
     Raises DataError when there is none.
     """

@@ -19,9 +19,7 @@ from ..audio_tokenizer import AudioTokenizer
 from ..data.phone_alignment import PLACES
 from ..data.phonetics import phonetic_symbols
 from ..training.checkpointing import load_module
-from ..training.text_loss import read_phonetic, trained_head, unlikeliness
-from ..training.tokenizer import TokenizerRecipe
-from ..training.tokenizer_report import edit_distance
+from ..training.text_loss import sounds_wrong, trained_head, unlikeliness
 
 
 class PhoneticEar:
@@ -33,7 +31,7 @@ class PhoneticEar:
     def __init__(self, trained: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
         self._tokenizer = AudioTokenizer.from_config(dict(config)).eval()
         load_module(trained, "tokenizer", self._tokenizer)
-        self._head = trained_head(trained, self._tokenizer.config, TokenizerRecipe.text_width)
+        self._head = trained_head(trained, self._tokenizer.config)
 
     @torch.no_grad()
     def listen(self, waveform: np.ndarray) -> Tensor:
@@ -50,7 +48,7 @@ class PhoneticEar:
     def errors(self, waveform: np.ndarray, text: str) -> tuple[int, int]:
         """Sounds read wrongly (by edit distance), and the sounds of the text."""
         wanted = phonetic_symbols(text)
-        return edit_distance(read_phonetic(self.listen(waveform)), wanted), len(wanted)
+        return sounds_wrong(self.listen(waveform), wanted), len(wanted)
 
     def choose(self, waveform: np.ndarray, texts: Sequence[str]) -> int:
         """Index of the text with the likeliest sounds (connectionist temporal classification)."""

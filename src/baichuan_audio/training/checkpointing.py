@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import TrainingError
 
@@ -63,30 +63,62 @@ def load_training_state(
     if not states:
         return 0
     path = states[-1]
+    state = _read_state(path)
+    if missing := next((name for name in modules if name not in state["modules"]), None):
+        raise TrainingError(f"{path}: holds no {missing}; it is the state of another stage. Use another output folder.")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         for name, module in modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         _restore_random_state(state["random"])
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"{path}: cannot be resumed ({str(error).splitlines()[0]}); use another output folder or remove it."
+            f"{path}: cannot be resumed ({_reason(error)}); use another output folder or remove it."
         ) from error
     return int(state["step"])
 
 
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state: object = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader raises many kinds; each means the file cannot be used
+        raise TrainingError(
+            f"{path}: not a training state, or a damaged one; remove it to go on from before."
+        ) from error
+    if not isinstance(state, dict) or not isinstance(state.get("modules"), dict):
+        raise TrainingError(f"{path}: not a training state; use another folder or remove it.")
+    return state
+
+
 def load_module(path: str | os.PathLike[str], name: str, module: nn.Module) -> None:
     """Load one module's weights out of the newest training state under `path`; raises TrainingError."""
+    fit(module, module_weights(path, name), path)
+
+
+def fit(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Load weights that come from `path`; raises TrainingError where they are another module's."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(f"{path}: does not fit ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first thing that is wrong: where PyTorch lists them, its first line only says that it does."""
+    lines = str(error).splitlines()
+    return lines[min(1, len(lines) - 1)].strip().rstrip(".")
+
+
+def module_weights(path: str | os.PathLike[str], name: str) -> dict[str, Tensor]:
+    """One module's weights out of the newest training state under `path`; raises TrainingError."""
     states = _states(Path(path))
     if not states:
         raise TrainingError(f"{path}: holds no training state; train that stage first.")
-    state = torch.load(states[-1], map_location="cpu", weights_only=True)
-    try:
-        module.load_state_dict(state["modules"][name])
-    except (KeyError, RuntimeError) as error:
-        raise TrainingError(f"{states[-1]}: does not fit ({str(error).splitlines()[0]}).") from error
+    weights: dict[str, Tensor] | None = _read_state(states[-1])["modules"].get(name)
+    if weights is None:
+        raise TrainingError(f"{states[-1]}: holds no {name}; it is the state of another stage.")
+    return weights
 
 
 def has_state(directory: str | os.PathLike[str]) -> bool:

@@ -20,7 +20,9 @@ from ..layers.precision import autocast
 from .checkpointing import load_training_state
 from .clip_batches import load_clips
 from .text_loss import PhoneticHead
-from .tokenizer import TokenizerRecipe, build, prepare
+from .tokenizer import build
+from .tokenizer_batch import prepare
+from .tokenizer_recipe import TokenizerRecipe
 
 _SILENCE, _GAP = 0, SYMBOLS.index(" ")
 _REACH = 5.0  # positions of 20 ms that a sound reaches from where it is heard, at most

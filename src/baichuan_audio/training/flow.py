@@ -20,7 +20,7 @@ from ..audio.mel import MelConfig, natural_log_mel
 from ..audio_tokenizer import AudioTokenizer
 from ..checkpoint import PREFIXES
 from ..data.dataset import CodesStore
-from ..data.manifest import Clip, ClipStore
+from ..data.manifest import Clip, ClipStore, some_clips
 from ..errors import CheckpointError, ConfigError, DataError
 from ..flow_decoder import FlowDecoder
 from ..layers.precision import autocast
@@ -34,7 +34,6 @@ from .recipe import OptimizerRecipe, StageRecipe
 
 _CONTEXT_FRAMES = 3
 """Mel frames around a crop that are computed and cut off: a frame's window reaches 1.5 hops to each side."""
-_SHOWN_CLIPS = 3
 _SHOWN_SECONDS = 6.0
 
 
@@ -166,10 +165,8 @@ class FlowBatches:
         """A few held-out clips to look at and listen to: id, hidden [1, L, D], mel [1, M, L]."""
         clips = [clip for clip in self.store.select(split="validation") if clip.id in self.codes]
         most = int(_SHOWN_SECONDS * self.tokenizer.frame_rate)
-        stride = max(1, len(clips) // _SHOWN_CLIPS)
         return [
-            (clip.id, *self._make([(clip, 0)], min(most, self.codes[clip.id].shape[1])))
-            for clip in clips[::stride][:_SHOWN_CLIPS]
+            (clip.id, *self._make([(clip, 0)], min(most, self.codes[clip.id].shape[1]))) for clip in some_clips(clips)
         ]
 
     def _make(self, rows: list[tuple[Clip, int]], length: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..audio.mel import natural_log_mel, whisper_log_mels
 from ..audio_tokenizer import AudioTokenizer
 from ..data.dataset import CodesStore
-from ..data.manifest import SAMPLE_RATE, ClipStore
+from ..data.manifest import SAMPLE_RATE, ClipStore, some_clips
 from ..errors import ConfigError
 from ..flow_decoder import FlowDecoder
 from ..layers.precision import autocast
@@ -35,8 +35,6 @@ from .recipe import OptimizerRecipe, StageRecipe
 from .text_loss import trained_head
 from .vocoder import mel_config, save_vocoder
 from .vocoder_losses import SpectralLoss, f0_cross_entropy, pitch
-
-_SHOWN_CLIPS = 3
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,6 @@ class ResynthesisRecipe(StageRecipe):
     """The `vocoder.safetensors` that goes on; a Vocos."""
     ear: str
     """Output of the stage `tokenizer` that made the codes: its encoder and its phonetic head listen, frozen."""
-    ear_width: int = 192
-    """That stage's `text_width`."""
     corpus: str
     """Folder of the clip store."""
     codes: str
@@ -131,7 +127,7 @@ class Ear(nn.Module):
         super().__init__()
         self.tokenizer = AudioTokenizer.from_config(read_json(Path(recipe.config)))
         load_module(recipe.ear, "tokenizer", self.tokenizer)
-        self.head = trained_head(recipe.ear, self.tokenizer.config, recipe.ear_width)
+        self.head = trained_head(recipe.ear, self.tokenizer.config)
         self.eval().requires_grad_(False)
 
     def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,8 +196,8 @@ class ResynthesisBatches:
     def shown(self) -> list[tuple[Tensor, Tensor]]:
         """A few held-out clips: codes [1, K, T], the recording [S]."""
         clips = [clip for clip in self._store.select(split="validation") if clip.id in self._codes]
-        chosen = clips[:: max(1, len(clips) // _SHOWN_CLIPS)][:_SHOWN_CLIPS]
-        return [(self._codes[clip.id][None].to(self._recipe.device), self._store.waveform(clip)) for clip in chosen]
+        device = self._recipe.device
+        return [(self._codes[clip.id][None].to(device), self._store.waveform(clip)) for clip in some_clips(clips)]
 
 
 def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:

@@ -25,9 +25,7 @@ from ..language_model.sampling import Sampling
 from ..pipeline import BaichuanAudio
 from .lm_data import generated_dialogues
 from .lm_recipe import LanguageModelRecipe
-from .text_loss import read_phonetic, trained_head, unlikeliness
-from .tokenizer import TokenizerRecipe
-from .tokenizer_report import edit_distance
+from .text_loss import sounds_wrong, trained_head, unlikeliness
 
 _OTHERWISE = Sampling(temperature=0.5, top_k=24, top_p=0.95)  # all takes but the first, which is as the model speaks
 _CLEAR = 0.15  # share of the sounds that may be read wrongly in a take
@@ -42,14 +40,14 @@ class CodeEar:
 
     def __init__(self, model: BaichuanAudio, trained: str | Path) -> None:
         self._levels = model.tokenizer.bridge.vq_list
-        self._head = trained_head(trained, model.tokenizer.config, TokenizerRecipe.text_width)
+        self._head = trained_head(trained, model.tokenizer.config)
 
     @torch.no_grad()
     def judge(self, codes: Tensor, text: str) -> tuple[float, float]:
         """codes [K, T] of `text` -> how unlikely its sounds are (nats, by CTC), the share of them read wrongly."""
         wanted = phonetic_symbols(text)
         heard: Tensor = self._head(dequantize(self._levels, codes.T)[None])[0]
-        return unlikeliness(heard, wanted), edit_distance(read_phonetic(heard), wanted) / len(wanted)
+        return unlikeliness(heard, wanted), sounds_wrong(heard, wanted) / len(wanted)
 
 
 def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..audio_tokenizer.config import AudioConfig
 from ..data.phone_alignment import PLACES
 from ..data.phonetics import SYMBOLS, phonetic_symbols
-from .checkpointing import load_module
+from .checkpointing import fit, module_weights
 
 
 class PhoneticHead(nn.Module):
@@ -75,13 +75,14 @@ def phonetic_loss(
     )
 
 
-def trained_head(trained: str | os.PathLike[str], config: AudioConfig, width: int) -> PhoneticHead:
+def trained_head(trained: str | os.PathLike[str], config: AudioConfig) -> PhoneticHead:
     """The head of a tokenizer of these sizes, out of `trained`, an output of the stage `tokenizer`, to listen with.
 
     Raises TrainingError where that folder has no state, or one of other sizes.
     """
-    head = PhoneticHead(config.d_model * config.avg_pooler, width).eval()
-    load_module(trained, "phonetic_head", head)
+    weights = module_weights(trained, "phonetic_head")
+    head = PhoneticHead(config.d_model * config.avg_pooler, len(weights["mix.bias"])).eval()
+    fit(head, weights, trained)
     return head
 
 
@@ -94,3 +95,18 @@ def unlikeliness(log_probabilities: Tensor, symbols: Sequence[int]) -> float:
 def read_phonetic(log_probabilities: Tensor) -> list[int]:
     """Best path of [T, V] as indices into SYMBOLS: repeats merged, blanks dropped."""
     return [i for i in torch.unique_consecutive(log_probabilities.argmax(dim=-1)).tolist() if i]
+
+
+def sounds_wrong(log_probabilities: Tensor, symbols: Sequence[int]) -> int:
+    """How many sounds the best path of [T, V] leaves out, adds or takes for others, beside these."""
+    return edit_distance(read_phonetic(log_probabilities), symbols)
+
+
+def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
+    """Levenshtein distance between two sequences."""
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, 1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(second, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+    return row[-1]

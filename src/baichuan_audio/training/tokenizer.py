@@ -2,105 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import soxr
 import torch
 from torch import Tensor, nn
 
-from ..audio.mel import MelConfig, warped_bands, whisper_log_mels
 from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.quantizer import QuantizerRecipe, dequantize, initialise, learn, quantize
-from ..data.manifest import SAMPLE_RATE, ClipStore
-from ..data.phone_alignment import PLACES, Alignment, frame_sounds, read_alignments
-from ..errors import ConfigError, TrainingError
+from ..data.manifest import ClipStore
+from ..data.phone_alignment import read_alignments
+from ..errors import TrainingError
 from ..layers.lengths import valid_mask
 from ..layers.precision import autocast
 from .checkpointing import load_training_state, save_training_state
-from .clip_batches import ClipBatch, ClipRecipe, ClipSampler
+from .clip_batches import ClipSampler
 from .flow import load_part
 from .frozen_text_model import FrozenTextModel
 from .local_attention import BOTH_SIDES, PAST, look_nearby
 from .logging import TrainingLog, set_threads
 from .mel_losses import decode_rows, mel_losses
 from .optim import make_optimizer, optimizer_step
-from .recipe import OptimizerRecipe, StageRecipe
 from .text_loss import PhoneticHead, frame_loss, phonetic_loss
+from .tokenizer_batch import TokenizerBatch, prepare
+from .tokenizer_recipe import TokenizerRecipe
 from .tokenizer_report import validate
-
-Alignments = Mapping[str, Alignment]
-
-
-@dataclass(frozen=True)
-class AugmentRecipe:
-    """What the encoder hears is disturbed; the mel it must give back is not (but for the speed)."""
-
-    speed_range: tuple[float, ...] = (0.88, 1.14)
-    noise_share: float = 0.3
-    noise_db_range: tuple[float, ...] = (-60.0, -32.0)
-    gain_db_range: tuple[float, ...] = (-8.0, 6.0)
-    tilt_db: float = 0.0
-    """Most that the spectrum is lifted at one end and lowered at the other; voices and microphones differ so."""
-    masked_bands: int = 0
-    """Most neighbouring mel bands that are hidden in half of the clips (SpecAugment, arXiv 1904.08779)."""
-    warp: float = 0.0
-    """Most by which the frequencies of clips that are not decoded are stretched, as by a longer or shorter vocal tract
-    at the same pitch (VTLP: Jaitly and Hinton 2013)."""
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the sum."""
-
-    mel_l2: float = 0.5
-    second_scale: float = 0.3
-    commitment: float = 0.25
-    phonetic: float = 0.3
-    frame: float = 0.0
-    """Which sound each position holds, for the clips that have an alignment (`baichuan-audio data align`)."""
-    text: float = 0.3
-    mel_floor: float = 1e-5
-    """Magnitude below which the target mel counts as this. Digital silence and the empty upper band of telephone-like
-    recordings lie at 1e-5; with the floor there, telling one silence from another leads the loss."""
-
-    def __post_init__(self) -> None:
-        if self.mel_floor <= 0:
-            raise ConfigError("weights: mel_floor must be positive.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerRecipe(StageRecipe):
-    """Recipe of the stage `tokenizer`."""
-
-    config: str
-    """The model's `config.json`."""
-    clips: ClipRecipe
-    initial: str | None = None
-    """Checkpoint whose tokenizer goes on, codebooks and all, so that its codes keep their meaning; None: anew."""
-    head_first: int = 0
-    """Steps in which the phonetic head alone learns to read an `initial` tokenizer: what a head that knows nothing asks
-    for would undo what is known."""
-    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
-    quantizer: QuantizerRecipe = field(default_factory=QuantizerRecipe)
-    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
-    weights: LossWeights = field(default_factory=LossWeights)
-    quantise_from: int = 300
-    """Steps before the codebooks are started by k-means; until then vectors pass unquantised."""
-    ramp_steps: int = 500
-    """Steps in which the share of samples that pass through the codebooks rises from 10 % to 100 %."""
-    phonetic_from: int = 0
-    """First step of the CTC loss. Before anything is heard it only teaches to say nothing, and holds `frame` up."""
-    mel_from: int = 0
-    """First step of the mel losses (and of the audio decoder): hearing comes first, and alone costs half."""
-    mel_share: float = 1.0
-    """Share of each batch's clips that are also decoded."""
-    text_width: int = 192
-    text_model: str | None = None
-    """Checkpoint whose language model gives the paper's text loss, frozen; None leaves that loss out."""
 
 
 def train(recipe: TokenizerRecipe) -> None:
@@ -184,101 +111,6 @@ def decoded_rows(recipe: TokenizerRecipe, step: int, rows: int) -> int:
     return max(1, round(recipe.mel_share * rows)) if step >= recipe.mel_from else 0
 
 
-@dataclass
-class TokenizerBatch:
-    """One step's tensors: log_mel [B, M, T] with mel_lengths [B], clean waveforms [B, S] at 16 kHz with samples [B]."""
-
-    log_mel: Tensor
-    mel_lengths: Tensor
-    waveforms: Tensor
-    samples: Tensor
-    transcripts: list[str | None]
-    labels: Tensor
-    """[B, 4 T] the sound at each of the phonetic head's positions, -100 where unknown."""
-
-    def to(self, device: str) -> TokenizerBatch:
-        self.log_mel, self.mel_lengths = self.log_mel.to(device), self.mel_lengths.to(device)
-        self.waveforms, self.samples = self.waveforms.to(device), self.samples.to(device)
-        self.labels = self.labels.to(device)
-        return self
-
-
-def prepare(
-    batch: ClipBatch,
-    tokenizer: AudioTokenizer,
-    augment: AugmentRecipe | None,
-    seed: tuple[int, int],
-    alignments: Alignments | None = None,
-    decoded: int | None = None,
-) -> TokenizerBatch:
-    """Resample to the tokenizer's rate (with the step's speed), disturb, log-mel. All randomness from `seed`.
-
-    The first `decoded` clips (None: all) keep their formants, which the decoder shall give back.
-    """
-    random = np.random.default_rng((*seed, 1))
-    rate = tokenizer.config.sampling_rate
-    speed = float(random.uniform(augment.speed_range[0], augment.speed_range[1])) if augment else 1.0
-    clean = torch.from_numpy(
-        np.ascontiguousarray(soxr.resample(batch.waveforms.numpy().T, SAMPLE_RATE * speed, rate, quality="MQ").T)
-    )
-    samples = (batch.samples * (rate / (SAMPLE_RATE * speed))).long().clamp(max=clean.shape[1])
-    heard = _disturb(clean, samples, augment, random) if augment else clean
-    log_mel, lengths = whisper_log_mels(heard, samples, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
-    if augment:
-        log_mel = _colour(log_mel, augment, random)
-        plain = len(log_mel) if decoded is None else decoded
-        if augment.warp and plain < len(log_mel):
-            log_mel[plain:] = _warp(log_mel[plain:], tokenizer.config.mel, augment.warp, random)
-    labels = _labels(batch, lengths, tokenizer, speed, alignments or {})
-    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels)
-
-
-def _labels(
-    batch: ClipBatch, mel_lengths: Tensor, tokenizer: AudioTokenizer, speed: float, alignments: Alignments
-) -> Tensor:
-    """The aligned sound at every position of the phonetic head, -100 where there is none."""
-    frames = tokenizer.bridge.output_lengths(tokenizer.encoder.output_lengths(mel_lengths))
-    labels = torch.full((len(frames), int(frames.max()), PLACES), -100)
-    for row, (name, start, count) in enumerate(zip(batch.ids, batch.starts, frames.tolist(), strict=True)):
-        if name in alignments:
-            sounds = frame_sounds(alignments[name], count, tokenizer.frame_rate, start / SAMPLE_RATE, speed)
-            labels[row, :count] = torch.from_numpy(sounds)
-    return labels.flatten(1)
-
-
-def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
-    rows = clean.shape[0]
-    gain = torch.from_numpy(random.uniform(augment.gain_db_range[0], augment.gain_db_range[1], (rows, 1))).float()
-    level = torch.from_numpy(random.uniform(augment.noise_db_range[0], augment.noise_db_range[1], (rows, 1))).float()
-    noisy = torch.from_numpy(random.random((rows, 1)) < augment.noise_share)
-    noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
-    noise = noise * 10 ** (level / 20) * noisy * valid_mask(samples, clean.shape[1])
-    return clean * 10 ** (gain / 20) + noise
-
-
-def _colour(log_mel: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
-    """log_mel [B, M, T] (a quarter of log10 of power, 40 dB a unit) tilted, and some bands at the clip's mean."""
-    rows, bands, _ = log_mel.shape
-    tilt = torch.from_numpy(random.uniform(-augment.tilt_db, augment.tilt_db, (rows, 1))).float() / 40
-    log_mel = log_mel + (tilt * torch.linspace(-1, 1, bands))[..., None]
-    width = torch.from_numpy(random.integers(0, augment.masked_bands, (rows, 1), endpoint=True))
-    width = width * torch.from_numpy(random.random((rows, 1)) < 0.5)
-    first = torch.from_numpy(random.integers(0, bands, (rows, 1)))
-    band = torch.arange(bands)
-    hidden = ((band >= first) & (band < first + width))[..., None]
-    return torch.where(hidden, log_mel.mean((1, 2), keepdim=True), log_mel)
-
-
-def _warp(log_mel: Tensor, mel: MelConfig, most: float, random: np.random.Generator) -> Tensor:
-    """log_mel [B, M, T] read at stretched frequencies, linearly between the bands; the outermost ones go on."""
-    factor = torch.from_numpy(random.uniform(1 - most, 1 + most, len(log_mel)))
-    place = warped_bands(mel, factor).clamp(0, log_mel.shape[1] - 1)
-    below = place.long().clamp(max=log_mel.shape[1] - 2)
-    share = (place - below)[..., None]
-    low, high = (log_mel.gather(1, at[..., None].expand_as(log_mel)) for at in (below, below + 1))
-    return low + share * (high - low)
-
-
 def compute_losses(
     tokenizer: AudioTokenizer,
     head: PhoneticHead,
@@ -350,7 +182,7 @@ def start_codebooks(tokenizer: AudioTokenizer, sampler: ClipSampler, recipe: Tok
     """k-means on the vectors of the next steps' batches, enough for eight to an entry of the largest codebook."""
     wanted = 8 * max(tokenizer.codebook_sizes)
     vectors: list[Tensor] = []
-    for later in _count_from(step):
+    for later in itertools.count(step):
         batch = prepare(sampler.batch(later), tokenizer, recipe.augment, (recipe.seed, later)).to(recipe.device)
         features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
         lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
@@ -359,9 +191,3 @@ def start_codebooks(tokenizer: AudioTokenizer, sampler: ClipSampler, recipe: Tok
         if sum(len(v) for v in vectors) >= wanted:
             break
     initialise(tokenizer.bridge.vq_list, torch.cat(vectors))
-
-
-def _count_from(step: int) -> Iterator[int]:
-    while True:
-        yield step
-        step += 1

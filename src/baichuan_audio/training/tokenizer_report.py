@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,10 +16,8 @@ from ..data.phone_alignment import PLACES
 from ..data.phonetics import phonetic_symbols
 from .clip_batches import ClipRecipe, ClipSampler
 from .logging import TrainingLog
-from .text_loss import PhoneticHead, read_phonetic
-
-if TYPE_CHECKING:
-    from .tokenizer import TokenizerBatch
+from .text_loss import PhoneticHead, sounds_wrong
+from .tokenizer_batch import TokenizerBatch, prepare
 
 _BATCHES = 6
 
@@ -31,8 +27,6 @@ def validate(
     tokenizer: AudioTokenizer, head: PhoneticHead, clips: ClipRecipe, log: TrainingLog, step: int
 ) -> dict[str, float]:
     """Mel L1, phonetic error rate by language and use of each codebook, fully quantised, on validation clips."""
-    from .tokenizer import prepare
-
     sampler = ClipSampler(ClipStore(clips.corpus), clips, seed=0, split="validation")
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     used: list[Tensor] = []
@@ -82,20 +76,9 @@ def _phonetic_errors(
     log_probabilities = head(vectors)
     for row, text in enumerate(transcripts):
         if text:
-            read = read_phonetic(log_probabilities[row, : int(counts[row]) * PLACES])
-            truth = phonetic_symbols(text)
-            sums[f"phonetic_errors_{languages[row]}"][0] += edit_distance(read, truth)
+            heard, truth = log_probabilities[row, : int(counts[row]) * PLACES], phonetic_symbols(text)
+            sums[f"phonetic_errors_{languages[row]}"][0] += sounds_wrong(heard, truth)
             sums[f"phonetic_errors_{languages[row]}"][1] += len(truth)
-
-
-def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
-    """Levenshtein distance between two sequences."""
-    row = list(range(len(second) + 1))
-    for i, a in enumerate(first, 1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(second, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1]
 
 
 def _codebook_use(tokenizer: AudioTokenizer, codes: Tensor) -> dict[str, float]:

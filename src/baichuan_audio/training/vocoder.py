@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio.mel import MelConfig, natural_log_mel
-from ..data.manifest import Clip, ClipStore
+from ..data.manifest import Clip, ClipStore, some_clips
 from ..errors import ConfigError, DataError
 from ..layers.precision import autocast
 from ..vocoder.discriminators import (
@@ -239,8 +239,7 @@ def _sample(
     vocoder.eval()
     totals: dict[str, list[float]] = {}
     for kind in sorted({clip.kind for clip in store.clips}):
-        held_out = [clip for clip in store.clips if clip.kind == kind and clip.split != "train"]
-        for i, clip in enumerate(held_out[:: max(1, len(held_out) // 2)][:2]):
+        for i, clip in enumerate(some_clips(store.select(kind=kind, split="validation"), 2)):
             wanted = store.waveform(clip, 0, 4 * vocoder.sample_rate)[None].to(device)
             wanted = wanted[:, : wanted.shape[1] // vocoder.hop_length * vocoder.hop_length]
             if wanted.shape[1] < 8 * vocoder.hop_length:
