@@ -74,7 +74,7 @@ def load_training_state(
         _restore_random_state(state["random"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"{path}: cannot be resumed ({_reason(error)}); use another output folder or remove it."
+            f"{path}: cannot be resumed ({what_is_wrong(error)}); use another output folder or remove it."
         ) from error
     return int(state["step"])
 
@@ -101,10 +101,10 @@ def fit(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLik
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise TrainingError(f"{path}: does not fit ({_reason(error)}).") from error
+        raise TrainingError(f"{path}: does not fit ({what_is_wrong(error)}).") from error
 
 
-def _reason(error: Exception) -> str:
+def what_is_wrong(error: Exception) -> str:
     """The first thing that is wrong: where PyTorch lists them, its first line only says that it does."""
     lines = str(error).splitlines()
     return lines[min(1, len(lines) - 1)].strip().rstrip(".")

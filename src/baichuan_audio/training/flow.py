@@ -27,7 +27,7 @@ from ..layers.precision import autocast
 from ..tensor_files import find_tensors, read_json
 from ..vocoder.hift import Hift, load_hift
 from ..vocoder.vocos import Vocos, load_vocos
-from .checkpointing import load_module, load_training_state, save_training_state
+from .checkpointing import load_module, load_training_state, save_training_state, what_is_wrong
 from .logging import TrainingLog, set_threads
 from .optim import make_optimizer, optimizer_step
 from .recipe import OptimizerRecipe, StageRecipe
@@ -195,7 +195,9 @@ def load_part(module: nn.Module, name: str, source: str) -> None:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{source}: its {name} does not fit the recipe's config.json ({error}).") from error
+        raise CheckpointError(
+            f"{source}: its {name} does not fit the recipe's config.json ({what_is_wrong(error)})."
+        ) from error
 
 
 def load_vocoder(path: str, config: dict[str, Any]) -> Hift | Vocos:
