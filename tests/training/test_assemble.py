@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import baichuan_audio
-from baichuan_audio.errors import TrainingError
+from baichuan_audio.errors import CheckpointError, TrainingError
 from baichuan_audio.training.assemble import assemble, average, start
 from baichuan_audio.training.checkpointing import save_training_state
 
@@ -45,9 +45,10 @@ def test_without_a_template_the_base_is_kept(base: Path, tmp_path: Path) -> None
 
 
 def test_a_broken_template_or_list_is_named(base: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"broken\.json"):
-        assemble(base, tmp_path / "made", tmp_path / "broken.json")
+    for broken, what in (("{", "not valid JSON"), ("[1]", "should hold one JSON object"), ("{}", "no audio_config")):
+        (tmp_path / "broken.json").write_text(broken)
+        with pytest.raises((CheckpointError, TrainingError), match=rf"broken\.json.*{what}"):
+            assemble(base, tmp_path / "made", tmp_path / "broken.json")
     with pytest.raises(TrainingError, match="list of dialogues"):
         start(TEMPLATE, tmp_path / "nothing.jsonl", tmp_path / "made")
 

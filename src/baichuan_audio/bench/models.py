@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
 from ..fast import accelerate
-from ..language_model.build_tokenizer import build_text_tokenizer, token_id_entries
+from ..language_model.build_tokenizer import build_text_tokenizer
 from ..language_model.text_tokenizer import TextTokenizer
 from ..layers.shapes import shapes_only
 from ..obvious import obvious
 from ..pipeline import BaichuanAudio
+from ..tensor_files import read_json
+from ..training.initialise import complete_config
 from ..vocoder.hift import Hift, HiftConfig
 from ..vocoder.vocos import Vocos
 
@@ -28,14 +27,10 @@ def random_model(config_file: str, dtype: torch.dtype, device: torch.device) -> 
 
     Raises CheckpointError when the file cannot be read, ConfigError when no model can be built from it.
     """
-    try:
-        config: dict[str, Any] = json.loads(Path(config_file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{config_file}: no readable config.json ({error}).") from error
+    config = read_json(Path(config_file))
     tokenizer = build_text_tokenizer([])
     if not config.get("vocab_size"):  # a template that takes it from its tokenizer
-        config["audio_config"] |= token_id_entries(tokenizer)
-        config["vocab_size"] = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        config = complete_config(config, tokenizer)
     vocoder: nn.Module = Vocos.from_config(config) if "mel_vocoder_config" in config else Hift(HiftConfig())
     with shapes_only():
         model = BaichuanAudio(config, TextTokenizer(tokenizer.to_str()), vocoder)

@@ -161,10 +161,13 @@ def read_alignments(root: str | Path) -> dict[str, Alignment]:
             f"{path}: there is no such file; make it with `baichuan-audio data align --corpus {path.parent.parent}`."
         )
     result = {}
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            name, symbols, ends = json.loads(line)
-            result[name] = (np.array(symbols, dtype=np.int64), np.array(ends, dtype=np.int64))
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                name, symbols, ends = json.loads(line)
+                result[str(name)] = (np.array(symbols, dtype=np.int64), np.array(ends, dtype=np.int64))
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{path}, line {number}, is no alignment; remove the file and align again.") from error
     return result
 
 

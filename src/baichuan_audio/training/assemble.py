@@ -14,6 +14,7 @@ from ..checkpoint import VOCOS_FILE, load, save
 from ..errors import TrainingError
 from ..language_model.build_tokenizer import build_text_tokenizer, frequent_words
 from ..pipeline import BaichuanAudio
+from ..tensor_files import read_json
 from ..vocoder.vocos import Vocos, save_vocos
 from .flow import load_part, load_vocoder
 from .initialise import initialise, texts_of
@@ -114,11 +115,11 @@ def _config(base: dict[str, Any], template: str | Path | None) -> dict[str, Any]
     config = copy.deepcopy(base)
     if template is None:
         return config
+    sizes = read_json(Path(template))
     try:
-        sizes = json.loads(Path(template).read_text(encoding="utf-8"))
         config |= {name: sizes[name] for name in _SECTIONS if name in sizes}
         own = {"audio_head_transformer_layers", "vq_config"}
         config["audio_config"] |= {name: value for name, value in sizes["audio_config"].items() if name not in own}
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainingError(f"{template}: not a readable config.json ({error}).") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{template}: not a model's config.json: it has no audio_config.") from error
     return config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,10 +18,11 @@ from ..audio_tokenizer.quantizer import codebooks
 from ..checkpoint import save
 from ..data.dataset import CodesStore
 from ..data.phone_alignment import PLACES, Alignment, frame_sounds
-from ..errors import CheckpointError, DataError
+from ..errors import ConfigError, DataError
 from ..language_model.build_tokenizer import token_id_entries
 from ..language_model.text_tokenizer import TextTokenizer
 from ..pipeline import BaichuanAudio
+from ..tensor_files import read_json
 from ..vocoder.vocos import Vocos
 
 _FITTED_CLIPS = 3000
@@ -34,6 +34,8 @@ def complete_config(template: Mapping[str, Any], tokenizer: Tokenizer) -> dict[s
     config = copy.deepcopy(dict(template))
     ids = token_id_entries(tokenizer)
     config["vocab_size"] = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    if not isinstance(config.get("audio_config"), dict):
+        raise ConfigError("the template of the config.json has no audio_config.")
     config["audio_config"] |= ids
     config["multimodal_special_token_list"] = sorted(ids.values())
     return config
@@ -42,12 +44,10 @@ def complete_config(template: Mapping[str, Any], tokenizer: Tokenizer) -> dict[s
 def initialise(template: str | Path, tokenizer: Tokenizer, directory: str | Path, seed: int = 0) -> BaichuanAudio:
     """Write a randomly initialised model with `template`'s sizes and this text tokenizer; returns it.
 
-    Raises CheckpointError when the template cannot be read or `directory` cannot be written.
+    Raises CheckpointError when the template cannot be read or `directory` cannot be written, ConfigError when an entry
+    is missing or impossible.
     """
-    try:
-        config = complete_config(json.loads(Path(template).read_text(encoding="utf-8")), tokenizer)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{template}: no readable config.json ({error}).") from error
+    config = complete_config(read_json(Path(template)), tokenizer)
     torch.manual_seed(seed)
     model = BaichuanAudio(config, TextTokenizer(tokenizer.to_str()), Vocos.from_config(config))
     initialise_language_model(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
 import torch
@@ -13,9 +12,9 @@ from ..audio_tokenizer import AudioTokenizer
 from ..audio_tokenizer.quantizer import QuantizerRecipe, dequantize, initialise, learn, quantize
 from ..data.manifest import ClipStore
 from ..data.phone_alignment import read_alignments
-from ..errors import TrainingError
 from ..layers.lengths import valid_mask
 from ..layers.precision import autocast
+from ..tensor_files import read_json
 from .checkpointing import load_training_state, save_training_state
 from .clip_batches import ClipSampler
 from .flow import load_part
@@ -31,7 +30,10 @@ from .tokenizer_report import validate
 
 
 def train(recipe: TokenizerRecipe) -> None:
-    """Run the stage, from its newest checkpoint if there is one. Raises TrainingError, ConfigError, DataError."""
+    """Run the stage, from its newest checkpoint if there is one.
+
+    Raises CheckpointError, ConfigError, DataError or TrainingError where an input is missing or unfit.
+    """
     set_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     tokenizer, head = build(recipe)
@@ -70,10 +72,7 @@ def train(recipe: TokenizerRecipe) -> None:
 
 def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
     """The tokenizer to start with and a fresh phonetic head (LOG.md has what each start gains)."""
-    path = Path(recipe.config)
-    if not path.is_file():
-        raise TrainingError(f"{path}: there is no such config.json.")
-    tokenizer = AudioTokenizer.from_config(json.loads(path.read_text(encoding="utf-8")))
+    tokenizer = AudioTokenizer.from_config(read_json(Path(recipe.config)))
     head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
     if recipe.initial is None:
         start_hearing(tokenizer)
