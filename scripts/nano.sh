@@ -139,6 +139,10 @@ mean_of() { # mean_of ROUND
 }
 
 everything() {
+    if [ -n "${WHISPER:-}" ] && ! .venv/bin/python -c "import faster_whisper" 2>/dev/null; then # now, not after hours
+        echo "nano.sh: WHISPER needs faster-whisper: .venv/bin/pip install -c constraints.txt '.[whisper]'" >&2
+        exit 2
+    fi
     once corpus run data nano recipes/nano/corpus.yaml ${SPEECH+"recordings=[$SPEECH]"} --output "$work"
     once start run start recipes/nano/config.json "$work/lm_start" --dialogues "$work/dialogues.jsonl"
     alignments
