@@ -6,12 +6,21 @@
 #   SPEECH  recordings of people: a manifest, or a folder like LibriSpeech's or AISHELL-1's, several with commas between;
 #           empty for none (default: what recipes/nano/corpus.yaml names)
 #   WHISPER a size or folder of Whisper, as a second ear in the examination (default: none)
+#   ROUNDS  of the language model at the end, an hour or more each (default 3, at least 2); the shipped model learnt longer
 #   STAGES  "joint" as nano was trained, or "paper" to go through the paper's stages 1 and 2 as well
 # With an argument it does one part alone, as it calls itself for parts that run side by side.
 set -eu
 cd "$(dirname "$0")/.."
 work=${WORK:-work/nano}
 output=${OUTPUT:-models/nano}
+rounds=${ROUNDS:-3}
+case $rounds in
+[2-9] | [1-9][0-9]) ;;
+*)
+    echo "nano.sh: ROUNDS must be a number from 2 to 99, not '$rounds'" >&2
+    exit 2
+    ;;
+esac
 mkdir -p "$work/done"
 run() { .venv/bin/python -m baichuan_audio.cli "$@"; }
 
@@ -93,15 +102,17 @@ joint() { # from hearing and reading aloud to spoken dialogues
     fi
 }
 
-changes() { # changes ROUND: the learning rate falls from round to round; what names the sounds goes on
+changes() { # changes ROUND: the learning rate falls at last; what names the sounds goes on
+    before=$work/round_$(($1 - 1))_1
     case $1 in
-    2) echo optimizer.learning_rate=0.0008 optimizer.final_share=0.45 "sound_head=$work/round_1_1" ;;
-    3) echo optimizer.learning_rate=0.0005 optimizer.final_share=0.02 "sound_head=$work/round_2_1" \
+    1) ;;
+    "$rounds") echo optimizer.learning_rate=0.0005 optimizer.final_share=0.02 "sound_head=$before" \
         "takes=$work/takes" diet.takes=0.4 ;;
+    *) echo optimizer.learning_rate=0.0008 optimizer.final_share=0.45 "sound_head=$before" ;;
     esac
 }
 
-says() { # says WHAT name=value...: what the model of the second round says
+says() { # says WHAT name=value...: what the model says before the last round
     what=$1
     shift
     run data "$what" recipes/nano/lm_rounds.yaml "corpus=$work" "clips=$work/audio" "codes=$work/codes" seed=9 \
@@ -143,6 +154,11 @@ everything() {
         echo "nano.sh: WHISPER needs faster-whisper: .venv/bin/pip install -c constraints.txt '.[whisper]'" >&2
         exit 2
     fi
+    if [ "$(cat "$work/rounds" 2>/dev/null || echo "$rounds")" != "$rounds" ]; then # the last round is not as the others
+        echo "nano.sh: $work was begun with ROUNDS=$(cat "$work/rounds"); say so again, or name another WORK" >&2
+        exit 2
+    fi
+    echo "$rounds" >"$work/rounds"
     once corpus run data nano recipes/nano/corpus.yaml ${SPEECH+"recordings=[$SPEECH]"} --output "$work"
     once start run start recipes/nano/config.json "$work/lm_start" --dialogues "$work/dialogues.jsonl"
     alignments
@@ -151,15 +167,17 @@ everything() {
     side_by_side joint sounding speeds
     once lm_deep run grow "$work/lm_sft/model" "$work/lm_deep" --layers 8
     # Two runs with other seeds, and their mean, err less than one of twice the length.
-    for round in 1 2; do
+    round=1
+    while [ "$round" -lt "$rounds" ]; do
         side_by_side "round_${round}_1" "round_${round}_2"
         mean_of "$round"
+        round=$((round + 1))
     done
-    once talking voiced "$work/round_2" "$work/talking"
+    once talking voiced "$work/round_$((rounds - 1))" "$work/talking"
     side_by_side takes said
-    side_by_side resynthesis round_3_1 round_3_2
-    mean_of 3
-    once model run assemble "$work/round_3" "$output" --template recipes/nano/config.json --tokenizer "$work/resynthesis" \
+    side_by_side resynthesis "round_${rounds}_1" "round_${rounds}_2"
+    mean_of "$rounds"
+    once model run assemble "$work/round_$rounds" "$output" --template recipes/nano/config.json --tokenizer "$work/resynthesis" \
         --flow "$work/resynthesis" --vocoder "$work/resynthesis/vocoder.safetensors" --dtype bfloat16
     once examination run eval nano --model "$output" --corpus "$work" --ear "$work/tokenizer" \
         ${WHISPER:+--whisper "$WHISPER"} --output "$work/evaluation"

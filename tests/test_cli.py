@@ -162,8 +162,8 @@ def test_every_command_has_help_and_debug():
         assert re.search(r"[.]$", command.description), f"{name}: a help text is a sentence"
 
 
-@pytest.mark.parametrize(("stages", "steps"), [("joint", 33), ("paper", 34)])
-def test_the_nano_script_gives_commands_that_exist(tmp_path: Path, stages: str, steps: int):
+@pytest.mark.parametrize(("stages", "rounds", "steps"), [("joint", 3, 33), ("paper", 3, 34), ("joint", 5, 39)])
+def test_the_nano_script_gives_commands_that_exist(tmp_path: Path, stages: str, rounds: int, steps: int):
     """The whole chain with a stand-in that only writes down what it is asked to run."""
     script = (Path(__file__).parent.parent / "scripts" / "nano.sh").read_text()
     script = re.sub(r"^run\(\) .*$", 'run() { echo "$@"; }', script, flags=re.MULTILINE)
@@ -173,7 +173,7 @@ def test_the_nano_script_gives_commands_that_exist(tmp_path: Path, stages: str, 
 
     def asked() -> list[list[str]]:
         log.unlink(missing_ok=True)
-        environment = {"STAGES": stages, "PATH": "/usr/bin:/bin"}
+        environment = {"STAGES": stages, "ROUNDS": str(rounds), "PATH": "/usr/bin:/bin"}
         command = ["sh", str(tmp_path / "scripts" / "nano.sh")]
         run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         lines = run.stdout.splitlines() + log.read_text().splitlines()
@@ -185,7 +185,14 @@ def test_the_nano_script_gives_commands_that_exist(tmp_path: Path, stages: str, 
         build_parser().parse_args(words)
         recipes = [word for word in words if word.startswith("recipes/")]
         assert all((Path(__file__).parent.parent / recipe).is_file() for recipe in recipes)
+    final = [words for words in first if any(f"round_{rounds}_" in word for word in words) and words[0] == "train"]
+    assert len(final) == 2 and all("diet.takes=0.4" in words for words in final)
+    assert all("diet.takes=0.4" not in words for words in first if words not in final)
     assert asked() == [], "a finished step must not run twice"
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        rounds += 1
+        asked()
+    assert f"begun with ROUNDS={rounds - 1}" in refused.value.stderr
 
 
 def test_a_failing_part_of_the_nano_script_stops_it_and_is_not_marked_as_done(tmp_path: Path):
