@@ -12,6 +12,7 @@ from baichuan_audio.data.synth.plan import Plan, PlanSizes
 from baichuan_audio.data.synth.skills import SKILLS, NoContentError
 from baichuan_audio.data.synth.skills.arithmetic import PRACTISED, RECITED, content_key
 from baichuan_audio.data.synth.skills.base import split_of
+from baichuan_audio.data.synth.skills.spelling import CHARACTERS
 from baichuan_audio.data.synth.voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES
 from baichuan_audio.spoken_text.numbers import english_number, mandarin_number
 
@@ -28,6 +29,12 @@ def turns(skill, count=400, split="train", languages=("en", "zh")):
             yield language, SKILLS[skill](random.Random(f"{skill}{number}{split}"), language, split)
         except NoContentError:  # e.g. nothing is held out about this unit
             continue
+
+
+def test_characters_to_spell_can_be_told_apart_by_voice():
+    pypinyin = pytest.importorskip("pypinyin")
+    sounds = [tuple(pypinyin.lazy_pinyin(character, style=pypinyin.Style.TONE3)) for character in CHARACTERS]
+    assert len(set(sounds)) == len(sounds) == 40
 
 
 def test_numbers():

@@ -15,13 +15,13 @@ WORDS = (
     "tree leaf rose rain snow wind moon star ship boat road park game ball hand foot nose face king gold blue green white "
     "black house horse mouse sheep apple lemon bread water table chair piano music tiger zebra happy queen"
 ).split()
-# A character, and the two parts it is made of.
+# A character, and the two parts it is made of; no two of them sound alike, for they are asked for by voice.
 CHARACTERS = {
     "明": "日月", "好": "女子", "林": "木木", "男": "田力", "尖": "小大", "尘": "小土", "从": "人人", "休": "人木", "信": "人言",
-    "位": "人立", "仙": "人山", "伴": "人半", "岩": "山石", "看": "手目", "歪": "不正", "鲜": "鱼羊", "甜": "舌甘", "妈": "女马",
-    "吗": "口马", "地": "土也", "她": "女也", "灯": "火丁", "炎": "火火", "朋": "月月", "双": "又又", "昌": "日日", "多": "夕夕",
-    "吹": "口欠", "鸣": "口鸟", "味": "口未", "蚊": "虫文", "相": "木目", "村": "木寸", "时": "日寸", "对": "又寸", "加": "力口",
-    "泪": "水目", "香": "禾日", "思": "田心", "秋": "禾火",
+    "位": "人立", "仙": "人山", "伴": "人半", "岩": "山石", "看": "手目", "歪": "不正", "泉": "白水", "甜": "舌甘", "妈": "女马",
+    "吗": "口马", "地": "土也", "她": "女也", "灯": "火丁", "杏": "木口", "朋": "月月", "双": "又又", "昌": "日日", "多": "夕夕",
+    "吹": "口欠", "胖": "月半", "粉": "米分", "蚊": "虫文", "相": "木目", "村": "木寸", "时": "日寸", "对": "又寸", "加": "力口",
+    "泪": "水目", "吐": "口土", "思": "田心", "秋": "禾火",
 }  # fmt: skip
 _ASK = {
     "en": (
