@@ -106,7 +106,7 @@ def fit(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLik
 
 def what_is_wrong(error: Exception) -> str:
     """The first thing that is wrong: where PyTorch lists them, its first line only says that it does."""
-    lines = str(error).splitlines()
+    lines = str(error).splitlines() or [type(error).__name__]
     return lines[min(1, len(lines) - 1)].strip().rstrip(".")
 
 
