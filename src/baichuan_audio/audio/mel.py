@@ -48,7 +48,8 @@ def mel_filters(config: MelConfig) -> Tensor:
     bins = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
     left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     triangles = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
-    return (triangles * 2 / (right - left)).float()
+    with torch.inference_mode(False):  # as in `_hann`
+        return (triangles * 2 / (right - left)).float()
 
 
 def warped_bands(config: MelConfig, factor: Tensor) -> Tensor:
@@ -67,7 +68,8 @@ def _bands(spectrum: Tensor, config: MelConfig) -> Tensor:
 
 @functools.cache
 def _hann(length: int) -> Tensor:
-    return torch.hann_window(length, periodic=True)
+    with torch.inference_mode(False):  # one window serves inference and training
+        return torch.hann_window(length, periodic=True)
 
 
 def whisper_log_mel(waveform: Tensor, config: MelConfig, max_seconds: float) -> Tensor:
