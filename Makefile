@@ -35,7 +35,7 @@ $(VENV)/.stamp-engines: scripts/debian.sh $(VENV)/.stamp-dev
 	@touch $@
 
 demo: $(VENV)/.stamp-demo
-	@$(RUN) demo
+	@$(RUN) demo --model $${BAICHUAN_AUDIO_MODEL:-models/nano}
 
 talk: $(VENV)/.stamp-server
 	@$(RUN) serve models/nano $(ARGS)
@@ -46,13 +46,13 @@ test: $(VENV)/.stamp-dev
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 check: $(VENV)/.stamp-dev
-	@$(VENV)/bin/ruff format --check src tests
-	@$(VENV)/bin/ruff check src tests
+	@$(VENV)/bin/ruff format --check src tests recipes
+	@$(VENV)/bin/ruff check src tests recipes
 	@$(VENV)/bin/mypy
 	@$(MAKE) --no-print-directory test
 
 nano: $(VENV)/.stamp-engines
-	@sh scripts/nano.sh
+	@$(VENV)/bin/python recipes/nano/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) examples/out build dist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import baichuan_audio
 
 SOURCE = Path(baichuan_audio.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
+PROJECTS = sorted((Path(__file__).parents[1] / "recipes").rglob("*.py"))
 
 # In the order the data walks through: a part may import itself and what stands above it.
 ORDER = (
@@ -95,9 +97,17 @@ def test_imports_point_upward(path: Path):
             assert ORDER.index(imported) <= ORDER.index(part), f"{part} must not import {imported}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+@pytest.mark.parametrize("path", [*MODULES, *PROJECTS], ids=str)
 def test_files_stay_short(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_the_package_knows_nothing_of_nano():
+    """A project that uses the package has a folder of its own; only the commands that moved there name it."""
+    moved = {SOURCE / "cli" / "work.py", SOURCE / "cli" / "data.py"}
+    for path in SOURCE.rglob("*"):
+        if path.suffix in (".py", ".js", ".html", ".c") and path not in moved:
+            assert not re.search(r"\bnano\b", path.read_text(encoding="utf-8"), re.IGNORECASE), path
 
 
 def test_public_names():

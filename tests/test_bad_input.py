@@ -247,7 +247,7 @@ def test_recipes(tmp_path: Path, capsys, text: str):
     ],
 )
 def test_overrides(tmp_path: Path, capsys, override: str):
-    recipe = Path(__file__).parent.parent / "recipes" / "nano" / "flow.yaml"
+    recipe = Path(__file__).parent.parent / "recipes" / "nano" / "stages" / "flow.yaml"
     assert_refused(
         main(["train", "flow", str(recipe), f"output={tmp_path}", override]),
         capsys,

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from baichuan_audio.audio.waveform import load_waveform
 from baichuan_audio.cli import main
 from baichuan_audio.cli.app import build_parser
+from baichuan_audio.cli.common import default_model
 
 
 def result(capsys) -> dict:
@@ -122,7 +123,30 @@ def test_default_model_is_found_or_named(monkeypatch, tmp_path: Path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("baichuan_audio.cli.common.__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
     assert main(["info"]) == 2
-    assert "no model was named" in capsys.readouterr().err
+    assert "no model was named, and there is none" in capsys.readouterr().err
+    for name in ("one", "other"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.json").write_text("{}")
+        if name == "one":
+            assert default_model() == str(Path("models/one"))
+    assert main(["info"]) == 2
+    assert re.search(r"several \(models/one, models/other\); give --model DIR", capsys.readouterr().err)
+    monkeypatch.setenv("BAICHUAN_AUDIO_MODEL", "models/other")
+    assert default_model() == "models/other"
+
+
+def test_commands_that_moved_say_where(capsys):
+    assert main(["eval", "nano", "--model", "m", "--limit", "3"]) == 2
+    assert "python recipes/nano/evaluate.py --model m --limit 3" in capsys.readouterr().err
+    assert main(["data", "nano", "some.yaml", "--output", "x"]) == 2
+    assert "python recipes/nano/make_corpus.py" in capsys.readouterr().err
+
+
+def test_data_needs_its_corpus_and_recipe(capsys):
+    assert main(["data", "align"]) == 2
+    assert "data align needs a corpus; name its folder with --corpus" in capsys.readouterr().err
+    assert main(["data", "align", "--corpus", "c", "--tokenizer", "t"]) == 2
+    assert "data align needs a recipe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -160,48 +184,3 @@ def test_every_command_has_help_and_debug():
         assert command.description, name
         assert "--debug" in command.format_help()
         assert re.search(r"[.]$", command.description), f"{name}: a help text is a sentence"
-
-
-@pytest.mark.parametrize(("stages", "rounds", "steps"), [("joint", 3, 33), ("paper", 3, 34), ("joint", 5, 39)])
-def test_the_nano_script_gives_commands_that_exist(tmp_path: Path, stages: str, rounds: int, steps: int):
-    """The whole chain with a stand-in that only writes down what it is asked to run."""
-    script = (Path(__file__).parent.parent / "scripts" / "nano.sh").read_text()
-    script = re.sub(r"^run\(\) .*$", 'run() { echo "$@"; }', script, flags=re.MULTILINE)
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "nano.sh").write_text(script)
-    log = tmp_path / "work" / "nano" / "writing.log"  # of the parts that run beside others
-
-    def asked() -> list[list[str]]:
-        log.unlink(missing_ok=True)
-        environment = {"STAGES": stages, "ROUNDS": str(rounds), "PATH": "/usr/bin:/bin"}
-        command = ["sh", str(tmp_path / "scripts" / "nano.sh")]
-        run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        lines = run.stdout.splitlines() + log.read_text().splitlines()
-        return [line.split() for line in lines if not line.startswith("nano: ")]
-
-    first = asked()
-    assert len(first) == steps
-    for words in first:
-        build_parser().parse_args(words)
-        recipes = [word for word in words if word.startswith("recipes/")]
-        assert all((Path(__file__).parent.parent / recipe).is_file() for recipe in recipes)
-    final = [words for words in first if any(f"round_{rounds}_" in word for word in words) and words[0] == "train"]
-    assert len(final) == 2 and all("diet.takes=0.4" in words for words in final)
-    assert all("diet.takes=0.4" not in words for words in first if words not in final)
-    assert asked() == [], "a finished step must not run twice"
-    with pytest.raises(subprocess.CalledProcessError) as refused:
-        rounds += 1
-        asked()
-    assert f"begun with ROUNDS={rounds - 1}" in refused.value.stderr
-
-
-def test_a_failing_part_of_the_nano_script_stops_it_and_is_not_marked_as_done(tmp_path: Path):
-    script = (Path(__file__).parent.parent / "scripts" / "nano.sh").read_text()
-    script = re.sub(r"^run\(\) .*$", 'run() { case "$*" in *round_1_2*) false ;; esac; }', script, flags=re.MULTILINE)
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "nano.sh").write_text(script)
-    command = ["sh", str(tmp_path / "scripts" / "nano.sh")]
-    run = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
-    done = {path.name for path in (tmp_path / "work" / "nano" / "done").iterdir()}
-    assert run.returncode != 0
-    assert {"lm_sft", "round_1_1"} <= done and not {"round_1_2", "round_1", "model"} & done

@@ -87,6 +87,7 @@ def train_vocoder(root: Path, output: str) -> None:
             **COMMON, output=output, data=str(root / "corpus"), vocos=VocosConfig(dim=24, ffn_dim=32, num_layers=1),
             batch_size=2, crop_frames=10, fft_sizes=(256, 512), num_loss_mel_bins=20, adversarial_from=3,
             discriminators=discriminators,
+            kinds={"answer": 0.6, "real": 0.25, "question": 0.15},
         )
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Speech in, speech out: the Baichuan-Audio model, its checkpoints, its training.
 
     import baichuan_audio, torch
-    model = baichuan_audio.load("models/nano", dtype=torch.float32)
+    model = baichuan_audio.load("path/to/checkpoint", dtype=torch.float32)
     print(model.transcribe("question.wav"))
 
 The names below are loaded when first used, so that importing the package costs nothing.

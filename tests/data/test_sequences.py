@@ -146,9 +146,10 @@ def test_a_clause_without_audio_cannot_be_spoken(builder: SequenceBuilder) -> No
 def row(name: str) -> dict[str, Any]:
     return {
         "id": name, "split": "train", "language": "en", "skill": "opposites", "voice": "Ada",
-        "turns": [
-            {"user": "Hot?", "user_clip": "q"},
-            {"assistant": "Cold. Yes.", "segments": [{"text": "Cold.", "clip": "a"}, {"text": "Yes.", "clip": "b"}]},
+        "messages": [
+            {"role": "user", "content": "Hot?", "audio": "q"},
+            {"role": "assistant", "content": "Cold. Yes.",
+             "segments": [{"text": "Cold.", "audio": "a"}, {"text": "Yes.", "audio": "b"}]},
         ],
     }  # fmt: skip
 

@@ -14,7 +14,6 @@ pytest.importorskip("pocketsphinx")
 pytest.importorskip("pypinyin")
 
 from baichuan_audio.errors import ConfigError, MissingDependencyError
-from baichuan_audio.evaluation.alignment import choices_right
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.whisper import Whisper
 
@@ -96,15 +95,6 @@ def test_it_writes_what_it_hears(libraries: None) -> None:
     asked = ear._model.asked
     assert asked["language"] == "en" and asked["temperature"] == 0.0
     assert asked["samples"].sum() == SAMPLE_RATE and len(asked["samples"]) > SAMPLE_RATE  # silence around
-
-
-def test_right_choices_are_counted(libraries: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Model, "align", lambda self, encoded, start, texts, num_frames: [
-        SimpleNamespace(text_token_probs=[0.9 if id == ord("二") else 0.5 for id in ids]) for ids in texts
-    ])  # fmt: skip
-    sound = np.zeros(SAMPLE_RATE)
-    choices = choices_right([sound, sound], ["二", "三"], ["二", "三", "四"], ear=Whisper, ear_arguments=("base", "zh"))
-    assert list(choices) == [True, False]
 
 
 def test_what_is_missing_is_named(libraries: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    rows = [{"turns": [{"user": "What is hot?", "user_clip": None}, {"assistant": "热的。", "segments": []}]}]
+    rows = [{"messages": [{"role": "user", "content": "What is hot?"}, {"role": "assistant", "content": "热的。"}]}]
     (folder / "dialogues.jsonl").write_text("\n".join(map(json.dumps, rows)))
     start(template, folder / "dialogues.jsonl", folder / "model")
     return folder / "model"

@@ -10,6 +10,7 @@ import numpy as np
 
 import baichuan_audio
 from baichuan_audio.data.dataset import encode_corpus
+from baichuan_audio.data.dialogues import write_dialogues
 from baichuan_audio.data.diet import Diet
 from baichuan_audio.data.manifest import ClipStore, ClipWriter
 from baichuan_audio.language_model.build_tokenizer import build_text_tokenizer, frequent_words
@@ -45,14 +46,14 @@ def make_workspace(root: Path) -> Path:
                     transcript=text, source="synthetic", license="CC0",
                     split=split, kind="answer" if name != "q" else "question",
                 )  # fmt: skip
-            segments = [{"text": "Cold,", "clip": f"{split}-a"}, {"text": "yes.", "clip": f"{split}-b"}]
-            turns = [
-                {"user": "What is hot?", "user_clip": f"{split}-q"},
-                {"assistant": "Cold, yes.", "segments": segments},
+            segments = [{"text": "Cold,", "audio": f"{split}-a"}, {"text": "yes.", "audio": f"{split}-b"}]
+            messages = [
+                {"role": "user", "content": "What is hot?", "audio": f"{split}-q"},
+                {"role": "assistant", "content": "Cold, yes.", "segments": segments},
             ]
-            rows.append({"id": split, "split": split, "language": "en", "skill": "s", "voice": "Ada", "turns": turns})
-    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
-    (root / "corpus" / "dialogues.jsonl").write_text(lines, encoding="utf-8")
+            row = {"id": split, "split": split, "language": "en", "skill": "s", "voice": "Ada"}
+            rows.append(row | {"messages": messages})
+    write_dialogues(rows, root / "corpus" / "dialogues.jsonl")
     sounds = [
         json.dumps([f"{split}-{name}", [0, 40, 41], [10, 20, 50]])
         for split in ("train", "validation")
@@ -67,7 +68,7 @@ def make_workspace(root: Path) -> Path:
 
 def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
     values: dict[str, Any] = {
-        "stage": "sft", "model": str(root / "model"), "corpus": str(root / "corpus"),
+        "stage": "sft", "model": str(root / "model"), "dialogues": (str(root / "corpus" / "dialogues.jsonl"),),
         "clips": str(root / "corpus"), "codes": str(root / "codes"),
         "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
         "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,

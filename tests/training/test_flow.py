@@ -164,7 +164,7 @@ def test_bad_inputs_are_named(workspace: Path, tmp_path: Path) -> None:
         train(recipe(workspace, tmp_path, tokenizer=str(tmp_path)))
 
 
-@pytest.mark.parametrize("path", ["recipes/nano/flow.yaml", "recipes/base-7b/flow.yaml"])
+@pytest.mark.parametrize("path", ["recipes/nano/stages/flow.yaml", "recipes/base-7b/flow.yaml"])
 def test_recipes_are_valid(path: str) -> None:
     load_recipe(ROOT / path, FlowRecipe)
 

@@ -324,13 +324,11 @@ def test_recipes_are_checked(workspace: Path, tmp_path: Path) -> None:
         recipe(workspace, tmp_path, stage="stage3")
     with pytest.raises(TrainingError, match="audio_head_fraction"):
         recipe(workspace, tmp_path, audio_head_fraction=0.0)
-    for path in sorted((ROOT / "recipes/nano").glob("lm_*.yaml")):
+    for path in sorted((ROOT / "recipes/nano/stages").glob("lm_*.yaml")):
         assert load_recipe(path, LanguageModelRecipe).stage
 
 
-def test_stand_in_speech_needs_no_dialogues_and_fresh_audio_leaves_the_text_model(
-    workspace: Path, tmp_path: Path
-) -> None:
+def test_stand_in_speech_needs_no_codes_and_fresh_audio_leaves_the_text_model(workspace: Path, tmp_path: Path) -> None:
     pytest.importorskip("pypinyin")
     pytest.importorskip("pocketsphinx")
     diet = Diet(tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "text_dialogue": 1.0}, emphasis={"repeat": 3.0})
@@ -338,9 +336,7 @@ def test_stand_in_speech_needs_no_dialogues_and_fresh_audio_leaves_the_text_mode
         recipe(
             workspace,
             tmp_path,
-            corpus=None,
             codes=None,
-            generated=40,
             pseudo_speech=True,
             diet=diet,
             read_along=0.5,

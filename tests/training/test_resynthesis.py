@@ -185,4 +185,4 @@ def test_bad_inputs_are_named(recipe: ResynthesisRecipe, tmp_path: Path) -> None
 
 
 def test_nanos_recipe_is_valid() -> None:
-    assert load_recipe(RECIPES / "nano" / "resynthesis.yaml", ResynthesisRecipe).steps > 0
+    assert load_recipe(RECIPES / "nano" / "stages" / "resynthesis.yaml", ResynthesisRecipe).steps > 0

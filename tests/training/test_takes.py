@@ -14,6 +14,7 @@ from torch import Tensor
 import baichuan_audio
 from baichuan_audio.cli.app import main
 from baichuan_audio.data.dataset import CodesStore
+from baichuan_audio.data.dialogues import write_dialogues
 from baichuan_audio.data.diet import Diet
 from baichuan_audio.data.takes import Take, read_takes, read_unclear, write_takes
 from baichuan_audio.errors import DataError, TrainingError
@@ -120,14 +121,20 @@ def test_texts_are_the_training_replies_in_the_models_voices(workspace: Path, tm
     assert texts_to_read(settings, ["Ada"], 10) == [("Cold, yes.", "Ada")]
     with pytest.raises(DataError, match="no dialogues in the model's voices"):
         texts_to_read(settings, ["Ben"], 10)
-    many = replace(settings, generated=60)
+    rows = []
+    for number in range(20):
+        reply = {"role": "assistant", "content": "Cold" + ", no" * number + "."}
+        messages = [{"role": "user", "content": "Hot?"}, reply]
+        rows.append({"id": str(number), "language": "en", "voice": ("Ada", "Ben")[number % 2], "messages": messages})
+    write_dialogues(rows, tmp_path / "more.jsonl")
+    many = replace(settings, dialogues=(str(tmp_path / "more.jsonl"), *settings.dialogues))
     some = texts_to_read(many, ["Ada", "Ben"], 12)
     assert len(set(some)) == 12 and some == texts_to_read(many, ["Ada", "Ben"], 12)
 
 
 def test_said_codes_are_the_models_own_for_the_same_frames(workspace: Path, tmp_path: Path) -> None:
     model, true = baichuan_audio.load(workspace / "model"), CodesStore(workspace / "codes")
-    settings = recipe(workspace, tmp_path, read_along=1.0, codes_heard_also=("nowhere",), generated=9)
+    settings = recipe(workspace, tmp_path, read_along=1.0, codes_heard_also=("nowhere",))
     mixture = what_is_said(settings, model)  # opens nothing that is only heard
     assert say_corpus(model, mixture, tmp_path / "said") == 2
     said = CodesStore(tmp_path / "said")

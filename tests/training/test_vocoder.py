@@ -137,10 +137,10 @@ def test_batches_depend_on_seed_and_step_only(recipe: VocoderRecipe, store: Path
 
 
 def test_recipes_are_valid() -> None:
-    for path in (RECIPES / "nano" / "vocoder.yaml", RECIPES / "base-7b" / "vocoder.yaml"):
+    for path in (RECIPES / "nano" / "stages" / "vocoder.yaml", RECIPES / "base-7b" / "vocoder.yaml"):
         assert load_recipe(path, VocoderRecipe).steps > 0
     with pytest.raises(ConfigError, match="architecture"):
-        load_recipe(RECIPES / "nano" / "vocoder.yaml", VocoderRecipe, ["architecture=griffin"])
+        load_recipe(RECIPES / "nano" / "stages" / "vocoder.yaml", VocoderRecipe, ["architecture=griffin"])
 
 
 def test_pitch_of_harmonic_sounds() -> None:
@@ -206,3 +206,9 @@ def test_some_mels_are_made_of_codes_as_they_are_in_use(recipe: VocoderRecipe, s
         )
     )
     assert (tmp_path / "on" / "vocoder.safetensors").read_bytes() != first
+
+
+def test_without_kinds_all_training_clips_are_drawn(store: Path, recipe: VocoderRecipe) -> None:
+    sampler = CropSampler(ClipStore(store), recipe, 4800)
+    drawn = {crop.clip.id for step in range(40) for crop in sampler.crops(step)}
+    assert drawn == {clip.id for clip in ClipStore(store).clips if clip.split == "train"}

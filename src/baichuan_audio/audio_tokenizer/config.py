@@ -35,7 +35,7 @@ class AudioConfig:
     decoder_kernel_size: int = 3
     decoder_stride_size: int = 2
     segment_norm: bool = True
-    """True as released: `dconv1` normalises over the whole segment, which is not causal. False (nano): each
+    """True as released: `dconv1` normalises over the whole segment, which is not causal. False: each
     frame is normalised alone, with the same parameters, so that code t never changes an earlier frame."""
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="baichuan-audio",
         description="Speech in, speech out: chat, transcribe, speak, code audio, and train the model that does it.",
-        epilog="The model is --model, or else BAICHUAN_AUDIO_MODEL, or else models/nano.",
+        epilog="The model is --model, or else BAICHUAN_AUDIO_MODEL, or else the one checkpoint in models/.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ..pipeline import BaichuanAudio
 
 MODEL_VARIABLE = "BAICHUAN_AUDIO_MODEL"
-_MODEL_HELP = f"checkpoint directory or hub id (default: ${MODEL_VARIABLE}, or models/nano)"
+DEFAULT_MODEL = f"${MODEL_VARIABLE}, or the one checkpoint in models/"
+_MODEL_HELP = f"checkpoint directory or hub id (default: {DEFAULT_MODEL})"
 QUIET_S = 2.0
 """What takes longer than this shows that it is alive."""
 
@@ -71,23 +72,30 @@ def positive(text: str) -> int:
 
 
 def default_model() -> str:
-    """BAICHUAN_AUDIO_MODEL, or models/nano here, or in the clone that this package is installed from."""
+    """BAICHUAN_AUDIO_MODEL, or the one checkpoint in `models`, here or in the clone this package is installed from."""
     if os.environ.get(MODEL_VARIABLE):
         return os.environ[MODEL_VARIABLE]
-    config = in_clone("models/nano/config.json")
-    if config is not None:
-        return str(config.parent)
+    for root in _roots():
+        checkpoints = sorted(path.parent for path in root.glob("models/*/config.json"))
+        if len(checkpoints) > 1:
+            names = ", ".join(map(str, checkpoints))
+            raise CheckpointError(
+                f"no model was named, and there are several ({names}); give --model DIR or set {MODEL_VARIABLE}."
+            )
+        if checkpoints:
+            return str(checkpoints[0])
     raise CheckpointError(
-        f"no model was named and there is none in models/nano; give --model DIR or set {MODEL_VARIABLE}."
+        f"no model was named, and there is none in the folder models; give --model DIR or set {MODEL_VARIABLE}."
     )
 
 
 def in_clone(name: str) -> Path | None:
     """A file of the repository, here or in the clone that this package is installed from."""
-    for root in (Path(), Path(__file__).resolve().parents[3]):
-        if (root / name).is_file():
-            return root / name
-    return None
+    return next((root / name for root in _roots() if (root / name).is_file()), None)
+
+
+def _roots() -> tuple[Path, Path]:
+    return Path(), Path(__file__).resolve().parents[3]
 
 
 def load_model(arguments: argparse.Namespace) -> BaichuanAudio:

@@ -1,4 +1,4 @@
-"""data: a training corpus, its alignments, its codes, and what a language model says of it."""
+"""data: alignments and codes of a training corpus, and what a language model says of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .common import Progress, add_command, positive
 
 if TYPE_CHECKING:
@@ -23,32 +23,31 @@ def add_commands(commands: Any) -> None:
         commands,
         "data",
         run_data,
-        "Make a training corpus, its alignments, its codes, or what a language model says of it.",
+        "Make the alignments or codes of a corpus, or what a language model says of it.",
         model=False,
         machine_readable=False,
     )
     data.add_argument(
         "what",
         choices=("nano", "align", "codes", "said", "takes"),
-        help="nano: the corpus; align: when each sound is said in it; codes: what a tokenizer makes of it; "
+        help="align: when each sound is said in it; codes: what a tokenizer makes of it; "
         "said: codes as the language model says them; takes: texts that it reads aloud, the clearest of some readings",
     )
     data.add_argument(
         "recipe",
         nargs="?",
-        help="for nano its recipe, for align --tokenizer that of the tokenizer, for said and takes that of a round",
+        help="for align --tokenizer the tokenizer's recipe, for said and takes one of the language model",
     )
     data.add_argument(
         "overrides",
         nargs="*",
         metavar="name=value",
-        help="entries of the recipe to replace, as for train, e.g. codes=work/nano/codes",
+        help="entries of the recipe to replace, as for train, e.g. codes=work/codes",
     )
     data.add_argument(
         "--corpus",
         metavar="DIR",
-        default="work/nano",
-        help="the corpus that align, codes, said and takes are about (default: %(default)s)",
+        help="folder of the corpus, its clips in `audio`; align and codes need it",
     )
     data.add_argument(
         "--tokenizer",
@@ -57,7 +56,7 @@ def add_commands(commands: Any) -> None:
         "for takes, to listen",
     )
     data.add_argument("--model", metavar="DIR", help="for codes, said, takes: the checkpoint that makes them")
-    data.add_argument("--output", metavar="DIR", help="(default: work/nano, or codes, codes_said, takes in it)")
+    data.add_argument("--output", metavar="DIR", help="(default: codes, codes_said or takes in --corpus)")
     data.add_argument("--speed", type=float, default=1.0, metavar="X", help="for codes: play the clips X times as fast")
     data.add_argument(
         "--only", nargs="+", metavar="NAME", help="for codes: of training clips of these kinds or sources"
@@ -77,11 +76,11 @@ def run_data(arguments: argparse.Namespace) -> None:
 
 
 def run_nano(arguments: argparse.Namespace) -> None:
-    from ..config import load_recipe
-    from ..data.synth import CorpusRecipe, build_corpus
-
-    recipe = load_recipe(arguments.recipe or "recipes/nano/corpus.yaml", CorpusRecipe, arguments.overrides)
-    build_corpus(recipe, arguments.output or "work/nano")
+    """Until the next release: the command has moved to the project that trains nano."""
+    raise ConfigError(
+        "'data nano' is no command of this package any more; in a clone of the repository run: "
+        "python recipes/nano/make_corpus.py [RECIPE] [name=value ...] --output DIR"
+    )
 
 
 def run_codes(arguments: argparse.Namespace) -> None:
@@ -97,7 +96,7 @@ def run_codes(arguments: argparse.Namespace) -> None:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    corpus = Path(arguments.corpus)
+    corpus = _corpus(arguments)
     output = arguments.output or corpus / "codes"
     clips = ClipStore(corpus / "audio")
     model = load(arguments.model, dtype=torch.float32)
@@ -131,7 +130,7 @@ def run_said(arguments: argparse.Namespace) -> None:
     from ..training.said_codes import say_corpus, what_is_said
 
     recipe, model = _speaking(arguments)
-    output = arguments.output or Path(arguments.corpus) / "codes_said"
+    output = arguments.output or _corpus(arguments) / "codes_said"
     mixture = what_is_said(recipe, model)
     with clip_bar("saying the corpus") as progress:
         count = say_corpus(model, mixture, output, arguments.count, seed=recipe.seed, progress=progress)
@@ -145,7 +144,7 @@ def run_takes(arguments: argparse.Namespace) -> None:
     if arguments.tokenizer is None:
         raise DataError("takes need somebody to listen; name a tokenizer's training output with --tokenizer.")
     recipe, model = _speaking(arguments)
-    output = arguments.output or Path(arguments.corpus) / "takes"
+    output = arguments.output or _corpus(arguments) / "takes"
     ear, texts = CodeEar(model, arguments.tokenizer), texts_to_read(recipe, model.voices, arguments.count or 2000)
     model = accelerate(model)
     with clip_bar("reading texts aloud", "text") as progress:
@@ -165,8 +164,21 @@ def _speaking(arguments: argparse.Namespace) -> tuple[LanguageModelRecipe, Baich
         raise DataError(f"{arguments.what} needs a model that speaks; name its checkpoint with --model.")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    recipe = arguments.recipe or "recipes/nano/lm_rounds.yaml"
-    return load_recipe(recipe, LanguageModelRecipe, arguments.overrides), load(arguments.model, dtype=torch.float32)
+    return load_recipe(_recipe(arguments), LanguageModelRecipe, arguments.overrides), load(
+        arguments.model, dtype=torch.float32
+    )
+
+
+def _corpus(arguments: argparse.Namespace) -> Path:
+    if arguments.corpus is None:
+        raise ConfigError(f"data {arguments.what} needs a corpus; name its folder with --corpus.")
+    return Path(arguments.corpus)
+
+
+def _recipe(arguments: argparse.Namespace) -> str:
+    if arguments.recipe is None:
+        raise ConfigError(f"data {arguments.what} needs a recipe; name its YAML file.")
+    return str(arguments.recipe)
 
 
 def run_align(arguments: argparse.Namespace) -> None:
@@ -174,7 +186,7 @@ def run_align(arguments: argparse.Namespace) -> None:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    audio = Path(arguments.corpus) / "audio"
+    audio = _corpus(arguments) / "audio"
     with clip_bar("aligning speech with its text") as progress:
         if arguments.tokenizer is None:
             from ..data.phone_alignment import write_alignments
@@ -185,7 +197,6 @@ def run_align(arguments: argparse.Namespace) -> None:
             from ..training.ctc_alignment import add_alignments
             from ..training.tokenizer_recipe import TokenizerRecipe
 
-            chosen = arguments.recipe or "recipes/nano/tokenizer.yaml"
-            recipe = load_recipe(chosen, TokenizerRecipe, arguments.overrides)
+            recipe = load_recipe(_recipe(arguments), TokenizerRecipe, arguments.overrides)
             count = add_alignments(audio, recipe, arguments.tokenizer, progress)
     print(f"{audio}: {count} more clips aligned")

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from .common import add_command, default_model, print_json
+from .common import DEFAULT_MODEL, add_command, default_model, print_json
 
 _PARTS = (
     ("audio encoder", "audio_tokenizer.audio_model."),
@@ -25,7 +25,7 @@ _NO_PARAMETERS = ("positional_embedding", "codebook")
 def add_commands(commands: Any) -> None:
     """Put this file's command into the parser."""
     parser = add_command(commands, "info", run, "Say what a checkpoint holds: sizes, voices, licence.", model=False)
-    parser.add_argument("--model", metavar="DIR", help="checkpoint directory (default: models/nano)")
+    parser.add_argument("--model", metavar="DIR", help=f"checkpoint directory (default: {DEFAULT_MODEL})")
     parser.add_argument("--vocoder", metavar="FILE", help="hift.pt, where the checkpoint does not hold it")
 
 

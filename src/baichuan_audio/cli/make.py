@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
         model=False,
         machine_readable=False,
     )
-    start.add_argument("template", help="a config.json with the sizes, e.g. recipes/nano/config.json")
+    start.add_argument("template", help="a config.json with the sizes, e.g. recipes/base-7b/config.json")
     start.add_argument("output", help="checkpoint directory to write")
     start.add_argument("--dialogues", required=True, metavar="FILE", help="the corpus' dialogues.jsonl, for its words")
 
@@ -62,7 +62,7 @@ def add_commands(commands: Any) -> None:
     carry.add_argument("old", help="checkpoint directory whose language model knows its codes")
     carry.add_argument("new", help="checkpoint directory with the tokenizer that went on")
     carry.add_argument("output", help="checkpoint directory to write")
-    carry.add_argument("--corpus", metavar="DIR", default="work/nano", help="(default: %(default)s)")
+    carry.add_argument("--corpus", metavar="DIR", required=True, help="folder of the corpus, its clips in `audio`")
 
 
 def run_start(arguments: argparse.Namespace) -> None:

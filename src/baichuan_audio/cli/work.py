@@ -1,4 +1,4 @@
-"""train, eval: the workshop's commands; each hands over to the module that does the work."""
+"""train: runs one stage of training by its recipe; eval: says where it is now."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import importlib
 import typing
 from typing import Any
 
-from .common import add_command, default_model, positive, print_json
+from ..errors import ConfigError
+from .common import add_command
 
 STAGES = {
     "tokenizer": "training.tokenizer",
@@ -25,30 +26,11 @@ def add_commands(commands: Any) -> None:
         commands, "train", run_train, "Train one stage by its recipe.", model=False, machine_readable=False
     )
     train.add_argument("stage", choices=tuple(STAGES), help="lm, sft: the language model; its recipe says which stage")
-    train.add_argument("recipe", help="a YAML file, e.g. recipes/nano/tokenizer.yaml")
+    train.add_argument("recipe", help="a YAML file, e.g. recipes/base-7b/flow.yaml")
     train.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. steps=100 optimizer.learning_rate=1e-4")
-    examine = add_command(commands, "eval", run_eval, "Measure a model on held-out items.", model=False)
+    examine = add_command(commands, "eval", run_eval, "Say where the evaluation of nano is now.", model=False)
     examine.add_argument("benchmark", choices=("nano",))
-    examine.add_argument("--model", metavar="DIR", help="checkpoint directory (default: models/nano)")
-    examine.add_argument("--corpus", metavar="DIR", default="work/nano", help="corpus folder (default: work/nano)")
-    examine.add_argument(
-        "--output", metavar="DIR", default="work/nano/evaluation", help="for the results (default: %(default)s)"
-    )
-    examine.add_argument("--limit", type=positive, default=200, help="most items of a part and language (default: 200)")
-    examine.add_argument(
-        "--split", choices=("test", "validation"), default="test", help="validation: to choose between models by"
-    )
-    examine.add_argument("--parts", metavar="NAMES", help="only these measurements, e.g. written,recognition")
-    examine.add_argument(
-        "--ear", metavar="DIR", help="output of `train tokenizer`: its phonetic head reads answers back"
-    )
-    examine.add_argument(
-        "--whisper",
-        metavar="MODEL",
-        help="a size (base) or folder for faster-whisper, to hear Mandarin answers and clips through the codes",
-    )
-    examine.add_argument("--processes", type=positive, metavar="N", help="of the independent ear (default: all cores)")
-    examine.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the model (default: all cores)")
+    examine.add_argument("arguments", nargs=argparse.REMAINDER, help="what it took")
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -63,25 +45,6 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 
 def run_eval(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from ..evaluation.nano import PARTS, evaluate_nano
-    from ..evaluation.report import markdown_table
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    figures = evaluate_nano(
-        arguments.model or default_model(),
-        arguments.corpus,
-        arguments.limit,
-        arguments.output,
-        arguments.processes or 0,
-        arguments.parts.split(",") if arguments.parts else PARTS,
-        arguments.ear,
-        arguments.whisper,
-        arguments.split,
-    )
-    if arguments.json:
-        print_json({figure.name: {"value": figure.value, "n": figure.n, "met": figure.met} for figure in figures})
-    else:
-        print(markdown_table(figures))
+    """Until the next release: the command has moved to the project that trains nano."""
+    words = " ".join(["python recipes/nano/evaluate.py", *arguments.arguments])
+    raise ConfigError(f"'eval nano' is no command of this package any more; in a clone of the repository run: {words}")

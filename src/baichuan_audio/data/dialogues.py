@@ -1,7 +1,8 @@
-"""Dialogues of a corpus: who asks what, by text or clip, and the reply in clauses with their clips."""
+"""Dialogue files: who asks what, by text or clip, and the reply in clauses with their clips."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """`voice` is the output voice that the clauses' clips are spoken in."""
+    """`voice` is the output voice of the reply's clips; `weight`: how many times as often as others it is drawn."""
 
     id: str
     split: str
@@ -41,6 +42,12 @@ class Dialogue:
     skill: str
     voice: str | None
     exchanges: tuple[Exchange, ...]
+    weight: float = 1.0
+
+    @property
+    def clips(self) -> set[str]:
+        """The ids of every clip of its exchanges."""
+        return {clip for exchange in self.exchanges for clip in exchange.clips}
 
     @property
     def asked_in_words(self) -> bool:
@@ -49,33 +56,54 @@ class Dialogue:
 
 
 def parse_dialogue(row: Mapping[str, Any]) -> Dialogue:
-    """A dialogue from a line of `dialogues.jsonl`: {"user", "user_clip"?} and {"assistant", "segments"?} in turn.
+    """A dialogue from a line of a dialogue file (docs/training.md, "Dialogue files").
 
     Raises:
-        DataError: an entry is missing, or the clauses do not make up the reply.
+        DataError: an entry is missing, roles do not alternate, or the segments do not make up the reply.
     """
     try:
-        turns = row["turns"]
-        if not turns or len(turns) % 2:
-            raise DataError("turns must be question and reply in pairs")
-        exchanges = tuple(_exchange(turns[i], turns[i + 1]) for i in range(0, len(turns), 2))
+        messages = row["messages"]
+        roles = [message["role"] for message in messages]
+        if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+            raise DataError("the roles of its messages must be user and assistant in turn, assistant last")
+        exchanges = tuple(_exchange(messages[i], messages[i + 1]) for i in range(0, len(messages), 2))
         return Dialogue(
-            str(row["id"]), str(row["split"]), str(row["language"]), str(row["skill"]), row.get("voice"), exchanges
+            str(row["id"]),
+            str(row.get("split", "train")),
+            str(row["language"]),
+            str(row.get("skill", "")),
+            row.get("voice"),
+            exchanges,
+            float(row.get("weight", 1.0)),
         )
     except KeyError as error:
         raise DataError(f"dialogue {row.get('id')!r} lacks the entry {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"dialogue {row.get('id')!r} has an entry of the wrong type ({error})") from error
     except DataError as error:
         raise DataError(f"dialogue {row.get('id')!r}: {error}") from error
 
 
 def _exchange(question: Mapping[str, Any], reply: Mapping[str, Any]) -> Exchange:
-    segments = reply.get("segments") or [{"text": reply["assistant"], "clip": None}]
-    texts = split_reply(reply["assistant"], [segment["text"] for segment in segments])
-    clips = [segment.get("clip") for segment in segments]
-    return Exchange(question["user"], question.get("user_clip"), tuple(zip(texts, clips, strict=True)))
+    segments = reply.get("segments") or [{"text": reply["content"], "audio": reply.get("audio")}]
+    texts = split_reply(reply["content"], [segment["text"] for segment in segments])
+    clips = [segment.get("audio") for segment in segments]
+    return Exchange(question["content"], question.get("audio"), tuple(zip(texts, clips, strict=True)))
 
 
 def read_dialogues(path: str | Path, splits: Iterable[str] = ("train",)) -> list[Dialogue]:
-    """The dialogues of a `dialogues.jsonl` that belong to `splits`."""
-    wanted = set(splits)
-    return [parse_dialogue(row) for row in read_json_lines(Path(path)) if row.get("split") in wanted]
+    """The dialogues of a file that belong to `splits`. Raises DataError where there is no such file, or a bad line."""
+    if not Path(path).is_file():
+        raise DataError(f"{path}: there is no such dialogue file; write it first, or take it out of `dialogues`.")
+    chosen = set(splits)
+    return [parse_dialogue(row) for row in read_json_lines(Path(path)) if row.get("split", "train") in chosen]
+
+
+def write_dialogues(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write a dialogue file, one line a dialogue; it is written aside and renamed, so never half there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    aside.replace(path)

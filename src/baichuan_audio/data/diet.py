@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from baichuan_audio.errors import DataError
+from baichuan_audio.language_model.prompt import DEFAULT_VOICE, voice_instruction
 
 TASKS = (
     "text_dialogue",
@@ -72,10 +73,10 @@ class Diet:
     """Share of reading aloud that says what the model read aloud itself (`data/takes.py`)."""
     longest: int = 0
     """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
-    default_voice: str = "邻家女声"
+    default_voice: str = DEFAULT_VOICE
     default_voice_is: str | None = None
     """The voice name that the default name stands for; half of its dialogues are then asked by the default name."""
-    system: str = "请用【{voice}】这个声音回答问题。"
+    system: str = voice_instruction("{voice}")
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

@@ -47,12 +47,13 @@ class _Weighted(Generic[T]):
 
 
 class BySkill(_Weighted[Dialogue]):
-    """Dialogues drawn evenly, but those of some skills and languages several times as often."""
+    """Dialogues drawn by their weight, but those of some skills and languages several times as often."""
 
     def __init__(
         self, dialogues: Sequence[Dialogue], skills: Mapping[str, float], languages: Mapping[str, float]
     ) -> None:
-        super().__init__(dialogues, [skills.get(d.skill, 1.0) * languages.get(d.language, 1.0) for d in dialogues])
+        weights = [d.weight * skills.get(d.skill, 1.0) * languages.get(d.language, 1.0) for d in dialogues]
+        super().__init__(dialogues, weights)
 
 
 class ByLanguage(_Weighted[Take]):

@@ -1,1 +1,1 @@
-"""Measuring a model: error rates, an independent ear, alignment, and the figures of nano's model card."""
+"""Measuring a model: error rates, independent recognisers, and reports."""

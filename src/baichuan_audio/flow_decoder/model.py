@@ -37,7 +37,7 @@ class FlowConfig:
     attention_head_dim: int
     in_channels: int = 80
     attention_chunk_frames: int = CHUNK_FRAMES
-    """100 in the released weights, whose config.json does not hold it; nano has shorter ones, for an earlier sound."""
+    """100 in the released weights, whose config.json does not hold it; shorter ones give an earlier sound."""
     diffusion_steps: int = 10
     """Solver steps. 0 takes the prenet's guess itself for the mel: smoother, far cheaper, and of a small model easier
     to understand (LOG.md has the figures)."""

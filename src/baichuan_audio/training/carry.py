@@ -1,7 +1,7 @@
 """A language model follows its audio tokenizer: what it knew of the old codes, said of the new ones.
 
-A tokenizer that goes on learning moves its codebooks: after 5,000 steps of nano's the first code was the same in 57 of
-100 frames, the last ones in 3. Clips that both tokenizers encode tell which new codes stand where which old ones stood.
+A tokenizer that goes on learning moves its codebooks, the last ones most. Clips that both tokenizers encode tell which
+new codes stand where which old ones stood.
 """
 
 from __future__ import annotations

@@ -147,5 +147,5 @@ def _shuffled(names: list[str], seed: int) -> list[str]:
 def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
     """Every text of dialogue rows, question or reply, for building a text tokenizer."""
     for row in rows:
-        for turn in row["turns"]:
-            yield str(turn.get("user") or turn.get("assistant"))
+        for message in row["messages"]:
+            yield str(message["content"])

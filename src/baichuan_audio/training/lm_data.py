@@ -1,16 +1,15 @@
-"""What a stage of the language model reads, hears and says: its recipe's corpus as a mixture of tasks."""
+"""What a stage of the language model reads, hears and says: its recipe's data as a mixture of tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from ..data.dataset import CodesStore
-from ..data.dialogues import Dialogue, parse_dialogue, read_dialogues
+from ..data.dialogues import Dialogue, read_dialogues
 from ..data.drawing import Utterance
 from ..data.manifest import Clip, ClipStore
 from ..data.mixture import Mixture, spoken_words
@@ -26,22 +25,19 @@ from .lm_recipe import LanguageModelRecipe
 
 
 def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
-    """The recipe's tasks over one split of its corpus."""
+    """The recipe's tasks over one split of its data."""
     if recipe.pseudo_speech:
         return pseudo_mixture(recipe, model, split)
     codes = CodesStore(recipe.codes) if recipe.codes else None
-    dialogues: list[Dialogue] = []
-    if recipe.corpus:
-        found = read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", (split,))
-        dialogues = [dialogue for dialogue in found if dialogue.language in recipe.languages]
-    complete = [d for d in dialogues if codes is not None and all(c in codes for e in d.exchanges for c in e.clips)]
+    dialogues = dialogues_of(recipe, split)
+    complete = [d for d in dialogues if codes is not None and d.clips and all(clip in codes for clip in d.clips)]
     return Mixture(
         recipe.diet,
         model.text_tokenizer,
         model.special,
         model.language_model.codebook_sizes,
         codes.__getitem__ if codes is not None else _no_codes,
-        dialogues + generated_dialogues(recipe, split),
+        dialogues,
         complete,
         utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
         read_along_of(recipe, model),
@@ -71,8 +67,8 @@ def _no_codes(clip: str) -> Tensor:
 
 
 def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
-    """The recipe's tasks over generated dialogues with stand-in codes."""
-    texts = generated_dialogues(recipe, split)
+    """The recipe's tasks over its dialogues with stand-in codes."""
+    texts = dialogues_of(recipe, split)
     sizes = model.language_model.codebook_sizes
     dialogues = [with_pseudo_clips(dialogue) for dialogue in texts if dialogue.asked_in_words]
     utterances = []
@@ -127,18 +123,10 @@ def kind_of(clip: Clip) -> str:
     return clip.source if clip.kind == "real" else clip.kind
 
 
-def generated_dialogues(recipe: LanguageModelRecipe, split: str) -> list[Dialogue]:
-    """Text dialogues from the skills' generators; a twentieth as many for validation."""
-    if not recipe.generated and not recipe.sums:
-        return []  # and the engines of the corpus stay out of the way
-    from ..data.synth import generate_dialogues, generate_sums
-
-    dialogues = []
-    for generate, wanted in ((generate_dialogues, recipe.generated), (generate_sums, recipe.sums)):
-        count = wanted if split == "train" else -(-wanted // 20)
-        rows = generate(recipe.seed, count, split, recipe.languages, recipe.typed_share)
-        dialogues += [parse_dialogue(row) for row in rows]
-    return dialogues
+def dialogues_of(recipe: LanguageModelRecipe, split: str) -> list[Dialogue]:
+    """One split of the recipe's dialogue files, in their order."""
+    found = [dialogue for path in recipe.dialogues for dialogue in read_dialogues(path, (split,))]
+    return [dialogue for dialogue in found if dialogue.language in recipe.languages]
 
 
 def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> list[Batch]:

@@ -35,8 +35,8 @@ class LanguageModelRecipe(StageRecipe):
     model: str
     """Checkpoint directory to start from; the result is written to `output`/model."""
     diet: Diet
-    corpus: str | None = None
-    """Folder with `dialogues.jsonl`."""
+    dialogues: tuple[str, ...] = ()
+    """Dialogue files (docs/training.md), with clips or as text alone."""
     clips: str | None = None
     """Folder with `clips.jsonl`."""
     codes: str | None = None
@@ -45,14 +45,8 @@ class LanguageModelRecipe(StageRecipe):
     """Folders with codes of clips that are heard, made at other speeds (`baichuan-audio data codes --speed`)."""
     takes: str | None = None
     """Folder with what the model read aloud itself (`baichuan-audio data takes`)."""
-    generated: int = 0
-    """Text dialogues to generate in addition to the corpus' own."""
-    sums: int = 0
-    """Text dialogues of sums in a row to generate as well; `text_emphasis` calls them `sums`."""
-    typed_share: float = 0.15
-    """Share of generated dialogues whose questions are written as people type them."""
     pseudo_speech: bool = False
-    """Whether the generated dialogues get stand-in codes, to learn hearing and speaking before there are true ones."""
+    """Whether the dialogues get stand-in codes, to learn hearing and speaking before there are true ones."""
     fresh_audio: bool = False
     """Draw audio embeddings and the audio head's outputs anew: after pseudo-speech, or for other codes."""
     codebooks: str | None = None

@@ -10,11 +10,11 @@ import torch
 
 from ..audio.mel import FLOW_MEL, natural_log_mel
 from ..checkpoint import load
-from ..data.dialogues import Dialogue, read_dialogues
+from ..data.dialogues import Dialogue
 from ..errors import TrainingError
 from ..language_model.reply import ReplySampling
 from ..pipeline import BaichuanAudio, TextPiece
-from .lm_data import generated_dialogues
+from .lm_data import dialogues_of
 from .lm_recipe import LanguageModelRecipe
 from .logging import TrainingLog
 
@@ -35,9 +35,8 @@ class LanguageModelSamples:
         self._find_voice()
         if self._speaks and self._aloud is None:
             print(f"{recipe.speaker}: not there yet; until it is, samples are in writing", file=sys.stderr)
-        dialogues = read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", ("validation",)) if recipe.corpus else []
         first: dict[str, Dialogue] = {}
-        for dialogue in dialogues or generated_dialogues(recipe, "validation"):
+        for dialogue in dialogues_of(recipe, "validation"):
             if dialogue.exchanges[0].user.strip():  # one that is only heard cannot be asked in writing
                 first.setdefault(dialogue.language, dialogue)
         self._questions = [(language, dialogue.exchanges[0]) for language, dialogue in first.items()]

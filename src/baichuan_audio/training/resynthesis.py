@@ -74,7 +74,7 @@ class ResynthesisRecipe(StageRecipe):
     said_share: float = 0.5
     """Share of the crops of clips found there that are made of those: what it says is less certain than what the
     encoder hears, above all in the later codebooks."""
-    kinds: dict[str, float] = field(default_factory=lambda: {"answer": 0.5, "question": 0.2, "real": 0.3})
+    kinds: dict[str, float] = field(default_factory=dict)
     """Share of each kind of clip in the audio drawn; empty: all clips alike."""
     crop_seconds: float = 1.6
     batch_seconds: float = 16.0

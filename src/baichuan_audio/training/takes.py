@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..audio_tokenizer.quantizer import dequantize
 from ..data.dataset import NowAndThen
-from ..data.dialogues import read_dialogues
 from ..data.drawing import language_of
 from ..data.phonetics import phonetic_symbols
 from ..data.takes import TAKES_FILE, Take, read_takes, read_unclear, write_takes
@@ -23,7 +22,7 @@ from ..errors import DataError
 from ..language_model.reply import ReplySampling, follow, read_aloud
 from ..language_model.sampling import Sampling
 from ..pipeline import BaichuanAudio
-from .lm_data import generated_dialogues
+from .lm_data import dialogues_of
 from .lm_recipe import LanguageModelRecipe
 from .text_loss import sounds_wrong, trained_head, unlikeliness
 
@@ -55,13 +54,10 @@ def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int
 
     Raises DataError when the recipe has none.
     """
-    dialogues = generated_dialogues(recipe, "train")
-    if recipe.corpus:
-        dialogues = dialogues + read_dialogues(Path(recipe.corpus) / "dialogues.jsonl", ("train",))
     known = set(voices)
     found = {
         (exchange.answer.strip(), dialogue.voice): None
-        for dialogue in dialogues
+        for dialogue in dialogues_of(recipe, "train")
         for exchange in dialogue.exchanges
         if dialogue.voice in known and exchange.answer.strip() and len(exchange.answer) <= _LONGEST
         if phonetic_symbols(exchange.answer)

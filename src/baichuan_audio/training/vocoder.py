@@ -57,8 +57,8 @@ class VocoderRecipe(StageRecipe):
 
     data: str
     """Folder of the clip store."""
-    kinds: dict[str, float] = field(default_factory=lambda: {"answer": 0.6, "real": 0.25, "question": 0.15})
-    """Share of each kind of clip in a batch; kinds that the store lacks are left out."""
+    kinds: dict[str, float] = field(default_factory=dict)
+    """Share of each kind of clip in a batch; kinds that the store lacks are left out. Empty: all clips alike."""
     architecture: str = "vocos"
     vocos: VocosConfig = field(default_factory=VocosConfig)
     hift: HiftConfig = field(default_factory=HiftConfig)
@@ -92,11 +92,12 @@ class CropSampler:
     def __init__(self, store: ClipStore, recipe: VocoderRecipe, samples: int) -> None:
         self.store, self.recipe, self.samples = store, recipe, samples
         self._grid = samples // recipe.crop_frames if recipe.coded.share else 1
-        groups = {kind: store.select(kind=kind, split="train") for kind in recipe.kinds}
-        self.groups = {kind: clips for kind, clips in groups.items() if clips and recipe.kinds[kind] > 0}
+        kinds, training = recipe.kinds or {"any": 1.0}, store.select(split="train")
+        groups = {kind: [clip for clip in training if kind in (clip.kind, "any")] for kind in kinds}
+        self.groups = {kind: clips for kind, clips in groups.items() if clips and kinds[kind] > 0}
         if not self.groups:
-            raise DataError(f"{store.root} has no training clip of the kinds {', '.join(recipe.kinds)}")
-        shares = np.array([recipe.kinds[kind] for kind in self.groups])
+            raise DataError(f"{store.root} has no training clip of the kinds {', '.join(kinds)}")
+        shares = np.array([kinds[kind] for kind in self.groups])
         self.kind_shares = shares / shares.sum()
         # A clip is drawn in proportion to its length, so that every second of a kind is as likely as any other.
         self.clip_shares = {kind: _shares(clips) for kind, clips in self.groups.items()}

@@ -1,1 +1,1 @@
-"""Mel to waveform: HiFT (the released weights) and a frame-rate Vocos (nano), with one call interface."""
+"""Mel to waveform: HiFT (the released weights) and a frame-rate Vocos, with one call interface."""

@@ -1,4 +1,4 @@
-"""The excitation of nano's vocoder, frame by frame in the spectral domain: glottal pulses and noise.
+"""The excitation of the Vocos, frame by frame in the spectral domain: glottal pulses and noise.
 
 A network that sees only a mel, and does the same at every frame, must answer a steady mel with the same frame
 again and again: a signal with the period of the hop, so that pitch snaps to multiples of 50 Hz. What it cannot

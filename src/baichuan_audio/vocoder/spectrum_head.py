@@ -1,4 +1,4 @@
-"""The last layer of nano's vocoder: gains for pulses and noise, and the inverse transform."""
+"""The last layer of the Vocos: gains for pulses and noise, and the inverse transform."""
 
 from __future__ import annotations
 

@@ -1,0 +1,135 @@
+"""The commands of this project: make the corpus, write dialogue files, evaluate a trained nano."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+
+from baichuan_audio.cli.common import positive
+from baichuan_audio.config import load_recipe
+from baichuan_audio.errors import BaichuanAudioError
+
+from . import LANGUAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder of this project."""
+WORK = "work/nano"
+VALIDATION_SHARE = 20
+"""A dialogue file holds one validation dialogue for so many of training."""
+
+
+def guarded(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+    """Run a command -> its exit code: 0 done, 2 bad input (told in one sentence), 130 stopped."""
+    try:
+        run(arguments)
+    except BaichuanAudioError as error:
+        print(f"nano: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nano: stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def make_corpus(argv: Sequence[str] | None = None) -> int:
+    """Speech and dialogues, by a recipe and overrides of its entries."""
+    parser = argparse.ArgumentParser(prog="make_corpus.py", description="Make the corpus of nano.")
+    parser.add_argument("recipe", nargs="?", default=str(ROOT / "stages" / "corpus.yaml"))
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. processes=4 sizes.train_dialogues=100")
+    parser.add_argument("--output", metavar="DIR", default=WORK, help="(default: %(default)s)")
+    return guarded(_make_corpus, parser.parse_args(argv))
+
+
+def _make_corpus(arguments: argparse.Namespace) -> None:
+    from .corpus.build import CorpusRecipe, build_corpus
+
+    build_corpus(load_recipe(arguments.recipe, CorpusRecipe, arguments.overrides), arguments.output)
+
+
+def make_dialogues(argv: Sequence[str] | None = None) -> int:
+    """A dialogue file of text alone, for training and validation."""
+    parser = argparse.ArgumentParser(prog="make_dialogues.py", description="Write a dialogue file of the skills.")
+    parser.add_argument("output", help="the JSON-lines file to write")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--count", type=int, default=60_000, help="dialogues of all skills (default: %(default)s)")
+    parser.add_argument(
+        "--sums", type=int, default=0, help="dialogues of sums in a row and of times tables (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--typed-share", type=float, default=0.15, metavar="X",
+        help="share of dialogues whose questions are written as people type them (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES)
+    return guarded(_make_dialogues, parser.parse_args(argv))
+
+
+def _make_dialogues(arguments: argparse.Namespace) -> None:
+    from baichuan_audio.data.dialogues import write_dialogues
+
+    from .dialogues import generate_dialogues, generate_sums
+
+    rows = (
+        generate(arguments.seed, count if split == "train" else -(-count // VALIDATION_SHARE), split, *rest)
+        for split in ("train", "validation")
+        for generate, count in ((generate_dialogues, arguments.count), (generate_sums, arguments.sums))
+        for rest in [(arguments.languages, arguments.typed_share)]
+    )
+    write_dialogues(chain.from_iterable(rows), arguments.output)
+    print(f"{arguments.output}: {arguments.count + arguments.sums} dialogues for training, others for validation")
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """The figures of the model card, on held-out items of the corpus."""
+    parser = argparse.ArgumentParser(prog="evaluate.py", description="Measure a trained nano on held-out items.")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("--model", metavar="DIR", default="models/nano", help="checkpoint (default: %(default)s)")
+    parser.add_argument("--corpus", metavar="DIR", default=WORK, help="corpus folder (default: %(default)s)")
+    parser.add_argument(
+        "--output", metavar="DIR", default=f"{WORK}/evaluation", help="for the results (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=positive, default=200, help="most items of a part and language (default: 200)")
+    parser.add_argument(
+        "--split", choices=("test", "validation"), default="test", help="validation: to choose between models by"
+    )
+    parser.add_argument("--parts", metavar="NAMES", help="only these measurements, e.g. written,recognition")
+    parser.add_argument(
+        "--ear", metavar="DIR", help="output of `train tokenizer`, whose phonetic head reads answers back"
+    )
+    parser.add_argument(
+        "--whisper", metavar="MODEL",
+        help="a size (base) or folder for faster-whisper, to hear Mandarin answers and clips through the codes",
+    )  # fmt: skip
+    parser.add_argument("--processes", type=positive, metavar="N", help="of the recognisers (default: all cores)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the model (default: all cores)")
+    return guarded(_evaluate, parser.parse_args(argv))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from baichuan_audio.evaluation.report import markdown_table
+
+    from .evaluation.examination import PARTS, evaluate_nano
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    figures = evaluate_nano(
+        arguments.model,
+        arguments.corpus,
+        arguments.limit,
+        arguments.output,
+        arguments.processes or 0,
+        arguments.parts.split(",") if arguments.parts else PARTS,
+        arguments.ear,
+        arguments.whisper,
+        arguments.split,
+    )
+    if arguments.json:
+        values = {figure.name: {"value": figure.value, "n": figure.n, "met": figure.met} for figure in figures}
+        print(json.dumps(values, ensure_ascii=False, indent=2))
+    else:
+        print(markdown_table(figures))
