@@ -19,7 +19,12 @@ from baichuan_audio.cli import main
 from baichuan_audio.cli.app import build_parser
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("README*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "recipes").glob("*/*.md")),
+    ROOT / "models" / "nano" / "README.md",
+]
 ELSEWHERE = {"api.md", "serving.md"}
 ONLY_PARSED = {
     "assemble",
@@ -91,7 +96,7 @@ def test_links_lead_somewhere(page: Path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_recipes_and_targets_exist(page: Path):
     text = page.read_text(encoding="utf-8")
-    for recipe in re.findall(r"recipes/[\w/-]+\.(?:yaml|json)", text):
+    for recipe in re.findall(r"recipes/[\w/-]+\.(?:yaml|json|py|md)", text):
         assert (ROOT / recipe).is_file(), f"{page.name} names {recipe}"
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     for target in re.findall(r"`make (\w+)`|^make (\w+)", text, flags=re.MULTILINE):
