@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,9 @@ def parse_dialogue(row: Mapping[str, Any]) -> Dialogue:
         if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
             raise DataError("the roles of its messages must be user and assistant in turn, assistant last")
         exchanges = tuple(_exchange(messages[i], messages[i + 1]) for i in range(0, len(messages), 2))
+        weight = float(row.get("weight", 1.0))
+        if not 0 <= weight < math.inf:
+            raise DataError(f"its weight must be a number from 0 on, not {weight}")
         return Dialogue(
             str(row["id"]),
             str(row.get("split", "train")),
@@ -74,7 +78,7 @@ def parse_dialogue(row: Mapping[str, Any]) -> Dialogue:
             str(row.get("skill", "")),
             row.get("voice"),
             exchanges,
-            float(row.get("weight", 1.0)),
+            weight,
         )
     except KeyError as error:
         raise DataError(f"dialogue {row.get('id')!r} lacks the entry {error}") from error
@@ -85,10 +89,24 @@ def parse_dialogue(row: Mapping[str, Any]) -> Dialogue:
 
 
 def _exchange(question: Mapping[str, Any], reply: Mapping[str, Any]) -> Exchange:
-    segments = reply.get("segments") or [{"text": reply["content"], "audio": reply.get("audio")}]
-    texts = split_reply(reply["content"], [segment["text"] for segment in segments])
-    clips = [segment.get("audio") for segment in segments]
-    return Exchange(question["content"], question.get("audio"), tuple(zip(texts, clips, strict=True)))
+    answer = _text(reply, "content")
+    segments = reply.get("segments") or [{"text": answer, "audio": reply.get("audio")}]
+    texts = split_reply(answer, [_text(segment, "text") for segment in segments])
+    clips = [_clip(segment) for segment in segments]
+    return Exchange(_text(question, "content"), _clip(question), tuple(zip(texts, clips, strict=True)))
+
+
+def _text(message: Mapping[str, Any], name: str) -> str:
+    if not isinstance(message[name], str):
+        raise DataError(f"{name} must be a text, not {message[name]!r}")
+    return str(message[name])
+
+
+def _clip(message: Mapping[str, Any]) -> str | None:
+    clip = message.get("audio")
+    if clip is not None and not isinstance(clip, str):
+        raise DataError(f"audio must be the id of a clip, not {clip!r}")
+    return clip
 
 
 def read_dialogues(path: str | Path, splits: Iterable[str] = ("train",)) -> list[Dialogue]:
