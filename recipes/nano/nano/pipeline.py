@@ -10,6 +10,7 @@ import argparse
 import difflib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -168,6 +169,7 @@ def _main(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         pipeline.show()
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # which stops the stages that run
     pipeline.run(Processes(), arguments.stages)
     if not arguments.stages:
         print(f"nano: {settings.output} is ready; figures in {settings.work}/evaluation", file=sys.stderr)

@@ -166,6 +166,29 @@ def test_a_stage_beside_a_failing_one_is_stopped(tmp_path: Path) -> None:
     assert time.monotonic() - start < 20
 
 
+def test_a_stopped_run_takes_its_stages_with_it(tmp_path: Path) -> None:
+    """SIGTERM ends the run and the stage in it, which else went on alone."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "recipes" / "nano")!r})
+from nano import pipeline
+from nano.stages import Stage
+code = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+pipeline.stages = lambda settings: [Stage("slow", ("-c", code), (), ("never",))]
+pipeline.os.chdir = lambda path: None
+sys.exit(pipeline.main([]))
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "WORK": "work"}
+    run = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.terminate()
+    assert run.wait(30) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
