@@ -51,6 +51,7 @@ PUBLIC = [
     "ConfigError",
     "DataError",
     "MissingDependencyError",
+    "NoSpeechError",
     "PromptError",
     "PromptTooLongError",
     "ReplySampling",

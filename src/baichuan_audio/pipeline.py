@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .audio.voice_activity import Speech, find_speech
+from .audio.voice_activity import Speech, find_speech_in_steps, last_of
 from .audio.waveform import load_waveform, prepare_waveform
 from .audio_tokenizer.model import AudioTokenizer
 from .errors import AudioError, NoSpeechError, PromptError
@@ -121,13 +122,10 @@ class BaichuanAudio(nn.Module):
         """
         limits = self.tokenizer.config
         waveform = self._waveform(audio)
-        if vad:
-            pieces = find_speech(waveform, limits.sampling_rate, limits.max_audio_seconds).pieces()
-        else:
-            pieces = list(waveform.split(limits.piece_samples))
+        speech = last_of(self.find_speech(waveform, limits.sampling_rate, vad, limits.max_audio_seconds))
         texts: list[str] = []
-        for number, piece in enumerate(pieces):
-            if number and piece.shape[0] < limits.min_samples:
+        for piece in itertools.chain.from_iterable(part.split(limits.piece_samples) for part in speech.pieces()):
+            if texts and piece.shape[0] < limits.min_samples:
                 continue
             codes = self.tokenizer.encode(piece, limits.sampling_rate)
             prompt = self.prompt_builder().text(TRANSCRIBE_INSTRUCTION).audio(codes).build()
@@ -223,6 +221,21 @@ class BaichuanAudio(nn.Module):
     def prompt_builder(self) -> PromptBuilder:
         """Writes prompts with this model's text tokenizer and control tokens."""
         return PromptBuilder(self.text_tokenizer, self.special, len(self.language_model.codebook_sizes))
+
+    def find_speech(
+        self, waveform: Tensor, sample_rate: int, vad: bool = True, max_seconds: float | None = None
+    ) -> Iterator[Speech | None]:
+        """Where somebody speaks in waveform [S] (or [channels, S]), pausing (None) every ten seconds; last the result.
+
+        vad=False, or a recording too short for one code frame, which `encode` refuses: all of it is one segment.
+        """
+        limits = self.tokenizer.config
+        long_enough = (
+            waveform.ndim > 0 and waveform.shape[-1] * limits.sampling_rate >= limits.min_samples * sample_rate
+        )
+        if vad and long_enough:
+            return find_speech_in_steps(waveform, sample_rate, max_seconds)
+        return iter([Speech.whole(waveform, sample_rate)])
 
     @property
     def context(self) -> int:
@@ -371,7 +384,7 @@ class Conversation:
         """The speech in a part of the user's message."""
         rate = self._model.tokenizer.config.sampling_rate
         waveform = self._model._waveform(part.audio)
-        return find_speech(waveform, rate) if self._vad else Speech.whole(waveform, rate)
+        return last_of(self._model.find_speech(waveform, rate, self._vad))
 
     def _encode(self, part: AudioPart) -> Tensor:
         tokenizer = self._model.tokenizer

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 THRESHOLD = 0.5  # speech probability that begins a segment
 HYSTERESIS = 0.15  # speech goes on until the probability falls so far below the threshold
 MARGIN_S = 0.35  # kept around a segment, at most half the pause, so that no phone is lost
-MIN_PAUSE_S = 0.5  # a shorter pause does not end a segment
-_LEAST_WINDOWS = 3  # above the threshold in a segment: music reaches it for one or two, a spoken digit for five
+MIN_PAUSE_S = 0.4  # a shorter pause does not end a segment (docs/serving.md)
+_LEAST_WINDOWS = 3  # above the threshold in a segment: music often reaches it for one or two, a spoken digit for five
+_SHORT_WINDOWS = 12  # with fewer it must also stand out of the background, as the notes of a melody do not
+_PROMINENCE = 2.0  # times the background's level
+_EDGE_S = 0.5  # speech that is found so close to the beginning has begun with it: little tells the network apart there
 _SMOOTHING = 7  # windows over which a place to cut is judged
 _LEVEL_RANGE_DB = 60.0
 
@@ -30,21 +33,32 @@ def speech_segments(
     """
     windows = min(len(probabilities), len(levels))
     probabilities, levels = probabilities[:windows], levels[:windows]
-    runs = [run for run in _runs(probabilities, window_s) if _is_speech(probabilities[slice(*run)])]
+    runs = _runs(probabilities, window_s)
+    background = np.ones(windows, bool)
+    for run in runs:
+        background[slice(*run)] = False
+    runs = [run for run in runs if _is_speech(probabilities[slice(*run)], levels[slice(*run)], levels[background])]
     segments: list[Span] = []
     for number, (first, last) in enumerate(runs):
         start, end = first * window_s, last * window_s
         before = start - runs[number - 1][1] * window_s if number else np.inf
         after = runs[number + 1][0] * window_s - end if number + 1 < len(runs) else np.inf
-        start = max(start - min(MARGIN_S, before / 2), 0.0)
+        start = max(start - min(MARGIN_S, before / 2), 0.0) if start > _EDGE_S else 0.0
         end = min(end + min(MARGIN_S, after / 2), length_s)
         segments += _cut(start, end, _weakness(probabilities, levels), window_s, max_seconds)
     return segments
 
 
-def _is_speech(probabilities: Values) -> bool:
-    """Whether a run holds a voice, and not only a moment that resembles one."""
-    return bool((probabilities >= THRESHOLD).sum() >= _LEAST_WINDOWS)
+def _is_speech(probabilities: Values, levels: Values, background: Values) -> bool:
+    """Whether a run holds a voice, and not only a moment that resembles one.
+
+    probabilities, levels: of its windows [R]. background: levels of the windows in no run [B].
+    """
+    speech = probabilities >= THRESHOLD
+    count = int(speech.sum())
+    if count < _LEAST_WINDOWS or count >= _SHORT_WINDOWS or len(background) < count:
+        return count >= _LEAST_WINDOWS
+    return bool(np.median(levels[speech]) >= _PROMINENCE * np.median(background))
 
 
 def _runs(probabilities: Values, window_s: float) -> list[Run]:

@@ -119,7 +119,12 @@ def find_speech(waveform: Tensor, sample_rate: int, max_seconds: float | None = 
     max_seconds: a longer stretch of speech is cut where the voice is weakest. Raises AudioError for a waveform that is
     empty or not finite, MissingDependencyError without onnxruntime or silero-vad.
     """
-    *_, speech = find_speech_in_steps(waveform, sample_rate, max_seconds)
+    return last_of(find_speech_in_steps(waveform, sample_rate, max_seconds))
+
+
+def last_of(steps: Iterator[Speech | None]) -> Speech:
+    """The result of `find_speech_in_steps`."""
+    *_, speech = steps
     assert speech is not None
     return speech
 

@@ -10,7 +10,7 @@ from random import Random
 
 from torch import Tensor
 
-from ..audio.voice_activity import Speech, find_speech_in_steps
+from ..audio.voice_activity import Speech
 from ..errors import BaichuanAudioError
 from ..fast.flow import StaticFlow
 from ..language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder
@@ -98,11 +98,11 @@ class FrontDesk:
         return await self.worker.encode(waveform, sample_rate)
 
     async def find_speech(self, sound: AudioInput, max_seconds: float | None = None) -> Speech:
-        """Where somebody speaks in `sound`, as far as that is asked for. Raises AudioError."""
+        """Where somebody speaks in `sound`; all of it unless that is to be found (`vad`). Raises AudioError."""
         self.check_running()
-        if not sound.vad:
-            return Speech.whole(sound.waveform, sound.sample_rate)
-        speech: Speech = await self.worker.work(find_speech_in_steps(sound.waveform, sound.sample_rate, max_seconds))
+        speech: Speech = await self.worker.work(
+            self.model.find_speech(sound.waveform, sound.sample_rate, sound.vad, max_seconds)
+        )
         return speech
 
     async def transcript(self, pieces: Sequence[Tensor]) -> str:

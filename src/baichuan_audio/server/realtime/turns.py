@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...audio.speech_segments import MARGIN_S, MIN_PAUSE_S
+from ...audio.speech_segments import MARGIN_S
 from ...audio.voice_activity import SAMPLE_RATE
 from ..turn_detection import SpeechStarted, SpeechStopped, TurnDetection, TurnDetector
 from . import events
@@ -211,8 +211,8 @@ class Turns:
             self._taker.answer(item_id, ended_at)
 
     async def _segments(self, sound: Sound, detection: TurnDetection) -> Segments:
-        """The segments of speech in a turn that was found; all of it where it can have no long pause or silence."""
-        short_pauses = detection.silence_duration_ms <= 1000 * MIN_PAUSE_S
+        """The segments of speech in a turn that was found; all of it where there can be no pause to shorten."""
+        short_pauses = detection.silence_duration_ms <= 2000 * MARGIN_S
         if short_pauses and detection.prefix_padding_ms <= 1000 * MARGIN_S:
             return _whole(sound)
         return await self._taker.find_speech(sound) or _whole(sound)
