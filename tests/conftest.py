@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GOLDEN = FIXTURES / "tiny-a"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 CHECKPOINT = GOLDEN / "checkpoint"
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)]
@@ -86,8 +87,9 @@ def tiny(tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def question(tmp_path_factory: pytest.TempPathFactory, cases: dict[str, torch.Tensor]) -> Path:
-    """A second of a golden waveform as a file."""
+def question(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of speech as a file."""
     path = tmp_path_factory.mktemp("audio") / "question.wav"
-    soundfile.write(path, cases["wave.0"][:16000].numpy(), 16000)
+    samples, rate = soundfile.read(EXAMPLES / "en-day.wav", frames=24000, start=6000)
+    soundfile.write(path, samples, rate)
     return path

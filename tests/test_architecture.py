@@ -53,6 +53,7 @@ PUBLIC = [
     "ConfigError",
     "DataError",
     "MissingDependencyError",
+    "NoSpeechError",
     "PromptError",
     "PromptTooLongError",
     "ReplySampling",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from baichuan_audio.audio.waveform import crossfade, save_waveform
+from baichuan_audio.audio.waveform import crossfade, load_waveform, save_waveform
 from baichuan_audio.errors import AudioError, PromptError
 from baichuan_audio.language_model.reply import ReplySampling
 from baichuan_audio.language_model.sampling import Sampling
@@ -22,7 +22,8 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def question() -> torch.Tensor:
-    return torch.sin(torch.arange(RATE) * 0.2) * 0.3
+    """Some speech."""
+    return load_waveform(Path(__file__).parents[1] / "examples" / "en-sum-2.wav", RATE)
 
 
 def _sound(pieces: list[TextPiece | WaveformPiece]) -> torch.Tensor:

@@ -17,6 +17,10 @@ class AudioError(BaichuanAudioError):
     """Audio cannot be read, or is empty, too short, too long or not finite."""
 
 
+class NoSpeechError(AudioError):
+    """Nobody speaks in the audio of a message, and there is nothing else in it."""
+
+
 class PromptError(BaichuanAudioError):
     """A message or dialogue has a form the model cannot take."""
 

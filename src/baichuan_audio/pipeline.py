@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .audio.voice_activity import Speech, find_speech_in_steps, last_of
 from .audio.waveform import load_waveform, prepare_waveform
 from .audio_tokenizer.model import AudioTokenizer
-from .errors import AudioError, PromptError
+from .errors import AudioError, NoSpeechError, PromptError
 from .flow_decoder.model import FlowDecoder
 from .language_model.audio_head import AudioHead
 from .language_model.interleaving import ended, interleave_letters, split_words, write_ahead
@@ -39,6 +41,7 @@ from .synthesis import Joiner, SpeechStream, synthesize
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
 _LONGEST_CLAUSE = 200
+NO_SPEECH = "no speech was found in the audio of this message."
 _SHORT_TEXT = 120  # bytes in UTF-8 that are spoken in one go
 
 
@@ -111,23 +114,25 @@ class BaichuanAudio(nn.Module):
         return session
 
     @torch.no_grad()
-    def transcribe(self, audio: Any, sampling: Sampling | None = None) -> str:
-        """What is said in `audio` (any length; pieces of `max_audio_seconds`, each for itself) -> text.
+    def transcribe(self, audio: Any, sampling: Sampling | None = None, vad: bool = True) -> str:
+        """What is said in `audio` (any length) -> text, "" where nobody speaks.
 
-        Raises AudioError when the audio cannot be used.
+        Each segment of speech between pauses is written by itself. vad=False: all of it is read as it is, in pieces of
+        `max_audio_seconds`. Raises AudioError when the audio cannot be used.
         """
         limits = self.tokenizer.config
         waveform = self._waveform(audio)
-        texts = []
-        for number, piece in enumerate(waveform.split(limits.piece_samples)):
-            if number and piece.shape[0] < limits.min_samples:
+        speech = last_of(self.find_speech(waveform, limits.sampling_rate, vad, limits.max_audio_seconds))
+        texts: list[str] = []
+        for piece in itertools.chain.from_iterable(part.split(limits.piece_samples) for part in speech.pieces()):
+            if texts and piece.shape[0] < limits.min_samples:
                 continue
             codes = self.tokenizer.encode(piece, limits.sampling_rate)
             prompt = self.prompt_builder().text(TRANSCRIBE_INSTRUCTION).audio(codes).build()
             session = self.start(prompt.ids, prompt.codes)
             most = 32 + 3 * codes.shape[1]  # far more than anyone can say in that time
-            pieces = write_text_reply(session, self.text_tokenizer, sampling or Sampling(), most)
-            texts.append("".join(pieces).strip())
+            reply = write_text_reply(session, self.text_tokenizer, sampling or Sampling(), most)
+            texts.append("".join(reply).strip())
         return join_texts(texts)
 
     def speak(
@@ -159,17 +164,19 @@ class BaichuanAudio(nn.Module):
         voice: str | None = None,
         sampling: ReplySampling | None = None,
         seed: int | None = None,
+        vad: bool = True,
     ) -> Iterator[TextPiece | WaveformPiece]:
         """Answer a dialogue, giving out text and sound as they are made (`speak=False`: text only).
 
         messages: `[{"role": "system" | "user" | "assistant", "content": ...}, ...]`, the user last; content is a text,
         `{"audio": audio}`, or a list of such. For a dialogue of several turns, `conversation` reads each turn once.
-        Raises PromptError or AudioError for input that cannot be used.
+        vad: as in `conversation`. Raises PromptError or AudioError for input that cannot be used, NoSpeechError for a
+        message without words.
         """
         parsed = parse_messages(messages)
         system = "".join(str(part) for part in parsed[0].parts) if parsed[0].role == "system" else None
         turns = parsed[1:] if system is not None else parsed
-        conversation = self.conversation(system, voice, speak, sampling, seed)
+        conversation = self.conversation(system, voice, speak, sampling, seed, vad)
         for message in turns[:-1]:
             conversation.add(message)
         return conversation.ask_message(turns[-1])
@@ -181,13 +188,15 @@ class BaichuanAudio(nn.Module):
         speak: bool = True,
         sampling: ReplySampling | None = None,
         seed: int | None = None,
+        vad: bool = True,
     ) -> Conversation:
         """Begin a dialogue in which each turn is heard and read once.
 
-        system: replaces the default system text, which chooses the voice. voice: one of `voices`.
+        system: replaces the default system text, which chooses the voice. voice: one of `voices`. vad: find the speech
+        in the user's audio and shorten the silence around it; False: read it as it is.
         """
         text = self.system_text(system, voice)
-        return Conversation(self, text, speak, sampling or ReplySampling.from_config(self.config), seed)
+        return Conversation(self, text, speak, sampling or ReplySampling.from_config(self.config), seed, vad)
 
     def system_text(self, system: str | None = None, voice: str | None = None) -> str:
         """The text of the system turn: the voice by its name, then `system`; a system text alone names no voice.
@@ -212,6 +221,21 @@ class BaichuanAudio(nn.Module):
     def prompt_builder(self) -> PromptBuilder:
         """Writes prompts with this model's text tokenizer and control tokens."""
         return PromptBuilder(self.text_tokenizer, self.special, len(self.language_model.codebook_sizes))
+
+    def find_speech(
+        self, waveform: Tensor, sample_rate: int, vad: bool = True, max_seconds: float | None = None
+    ) -> Iterator[Speech | None]:
+        """Where somebody speaks in waveform [S] (or [channels, S]), pausing (None) every ten seconds; last the result.
+
+        vad=False, or a recording too short for one code frame, which `encode` refuses: all of it is one segment.
+        """
+        limits = self.tokenizer.config
+        long_enough = (
+            waveform.ndim > 0 and waveform.shape[-1] * limits.sampling_rate >= limits.min_samples * sample_rate
+        )
+        if vad and long_enough:
+            return find_speech_in_steps(waveform, sample_rate, max_seconds)
+        return iter([Speech.whole(waveform, sample_rate)])
 
     @property
     def context(self) -> int:
@@ -286,9 +310,9 @@ class Conversation:
     """
 
     def __init__(
-        self, model: BaichuanAudio, system: str, speak: bool, sampling: ReplySampling, seed: int | None
+        self, model: BaichuanAudio, system: str, speak: bool, sampling: ReplySampling, seed: int | None, vad: bool
     ) -> None:
-        self._model, self._speak, self._sampling = model, speak, sampling
+        self._model, self._speak, self._sampling, self._vad = model, speak, sampling, vad
         self._session = model.session_type(model.language_model, model.audio_head, model.special, seed)
         self._prompt = model.prompt_builder().system(system)  # what has been said but not yet read
         self._reply: Reply | None = None
@@ -314,7 +338,8 @@ class Conversation:
     def ask(self, content: Any) -> Iterator[TextPiece | WaveformPiece]:
         """Say `content` (a text, `{"audio": audio}`, or a list of such) and get the reply as it is made.
 
-        Raises PromptError or AudioError at once, and the dialogue stays as it was.
+        Raises PromptError, AudioError, or NoSpeechError where nobody speaks in the audio and there is no text, at once,
+        and the dialogue stays as it was.
         """
         return self.ask_message(Message("user", parse_content(content)))
 
@@ -343,13 +368,23 @@ class Conversation:
 
     def _with_user(self, message: Message) -> PromptBuilder:
         """The unread prompt and the user's turn; a copy, so that bad input leaves the dialogue as it was."""
-        prompt = self._prompt.copy().user()
+        prompt, silent = self._prompt.copy().user(), True
         for part in message.parts:
-            if isinstance(part, AudioPart):
-                prompt.audio(self._encode(part))
-            else:
+            if not isinstance(part, AudioPart):
                 prompt.text(part)
+                silent = silent and not part.strip()
+            elif (speech := self._speech(part)).segments:
+                prompt.audio(self._model.tokenizer.encode(speech.joined(), speech.sample_rate))
+                silent = False
+        if silent:
+            raise NoSpeechError(NO_SPEECH)
         return prompt
+
+    def _speech(self, part: AudioPart) -> Speech:
+        """The speech in a part of the user's message."""
+        rate = self._model.tokenizer.config.sampling_rate
+        waveform = self._model._waveform(part.audio)
+        return last_of(self._model.find_speech(waveform, rate, self._vad))
 
     def _encode(self, part: AudioPart) -> Tensor:
         tokenizer = self._model.tokenizer

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from baichuan_audio.audio.voice_activity import Speech, find_speech
 from baichuan_audio.engine import (
     AudioDelta,
     AudioInput,
@@ -23,9 +24,10 @@ from baichuan_audio.engine import (
     EngineStopped,
     ReplyDone,
     TextDelta,
+    TranscriptDelta,
     Usage,
 )
-from baichuan_audio.errors import PromptError, PromptTooLongError
+from baichuan_audio.errors import NoSpeechError, PromptError, PromptTooLongError
 
 SAMPLE_RATE = 24000
 SECONDS_A_WORD = 0.2
@@ -35,8 +37,8 @@ HEARD = "hello world"
 
 class FakeEngine:
     """delay: seconds of real time before each event (0: as fast as the reader reads). answer: the words of every
-    reply, instead of "You said ...". fail: every reply fails after its first sound. too_long: every dialogue is more
-    than can be read."""
+    reply, instead of "You said ...". vad: whether sound needs a voice in it; else all of it counts as speech. fail:
+    every reply fails after its first sound. too_long: every dialogue is more than can be read."""
 
     def __init__(
         self,
@@ -44,12 +46,13 @@ class FakeEngine:
         delay: float = 0.0,
         answer: str | None = None,
         heard: str = HEARD,
+        vad: bool = False,
         fail: bool = False,
         too_long: bool = False,
     ) -> None:
         self.config = EngineConfig(max_sessions=max_sessions)
         self.delay, self.answer, self.heard, self.fail = delay, answer, heard, fail
-        self.too_long = too_long
+        self.vad, self.too_long = vad, too_long
         self.model: Any = SimpleNamespace(
             config={}, sample_rate=SAMPLE_RATE, voices=self.voices, text_tokenizer=SimpleNamespace(encode=_words)
         )
@@ -79,12 +82,19 @@ class FakeEngine:
         self.dialogues.append(dialogue)
         return dialogue
 
-    async def transcribe(self, waveform: Tensor, sample_rate: int) -> AsyncIterator[str]:
+    async def find_speech(self, sound: AudioInput, max_seconds: float | None = None) -> Speech:
+        if sound.vad and self.vad:
+            return find_speech(sound.waveform, sound.sample_rate, max_seconds)
+        return Speech.whole(sound.waveform, sound.sample_rate)
+
+    async def transcribe(self, waveform: Tensor, sample_rate: int, vad: bool = True) -> AsyncIterator[TranscriptDelta]:
         self._take_slot()
         try:
-            for word in _words(self.heard):
-                await self.pause()
-                yield word
+            speech = await self.find_speech(AudioInput(waveform, sample_rate, vad), 30)
+            for number, (start, end) in enumerate(speech.segments):
+                for word in _words((" " if number else "") + self.heard):
+                    await self.pause()
+                    yield TranscriptDelta(word, start / sample_rate, end / sample_rate)
         finally:
             self._taken -= 1
 
@@ -141,6 +151,11 @@ class FakeDialogue:
     ) -> str:
         if not parts:
             raise PromptError("a message has no content; give a text or an audio file.")
+        for part in list(parts):
+            if isinstance(part, AudioInput) and not (await self.engine.find_speech(part)).segments:
+                parts.remove(part)
+        if not parts:
+            raise NoSpeechError("no speech was found in the audio of this message.")
         return self.insert("user", list(parts), item_id, after)
 
     async def add_assistant(self, text: str, item_id: str | None = None) -> str:

@@ -275,12 +275,12 @@ async def test_transcripts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch
         heard = transcripts.Transcriber(client.session._desk, client.dialogue, 60.0)
         sound = transcripts.AudioInput(fake_engine.torch.zeros(25 * 16000), 16000)
         for number in range(4):
-            heard.start(f"item_{number}", sound)
+            heard.start(f"item_{number}", [sound], 25.0)
         failed = await client.wait("conversation.item.input_audio_transcription.failed", 2)
         assert failed["item_id"] == "item_3" and failed["error"]["code"] == "too_many_requests"
         await client.wait("conversation.item.input_audio_transcription.completed", 2)
         heard._waiting_s = 2e-16  # what rounding leaves
-        heard.start("item_5", transcripts.AudioInput(fake_engine.torch.zeros(61 * 16000), 16000))
+        heard.start("item_5", [sound], 61.0)
         await client.wait("conversation.item.input_audio_transcription.completed", 3)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AudioError, BaichuanAudioError, PromptError
+from ..errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError
 from .common import Progress, add_command, check_output, check_text, load_model, print_json
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def add_commands(commands: Any) -> None:
         metavar="FILE",
         help="where to write the spoken answer (default: answer.wav); of several: answer-1.wav, answer-2.wav ...",
     )
+    _add_no_vad(chat)
     chat.add_argument("--text-only", action="store_true", help="answer in text, without speech")
     chat.add_argument(
         "--no-play", action="store_true", help="do not play the answer, even where there is a sound device"
@@ -43,12 +44,19 @@ def add_commands(commands: Any) -> None:
 
     transcribe = add_command(commands, "transcribe", run_transcribe, "Write down what is said in audio files.")
     transcribe.add_argument("audio", nargs="+", help="audio files: any format, rate and number of channels")
+    _add_no_vad(transcribe)
 
     speak = add_command(commands, "speak", run_speak, "Read a text aloud.")
     speak.add_argument("text", help="what to say; - reads it from standard input")
     speak.add_argument("--voice", metavar="NAME", help="who speaks; `baichuan-audio info` lists the voices")
     speak.add_argument("--output", "-o", default="speech.wav", metavar="FILE", help="(default: %(default)s)")
     speak.add_argument("--no-play", action="store_true", help="do not play it, even where there is a sound device")
+
+
+def _add_no_vad(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-vad", action="store_true", help="read the audio as it is, without finding the speech in it first"
+    )
 
 
 @dataclass
@@ -119,13 +127,23 @@ def run_chat(arguments: argparse.Namespace) -> None:
     for text in (arguments.system, *(turn.content for turn in turns)):
         check_text(model, text)
     conversation = model.conversation(
-        system=arguments.system, voice=arguments.voice, speak=not arguments.text_only, seed=arguments.seed
+        system=arguments.system,
+        voice=arguments.voice,
+        speak=not arguments.text_only,
+        seed=arguments.seed,
+        vad=not arguments.no_vad,
     )
     numbered = len(turns) != 1
     results = []
     for number, turn in enumerate(turns or _typed_turns(model), 1):
         file = _numbered(output, number) if numbered else output
-        results.append(_answer_turn(model, conversation, turn, file, arguments))
+        try:
+            results.append(_answer_turn(model, conversation, turn, file, arguments))
+        except NoSpeechError:
+            sentence = f"{turn.shown}: no speech was found in it, so there is nothing to answer."
+            if turns or not sys.stdin.isatty():
+                raise NoSpeechError(sentence) from None
+            print(sentence, file=sys.stderr)
     if not results and not sys.stdin.isatty():
         raise PromptError("there is no turn to answer; give a text or an audio file.")
     if arguments.json:
@@ -220,6 +238,8 @@ def run_transcribe(arguments: argparse.Namespace) -> int:
             continue
         if not arguments.json:
             print(f"{path}: {result['text']}" if len(arguments.audio) > 1 else result["text"], flush=True)
+        if not result["text"]:
+            print(f"baichuan-audio: {path}: no speech was found.", file=sys.stderr)
         results.append(result)
     if arguments.json:
         print_json({"transcripts": results})
@@ -237,7 +257,7 @@ def _transcribe(
     model = model or load_model(arguments)
     seconds = waveform.shape[0] / _RATE
     with Progress(f"transcribing {seconds:.0f} s of {path}") as progress:
-        text = model.transcribe((waveform, _RATE))
+        text = model.transcribe((waveform, _RATE), vad=not arguments.no_vad)
     return model, {
         "audio": path,
         "text": text,

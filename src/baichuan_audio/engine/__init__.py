@@ -13,6 +13,7 @@ from .types import (
     ReplyDone,
     ReplyEvent,
     TextDelta,
+    TranscriptDelta,
     Usage,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "ReplyDone",
     "ReplyEvent",
     "TextDelta",
+    "TranscriptDelta",
     "Usage",
 ]

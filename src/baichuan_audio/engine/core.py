@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from torch import Tensor
 
+from ..audio.voice_activity import Speech
 from ..errors import PromptTooLongError
 from ..language_model.reply import ReplySampling, read_aloud
 from ..language_model.sequence import LiveSequence, Rules
@@ -15,7 +16,7 @@ from ..spoken_text import for_speech
 from .dialogue import Dialogue
 from .front_desk import FrontDesk, check_done
 from .history import room
-from .types import AudioDelta, EngineConfig, EngineStats, EngineStopped, ReplyDone
+from .types import AudioDelta, AudioInput, EngineConfig, EngineStats, EngineStopped, ReplyDone, TranscriptDelta
 
 
 class Engine:
@@ -77,19 +78,23 @@ class Engine:
         self.model.system_text(system, voice)
         return Dialogue(self._desk, self._desk.lease(), system, voice, seed)
 
-    async def transcribe(self, waveform: Tensor, sample_rate: int) -> AsyncIterator[str]:
+    async def transcribe(self, waveform: Tensor, sample_rate: int, vad: bool = True) -> AsyncIterator[TranscriptDelta]:
         """What is said in waveform [S] (or [channels, S]) at `sample_rate`, of any length, as it is written.
 
-        Takes a slot meanwhile. Raises EngineFull, EngineStopped, AudioError.
+        Each segment of speech between pauses is written by itself; nothing where nobody speaks. vad=False: all of it
+        is one segment. Takes a slot meanwhile. Raises EngineFull, EngineStopped, AudioError.
         """
         desk = self._desk
         slot = desk.lease()
         try:
-            pieces = await desk.encode(waveform, sample_rate)
-            async for text in desk.transcribe(pieces, slot):
-                yield text
+            async for delta in desk.transcribe(AudioInput(waveform, sample_rate, vad), slot):
+                yield delta
         finally:
             desk.release(slot)
+
+    async def find_speech(self, sound: AudioInput) -> Speech:
+        """Where somebody speaks in `sound`: what `transcribe` and `Dialogue.add_user` look for. Raises AudioError."""
+        return await self._desk.find_speech(sound)
 
     async def speak(self, text: str, voice: str | None = None, seed: int | None = None) -> AsyncIterator[AudioDelta]:
         """Read `text` aloud, as `for_speech` writes it and as its sound is made. Takes a slot meanwhile.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..errors import PromptError
+from ..errors import NoSpeechError, PromptError
 from ..language_model.reply import ReplySampling, spoken_reply, text_reply
 from ..language_model.sequence import LiveSequence, Rules, Token
 from ..language_model.text_tokenizer import LONG_TEXT
+from ..pipeline import NO_SPEECH
 from .front_desk import FrontDesk
 from .history import History, Item
 from .mailbox import Reply
@@ -49,18 +50,19 @@ class Dialogue:
     ) -> str:
         """Add what the user says, texts and sound in order -> the item's id. Sound is encoded now, once.
 
-        after: the item to stand behind, "root" for the front; None: the end. Raises PromptError or AudioError, and
-        the dialogue stays as it was. A reply asked for meanwhile waits for it.
+        after: the item to stand behind, "root" for the front; None: the end. Raises PromptError, AudioError, or
+        NoSpeechError where nobody speaks in the sound and there is no text; the dialogue stays as it was. A reply asked
+        for meanwhile waits for it.
         """
         if not parts or any(isinstance(part, str) and not part for part in parts):
             raise PromptError("a message has no content; give a text or audio.")
-        self._chat.history.check_sound(sum(part.seconds for part in parts if isinstance(part, AudioInput)))
+        self._check_sound(part for part in parts if isinstance(part, AudioInput) and not part.vad)
         self._chat.history.check_text("".join(part for part in parts if isinstance(part, str)))
         item = Item(self._id(item_id), "user", ready=False)
         await self._run(lambda: self._chat.history.add(item, after))
         try:
             prompt = self._model.prompt_builder()
-            for part in parts:
+            for part in await self._without_silence(parts):
                 if isinstance(part, AudioInput):
                     prompt.audio(torch.cat(await self._encode(part.waveform, part.sample_rate), dim=1))
                 else:
@@ -140,7 +142,7 @@ class Dialogue:
         return reply
 
     async def transcript(self, waveform: Tensor, sample_rate: int) -> str:
-        """What is said in `waveform` [S]; sound that this dialogue has just encoded is not encoded again.
+        """What is said in `waveform` [S], one segment of speech; sound just encoded here is not encoded again.
 
         Written in a spare slot beside the replies; waits while all of those are taken. Raises AudioError.
         """
@@ -173,6 +175,23 @@ class Dialogue:
         """Do something with the history, which belongs to the worker's thread."""
         self._check_open()
         return await self._worker.call(function)
+
+    def _check_sound(self, sounds: Iterable[AudioInput]) -> None:
+        """Raise PromptTooLongError for more than can be answered."""
+        self._chat.history.check_sound(sum(sound.seconds for sound in sounds))
+
+    async def _without_silence(self, parts: list[str | AudioInput]) -> list[str | AudioInput]:
+        """The parts of a message, their sound without long pauses or, where nobody speaks in it, left out."""
+        kept: list[str | AudioInput] = []
+        for part in parts:
+            if isinstance(part, str) or not part.vad:
+                kept.append(part)
+            elif (speech := await self._desk.find_speech(part)).segments:
+                kept.append(AudioInput(speech.joined(), speech.sample_rate, vad=False))
+        if not any(isinstance(part, AudioInput) or part.strip() for part in kept) and len(kept) < len(parts):
+            raise NoSpeechError(NO_SPEECH)
+        self._check_sound(part for part in kept if isinstance(part, AudioInput))
+        return kept
 
     async def _encode(self, waveform: Tensor, sample_rate: int) -> list[Tensor]:
         """Codes [K, T] of each piece of the waveform; the last waveform's are kept, for its transcript."""

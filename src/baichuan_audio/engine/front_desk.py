@@ -10,6 +10,7 @@ from random import Random
 
 from torch import Tensor
 
+from ..audio.voice_activity import Speech
 from ..errors import BaichuanAudioError
 from ..fast.flow import StaticFlow
 from ..language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder
@@ -18,7 +19,7 @@ from ..language_model.sampling import Sampling
 from ..language_model.sequence import LiveSequence, Rules, Token
 from ..pipeline import BaichuanAudio, join_texts
 from .mailbox import Reply
-from .types import EngineConfig, EngineFull, EngineStopped, ReplyDone, TextDelta
+from .types import AudioInput, EngineConfig, EngineFull, EngineStopped, ReplyDone, TextDelta, TranscriptDelta
 from .worker import Worker
 
 _CONTEXT = 4096  # positions of a slot, where the model could read more
@@ -96,18 +97,36 @@ class FrontDesk:
         self.check_running()
         return await self.worker.encode(waveform, sample_rate)
 
+    async def find_speech(self, sound: AudioInput, max_seconds: float | None = None) -> Speech:
+        """Where somebody speaks in `sound`; all of it unless that is to be found (`vad`). Raises AudioError."""
+        self.check_running()
+        speech: Speech = await self.worker.work(
+            self.model.find_speech(sound.waveform, sound.sample_rate, sound.vad, max_seconds)
+        )
+        return speech
+
     async def transcript(self, pieces: Sequence[Tensor]) -> str:
         """What is said in the pieces, codes [K, T] each, written in a spare slot once there is one."""
         self.check_running()
         slot = await self._spare.get()
         try:
-            return "".join([text async for text in self.transcribe(pieces, slot)])
+            return "".join([text async for text in self._write_transcript(pieces, slot)])
         finally:
             self._spare.put_nowait(slot)
 
-    async def transcribe(self, pieces: Sequence[Tensor], slot: int) -> AsyncIterator[str]:
-        """What is said in the pieces, codes [K, T] each, as it is written in `slot`."""
-        said = ""
+    async def transcribe(self, sound: AudioInput, slot: int) -> AsyncIterator[TranscriptDelta]:
+        """What is said in `sound`, of any length, as it is written in `slot`: segment by segment, so that neither the
+        memory nor the time for which others wait grows with the length."""
+        speech = await self.find_speech(sound, self.model.tokenizer.config.max_audio_seconds)
+        text, rate = "", speech.sample_rate
+        for (start, end), piece in zip(speech.segments, speech.pieces(), strict=True):
+            codes = await self.encode(piece, rate)
+            async for words in self._write_transcript(codes, slot, text):
+                text += words
+                yield TranscriptDelta(words, start / rate, end / rate)
+
+    async def _write_transcript(self, pieces: Sequence[Tensor], slot: int, said: str = "") -> AsyncIterator[str]:
+        """What is said in the pieces, codes [K, T] each, as it is written in `slot`. said: the text before it."""
         for codes in pieces:
             tokens = self.tokens(self.model.prompt_builder().text(TRANSCRIBE_INSTRUCTION).audio(codes))
             most = 32 + 3 * codes.shape[1]  # far more than anyone can say in that time

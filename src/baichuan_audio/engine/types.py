@@ -59,10 +59,14 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class AudioInput:
-    """Sound in a user's turn: waveform [S] (or [channels, S]) at any `sample_rate` in Hz."""
+    """Sound in a user's turn: waveform [S] (or [channels, S]) at any `sample_rate` in Hz.
+
+    vad: find the speech in it and shorten the silence around it; False: read it as it is.
+    """
 
     waveform: Tensor
     sample_rate: int
+    vad: bool = True
 
     @property
     def seconds(self) -> float:
@@ -75,6 +79,18 @@ class TextDelta:
     """Some more text of a reply."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class TranscriptDelta:
+    """Some more text of a transcript, and the segment of speech it belongs to: start and end in seconds.
+
+    The texts joined are the transcript.
+    """
+
+    text: str
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
 
+from ..audio.voice_activity import load_voice_activity_model
 from ..engine import Engine
+from ..errors import MissingDependencyError
 from ..version import __version__
 from . import http_chat, http_info, http_speech, http_transcriptions, openapi, realtime
 from .errors import add_error_handlers
@@ -58,7 +61,9 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
 
 
 async def warm_up(engine: Engine) -> None:
-    """One short reply, so that the first user does not wait for memory and kernels to be made ready."""
+    """One short reply, so that the first user does not wait for memory, kernels and networks to be made ready."""
+    with suppress(MissingDependencyError):  # whoever sends audio is told
+        await asyncio.to_thread(load_voice_activity_model)
     dialogue = engine.open(seed=0)
     try:
         await dialogue.add_user(["Hello."])

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ..engine import EngineFull, EngineStopped
-from ..errors import AudioError, BaichuanAudioError, PromptError, PromptTooLongError
+from ..errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError, PromptTooLongError
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
@@ -72,6 +72,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(429, str(error), code="server_full")
     if isinstance(error, EngineStopped):
         return ApiError(503, "the server is shutting down.", code="shutting_down")
+    if isinstance(error, NoSpeechError):
+        return bad_request(str(error), code="no_speech")
     if isinstance(error, AudioError):
         return bad_request(str(error), code="invalid_audio")
     if isinstance(error, PromptTooLongError):

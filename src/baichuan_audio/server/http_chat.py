@@ -14,6 +14,7 @@ import torch
 from fastapi import APIRouter, Request
 
 from ..engine import AudioDelta, AudioInput, Dialogue, ReplyDone, ReplyEvent, TextDelta, Usage
+from ..errors import NoSpeechError
 from ..language_model.reply import ReplySampling
 from .chat_types import (
     AssistantMessage,
@@ -153,10 +154,9 @@ class Answer:
             voice = choose_voice(engine, named, "audio.voice")
             dialogue: Dialogue = engine.open(system=system, voice=voice, seed=asked.seed)
             try:
-                turns = await self._turns()
-                for role, parts in turns:
+                for number, role, parts in await self._turns():
                     if role == "user":
-                        await dialogue.add_user(parts)
+                        await _add_user(dialogue, parts, f"messages.{number}.content")
                     else:
                         await dialogue.add_assistant("\n".join(str(part) for part in parts))
                 reply = dialogue.reply(
@@ -205,16 +205,19 @@ class Answer:
             raise ApiError(503, "the server ended this reply.", code=done.reason)
         self._job.outcome = "completed"
 
-    async def _turns(self) -> list[tuple[str, list[Any]]]:
-        """The messages after the system's, neighbours of one role as one turn: ("user" or "assistant", parts)."""
-        turns: list[tuple[str, list[Any]]] = []
+    async def _turns(self) -> list[tuple[int, str, list[Any]]]:
+        """The messages after the system's, neighbours of one role as one turn.
+
+        (number of its first message, "user" or "assistant", parts) of each.
+        """
+        turns: list[tuple[int, str, list[Any]]] = []
         for number, message in enumerate(self._asked.messages):
             if isinstance(message, SystemMessage):
                 continue
             parts = await self._parts(message, f"messages.{number}")
-            if not turns or turns[-1][0] != message.role:
-                turns.append((message.role, []))
-            turns[-1][1].extend(parts)
+            if not turns or turns[-1][1] != message.role:
+                turns.append((number, message.role, []))
+            turns[-1][2].extend(parts)
         self._job.heard(self._heard_s)
         self._job.note(turns=len(turns), audio_in_s=round(self._heard_s, 3))
         return turns
@@ -265,6 +268,14 @@ class Answer:
             "choices": choices,
         }
         return event(chunk | {"usage": usage} if self._wants_usage else chunk)
+
+
+async def _add_user(dialogue: Dialogue, parts: list[Any], param: str) -> None:
+    """Add a turn of the user's. Raises ApiError 400 "no_speech" when there is not a word in it."""
+    try:
+        await dialogue.add_user(parts)
+    except NoSpeechError as error:
+        raise bad_request(f"{param}: {error}", param, "no_speech") from None
 
 
 def _usage(usage: Usage) -> ChatUsage:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request, UploadFile
 from pydantic import BaseModel
 
-from ..engine import AudioInput
-from ..pipeline import join_texts
+from ..engine import AudioInput, TranscriptDelta
 from .errors import bad_request
 from .live import EVENT_STREAM, Job, LiveResponse, event
 from .openapi import error_responses, other_content
-from .subtitles import Segment, language_of, speech_spans, srt, verbose, vtt
+from .subtitles import Segment, language_of, srt, verbose, vtt
 
 router = APIRouter()
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
-_listener = ThreadPoolExecutor(1, "baichuan-audio listener")  # finds speech: some seconds of work for ten minutes
 _MEDIA_TYPES = {
     "json": "application/json",
     "verbose_json": "application/json",
@@ -85,8 +81,9 @@ async def create_transcription(
 ) -> LiveResponse:
     """Write down what is said in a file of any format that libsndfile reads.
 
-    Any `model` is taken. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. Subtitles
-    and verbose_json have a segment for each stretch of speech between pauses; single words have no times here.
+    Any `model` is taken. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. In every
+    format each stretch of speech between pauses is written by itself; where nobody speaks the text is empty. Subtitles
+    and verbose_json have a segment for each; single words have no times here.
     """
     if stream and response_format not in ("json", "text"):
         raise bad_request("response_format must be json or text when streaming.", "response_format")
@@ -112,13 +109,16 @@ class Transcript:
 
     async def whole(self, format: TranscriptFormat) -> AsyncGenerator[bytes, None]:
         """The transcript in one piece."""
-        timed = format in ("srt", "vtt", "verbose_json")
+        segments: list[Segment] = []
+        text = ""
         with self._job:
             async with self._slot_kept():
                 sound = await self._read()
-                spans = await self._spans(sound) if timed else []
-            segments = await self._segments(sound, spans)
-            text = join_texts([segment.text for segment in segments]) if timed else await self._text(sound)
+            async with aclosing(self._words(sound)) as deltas:
+                async for delta in deltas:
+                    text += delta.text
+                    begun = segments.pop().text if segments and segments[-1].start == delta.start else ""
+                    segments.append(Segment(delta.start, delta.end, (begun + delta.text).lstrip()))
             self._done(text)
         usage = DurationUsage(seconds=self._seconds)
         if format == "json":
@@ -146,11 +146,10 @@ class Transcript:
         with self._job:
             async with self._slot_kept():
                 sound = await self._read()
-            async with aclosing(self._words(sound)) as texts:
-                async for text in texts:
-                    pieces.append(text)
-                    if text:
-                        yield event({"type": "transcript.text.delta", "delta": text})
+            async with aclosing(self._words(sound)) as deltas:
+                async for delta in deltas:
+                    pieces.append(delta.text)
+                    yield event({"type": "transcript.text.delta", "delta": delta.text})
             self._done("".join(pieces))
         yield event({"type": "transcript.text.done", "text": "".join(pieces)})
 
@@ -159,7 +158,7 @@ class Transcript:
         """Hold a slot, so that nothing is read in vain. Raises EngineFull.
 
         Nobody else gets it before `transcribe` takes it again, at once: nothing is awaited in between that would let
-        another task run; nor is there between one stretch of speech and the next.
+        another task run.
         """
         place = self._state.engine.open()
         try:
@@ -174,26 +173,8 @@ class Transcript:
         self._seconds = round(sound.waveform.shape[-1] / sound.sample_rate, 3)
         return sound
 
-    async def _spans(self, sound: AudioInput) -> list[tuple[float, float]]:
-        """Where somebody speaks: start and end in seconds."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_listener, speech_spans, sound.waveform, sound.sample_rate)
-
-    def _words(self, sound: AudioInput) -> AsyncGenerator[str, None]:
+    def _words(self, sound: AudioInput) -> AsyncGenerator[TranscriptDelta, None]:
         return self._job.limited(self._state.engine.transcribe(sound.waveform, sound.sample_rate))
-
-    async def _text(self, sound: AudioInput) -> str:
-        async with aclosing(self._words(sound)) as texts:
-            return "".join([text async for text in texts]).strip()
-
-    async def _segments(self, sound: AudioInput, spans: list[tuple[float, float]]) -> list[Segment]:
-        """Each stretch of speech by itself."""
-        segments, rate = [], sound.sample_rate
-        for start, end in spans:
-            text = await self._text(AudioInput(sound.waveform[int(start * rate) : int(end * rate)], rate))
-            if text:
-                segments.append(Segment(start, end, text))
-        return segments
 
     def _done(self, text: str) -> None:
         self._job.heard(self._seconds)

@@ -1,4 +1,4 @@
-"""Transcripts with times: stretches of speech between pauses, and the ways to write them."""
+"""Transcripts with times, and the ways to write them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
-
-from ..audio.waveform import resample
-from .turn_detection import SAMPLE_RATE, ServerVad, SpeechStarted, SpeechStopped, TurnDetector
-
-_PAUSE_MS = 400
-_MARGIN_S = 0.1  # sound kept around a stretch, so that no consonant is cut
-_LONGEST_S = 30.0
-_BLOCK = 16000
 
 
 @dataclass(frozen=True)
@@ -25,32 +15,6 @@ class Segment:
     start: float
     end: float
     text: str
-
-
-def speech_spans(waveform: Tensor, sample_rate: int) -> list[tuple[float, float]]:
-    """Where in waveform [S] somebody speaks: (start, end) in seconds, in order, cut at pauses and after 30 s."""
-    samples = resample(waveform, sample_rate, SAMPLE_RATE).numpy()
-    seconds = len(waveform) / sample_rate
-    detector = TurnDetector(ServerVad(prefix_padding_ms=int(1000 * _MARGIN_S), silence_duration_ms=_PAUSE_MS))
-    spans: list[tuple[float, float]] = []
-    started: float | None = None
-    for place in range(0, len(samples), _BLOCK):
-        for found in detector.push(samples[place : place + _BLOCK]):
-            if isinstance(found, SpeechStarted):
-                started = found.start / SAMPLE_RATE
-            elif isinstance(found, SpeechStopped) and started is not None:
-                spans += _cut(started, min(seconds, found.speech_end / SAMPLE_RATE + _MARGIN_S))
-                started = None
-    if started is not None:
-        spans += _cut(started, seconds)
-    return spans
-
-
-def _cut(start: float, end: float) -> Iterator[tuple[float, float]]:
-    while end - start > _LONGEST_S:
-        yield start, start + _LONGEST_S
-        start += _LONGEST_S
-    yield start, end
 
 
 def srt(segments: Sequence[Segment]) -> str:

@@ -262,7 +262,8 @@ class Examination:
 
     def _own_ear(self, answers: list[Answer]) -> None:
         texts = [
-            self.model.transcribe((torch.from_numpy(a.sound), SAMPLE_RATE)) if a.sound is not None and a.sound_s > 0.3
+            self.model.transcribe((torch.from_numpy(a.sound), SAMPLE_RATE), vad=False)
+            if a.sound is not None and a.sound_s > 0.3
             else "" for a in self.progress(answers, "own ear, zh", len(answers))
         ]  # fmt: skip
         right = [same(text, a.wanted, "zh") for text, a in zip(texts, answers, strict=True)]

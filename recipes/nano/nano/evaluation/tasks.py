@@ -108,7 +108,7 @@ def _listen(ask_model: Callable[[Any], Iterable[Any]], content: Any) -> dict[str
 def transcribe(model: BaichuanAudio, held_out: HeldOut, clips: list[Clip], label: str, progress: Progress) -> list[str]:
     """The model's transcript of each clip."""
     return [
-        model.transcribe((held_out.store.waveform(clip), clip.sample_rate))
+        model.transcribe((held_out.store.waveform(clip), clip.sample_rate), vad=False)
         for clip in progress(clips, label, len(clips))
     ]
 

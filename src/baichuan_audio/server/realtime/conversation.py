@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,12 +12,12 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
+from ...audio.voice_activity import SAMPLE_RATE, Speech
 from ...engine import AudioInput
 from .audio import RATES, AudioFormat, decode, encode, seconds
 from .fields import WireError
 from .wire import NewItem, PartType, Role
 
-SAMPLE_RATE = 16000
 _MAX_ITEMS = 4096
 _MAX_CHARACTERS = 4_000_000
 _KEPT_SECONDS = 300.0  # sound of the user's that may be had back; of what is older the transcript stays
@@ -29,11 +29,24 @@ Status = Literal["completed", "incomplete", "in_progress"]
 
 @dataclass(frozen=True)
 class Part:
-    """text: of an audio part its transcript, None while unknown. sound: int16 [S] at 16 kHz."""
+    """text: of an audio part its transcript, None while unknown. sound: int16 [S] at 16 kHz. segments: of speech in
+    the sound, (first sample, sample after the last); None: all of it."""
 
     type: PartType
     text: str | None = None
     sound: NDArray[np.int16] | None = None
+    segments: Sequence[tuple[int, int]] | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is sound in which nobody speaks."""
+        return self.segments is not None and not self.segments
+
+    def speech(self) -> Speech:
+        """The sound, and where somebody speaks in it."""
+        assert self.sound is not None
+        segments = [(0, len(self.sound))] if self.segments is None else self.segments
+        return Speech(torch.from_numpy(to_float(self.sound)), SAMPLE_RATE, segments)
 
     def as_wire(self, sound_format: AudioFormat | None) -> dict[str, Any]:
         """The content part; its sound only in a format asked for."""
@@ -86,16 +99,29 @@ class Item:
         """How much sound is in it."""
         return sum(len(part.sound) for part in self.parts if part.sound is not None) / SAMPLE_RATE
 
+    @property
+    def silent(self) -> bool:
+        """Whether it is sound in which nobody speaks, and nothing else: the engine does not get it."""
+        heard = (part.text or part.sound is not None for part in self.parts if not part.silent)
+        return any(part.silent for part in self.parts) and not any(heard)
+
     def for_engine(self) -> list[str | AudioInput]:
-        """The user's message as the engine takes it."""
+        """The user's message as the engine takes it: sound with long pauses shortened, and none without speech."""
         content: list[str | AudioInput] = []
         for part in self.parts:
-            if part.sound is not None:
-                samples = torch.from_numpy(to_float(part.sound))
-                content.append(AudioInput(samples, SAMPLE_RATE))
+            if part.sound is not None and not part.silent:
+                content.append(AudioInput(part.speech().joined(), SAMPLE_RATE, vad=False))
             elif part.text:
                 content.append(part.text)
         return content
+
+
+def without_words(items: Sequence[Item]) -> bool:
+    """Whether nobody spoke in what the user said last, so that there is nothing to answer."""
+    for number, item in enumerate(reversed(items)):
+        if not item.silent:
+            return number > 0 and item.role == "assistant"
+    return len(items) > 0
 
 
 def new_item(item_id: str, new: NewItem, format: AudioFormat, longest_seconds: float) -> Item:
@@ -145,6 +171,13 @@ class Conversation:
     def get(self, item_id: str) -> Item:
         """Raises WireError when there is none."""
         return self._items[self._index(item_id)]
+
+    def last_spoken(self, item_id: str) -> str:
+        """The last item up to that one which is not silent; "root" when there is none."""
+        for item in reversed(self._items[: self._index(item_id) + 1]):
+            if not item.silent:
+                return item.id
+        return "root"
 
     def previous_id(self, item_id: str) -> str | None:
         """Id of the item before that one."""

@@ -6,11 +6,12 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 
-from ...engine import AudioInput, Dialogue
+from ...audio.voice_activity import SAMPLE_RATE
+from ...engine import AudioInput, Dialogue, Engine
 from ...errors import BaichuanAudioError, PromptError
 from . import events, wire
 from .config import SessionConfig
-from .conversation import Item, new_item
+from .conversation import Item, Part, new_item
 from .fields import WireError
 from .response import Desk, Response
 from .worker import Worker
@@ -22,8 +23,10 @@ class Items:
     """Adds, shows, cuts and deletes items; what that asks of the engine, the worker does. longest_s: of one item's
     sound."""
 
-    def __init__(self, desk: Desk, dialogue: Dialogue, worker: Worker, config: SessionConfig, longest_s: float) -> None:
-        self._desk, self._dialogue, self._worker = desk, dialogue, worker
+    def __init__(
+        self, desk: Desk, engine: Engine, dialogue: Dialogue, worker: Worker, config: SessionConfig, longest_s: float
+    ) -> None:
+        self._desk, self._engine, self._dialogue, self._worker = desk, engine, dialogue, worker
         self._longest_s = longest_s
         self._waiting_s = 0.0  # of sound in items that the worker has not come to
         self.configure(config)
@@ -40,7 +43,16 @@ class Items:
     async def read(self, new: wire.NewItem) -> Item:
         """A client's message; a thread of its own does the work, since there may be minutes of sound in it."""
         item_id = new.id or events.new_id("item")
-        return await asyncio.to_thread(new_item, item_id, new, self._format, self._longest_s)
+        item = await asyncio.to_thread(new_item, item_id, new, self._format, self._longest_s)
+        if item.role == "user":
+            item.parts = [await self._with_segments(part) for part in item.parts]
+        return item
+
+    async def _with_segments(self, part: Part) -> Part:
+        if part.sound is None:
+            return part
+        speech = await self._engine.find_speech(AudioInput(part.speech().waveform, SAMPLE_RATE))
+        return replace(part, segments=speech.segments, text=part.text if speech.segments else "")
 
     async def retrieve(self, item_id: str) -> None:
         """Show one, sound included."""
@@ -58,13 +70,16 @@ class Items:
             raise WireError(message, "input_too_long", "response.input")
 
     def add(self, item: Item, after: str | None, content: list[str | AudioInput], *, committed: bool = False) -> None:
-        """Into the conversation, here at once and in the engine in its turn. content: a user's, for the engine.
-        committed: from the input audio buffer."""
+        """Into the conversation, here at once and, unless nobody speaks in it, in the engine in its turn.
+
+        content: a user's, for the engine. committed: from the input audio buffer.
+        """
         in_the_middle = after is not None and after != (self._desk.conversation.last_id or "root")
         if in_the_middle and item.role != "user":
             message = "Only a user's message can be put before others."
             raise WireError(message, "unsupported_position", "previous_item_id")
         place = after if in_the_middle else None
+        engine_place = self._desk.conversation.last_spoken(place) if place not in (None, "root") else place
         length_s = item.sound_seconds
         if self._waiting_s > NEXT_TO_NOTHING_S and self._waiting_s + length_s > self._longest_s:
             raise WireError("The sound of earlier items is still being read; wait.", "too_many_requests", "item")
@@ -73,7 +88,7 @@ class Items:
             self._waiting_s -= length_s
             try:
                 if item.role == "user":
-                    await self._dialogue.add_user(content, item_id=item.id, after=place)
+                    await self._dialogue.add_user(content, item_id=item.id, after=engine_place)
                 elif item.role == "assistant":
                     await self._dialogue.add_assistant(item.text, item_id=item.id)
                 else:
@@ -85,8 +100,9 @@ class Items:
 
         self._worker.check_room()
         self._desk.conversation.insert(item, place)
-        self._waiting_s += length_s
-        self._worker.add(add)
+        if not item.silent:
+            self._waiting_s += length_s
+            self._worker.add(add)
         previous = self._desk.conversation.previous_id(item.id)
         if committed:
             self._desk.outbox.put(events.audio_committed(item.id, previous))
@@ -107,7 +123,8 @@ class Items:
                     raise
 
         self._worker.check_room()
-        self._worker.add(delete)
+        if not item.silent:
+            self._worker.add(delete)
         self._desk.conversation.remove(item_id)
         self._desk.outbox.put(events.item_deleted(item_id))
 

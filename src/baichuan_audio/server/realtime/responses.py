@@ -9,7 +9,7 @@ from ...engine import Dialogue, Engine
 from ...errors import PromptError
 from . import events, wire
 from .config import SessionConfig
-from .conversation import Item
+from .conversation import Item, without_words
 from .fields import WireError
 from .items import Items
 from .limits import Bucket
@@ -48,6 +48,8 @@ class Responses:
                 for entry in params.input
             ]
             self._items.check_all(sources)
+        if without_words(list(self._desk.conversation) if sources is None else sources):
+            raise WireError("No speech was found in the user's turn; there is nothing to answer.", "no_speech")
         self.start(params, begun_at, sources=sources)
 
     def start(

@@ -11,11 +11,11 @@ import time
 
 import torch
 
+from ...audio.voice_activity import SAMPLE_RATE
 from ...engine import AudioInput, Dialogue, Engine, EngineStopped
 from ..logging import EventLog
 from ..metrics import Metrics
 from ..settings import ServerSettings
-from ..turn_detection import SAMPLE_RATE
 from . import events, wire
 from .audio import check_whole, in_pieces, seconds
 from .config import SessionConfig
@@ -27,7 +27,7 @@ from .outbox import Outbox
 from .response import Desk
 from .responses import Responses
 from .transcripts import Transcriber
-from .turns import Sound, Turns
+from .turns import Segments, Sound, Turns
 from .watch import Watch
 from .worker import Worker
 
@@ -59,7 +59,7 @@ class Session:
         self._worker = Worker(self._failed)
         longest_s = min(settings.max_audio_seconds, engine.longest_turn_seconds)
         self._turns = Turns(self, config, longest_s)
-        self._items = Items(self._desk, dialogue, self._worker, config, longest_s)
+        self._items = Items(self._desk, engine, dialogue, self._worker, config, longest_s)
         self._responses = Responses(self._desk, engine, dialogue, self._worker, self._items, config)
         self._transcriber = Transcriber(self._desk, dialogue, longest_s)
         self._watch = Watch(settings, outbox, self._turns, self._responses, self.end, self._time_out)
@@ -122,14 +122,25 @@ class Session:
         self._watch.busy()
         self._responses.interrupt()
 
-    def commit(self, item_id: str, sound: Sound) -> None:
+    async def find_speech(self, sound: Sound) -> Segments:
+        """Where somebody speaks in the user's turn."""
+        speech = await self._engine.find_speech(AudioInput(torch.from_numpy(to_float(sound)), SAMPLE_RATE))
+        return speech.segments
+
+    def commit(self, item_id: str, sound: Sound, segments: Segments, spoken: bool = True) -> None:
         """The user's turn, found or committed, becomes an item."""
-        item = Item(item_id, "user", [Part("input_audio", None, sound)])
-        heard = AudioInput(torch.from_numpy(to_float(sound)), SAMPLE_RATE)
-        self._items.add(item, None, [heard], committed=True)
-        self._metrics.audio_seconds("in", len(sound) / SAMPLE_RATE)
-        if self._config.transcription is not None:
-            self._transcriber.start(item_id, heard)  # the same object: the engine need not encode it twice
+        part = Part("input_audio", None if segments and spoken else "", sound, segments)
+        item, length_s = Item(item_id, "user", [part]), len(sound) / SAMPLE_RATE
+        content = item.for_engine()
+        self._items.add(item, None, content, committed=True)
+        self._metrics.audio_seconds("in", length_s)
+        if self._config.transcription is None:
+            return
+        # a single segment is the same object as the message, so that the engine need not encode it twice
+        audio = [each for each in content if isinstance(each, AudioInput)]
+        if len(segments) > 1:
+            audio = [AudioInput(piece, SAMPLE_RATE, vad=False) for piece in part.speech().pieces()]
+        self._transcriber.start(item_id, audio if spoken else [], length_s)
 
     def answer(self, item_id: str | None, ended_at: float) -> None:
         """Respond to a turn."""
@@ -151,7 +162,7 @@ class Session:
             case wire.AudioAppend():
                 await self._append(event.audio)
             case wire.AudioCommit():
-                self._turns.commit()
+                await self._turns.commit()
             case wire.AudioClear():
                 self._turns.clear()
             case wire.OutputClear():
@@ -180,7 +191,7 @@ class Session:
         for piece in in_pieces(audio, format):
             while (wait := self._sound.take(seconds(len(piece), format))) > 0:
                 await asyncio.sleep(wait)
-            self._turns.push(piece)
+            await self._turns.push(piece)
             await asyncio.sleep(0)
 
     def _update(self, session: object) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...engine import AudioInput, Dialogue
+from ...pipeline import join_texts
 from . import events
 from .fields import WireError, as_wire_error
 from .items import NEXT_TO_NOTHING_S
@@ -21,14 +23,20 @@ class Transcriber:
         self._one_at_a_time = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, item_id: str, sound: AudioInput) -> None:
-        """Have the sound of an item written down, unless there is too much that waits for it."""
-        if self._waiting_s > NEXT_TO_NOTHING_S and self._waiting_s + sound.seconds > self._longest_s:
+    def start(self, item_id: str, segments: Sequence[AudioInput], seconds: float) -> None:
+        """Have the speech of an item of so many seconds written down, unless there is too much that waits for it.
+
+        segments: of speech; with none there is nothing to write.
+        """
+        if not segments:
+            self._desk.outbox.put(events.transcription_completed(item_id, 0, "", seconds))
+            return
+        if self._waiting_s > NEXT_TO_NOTHING_S and self._waiting_s + seconds > self._longest_s:
             message = "The sound of earlier items is still being written down."
             self._failed(item_id, WireError(message, "too_many_requests"))
             return
-        self._waiting_s += sound.seconds
-        task = asyncio.create_task(self._write(item_id, sound))
+        self._waiting_s += seconds
+        task = asyncio.create_task(self._write(item_id, segments, seconds))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -39,15 +47,16 @@ class Transcriber:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _write(self, item_id: str, sound: AudioInput) -> None:
+    async def _write(self, item_id: str, segments: Sequence[AudioInput], seconds: float) -> None:
         try:
             async with self._one_at_a_time:
-                text = await self._dialogue.transcript(sound.waveform, sound.sample_rate)
+                texts = [await self._dialogue.transcript(each.waveform, each.sample_rate) for each in segments]
+                text = join_texts(texts)
         except Exception as error:
             self._failed(item_id, error)
             return
         finally:
-            self._waiting_s -= sound.seconds
+            self._waiting_s -= seconds
         try:
             item = self._desk.conversation.get(item_id)
             item.parts = [replace(part, text=text) for part in item.parts]
@@ -55,7 +64,7 @@ class Transcriber:
             pass  # it has been deleted
         if text:
             self._desk.outbox.put(events.transcription_delta(item_id, 0, text))
-        self._desk.outbox.put(events.transcription_completed(item_id, 0, text, sound.seconds))
+        self._desk.outbox.put(events.transcription_completed(item_id, 0, text, seconds))
 
     def _failed(self, item_id: str, error: Exception) -> None:
         told = as_wire_error(error, "transcription_failed")

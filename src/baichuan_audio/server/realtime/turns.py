@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..turn_detection import SAMPLE_RATE, SpeechStarted, SpeechStopped, TurnDetector
+from ...audio.speech_segments import MARGIN_S
+from ...audio.voice_activity import SAMPLE_RATE
+from ..turn_detection import SpeechStarted, SpeechStopped, TurnDetection, TurnDetector
 from . import events
 from .audio import InputDecoder
 from .config import SessionConfig
@@ -21,6 +24,7 @@ _QUIET = 30 * SAMPLE_RATE  # samples kept while nobody speaks
 _KEPT_SILENCE = SAMPLE_RATE // 4  # of the silence that ended a turn, what the model gets to hear
 
 Sound = NDArray[np.int16]
+Segments = Sequence[tuple[int, int]]  # of speech: first sample, sample after the last
 
 
 class TurnTaker(Protocol):
@@ -32,8 +36,12 @@ class TurnTaker(Protocol):
     def interrupt(self) -> None:
         """The user speaks: end what is being said."""
 
-    def commit(self, item_id: str, sound: Sound) -> None:
-        """The user's turn becomes an item."""
+    async def find_speech(self, sound: Sound) -> Segments:
+        """Where somebody speaks in the sound."""
+
+    def commit(self, item_id: str, sound: Sound, segments: Segments, spoken: bool = True) -> None:
+        """The user's turn becomes an item. segments: of speech, all that the model gets to hear. spoken: False for
+        silence that it shall answer."""
 
     def answer(self, item_id: str | None, ended_at: float) -> None:
         """Respond to it. ended_at: when the turn was found to have ended, on the monotonic clock."""
@@ -122,7 +130,7 @@ class Turns:
             message = f"The input audio buffer holds {self._longest // SAMPLE_RATE} s; commit or clear it."
             raise WireError(message, "input_audio_buffer_full", "audio")
 
-    def push(self, data: bytes) -> None:
+    async def push(self, data: bytes) -> None:
         """A second of sound at most, so that others get their turn in between. Raises AudioError for half a sample."""
         arrived = time.monotonic()
         samples = self._decoder.push(data)
@@ -134,16 +142,19 @@ class Turns:
             if isinstance(event, SpeechStarted):
                 self._speech_started(event)
             else:
-                self._speech_stopped(event, arrived)
+                await self._speech_stopped(event, arrived)
         if self._detector.speaking:
             self.heard_at = arrived
             if len(self._audio) > self._longest:  # nobody speaks for so long: take what there is as a turn
-                self._speech_stopped(SpeechStopped(self._audio.end, self._audio.end), arrived)
+                await self._speech_stopped(SpeechStopped(self._audio.end, self._audio.end), arrived)
         else:
             self._audio.keep_last(_QUIET)
 
-    def commit(self) -> None:
-        """All that is in the buffer becomes a turn. Raises WireError when there is next to nothing."""
+    async def commit(self) -> None:
+        """All that is in the buffer becomes a turn, a silent one where nobody speaks.
+
+        Raises WireError when there is next to nothing.
+        """
         length_ms = len(self._audio) * 1000 / SAMPLE_RATE
         if len(self._audio) < _SHORTEST_COMMIT:
             raise WireError(
@@ -152,8 +163,8 @@ class Turns:
             )
         sound = self._audio.take(self._audio.start, self._audio.end)
         try:
-            self._taker.commit(self._turn_id(), sound)
-        except WireError:
+            self._taker.commit(self._turn_id(), sound, await self._taker.find_speech(sound))
+        except Exception:
             self._audio.put_back(sound)  # there may be room for it later
             raise
         self._end_turn()
@@ -174,7 +185,7 @@ class Turns:
         sound = self._audio.take(start, end)
         committed = len(sound) >= _SHORTEST_COMMIT
         if committed:
-            self._taker.commit(item_id, sound)
+            self._taker.commit(item_id, sound, _whole(sound), spoken=False)
         self._taker.answer(item_id if committed else None, time.monotonic())
 
     def _speech_started(self, event: SpeechStarted) -> None:
@@ -186,17 +197,25 @@ class Turns:
         if self._config.turn_detection.interrupt_response:
             self._taker.interrupt()
 
-    def _speech_stopped(self, event: SpeechStopped, arrived: float) -> None:
-        assert self._config.turn_detection is not None
+    async def _speech_stopped(self, event: SpeechStopped, arrived: float) -> None:
+        detection = self._config.turn_detection
+        assert detection is not None
         ended_at = time.monotonic()
         item_id = self._end_turn()
         self._taker.endpoint((event.decided - event.speech_end) / SAMPLE_RATE + ended_at - arrived)
         self._taker.send(events.speech_stopped(item_id, _ms(event.decided)))
         sound = self._audio.take(self._audio.start, min(event.speech_end + _KEPT_SILENCE, event.decided))
         self._audio.take(event.decided, event.decided)
-        self._taker.commit(item_id, sound)
-        if self._config.turn_detection.create_response:
+        self._taker.commit(item_id, sound, await self._segments(sound, detection))
+        if detection.create_response:
             self._taker.answer(item_id, ended_at)
+
+    async def _segments(self, sound: Sound, detection: TurnDetection) -> Segments:
+        """The segments of speech in a turn that was found; all of it where there can be no pause to shorten."""
+        short_pauses = detection.silence_duration_ms <= 2000 * MARGIN_S
+        if short_pauses and detection.prefix_padding_ms <= 1000 * MARGIN_S:
+            return _whole(sound)
+        return await self._taker.find_speech(sound) or _whole(sound)
 
     def _turn_id(self) -> str:
         """The id for the item of this turn."""
@@ -209,6 +228,10 @@ class Turns:
         if self._detector is not None:
             self._detector.end_turn()
         return item_id
+
+
+def _whole(sound: Sound) -> Segments:
+    return [(0, len(sound))]
 
 
 def _ms(position: int) -> int:

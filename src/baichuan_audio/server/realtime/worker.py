@@ -48,6 +48,8 @@ async def run_apart(engine: Engine, response: Response, items: list[Item], instr
         for item in items:
             if response.cancel_reason is not None:
                 break
+            if item.silent:
+                continue
             if item.role == "user":
                 await dialogue.add_user(item.for_engine())
             elif item.role == "assistant":
