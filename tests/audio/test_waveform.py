@@ -49,12 +49,6 @@ def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:
     assert torch.allclose(read, tone, atol=1e-3)
 
 
-def test_whole_numbers_are_no_waveform() -> None:
-    for samples in (torch.zeros(99, dtype=torch.int16), torch.zeros(2, 99, dtype=torch.int16)):
-        with pytest.raises(AudioError, match="floating-point"):
-            prepare_waveform(samples, 16_000, 16_000)
-
-
 def test_channels_are_mixed(tmp_path: Path) -> None:
     path = tmp_path / "stereo.wav"
     left, right = tone(16000).numpy(), tone(16000, frequency=880).numpy()
