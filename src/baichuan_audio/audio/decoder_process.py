@@ -85,8 +85,12 @@ def main(niceness: int = 0) -> None:
 
 def _read(header: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], Any]:
     from ..errors import AudioError
+    from . import pyav
+    from .formats import HEAD_BYTES, detect_format
     from .reading import AudioLimitError, AudioLimits, read_audio
 
+    if not detect_format(data[:HEAD_BYTES]).native:
+        pyav.available()  # loading FFmpeg's libraries, the first time, is no work of this file
     begun = time.process_time()
 
     def watch(samples: int) -> None:

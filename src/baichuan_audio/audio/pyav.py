@@ -27,6 +27,7 @@ _DECODERS = frozenset(
 _SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
 _BUFFER_BYTES = 1 << 16
 _MOST_DAMAGED_PACKETS = 1000
+_GATHERED = 1 << 14  # samples of each channel
 
 
 def available() -> bool:
@@ -55,7 +56,7 @@ def pyav_blocks(file: Any, format: FileFormat, name: str) -> Iterator[tuple[Any,
             metadata_errors="ignore",
             buffer_size=_BUFFER_BYTES,
         )
-    except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
+    except Exception as error:  # of many kinds on damaged files; each means that it cannot be used
         raise AudioError(f"{name}: {format.name}, but cut off or damaged ({_reason(error)}).") from error
     with container:
         if not container.streams.audio:
@@ -68,36 +69,45 @@ def pyav_blocks(file: Any, format: FileFormat, name: str) -> Iterator[tuple[Any,
                 f"{name}: {format.name} with audio coded as {codec}, which is not read; convert it to WAV."
             )
         context.thread_count = 1
-        yield from _decoded(container, stream, f"{name}: {format.name}")
+        yield from _gathered(_decoded(container, stream, f"{name}: {format.name}"))
+
+
+def _gathered(blocks: Iterator[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+    """Small blocks of one kind joined to larger ones, for which each further step costs as much as for a small one."""
+    waiting: list[Any] = []
+    samples, kind = 0, (0, 0)
+    for block, rate in blocks:
+        if not len(block):
+            yield block, rate
+            continue
+        if kind != (rate, block.shape[1]) or samples >= _GATHERED:
+            if waiting:
+                yield np.concatenate(waiting), kind[0]
+            waiting, samples, kind = [], 0, (rate, block.shape[1])
+        waiting.append(block)
+        samples += len(block)
+    if waiting:
+        yield np.concatenate(waiting), kind[0]
 
 
 def _decoded(container: Any, stream: Any, where: str) -> Iterator[tuple[Any, int]]:
-    from av.error import FFmpegError
-
-    damaged, sounded = 0, False
-    packets = container.demux(stream)
-    while True:
+    packets, damage, damaged, sounded = container.demux(stream), "", 0, False
+    while damaged < _MOST_DAMAGED_PACKETS:
         try:
             packet = next(packets, None)
-        except FFmpegError as error:  # what came before it counts
-            damaged, last = damaged + 1, error
+        except Exception as error:  # what came before it counts
+            damage = _reason(error)
             break
         if packet is None:
             break
         try:
-            frames = packet.decode()
-        except FFmpegError as error:
-            damaged, last = damaged + 1, error
-            if damaged > _MOST_DAMAGED_PACKETS:
-                break
-            frames = []
-        for frame in frames:
-            sounded = True
-            yield _samples(frame), frame.sample_rate
-        if not frames:
-            yield np.zeros((0, 1), np.float32), 0
-    if damaged and not sounded:
-        raise AudioError(f"{where}, but damaged: none of its audio can be decoded ({_reason(last)}).")
+            blocks = [(_samples(frame), frame.sample_rate) for frame in packet.decode()]
+        except Exception as error:  # the next packet may be whole
+            damage, damaged, blocks = _reason(error), damaged + 1, []
+        sounded = sounded or bool(blocks)
+        yield from blocks or [(np.zeros((0, 1), np.float32), 0)]
+    if damage and not sounded:
+        raise AudioError(f"{where}, but damaged: none of its audio can be decoded ({damage}).")
 
 
 def _samples(frame: Any) -> Any:

@@ -15,13 +15,15 @@ from typing import Any, cast
 import numpy as np
 
 from ..audio.decoder_process import receive, send
+from ..audio.formats import is_plain_wav
 from ..audio.reading import AudioLimits
 from ..errors import BaichuanAudioError
 from .errors import ApiError, bad_request
 
 _LONG_PROCESSES = 2
 _SHORT_SAMPLES = 12_000_000  # of all channels: two minutes of stereo at 48 kHz
-_SHORT_CPU_S = 0.5
+_SHORT_CPU_S = 0.3
+_SHORT_BYTES = 4 * 1024**2
 _CPU_S = 20.0
 _WALL_S = 120.0  # a busy machine may give a decoder little of its time
 _SHORT_WALL_S = 10.0
@@ -154,8 +156,8 @@ class DecoderProcess:
 class DecoderPool:
     """One process for short files and two, with less priority, for long ones.
 
-    Every file is first given to the process for short ones, which gives it up after half a second of work, or by its
-    header; then it waits for one of the others. So a short file waits for short ones only.
+    Every file of up to 4 MiB, and every plain WAV, is first given to the process for short ones, which gives it up
+    after 0.3 s of work, or by its header; then it waits for one of the others. Short files wait for each other only.
     """
 
     def __init__(self) -> None:
@@ -189,7 +191,9 @@ class DecoderPool:
             "wall_s": _WALL_S,
         }
         short = {"short_samples": _SHORT_SAMPLES, "short_cpu_s": _SHORT_CPU_S, "wall_s": _SHORT_WALL_S}
-        answer, samples = await self._ask(True, header | short, data, param)
+        answer, samples = {"status": "long"}, b""
+        if len(data) <= _SHORT_BYTES or is_plain_wav(data[:64]):
+            answer, samples = await self._ask(True, header | short, data, param)
         if answer["status"] == "long":
             answer, samples = await self._ask(False, header, data, param)
         if answer["status"] == "long":
