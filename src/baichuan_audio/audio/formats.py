@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 HEAD_BYTES = 4096
 _MOST_CHUNKS = 1000
@@ -67,6 +67,8 @@ _BY_START: tuple[tuple[bytes, FileFormat], ...] = (
     (b"#EXTM3U", FileFormat("a playlist", is_audio=False)),
     (b"{\\rtf", FileFormat("an RTF document", is_audio=False)),
 )
+_OGG_PAGE_START = 5  # bytes of the mark of a page that may lie before the end of what has been read
+_SEARCH_BYTES = 1 << 20
 _BMP_FILE_HEADER = 14
 _RIFF_KINDS = {
     b"WAVE": FileFormat("WAV", "wav", native=True),
@@ -164,6 +166,24 @@ def is_plain_wav(head: bytes) -> bool:
     return tag in _SAMPLES_ONE_BY_ONE or (
         tag == _EXTENSIBLE and struct.unpack_from("<H", head, 44)[0] in _SAMPLES_ONE_BY_ONE
     )
+
+
+def is_chained_ogg(file: Any) -> bool:
+    """Whether an Ogg file holds several streams one after another, of which libsndfile reads the first only."""
+    file.seek(0)
+    data = file.read(HEAD_BYTES)
+    if not data.startswith(b"OggS"):
+        return False
+    began, known = False, b""
+    while data:
+        known = known[-_OGG_PAGE_START:] + data
+        if not began:
+            pages = [at for kind in (b"\0", b"\1", b"\4", b"\5") if (at := known.find(b"OggS\0" + kind)) >= 0]
+            began, known = bool(pages), known[min(pages, default=0) :]
+        if began and b"OggS\0\2" in known:
+            return True
+        data = file.read(_SEARCH_BYTES)
+    return False
 
 
 def unfinished_wav(file: BinaryIO, size: int) -> dict[int, bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,14 @@ import soxr
 
 from ..errors import AudioError
 from . import pyav
-from .formats import HEAD_BYTES, FileFormat, detect_format, unfinished_wav
+from .formats import HEAD_BYTES, FileFormat, detect_format, is_chained_ogg, unfinished_wav
 from .mixing import MonoMix, full_scale
 
 AudioSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO"
 Watch: TypeAlias = Callable[[int], None]
 _BLOCK_SAMPLES = 1 << 17  # of all channels together
 _ROUNDING_S = 1e-6
+_SOUNDFILE_ERRORS = (soundfile.LibsndfileError, RuntimeError, OSError, TypeError, ValueError)
 _INSTALL = "reading it needs PyAV: pip install 'baichuan-audio[formats]'"
 _CONVERT = "convert it to WAV, FLAC, MP3 or Ogg, e.g. with ffmpeg"
 
@@ -235,49 +236,50 @@ class _Reading:
             resampler.push(mix.push(block), rate)
         waveform = resampler.finish()
         if not len(waveform):
-            raise AudioError(f"{self._name}: there are no samples in it.")
+            raise AudioError(f"{self._name}: there are no samples in it ({self._format.name}).")
         return waveform, resampler.rate
 
     def _blocks(self) -> Iterator[tuple[Any, int]]:
         """Blocks (samples [N, C], rate), from libsndfile where it can read the file, else from PyAV."""
-        if self._format.native:
-            self._file.seek(0)
-            try:
-                sound = SequentialSound(self._file)
-            except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError, ValueError) as error:
-                reason = str(getattr(error, "error_string", None) or error).rstrip(".")
-            else:
-                with sound:
-                    yield from self._native_blocks(sound)
+        format, use_pyav = self._format, self._format.demuxer is not None and pyav.available()
+        if format.native and not (use_pyav and is_chained_ogg(self._file)):
+            reason = yield from self._native_blocks()
+            if not reason:
                 return
-            if self._format.demuxer is None:
+            if format.demuxer is None:
                 raise AudioError(f"{self._name}: not audio in a format that can be read ({reason}).")
-            if not pyav.available():
-                raise AudioError(
-                    f"{self._name}: {self._format.name} that libsndfile does not read ({reason}); {_INSTALL}, "
-                    f"or {_CONVERT}."
-                )
+            if not use_pyav:
+                what = f"{format.name} that is damaged, or coded in a way that libsndfile does not read ({reason})"
+                raise AudioError(f"{self._name}: {what}; {_INSTALL}, or {_CONVERT}.")
         self._file.seek(0)
-        yield from pyav.pyav_blocks(self._file, self._format, self._name)
+        yield from pyav.pyav_blocks(self._file, format, self._name)
 
-    def _native_blocks(self, sound: SequentialSound) -> Iterator[tuple[Any, int]]:
-        rate, channels = sound.samplerate, sound.channels
-        self._check_header(rate, channels)
-        if 0 < sound.frames < 1 << 48:
-            self._check_cost(sound.frames, rate, channels)
-        read_any = False
-        while True:
-            try:
-                block = sound.read(max(1, _BLOCK_SAMPLES // channels), dtype="float32", always_2d=True)
-            except (soundfile.LibsndfileError, RuntimeError, OSError, ValueError) as error:
-                if read_any:  # a file that was cut short: what is there counts
-                    return
-                reason = str(getattr(error, "error_string", None) or error).rstrip(".")
-                raise AudioError(f"{self._name}: {self._format.name}, but damaged ({reason}).") from error
-            if not len(block):
-                return
-            read_any = True
-            yield block, rate
+    def _native_blocks(self) -> Generator[tuple[Any, int], None, str]:
+        """What libsndfile reads; returns why it can read nothing, "" where it could."""
+        self._file.seek(0)
+        try:
+            sound = SequentialSound(self._file)
+        except _SOUNDFILE_ERRORS as error:
+            return _reason(error)
+        with sound:
+            rate, channels = sound.samplerate, sound.channels
+            self._check_header(rate, channels)
+            if 0 < sound.frames < 1 << 48:
+                self._check_cost(sound.frames, rate, channels)
+            frames, read_any = max(1, _BLOCK_SAMPLES // channels), False
+            while True:
+                block = np.zeros((frames, channels), np.float32)
+                try:
+                    block = sound.read(out=block)
+                except _SOUNDFILE_ERRORS as error:  # cut short: what is there counts, of this block as well
+                    block = block[: int(block.any(axis=1).nonzero()[0].max(initial=-1)) + 1]
+                    if len(block):
+                        yield block, rate
+                    return "" if read_any or len(block) else _reason(error)
+                if not len(block):
+                    return ""
+                read_any = True
+                yield block, rate
 
     def _check_header(self, rate: int, channels: int) -> None:
         if not self._limits.min_rate_hz <= rate <= self._limits.max_rate_hz:
@@ -335,6 +337,10 @@ class _Resampler:
     def _flush(self) -> None:
         if self._stream is not None:
             self._pieces.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", None) or error).rstrip(".")
 
 
 def _duration(seconds: float) -> str:
