@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from baichuan_audio.audio.reading import AudioLimitError, AudioLimits, read_audi
 from baichuan_audio.errors import AudioError
 
 av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'baichuan-audio[formats]'")
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "server")]
 
 import costly_audio  # noqa: E402
 import made_files  # noqa: E402
@@ -141,10 +139,8 @@ def test_streams_one_after_another() -> None:
 )
 def test_channels_that_cancel_or_are_silent(container: str, gains: tuple[float, float]) -> None:
     samples = sine(1.0, 44_100, channels=2) * np.array(gains, np.float32)[:, None]
-    if container == "m4a":
-        data = encoded(samples, 44_100, "ipod", "aac")
-    else:
-        data = file_of(samples, 44_100, container)
+    is_m4a = container == "m4a"
+    data = encoded(samples, 44_100, "ipod", "aac") if is_m4a else file_of(samples, 44_100, container)
     assert_tone(read_audio(data, RATE)[0])
 
 
@@ -203,7 +199,9 @@ def test_a_bomb_is_decoded_up_to_the_limit_and_no_further(data: bytes, code: str
     assert max(seen[1:]) < 1.1 * (limits.max_samples if code == "audio_too_large" else 60 * 96_000)
 
 
-@pytest.mark.parametrize(("rate", "channels", "words"), [(600, 1, "600 Hz"), (500_000, 1, "Hz"), (8000, 40, "channels")])
+@pytest.mark.parametrize(
+    ("rate", "channels", "words"), [(600, 1, "600 Hz"), (500_000, 1, "Hz"), (8000, 40, "channels")]
+)
 def test_headers_that_make_no_sense(rate: int, channels: int, words: str) -> None:
     with pytest.raises(AudioError, match=words):
         read_audio(file_of(np.zeros((channels, rate), np.float32), rate))

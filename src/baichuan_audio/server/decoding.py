@@ -27,7 +27,7 @@ _SHORT_BYTES = 4 * 1024**2
 _CPU_S = 20.0
 _WALL_S = 120.0  # a busy machine may give a decoder little of its time
 _SHORT_WALL_S = 10.0
-_LONG_NICENESS = 10
+_LONG_NICENESS = 5
 _MAIN = "import sys; sys.path[:] = {path!r}; from baichuan_audio.audio.decoder_process import main; main({niceness})"
 
 
@@ -52,6 +52,7 @@ class DecoderProcess:
         self._thread = ThreadPoolExecutor(1, "baichuan-audio decoder")
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._request: _Request | None = None
         self._closed = False
 
     @property
@@ -59,6 +60,11 @@ class DecoderProcess:
         """Of the process, None while there is none."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it reads a file."""
+        return self._request is not None
 
     def prepare(self) -> None:
         """Start the process in the background and have it load every decoder."""
@@ -108,7 +114,7 @@ class DecoderProcess:
         with self._lock:
             if request.abandoned:
                 return {}, b""
-            request.process = process
+            request.process, self._request = process, request
         try:
             send(_pipe(process.stdin), request.header, request.data)
             return receive(_pipe(process.stdout))
@@ -120,7 +126,7 @@ class DecoderProcess:
             raise DecoderStopped("it ended") from error
         finally:
             with self._lock:
-                request.process = None
+                request.process = self._request = None
             request.data = b""
             if request.abandoned or process.poll() is not None:
                 self._discard()
@@ -171,6 +177,11 @@ class DecoderPool:
     def pids(self) -> list[int]:
         """Of the processes that there are."""
         return [process.pid for process in (self._short, *self._long) if process.pid is not None]
+
+    @property
+    def busy_pids(self) -> list[int]:
+        """Of the processes for long files that read one."""
+        return [process.pid for process in self._long if process.is_busy and process.pid is not None]
 
     def prepare(self) -> None:
         """Start the process for short files now, in the background; the others start when they are needed."""
