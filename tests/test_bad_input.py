@@ -96,7 +96,7 @@ AUDIO = [
     (infinite, "infinite"),
     (ten_gigabytes, "2 GiB"),
     (cut_header, ""),
-    (thunder, "1e+30"),
+    (thunder, "e+30"),
     (headerless, "not audio"),
     (long_name, "no such audio file"),
     (a_folder, ""),

@@ -67,7 +67,8 @@ class BaichuanAudio(nn.Module):
     """Audio tokenizer, language model with its audio head, flow decoder and vocoder: speech in, speech out.
 
     `baichuan_audio.load` makes one from a checkpoint directory. `config` is the whole `config.json`, kept for saving.
-    Audio is given as a path or as (waveform [S] or [channels, S], sample_rate in Hz).
+    Audio is given as a path, as the bytes of a file, as an open file, or as (waveform [S] or [channels, S],
+    sample_rate in Hz).
     """
 
     session_type: Callable[..., Session] = Session
@@ -254,9 +255,9 @@ class BaichuanAudio(nn.Module):
         return voice
 
     def _waveform(self, audio: Any) -> Tensor:
-        """A path or (waveform, sample_rate) -> waveform [S] at the audio tokenizer's rate."""
+        """An audio file (path, bytes, open file) or (waveform, sample_rate) -> waveform [S] at the tokenizer's rate."""
         rate = self.tokenizer.config.sampling_rate
-        if isinstance(audio, (str, os.PathLike)):
+        if isinstance(audio, (str, os.PathLike, bytes, bytearray)) or hasattr(audio, "read"):
             return load_waveform(audio, rate)
         if isinstance(audio, (tuple, list)) and len(audio) == 2 and isinstance(audio[1], Integral):
             try:
@@ -264,7 +265,9 @@ class BaichuanAudio(nn.Module):
             except (TypeError, ValueError, RuntimeError) as error:
                 raise AudioError(f"the waveform is no array of samples ({error}).") from error
             return prepare_waveform(waveform, int(audio[1]), rate)
-        raise AudioError("audio must be a path or (waveform, sample_rate), the rate a whole number of Hz.")
+        raise AudioError(
+            "audio must be a path, bytes, an open file or (waveform, sample_rate), the rate a whole number of Hz."
+        )
 
     def _read_aloud(
         self, text: str, voice: str | None, sampling: ReplySampling | None, seed: int | None

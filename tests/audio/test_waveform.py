@@ -49,12 +49,6 @@ def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:
     assert torch.allclose(read, tone, atol=1e-3)
 
 
-def test_whole_numbers_are_no_waveform() -> None:
-    for samples in (torch.zeros(99, dtype=torch.int16), torch.zeros(2, 99, dtype=torch.int16)):
-        with pytest.raises(AudioError, match="floating-point"):
-            prepare_waveform(samples, 16_000, 16_000)
-
-
 def test_channels_are_mixed(tmp_path: Path) -> None:
     path = tmp_path / "stereo.wav"
     left, right = tone(16000).numpy(), tone(16000, frequency=880).numpy()
@@ -112,3 +106,36 @@ def test_crossfade_is_limited_by_the_shorter_side() -> None:
 
 def test_resampling_keeps_the_length_in_seconds() -> None:
     assert abs(len(resample(tone(24000), 24000, 16000)) - 8000) <= 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "full_scale"),
+    [(np.int8, 2**7), (np.int16, 2**15), (np.int32, 2**31), (np.int32, 2**23), (np.int32, 2**15), (np.int64, 2**15)],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_whole_numbers_are_taken_at_their_scale(dtype: type, full_scale: int, channels: int) -> None:
+    wave = tone(16_000).numpy()
+    samples = np.repeat((wave * full_scale)[None], channels, axis=0).astype(dtype).squeeze()
+    read = prepare_waveform(torch.as_tensor(samples), 16_000, 16_000)
+    np.testing.assert_allclose(read.numpy(), wave, atol=1.5 / min(full_scale, 2**15))
+
+
+def test_unsigned_bytes_floats_that_were_not_divided_and_types_that_are_none() -> None:
+    wave = tone(16_000)
+    unsigned = (wave * 127 + 128).round().to(torch.uint8)
+    torch.testing.assert_close(prepare_waveform(unsigned, 16_000, 16_000), wave, atol=0.01, rtol=0)
+    torch.testing.assert_close(prepare_waveform(wave * 32_767, 16_000, 16_000), wave, atol=1e-3, rtol=0)
+    torch.testing.assert_close(prepare_waveform(wave.half(), 16_000, 16_000), wave, atol=1e-3, rtol=0)
+    for dtype in (torch.bool, torch.complex64):
+        with pytest.raises(AudioError, match="give floating-point"):
+            prepare_waveform(torch.ones(99, dtype=dtype), 16_000, 16_000)
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+def test_channels_of_a_waveform_that_cancel(time_first: bool) -> None:
+    wave = tone(16_000)
+    opposite = torch.stack([wave, -wave])
+    read = prepare_waveform(opposite.T if time_first else opposite, 16_000, 16_000)
+    torch.testing.assert_close(read.abs(), wave.abs())
+    silent = torch.stack([torch.zeros_like(wave), wave])
+    torch.testing.assert_close(prepare_waveform(silent, 16_000, 16_000), wave)

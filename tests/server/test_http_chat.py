@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,42 @@ def test_audio_in_of_several_formats(server: Serving, format: str, container: st
     assert reply.choices[0].message.content == f"You said {HEARD}."
     heard = last(server).items[0][2][0]
     assert heard.waveform.ndim == 1 and heard.waveform.shape[0] / heard.sample_rate == pytest.approx(1.0, abs=0.1)
+
+
+def message_of(data: str, format: str | None = "wav") -> dict[str, Any]:
+    """A user's message of one piece of audio."""
+    given = {"data": data} | ({} if format is None else {"format": format})
+    return {"role": "user", "content": [{"type": "input_audio", "input_audio": given}]}
+
+
+@pytest.mark.parametrize("format", ["wav", "mp3", "m4a", "webm", "audio/mp4", "x-unheard-of", None, "pcm16"])
+@pytest.mark.parametrize(
+    "prefix", ["", "data:audio/wav;base64,", "data:;base64,", "data:audio/webm;codecs=opus;base64,"]
+)
+def test_the_content_of_audio_decides_and_it_may_be_a_data_url(server: Serving, format: str | None, prefix: str):
+    data = tone(1.0) if format == "pcm16" else tone(1.0, format="FLAC")
+    response = server.http.post(
+        "/v1/chat/completions", json=said("x", messages=[message_of(prefix + encoded(data), format)])
+    )
+    assert response.status_code == 200, response.text
+    heard = last(server).items[0][2][0]
+    assert heard.waveform.shape[0] / heard.sample_rate == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("https://example.com/a.wav", "addresses are not opened"),
+        ("data:audio/wav,%00", "base64"),
+        ("data:audio/wav;base64,abc", "base64"),
+        (encoded(b"%PDF-1.7 and so on"), "PDF"),
+        (encoded(b'{"not": "audio"}'), "JSON"),
+    ],
+)
+def test_what_is_no_audio_is_named(server: Serving, data: str, words: str):
+    response = server.http.post("/v1/chat/completions", json=said("x", messages=[message_of(data)]))
+    error = assert_error(response, 400)
+    assert words in error["message"] and error["param"].startswith("messages.0.content.input_audio")
 
 
 @pytest.mark.parametrize("format", ["wav", "mp3", "flac", "opus", "pcm16"])

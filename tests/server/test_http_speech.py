@@ -20,7 +20,7 @@ import soundfile  # noqa: E402
 from fake_engine import SAMPLE_RATE, SECONDS_A_WORD, FakeEngine  # noqa: E402
 from http_tools import Serving, assert_error, serving  # noqa: E402
 
-from baichuan_audio.audio.waveform import SequentialSound  # noqa: E402
+from baichuan_audio.audio.reading import SequentialSound  # noqa: E402
 from baichuan_audio.server.sound import MEDIA_TYPES  # noqa: E402
 
 TEXT = "one two three four five six seven eight"

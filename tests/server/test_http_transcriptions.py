@@ -26,8 +26,8 @@ from http_tools import Serving, assert_error, serving, tone  # noqa: E402
 from baichuan_audio import pipeline  # noqa: E402
 from baichuan_audio.audio.voice_activity import Speech  # noqa: E402
 from baichuan_audio.engine import Engine, EngineConfig, EngineFull  # noqa: E402
-from baichuan_audio.server import create_app, sound  # noqa: E402
-from baichuan_audio.server.sound import read_audio  # noqa: E402
+from baichuan_audio.server import audio_input, create_app  # noqa: E402
+from baichuan_audio.server.audio_input import read_file  # noqa: E402
 from baichuan_audio.server.subtitles import Segment, language_of, srt, vtt  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -143,8 +143,8 @@ def test_how_subtitles_are_written():
 
 
 def test_high_rates_are_slowed_down_while_read():
-    waveform, rate = read_audio(tone(2.0, 192_000, "FLAC", 2), 3, "file")
-    assert rate == 16_000 and len(waveform) == 32_000
+    waveform = read_file(tone(2.0, 192_000, "FLAC", 2), 3, "file")
+    assert len(waveform) == 32_000
     assert waveform[8_000:24_000].abs().max() == pytest.approx(0.3, abs=0.01)
 
 
@@ -218,7 +218,7 @@ async def test_its_slot_is_its_own_until_its_end(form: dict, model, monkeypatch:
 
         return work
 
-    monkeypatch.setattr(sound, "read_audio", slowly(read_audio))
+    monkeypatch.setattr(audio_input, "read_file", slowly(read_file))
     spans = [(0, 6400), (8000, 14400), (14400, 16000)]
     found = slowly(lambda waveform, rate, longest: iter([Speech(waveform, rate, spans)]))
     monkeypatch.setattr(pipeline, "find_speech_in_steps", found)

@@ -13,63 +13,25 @@ import torch
 from torch import Tensor
 
 from ..errors import AudioError
-
-MAX_FILE_BYTES = 2 * 1024**3
-MAX_SECONDS = 4 * 3600.0
-_BLOCK_FRAMES = 1 << 20
-_LOUDEST = 1e6  # 16-bit samples that were not scaled are below it; far above it spectra overflow
+from .mixing import full_scale, integer_scale, mix_to_mono
+from .reading import AudioSource, read_audio
 
 
-class SequentialSound(soundfile.SoundFile):
-    """Read from the beginning to the end, as far as there are samples.
+def load_waveform(source: AudioSource, sample_rate: int) -> Tensor:
+    """Read an audio file (a path, its bytes, or a file open for reading) -> mono waveform [S] float32 at that rate.
 
-    For any file that can seek soundfile believes the header's count of frames, which in a stream is a guess, and in a
-    file that was cut short wrong: what is missing would be whatever lay in memory.
+    Formats, mixing and scale: see `reading.read_audio`. Raises AudioError for a missing file, one that is not audio,
+    an empty one, samples that are not finite, and files above 2 GiB or four hours (the limits guard memory; cut such
+    a file first).
     """
-
-    def seekable(self) -> bool:
-        return False
-
-
-def is_file(path: Path) -> bool:
-    """`Path.is_file`, False as well for what can be no file name (too long)."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def load_waveform(path: str | os.PathLike[str], sample_rate: int) -> Tensor:
-    """Read any format libsndfile knows, mix to mono, resample -> waveform [S] float32.
-
-    Raises AudioError for a missing file, one that is not audio, an empty one, samples that are not finite,
-    and files above 2 GiB or four hours (the limits guard memory; cut such a file first).
-    """
-    path = Path(path)
-    if not is_file(path):
-        raise AudioError(f"{path}: there is no such audio file, or it is no regular one.")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise AudioError(f"{path}: the file is larger than 2 GiB; cut it into shorter files.")
-    try:
-        with SequentialSound(path) as file:
-            original_rate, samples_read, blocks = file.samplerate, 0, []
-            # blockwise, so that many channels never stand in memory for the whole file; counted, as headers may lie
-            while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                samples_read += len(block)
-                if samples_read > MAX_SECONDS * original_rate:
-                    raise AudioError(f"{path}: longer than {MAX_SECONDS / 3600:.0f} hours; cut it into shorter files.")
-                blocks.append(block.mean(axis=1))
-    except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError, ValueError) as error:
-        told = getattr(error, "error_string", None) or error
-        raise AudioError(f"{path}: not audio in a format that can be read ({told}).") from error
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    return prepare_waveform(torch.from_numpy(samples), original_rate, sample_rate, str(path))
+    return torch.from_numpy(read_audio(source, sample_rate)[0])
 
 
 def prepare_waveform(waveform: Tensor, original_rate: int, sample_rate: int, where: str = "waveform") -> Tensor:
-    """Check a waveform [S] (or [C, S]: mixed to mono) and resample it -> [S'] float32.
+    """Check a waveform [S] (or [C, S] or [S, C]: mixed to mono) and resample it -> [S'] float32 in [-1, 1].
 
-    Raises AudioError when it is empty, not finite, or the rate makes no sense.
+    Whole numbers are taken at the scale of their type (of 8, 16, 24 or 32 bits), floating-point samples that were
+    never divided by that scale likewise. Raises AudioError when it is empty, not finite, or the rate makes no sense.
     """
     if original_rate <= 0:
         raise AudioError(f"{where}: a sample rate of {original_rate} Hz is impossible.")
@@ -77,16 +39,26 @@ def prepare_waveform(waveform: Tensor, original_rate: int, sample_rate: int, whe
         raise AudioError(f"{where}: expected samples of shape [S] or [channels, S], got {tuple(waveform.shape)}.")
     if waveform.numel() == 0:
         raise AudioError(f"{where}: there are no samples in it.")
-    if not waveform.is_floating_point():
-        raise AudioError(f"{where}: the samples are of type {waveform.dtype}; give floating-point ones in [-1, 1].")
-    waveform = waveform.float()
+    waveform = _as_floating(waveform, where)
     if waveform.ndim == 2:
-        waveform = waveform.mean(dim=0)
-    if not bool(torch.isfinite(waveform).all()):
-        raise AudioError(f"{where}: some samples are NaN or infinite.")
-    if float(waveform.abs().max()) > _LOUDEST:
-        raise AudioError(f"{where}: samples of up to {float(waveform.abs().max()):.3g} are no audio; give [-1, 1].")
-    return resample(waveform, original_rate, sample_rate)
+        by_sample = waveform if waveform.shape[0] > waveform.shape[1] else waveform.T
+        mono = mix_to_mono(by_sample.detach().cpu().numpy())
+        waveform = torch.from_numpy(mono).to(waveform.device)
+    scale = full_scale(float(waveform.abs().max()), where)
+    return resample(waveform if scale == 1.0 else waveform / scale, original_rate, sample_rate)
+
+
+def _as_floating(waveform: Tensor, where: str) -> Tensor:
+    """Samples of any type as float32, whole numbers divided by their full scale."""
+    if waveform.is_floating_point():
+        return waveform.float()
+    if waveform.dtype == torch.uint8:
+        return (waveform.float() - 128) / 128
+    if waveform.dtype in (torch.int8, torch.int16):
+        return waveform.float() / (1 << (8 * waveform.element_size() - 1))
+    if waveform.dtype in (torch.int32, torch.int64):
+        return (waveform.double() / integer_scale(int(waveform.double().abs().max()))).float()
+    raise AudioError(f"{where}: the samples are of type {waveform.dtype}; give floating-point ones in [-1, 1].")
 
 
 def save_waveform(path: str | os.PathLike[str], waveform: Tensor, sample_rate: int) -> None:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from ..pipeline import BaichuanAudio, Conversation
 
 _RATE = 16000  # Hz; the rate audio is read at before the model is there to say its own
-_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a"}
+_AUDIO_SUFFIXES = {
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga", ".aiff", ".aif", ".au", ".caf", ".w64"),
+    *(".m4a", ".mp4", ".mov", ".3gp", ".aac", ".amr", ".webm", ".weba", ".mkv", ".wma"),
+}
 
 
 def add_commands(commands: Any) -> None:
@@ -179,7 +182,8 @@ def _answer_turn(
 
 def read_turn(argument: str) -> Turn:
     """An audio file, by its being there or by its suffix, is read at once; anything else is a text."""
-    from ..audio.waveform import is_file, load_waveform
+    from ..audio.reading import is_file
+    from ..audio.waveform import load_waveform
 
     path = Path(argument)
     if is_file(path) or (path.suffix.lower() in _AUDIO_SUFFIXES and "\n" not in argument):

@@ -20,12 +20,11 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 from torch import Tensor
 
-from baichuan_audio.errors import DataError
+from baichuan_audio.audio import reading
+from baichuan_audio.errors import AudioError, DataError
 
 SAMPLE_RATE = 24_000
 CLIPS_FILE = "clips.jsonl"
@@ -223,17 +222,13 @@ def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """A file's samples [S], float32 mono at `sample_rate`.
 
     Raises:
-        DataError: soundfile cannot read it, or it is empty or not finite.
+        DataError: no such file, no audio that `audio.reading` reads, empty or not finite.
     """
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise DataError(f"{path} cannot be read as audio: {error}") from error
-    mono = samples.mean(axis=1)
-    if not len(mono) or not np.isfinite(mono).all():
-        raise DataError(f"{path} is empty or holds values that are not finite")
-    result: np.ndarray = mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate).astype(np.float32)
-    return result
+        samples: np.ndarray = reading.read_audio(path, sample_rate)[0]
+    except AudioError as error:
+        raise DataError(f"{path} cannot be read as audio: {str(error).removeprefix(f'{path}: ')}") from error
+    return samples
 
 
 def normalise_transcript(text: str | None, language: str) -> str | None:

@@ -171,7 +171,7 @@ class Message:
 
 
 def parse_content(content: Any) -> tuple[str | AudioPart, ...]:
-    """`str`, `{"text": str}`, `{"audio": path or (waveform, sample_rate)}` or a list of such -> parts.
+    """`str`, `{"text": str}`, `{"audio": file or (waveform, sample_rate)}` or a list of such -> parts.
 
     Raises PromptError when it is something else, or there is nothing in it.
     """
@@ -186,7 +186,7 @@ def parse_content(content: Any) -> tuple[str | AudioPart, ...]:
             parts.append(AudioPart(item["audio"]))
         else:
             raise PromptError(
-                'content must be a string, {"audio": path or (waveform, sample_rate)}, or a list of such; '
+                'content must be a string, {"audio": file or (waveform, sample_rate)}, or a list of such; '
                 f"got {_describe(item)}."
             )
     if not any(isinstance(part, AudioPart) or part.strip() for part in parts):

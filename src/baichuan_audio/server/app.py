@@ -14,13 +14,13 @@ from ..engine import Engine
 from ..errors import MissingDependencyError
 from ..version import __version__
 from . import http_chat, http_info, http_speech, http_transcriptions, openapi, realtime
+from .audio_input import AudioReader
 from .errors import add_error_handlers
 from .limits import Door, Work
 from .logging import EventLog
 from .metrics import Metrics
 from .said import SaidReplies
 from .settings import ServerSettings
-from .sound import AudioReader
 from .static_page import add_page
 
 
@@ -37,6 +37,7 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
         await warm_up(engine)
         yield
         app.state.work.close()
+        app.state.reader.close()
         await engine.stop()
 
     app = FastAPI(

@@ -51,10 +51,11 @@ class RefusalPart(Input):
 
 
 class InputAudio(Input):
-    """Audio in base64: a file of any format that libsndfile reads, or bare 16-bit samples at 24 kHz (`pcm16`)."""
+    """Audio in base64 or as a data URL: a file (wav, mp3, m4a, webm, flac, ogg ...; its content decides, whatever
+    `format` says), or bare 16-bit samples at 24 kHz (`pcm16`)."""
 
     data: str
-    format: Literal["wav", "mp3", "flac", "ogg", "opus", "pcm16"]
+    format: Annotated[str, Field(max_length=64)] | None = None
 
 
 class InputAudioPart(Input):

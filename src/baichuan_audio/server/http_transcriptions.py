@@ -79,7 +79,7 @@ async def create_transcription(
     temperature: Annotated[float | None, Form(ge=0, le=1, allow_inf_nan=False)] = None,
     granularities: Annotated[list[Literal["segment"]] | None, Form(alias="timestamp_granularities[]")] = None,
 ) -> LiveResponse:
-    """Write down what is said in a file of any format that libsndfile reads.
+    """Write down what is said in a file: wav, mp3, m4a, webm, flac, ogg and others; the content decides.
 
     Any `model` is taken. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. In every
     format each stretch of speech between pauses is written by itself; where nobody speaks the text is empty. Subtitles

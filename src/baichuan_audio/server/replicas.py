@@ -117,6 +117,7 @@ class Replica:
 
         app = create_app(self._plan.build_engine(), self._plan.server)
         collect_logs(app.state.log)
+        app.state.reader.prepare()
         threading.Thread(target=export_forever, args=(app.state.metrics,), daemon=True).start()
         return app
 

@@ -86,12 +86,14 @@ class _Server(uvicorn.Server):
         self._on_ready, self._on_stop = on_ready, on_stop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._work = config.app.state.work  # type: ignore[union-attr]
+        state = config.app.state  # type: ignore[union-attr]
+        self._work, self._reader = state.work, state.reader
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
+            self._reader.prepare()
             self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,26 +1,17 @@
-"""Audio files in requests, read from memory, and audio of a reply, encoded while it is made."""
+"""Audio of a reply, encoded while it is made."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import io
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import numpy as np
 import soundfile
-import soxr
-import torch
 from torch import Tensor
 
-from ..audio.waveform import SequentialSound
 from .errors import ApiError, bad_request
 
-T = TypeVar("T")
 AudioFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm"]
 MEDIA_TYPES: dict[str, str] = {
     "wav": "audio/wav",
@@ -32,92 +23,6 @@ MEDIA_TYPES: dict[str, str] = {
 }
 _CONTAINERS = {"mp3": ("MP3", "MPEG_LAYER_III"), "flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
 _MP3_LEVEL = 0.6  # 67 kbit/s at 24 kHz
-_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1000, 384_000
-_HIGHEST_KEPT_HZ = 16_000  # the model hears no more; slowed down while read: a few bytes may unfold to gigabytes
-_MOST_CHANNELS = 32
-_BLOCK_SAMPLES = 1 << 20
-PCM_RATE_HZ = 24000
-
-
-def decode_base64(text: str, param: str) -> bytes:
-    """Strict base64. Raises ApiError 400."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise bad_request(f"{param} is not valid base64.", param, "invalid_base64") from None
-
-
-def read_audio(data: bytes, max_seconds: float, param: str) -> tuple[Tensor, int]:
-    """An audio file of any format that libsndfile reads -> waveform [S] (mono), sample_rate in Hz.
-
-    Reads no more than `max_seconds`, whatever a few bytes may unfold to. Raises ApiError 400.
-    """
-    try:
-        with SequentialSound(io.BytesIO(data)) as file:
-            rate, channels = file.samplerate, file.channels
-            if not _LOWEST_RATE_HZ <= rate <= _HIGHEST_RATE_HZ:
-                raise bad_request(f"{param}: a sample rate of {rate} Hz is not taken.", param, "invalid_audio")
-            if channels > _MOST_CHANNELS:
-                raise bad_request(f"{param}: {channels} channels are too many.", param, "invalid_audio")
-            kept_rate = min(rate, _HIGHEST_KEPT_HZ)
-            resampler = soxr.ResampleStream(rate, kept_rate, 1) if kept_rate < rate else None
-            blocks, samples = [], 0
-            while len(block := file.read(_BLOCK_SAMPLES // channels, dtype="float32", always_2d=True)):
-                mono = block.mean(axis=1)
-                samples += len(mono)
-                if samples > max_seconds * rate:
-                    raise too_long(max_seconds, param)
-                blocks.append(resampler.resample_chunk(mono) if resampler else mono)
-            if resampler:
-                blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    except (soundfile.LibsndfileError, RuntimeError, OSError, ValueError):
-        raise bad_request(
-            f"{param}: this is no audio in a format that can be read (wav, mp3, flac, ogg, opus, aiff ...).",
-            param,
-            "invalid_audio",
-        ) from None
-    return _checked(np.concatenate(blocks) if blocks else np.zeros(0, np.float32), param), kept_rate
-
-
-def read_pcm(data: bytes, max_seconds: float, param: str) -> tuple[Tensor, int]:
-    """16-bit little-endian samples at 24 kHz -> waveform [S], 24000. Raises ApiError 400."""
-    if len(data) % 2:
-        raise bad_request(f"{param}: 16-bit samples are of two bytes each; one is cut.", param, "invalid_audio")
-    if len(data) / 2 > max_seconds * PCM_RATE_HZ:
-        raise too_long(max_seconds, param)
-    return _checked(np.frombuffer(data, "<i2").astype(np.float32) / 32768, param), PCM_RATE_HZ
-
-
-def too_long(max_seconds: float, param: str) -> ApiError:
-    """The refusal of audio above the limit."""
-    return bad_request(f"{param}: the audio is longer than the {max_seconds:g} s taken.", param, "audio_too_long")
-
-
-def _checked(samples: Any, param: str) -> Tensor:
-    if not len(samples):
-        raise bad_request(f"{param}: there are no samples in this audio.", param, "invalid_audio")
-    if not np.isfinite(samples).all():
-        raise bad_request(f"{param}: some samples are NaN or infinite.", param, "invalid_audio")
-    return torch.from_numpy(samples)
-
-
-class AudioReader:
-    """Reads audio for one server on two threads, so that memory stays bounded whoever asks, and goes away again."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(2, "baichuan-audio reader")
-
-    async def file(self, data: bytes, max_seconds: float, param: str) -> tuple[Tensor, int]:
-        """`read_audio`."""
-        return await self._run(read_audio, data, max_seconds, param)
-
-    async def base64(self, text: str, format: str, max_seconds: float, param: str) -> tuple[Tensor, int]:
-        """A file in base64, or for "pcm16" bare samples."""
-        read = read_pcm if format == "pcm16" else read_audio
-        return await self._run(lambda: read(decode_base64(text, f"{param}.data"), max_seconds, param))
-
-    async def _run(self, function: Callable[..., T], *given: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
 
 
 class AudioEncoder:
