@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
@@ -20,6 +21,8 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
 }
 """Fields whose meaning this server cannot give, and the values that ask for nothing."""
+_UNUSED_WITH_NONE = {"tools": "tool_choice", "functions": "function_call"}
+"""Tools are not asked for, either, where the choice among them is "none"."""
 
 
 def _well_formed(text: str) -> str:
@@ -27,8 +30,14 @@ def _well_formed(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("the text holds half a character (a lone surrogate)") from None
+        reason = "holds half a character (a lone surrogate)"
+        raise PydanticCustomError("refused", "{reason}", {"reason": reason}) from None
     return text
+
+
+def _container(name: Any) -> Any:
+    """`.WAV` and `audio/wav` mean wav."""
+    return name.strip().lower().removeprefix("audio/").removeprefix(".") if isinstance(name, str) else name
 
 
 Text = Annotated[str, AfterValidator(_well_formed)]
@@ -50,11 +59,17 @@ class RefusalPart(Input):
     refusal: Text
 
 
+ContainerName = Annotated[
+    Literal["wav", "mp3", "flac", "ogg", "opus", "aac", "m4a", "mp4", "mpeg", "mpga", "oga", "webm", "aiff", "pcm16"],
+    BeforeValidator(_container),
+]
+
+
 class InputAudio(Input):
-    """Audio in base64: a file of any format that libsndfile reads, or bare 16-bit samples at 24 kHz (`pcm16`)."""
+    """Audio in base64: a file, whose own bytes say of which format it is, or bare 16-bit samples at 24 kHz (`pcm16`)."""
 
     data: str
-    format: Literal["wav", "mp3", "flac", "ogg", "opus", "pcm16"]
+    format: ContainerName = "wav"
 
 
 class InputAudioPart(Input):
@@ -148,9 +163,12 @@ class ChatRequest(Input):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, fields: Any) -> Any:
-        for name, harmless in _REFUSED.items() if isinstance(fields, dict) else ():
-            if fields.get(name) not in harmless:
-                raise ValueError(f"'{name}' cannot be met by this model; leave it out")
+        if not isinstance(fields, dict):
+            return fields
+        for name, harmless in _REFUSED.items():
+            if fields.get(name) not in harmless and fields.get(_UNUSED_WITH_NONE.get(name, "")) != "none":
+                reason = "cannot be met by this model; leave it out"
+                raise PydanticCustomError("refused", "{reason}", {"reason": reason, "param": name})
         return fields
 
     @property

@@ -26,7 +26,7 @@ _FEWEST_REQUESTS = 32
 LEAST_BYTES_PER_S = 16_384  # of a body
 _BODY_S = 20.0  # without a piece of it: who announces one has it at hand, and meanwhile takes a place of the others
 _CORS = {
-    "access-control-allow-methods": "GET, POST, OPTIONS",
+    "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
     "access-control-max-age": "600",
 }
 _MOST_HEADERS, _LONGEST_HEADER = 50, 100  # openai's client in a browser sends a dozen
@@ -89,13 +89,18 @@ class Door:
         self._busy = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            scope = {**scope, "path": _without_slash(scope["path"])}
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        scope["app"] = self._app
+        without_body = scope["method"] == "HEAD"
+        scope = {**scope, "path": _without_slash(scope["path"]), "app": self._app}
+        if scope["method"] == "HEAD":  # what a GET would say, but for the body
+            scope["method"] = "GET"
         request_id = f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(Request(scope), receive, send, self._settings)
+        exchange = _Exchange(Request(scope), receive, send, self._settings, without_body)
         try:
             await self._let_in(exchange)
         except _Stalled:
@@ -146,8 +151,10 @@ class _Stalled(Exception):
 class _Exchange:
     """One request and its answer, as far as the door has to do with it."""
 
-    def __init__(self, request: Request, receive: Receive, send: Send, settings: ServerSettings) -> None:
-        self.request = request
+    def __init__(
+        self, request: Request, receive: Receive, send: Send, settings: ServerSettings, without_body: bool
+    ) -> None:
+        self.request, self._without_body = request, without_body
         self.status = 0
         self.body_read = not {"content-length", "transfer-encoding"} & set(request.headers)
         self._receive, self._send, self._settings = receive, send, settings
@@ -204,6 +211,8 @@ class _Exchange:
             request_id = self.request.scope["state"]["request_id"]
             headers = {**self._origin_headers(), "x-content-type-options": "nosniff", "x-request-id": request_id}
             message["headers"] = [*message.get("headers", ()), *((k.encode(), v.encode()) for k, v in headers.items())]
+        elif self._without_body:
+            message = {**message, "body": b""}
         try:
             with anyio.fail_after(self._settings.idle_seconds):
                 await self._send(message)
@@ -234,6 +243,11 @@ class _Exchange:
     def _too_large(self) -> ApiError:
         most = self._settings.max_message_bytes
         return ApiError(413, f"the body is larger than the {most} bytes that this server takes.")
+
+
+def _without_slash(path: str) -> str:
+    """Some clients end every address with a slash."""
+    return path.rstrip("/") or "/"
 
 
 def _names_in(asked: str) -> str:

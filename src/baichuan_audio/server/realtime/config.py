@@ -77,7 +77,7 @@ class SessionConfig:
             speak=_or(read_modalities(fields), self.speak),
             max_output_tokens=read_max_tokens(fields, self.max_output_tokens),
             tools=_or(_read_tools(fields), self.tools),
-            tool_choice=_or(fields.json("tool_choice"), self.tool_choice),
+            tool_choice=_or(read_tool_choice(fields), self.tool_choice),
             tracing=_or(fields.json("tracing"), self.tracing),
             truncation=_or(fields.json("truncation"), self.truncation),
             include=_or(fields.json("include"), self.include),
@@ -172,6 +172,15 @@ def read_max_tokens(fields: Fields, default: int | None) -> int | None:
     if value == "inf":
         return None
     return Fields({"max_output_tokens": value}, fields.path).whole("max_output_tokens", 1, _MAX_OUTPUT_TOKENS)
+
+
+def read_tool_choice(fields: Fields) -> Any:
+    """`tool_choice`: that a tool may be called changes nothing here, that one must be cannot be met. Raises WireError."""
+    value = fields.json("tool_choice")
+    if value not in (None, "auto", "none"):
+        place = fields.where("tool_choice")
+        raise WireError(f"'{place}' must be 'auto' or 'none': this model calls no tools.", "unsupported_value", place)
+    return value
 
 
 def read_format(fields: Fields) -> AudioFormat | None:
