@@ -22,7 +22,9 @@ from baichuan_audio.server.validation import explain
 
 CHAT, SPEECH, TRANSCRIPTIONS = "/v1/chat/completions", "/v1/audio/speech", "/v1/audio/transcriptions"
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
-PYDANTIC = re.compile(r"Value error|Input should|function-|tagged-union|\blist\[|\bstr\b|\bint\b|<class|discriminator|\.user")
+PYDANTIC = re.compile(
+    r"Value error|Input should|function-|tagged-union|\blist\[|\bstr\b|\bint\b|<class|discriminator|\.user"
+)
 """What a client should never read."""
 
 

@@ -66,7 +66,7 @@ ContainerName = Annotated[
 
 
 class InputAudio(Input):
-    """Audio in base64: a file, whose own bytes say of which format it is, or bare 16-bit samples at 24 kHz (`pcm16`)."""
+    """Audio in base64: a file, whose bytes say of which format it is, or bare 16-bit samples at 24 kHz (`pcm16`)."""
 
     data: str
     format: ContainerName = "wav"

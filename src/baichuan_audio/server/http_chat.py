@@ -228,7 +228,9 @@ class Answer:
         if isinstance(message.content, str):
             return [message.content]
         return [
-            part.text if isinstance(part, TextPart) else await self._audio(part.input_audio, f"{where}.content[{index}]")
+            part.text
+            if isinstance(part, TextPart)
+            else await self._audio(part.input_audio, f"{where}.content[{index}]")
             for index, part in enumerate(message.content)
         ]
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _REQUESTS_PER_SESSION = 4
 _FEWEST_REQUESTS = 32
-LEAST_BYTES_PER_S = 16_384  # of a body
+_LEAST_BYTES_PER_S = 16_384  # of a body
 _BODY_S = 20.0  # without a piece of it: who announces one has it at hand, and meanwhile takes a place of the others
+_SPARE_PATHS = ("/health", "/metrics")
 _CORS = {
     "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
     "access-control-max-age": "600",
@@ -106,6 +107,7 @@ class Door:
         except _Stalled:
             self._app.state.log.write("stalled", path=exchange.endpoint)
             self._app.state.metrics.error("stalled")
+            exchange.abort()
         except Exception as error:
             fault, exchange.fault = exchange.fault, None
             await self._report(exchange, fault or error)
@@ -118,6 +120,8 @@ class Door:
             # a browser asks beforehand, without a key
             await exchange.preflight()
             return
+        if exchange.is_spare and request.scope["path"] not in _SPARE_PATHS:
+            raise ApiError(503, "too many connections at once; try again shortly.", code="too_many_connections")
         auth.check_http(request)
         exchange.check_length()
         if not request.scope["path"].startswith("/v1/"):
@@ -162,6 +166,17 @@ class _Exchange:
         self.fault: ApiError | None = None  # of the body
 
     @property
+    def is_spare(self) -> bool:
+        """Whether the connection is one of the few above the limit (server/connections.py)."""
+        return bool(self.request.scope["state"].get("spare"))
+
+    def abort(self) -> None:
+        """End the connection with what is unsent, where the server that runs the application lets it."""
+        abort = self.request.scope["state"].get("abort")
+        if abort is not None:
+            abort()
+
+    @property
     def endpoint(self) -> str:
         """The route that answers; never what a client typed."""
         route = self.request.scope.get("route")
@@ -199,7 +214,7 @@ class _Exchange:
     def _patience(self) -> float:
         """Seconds to wait for more of the body: less than for a word, and in all no longer than a slow line needs."""
         pause = min(_BODY_S, self._settings.idle_seconds)
-        due = self._began + pause + self._received / LEAST_BYTES_PER_S
+        due = self._began + pause + self._received / _LEAST_BYTES_PER_S
         return min(pause, due - time.monotonic())
 
     async def send(self, message: Message) -> None:
@@ -210,11 +225,13 @@ class _Exchange:
             self.status = message["status"]
             request_id = self.request.scope["state"]["request_id"]
             headers = {**self._origin_headers(), "x-content-type-options": "nosniff", "x-request-id": request_id}
+            if self.is_spare:
+                headers["connection"] = "close"
             message["headers"] = [*message.get("headers", ()), *((k.encode(), v.encode()) for k, v in headers.items())]
         elif self._without_body:
             message = {**message, "body": b""}
         try:
-            with anyio.fail_after(self._settings.idle_seconds):
+            with anyio.fail_after(self._settings.stalled_seconds):
                 await self._send(message)
         except TimeoutError:
             raise _Stalled from None

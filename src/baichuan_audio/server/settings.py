@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 
+_STALLED_S = 20.0
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -53,6 +54,11 @@ class ServerSettings:
         for origin in self.allowed_origins:
             if origin != "*" and not (urlsplit(origin).scheme and urlsplit(origin).netloc):
                 raise ConfigError(f"'{origin}' is no origin; give scheme and host, such as https://voice.example.")
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long a client may take nothing of what lies ready for it."""
+        return min(_STALLED_S, self.idle_seconds)
 
     @property
     def local_only(self) -> bool:

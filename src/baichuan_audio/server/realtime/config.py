@@ -175,7 +175,7 @@ def read_max_tokens(fields: Fields, default: int | None) -> int | None:
 
 
 def read_tool_choice(fields: Fields) -> Any:
-    """`tool_choice`: that a tool may be called changes nothing here, that one must be cannot be met. Raises WireError."""
+    """`tool_choice`: that a tool may be called changes nothing, that one must be is refused. Raises WireError."""
     value = fields.json("tool_choice")
     if value not in (None, "auto", "none"):
         place = fields.where("tool_choice")

@@ -29,7 +29,7 @@ _FAREWELL_S = 1.0
 async def realtime(websocket: WebSocket) -> None:
     """OpenAI's Realtime API, GA form."""
     state = websocket.app.state
-    if not check_websocket(websocket):
+    if websocket.scope.get("state", {}).get("spare") or not check_websocket(websocket):
         await _deny(websocket)
         return
     asked = websocket.scope.get("subprotocols", ())
@@ -44,7 +44,9 @@ async def realtime(websocket: WebSocket) -> None:
 
 async def _deny(websocket: WebSocket) -> None:
     """Refuse the handshake, with the reason where the server can say it."""
-    if has_key(websocket, websocket.app.state.settings):
+    if websocket.scope.get("state", {}).get("spare"):
+        error = ApiError(503, "too many connections at once; try again shortly.", code="too_many_connections")
+    elif has_key(websocket, websocket.app.state.settings):
         error = ApiError(403, "pages of this web site may not use the server.", code="origin_not_allowed")
     else:
         error = ApiError(401, "a valid API key is needed.", code="invalid_api_key")
@@ -64,9 +66,9 @@ async def _turn_away(websocket: WebSocket, error: Exception) -> None:
         state.log.exception(error)
     code = {429: 1013, 503: 1012}.get(told.status, 1011)
     event = events.error(told.message, told.code or "refused", told.type)
-    with suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # gone already
+    with suppress(WebSocketDisconnect, RuntimeError):  # gone already
         await websocket.send_text(json.dumps({"event_id": events.new_id("event"), **event}))
-        await asyncio.wait_for(websocket.close(code, told.code), _FAREWELL_S)
+    await _close(websocket, code, told.code or "refused")
 
 
 async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
@@ -101,6 +103,13 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
         state.metrics.session_closed(outcome)
         state.log.write("session_closed", session_id=session.id, outcome=outcome, code=code)
     await _close(websocket, code, outcome)
+
+
+def _abort(websocket: WebSocket) -> None:
+    """End a connection whose client does not take the close, where the server that runs the application lets us."""
+    abort = websocket.scope.get("state", {}).get("abort")
+    if abort is not None:
+        abort()
 
 
 async def _read(websocket: WebSocket, session: Session) -> None:
@@ -142,5 +151,10 @@ def _why(tasks: list[asyncio.Task[None]], log: Any, session_id: str) -> str:
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
-    with suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # gone already
+    """Close in order, and else at once."""
+    try:
         await asyncio.wait_for(websocket.close(code, reason), _FAREWELL_S)
+    except asyncio.TimeoutError:
+        _abort(websocket)
+    except (WebSocketDisconnect, RuntimeError):  # gone already
+        pass
