@@ -10,7 +10,8 @@ from fastapi import FastAPI
 
 from ..engine import Engine
 from ..version import __version__
-from . import http_chat, http_info, http_speech, http_transcriptions, openapi, realtime
+from . import http_chat, http_client_secrets, http_info, http_speech, http_transcriptions, openapi, realtime
+from .client_secrets import ClientSecrets
 from .errors import add_error_handlers
 from .limits import Door, Work
 from .logging import EventLog
@@ -48,8 +49,9 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
     state.engine, state.settings = engine, settings or ServerSettings()
     state.metrics, state.log, state.work = Metrics(engine), EventLog(state.settings.log_content), Work()
     state.said, state.reader = SaidReplies(), AudioReader()
+    state.client_secrets = ClientSecrets(state.settings.signing_key)
     add_error_handlers(app)
-    for part in (http_chat, http_speech, http_transcriptions, http_info, realtime):
+    for part in (http_chat, http_speech, http_transcriptions, http_info, http_client_secrets, realtime):
         app.include_router(part.router)
     add_page(app)
     app.add_middleware(Door, app=app)

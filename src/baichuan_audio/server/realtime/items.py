@@ -15,6 +15,7 @@ from .fields import WireError
 from .response import Desk, Response
 from .worker import Worker
 
+_FRAME_MS = 20  # a clock that stops with the sound may miss the last frame of it
 NEXT_TO_NOTHING_S = 1e-3  # what rounding may leave of sums of seconds
 
 
@@ -139,7 +140,8 @@ class Items:
 
         heard: samples. named_ms: the same as the client named it, for the answer.
         """
-        heard_to_the_end = item.status == "completed" and heard == item.made_samples  # then there is nothing to cut
+        unheard_ms = (item.made_samples - heard) * 1000 / item.sample_rate
+        heard_to_the_end = item.status == "completed" and unheard_ms <= _FRAME_MS  # then there is nothing to cut
         known = item.made_samples if item.heard_samples is None else item.heard_samples
         if not heard_to_the_end and (item.heard_samples is None or heard < item.heard_samples):
             item.heard_samples = known = heard

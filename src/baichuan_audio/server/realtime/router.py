@@ -11,7 +11,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from ...engine import Dialogue
-from ..auth import check_websocket, has_key
+from ..auth import check_websocket
 from ..errors import ApiError, as_api_error
 from . import events
 from .limits import Bucket
@@ -29,27 +29,30 @@ _FAREWELL_S = 1.0
 async def realtime(websocket: WebSocket) -> None:
     """OpenAI's Realtime API, GA form."""
     state = websocket.app.state
-    if websocket.scope.get("state", {}).get("spare") or not check_websocket(websocket):
-        await _deny(websocket)
+    try:
+        _check_room(websocket)
+        carried = check_websocket(websocket)
+    except ApiError as error:
+        await _deny(websocket, error)
         return
     asked = websocket.scope.get("subprotocols", ())
     await websocket.accept(subprotocol="realtime" if "realtime" in asked else None)
     try:
         async with state.work.at_work():
             dialogue = state.engine.open()
-            await _converse(websocket, dialogue)
+            await _converse(websocket, dialogue, carried)
     except Exception as error:
         await _turn_away(websocket, error)
 
 
-async def _deny(websocket: WebSocket) -> None:
-    """Refuse the handshake, with the reason where the server can say it."""
+def _check_room(websocket: WebSocket) -> None:
+    """Raises ApiError 503 where the connection is one of the few above the limit (server/connections.py)."""
     if websocket.scope.get("state", {}).get("spare"):
-        error = ApiError(503, "too many connections at once; try again shortly.", code="too_many_connections")
-    elif has_key(websocket, websocket.app.state.settings):
-        error = ApiError(403, "pages of this web site may not use the server.", code="origin_not_allowed")
-    else:
-        error = ApiError(401, "a valid API key is needed.", code="invalid_api_key")
+        raise ApiError(503, "too many connections at once; try again shortly.", code="too_many_connections")
+
+
+async def _deny(websocket: WebSocket, error: ApiError) -> None:
+    """Refuse the handshake, with the reason where the server can say it."""
     websocket.app.state.metrics.error(str(error.code))
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(error.response())
@@ -71,8 +74,11 @@ async def _turn_away(websocket: WebSocket, error: Exception) -> None:
     await _close(websocket, code, told.code or "refused")
 
 
-async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
-    """One session from `session.created` to the end; its slot is free before the connection is closed."""
+async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str, Any] | None) -> None:
+    """One session from `session.created` to the end; its slot is free before the connection is closed.
+
+    carried: settings that came with the client's key.
+    """
     state = websocket.app.state
     outbox = Outbox(websocket.send_text)
     try:
@@ -89,7 +95,7 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
     ]
     waiting: list[asyncio.Future[Any]] = [*tasks, session.ended]
     try:
-        session.greet()
+        session.greet(carried)
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         code, outcome = session.ended.result() if session.ended.done() else (1000, _why(tasks, state.log, session.id))
         if session.ended.done() and not any(task.done() for task in tasks):
