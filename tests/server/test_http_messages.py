@@ -15,6 +15,8 @@ pytest.importorskip("openai")
 from fake_engine import FakeEngine
 from http_tools import Serving, assert_error, encoded, said, serving, tone
 from pydantic import BaseModel, ValidationError
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from baichuan_audio.server.chat_types import ChatRequest
 from baichuan_audio.server.http_speech import SpeechRequest
@@ -330,3 +332,12 @@ def test_voices_and_models_for_pages_that_ask(server: Serving):
     voices = server.http.get("/v1/audio/voices").json()["voices"]
     assert {voice["id"]: voice["name"] for voice in voices} == {name: name for name in FakeEngine.voices}
     assert [model["id"] for model in server.http.get("/v1/audio/models").json()["models"]] == ["baichuan-audio"]
+
+
+def test_a_websocket_elsewhere(server: Serving):
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://127.0.0.1:{server.port}/v1/live")
+    response = refused.value.response
+    assert response.status_code == 404 and "/v1/realtime" in json.loads(response.body)["error"]["message"]
+    with connect(f"ws://127.0.0.1:{server.port}/v1/realtime/?model=any") as websocket:
+        assert json.loads(websocket.recv(timeout=5))["type"] == "session.created"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+
+from .validation import FieldRefusal
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
@@ -30,8 +31,7 @@ def _well_formed(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        reason = "holds half a character (a lone surrogate)"
-        raise PydanticCustomError("refused", "{reason}", {"reason": reason}) from None
+        raise FieldRefusal("holds half a character (a lone surrogate)") from None
     return text
 
 
@@ -167,8 +167,7 @@ class ChatRequest(Input):
             return fields
         for name, harmless in _REFUSED.items():
             if fields.get(name) not in harmless and fields.get(_UNUSED_WITH_NONE.get(name, "")) != "none":
-                reason = "cannot be met by this model; leave it out"
-                raise PydanticCustomError("refused", "{reason}", {"reason": reason, "param": name})
+                raise FieldRefusal("cannot be met by this model; leave it out", name)
         return fields
 
     @property

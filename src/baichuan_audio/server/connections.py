@@ -14,6 +14,7 @@ from .settings import ServerSettings
 _HEAD_S = 10.0  # for the head of a request to come
 _LOOK_S = 0.5
 _MARGIN_S = 2.0  # for the application, which counts as well, to end what it does and say why
+_CLOSE_S = 3.0  # for a client to answer the close of a WebSocket
 _KERNEL_BYTES = 128 * 1024  # unsent in the kernel, which doubles it; it asks for more when a third is free
 _MOST_UNSENT_FOR_PONGS = 64 * 1024
 _CONNECTIONS_PER_SESSION = 8
@@ -108,6 +109,7 @@ def websocket_protocol(settings: ServerSettings, protocol: Any = AutoWebSocketsP
     class WebSocketProtocol(protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
+            self.close_timeout = _CLOSE_S
             self._unsent = _Unsent(transport, self.loop.time(), settings.stalled_seconds + _MARGIN_S)
             self._timer = self.loop.call_later(_LOOK_S, self._look)
 

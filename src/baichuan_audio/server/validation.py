@@ -38,6 +38,16 @@ _TEXTS = {
 _AN_UPLOAD = "send it in multipart/form-data, with a file name"
 _LONGEST_TAG = 40
 
+
+class FieldRefusal(ValueError):
+    """What a validator of ours raises. reason: what comes after the field's name. param: the field, where it is not
+    the one being validated."""
+
+    def __init__(self, reason: str, param: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.param = reason, param
+
+
 Fault = Mapping[str, Any]
 Step = str | int
 
@@ -59,7 +69,8 @@ def explain(faults: Sequence[Fault], body: Any) -> tuple[str, str | None]:
     same = [other for where, other in candidates if where == place]
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
         place = (*place, fault["ctx"]["discriminator"].strip("'"))
-    param = str((fault.get("ctx") or {}).get("param") or path(place)) or None
+    refusal = (fault.get("ctx") or {}).get("error")
+    param = (refusal.param if isinstance(refusal, FieldRefusal) else None) or path(place) or None
     if param is None:
         return _whole_body(fault), None
     return f"'{param}' {_what(fault, same)}.", param
@@ -100,8 +111,8 @@ def _what(fault: Fault, same: Sequence[Fault]) -> str:
         return f"must be {_either(context['expected_tags'])}{_not_this(context['tag'])}"
     if kind in _TEXTS:
         return _TEXTS[kind].format(**{name: _plain(value) for name, value in context.items()})
-    if kind == "refused":
-        return str(context["reason"])
+    if isinstance(context.get("error"), FieldRefusal):
+        return str(context["error"].reason)
     if kind == "value_error" and fault["loc"][-1] == "file":
         return f"is no file; {_AN_UPLOAD}"
     return "is not valid"

@@ -45,6 +45,12 @@ async def realtime(websocket: WebSocket) -> None:
         await _turn_away(websocket, error)
 
 
+@router.websocket("/{path:path}")
+async def elsewhere(websocket: WebSocket) -> None:
+    """No other address takes a WebSocket."""
+    await _deny(websocket, ApiError(404, "the WebSocket of this server is at /v1/realtime."))
+
+
 def _check_room(websocket: WebSocket) -> None:
     """Raises ApiError 503 where the connection is one of the few above the limit (server/connections.py)."""
     if websocket.scope.get("state", {}).get("spare"):
