@@ -62,14 +62,10 @@ class SessionConfig:
         """With the fields of a `session.update`; those that are absent (or null, but for the three that may be
         turned off so) stay. Raises WireError and then nothing has changed."""
         fields = Fields(session, "session")
-        if fields.choice("type", "realtime", "transcription") == "transcription":
+        if isinstance(session, dict) and session.get("type") == "transcription":
             raise WireError("Transcription sessions are not offered here.", "unsupported_session_type", "session.type")
-        for old, new in _TODAY.items():
-            if old in fields:
-                place = fields.where(old)
-                raise WireError(
-                    f"Unknown parameter: '{place}'; its name is 'session.{new}' now.", "unknown_parameter", place
-                )
+        fields.choice("type", "realtime")
+        refuse_old_names(fields)
         fields.ignore("id", "object", "expires_at", "model", "prompt", "reasoning", "parallel_tool_calls")
         changed = replace(
             self,
@@ -151,6 +147,15 @@ class SessionConfig:
                 },
             },
         }
+
+
+def refuse_old_names(fields: Fields) -> None:
+    """Raises WireError for a name of the beta form, with the one that it has now."""
+    for old, new in _TODAY.items():
+        if old in fields:
+            place = fields.where(old)
+            message = f"Unknown parameter: '{place}'; its name is '{fields.where(new)}' now."
+            raise WireError(message, "unknown_parameter", place)
 
 
 def read_modalities(fields: Fields) -> bool | None:
