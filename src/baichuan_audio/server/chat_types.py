@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from .validation import FieldRefusal
 
@@ -35,11 +35,6 @@ def _well_formed(text: str) -> str:
     return text
 
 
-def _container(name: Any) -> Any:
-    """`.WAV` and `audio/wav` mean wav."""
-    return name.strip().lower().removeprefix("audio/").removeprefix(".") if isinstance(name, str) else name
-
-
 Text = Annotated[str, AfterValidator(_well_formed)]
 
 
@@ -59,17 +54,12 @@ class RefusalPart(Input):
     refusal: Text
 
 
-ContainerName = Annotated[
-    Literal["wav", "mp3", "flac", "ogg", "opus", "aac", "m4a", "mp4", "mpeg", "mpga", "oga", "webm", "aiff", "pcm16"],
-    BeforeValidator(_container),
-]
-
-
 class InputAudio(Input):
-    """Audio in base64: a file, whose bytes say of which format it is, or bare 16-bit samples at 24 kHz (`pcm16`)."""
+    """Audio in base64 or as a data URL: a file (wav, mp3, m4a, webm, flac, ogg ...; its content decides, whatever
+    `format` says), or bare 16-bit samples at 24 kHz (`pcm16`)."""
 
     data: str
-    format: ContainerName = "wav"
+    format: Annotated[str, Field(max_length=64)] | None = None
 
 
 class InputAudioPart(Input):

@@ -237,7 +237,7 @@ class Answer:
     async def _audio(self, given: InputAudio, where: str) -> AudioInput:
         left = self._state.settings.max_audio_seconds - self._heard_s
         param = f"{where}.input_audio"
-        waveform, sample_rate = await self._state.reader.base64(given.data, given.format, left, param)
+        waveform, sample_rate = await self._state.reader.base64(given.data, given.format or "", left, param)
         self._heard_s += waveform.shape[-1] / sample_rate
         return AudioInput(waveform, sample_rate)
 
