@@ -54,6 +54,7 @@ class LiveServer:
 
     # What uvicorn has without the libraries that Ray brings along, as most who serve; test_serve.py takes the best.
     http_protocol: Any = "h11"
+    websocket_protocol: Any = "auto"
 
     def __init__(self, engine: Any, settings: ServerSettings | None = None) -> None:
         self.settings = settings
@@ -65,7 +66,7 @@ class LiveServer:
 
     def _start(self, engine: Any) -> None:
         self.engine = engine
-        plain: dict[str, Any] = {"loop": "asyncio", "http": self.http_protocol}
+        plain: dict[str, Any] = {"loop": "asyncio", "http": self.http_protocol, "ws": self.websocket_protocol}
         app = create_app(engine, self.settings)
         config = uvicorn.Config(app, port=self.port, log_level="warning", timeout_graceful_shutdown=1, **plain)
         self._server = uvicorn.Server(config)

@@ -266,8 +266,8 @@ AUDIO_ANSWER = {"modalities": ["text", "audio"], "audio": AUDIO}
     [
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.0"),
-        ({"messages": [{"role": "user"}]}, "messages.0.user.content"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": []}]}, None),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, None),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),

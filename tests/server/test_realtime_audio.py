@@ -111,16 +111,24 @@ def test_speed_keeps_the_pitch_and_changes_the_length(speed):
 
 
 def test_playback_follows_what_is_sent():
-    playback = Playback()
-    playback.add(1.0, now=10.0)
-    playback.add(1.0, now=10.1)
-    assert playback.played(10.0) == 0 and playback.played(10.5) == pytest.approx(0.5)
+    playback = Playback(24000)
+    playback.add(24000, now=10.0)
+    playback.add(24000, now=10.1)
+    assert playback.played(10.0) == 0 and playback.played(10.5) == 12000
     assert playback.remaining(11.0) == pytest.approx(1.0) and playback.underrun == 0
-    playback.add(1.0, now=12.5)
-    assert playback.underrun == pytest.approx(0.5) and playback.played(13.0) == pytest.approx(2.5)
-    assert playback.stop(13.0) == pytest.approx(2.5)
-    assert playback.remaining(13.0) == 0 and playback.played(20.0) == pytest.approx(2.5)
-    assert Playback().stop(5.0) == 0
+    playback.add(24000, now=12.5)
+    assert playback.underrun == pytest.approx(0.5) and playback.played(13.0) == 60000
+    assert playback.stop(13.0) == 60000
+    assert playback.remaining(13.0) == 0 and playback.played(20.0) == 60000
+    assert Playback(8000).stop(5.0) == 0
+
+
+def test_sound_that_has_been_played_is_all_that_was_sent():
+    """Sums of tenths of seconds are not whole; sums of samples are."""
+    playback = Playback(24000)
+    for index in range(1000):
+        playback.add(2401, now=index * 0.1)
+    assert playback.played(1e6) == playback.sent == 2_401_000
 
 
 def speech_in_silence(name: str, before_s: float = 1.0, after_s: float = 1.5) -> np.ndarray:

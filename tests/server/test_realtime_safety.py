@@ -217,8 +217,8 @@ def test_the_clock_runs_from_the_end_of_what_is_heard():
 
     watch = Watch(limits, outbox, turns, responses, end, spoke_up.append)
     began = time.monotonic()
-    playback = Playback()
-    playback.add(40.0, began)  # sent at once
+    playback = Playback(24000)
+    playback.add(40 * 24000, began)  # sent at once
     responses.newest = object()
     watch.look(began + 500)  # it is still being made
     finished.append(began + 1)

@@ -16,17 +16,20 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
 
+import httpx
 import websockets
 from fake_engine import FakeEngine
 
 from baichuan_audio.cli.app import build_parser
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.server.clean_close import CleanClose, proxy_middlewares
+from baichuan_audio.server import replicas
+from baichuan_audio.server.clean_close import CleanClose, JsonRefusals, StalledClients, proxy_middlewares
 from baichuan_audio.server.metrics import Metrics
 from baichuan_audio.server.replica_metrics import Exporter
 from baichuan_audio.server.replicas import HOST_ENVIRONMENT, Plan, ReplicaConfig, application, make_application
@@ -132,6 +135,90 @@ async def test_a_lost_server_closes_cleanly():
     assert (await run(dies))[-1] == {"type": "websocket.close", "code": 1012, "reason": "replica_lost"}
     assert [message["type"] for message in await run(closes)] == ["websocket.accept", "websocket.close"]
     assert [message["type"] for message in await run(is_left)] == ["websocket.accept"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(("status", "told"), [(404, 503), (503, 503), (500, 500), (408, 408)])
+async def test_refusals_of_the_proxy_are_retold(status: int, told: int, method: str):
+    """In the shape of all errors; while there is no application, as something that passes."""
+    start, *body = await _through_json_refusals({"method": method, "path": "/health"}, status, b"text/plain; x")
+    headers = dict(start["headers"])
+    assert start["status"] == told and headers[b"content-type"] == b"application/json"
+    assert (b"retry-after" in headers) == (told == 503)
+    whole = b"".join(message["body"] for message in body)
+    if method == "HEAD":
+        assert not whole
+    else:
+        assert set(json.loads(whole)["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_what_is_no_refusal_of_the_proxy_passes():
+    for scope, status, kind in (
+        ({"path": "/v1/nothing"}, 404, b"application/json"),
+        ({"path": "/metrics"}, 200, b"text/plain"),
+        ({"path": "/-/healthz"}, 503, b"text/plain"),
+    ):
+        start, body = await _through_json_refusals({"method": "GET", **scope}, status, kind)
+        assert (start["status"], body["body"]) == (status, b"of Ray")
+
+
+async def test_a_handshake_without_an_application():
+    start, body = await _through_json_refusals({"type": "websocket", "path": "/v1/realtime"}, 404, b"text/plain")
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
+    assert json.loads(body["body"])["error"]["code"] == "unavailable"
+
+
+async def _through_json_refusals(scope: dict, status: int, kind: bytes) -> list[dict]:
+    sent: list[dict] = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
+        await send({"type": "http.response.body", "body": b"of Ray"})
+
+    async def send(message):
+        sent.append(message)
+
+    await JsonRefusals(app)({"type": "http", **scope}, None, send)
+    return sent
+
+
+async def test_a_client_that_takes_nothing_of_a_proxy():
+    class Cycle:
+        """As uvicorn's: `send` waits for the client."""
+
+        def __init__(self) -> None:
+            self.transport, self.aborted = self, False
+
+        def abort(self) -> None:
+            self.aborted = True
+
+        async def send(self, message: dict) -> None:
+            await asyncio.sleep(60)
+
+    async def app(scope, receive, send):
+        await send({"type": "websocket.accept"})
+
+    cycle = Cycle()
+    with pytest.raises(TimeoutError):
+        await StalledClients(app, limit_s=0.05)({"type": "websocket"}, None, cycle.send)
+    assert cycle.aborted
+
+
+def test_the_application_is_deleted_last():
+    """Until its conversations have ended, its replicas are there to say that the server ends."""
+    done: list[str] = []
+    idle = iter([[False, False], [True, False], [True, True]])
+
+    class Handle:
+        def broadcast(self, name: str):
+            done.append(name)
+            return SimpleNamespace(results=lambda timeout_s: next(idle) if name == "is_idle" else [None, None])
+
+    serve = SimpleNamespace(
+        delete=lambda name, _blocking: done.append("delete"), status=lambda: SimpleNamespace(applications={})
+    )
+    replicas._finish(serve, Handle(), 30.0, SimpleNamespace(count=1))
+    assert done == ["end", "is_idle", "is_idle", "is_idle", "delete"]
 
 
 def test_figures_become_gauges():
@@ -309,14 +396,32 @@ async def test_one_of_two_replicas_is_killed(cluster: Cluster):
     await turned_away[0].socket.wait_closed()
     assert turned_away[0].socket.close_code == 1013
 
-    # Told to stop, it tells everybody and ends.
+    # Told to stop, it tells everybody and ends; who asks meanwhile is told so, too.
     cluster.process.send_signal(signal.SIGINT)
+    asking = asyncio.create_task(asyncio.to_thread(_answers_while_ending, cluster.port))
     ends = await asyncio.wait_for(asyncio.gather(*(talk for talk in talks if not talk.done())), PATIENCE_S)
     assert ends and set(ends) == {(1012, "session_shutdown")}
     for client in crowd:
         await client.socket.wait_closed()
     await until(lambda: cluster.process.poll() is not None)
     assert cluster.process.returncode == 0
+    answers = await asking
+    assert {status for status, _ in answers} <= {200, 503} and 503 in {status for status, _ in answers}
+    assert {retry for status, retry in answers if status == 503} == {"2"}
+
+
+def _answers_while_ending(port: int) -> set[tuple[int, str | None]]:
+    """Status and Retry-After of /health and /v1/models until nobody answers any more."""
+    answers: set[tuple[int, str | None]] = set()
+    while True:
+        for path in ("/health", "/v1/models"):
+            try:
+                response = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30)
+            except httpx.TransportError:
+                return answers
+            assert response.headers["content-type"] == "application/json", response.text
+            answers.add((response.status_code, response.headers.get("retry-after")))
+        time.sleep(0.05)
 
 
 async def until(happened, seconds: float = PATIENCE_S) -> None:

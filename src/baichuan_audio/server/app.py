@@ -13,8 +13,9 @@ from ..audio.voice_activity import load_voice_activity_model
 from ..engine import Engine
 from ..errors import MissingDependencyError
 from ..version import __version__
-from . import http_chat, http_info, http_speech, http_transcriptions, openapi, realtime
+from . import http_chat, http_client_secrets, http_info, http_speech, http_transcriptions, openapi, realtime
 from .audio_input import AudioReader
+from .client_secrets import ClientSecrets
 from .errors import add_error_handlers
 from .limits import Door, Work
 from .logging import EventLog
@@ -52,8 +53,9 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
     state.engine, state.settings = engine, settings or ServerSettings()
     state.metrics, state.log, state.work = Metrics(engine), EventLog(state.settings.log_content), Work()
     state.said, state.reader = SaidReplies(), AudioReader()
+    state.client_secrets = ClientSecrets(state.settings.signing_key)
     add_error_handlers(app)
-    for part in (http_chat, http_speech, http_transcriptions, http_info, realtime):
+    for part in (http_chat, http_speech, http_transcriptions, http_info, http_client_secrets, realtime):
         app.include_router(part.router)
     add_page(app)
     app.add_middleware(Door, app=app)

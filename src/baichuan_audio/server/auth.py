@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hmac
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from . import client_secrets
 from .errors import ApiError
 from .settings import ServerSettings, is_loopback
 
@@ -34,14 +35,24 @@ def check_http(request: Request) -> None:
         )
 
 
-def check_websocket(websocket: WebSocket) -> bool:
-    """Whether this WebSocket may be accepted; the same rules."""
+def check_websocket(websocket: WebSocket) -> dict[str, Any] | None:
+    """The same for a WebSocket, which may also come with a client secret -> the session's settings in that, if any.
+
+    Raises ApiError 403 or 401.
+    """
     settings: ServerSettings = websocket.app.state.settings
-    try:
-        _check_site(websocket, settings)
-    except ApiError:
-        return False
-    return has_key(websocket, settings)
+    _check_site(websocket, settings)
+    key = presented_key(websocket)
+    if settings.api_keys and has_key(websocket, settings):
+        return None
+    if key.startswith(client_secrets.PREFIX):
+        session: dict[str, Any] | None = websocket.app.state.client_secrets.session_of(key)
+        if session is None:
+            raise ApiError(401, "the client secret is wrong or has expired; get a new one.", code="invalid_api_key")
+        return session
+    if settings.api_keys:
+        raise ApiError(401, "a valid API key is needed.", code="invalid_api_key")
+    return None
 
 
 def has_key(connection: HTTPConnection, settings: ServerSettings) -> bool:

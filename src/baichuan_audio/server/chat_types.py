@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from .validation import FieldRefusal
+
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "functions": (None, []),
@@ -20,6 +22,8 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
 }
 """Fields whose meaning this server cannot give, and the values that ask for nothing."""
+_UNUSED_WITH_NONE = {"tools": "tool_choice", "functions": "function_call"}
+"""Tools are not asked for, either, where the choice among them is "none"."""
 
 
 def _well_formed(text: str) -> str:
@@ -27,7 +31,7 @@ def _well_formed(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("the text holds half a character (a lone surrogate)") from None
+        raise FieldRefusal("holds half a character (a lone surrogate)") from None
     return text
 
 
@@ -149,9 +153,11 @@ class ChatRequest(Input):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, fields: Any) -> Any:
-        for name, harmless in _REFUSED.items() if isinstance(fields, dict) else ():
-            if fields.get(name) not in harmless:
-                raise ValueError(f"'{name}' cannot be met by this model; leave it out")
+        if not isinstance(fields, dict):
+            return fields
+        for name, harmless in _REFUSED.items():
+            if fields.get(name) not in harmless and fields.get(_UNUSED_WITH_NONE.get(name, "")) != "none":
+                raise FieldRefusal("cannot be met by this model; leave it out", name)
         return fields
 
     @property

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from ..engine import EngineFull, EngineStopped
 from ..errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError, PromptTooLongError
+from .validation import explain
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
@@ -93,8 +94,12 @@ def add_error_handlers(app: FastAPI) -> None:
         request.app.state.metrics.error(api_error.code or str(api_error.status))
         return api_error.response()
 
-    async def not_served(request: Request, error: Exception) -> JSONResponse:
+    async def not_served(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405 and error.headers:
+            error.headers = {**error.headers, "Allow": _allowed(error.headers.get("Allow", ""))}
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=error.headers)
         message = {
             404: f"there is nothing at {request.url.path}.",
             405: f"{request.method} is not allowed at {request.url.path}.",
@@ -103,7 +108,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def not_understood(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return await refused(request, _first_fault(error.errors()))
+        faults = error.errors()
+        if faults and faults[0]["type"] == "json_invalid":
+            return await refused(request, bad_request("the body is not valid JSON.", code="invalid_json"))
+        return await refused(request, bad_request(*explain(faults, error.body)))
 
     for kind in (ApiError, BaichuanAudioError):
         app.add_exception_handler(kind, refused)
@@ -111,12 +119,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, not_understood)
 
 
-def _first_fault(faults: Sequence[Any]) -> ApiError:
-    """The first thing that validation found, without repeating what the client sent."""
-    fault = faults[0] if faults else {"loc": (), "msg": "invalid request", "type": ""}
-    place = [str(step) for step in fault["loc"] if step not in ("body", "query", "path", "header")]
-    param = ".".join(place) or None
-    if fault["type"] == "json_invalid":
-        return bad_request("the body is not valid JSON.", code="invalid_json")
-    text = str(fault["msg"])
-    return bad_request(f"{param}: {text}" if param else f"the request is not valid: {text}", param)
+def _allowed(methods: str) -> str:
+    """What a route allows, with what every route of that kind can do besides."""
+    names = {name.strip() for name in methods.split(",")} | {"OPTIONS"}
+    return ", ".join(sorted(names | ({"HEAD"} if "GET" in names else set())))

@@ -214,7 +214,7 @@ class Answer:
         for number, message in enumerate(self._asked.messages):
             if isinstance(message, SystemMessage):
                 continue
-            parts = await self._parts(message, f"messages.{number}")
+            parts = await self._parts(message, f"messages[{number}]")
             if not turns or turns[-1][1] != message.role:
                 turns.append((number, message.role, []))
             turns[-1][2].extend(parts)
@@ -231,14 +231,16 @@ class Answer:
         if isinstance(message.content, str):
             return [message.content]
         return [
-            part.text if isinstance(part, TextPart) else await self._audio(part.input_audio, where)
-            for part in message.content
+            part.text
+            if isinstance(part, TextPart)
+            else await self._audio(part.input_audio, f"{where}.content[{index}]")
+            for index, part in enumerate(message.content)
         ]
 
     async def _audio(self, given: InputAudio, where: str) -> AudioInput:
         left = self._state.settings.max_audio_seconds - self._heard_s
-        param = f"{where}.content.input_audio"
-        waveform, sample_rate = await self._state.reader.base64(given.data, given.format, left, param)
+        param = f"{where}.input_audio"
+        waveform, sample_rate = await self._state.reader.base64(given.data, given.format or "", left, param)
         self._heard_s += waveform.shape[-1] / sample_rate
         return AudioInput(waveform, sample_rate)
 

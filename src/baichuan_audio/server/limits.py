@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 _REQUESTS_PER_SESSION = 4
 _FEWEST_REQUESTS = 32
-LEAST_BYTES_PER_S = 16_384  # of a body
+_LEAST_BYTES_PER_S = 16_384  # of a body
 _BODY_S = 20.0  # without a piece of it: who announces one has it at hand, and meanwhile takes a place of the others
+_SPARE_PATHS = ("/health", "/metrics")
 _CORS = {
-    "access-control-allow-methods": "GET, POST, OPTIONS",
+    "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
     "access-control-max-age": "600",
 }
 _MOST_HEADERS, _LONGEST_HEADER = 50, 100  # openai's client in a browser sends a dozen
@@ -89,18 +90,24 @@ class Door:
         self._busy = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            scope = {**scope, "path": _without_slash(scope["path"])}
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        scope["app"] = self._app
+        without_body = scope["method"] == "HEAD"
+        scope = {**scope, "path": _without_slash(scope["path"]), "app": self._app}
+        if scope["method"] == "HEAD":  # what a GET would say, but for the body
+            scope["method"] = "GET"
         request_id = f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(Request(scope), receive, send, self._settings)
+        exchange = _Exchange(Request(scope), receive, send, self._settings, without_body)
         try:
             await self._let_in(exchange)
         except _Stalled:
             self._app.state.log.write("stalled", path=exchange.endpoint)
             self._app.state.metrics.error("stalled")
+            exchange.abort()
         except Exception as error:
             fault, exchange.fault = exchange.fault, None
             await self._report(exchange, fault or error)
@@ -113,6 +120,8 @@ class Door:
             # a browser asks beforehand, without a key
             await exchange.preflight()
             return
+        if exchange.is_spare and request.scope["path"] not in _SPARE_PATHS:
+            raise ApiError(503, "too many connections at once; try again shortly.", code="too_many_connections")
         auth.check_http(request)
         exchange.check_length()
         if not request.scope["path"].startswith("/v1/"):
@@ -146,13 +155,26 @@ class _Stalled(Exception):
 class _Exchange:
     """One request and its answer, as far as the door has to do with it."""
 
-    def __init__(self, request: Request, receive: Receive, send: Send, settings: ServerSettings) -> None:
-        self.request = request
+    def __init__(
+        self, request: Request, receive: Receive, send: Send, settings: ServerSettings, without_body: bool
+    ) -> None:
+        self.request, self._without_body = request, without_body
         self.status = 0
         self.body_read = not {"content-length", "transfer-encoding"} & set(request.headers)
         self._receive, self._send, self._settings = receive, send, settings
         self._began, self._received = time.monotonic(), 0
         self.fault: ApiError | None = None  # of the body
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether the connection is one of the few above the limit (server/connections.py)."""
+        return bool(self.request.scope["state"].get("spare"))
+
+    def abort(self) -> None:
+        """End the connection with what is unsent, where the server that runs the application lets it."""
+        abort = self.request.scope["state"].get("abort")
+        if abort is not None:
+            abort()
 
     @property
     def endpoint(self) -> str:
@@ -192,7 +214,7 @@ class _Exchange:
     def _patience(self) -> float:
         """Seconds to wait for more of the body: less than for a word, and in all no longer than a slow line needs."""
         pause = min(_BODY_S, self._settings.idle_seconds)
-        due = self._began + pause + self._received / LEAST_BYTES_PER_S
+        due = self._began + pause + self._received / _LEAST_BYTES_PER_S
         return min(pause, due - time.monotonic())
 
     async def send(self, message: Message) -> None:
@@ -203,9 +225,13 @@ class _Exchange:
             self.status = message["status"]
             request_id = self.request.scope["state"]["request_id"]
             headers = {**self._origin_headers(), "x-content-type-options": "nosniff", "x-request-id": request_id}
+            if self.is_spare:
+                headers["connection"] = "close"
             message["headers"] = [*message.get("headers", ()), *((k.encode(), v.encode()) for k, v in headers.items())]
+        elif self._without_body:
+            message = {**message, "body": b""}
         try:
-            with anyio.fail_after(self._settings.idle_seconds):
+            with anyio.fail_after(self._settings.stalled_seconds):
                 await self._send(message)
         except TimeoutError:
             raise _Stalled from None
@@ -234,6 +260,11 @@ class _Exchange:
     def _too_large(self) -> ApiError:
         most = self._settings.max_message_bytes
         return ApiError(413, f"the body is larger than the {most} bytes that this server takes.")
+
+
+def _without_slash(path: str) -> str:
+    """Some clients end every address with a slash."""
+    return path.rstrip("/") or "/"
 
 
 def _names_in(asked: str) -> str:

@@ -17,6 +17,7 @@ from .errors import ApiError, as_api_error
 
 T = TypeVar("T")
 EVENT_STREAM = "text/event-stream"
+_PIECE_BYTES = 64 * 1024
 
 
 class LiveResponse(Response):
@@ -56,7 +57,9 @@ class LiveResponse(Response):
                 if not started:
                     await self._start(send)
                     started = True
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                for start in range(0, len(piece), _PIECE_BYTES):  # each has its own time to be taken
+                    body = piece[start : start + _PIECE_BYTES]
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
         except Exception as error:
             if not started or self.media_type != EVENT_STREAM:
                 raise

@@ -125,6 +125,10 @@ class Replica:
         """Let nothing new in, and conversations come to an end."""
         self.app.state.work.close()
 
+    async def is_idle(self) -> bool:
+        """Whether nothing goes on any more."""
+        return bool(self.app.state.work.count == 0)
+
 
 def application(args: Mapping[str, Any]) -> Any:
     """The application for a Serve config file: `import_path: baichuan_audio.server.replicas:application`.
@@ -202,10 +206,17 @@ def _set_environment(alone: bool) -> None:
 
 
 def _finish(serve: Any, handle: Any, grace_s: float, signals: _Signals) -> None:
-    """Tell the conversations, and wait for the replicas to be empty, until time is up or somebody insists."""
+    """Tell the conversations, and wait for the replicas to be empty, until time is up or somebody insists.
+
+    Only then the application is deleted: until then its replicas say to everybody who comes that the server ends.
+    """
     end = time.monotonic() + grace_s
     with contextlib.suppress(Exception):  # a replica that cannot be told now is ended below all the same
         handle.broadcast("end").results(timeout_s=grace_s)
+        while time.monotonic() < end and signals.count < 2:
+            if all(handle.broadcast("is_idle").results(timeout_s=max(_LOOK_S, end - time.monotonic()))):
+                break
+            time.sleep(_LOOK_S)
     serve.delete(NAME, _blocking=False)
     while NAME in serve.status().applications and time.monotonic() < end and signals.count < 2:
         time.sleep(_LOOK_S)

@@ -13,7 +13,7 @@ import uvicorn
 from ..engine import Engine
 from ..errors import BaichuanAudioError
 from .app import create_app
-from .connections import http_protocol
+from .connections import http_protocol, websocket_protocol
 from .logging import collect_logs
 from .settings import ServerSettings
 
@@ -53,6 +53,7 @@ def run(
     config = uvicorn.Config(
         app,
         http=http_protocol(settings, engine.config.max_sessions),
+        ws=websocket_protocol(settings),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, fields
+import secrets
+from dataclasses import dataclass, field, fields
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 
+_STALLED_S = 20.0
+_SHORTEST_SIGNING_KEY = 32
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -22,6 +25,7 @@ class ServerSettings:
     comes in. max_session_seconds: of one conversation or one HTTP request. idle_seconds: without a word from the
     client, or without its taking what is sent. max_input_characters: of a text to be spoken. model_name: what
     `/v1/models` calls the model. log_content: whether what people say may stand in the log.
+    signing_key: signs the keys that pages get; replicas of one server share it, and a new server has a new one.
     Raises ConfigError for values that make no sense.
     """
 
@@ -36,15 +40,18 @@ class ServerSettings:
     max_input_characters: int = 4096
     model_name: str = "baichuan-audio"
     log_content: bool = False
+    signing_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            is_limit = field.name.startswith("max_") or field.name == "idle_seconds"
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
+            is_limit = name.startswith("max_") or name == "idle_seconds"
             if is_limit and not 0 < value < float("inf"):
-                raise ConfigError(f"{field.name} must be above 0, not {value}.")
+                raise ConfigError(f"{name} must be above 0, not {value}.")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port must lie in 0..65535, not {self.port}.")
+        if len(self.signing_key) < _SHORTEST_SIGNING_KEY:
+            raise ConfigError(f"signing_key must have at least {_SHORTEST_SIGNING_KEY} characters.")
         if not self.model_name.strip():
             raise ConfigError("model_name must not be empty.")
         for key in self.api_keys:
@@ -53,6 +60,11 @@ class ServerSettings:
         for origin in self.allowed_origins:
             if origin != "*" and not (urlsplit(origin).scheme and urlsplit(origin).netloc):
                 raise ConfigError(f"'{origin}' is no origin; give scheme and host, such as https://voice.example.")
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long a client may take nothing of what lies ready for it."""
+        return min(_STALLED_S, self.idle_seconds)
 
     @property
     def local_only(self) -> bool:

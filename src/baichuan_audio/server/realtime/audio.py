@@ -70,6 +70,11 @@ def seconds(num_bytes: int, format: AudioFormat) -> float:
     return num_bytes / (_BYTES[format] * RATES[format])
 
 
+def num_samples(num_bytes: int, format: AudioFormat) -> int:
+    """How many samples so many bytes hold."""
+    return num_bytes // _BYTES[format]
+
+
 def check_whole(data: bytes, format: AudioFormat) -> None:
     """Raises AudioError for half a sample."""
     if len(data) % _BYTES[format]:

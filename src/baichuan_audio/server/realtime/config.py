@@ -62,14 +62,10 @@ class SessionConfig:
         """With the fields of a `session.update`; those that are absent (or null, but for the three that may be
         turned off so) stay. Raises WireError and then nothing has changed."""
         fields = Fields(session, "session")
-        if fields.choice("type", "realtime", "transcription") == "transcription":
+        if isinstance(session, dict) and session.get("type") == "transcription":
             raise WireError("Transcription sessions are not offered here.", "unsupported_session_type", "session.type")
-        for old, new in _TODAY.items():
-            if old in fields:
-                place = fields.where(old)
-                raise WireError(
-                    f"Unknown parameter: '{place}'; its name is 'session.{new}' now.", "unknown_parameter", place
-                )
+        fields.choice("type", "realtime")
+        refuse_old_names(fields)
         fields.ignore("id", "object", "expires_at", "model", "prompt", "reasoning", "parallel_tool_calls")
         changed = replace(
             self,
@@ -77,7 +73,7 @@ class SessionConfig:
             speak=_or(read_modalities(fields), self.speak),
             max_output_tokens=read_max_tokens(fields, self.max_output_tokens),
             tools=_or(_read_tools(fields), self.tools),
-            tool_choice=_or(fields.json("tool_choice"), self.tool_choice),
+            tool_choice=_or(read_tool_choice(fields), self.tool_choice),
             tracing=_or(fields.json("tracing"), self.tracing),
             truncation=_or(fields.json("truncation"), self.truncation),
             include=_or(fields.json("include"), self.include),
@@ -153,6 +149,15 @@ class SessionConfig:
         }
 
 
+def refuse_old_names(fields: Fields) -> None:
+    """Raises WireError for a name of the beta form, with the one that it has now."""
+    for old, new in _TODAY.items():
+        if old in fields:
+            place = fields.where(old)
+            message = f"Unknown parameter: '{place}'; its name is '{fields.where(new)}' now."
+            raise WireError(message, "unknown_parameter", place)
+
+
 def read_modalities(fields: Fields) -> bool | None:
     """`output_modalities` -> whether to speak."""
     value = fields.list("output_modalities", 2)
@@ -172,6 +177,15 @@ def read_max_tokens(fields: Fields, default: int | None) -> int | None:
     if value == "inf":
         return None
     return Fields({"max_output_tokens": value}, fields.path).whole("max_output_tokens", 1, _MAX_OUTPUT_TOKENS)
+
+
+def read_tool_choice(fields: Fields) -> Any:
+    """`tool_choice`: that a tool may be called changes nothing, that one must be is refused. Raises WireError."""
+    value = fields.json("tool_choice")
+    if value not in (None, "auto", "none"):
+        place = fields.where("tool_choice")
+        raise WireError(f"'{place}' must be 'auto' or 'none': this model calls no tools.", "unsupported_value", place)
+    return value
 
 
 def read_format(fields: Fields) -> AudioFormat | None:

@@ -63,16 +63,18 @@ class Part:
 class Item:
     """One message.
 
-    Of the assistant's: made_seconds is its sound made for the client, `speed` times faster than the model said it;
-    heard_seconds what of that counts, None for all of it. counted: characters that the conversation counts for it.
+    Of the assistant's: made_samples is its sound made for the client, at sample_rate in Hz and `speed` times faster
+    than the model said it; heard_samples what of that counts, None for all of it. Whole samples, because what a client
+    names in milliseconds is compared with it. counted: characters that the conversation counts for it.
     """
 
     id: str
     role: Role
     parts: list[Part] = field(default_factory=list)
     status: Status = "completed"
-    made_seconds: float = 0.0
-    heard_seconds: float | None = None
+    made_samples: int = 0
+    heard_samples: int | None = None
+    sample_rate: int = SAMPLE_RATE
     speed: float = 1.0
     counted: int = 0
 

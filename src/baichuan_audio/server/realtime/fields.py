@@ -41,7 +41,8 @@ class Fields:
 
     def __init__(self, value: object, path: str = "") -> None:
         if not isinstance(value, dict):
-            raise WireError(f"'{path or 'the event'}' must be an object.", "invalid_type", path or None)
+            name = f"'{path}'" if path else "An event"
+            raise WireError(f"{name} must be an object.", "invalid_type", path or None)
         self._rest: dict[str, Any] = dict(value)
         self.path = path
 
@@ -99,7 +100,7 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._fault(name, "must be a number", "invalid_type")
         if not (low <= value <= high and math.isfinite(value)):
-            raise self._fault(name, f"must lie between {low:g} and {high:g}")
+            raise self._fault(name, _range(low, high))
         return float(value)
 
     def whole(self, name: str, low: int, high: int) -> int | None:
@@ -134,8 +135,11 @@ class Fields:
 
     def word_or_inner(self, name: str) -> str | Fields | None:
         """A string, or an object inside."""
-        if isinstance(self._rest.get(name), str):
+        value = self._rest.get(name)
+        if isinstance(value, str):
             return self.text(name)
+        if value is not None and not isinstance(value, dict):
+            raise self._fault(name, "must be a string or an object", "invalid_type")
         return self.inner(name)
 
     def json(self, name: str) -> Any:
@@ -167,3 +171,10 @@ class Fields:
 
     def _fault(self, name: str, what: str, code: str = "invalid_value") -> WireError:
         return WireError(f"'{self.where(name)}' {what}.", code, self.where(name))
+
+
+def _range(low: float, high: float) -> str:
+    """What a number must be, without a bound that nobody reaches."""
+    if low == high:
+        return f"must be {low:g}"
+    return f"must be at least {low:g}" if high >= 2**53 else f"must lie between {low:g} and {high:g}"

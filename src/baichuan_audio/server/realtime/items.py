@@ -16,6 +16,7 @@ from .fields import WireError
 from .response import Desk, Response
 from .worker import Worker
 
+_FRAME_MS = 20  # a clock that stops with the sound may miss the last frame of it
 NEXT_TO_NOTHING_S = 1e-3  # what rounding may leave of sums of seconds
 
 
@@ -119,7 +120,7 @@ class Items:
             try:
                 await self._dialogue.delete(item_id)
             except PromptError:
-                if item.heard_seconds != 0:  # what nobody heard is not there any more
+                if item.heard_samples != 0:  # what nobody heard is not there any more
                     raise
 
         self._worker.check_room()
@@ -131,16 +132,15 @@ class Items:
     def truncate(self, event: wire.ItemTruncate) -> None:
         """Let one hold what a client says was heard of it."""
         item = self._desk.conversation.get(event.item_id)
-        if item.role != "assistant" or item.made_seconds == 0:
+        if item.role != "assistant" or item.made_samples == 0:
             raise WireError("Only what the assistant has spoken can be truncated.", "invalid_value", "item_id")
-        if event.audio_end_ms > item.made_seconds * 1000:
-            raise WireError(
-                f"The item has {item.made_seconds * 1000:.0f} ms of audio, fewer than {event.audio_end_ms}.",
-                "invalid_value",
-                "audio_end_ms",
-            )
+        made_ms = -(-item.made_samples * 1000 // item.sample_rate)  # a client may round up to a whole millisecond
+        if event.audio_end_ms > made_ms:
+            message = f"The item has {made_ms} ms of audio, fewer than {event.audio_end_ms}."
+            raise WireError(message, "invalid_value", "audio_end_ms")
+        heard = min(item.made_samples, event.audio_end_ms * item.sample_rate // 1000)
         self._worker.check_room()
-        self._worker.add(lambda: self._cut(item, event.audio_end_ms / 1000))
+        self._worker.add(lambda: self._cut(item, heard, event.audio_end_ms))
 
     def cut_later(self, response: Response) -> None:
         """What was not heard of an interrupted response leaves the conversation, as if the client had asked for it."""
@@ -152,15 +152,23 @@ class Items:
         if response.settings.speak and response.settings.remember:
             self._worker.add(cut)
 
-    async def _cut(self, item: Item, heard: float) -> None:
-        """Let the item hold what was heard of it: the least that anybody said."""
-        if item.heard_seconds is None or heard < item.heard_seconds:
-            item.heard_seconds = heard
+    async def _cut(self, item: Item, heard: int, named_ms: int | None = None) -> None:
+        """Let the item hold what was heard of it: the least that anybody said.
+
+        heard: samples. named_ms: the same as the client named it, for the answer.
+        """
+        unheard_ms = (item.made_samples - heard) * 1000 / item.sample_rate
+        heard_to_the_end = item.status == "completed" and unheard_ms <= _FRAME_MS  # then there is nothing to cut
+        known = item.made_samples if item.heard_samples is None else item.heard_samples
+        if not heard_to_the_end and (item.heard_samples is None or heard < item.heard_samples):
+            item.heard_samples = known = heard
             try:
-                text = await self._dialogue.truncate(item.id, heard * item.speed)
+                text = await self._dialogue.truncate(item.id, heard / item.sample_rate * item.speed)
             except PromptError:  # it never came to a sound
-                text, item.heard_seconds = "", 0.0
+                text, item.heard_samples, known = "", 0, 0
                 with suppress(PromptError):
                     await self._dialogue.delete(item.id)
             item.parts = [replace(part, text=text) for part in item.parts]
-        self._desk.outbox.put(events.item_truncated(item.id, round(min(heard, item.heard_seconds) * 1000)))
+        if named_ms is None or known < heard:
+            named_ms = round(min(heard, known) * 1000 / item.sample_rate)
+        self._desk.outbox.put(events.item_truncated(item.id, named_ms))

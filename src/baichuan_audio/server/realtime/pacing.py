@@ -6,37 +6,44 @@ from __future__ import annotations
 class Playback:
     """A listener that plays sound as it comes: what is early waits, what is late leaves a gap.
 
-    A real one starts a little later, so `played` is the most that can have been heard. Times in seconds, of any clock;
-    `sent`, the silence heard in between (`underrun`), and when all of it will have been heard (`ends_at`).
+    A real one starts a little later, so `played` is the most that can have been heard. Sound is counted in samples of
+    `rate` Hz, so that sums are exact; times are seconds of any clock. `sent`: samples, `underrun`: seconds of silence
+    heard in between, `ends_at`: when all of it will have been heard.
     """
 
-    def __init__(self) -> None:
-        self.sent = 0.0
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self.sent = 0
         self.underrun = 0.0
         self.ends_at = 0.0
         self.stopped = False
+
+    @property
+    def sent_seconds(self) -> float:
+        """`sent` in seconds."""
+        return self.sent / self._rate
 
     def wait(self, other: Playback) -> None:
         """Nothing of this is heard before all of `other` has been."""
         self.ends_at = max(self.ends_at, other.ends_at)
 
-    def add(self, duration: float, now: float) -> None:
+    def add(self, samples: int, now: float) -> None:
         """So much more sound has been sent."""
         if self.sent > 0 and now > self.ends_at:
             self.underrun += now - self.ends_at
-        self.ends_at = max(self.ends_at, now) + duration
-        self.sent += duration
+        self.ends_at = max(self.ends_at, now) + samples / self._rate
+        self.sent += samples
 
-    def played(self, now: float) -> float:
-        """Seconds of the reply that have been heard by now."""
-        return self.sent - self.remaining(now)
+    def played(self, now: float) -> int:
+        """Samples of the reply that have been heard by now."""
+        return self.sent - min(self.sent, round(self.remaining(now) * self._rate))
 
     def remaining(self, now: float) -> float:
         """Seconds that are still to be heard."""
-        return min(max(0.0, self.ends_at - now), self.sent)
+        return min(max(0.0, self.ends_at - now), self.sent_seconds)
 
-    def stop(self, now: float) -> float:
-        """The listener is cut off -> seconds that have been heard; it stays at that."""
+    def stop(self, now: float) -> int:
+        """The listener is cut off -> samples that have been heard; it stays at that."""
         self.sent = self.played(now)
         self.ends_at, self.stopped = min(self.ends_at, now), True
         return self.sent

@@ -13,7 +13,7 @@ from ..errors import as_api_error
 from ..logging import EventLog
 from ..metrics import Metrics
 from . import events
-from .audio import AudioFormat, OutputEncoder, in_pieces, seconds
+from .audio import RATES, AudioFormat, OutputEncoder, in_pieces, num_samples
 from .config import format_as_wire
 from .conversation import Conversation, Item, Part
 from .outbox import Outbox
@@ -60,7 +60,7 @@ class Response:
     answers: str | None = None
     id: str = field(default_factory=lambda: events.new_id("resp"))
     item: Item = field(init=False)
-    playback: Playback = field(default_factory=Playback)
+    playback: Playback = field(init=False)
     after: Playback | None = None
     cancel_reason: str | None = None
     finished_at: float = 0.0
@@ -72,9 +72,13 @@ class Response:
     _first_audio: bool = False
 
     def __post_init__(self) -> None:
-        self.item = Item(events.new_id("item"), "assistant", status="in_progress", speed=self.settings.speed)
-        self._encoder = OutputEncoder(self.settings.output_format, self.desk.sample_rate, self.settings.speed)
-        self._events = events.OutputEvents(self.id, self.item.id, self.settings.speak)
+        settings, rate = self.settings, RATES[self.settings.output_format]
+        self.playback = Playback(rate)
+        self.item = Item(
+            events.new_id("item"), "assistant", status="in_progress", speed=settings.speed, sample_rate=rate
+        )
+        self._encoder = OutputEncoder(settings.output_format, self.desk.sample_rate, settings.speed)
+        self._events = events.OutputEvents(self.id, self.item.id, settings.speak)
 
     def announce(self) -> None:
         """`response.created`; the message takes its place in the conversation. Raises WireError when that is full."""
@@ -166,12 +170,12 @@ class Response:
         """Sound in pieces of half a second, so that an interruption can take most of it back."""
         format = self.settings.output_format
         for piece in in_pieces(data, format, _LONGEST_DELTA_S):
-            duration = seconds(len(piece), format)
-            self.item.made_seconds += duration
+            samples = num_samples(len(piece), format)
+            self.item.made_samples += samples
             event = self._events.audio_delta(base64.b64encode(piece).decode())
-            self.desk.outbox.put(event, self.id, lambda duration=duration: self._sent(duration))  # type: ignore[misc]
+            self.desk.outbox.put(event, self.id, lambda samples=samples: self._sent(samples))  # type: ignore[misc]
 
-    def _sent(self, duration: float) -> None:
+    def _sent(self, samples: int) -> None:
         if self.playback.stopped:
             return  # it was on its way when the listener was cut off
         now = time.monotonic()
@@ -180,8 +184,8 @@ class Response:
             self.desk.metrics.first_audio(now - self.begun_at)
             if self.after is not None:
                 self.playback.wait(self.after)
-        self.playback.add(duration, now)
-        self.desk.metrics.audio_seconds("out", duration)
+        self.playback.add(samples, now)
+        self.desk.metrics.audio_seconds("out", samples / self.item.sample_rate)
 
     def _finish(self, done: ReplyDone, error: Exception | None = None) -> None:
         self.finished_at = time.monotonic()
@@ -205,7 +209,7 @@ class Response:
             response_id=self.id,
             status=status,
             reason=str(as_api_error(error).code) if error else self.cancel_reason,
-            seconds=round(self.item.made_seconds, 2),
+            seconds=round(self.item.made_samples / self.item.sample_rate, 2),
             content={"text": self._text, "reason": str(error or done.reason or "")},
         )
 
@@ -275,4 +279,4 @@ class Response:
         if self.playback.sent > 0:
             self.desk.metrics.underrun(self.playback.underrun)
             if self.cancel_reason is None:
-                self.desk.metrics.rtf(self._making_seconds / self.playback.sent)
+                self.desk.metrics.rtf(self._making_seconds / self.playback.sent_seconds)

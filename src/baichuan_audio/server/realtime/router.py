@@ -11,7 +11,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from ...engine import Dialogue
-from ..auth import check_websocket, has_key
+from ..auth import check_websocket
 from ..errors import ApiError, as_api_error
 from . import events
 from .limits import Bucket
@@ -29,25 +29,36 @@ _FAREWELL_S = 1.0
 async def realtime(websocket: WebSocket) -> None:
     """OpenAI's Realtime API, GA form."""
     state = websocket.app.state
-    if not check_websocket(websocket):
-        await _deny(websocket)
+    try:
+        _check_room(websocket)
+        carried = check_websocket(websocket)
+    except ApiError as error:
+        await _deny(websocket, error)
         return
     asked = websocket.scope.get("subprotocols", ())
     await websocket.accept(subprotocol="realtime" if "realtime" in asked else None)
     try:
         async with state.work.at_work():
             dialogue = state.engine.open()
-            await _converse(websocket, dialogue)
+            await _converse(websocket, dialogue, carried)
     except Exception as error:
         await _turn_away(websocket, error)
 
 
-async def _deny(websocket: WebSocket) -> None:
+@router.websocket("/{path:path}")
+async def elsewhere(websocket: WebSocket) -> None:
+    """No other address takes a WebSocket."""
+    await _deny(websocket, ApiError(404, "the WebSocket of this server is at /v1/realtime."))
+
+
+def _check_room(websocket: WebSocket) -> None:
+    """Raises ApiError 503 where the connection is one of the few above the limit (server/connections.py)."""
+    if websocket.scope.get("state", {}).get("spare"):
+        raise ApiError(503, "too many connections at once; try again shortly.", code="too_many_connections")
+
+
+async def _deny(websocket: WebSocket, error: ApiError) -> None:
     """Refuse the handshake, with the reason where the server can say it."""
-    if has_key(websocket, websocket.app.state.settings):
-        error = ApiError(403, "pages of this web site may not use the server.", code="origin_not_allowed")
-    else:
-        error = ApiError(401, "a valid API key is needed.", code="invalid_api_key")
     websocket.app.state.metrics.error(str(error.code))
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(error.response())
@@ -64,13 +75,16 @@ async def _turn_away(websocket: WebSocket, error: Exception) -> None:
         state.log.exception(error)
     code = {429: 1013, 503: 1012}.get(told.status, 1011)
     event = events.error(told.message, told.code or "refused", told.type)
-    with suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # gone already
+    with suppress(WebSocketDisconnect, RuntimeError):  # gone already
         await websocket.send_text(json.dumps({"event_id": events.new_id("event"), **event}))
-        await asyncio.wait_for(websocket.close(code, told.code), _FAREWELL_S)
+    await _close(websocket, code, told.code or "refused")
 
 
-async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
-    """One session from `session.created` to the end; its slot is free before the connection is closed."""
+async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str, Any] | None) -> None:
+    """One session from `session.created` to the end; its slot is free before the connection is closed.
+
+    carried: settings that came with the client's key.
+    """
     state = websocket.app.state
     outbox = Outbox(websocket.send_text)
     try:
@@ -87,7 +101,7 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
     ]
     waiting: list[asyncio.Future[Any]] = [*tasks, session.ended]
     try:
-        session.greet()
+        session.greet(carried)
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         code, outcome = session.ended.result() if session.ended.done() else (1000, _why(tasks, state.log, session.id))
         if session.ended.done() and not any(task.done() for task in tasks):
@@ -101,6 +115,13 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue) -> None:
         state.metrics.session_closed(outcome)
         state.log.write("session_closed", session_id=session.id, outcome=outcome, code=code)
     await _close(websocket, code, outcome)
+
+
+def _abort(websocket: WebSocket) -> None:
+    """End a connection whose client does not take the close, where the server that runs the application lets us."""
+    abort = websocket.scope.get("state", {}).get("abort")
+    if abort is not None:
+        abort()
 
 
 async def _read(websocket: WebSocket, session: Session) -> None:
@@ -142,5 +163,10 @@ def _why(tasks: list[asyncio.Task[None]], log: Any, session_id: str) -> str:
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
-    with suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # gone already
+    """Close in order, and else at once."""
+    try:
         await asyncio.wait_for(websocket.close(code, reason), _FAREWELL_S)
+    except asyncio.TimeoutError:
+        _abort(websocket)
+    except (WebSocketDisconnect, RuntimeError):  # gone already
+        pass

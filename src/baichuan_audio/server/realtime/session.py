@@ -66,8 +66,10 @@ class Session:
         self._sound = Bucket(*_SOUND_S)
         self._expires_at = int(time.time() + settings.max_session_seconds)
 
-    def greet(self) -> None:
-        """`session.created`, the first event of all."""
+    def greet(self, carried: object = None) -> None:
+        """`session.created`, the first event of all. carried: settings to begin with, as of a `session.update`."""
+        if carried is not None:
+            self._configure(self._config.updated(carried, self._engine.voices))
         self.send(events.session_created(self._config.as_wire(self.id, self._expires_at)))
 
     async def run(self) -> None:
@@ -195,7 +197,10 @@ class Session:
             await asyncio.sleep(0)
 
     def _update(self, session: object) -> None:
-        config = self._config.updated(session, self._engine.voices)
+        self._configure(self._config.updated(session, self._engine.voices))
+        self.send(events.session_updated(self._config.as_wire(self.id, self._expires_at)))
+
+    def _configure(self, config: SessionConfig) -> None:
         system = config.instructions if config.instructions != self._config.instructions else None
 
         async def configure() -> None:
@@ -207,7 +212,6 @@ class Session:
         self._config = config
         for part in (self._turns, self._items, self._responses):
             part.configure(config)
-        self.send(events.session_updated(config.as_wire(self.id, self._expires_at)))
 
     def _time_out(self, silent_seconds: float) -> None:
         """Nobody has said anything for so long."""

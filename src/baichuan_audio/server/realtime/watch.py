@@ -13,7 +13,6 @@ from .responses import Responses
 from .turns import Turns
 
 _LOOK_S = 0.1
-_STUCK_S = 20.0
 
 
 class End(Protocol):
@@ -52,7 +51,7 @@ class Watch:
         """End the session when a limit has been reached; speak up when the user is silent for too long."""
         settings = self._settings
         quiet, since_word = self._quiet_for(now), now - max(self._busy_at, self._turns.heard_at)
-        if self._outbox.overflowed or self._outbox.stuck_for() > min(_STUCK_S, settings.idle_seconds):
+        if self._outbox.overflowed or self._outbox.stuck_for() > settings.stalled_seconds:
             self._end(1008, "slow", "The client does not read what it is sent.")
         elif now - self._started > settings.max_session_seconds:
             self._end(1008, "expired", f"A session lasts {settings.max_session_seconds:g} s at most.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from .audio import AudioFormat
-from .config import read_format, read_max_tokens, read_modalities, read_voice
+from .config import read_format, read_max_tokens, read_modalities, read_tool_choice, read_voice, refuse_old_names
 from .fields import Fields, WireError
 
 MAX_AUDIO_MESSAGE_BYTES = 15 * 1024**2  # of one append, decoded; OpenAI's limit
@@ -230,7 +230,9 @@ def _read_part(fields: Fields, role: Role) -> NewPart:
 def _read_response(fields: Fields | None, voices: Sequence[str]) -> ResponseParams:
     if fields is None:
         return ResponseParams()
-    fields.ignore("tools", "tool_choice", "parallel_tool_calls", "reasoning", "prompt")
+    refuse_old_names(fields)
+    read_tool_choice(fields)
+    fields.ignore("tools", "parallel_tool_calls", "reasoning", "prompt")
     voice, output_format = _read_response_audio(fields.inner("audio"), voices)
     params = ResponseParams(
         speak=read_modalities(fields),
