@@ -29,7 +29,7 @@ HOSTILE = "<img src=x onerror=window.hacked=1> <script>window.hacked=1</script> 
 TONE_HZ = 220
 # Looked for in the page itself: on a busy machine seconds pass until the test would see them.
 FIRST_WORDS = """() => new Promise((resolve) => {
-  const said = () => document.querySelector(".turn.assistant .said")?.textContent;
+  const said = () => document.querySelector(".turn.assistant .text")?.textContent;
   setInterval(() => document.body.dataset.state === "speaking" && said() && resolve(said()), 20);
   setTimeout(() => resolve(""), 60000);
 })"""
@@ -90,7 +90,7 @@ def state(page, name: str, seconds: float = 60) -> None:
 
 
 def said(page, role: str) -> list[str]:
-    return page.locator(f".turn.{role} .said").all_text_contents()
+    return page.locator(f".turn.{role} .text").all_text_contents()
 
 
 def happens(page, happened: Callable[[], bool], seconds: float = 30) -> None:
@@ -129,7 +129,7 @@ def test_conversation_by_voice(page, server, tmp_path):
     assert 500 < cut["audio_end_ms"] < 12_000
     first = page.locator(".turn.assistant").first
     assert "interrupted" in first.get_attribute("class")
-    words_heard = len(first.locator(".said").text_content().split())
+    words_heard = len(first.locator(".text").text_content().split())
     assert words_heard * 200 == pytest.approx(cut["audio_end_ms"], abs=500)  # the tone has 200 ms a word
     wire.wait("conversation.item.truncated", 2)  # the server's own estimate, and what the page says
     assert wire.all("conversation.item.truncated")[-1]["audio_end_ms"] <= cut["audio_end_ms"]
@@ -176,7 +176,7 @@ def test_written_question_and_hostile_text(page, server):
     wire.wait("response.done")
     state(page, "ready")
     assert said(page, "user") == [HOSTILE] and said(page, "assistant") == [HOSTILE]
-    assert page.locator(".turn .said *").count() == 0
+    assert page.locator(".turn .text *").count() == 0
     page.click("#events summary")
     assert page.locator("#log img, #log script").count() == 0
     assert page.evaluate("window.hacked") is None
@@ -381,7 +381,7 @@ def test_small_screen_in_chinese(browser, server):
 def test_words_are_the_same_in_both_languages(page):
     different = page.evaluate(
         """async () => {
-          const source = await (await fetch("modules/words.js")).text();
+          const source = await (await fetch("modules/i18n.js")).text();
           const keys = (from, to) => [...source.slice(source.indexOf(from), source.indexOf(to))
             .matchAll(/^ {4}"?([\\w.]+)"?:/gm)].map((match) => match[1]);
           const [en, zh] = [keys("  en: {", "  zh: {"), keys("  zh: {", "export const")];

@@ -48,7 +48,7 @@ def browser():
 def stage(browser):
     """A page that has the files and plays the part of the worklet's scope."""
     page = browser.new_page()
-    folder = static_page.__file__.replace("static_page.py", "page")
+    folder = static_page.__file__.replace("static_page.py", "web")
     page.route("**/*", lambda route: serve(route, folder))
     page.goto("http://page.test/")
     page.evaluate(f"() => {{ {STAGE} }}")
@@ -191,14 +191,14 @@ def test_captions_follow_the_sound(stage):
           const captions = new Captions();
           captions.addText("The answer is ");
           captions.addText("nine.");
-          const before = captions.heard(0);
+          const before = captions.textAt(0);
           captions.addSamples(48000);
           captions.addText(" 我很高兴");
           captions.addSamples(24000);
-          const steps = [0, 1, 24000, 48000, 60001].map((played) => captions.heard(played));
+          const steps = [0, 1, 24000, 48000, 60001].map((played) => captions.textAt(played));
           captions.addText(" Bye!");
           captions.finish();
-          return { before, steps, last: captions.heard(72000) };
+          return { before, steps, last: captions.textAt(72000) };
         }"""
     )
     assert result["before"] == ""
@@ -217,7 +217,7 @@ def test_captions_of_words_that_come_with_their_sound(stage):
             captions.addSamples(4800);
           }
           const steps = [0, 4700, 4801, 7200, 9600, 12000, 14401, 24001, 33600];
-          return steps.map((played) => captions.heard(played));
+          return steps.map((played) => captions.textAt(played));
         }"""
     )
     expected = ["", "I", "I ", "I am", "I am", "I am here", "I am here ", "I am here now，你", "I am here now，你好"]

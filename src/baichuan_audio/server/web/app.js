@@ -5,8 +5,8 @@ import { Meter } from "./modules/meter.js";
 import { askServer } from "./modules/realtime.js";
 import { Recording } from "./modules/recording.js";
 import { Settings } from "./modules/settings.js";
-import { Turns } from "./modules/turns.js";
-import { language, preferredLanguage, speakLanguage, words } from "./modules/words.js";
+import { TranscriptView } from "./modules/transcript_view.js";
+import { language, preferredLanguage, setLanguage, t } from "./modules/i18n.js";
 
 const TAP_MS = 300; // a shorter press of the talk button holds it until the next one
 const SETTLE_MS = 400; // a slider that is moved is not sent at every step
@@ -14,7 +14,7 @@ const SETTLE_MS = 400; // a slider that is moved is not sent at every step
 const $ = (id) => document.getElementById(id);
 const narrow = matchMedia("(max-width: 960px)"); // the panel lies over the rest then, see style.css
 const settings = new Settings();
-const turns = new Turns($("turns"), $("empty"));
+const transcript = new TranscriptView($("turns"), $("empty"));
 const recording = new Recording();
 const log = new EventLog($("log"), $("log-empty"));
 const meter = new Meter($("meter"), {
@@ -23,7 +23,7 @@ const meter = new Meter($("meter"), {
 });
 const conversation = new Conversation({
   settings,
-  turns,
+  transcript,
   recording,
   meter,
   view: {
@@ -42,23 +42,23 @@ function showState(state) {
   const handsFree = settings.handsFree;
   body.dataset.state = state;
   body.dataset.mode = handsFree ? "hands-free" : "push-to-talk";
-  $("state-words").textContent = words(`state.${state}`);
+  $("state-words").textContent = t(`state.${state}`);
   const connected = !["offline", "connecting"].includes(state);
   const silent = conversation.listener.muted || !conversation.sound.microphone;
   let label = handsFree ? (silent ? "unmute" : "mute") : state === "hearing" ? "release" : "hold";
   if (!connected) label = "start";
-  $("talk-words").textContent = words(label);
+  $("talk-words").textContent = t(label);
   $("talk-icon").setAttribute("href", connected && handsFree && silent ? "#i-mic-off" : "#i-mic");
   $("talk").disabled = state === "connecting";
   $("end").disabled = state === "offline";
-  $("interrupt").disabled = !connected || !(conversation.answers.pending || conversation.awaiting);
-  for (const id of ["download-text", "new"]) $(id).disabled = turns.all.length === 0;
+  $("interrupt").disabled = !connected || !(conversation.playback.pending || conversation.awaiting);
+  for (const id of ["download-text", "new"]) $(id).disabled = transcript.all.length === 0;
   $("download-sound").disabled = recording.empty;
   keepAwake(connected);
 }
 
 function showFigure(name, value) {
-  const text = name === "gaps" ? String(value) : words("seconds", { n: value.toFixed(2) });
+  const text = name === "gaps" ? String(value) : t("seconds", { n: value.toFixed(2) });
   if ($(name).textContent !== text) $(name).textContent = text;
 }
 
@@ -77,8 +77,8 @@ function showMessage(text, kind = "note") {
 
 function showVoices(names) {
   const options = ["", ...names].map((name) => {
-    const option = new Option(name || words("voiceDefault"), name);
-    if (!name) option.dataset.words = "voiceDefault";
+    const option = new Option(name || t("voiceDefault"), name);
+    if (!name) option.dataset.i18n = "voiceDefault";
     return option;
   });
   $("voice").replaceChildren(...options);
@@ -100,12 +100,12 @@ function showSettings() {
 
 function showSlider(name) {
   const value = settings[name];
-  $(`${name}-value`).textContent = name === "threshold" ? value.toFixed(2) : words("milliseconds", { n: value });
+  $(`${name}-value`).textContent = name === "threshold" ? value.toFixed(2) : t("milliseconds", { n: value });
 }
 
 function showLanguage(code) {
-  speakLanguage(code);
-  const buttons = words("suggestions").split("|").map((text) => {
+  setLanguage(code);
+  const buttons = t("suggestions").split("|").map((text) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
     button.addEventListener("click", () => write(text));
     return button;
@@ -229,7 +229,7 @@ $("close-panel").addEventListener("click", () => openPanel(false));
 narrow.addEventListener("change", shutCovered);
 $("new").addEventListener("click", () => {
   conversation.stop();
-  turns.clear();
+  transcript.clear();
   recording.clear();
   showState(conversation.state);
 });
@@ -286,7 +286,7 @@ function save(blob, ending) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
-$("download-text").addEventListener("click", () => save(new Blob([turns.toText()], { type: "text/plain" }), "txt"));
+$("download-text").addEventListener("click", () => save(new Blob([transcript.toText()], { type: "text/plain" }), "txt"));
 $("download-sound").addEventListener("click", () => save(recording.toWav(), "wav"));
 
 showVoices([]);

@@ -1,7 +1,7 @@
 /** The conversation as it is read: one list item a turn, plain text only, whatever the text holds. */
-import { words } from "./words.js";
+import { t } from "./i18n.js";
 
-export class Turns {
+export class TranscriptView {
   /** @param {HTMLOListElement} list  @param {HTMLElement} empty shown while there are none */
   constructor(list, empty) {
     Object.assign(this, { list, empty });
@@ -28,15 +28,15 @@ export class Turns {
     element.dataset.item = item;
     const who = document.createElement("span");
     who.className = "who";
-    who.dataset.words = role === "user" ? "you" : "model";
-    who.textContent = words(who.dataset.words);
+    who.dataset.i18n = role === "user" ? "you" : "model";
+    who.textContent = t(who.dataset.i18n);
     const text = document.createElement("p");
-    text.className = "said";
+    text.className = "text";
     text.dir = "auto";
     const note = document.createElement("span");
     note.className = "note";
     element.append(who, text, note);
-    const turn = { role, item, text: "", at: new Date(), interrupted: false, element, said: text, note };
+    const turn = { role, item, text: "", at: new Date(), interrupted: false, element, textElement: text, note };
     this.all.push(turn);
     this.byItem.set(item, turn);
     this.empty.hidden = true;
@@ -47,7 +47,7 @@ export class Turns {
   setText(turn, text) {
     if (turn.text === text) return;
     turn.text = text;
-    this.keepInView(() => (turn.said.textContent = text));
+    this.keepInView(() => (turn.textElement.textContent = text));
   }
 
   setNote(turn, text) {
@@ -61,7 +61,7 @@ export class Turns {
   setInterrupted(turn) {
     turn.interrupted = true;
     turn.element.classList.add("interrupted");
-    this.setNote(turn, words("interrupted"));
+    this.setNote(turn, t("interrupted"));
   }
 
   remove(turn) {
@@ -84,8 +84,8 @@ export class Turns {
     const lines = this.all
       .filter((turn) => turn.text)
       .map((turn) => {
-        const who = words(turn.role === "user" ? "you" : "model");
-        const tail = turn.interrupted ? ` [${words("interrupted")}]` : "";
+        const who = t(turn.role === "user" ? "you" : "model");
+        const tail = turn.interrupted ? ` [${t("interrupted")}]` : "";
         return `[${turn.at.toLocaleTimeString()}] ${who}: ${turn.text}${tail}`;
       });
     return lines.join("\n") + "\n";

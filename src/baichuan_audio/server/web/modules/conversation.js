@@ -1,10 +1,10 @@
 /** One conversation over the Realtime protocol: the connection, its events, and whose turn it is. */
-import { Answers } from "./answers.js";
+import { Playback } from "./playback.js";
 import { Listener } from "./listener.js";
 import { toBase64 } from "./pcm.js";
 import { Realtime, askServer, carries } from "./realtime.js";
 import { Sound } from "./sound.js";
-import { hasWords, words } from "./words.js";
+import { hasText, t } from "./i18n.js";
 
 const RESTORED_TURNS = 20;
 const RETRY_SECONDS = [1, 2, 4, 8, 15, 15];
@@ -22,17 +22,17 @@ export class Conversation {
    * @param {import("./settings.js").Settings} settings
    * @param {object} view onState(name), onFigure(name, value), onMessage(text, kind), onVoices(names), onEvent(way, event)
    */
-  constructor({ settings, turns, recording, meter, view }) {
-    Object.assign(this, { settings, turns, view, meter });
+  constructor({ settings, transcript, recording, meter, view }) {
+    Object.assign(this, { settings, transcript, view, meter });
     this.sound = new Sound(
       (samples, start) => this.listener.capture(samples, start),
-      (report) => this.answers.report(report),
-      () => this.view.onMessage(words("error.microphoneLost"), "error"),
+      (report) => this.playback.report(report),
+      () => this.view.onMessage(t("error.microphoneLost"), "error"),
     );
     this.listener = new Listener((int16) => this.sendSound(int16), recording, meter);
-    this.answers = new Answers({
+    this.playback = new Playback({
       sound: this.sound,
-      turns,
+      transcript,
       recording,
       meter,
       onChange: () => this.refresh(),
@@ -63,7 +63,7 @@ export class Conversation {
   get state() {
     if (this.phase !== "open") return this.phase;
     if (this.userSpeaking || this.listener.held) return "hearing";
-    if (this.answers.playing) return "speaking";
+    if (this.playback.playing) return "speaking";
     if (this.awaiting) return "thinking";
     if (!this.settings.handsFree || !this.sound.microphone) return "ready";
     return this.listener.muted ? "muted" : "listening";
@@ -85,7 +85,7 @@ export class Conversation {
     try {
       await this.sound.open();
     } catch (error) {
-      this.stop(words("error.sound", { why: error.message }));
+      this.stop(t("error.sound", { why: error.message }));
       return;
     }
     if (microphone) await this.openMicrophone();
@@ -99,7 +99,7 @@ export class Conversation {
     if (round !== this.round) return false;
     if (error) {
       const key = `error.${error.name}`;
-      this.view.onMessage(hasWords(key) ? words(key) : words("error.microphone", { why: error.message }), "error");
+      this.view.onMessage(hasText(key) ? t(key) : t("error.microphone", { why: error.message }), "error");
       return false;
     }
     this.view.onMessage(""); // that it was not allowed before
@@ -110,11 +110,11 @@ export class Conversation {
   async connect() {
     clearTimeout(this.retryTimer);
     this.fatal = null;
-    if (!carries(this.settings.key)) return this.stop(words("error.keyCharacters"), "key");
+    if (!carries(this.settings.key)) return this.stop(t("error.keyCharacters"), "key");
     const round = this.round;
     const { status, models } = await askServer(this.settings.key);
     if (round !== this.round || this.phase !== "connecting") return;
-    if (status === 401) return this.stop(words("error.key"), "key");
+    if (status === 401) return this.stop(t("error.key"), "key");
     if (status === 0) return this.retry("error.unreachable");
     this.model = models[0]?.id ?? null;
     this.view.onVoices(models[0]?.voices ?? []);
@@ -134,7 +134,7 @@ export class Conversation {
     this.realtime.close();
     this.sound.closeMicrophone();
     this.phase = "offline";
-    this.answers.cut().then(() => this.phase === "offline" && this.sound.rest());
+    this.playback.cut().then(() => this.phase === "offline" && this.sound.rest());
     this.attempt = 0;
     this.forgetTurn();
     this.meter.stop();
@@ -145,22 +145,22 @@ export class Conversation {
   async closed({ code, opened }) {
     this.phase = "connecting";
     this.forgetTurn();
-    await this.answers.cut();
+    await this.playback.cut();
     if (this.phase !== "connecting") return;
     const reason = this.fatal?.code;
-    if (FINAL[reason]) this.stop(words(FINAL[reason]), reason === "invalid_api_key" ? "key" : "error");
+    if (FINAL[reason]) this.stop(t(FINAL[reason]), reason === "invalid_api_key" ? "key" : "error");
     else if (code === 1013 || reason === "server_full") this.retry("error.full");
-    else if (!opened && this.attempt === 0) this.stop(words("error.refused"));
+    else if (!opened && this.attempt === 0) this.stop(t("error.refused"));
     else this.retry(SHUTDOWN.includes(reason) ? "error.shutdown" : "error.lost");
   }
 
   retry(key) {
-    if (this.attempt >= RETRY_SECONDS.length) return this.stop(words(key));
+    if (this.attempt >= RETRY_SECONDS.length) return this.stop(t(key));
     let left = RETRY_SECONDS[this.attempt++];
     this.refresh();
     const tick = () => {
       if (left === 0) return this.reconnect();
-      this.view.onMessage(`${words(key)} ${words("retrying", { n: left })}`, "retry");
+      this.view.onMessage(`${t(key)} ${t("retrying", { n: left })}`, "retry");
       left -= 1;
       this.retryTimer = setTimeout(tick, 1000);
     };
@@ -173,13 +173,13 @@ export class Conversation {
     this.phase = "open";
     this.attempt = 0;
     this.configure();
-    for (const turn of this.turns.all.filter((each) => each.text).slice(-RESTORED_TURNS)) {
+    for (const turn of this.transcript.all.filter((each) => each.text).slice(-RESTORED_TURNS)) {
       const type = turn.role === "user" ? "input_text" : "output_text";
       const item = { type: "message", role: turn.role, content: [{ type, text: turn.text }] };
       this.realtime.send({ type: "conversation.item.create", item }, QUIET);
     }
     this.meter.start();
-    if (again) this.view.onMessage(words("restored"), "note");
+    if (again) this.view.onMessage(t("restored"), "note");
     this.refresh();
     this.onOpen?.();
     this.onOpen = null;
@@ -209,7 +209,7 @@ export class Conversation {
   sendSound(int16) {
     if (this.phase !== "open") return false;
     if (this.realtime.congested) {
-      this.view.onMessage(words("error.slow"), "error");
+      this.view.onMessage(t("error.slow"), "error");
       return false;
     }
     return this.realtime.send({ type: "input_audio_buffer.append", audio: toBase64(int16) }) !== "";
@@ -244,7 +244,7 @@ export class Conversation {
       this.request();
     } else {
       this.realtime.send({ type: "input_audio_buffer.clear" });
-      this.view.onMessage(words("error.tooShort"), "error");
+      this.view.onMessage(t("error.tooShort"), "error");
     }
     this.refresh();
   }
@@ -253,7 +253,7 @@ export class Conversation {
     if (this.phase !== "open") return;
     await this.interrupt();
     const id = `item_${crypto.getRandomValues(new Uint32Array(2)).join("")}`;
-    this.turns.setText(this.turns.add("user", id), text);
+    this.transcript.setText(this.transcript.add("user", id), text);
     const item = { id, type: "message", role: "user", content: [{ type: "input_text", text }] };
     this.realtime.send({ type: "conversation.item.create", item });
     this.request();
@@ -272,7 +272,7 @@ export class Conversation {
       this.realtime.send({ type: "response.cancel", response_id: this.response }, QUIET);
     }
     this.awaiting = false;
-    for (const { item, contentIndex, milliseconds } of await this.answers.cut()) {
+    for (const { item, contentIndex, milliseconds } of await this.playback.cut()) {
       const event = { item_id: item, content_index: contentIndex, audio_end_ms: milliseconds };
       this.realtime.send({ type: "conversation.item.truncate", ...event }, QUIET);
     }
@@ -291,23 +291,23 @@ export class Conversation {
     "input_audio_buffer.speech_stopped": () => this.speechStopped(),
     "input_audio_buffer.cleared": () => this.speechForgotten(),
     "input_audio_buffer.committed": ({ item_id: item }) => {
-      this.turns.setWaiting(this.turns.add("user", item), true);
+      this.transcript.setWaiting(this.transcript.add("user", item), true);
     },
     "conversation.item.input_audio_transcription.delta": ({ item_id: item, delta }) => {
-      const turn = this.turns.add("user", item);
-      this.turns.setWaiting(turn, false);
-      this.turns.setText(turn, turn.text + delta);
+      const turn = this.transcript.add("user", item);
+      this.transcript.setWaiting(turn, false);
+      this.transcript.setText(turn, turn.text + delta);
     },
     "conversation.item.input_audio_transcription.completed": ({ item_id: item, transcript }) => {
-      const turn = this.turns.add("user", item);
-      this.turns.setWaiting(turn, false);
-      this.turns.setText(turn, transcript.trim());
-      this.turns.setNote(turn, turn.text ? "" : words("notUnderstood"));
+      const turn = this.transcript.add("user", item);
+      this.transcript.setWaiting(turn, false);
+      this.transcript.setText(turn, transcript.trim());
+      this.transcript.setNote(turn, turn.text ? "" : t("notUnderstood"));
     },
     "conversation.item.input_audio_transcription.failed": ({ item_id: item }) => {
-      const turn = this.turns.add("user", item);
-      this.turns.setWaiting(turn, false);
-      this.turns.setNote(turn, words("error.transcription"));
+      const turn = this.transcript.add("user", item);
+      this.transcript.setWaiting(turn, false);
+      this.transcript.setNote(turn, t("error.transcription"));
     },
     "response.created": ({ response }) => {
       this.response = response.id;
@@ -315,12 +315,12 @@ export class Conversation {
       this.refresh();
     },
     "response.output_item.added": ({ item }) => {
-      if (item.type === "message") this.answers.add(item.id);
+      if (item.type === "message") this.playback.add(item.id);
     },
-    "response.output_audio.delta": (event) => this.answers.addSound(event, this.turnEnd),
-    "response.output_audio_transcript.delta": (event) => this.answers.addSpokenText(event),
-    "response.output_text.delta": (event) => this.answers.addWrittenText(event),
-    "response.output_audio.done": ({ item_id: item }) => this.answers.end(item),
+    "response.output_audio.delta": (event) => this.playback.addSound(event, this.turnEnd),
+    "response.output_audio_transcript.delta": (event) => this.playback.addSpokenText(event),
+    "response.output_text.delta": (event) => this.playback.addWrittenText(event),
+    "response.output_audio.done": ({ item_id: item }) => this.playback.end(item),
     "response.done": ({ response }) => this.responseDone(response),
     error: ({ error }) => this.failed(error),
   };
@@ -328,7 +328,7 @@ export class Conversation {
   speechStarted({ item_id: item }) {
     this.userSpeaking = true;
     if (this.settings.interruptible) this.interrupt({ told: true });
-    this.turns.setWaiting(this.turns.add("user", item), true);
+    this.transcript.setWaiting(this.transcript.add("user", item), true);
     this.refresh();
   }
 
@@ -341,14 +341,14 @@ export class Conversation {
 
   speechForgotten() {
     this.userSpeaking = false;
-    for (const turn of this.turns.all) {
-      if (turn.role === "user" && turn.element.classList.contains("waiting")) this.turns.remove(turn);
+    for (const turn of this.transcript.all) {
+      if (turn.role === "user" && turn.element.classList.contains("waiting")) this.transcript.remove(turn);
     }
     this.refresh();
   }
 
   responseDone(response) {
-    for (const item of response.output ?? []) this.answers.end(item.id);
+    for (const item of response.output ?? []) this.playback.end(item.id);
     if (response.id === this.response) {
       this.response = null;
       this.awaiting = false;
@@ -357,9 +357,9 @@ export class Conversation {
     const details = response.status_details;
     if (response.status === "failed") {
       const why = details?.error?.message ?? details?.error?.code ?? details?.reason ?? "";
-      this.view.onMessage(words("error.reply", { why }), "error");
+      this.view.onMessage(t("error.reply", { why }), "error");
     } else if (response.status === "incomplete") {
-      this.view.onMessage(words("error.cutShort"), "note");
+      this.view.onMessage(t("error.cutShort"), "note");
     }
     this.refresh();
   }
@@ -368,6 +368,6 @@ export class Conversation {
     if (error.event_id?.startsWith(QUIET)) return;
     this.fatal = error; // if the connection closes now, this is why
     const key = FINAL[error.code];
-    this.view.onMessage(key ? words(key) : error.message, "error");
+    this.view.onMessage(key ? t(key) : error.message, "error");
   }
 }

@@ -1,6 +1,6 @@
 /** Every word on the page, in English and Chinese. */
 
-const WORDS = {
+const TEXTS = {
   en: {
     tagline: "Speech in, speech out",
     skip: "Skip to the message field",
@@ -183,7 +183,7 @@ const WORDS = {
   },
 };
 
-export const LANGUAGES = Object.keys(WORDS);
+export const LANGUAGES = Object.keys(TEXTS);
 let current = "en";
 
 export function language() {
@@ -191,24 +191,24 @@ export function language() {
 }
 
 /** @param {string} key  @param {Record<string, string | number>} values for the {names} in it */
-export function words(key, values = {}) {
-  return WORDS[current][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+export function t(key, values = {}) {
+  return TEXTS[current][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
 
-export function hasWords(key) {
-  return key in WORDS[current];
+export function hasText(key) {
+  return key in TEXTS[current];
 }
 
-/** Write the page in a language: data-words is text, data-words-ATTRIBUTE is that attribute. */
-export function speakLanguage(code) {
+/** Write the page in a language: data-i18n is text, data-i18n-ATTRIBUTE is that attribute. */
+export function setLanguage(code) {
   current = LANGUAGES.includes(code) ? code : "en";
   document.documentElement.lang = current === "zh" ? "zh-CN" : "en";
-  for (const element of document.querySelectorAll("[data-words]")) {
-    element.textContent = words(element.dataset.words);
+  for (const element of document.querySelectorAll("[data-i18n]")) {
+    element.textContent = t(element.dataset.i18n);
   }
   for (const attribute of ["aria-label", "title", "placeholder"]) {
-    for (const element of document.querySelectorAll(`[data-words-${attribute}]`)) {
-      element.setAttribute(attribute, words(element.getAttribute(`data-words-${attribute}`)));
+    for (const element of document.querySelectorAll(`[data-i18n-${attribute}]`)) {
+      element.setAttribute(attribute, t(element.getAttribute(`data-i18n-${attribute}`)));
     }
   }
 }
