@@ -294,7 +294,7 @@ def test_a_key_that_the_browser_cannot_send(page, server, key):
     page.fill("#key", key)
     page.press("#key", "Tab")
     ask(page, "hello")
-    page.wait_for_selector("#notice[data-kind=key]")
+    page.wait_for_selector("#messages[data-kind=key]")
     assert "characters" in page.text_content("#notice") and page.evaluate("document.activeElement.id") == "key"
     state(page, "offline")
     page.fill("#key", "")
@@ -308,11 +308,11 @@ def test_full_house_and_keys(page, browser, server):
     server.restart(FakeEngine(max_sessions=1))
     taken = server.engine.open()
     ask(page, "hello")
-    page.wait_for_selector("#notice[data-kind=retry]")
-    assert "All places are taken" in page.text_content("#notice")
+    page.wait_for_selector("#messages[data-kind=retry]")
+    assert "all places are taken" in page.text_content("#notice")
     server.engine.release()
     page.evaluate(COUNT_SOCKETS)
-    page.click("#reconnect", click_count=2)
+    page.click("#notice-action", click_count=2)
     state(page, "ready")
     assert page.evaluate("window.sockets") == 1
     assert taken is not None
@@ -321,7 +321,7 @@ def test_full_house_and_keys(page, browser, server):
     try:
         page.goto(locked.url)
         ask(page, "hello")
-        page.wait_for_selector("#notice[data-kind=key]")
+        page.wait_for_selector("#messages[data-kind=key]")
         assert page.evaluate("document.activeElement.id") == "key"
         page.fill("#key", "secret-7")
         page.press("#key", "Tab")

@@ -229,8 +229,8 @@ def test_recording_lays_both_sides_on_one_clock(stage):
         """async () => {
           const { Recording } = await import("http://page.test/modules/recording.js");
           const recording = new Recording();
-          recording.add("user", 1.0, new Int16Array(2400).fill(100));
-          recording.add("assistant", 1.05, new Int16Array(2400).fill(-7));
+          recording.add("user", 1.0, new Int16Array(2400).fill(100), 0);
+          recording.add("assistant", 1.05, new Int16Array(2400).fill(-7), 0);
           return [...new Uint8Array(await recording.toWav().arrayBuffer())];
         }"""
     )

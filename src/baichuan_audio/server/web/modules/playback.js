@@ -1,15 +1,13 @@
-/** The model's answers on their way to the ear: queued, played, shown as they are heard, cut when interrupted. */
+/** The model's replies: queued, played, shown as they are heard, cut when interrupted. */
 import { Captions } from "./captions.js";
 import { SAMPLE_RATE, fromBase64, level, toInt16 } from "./pcm.js";
-import { t } from "./i18n.js";
 
 export class Playback {
-  /** @param {object} parts sound, transcript, recording, meter, onChange(), onFigure(name, value) */
+  /** @param {object} parts sound, transcript, recording, meter, figures, onStart(), onEnd(turn), onChange() */
   constructor(parts) {
     Object.assign(this, parts);
     this.byItem = new Map();
     this.playing = null;
-    this.gapCount = 0;
     this.playedSamples = 0;
   }
 
@@ -23,6 +21,7 @@ export class Playback {
         captions: new Captions(),
         contentIndex: 0,
         turnEnd: null,
+        firstPlayed: null, // how many samples had been played of all when its first one was
         position: 0,
         ended: false,
         over: false,
@@ -67,7 +66,7 @@ export class Playback {
     if (report.type === "played") this.played(answer, report);
     else if (report.type === "started") this.started(answer);
     else if (report.type === "finished") this.finished(answer);
-    else if (report.type === "gap") this.onFigure("gaps", ++this.gapCount);
+    else if (report.type === "gap") this.figures.addGap();
   }
 
   started(answer) {
@@ -75,32 +74,41 @@ export class Playback {
     this.transcript.setWaiting(answer.turn, false);
     if (answer.turnEnd !== null) {
       const seconds = (performance.now() - answer.turnEnd) / 1000 + this.sound.latency;
-      this.onFigure("firstSound", seconds);
-      this.transcript.setNote(answer.turn, t("firstSoundNote", { n: seconds.toFixed(2) }));
+      this.figures.addDelay(seconds);
+      this.transcript.setNote(answer.turn, "speed", "answeredAfter", seconds);
     }
+    answer.firstPlayed = this.playedSamples;
+    this.onStart();
     this.onChange();
   }
 
   played(answer, { position, samples, frame, buffered }) {
-    this.recording.add("assistant", frame / SAMPLE_RATE, toInt16(samples));
+    this.recording.add("assistant", frame / SAMPLE_RATE, toInt16(samples), this.playedSamples);
     this.meter.set("assistant", level(samples));
     this.playedSamples += samples.length;
-    this.onFigure("heard", this.playedSamples / SAMPLE_RATE);
-    this.onFigure("buffered", buffered / SAMPLE_RATE);
+    this.figures.addPlayed(samples.length / SAMPLE_RATE, buffered / SAMPLE_RATE);
     if (!answer || answer.over) return;
     answer.position = position;
     this.transcript.setText(answer.turn, answer.captions.textAt(this.audible(position)));
   }
 
   finished(answer) {
-    this.onFigure("buffered", 0);
+    this.figures.setBuffered(0);
     if (!answer) return;
     answer.over = true;
     this.transcript.setWaiting(answer.turn, false);
     if (answer.captions.text) this.transcript.setText(answer.turn, answer.captions.text);
-    if (!answer.turn.text) this.transcript.remove(answer.turn);
     if (this.playing === answer) this.playing = null;
+    this.keepClip(answer);
+    if (answer.turn.text) this.onEnd(answer.turn);
+    else this.transcript.remove(answer.turn);
     this.onChange();
+  }
+
+  /** What was played of it can be played again. */
+  keepClip(answer) {
+    if (answer.firstPlayed === null || answer.firstPlayed === this.playedSamples) return;
+    this.transcript.setClip(answer.turn, { from: answer.firstPlayed, to: this.playedSamples });
   }
 
   /** Of the samples that left the player, those that have reached the loudspeaker. */
@@ -122,11 +130,12 @@ export class Playback {
     for (const answer of cut) answer.over = true;
     const { item, position } = await this.sound.flush();
     this.playing = null;
-    this.onFigure("buffered", 0);
+    this.figures.setBuffered(0);
     const result = [];
     for (const answer of cut) {
       const audible = answer.item === item ? this.audible(position) : 0;
       this.transcript.setWaiting(answer.turn, false);
+      if (answer.item === item) this.keepClip(answer);
       if (answer.captions.received > 0) {
         this.transcript.setText(answer.turn, answer.captions.textAt(audible));
         const milliseconds = Math.floor((1000 * audible) / SAMPLE_RATE);
