@@ -249,3 +249,77 @@ def test_base64_keeps_every_sample(stage):
         }"""
     )
     assert max(result) <= 1
+
+
+def test_a_turn_is_found_in_the_recording(stage):
+    """By positions on its side, through pauses on the clock; never more than is kept, and nothing when it is gone."""
+    result = stage.evaluate(
+        """async () => {
+          const { Recording } = await import("http://page.test/modules/recording.js");
+          const recording = new Recording(10);
+          const second = (value) => new Int16Array(24000).fill(value);
+          for (const n of [0, 1, 2, 3]) recording.add("user", n < 2 ? n : n + 3, second(n + 1), n * 24000);
+          recording.add("assistant", 2, second(-1), 0);
+          const clip = (from, to) => [...(recording.clip("user", from, to) ?? [])];
+          const kept = clip(12000, 60000);
+          recording.add("assistant", 10.5, second(-2), 24000);
+          const held = recording.sides.user.length + recording.sides.assistant.length;
+          return { kept, gone: recording.clip("user", 12000, 60000), later: clip(48000, 50000),
+                   never: recording.clip("user", 99e6, 99e6 + 5), held };
+        }"""
+    )
+    assert result["kept"] == [1] * 12000 + [2] * 24000 + [3] * 12000
+    assert result["gone"] is None and result["never"] is None
+    assert result["later"] == [3] * 2000 and result["held"] == 4
+
+
+def test_silence_of_the_microphone(stage):
+    """Five seconds of nothing at first; later a pause of half a minute; a quiet room is not nothing."""
+    result = stage.evaluate(
+        """async () => {
+          const { SilenceMonitor } = await import("http://page.test/modules/silence_monitor.js");
+          const told = [];
+          const monitor = new SilenceMonitor((silent) => told.push(silent));
+          const listen = (seconds, value) => {
+            for (let i = 0; i < seconds * 10; i++) monitor.add(new Float32Array(2400).fill(value));
+            return [...told];
+          };
+          const steps = [listen(4.8, 0), listen(0.4, 0.0005), listen(0.1, 0.002), listen(29, 0), listen(2, 0)];
+          monitor.reset();
+          return [...steps, listen(4, 0), listen(60, 0.0015), listen(10, 0)];
+        }"""
+    )
+    told = [True, False, True, False]
+    assert result == [[], told[:1], told[:2], told[:2], told[:3], told, told, told]
+
+
+@pytest.mark.parametrize(
+    ("voices", "advised"),
+    [
+        (["", ""], True),
+        (["comes Tuesday", "After Monday comes"], True),
+        (["", None, ""], True),  # None: a reply that is played to its end
+        (["", None, None, ""], False),
+        (["Tuesday", "Tuesday"], False),  # a person repeats a word
+        (["what about Sunday", "and the day after that"], False),
+        (["星期二是", "星期一之后"], True),
+        (["那星期天呢", "谢谢你"], False),
+    ],
+)
+def test_echo_of_the_replies(stage, voices, advised):
+    told = stage.evaluate(
+        """async (voices) => {
+          const { EchoDetector } = await import("http://page.test/modules/echo_detector.js");
+          let count = 0;
+          const echo = new EchoDetector(() => (count += 1));
+          voices.forEach((voice, item) => {
+            if (voice === null) return echo.completed();
+            echo.interrupted(item, "After Monday comes Tuesday. 星期一之后是星期二。");
+            echo.transcribed(item, voice);
+            echo.transcribed("another", "");
+          });
+          return count > 0;
+        }""",
+        voices,
+    )
+    assert told == advised

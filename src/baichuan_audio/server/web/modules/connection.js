@@ -112,6 +112,7 @@ export class Connection {
   /** @param {string} why of the texts "retry.WHY", with a countdown, and "error.WHY", when it is given up */
   retry(why) {
     if (this.attempt >= RETRY_SECONDS.length) return this.handlers.onGiveUp(t(`error.${why}`), "error");
+    this.phase = why === "busy" ? "waiting" : "connecting";
     let left = RETRY_SECONDS[this.attempt++];
     this.handlers.onPhase();
     const action = { label: t("reconnect"), run: () => this.reconnect() };

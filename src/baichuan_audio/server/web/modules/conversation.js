@@ -47,6 +47,7 @@ export class Conversation {
       onLost: () => this.lost(),
       onGiveUp: (text, kind) => this.stop(text, kind),
     });
+    this.asking = 0; // how often the browser is being asked for the microphone
     this.releasing = false;
     this.onOpen = null; // called once, when the next session begins
     this.forgetTurn();
@@ -59,6 +60,7 @@ export class Conversation {
     this.awaiting = false; // whether a reply is expected or on its way
     this.awaitingItem = null; // the person's item that it answers
     this.turnEnd = null;
+    this.heldClip = null; // of a held turn that is not committed yet, as in `spoken`
     this.spoken = new Map(); // the person's item -> where its sound begins and ends in what was sent
   }
 
@@ -67,6 +69,7 @@ export class Conversation {
   }
 
   get state() {
+    if (this.phase === "connecting" && this.asking > 0) return "asking";
     if (this.phase !== "open") return this.phase;
     if (this.userSpeaking || this.listener.held) return "hearing";
     if (this.replay.turn) return "replaying";
@@ -166,7 +169,10 @@ export class Conversation {
   async openMicrophone({ muted = false } = {}) {
     const { round } = this.connection;
     let error = null;
+    this.asking += 1;
+    this.refresh();
     await this.microphone.open(this.settings.microphone).catch((why) => (error = why));
+    this.asking -= 1;
     if (round !== this.connection.round) return false;
     this.view.onDevices();
     if (error) {
@@ -259,7 +265,7 @@ export class Conversation {
     const long = await this.listener.release();
     this.releasing = false;
     if (long) {
-      this.heldTo = this.listener.sent;
+      this.heldClip = { from: this.heldFrom, to: this.listener.sent };
       this.send({ type: "input_audio_buffer.commit" });
       this.request();
     } else {
@@ -383,9 +389,10 @@ export class Conversation {
     const turn = this.transcript.add("user", item);
     this.transcript.setWaiting(turn, true);
     this.awaitingItem = item;
-    const clip = this.spoken.get(item) ?? { from: this.heldFrom, to: this.heldTo };
+    const clip = this.spoken.get(item) ?? this.heldClip;
     this.spoken.delete(item);
-    if (clip.to > clip.from) this.transcript.setClip(turn, clip);
+    this.heldClip = null;
+    if (clip?.to) this.transcript.setClip(turn, clip);
   }
 
   transcribed({ item_id: item, transcript }) {

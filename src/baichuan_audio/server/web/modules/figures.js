@@ -1,5 +1,5 @@
 /** How fast the replies came and whether their sound ran through, in a sentence or two; the numbers lie folded below. */
-import { t } from "./i18n.js";
+import { language, t } from "./i18n.js";
 
 export class Figures {
   /** @param {(id: string) => HTMLElement} element */
@@ -46,7 +46,7 @@ export class Figures {
     this.write("played", seconds(played));
     const speed = this.delays.length > 1 ? delayText("figures.typical", median(this.delays)) : this.lastDelay();
     const flow = gaps === 0 ? t("figures.noGaps") : t(gaps === 1 ? "figures.oneGap" : "figures.gaps", { n: gaps });
-    this.write("figures-text", played === null ? t("figures.none") : [speed, flow].filter(Boolean).join(" "));
+    this.write("figures-text", played === null ? t("figures.none") : [speed, flow].filter(Boolean).join(language() === "zh" ? "" : " "));
   }
 
   lastDelay() {

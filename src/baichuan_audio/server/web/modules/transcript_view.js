@@ -6,6 +6,7 @@ import { icon } from "./icons.js";
 const HAN = /\p{Script=Han}/u;
 const OTHER_WIDE = /[\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}]/u;
 const COPIED_MS = 2000;
+const NOTE_PLACES = ["speed", "end"]; // in the order in which they are read
 
 export class TranscriptView {
   /**
@@ -15,7 +16,9 @@ export class TranscriptView {
   constructor(list, empty, handlers) {
     Object.assign(this, { list, empty, handlers });
     this.count = 0;
+    this.following = true; // the newest words stay in view
     this.clear();
+    this.followChanges();
   }
 
   clear() {
@@ -89,7 +92,8 @@ export class TranscriptView {
   }
 
   showNotes(turn) {
-    const texts = [...turn.notes.values()].map(({ key, seconds }) => (seconds === null ? t(key) : delayText(key, seconds)));
+    const notes = NOTE_PLACES.map((place) => turn.notes.get(place)).filter(Boolean);
+    const texts = notes.map(({ key, seconds }) => (seconds === null ? t(key) : delayText(key, seconds)));
     this.keepInView(() => (turn.noteElement.textContent = texts.join(" · ")));
   }
 
@@ -148,11 +152,38 @@ export class TranscriptView {
 
   /** Follow the newest words, unless the reader has scrolled back. */
   keepInView(change) {
-    const section = this.list.parentElement;
-    const box = getComputedStyle(section).overflowY === "visible" ? document.scrollingElement : section;
-    const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
+    this.following = this.atEnd();
     change();
-    if (atEnd) box.scrollTop = box.scrollHeight;
+    if (this.following) this.scrollToEnd();
+  }
+
+  /** The reader scrolls back or to the end; what stands below takes room or gives it back. */
+  followChanges() {
+    let height = 0; // of the section when it was last looked at: one that shrinks scrolls, too
+    const look = () => {
+      if (this.box.clientHeight === height) this.following = this.atEnd();
+    };
+    const resized = () => {
+      height = this.box.clientHeight;
+      if (this.following && this.all.length > 0) this.scrollToEnd();
+    };
+    document.addEventListener("scroll", look, { capture: true, passive: true });
+    new ResizeObserver(resized).observe(this.list.parentElement);
+  }
+
+  /** What scrolls: the section, or on the lowest screens the page. */
+  get box() {
+    const section = this.list.parentElement;
+    return getComputedStyle(section).overflowY === "visible" ? document.scrollingElement : section;
+  }
+
+  atEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.box;
+    return scrollHeight - scrollTop - clientHeight < 80;
+  }
+
+  scrollToEnd() {
+    this.box.scrollTop = this.box.scrollHeight;
   }
 
   /** After the page's language has changed: what was not written by either side. */
