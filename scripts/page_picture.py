@@ -46,7 +46,7 @@ def take_picture(driver: Any, locale: str, recording: str, typed: str, picture: 
         page = browser.new_page(viewport={"width": 1280, "height": 800}, locale=locale, color_scheme="light")
         page.goto(f"http://127.0.0.1:{PORT}/")
         page.click("#talk")
-        answers = page.locator(".turn.assistant .said")
+        answers = page.locator(".turn.assistant .text")
         for number in range(2):
             if number:
                 page.fill("#message", typed)

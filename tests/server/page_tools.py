@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,92 @@ class Wire:
         """The `count`th event of a kind, when it has come."""
         wait_until(lambda: len(self.all(kind)) >= count, seconds, lambda: self.page.wait_for_timeout(50), kind)
         return self.all(kind)[count - 1]
+
+
+class FakeRealtime:
+    """The server's side of a page's WebSocket, played by the test: it greets, and what follows the test sends."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.received: list[dict[str, Any]] = []
+        self.sockets: list[Any] = []
+        page.route_web_socket(re.compile("/v1/realtime"), self._accept)
+
+    def _accept(self, socket: Any) -> None:
+        self.sockets.append(socket)
+        socket.on_message(lambda text: self.received.append(json.loads(text)))
+        self.send("session.created")
+
+    def send(self, kind: str, **fields: Any) -> None:
+        self.sockets[-1].send(json.dumps({"type": kind, **fields}))
+
+    def close(self, code: int, reason: str = "") -> None:
+        self.sockets[-1].close(code=code, reason=reason)
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        """What the page has sent of a kind."""
+        return [event for event in self.received if event["type"] == kind]
+
+    def hear(self, item: str, transcript: str, start_ms: int = 0, end_ms: int = 500) -> None:
+        """A turn that turn detection found, and its transcript."""
+        self.send("input_audio_buffer.speech_started", item_id=item, audio_start_ms=start_ms)
+        self.send("input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=end_ms)
+        self.send("input_audio_buffer.committed", item_id=item)
+        self.transcribe(item, transcript)
+
+    def transcribe(self, item: str, transcript: str) -> None:
+        kind = "conversation.item.input_audio_transcription.completed"
+        self.send(kind, item_id=item, content_index=0, transcript=transcript)
+
+    def reply(self, item: str, text: str, seconds: float, status: str = "completed", reason: str | None = None) -> None:
+        """A spoken reply, all of it at once: a quiet tone."""
+        tone = 0.1 * np.sin(2 * np.pi * 220 * np.arange(int(seconds * 24000)) / 24000)
+        sound = base64.b64encode((tone * 32767).astype("<i2").tobytes()).decode()
+        at = {"item_id": item, "content_index": 0}
+        self.send("response.created", response={"id": f"resp_{item}"})
+        self.send("response.output_item.added", item={"id": item, "type": "message"})
+        self.send("response.output_audio_transcript.delta", delta=text, **at)
+        self.send("response.output_audio.delta", delta=sound, **at)
+        self.send("response.output_audio.done", **at)
+        details = {"type": status, "reason": reason} if reason else None
+        response = {"id": f"resp_{item}", "status": status, "status_details": details, "output": [{"id": item}]}
+        self.send("response.done", response=response)
+
+
+@contextmanager
+def visit(browser: Any, url: str, **options: Any) -> Iterator[Any]:
+    """A fresh visitor's page, English and light unless told otherwise; fails if a script of the page does."""
+    given = {"viewport": {"width": 1280, "height": 800}, "locale": "en-US", "color_scheme": "light", **options}
+    context = browser.new_context(**given)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: faults.append(line.text) if "Content Security Policy" in line.text else None)
+    page.goto(url)
+    try:
+        yield page
+    finally:
+        context.close()
+    assert not faults
+
+
+def state(page: Any, name: str, seconds: float = 60) -> None:
+    """Wait for a state of the conversation."""
+    page.wait_for_selector(f"body[data-state={name}]", timeout=seconds * 1000)
+
+
+def texts(page: Any, role: str) -> list[str]:
+    """What each turn of a side reads."""
+    return list(page.locator(f".turn.{role} .text").all_text_contents())
+
+
+def happens(page: Any, happened: Callable[[], bool], seconds: float = 30) -> None:
+    wait_until(happened, seconds, lambda: page.wait_for_timeout(50))
+
+
+def ask(page: Any, text: str) -> None:
+    page.fill("#message", text)
+    page.press("#message", "Enter")
 
 
 def wait_until(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,18 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 import soundfile  # noqa: E402
 from fake_engine import FakeEngine  # noqa: E402
-from page_tools import LiveServer, Wire, browser_flags, chromium, wait_until, write_microphone  # noqa: E402
+from page_tools import (  # noqa: E402
+    LiveServer,
+    Wire,
+    ask,
+    browser_flags,
+    chromium,
+    happens,
+    state,
+    texts,
+    visit,
+    write_microphone,
+)
 
 from baichuan_audio.server.settings import ServerSettings  # noqa: E402
 
@@ -29,8 +39,8 @@ HOSTILE = "<img src=x onerror=window.hacked=1> <script>window.hacked=1</script> 
 TONE_HZ = 220
 # Looked for in the page itself: on a busy machine seconds pass until the test would see them.
 FIRST_WORDS = """() => new Promise((resolve) => {
-  const said = () => document.querySelector(".turn.assistant .said")?.textContent;
-  setInterval(() => document.body.dataset.state === "speaking" && said() && resolve(said()), 20);
+  const text = () => document.querySelector(".turn.assistant .text")?.textContent;
+  setInterval(() => document.body.dataset.state === "speaking" && text() && resolve(text()), 20);
   setTimeout(() => resolve(""), 60000);
 })"""
 
@@ -73,33 +83,8 @@ def server():
 
 @pytest.fixture
 def page(browser, server):
-    """A fresh visitor who speaks English; the test fails if the page's script does."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US", color_scheme="light")
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda line: faults.append(line.text) if "Content Security Policy" in line.text else None)
-    page.goto(server.url)
-    yield page
-    context.close()
-    assert not faults
-
-
-def state(page, name: str, seconds: float = 60) -> None:
-    page.wait_for_selector(f"body[data-state={name}]", timeout=seconds * 1000)
-
-
-def said(page, role: str) -> list[str]:
-    return page.locator(f".turn.{role} .said").all_text_contents()
-
-
-def happens(page, happened: Callable[[], bool], seconds: float = 30) -> None:
-    wait_until(happened, seconds, lambda: page.wait_for_timeout(50))
-
-
-def ask(page, text: str) -> None:
-    page.fill("#message", text)
-    page.press("#message", "Enter")
+    with visit(browser, server.url) as page:
+        yield page
 
 
 def kept(page, button: str) -> bytes:
@@ -120,7 +105,7 @@ def test_conversation_by_voice(page, server, tmp_path):
     first_words = page.evaluate(FIRST_WORDS)
     assert first_words and LONG.startswith(first_words.strip())
     assert len(first_words) < len(LONG) / 2  # words come as they are heard, the sound was here long ago
-    assert said(page, "user") == ["what day is it"]
+    assert texts(page, "user") == ["what day is it"]
     assert re.fullmatch(r"\d+\.\d\d s", page.text_content("#firstSound"))
     happens(page, lambda: float(page.text_content("#buffered").split()[0]) > 1, 10)
 
@@ -129,7 +114,7 @@ def test_conversation_by_voice(page, server, tmp_path):
     assert 500 < cut["audio_end_ms"] < 12_000
     first = page.locator(".turn.assistant").first
     assert "interrupted" in first.get_attribute("class")
-    words_heard = len(first.locator(".said").text_content().split())
+    words_heard = len(first.locator(".text").text_content().split())
     assert words_heard * 200 == pytest.approx(cut["audio_end_ms"], abs=500)  # the tone has 200 ms a word
     wire.wait("conversation.item.truncated", 2)  # the server's own estimate, and what the page says
     assert wire.all("conversation.item.truncated")[-1]["audio_end_ms"] <= cut["audio_end_ms"]
@@ -146,11 +131,12 @@ def test_conversation_by_voice(page, server, tmp_path):
     text = kept(page, "#download-text").decode()
     assert "You: what day is it" in text and "Baichuan: well well" in text and "[interrupted]" in text
 
-    turns = len(said(page, "user")) + len(said(page, "assistant"))
+    turns = len(texts(page, "user")) + len(texts(page, "assistant"))
     server.restart(FakeEngine(delay=0.01), away_s=0.5)
     wire.wait("session.created", 2)
     state(page, "listening")
     assert "goes on" in page.text_content("#notice")
+    page.wait_for_selector("#notice", state="hidden", timeout=8000)  # it leaves by itself
     wire.wait("conversation.item.added", len(wire.all("conversation.item.added")))
     restored = [event for event in wire.all("conversation.item.create") if event["event_id"].startswith("quiet")]
     assert len(restored) == turns
@@ -175,8 +161,8 @@ def test_written_question_and_hostile_text(page, server):
     ask(page, HOSTILE)
     wire.wait("response.done")
     state(page, "ready")
-    assert said(page, "user") == [HOSTILE] and said(page, "assistant") == [HOSTILE]
-    assert page.locator(".turn .said *").count() == 0
+    assert texts(page, "user") == [HOSTILE] and texts(page, "assistant") == [HOSTILE]
+    assert page.locator(".turn .text *").count() == 0
     page.click("#events summary")
     assert page.locator("#log img, #log script").count() == 0
     assert page.evaluate("window.hacked") is None
@@ -206,7 +192,7 @@ def test_held_to_talk(page, server):
     page.wait_for_timeout(5000)
     page.keyboard.up(" ")
     wire.wait("response.done")
-    assert said(page, "user") == ["hello world"]
+    assert texts(page, "user") == ["hello world"]
     sound = server.engine.dialogues[-1].items[0][2][0]
     seconds = sound.waveform.shape[-1] / sound.sample_rate
     assert seconds == pytest.approx(5.4, abs=1.5)
@@ -257,6 +243,7 @@ def test_ended_while_the_browser_asks(page, server, again):
     page.evaluate(ASKING)
     page.click("#talk")
     happens(page, lambda: page.evaluate("window.asked.length") == 1)
+    assert page.text_content("#state-words") == "Waiting for the microphone"
     page.click("#end")
     state(page, "offline")
     if again:
@@ -294,7 +281,7 @@ def test_a_key_that_the_browser_cannot_send(page, server, key):
     page.fill("#key", key)
     page.press("#key", "Tab")
     ask(page, "hello")
-    page.wait_for_selector("#notice[data-kind=key]")
+    page.wait_for_selector("#messages[data-kind=key]")
     assert "characters" in page.text_content("#notice") and page.evaluate("document.activeElement.id") == "key"
     state(page, "offline")
     page.fill("#key", "")
@@ -308,26 +295,31 @@ def test_full_house_and_keys(page, browser, server):
     server.restart(FakeEngine(max_sessions=1))
     taken = server.engine.open()
     ask(page, "hello")
-    page.wait_for_selector("#notice[data-kind=retry]")
-    assert "All places are taken" in page.text_content("#notice")
+    page.wait_for_selector("#messages[data-kind=retry]")
+    assert re.fullmatch(
+        r"The server is busy: all places are taken. Trying again in \d+ s\.", page.text_content("#notice")
+    )
+    assert page.get_attribute("body", "data-state") == "waiting"
+    assert page.text_content("#state-words") == "Waiting for a place"
     server.engine.release()
     page.evaluate(COUNT_SOCKETS)
-    page.click("#reconnect", click_count=2)
+    page.click("#notice-action", click_count=2)
     state(page, "ready")
     assert page.evaluate("window.sockets") == 1
+    assert not page.is_visible("#notice")  # there was no connection before, so nothing is said of one found again
     assert taken is not None
 
     locked = LiveServer(FakeEngine(), ServerSettings(api_keys=("secret-7",)))
     try:
         page.goto(locked.url)
         ask(page, "hello")
-        page.wait_for_selector("#notice[data-kind=key]")
+        page.wait_for_selector("#messages[data-kind=key]")
         assert page.evaluate("document.activeElement.id") == "key"
         page.fill("#key", "secret-7")
         page.press("#key", "Tab")
         happens(page, lambda: page.evaluate("document.querySelectorAll('#voice option').length") == 3)
         ask(page, "hello")
-        happens(page, lambda: said(page, "assistant") == ["You said hello."])
+        happens(page, lambda: texts(page, "assistant") == ["You said hello."])
     finally:
         locked.stop()
 
@@ -371,7 +363,7 @@ def test_small_screen_in_chinese(browser, server):
     page.click("#language")
     assert page.text_content("#talk-words") == "Start talking" and page.get_attribute("html", "lang") == "en"
     nameless = page.evaluate(
-        """() => [...document.querySelectorAll("button, input, select, textarea")].filter((element) =>
+        """() => [...document.querySelectorAll(":is(button, input, select, textarea):not([hidden])")].filter((element) =>
              !(element.ariaLabel || element.textContent.trim() || element.labels?.length)).map((e) => e.outerHTML)"""
     )
     assert nameless == []
@@ -381,7 +373,7 @@ def test_small_screen_in_chinese(browser, server):
 def test_words_are_the_same_in_both_languages(page):
     different = page.evaluate(
         """async () => {
-          const source = await (await fetch("modules/words.js")).text();
+          const source = await (await fetch("modules/i18n.js")).text();
           const keys = (from, to) => [...source.slice(source.indexOf(from), source.indexOf(to))
             .matchAll(/^ {4}"?([\\w.]+)"?:/gm)].map((match) => match[1]);
           const [en, zh] = [keys("  en: {", "  zh: {"), keys("  zh: {", "export const")];

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from baichuan_audio.server import static_page
 from baichuan_audio.server.app import create_app
 
-FOLDER = Path(static_page.__file__).parent / "page"
+FOLDER = Path(static_page.__file__).parent / "web"
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())
 TEXTS = {name: (FOLDER / name).read_text(encoding="utf-8") for name in FILES}
 
@@ -56,9 +56,9 @@ def test_every_import_and_word_exists():
         for target in re.findall(r"from \"(\..*?)\"|import\(\"(\..*?)\"\)", text):
             path = (FOLDER / name).parent / next(filter(None, target))
             assert path.is_file(), f"{name} imports {path.name}"
-    known = set(re.findall(r'^ {4}"?([\w.]+)"?:', TEXTS["modules/words.js"], re.MULTILINE))
-    used = set(re.findall(r'data-words(?:-[a-z-]+)?="([\w.]+)"', TEXTS["index.html"]))
+    known = set(re.findall(r'^ {4}"?([\w.]+)"?:', TEXTS["modules/i18n.js"], re.MULTILINE))
+    used = set(re.findall(r'data-i18n(?:-[a-z-]+)?="([\w.]+)"', TEXTS["index.html"]))
     for name in FILES:
         if name.endswith(".js"):
-            used |= set(re.findall(r'\bwords\("([\w.]+)"', TEXTS[name]))
+            used |= set(re.findall(r'\bt\("([\w.]+)"', TEXTS[name]))
     assert used <= known, used - known

@@ -48,7 +48,7 @@ def browser():
 def stage(browser):
     """A page that has the files and plays the part of the worklet's scope."""
     page = browser.new_page()
-    folder = static_page.__file__.replace("static_page.py", "page")
+    folder = static_page.__file__.replace("static_page.py", "web")
     page.route("**/*", lambda route: serve(route, folder))
     page.goto("http://page.test/")
     page.evaluate(f"() => {{ {STAGE} }}")
@@ -191,14 +191,14 @@ def test_captions_follow_the_sound(stage):
           const captions = new Captions();
           captions.addText("The answer is ");
           captions.addText("nine.");
-          const before = captions.heard(0);
+          const before = captions.textAt(0);
           captions.addSamples(48000);
           captions.addText(" 我很高兴");
           captions.addSamples(24000);
-          const steps = [0, 1, 24000, 48000, 60001].map((played) => captions.heard(played));
+          const steps = [0, 1, 24000, 48000, 60001].map((played) => captions.textAt(played));
           captions.addText(" Bye!");
           captions.finish();
-          return { before, steps, last: captions.heard(72000) };
+          return { before, steps, last: captions.textAt(72000) };
         }"""
     )
     assert result["before"] == ""
@@ -217,7 +217,7 @@ def test_captions_of_words_that_come_with_their_sound(stage):
             captions.addSamples(4800);
           }
           const steps = [0, 4700, 4801, 7200, 9600, 12000, 14401, 24001, 33600];
-          return steps.map((played) => captions.heard(played));
+          return steps.map((played) => captions.textAt(played));
         }"""
     )
     expected = ["", "I", "I ", "I am", "I am", "I am here", "I am here ", "I am here now，你", "I am here now，你好"]
@@ -229,8 +229,8 @@ def test_recording_lays_both_sides_on_one_clock(stage):
         """async () => {
           const { Recording } = await import("http://page.test/modules/recording.js");
           const recording = new Recording();
-          recording.add("user", 1.0, new Int16Array(2400).fill(100));
-          recording.add("assistant", 1.05, new Int16Array(2400).fill(-7));
+          recording.add("user", 1.0, new Int16Array(2400).fill(100), 0);
+          recording.add("assistant", 1.05, new Int16Array(2400).fill(-7), 0);
           return [...new Uint8Array(await recording.toWav().arrayBuffer())];
         }"""
     )
@@ -249,3 +249,77 @@ def test_base64_keeps_every_sample(stage):
         }"""
     )
     assert max(result) <= 1
+
+
+def test_a_turn_is_found_in_the_recording(stage):
+    """By positions on its side, through pauses on the clock; never more than is kept, and nothing when it is gone."""
+    result = stage.evaluate(
+        """async () => {
+          const { Recording } = await import("http://page.test/modules/recording.js");
+          const recording = new Recording(10);
+          const second = (value) => new Int16Array(24000).fill(value);
+          for (const n of [0, 1, 2, 3]) recording.add("user", n < 2 ? n : n + 3, second(n + 1), n * 24000);
+          recording.add("assistant", 2, second(-1), 0);
+          const clip = (from, to) => [...(recording.clip("user", from, to) ?? [])];
+          const kept = clip(12000, 60000);
+          recording.add("assistant", 10.5, second(-2), 24000);
+          const held = recording.sides.user.length + recording.sides.assistant.length;
+          return { kept, gone: recording.clip("user", 12000, 60000), later: clip(48000, 50000),
+                   never: recording.clip("user", 99e6, 99e6 + 5), held };
+        }"""
+    )
+    assert result["kept"] == [1] * 12000 + [2] * 24000 + [3] * 12000
+    assert result["gone"] is None and result["never"] is None
+    assert result["later"] == [3] * 2000 and result["held"] == 4
+
+
+def test_silence_of_the_microphone(stage):
+    """Five seconds of nothing at first; later a pause of half a minute; a quiet room is not nothing."""
+    result = stage.evaluate(
+        """async () => {
+          const { SilenceMonitor } = await import("http://page.test/modules/silence_monitor.js");
+          const told = [];
+          const monitor = new SilenceMonitor((silent) => told.push(silent));
+          const listen = (seconds, value) => {
+            for (let i = 0; i < seconds * 10; i++) monitor.add(new Float32Array(2400).fill(value));
+            return [...told];
+          };
+          const steps = [listen(4.8, 0), listen(0.4, 0.0005), listen(0.1, 0.002), listen(29, 0), listen(2, 0)];
+          monitor.reset();
+          return [...steps, listen(4, 0), listen(60, 0.0015), listen(10, 0)];
+        }"""
+    )
+    told = [True, False, True, False]
+    assert result == [[], told[:1], told[:2], told[:2], told[:3], told, told, told]
+
+
+@pytest.mark.parametrize(
+    ("voices", "advised"),
+    [
+        (["", ""], True),
+        (["comes Tuesday", "After Monday comes"], True),
+        (["", None, ""], True),  # None: a reply that is played to its end
+        (["", None, None, ""], False),
+        (["Tuesday", "Tuesday"], False),  # a person repeats a word
+        (["what about Sunday", "and the day after that"], False),
+        (["星期二是", "星期一之后"], True),
+        (["那星期天呢", "谢谢你"], False),
+    ],
+)
+def test_echo_of_the_replies(stage, voices, advised):
+    told = stage.evaluate(
+        """async (voices) => {
+          const { EchoDetector } = await import("http://page.test/modules/echo_detector.js");
+          let count = 0;
+          const echo = new EchoDetector(() => (count += 1));
+          voices.forEach((voice, item) => {
+            if (voice === null) return echo.completed();
+            echo.interrupted(item, "After Monday comes Tuesday. 星期一之后是星期二。");
+            echo.transcribed(item, voice);
+            echo.transcribed("another", "");
+          });
+          return count > 0;
+        }""",
+        voices,
+    )
+    assert told == advised

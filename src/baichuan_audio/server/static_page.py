@@ -1,4 +1,4 @@
-"""Serves the files of `page/`, each under its own name, the page itself at `/`. No other file can be asked for."""
+"""Serves the files of `web/`, each under its own name, the page itself at `/`. No other file can be asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse
 
-_FOLDER = Path(__file__).parent / "page"
+_FOLDER = Path(__file__).parent / "web"
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",

@@ -2,6 +2,10 @@
 
 const PLACE = "baichuan-audio";
 const DEFAULTS = {
+  microphone: "", // a device id; "" for the system's default
+  microphoneName: "",
+  volume: 1,
+  soundOff: false,
   voice: "",
   instructions: "",
   handsFree: true,

@@ -1,12 +1,17 @@
 /** Ties the page's buttons and fields to the conversation. */
+import { copyText } from "./modules/clipboard.js";
 import { Conversation } from "./modules/conversation.js";
+import { Figures } from "./modules/figures.js";
+import { language, preferredLanguage, setLanguage, t } from "./modules/i18n.js";
 import { EventLog } from "./modules/log.js";
 import { Meter } from "./modules/meter.js";
+import { Notices } from "./modules/notices.js";
 import { askServer } from "./modules/realtime.js";
 import { Recording } from "./modules/recording.js";
 import { Settings } from "./modules/settings.js";
-import { Turns } from "./modules/turns.js";
-import { language, preferredLanguage, speakLanguage, words } from "./modules/words.js";
+import { SoundSettings } from "./modules/sound_settings.js";
+import { Stopwatch, clockText } from "./modules/stopwatch.js";
+import { TranscriptView, languageOf } from "./modules/transcript_view.js";
 
 const TAP_MS = 300; // a shorter press of the talk button holds it until the next one
 const SETTLE_MS = 400; // a slider that is moved is not sent at every step
@@ -14,26 +19,38 @@ const SETTLE_MS = 400; // a slider that is moved is not sent at every step
 const $ = (id) => document.getElementById(id);
 const narrow = matchMedia("(max-width: 960px)"); // the panel lies over the rest then, see style.css
 const settings = new Settings();
-const turns = new Turns($("turns"), $("empty"));
+const transcript = new TranscriptView($("turns"), $("empty"), {
+  onReplay: (turn) => conversation.replayTurn(turn),
+  onCopy: copyTurn,
+});
 const recording = new Recording();
+const figures = new Figures($);
+const stopwatch = new Stopwatch();
 const log = new EventLog($("log"), $("log-empty"));
+const notices = new Notices({ text: $("notice"), action: $("notice-action"), close: $("notice-close") });
 const meter = new Meter($("meter"), {
   user: document.querySelector("#legend .user"),
   assistant: document.querySelector("#legend .assistant"),
 });
 const conversation = new Conversation({
   settings,
-  turns,
+  transcript,
   recording,
   meter,
+  figures,
+  notices,
   view: {
     onState: showState,
-    onFigure: showFigure,
-    onMessage: showMessage,
     onVoices: showVoices,
+    onDevices: () => soundSettings.showDevices(),
     onEvent: (way, event) => log.add(way, event),
+    onKeyNeeded: () => showField("key"),
+    chooseMicrophone: () => showField("microphone"),
+    announce,
+    announceTurn,
   },
 });
+const soundSettings = new SoundSettings($, settings, conversation);
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
@@ -42,43 +59,64 @@ function showState(state) {
   const handsFree = settings.handsFree;
   body.dataset.state = state;
   body.dataset.mode = handsFree ? "hands-free" : "push-to-talk";
-  $("state-words").textContent = words(`state.${state}`);
-  const connected = !["offline", "connecting"].includes(state);
-  const silent = conversation.listener.muted || !conversation.sound.microphone;
+  $("state-words").textContent = t(`state.${state}`);
+  const connected = conversation.phase === "open";
+  const silent = conversation.listener.muted || !conversation.microphone.active;
   let label = handsFree ? (silent ? "unmute" : "mute") : state === "hearing" ? "release" : "hold";
   if (!connected) label = "start";
-  $("talk-words").textContent = words(label);
+  $("talk-words").textContent = t(label);
+  if (connected && handsFree) $("talk").setAttribute("aria-label", t(`${label}Label`));
+  else $("talk").removeAttribute("aria-label");
   $("talk-icon").setAttribute("href", connected && handsFree && silent ? "#i-mic-off" : "#i-mic");
-  $("talk").disabled = state === "connecting";
+  $("talk").disabled = !connected && state !== "offline";
   $("end").disabled = state === "offline";
-  $("interrupt").disabled = !connected || !(conversation.answers.pending || conversation.awaiting);
-  for (const id of ["download-text", "new"]) $(id).disabled = turns.all.length === 0;
+  $("interrupt").disabled = !(conversation.playback.pending || conversation.awaiting || conversation.replay.turn);
+  for (const id of ["download-text", "new"]) $(id).disabled = transcript.all.length === 0;
   $("download-sound").disabled = recording.empty;
+  if (connected) stopwatch.start();
+  if (state === "offline") stopwatch.stop();
+  showElapsed();
   keepAwake(connected);
 }
 
-function showFigure(name, value) {
-  const text = name === "gaps" ? String(value) : words("seconds", { n: value.toFixed(2) });
-  if ($(name).textContent !== text) $(name).textContent = text;
+function showElapsed() {
+  const milliseconds = stopwatch.milliseconds;
+  const text = clockText(milliseconds);
+  $("elapsed").hidden = milliseconds === 0;
+  if ($("elapsed").textContent !== text) $("elapsed").textContent = text;
+}
+setInterval(showElapsed, 250);
+
+/** For those who listen to the page: at most a sentence at a time, and only when something has come to its end. */
+function announce(text, lang = "") {
+  $("announce").lang = lang;
+  $("announce").textContent = "";
+  requestAnimationFrame(() => ($("announce").textContent = text));
 }
 
-/** kind: "error", "key" (one is needed), "retry" (a countdown), "note". */
-function showMessage(text, kind = "note") {
-  $("notice").hidden = text === "";
-  $("notice").dataset.kind = kind;
-  $("notice").setAttribute("aria-live", kind === "retry" ? "off" : "assertive");
-  $("notice").textContent = text;
-  $("reconnect").hidden = kind !== "retry";
-  if (kind === "key") {
-    openPanel(true);
-    $("key").focus();
-  }
+/** A turn's text is read out once, whole, and only where no voice says it: it would talk into the microphone. */
+function announceTurn({ role, text }) {
+  if (soundSettings.silent && text) announce(`${t(role === "user" ? "you" : "model")}: ${text}`, languageOf(text));
+}
+
+async function copyTurn(turn) {
+  const copied = await copyText(turn.text);
+  if (copied) announce(t("copied"));
+  else notices.show(t("notCopied"), "note");
+  return copied;
+}
+
+/** Open what lies over or around a field, and go to it. */
+function showField(id) {
+  openPanel(true);
+  $(id).scrollIntoView({ block: "center" });
+  $(id).focus();
 }
 
 function showVoices(names) {
   const options = ["", ...names].map((name) => {
-    const option = new Option(name || words("voiceDefault"), name);
-    if (!name) option.dataset.words = "voiceDefault";
+    const option = new Option(name || t("voiceDefault"), name);
+    if (!name) option.dataset.i18n = "voiceDefault";
     return option;
   });
   $("voice").replaceChildren(...options);
@@ -100,18 +138,24 @@ function showSettings() {
 
 function showSlider(name) {
   const value = settings[name];
-  $(`${name}-value`).textContent = name === "threshold" ? value.toFixed(2) : words("milliseconds", { n: value });
+  $(`${name}-value`).textContent = name === "threshold" ? value.toFixed(2) : t("milliseconds", { n: value });
 }
 
 function showLanguage(code) {
-  speakLanguage(code);
-  const buttons = words("suggestions").split("|").map((text) => {
+  setLanguage(code);
+  const buttons = t("suggestions").split("|").map((text) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+    button.lang = languageOf(text);
     button.addEventListener("click", () => write(text));
     return button;
   });
   $("suggestions").replaceChildren(...buttons);
+  $("language").lang = language() === "en" ? "zh-CN" : "en";
   showSettings();
+  soundSettings.showVolume();
+  soundSettings.showDevices();
+  figures.render();
+  transcript.translate();
   showState(conversation.state);
 }
 
@@ -150,7 +194,7 @@ async function write(text) {
 $("write").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("message").value.trim();
-  if (!text || conversation.state === "connecting") return;
+  if (!text || !["offline", "open"].includes(conversation.phase)) return;
   $("message").value = "";
   write(text);
 });
@@ -160,7 +204,7 @@ let latched = false;
 
 function talkDown() {
   if (conversation.state === "offline") conversation.start();
-  else if (settings.handsFree) conversation.mute(!(conversation.listener.muted || !conversation.sound.microphone));
+  else if (settings.handsFree) conversation.mute(!(conversation.listener.muted || !conversation.microphone.active));
   else if (latched) talkRelease();
   else {
     pressedAt = performance.now();
@@ -223,14 +267,15 @@ function talks({ key, target }) {
 
 $("interrupt").addEventListener("click", () => conversation.interrupt());
 $("end").addEventListener("click", () => conversation.stop());
-$("reconnect").addEventListener("click", () => conversation.reconnect());
 $("open-panel").addEventListener("click", () => openPanel(true));
 $("close-panel").addEventListener("click", () => openPanel(false));
 narrow.addEventListener("change", shutCovered);
 $("new").addEventListener("click", () => {
   conversation.stop();
-  turns.clear();
+  transcript.clear();
   recording.clear();
+  figures.clear();
+  stopwatch.reset();
   showState(conversation.state);
 });
 
@@ -286,7 +331,7 @@ function save(blob, ending) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
-$("download-text").addEventListener("click", () => save(new Blob([turns.toText()], { type: "text/plain" }), "txt"));
+$("download-text").addEventListener("click", () => save(new Blob([transcript.toText()], { type: "text/plain" }), "txt"));
 $("download-sound").addEventListener("click", () => save(recording.toWav(), "wav"));
 
 showVoices([]);

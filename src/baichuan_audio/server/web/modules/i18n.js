@@ -1,6 +1,6 @@
 /** Every word on the page, in English and Chinese. */
 
-const WORDS = {
+const TEXTS = {
   en: {
     tagline: "Speech in, speech out",
     skip: "Skip to the message field",
@@ -20,9 +20,18 @@ const WORDS = {
     "state.thinking": "Thinking",
     "state.speaking": "Speaking",
     "state.muted": "Muted",
+    "state.waiting": "Waiting for a place",
+    "state.asking": "Waiting for the microphone",
+    "state.replaying": "Playing again",
+    elapsed: "Time of the conversation",
+    soundOff: "Turn the sound off",
+    soundOn: "Turn the sound on",
+    isSoundOff: "Sound off",
     start: "Start talking",
-    mute: "Mute the microphone",
-    unmute: "Unmute the microphone",
+    mute: "Mute",
+    muteLabel: "Mute the microphone",
+    unmute: "Unmute",
+    unmuteLabel: "Unmute the microphone",
     hold: "Hold to talk",
     holdHint: "Hold the button or the space bar while you talk, or tap once to begin and once to send.",
     release: "Release to send",
@@ -35,6 +44,21 @@ const WORDS = {
     emptyTitle: "Talk with the model",
     emptyText: "Press the button, allow the microphone, and ask. You may interrupt at any time.",
     suggestions: "What is seven plus two?|What is the opposite of hot?|今天之后是哪一天?",
+    microphone: "Microphone",
+    microphoneDefault: "System default",
+    microphoneAbsent: "{name} (not connected)",
+    microphoneUnnamed: "Microphone {n}",
+    microphoneLater: "All microphones are listed once this page may use one.",
+    chooseMicrophone: "Choose a microphone",
+    microphoneChanged: "The microphone was disconnected. Now using “{name}”.",
+    volume: "Volume of the replies",
+    percent: "{n} %",
+    replay: "Play again",
+    stopReplay: "Stop playing",
+    copy: "Copy the text",
+    copied: "Copied",
+    notCopied: "The browser does not allow copying here.",
+    notKept: "The sound of this turn is not kept any more.",
     voice: "Voice",
     voiceDefault: "The model's default",
     instructions: "Instructions",
@@ -49,15 +73,23 @@ const WORDS = {
     interruptible: "My voice may interrupt",
     milliseconds: "{n} ms",
     seconds: "{n} s",
-    figures: "Figures",
-    firstSound: "First sound",
+    figures: "Speed",
+    "figures.none": "Nothing was answered yet.",
+    "figures.last": "The answer came after {n}.",
+    "figures.typical": "Answers typically come after {n}.",
+    "figures.noGaps": "The sound ran without a break.",
+    "figures.oneGap": "The sound broke off once.",
+    "figures.gaps": "The sound broke off {n} times.",
+    details: "Details",
+    firstSound: "Last answer after",
     firstSoundHint: "From the end of your turn to the first sound of the answer",
-    buffered: "Buffered",
-    gaps: "Gaps",
-    heard: "Heard",
+    median: "Median",
+    buffered: "Waiting to be played",
+    gaps: "Breaks",
+    played: "Played in all",
     log: "Event log",
     logEmpty: "No events yet.",
-    keep: "Keep",
+    keep: "Save",
     downloadText: "Text",
     downloadSound: "Sound",
     newConversation: "New conversation",
@@ -65,30 +97,38 @@ const WORDS = {
     apiKeyHint: "Kept until this tab is closed",
     shortcuts: "Esc interrupts. In push to talk, hold the space bar.",
     interrupted: "interrupted",
-    notUnderstood: "(not understood)",
-    firstSoundNote: "first sound after {n} s",
-    retrying: "Connection lost. Trying again in {n} s…",
+    nothing: "I heard nothing.",
+    answeredAfter: "answered after {n}",
+    "incomplete.length": "stopped at the length limit",
+    "incomplete.stopped": "stopped: it repeated itself or ran on too long",
+    "hint.silence": "I hear nothing from “{name}”. Is it muted, or is another microphone in use?",
+    "hint.silenceUnnamed": "I hear nothing from your microphone. Is it muted, or is another one in use?",
+    "hint.echo": "Do answers stop by themselves? The microphone may be picking up the loudspeaker. Headphones help.",
+    "hint.noCancellation":
+      "This browser does not remove the loudspeaker's sound from the microphone. Wear headphones, or answers may interrupt themselves.",
+    "retry.lost": "The connection was lost. Trying again in {n} s.",
+    "retry.unreachable": "The server cannot be reached. Trying again in {n} s.",
+    "retry.busy": "The server is busy: all places are taken. Trying again in {n} s.",
+    "retry.shutdown": "The server is restarting. Trying again in {n} s.",
     restored: "Connected again; the conversation goes on.",
     "error.lost": "The connection was lost.",
     "error.unreachable": "The server cannot be reached.",
     "error.key": "The server asks for a valid API key. Enter it in the settings.",
     "error.keyCharacters": "The API key has characters that a browser cannot send. Correct it in the settings.",
     "error.refused": "The server refused the connection.",
-    "error.full": "All places are taken. Please try again in a moment.",
+    "error.busy": "The server is busy: all places are taken. Please try again later.",
     "error.idle": "The server ended the conversation after a time without a word.",
     "error.expired": "The conversation has reached the server's time limit.",
     "error.shutdown": "The server is shutting down.",
     "error.reply": "The answer could not be made: {why}",
-    "error.cutShort": "The answer was cut short.",
     "error.transcription": "What you said could not be written down.",
     "error.tooShort": "That was too short. Hold the button while you talk.",
     "error.slow": "The network is too slow for your voice; some of it was lost.",
-    "error.NotAllowedError": "The microphone is not allowed for this page. You can write instead.",
+    "error.NotAllowedError": "The microphone is not allowed for this page. Allow it beside the browser's address bar, or write instead.",
     "error.NotFoundError": "No microphone was found. You can write instead.",
     "error.NotReadableError": "Another program holds the microphone. You can write instead.",
     "error.InsecureContext": "The browser gives the microphone only to https pages or localhost. You can write instead.",
     "error.microphone": "The microphone cannot be used: {why}",
-    "error.microphoneLost": "The microphone has gone.",
     "error.sound": "This browser cannot play sound here: {why}",
   },
   zh: {
@@ -110,9 +150,18 @@ const WORDS = {
     "state.thinking": "正在想",
     "state.speaking": "正在说",
     "state.muted": "已静音",
+    "state.waiting": "正在等空位",
+    "state.asking": "正在等待麦克风权限",
+    "state.replaying": "正在重放",
+    elapsed: "对话时长",
+    soundOff: "关闭声音",
+    soundOn: "打开声音",
+    isSoundOff: "声音已关",
     start: "开始对话",
-    mute: "关闭麦克风",
-    unmute: "打开麦克风",
+    mute: "静音",
+    muteLabel: "麦克风静音",
+    unmute: "取消静音",
+    unmuteLabel: "取消静音，打开麦克风",
     hold: "按住说话",
     holdHint: "按住按钮或空格键说话；也可以点一下开始，再点一下发送。",
     release: "松开发送",
@@ -125,6 +174,21 @@ const WORDS = {
     emptyTitle: "和模型说说话",
     emptyText: "按下按钮，允许使用麦克风，然后提问。随时可以打断。",
     suggestions: "七加二等于几？|热的反义词是什么？|What is seven plus two?",
+    microphone: "麦克风",
+    microphoneDefault: "系统默认",
+    microphoneAbsent: "{name}（未连接）",
+    microphoneUnnamed: "麦克风 {n}",
+    microphoneLater: "允许本页使用麦克风后，这里会列出全部麦克风。",
+    chooseMicrophone: "选择麦克风",
+    microphoneChanged: "麦克风已断开，现改用“{name}”。",
+    volume: "回答的音量",
+    percent: "{n}%",
+    replay: "重放",
+    stopReplay: "停止重放",
+    copy: "复制文字",
+    copied: "已复制",
+    notCopied: "浏览器不允许在这里复制。",
+    notKept: "这段声音已不再保留。",
     voice: "音色",
     voiceDefault: "模型默认",
     instructions: "指令",
@@ -139,12 +203,20 @@ const WORDS = {
     interruptible: "我的声音可以打断",
     milliseconds: "{n} 毫秒",
     seconds: "{n} 秒",
-    figures: "数据",
-    firstSound: "首个声音",
+    figures: "速度",
+    "figures.none": "还没有回答。",
+    "figures.last": "{n}后开始回答。",
+    "figures.typical": "通常 {n}后开始回答。",
+    "figures.noGaps": "声音没有中断。",
+    "figures.oneGap": "声音中断过一次。",
+    "figures.gaps": "声音中断过 {n} 次。",
+    details: "详细数据",
+    firstSound: "最近一次用时",
     firstSoundHint: "从你说完到回答的第一个声音",
-    buffered: "缓冲",
-    gaps: "断续",
-    heard: "已听到",
+    median: "中位数",
+    buffered: "等待播放",
+    gaps: "中断次数",
+    played: "共播放",
     log: "事件记录",
     logEmpty: "还没有事件。",
     keep: "保存",
@@ -155,35 +227,42 @@ const WORDS = {
     apiKeyHint: "只保留到关闭此标签页",
     shortcuts: "按 Esc 打断。按住说话时可用空格键。",
     interrupted: "被打断",
-    notUnderstood: "（没有听清）",
-    firstSoundNote: "{n} 秒后出声",
-    retrying: "连接已断开，{n} 秒后重试……",
+    nothing: "没有听到说话。",
+    answeredAfter: "{n}后开始回答",
+    "incomplete.length": "已到长度上限，回答中止",
+    "incomplete.stopped": "回答重复或过长，已中止",
+    "hint.silence": "“{name}”没有声音。是不是静音了，或者该用另一个麦克风？",
+    "hint.silenceUnnamed": "麦克风没有声音。是不是静音了，或者该用另一个麦克风？",
+    "hint.echo": "回答总是自己停下？麦克风可能收到了扬声器的声音，戴上耳机会好些。",
+    "hint.noCancellation": "此浏览器不能从麦克风里消除扬声器的声音。请戴耳机，否则回答可能打断自己。",
+    "retry.lost": "连接已断开，{n} 秒后重试。",
+    "retry.unreachable": "无法连接服务器，{n} 秒后重试。",
+    "retry.busy": "服务器正忙，位置已满，{n} 秒后重试。",
+    "retry.shutdown": "服务器正在重启，{n} 秒后重试。",
     restored: "已重新连接，对话继续。",
     "error.lost": "连接已断开。",
     "error.unreachable": "无法连接服务器。",
     "error.key": "服务器需要有效的 API 密钥，请在设置中填写。",
     "error.keyCharacters": "API 密钥含有浏览器无法发送的字符，请在设置中更正。",
     "error.refused": "服务器拒绝了连接。",
-    "error.full": "位置已满，请稍后再试。",
+    "error.busy": "服务器正忙，位置已满，请稍后再试。",
     "error.idle": "许久没有说话，服务器结束了对话。",
     "error.expired": "对话已到服务器的时间上限。",
     "error.shutdown": "服务器正在关闭。",
     "error.reply": "无法作答：{why}",
-    "error.cutShort": "回答没有说完。",
     "error.transcription": "没能写下你说的话。",
     "error.tooShort": "太短了，请按住按钮说话。",
     "error.slow": "网络太慢，有些声音没有送到。",
-    "error.NotAllowedError": "此页面没有麦克风权限。你可以打字。",
+    "error.NotAllowedError": "此页面没有麦克风权限。请在浏览器地址栏旁允许，或者打字。",
     "error.NotFoundError": "没有找到麦克风。你可以打字。",
     "error.NotReadableError": "麦克风被其他程序占用。你可以打字。",
     "error.InsecureContext": "浏览器只允许 https 页面或本机使用麦克风。你可以打字。",
     "error.microphone": "麦克风无法使用：{why}",
-    "error.microphoneLost": "麦克风已断开。",
     "error.sound": "此浏览器无法在这里播放声音：{why}",
   },
 };
 
-export const LANGUAGES = Object.keys(WORDS);
+export const LANGUAGES = Object.keys(TEXTS);
 let current = "en";
 
 export function language() {
@@ -191,24 +270,24 @@ export function language() {
 }
 
 /** @param {string} key  @param {Record<string, string | number>} values for the {names} in it */
-export function words(key, values = {}) {
-  return WORDS[current][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+export function t(key, values = {}) {
+  return TEXTS[current][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
 
-export function hasWords(key) {
-  return key in WORDS[current];
+export function hasText(key) {
+  return key in TEXTS[current];
 }
 
-/** Write the page in a language: data-words is text, data-words-ATTRIBUTE is that attribute. */
-export function speakLanguage(code) {
+/** Write the page in a language: data-i18n is text, data-i18n-ATTRIBUTE is that attribute. */
+export function setLanguage(code) {
   current = LANGUAGES.includes(code) ? code : "en";
   document.documentElement.lang = current === "zh" ? "zh-CN" : "en";
-  for (const element of document.querySelectorAll("[data-words]")) {
-    element.textContent = words(element.dataset.words);
+  for (const element of document.querySelectorAll("[data-i18n]")) {
+    element.textContent = t(element.dataset.i18n);
   }
   for (const attribute of ["aria-label", "title", "placeholder"]) {
-    for (const element of document.querySelectorAll(`[data-words-${attribute}]`)) {
-      element.setAttribute(attribute, words(element.getAttribute(`data-words-${attribute}`)));
+    for (const element of document.querySelectorAll(`[data-i18n-${attribute}]`)) {
+      element.setAttribute(attribute, t(element.getAttribute(`data-i18n-${attribute}`)));
     }
   }
 }

@@ -16,7 +16,9 @@ export class Listener {
     Object.assign(this, { send, recording, meter });
     this.handsFree = true;
     this.muted = false;
+    this.paused = false; // by the page, while it plays something again
     this.held = false;
+    this.sent = 0; // samples, since the page was opened
     this.heldSeconds = 0;
     this.silenceLeft = 0;
     this.preroll = [];
@@ -24,16 +26,22 @@ export class Listener {
 
   setMuted(muted) {
     this.muted = muted;
-    this.silenceLeft = muted ? SILENCE_AFTER_MUTE_SECONDS : 0;
+    this.silenceLeft = SILENCE_AFTER_MUTE_SECONDS;
+  }
+
+  setPaused(paused) {
+    this.paused = paused;
+    this.silenceLeft = SILENCE_AFTER_MUTE_SECONDS;
   }
 
   capture(samples, start) {
-    if (!this.muted) this.meter.set("user", level(samples));
+    const silenced = this.muted || this.paused;
+    if (!silenced) this.meter.set("user", level(samples));
     const chunk = { int16: toInt16(samples), start };
     const seconds = samples.length / SAMPLE_RATE;
     if (this.handsFree) {
-      if (this.muted) {
-        if (this.silenceLeft > 0) this.send(chunk.int16.fill(0));
+      if (silenced) {
+        if (this.silenceLeft > 0 && this.send(chunk.int16.fill(0))) this.sent += samples.length;
         this.silenceLeft -= seconds;
       } else {
         this.pass(chunk);
@@ -48,7 +56,9 @@ export class Listener {
   }
 
   pass({ int16, start }) {
-    if (this.send(int16)) this.recording.add("user", start, int16);
+    if (!this.send(int16)) return;
+    this.recording.add("user", start, int16, this.sent);
+    this.sent += int16.length;
   }
 
   /** Begin a turn that is held. */

@@ -1,28 +1,27 @@
-/** The model's answers on their way to the ear: queued, played, shown as they are heard, cut when interrupted. */
+/** The model's replies: queued, played, shown as they are heard, cut when interrupted. */
 import { Captions } from "./captions.js";
 import { SAMPLE_RATE, fromBase64, level, toInt16 } from "./pcm.js";
-import { words } from "./words.js";
 
-export class Answers {
-  /** @param {object} parts sound, turns, recording, meter, onChange(), onFigure(name, value) */
+export class Playback {
+  /** @param {object} parts sound, transcript, recording, meter, figures, onStart(), onEnd(turn), onChange() */
   constructor(parts) {
     Object.assign(this, parts);
     this.byItem = new Map();
     this.playing = null;
-    this.gapCount = 0;
-    this.heardSamples = 0;
+    this.playedSamples = 0;
   }
 
   add(item) {
     if (!this.byItem.has(item)) {
-      const turn = this.turns.add("assistant", item);
-      this.turns.setWaiting(turn, true);
+      const turn = this.transcript.add("assistant", item);
+      this.transcript.setWaiting(turn, true);
       this.byItem.set(item, {
         item,
         turn,
         captions: new Captions(),
         contentIndex: 0,
         turnEnd: null,
+        firstPlayed: null, // how many samples had been played of all when its first one was
         position: 0,
         ended: false,
         over: false,
@@ -48,8 +47,8 @@ export class Answers {
 
   addWrittenText({ item_id: item, delta }) {
     const { turn } = this.add(item);
-    this.turns.setWaiting(turn, false);
-    this.turns.setText(turn, turn.text + delta);
+    this.transcript.setWaiting(turn, false);
+    this.transcript.setText(turn, turn.text + delta);
   }
 
   /** Nothing more comes for this item. */
@@ -67,40 +66,49 @@ export class Answers {
     if (report.type === "played") this.played(answer, report);
     else if (report.type === "started") this.started(answer);
     else if (report.type === "finished") this.finished(answer);
-    else if (report.type === "gap") this.onFigure("gaps", ++this.gapCount);
+    else if (report.type === "gap") this.figures.addGap();
   }
 
   started(answer) {
     this.playing = answer;
-    this.turns.setWaiting(answer.turn, false);
+    this.transcript.setWaiting(answer.turn, false);
     if (answer.turnEnd !== null) {
       const seconds = (performance.now() - answer.turnEnd) / 1000 + this.sound.latency;
-      this.onFigure("firstSound", seconds);
-      this.turns.setNote(answer.turn, words("firstSoundNote", { n: seconds.toFixed(2) }));
+      this.figures.addDelay(seconds);
+      this.transcript.setNote(answer.turn, "speed", "answeredAfter", seconds);
     }
+    answer.firstPlayed = this.playedSamples;
+    this.onStart();
     this.onChange();
   }
 
   played(answer, { position, samples, frame, buffered }) {
-    this.recording.add("assistant", frame / SAMPLE_RATE, toInt16(samples));
+    this.recording.add("assistant", frame / SAMPLE_RATE, toInt16(samples), this.playedSamples);
     this.meter.set("assistant", level(samples));
-    this.heardSamples += samples.length;
-    this.onFigure("heard", this.heardSamples / SAMPLE_RATE);
-    this.onFigure("buffered", buffered / SAMPLE_RATE);
+    this.playedSamples += samples.length;
+    this.figures.addPlayed(samples.length / SAMPLE_RATE, buffered / SAMPLE_RATE);
     if (!answer || answer.over) return;
     answer.position = position;
-    this.turns.setText(answer.turn, answer.captions.heard(this.audible(position)));
+    this.transcript.setText(answer.turn, answer.captions.textAt(this.audible(position)));
   }
 
   finished(answer) {
-    this.onFigure("buffered", 0);
+    this.figures.setBuffered(0);
     if (!answer) return;
     answer.over = true;
-    this.turns.setWaiting(answer.turn, false);
-    if (answer.captions.text) this.turns.setText(answer.turn, answer.captions.text);
-    if (!answer.turn.text) this.turns.remove(answer.turn);
+    this.transcript.setWaiting(answer.turn, false);
+    if (answer.captions.text) this.transcript.setText(answer.turn, answer.captions.text);
     if (this.playing === answer) this.playing = null;
+    this.keepClip(answer);
+    if (answer.turn.text) this.onEnd(answer.turn);
+    else this.transcript.remove(answer.turn);
     this.onChange();
+  }
+
+  /** What was played of it can be played again. */
+  keepClip(answer) {
+    if (answer.firstPlayed === null || answer.firstPlayed === this.playedSamples) return;
+    this.transcript.setClip(answer.turn, { from: answer.firstPlayed, to: this.playedSamples });
   }
 
   /** Of the samples that left the player, those that have reached the loudspeaker. */
@@ -122,18 +130,19 @@ export class Answers {
     for (const answer of cut) answer.over = true;
     const { item, position } = await this.sound.flush();
     this.playing = null;
-    this.onFigure("buffered", 0);
+    this.figures.setBuffered(0);
     const result = [];
     for (const answer of cut) {
-      const heard = answer.item === item ? this.audible(position) : 0;
-      this.turns.setWaiting(answer.turn, false);
+      const audible = answer.item === item ? this.audible(position) : 0;
+      this.transcript.setWaiting(answer.turn, false);
+      if (answer.item === item) this.keepClip(answer);
       if (answer.captions.received > 0) {
-        this.turns.setText(answer.turn, answer.captions.heard(heard));
-        const milliseconds = Math.floor((1000 * heard) / SAMPLE_RATE);
+        this.transcript.setText(answer.turn, answer.captions.textAt(audible));
+        const milliseconds = Math.floor((1000 * audible) / SAMPLE_RATE);
         result.push({ item: answer.item, contentIndex: answer.contentIndex, milliseconds });
       }
-      if (answer.turn.text) this.turns.setInterrupted(answer.turn);
-      else this.turns.remove(answer.turn);
+      if (answer.turn.text) this.transcript.setInterrupted(answer.turn);
+      else this.transcript.remove(answer.turn);
     }
     this.onChange();
     return result;

@@ -50,7 +50,7 @@ export class Captions {
   }
 
   /** @param {number} played samples that were heard */
-  heard(played) {
+  textAt(played) {
     if (this.complete && played >= this.received) return this.text;
     let scale = 1;
     let text = "";

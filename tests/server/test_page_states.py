@@ -1,0 +1,233 @@
+"""What the page says of a conversation: turns without speech, replies that were stopped, time, figures, lost lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+from fake_engine import FakeEngine  # noqa: E402
+from page_tools import (  # noqa: E402
+    FakeRealtime,
+    LiveServer,
+    ask,
+    browser_flags,
+    chromium,
+    happens,
+    state,
+    texts,
+    visit,
+    write_microphone,
+)
+
+if chromium() is None:
+    pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
+
+QUESTION = Path(__file__).parents[2] / "examples" / "en-day.wav"
+
+# Everything that the page tells those who listen to it, and every sentence that stood above the controls.
+HISTORY = """() => {
+  const follow = (id) => {
+    const seen = [];
+    const look = () => {
+      const text = document.getElementById(id).textContent;
+      if (text && text !== seen.at(-1)) seen.push(text);
+    };
+    new MutationObserver(look).observe(document.getElementById(id), { childList: true, subtree: true });
+    return seen;
+  };
+  window.announced = follow("announce");
+  window.noticed = follow("notice");
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    microphone = tmp_path_factory.mktemp("page") / "microphone.wav"
+    write_microphone(microphone, QUESTION, (0.5, 60.0))
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium(), args=browser_flags(microphone))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = LiveServer(FakeEngine())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def page(browser, server) -> Iterator[Any]:
+    with visit(browser, server.url) as page:
+        page.evaluate(HISTORY)
+        yield page
+
+
+@pytest.fixture
+def fake(page) -> FakeRealtime:
+    return FakeRealtime(page)
+
+
+def notes(page) -> list[str]:
+    return list(page.locator(".turn .note").all_text_contents())
+
+
+def test_a_turn_without_speech(page, fake):
+    """It is told once, nobody is waited for, and it is no part of what was said."""
+    page.click("#talk")
+    state(page, "listening")
+    fake.hear("first", "")
+    page.wait_for_selector(".turn.user .note:has-text('I heard nothing.')")
+    state(page, "listening")
+    assert page.evaluate("window.announced") == ["I heard nothing."]
+    assert not page.locator(".turn.user .text").is_visible()
+    fake.hear("second", " ")
+    happens(page, lambda: page.locator(".turn").get_attribute("data-item") == "second")
+    assert notes(page) == ["I heard nothing."]
+    fake.hear("third", "what day is it")
+    fake.reply("reply", "Tuesday.", 0.3)
+    happens(page, lambda: texts(page, "assistant") == ["Tuesday."])
+    with page.expect_download() as download:
+        page.click("#download-text")
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert [line.split("] ", 1)[1] for line in lines] == ["You: what day is it", "Baichuan: Tuesday."]
+
+
+@pytest.mark.parametrize("refused", [False, True])  # the request for a reply to it: left without an answer, or refused
+def test_a_held_turn_without_speech(page, fake, refused):
+    page.check("[name=mode][value=push-to-talk]", force=True)
+    page.click("#talk")
+    state(page, "ready")
+    page.locator("#transcript").focus()
+    page.keyboard.down(" ")
+    page.wait_for_timeout(600)
+    page.keyboard.up(" ")
+    happens(page, lambda: len(fake.all("response.create")) == 1)
+    state(page, "thinking")
+    if refused:
+        error = {"message": "There was no speech.", "event_id": fake.all("response.create")[0]["event_id"]}
+        fake.send("error", error=error)
+        state(page, "ready")
+        assert page.text_content("#notice") == "There was no speech."
+    fake.send("input_audio_buffer.committed", item_id="held")
+    fake.transcribe("held", "")
+    page.wait_for_selector(".turn.user .note:has-text('I heard nothing.')")
+    state(page, "ready")
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "restored"),
+    [
+        ("max_output_tokens", "stopped at the length limit", 2),
+        ("repetition", "stopped: it repeated itself or ran on too long", 1),
+    ],
+)
+def test_a_reply_that_was_stopped(page, fake, reason, words, restored):
+    """Said under the reply, in words. What the server does not keep is not given back to it after a lost line."""
+    ask(page, "count")
+    state(page, "thinking")
+    fake.reply("reply", "one one one one", 0.3, "incomplete", reason)
+    page.wait_for_selector(f".turn.assistant .note:has-text('{words}')")
+    happens(page, lambda: texts(page, "assistant") == ["one one one one"])
+    assert re.fullmatch(rf"(answered after \d\.\d s · )?{words}", notes(page)[1])
+    before = len(fake.all("conversation.item.create"))
+    fake.close(1011)
+    happens(page, lambda: len(fake.sockets) == 2)
+    happens(page, lambda: len(fake.all("conversation.item.create")) == before + restored)
+
+
+def test_busy_and_lost_are_told_apart(page, fake):
+    """One sentence at a time: what has happened, and when it is tried again."""
+    ask(page, "hello")
+    state(page, "thinking")
+    fake.send("error", error={"code": "server_full", "message": "all 8 conversations are taken; try again."})
+    fake.close(1013, "server_full")
+    state(page, "waiting")
+    happens(page, lambda: len(fake.sockets) == 2)
+    state(page, "ready")
+    page.evaluate("() => { window.noticed.length = 0; }")
+    fake.close(1011)
+    state(page, "connecting")
+    happens(page, lambda: len(fake.sockets) == 3)
+    state(page, "ready")
+    happens(page, lambda: "Connected again; the conversation goes on." in page.evaluate("window.noticed"))
+    assert page.evaluate("window.noticed[0]") == "The connection was lost. Trying again in 1 s."
+    page.wait_for_selector("#notice", state="hidden", timeout=8000)
+
+
+def test_busy_is_all_that_is_said(page, fake):
+    ask(page, "hello")
+    state(page, "thinking")
+    page.evaluate("() => { window.noticed.length = 0; }")
+    fake.send("error", error={"code": "server_full", "message": "all 8 conversations are taken; try again."})
+    fake.close(1013, "server_full")
+    page.wait_for_selector("#notice:has-text('in 1 s')")
+    assert page.evaluate("window.noticed") == ["The server is busy: all places are taken. Trying again in 1 s."]
+    assert page.locator("#messages :is(p, button):visible").count() == 2  # the sentence and "Reconnect now"
+
+
+def test_time_and_figures(page, fake):
+    """The time runs while the conversation does; figures are sentences, numbers lie folded below."""
+    assert not page.is_visible("#elapsed")
+    assert page.text_content("#figures-text") == "Nothing was answered yet."
+    ask(page, "hello")
+    state(page, "thinking")
+    fake.reply("one", "Tuesday.", 0.3)
+    page.wait_for_selector(".turn.assistant .note:has-text('answered after')")
+    assert re.search(r"answered after \d\.\d s", notes(page)[1])
+    happens(page, lambda: page.text_content("#elapsed") == "0:03", 5)
+    sentence = r"The answer came after \d\.\d s\. The sound ran without a break\."
+    happens(page, lambda: re.fullmatch(sentence, page.text_content("#figures-text")) is not None)
+    assert not page.is_visible("#firstSound")
+    page.click("summary:has-text('Details')")
+    assert page.is_visible("#firstSound") and page.text_content("#played") == "0.30 s"
+    state(page, "ready")
+    ask(page, "and then?")
+    fake.reply("two", "Wednesday.", 0.3)
+    happens(page, lambda: "typically" in page.text_content("#figures-text"))
+    page.click("#language")
+    assert "后开始回答" in page.text_content("#figures-text") and "后开始回答" in notes(page)[1]
+    page.click("#end")
+    stopped = page.text_content("#elapsed")
+    page.wait_for_timeout(1500)
+    assert page.text_content("#elapsed") == stopped != "0:00"
+    page.click("#new")
+    assert not page.is_visible("#elapsed") and page.text_content("#played") == "–"
+
+
+def test_a_long_conversation_shows_hours(page):
+    shown = page.evaluate(
+        """async () => {
+          const { clockText } = await import("./modules/stopwatch.js");
+          return [0, 59_999, 60_000, 3_599_000, 3_661_000].map(clockText);
+        }"""
+    )
+    assert shown == ["0:00", "0:59", "1:00", "59:59", "1:01:01"]
+
+
+def test_who_listens_to_the_page_is_told_once(page, fake):
+    """Whole turns, and only those that no voice says; not every word as it comes, nor every state."""
+    ask(page, "hello")
+    state(page, "thinking")
+    fake.reply("one", "one two three four five six", 1.0)
+    happens(page, lambda: texts(page, "assistant") == ["one two three four five six"])
+    state(page, "ready")
+    assert page.evaluate("window.announced") == []
+    page.click("#sound")
+    ask(page, "again")
+    fake.reply("two", "今天之后是明天。", 0.5)
+    happens(page, lambda: page.evaluate("window.announced") == ["Baichuan: 今天之后是明天。"])
+    assert page.get_attribute("#announce", "lang") == "zh-CN"
+    live = page.evaluate(
+        """() => [...document.querySelectorAll("[aria-live], [role=status], [role=alert], [role=log], [role=timer]")]
+          .filter((element) => element.getAttribute("aria-live") !== "off").map((element) => element.id)"""
+    )
+    assert sorted(live) == ["announce", "notice"]
