@@ -156,7 +156,7 @@ class Answer:
             try:
                 for number, role, parts in await self._turns():
                     if role == "user":
-                        await _add_user(dialogue, parts, f"messages.{number}.content")
+                        await _add_user(dialogue, parts, f"messages[{number}].content")
                     else:
                         await dialogue.add_assistant("\n".join(str(part) for part in parts))
                 reply = dialogue.reply(
