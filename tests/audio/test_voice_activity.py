@@ -123,6 +123,14 @@ def test_speech_is_found_in_what_recordings_have(disturbance: str):
     assert len(speech.joined()) < len(words) + rate and speech.waveform.ndim == 1
 
 
+def test_quiet_speech_is_made_louder():
+    words = clip("en-day")
+    normal, quiet = find_speech(words, RATE), find_speech(words * 10**-1.5, RATE)
+    assert torch.equal(normal.waveform, words)
+    assert quiet.waveform.std() == pytest.approx(float(words.std()), rel=0.7)
+    assert quiet.waveform.abs().max() <= 1
+
+
 @pytest.mark.parametrize("gap", [1, 2, 5])
 def test_two_sentences_are_two_segments(gap: int):
     first, second = clip("en-day"), clip("zh-cherry")

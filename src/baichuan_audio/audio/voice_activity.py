@@ -32,6 +32,8 @@ _BLOCK_S = 10  # seconds judged in one step: about 30 ms of work
 _LEAD_IN = 4 * WINDOW
 _TAIL = WINDOW  # of silence, which fills the last window
 _SPEECH_LEVEL = 0.1  # root mean square that the network gets to hear, whatever the recording's level
+_QUIET_LEVEL = 0.01  # below which a recording is made louder for the model too: the log-mel knows its level
+_QUIET_WINDOWS = 3
 _LOUD_WINDOWS = 6  # which have that level: a word has more, a click fewer
 _MOST_GAIN = 1000.0
 _BARE_S = 0.6  # a recording no longer than that may be one word cut out
@@ -88,7 +90,7 @@ class SpeechProbability:
 
 @dataclass(frozen=True)
 class Speech:
-    """A recording, mono, and where somebody speaks in it.
+    """A recording, mono, and where somebody speaks in it; quiet speech has been made louder.
 
     waveform: [S]. segments: (first sample, sample after the last), in order, without overlap.
     """
@@ -137,16 +139,20 @@ def find_speech_in_steps(
     length_s = waveform.shape[0] / sample_rate
     samples = waveform.cpu().numpy()
     levels = _levels(samples, sample_rate)
+    gain = _gain(levels, _LOUD_WINDOWS)
     yield None
     segments: list[tuple[float, float]] = []
     for lead_in in (True, False) if length_s <= _BARE_S else (True,):
         probabilities: list[float] = []
-        for judged in _probabilities(samples, sample_rate, _gain(levels), lead_in):
+        for judged in _probabilities(samples, sample_rate, gain, lead_in):
             probabilities += judged
             yield None
         segments = speech_segments(np.array(probabilities, np.float32), levels, WINDOW_S, length_s, max_seconds)
         if segments:
             break
+    louder = _gain(levels, _QUIET_WINDOWS)
+    if segments and louder > _SPEECH_LEVEL / _QUIET_LEVEL:
+        waveform = (waveform * louder).clamp(-1, 1)
     yield Speech(waveform, sample_rate, [(round(a * sample_rate), round(b * sample_rate)) for a, b in segments])
 
 
@@ -158,9 +164,10 @@ def _levels(samples: Samples, sample_rate: int) -> Samples:
     return padded.reshape(windows, window).std(axis=1)
 
 
-def _gain(levels: Samples) -> float:
-    """What brings speech to the level the network knows best: 30 dB down it would miss every third spoken digit."""
-    loudest = np.sort(levels)[-_LOUD_WINDOWS:]
+def _gain(levels: Samples, windows: int) -> float:
+    """What brings the loudest windows to the level the network knows best: 30 dB below it, it would miss every third
+    spoken digit."""
+    loudest = np.sort(levels)[-windows:]
     return min(_SPEECH_LEVEL / max(float(loudest[0]), 1e-9), _MOST_GAIN)
 
 
