@@ -61,8 +61,8 @@ def test_wav_of_any_rate_and_coding(rate: int, subtype: str) -> None:
     data = file_of(sine(1.0, rate, channels=2), rate, subtype=subtype)
     assert is_plain_wav(data[:64])
     assert_tone(read_audio(data, RATE)[0], within=0.001)
-    own, own_rate = read_audio(data)
-    assert own_rate == rate and len(own) == rate
+    unchanged, unchanged_rate = read_audio(data)
+    assert unchanged_rate == rate and len(unchanged) == rate
 
 
 def test_a_path_bytes_and_open_files_are_read_alike(tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_a_path_bytes_and_open_files_are_read_alike(tmp_path: Path) -> None:
 
     later = io.BytesIO(b"before" + data)
     later.seek(6)
-    wanted = read_audio(data)[0]
+    expected = read_audio(data)[0]
     with path.open("rb") as opened:
         for source in (path, str(path), bytearray(data), memoryview(data), opened, io.BytesIO(data), Pipe(data), later):
-            np.testing.assert_array_equal(read_audio(source)[0], wanted)
+            np.testing.assert_array_equal(read_audio(source)[0], expected)
     with path.open("r", encoding="latin-1") as text, pytest.raises(AudioError, match="open for text"):
         read_audio(text)  # type: ignore[arg-type]
 

@@ -192,6 +192,15 @@ def test_unreadable_audio_is_one_sentence(tmp_path):
         read_audio(tmp_path / "a.wav")
 
 
+def test_audio_is_read_as_everywhere_else(tmp_path):
+    """By content, at 24 kHz, with the channels that the shared reader takes."""
+    wave = 0.5 * np.sin(np.arange(48_000) / 20).astype(np.float32)
+    soundfile.write(tmp_path / "a.flac", np.stack([wave, -wave], axis=1), 48_000)
+    samples = read_audio((tmp_path / "a.flac").rename(tmp_path / "a.wav"))
+    assert samples.shape == (24_000,) and samples.dtype == np.float32
+    assert np.abs(samples).max() == pytest.approx(0.5, abs=0.02)
+
+
 def test_hash_is_the_same_everywhere():
     assert hash_fraction("content:arithmetic:en:7+5") == pytest.approx(0.547089, abs=1e-6)
     values = [hash_fraction(str(number)) for number in range(2000)]

@@ -100,8 +100,8 @@ def test_the_content_of_audio_decides_and_it_may_be_a_data_url(server: Serving, 
         "/v1/chat/completions", json=said("x", messages=[message_of(prefix + encoded(data), format)])
     )
     assert response.status_code == 200, response.text
-    heard = last(server).items[0][2][0]
-    assert heard.waveform.shape[0] / heard.sample_rate == pytest.approx(1.0)
+    sound = last(server).items[0][2][0]
+    assert sound.waveform.shape[0] / sound.sample_rate == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def main(niceness: int = 0) -> None:
     {"status": "read", "rate"} with float32 samples, {"status": "refused", "message", "code"}, or {"status": "long"}.
     """
     requests, answers = _take_over_pipes()
-    _become_modest(niceness)
+    _limit_resources(niceness)
     from . import pyav, reading  # noqa: F401  (before the first request)
 
     send(answers, {"status": "ready"})
@@ -129,7 +129,7 @@ def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, answers
 
 
-def _become_modest(niceness: int) -> None:
+def _limit_resources(niceness: int) -> None:
     """Signals to the whole group are the server's, which ends this process; memory and priority are bounded."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -42,24 +42,22 @@ class MonoMix:
 
     def cancelled(self) -> dict[int, int]:
         """Where the mean lost most of the energy: number of channels -> the loudest of them, to be taken instead."""
-        found = {}
+        loudest = {}
         for channels, energy in self._energy.items():
-            each, mean = energy[:-1], energy[-1]
-            active = int((each > each.max() * _SILENT).sum())
-            full = mean * (channels / max(active, 1)) ** 2
-            if active > 1 and full < _CANCELLED * each.sum() / active**2:
-                found[channels] = int(each.argmax())
-        return found
+            by_channel, active = energy[:-1], _active(energy[:-1])
+            mean = energy[-1] * (channels / max(active, 1)) ** 2
+            if active > 1 and mean < _CANCELLED * by_channel.sum() / active**2:
+                loudest[channels] = int(by_channel.argmax())
+        return loudest
 
     @property
     def gain(self) -> float:
         """What the mix is to be multiplied by, so that silent channels do not make it quieter."""
         if len(self._energy) != 1:
             return 1.0
-        (energy,) = self._energy.values()
-        each = energy[:-1]
-        active = int((each > each.max() * _SILENT).sum())
-        return len(each) / active if active else 1.0
+        ((channels, energy),) = self._energy.items()
+        active = _active(energy[:-1])
+        return channels / active if active else 1.0
 
 
 def mix_to_mono(samples: Any) -> Any:
@@ -90,6 +88,11 @@ def full_scale(peak: float, where: str) -> float:
 def integer_scale(peak: int) -> float:
     """The same for whole numbers of 32 or 64 bits: of 16, 24 or 32 bits, the fewest that hold `peak`."""
     return next((scale for scale in _FULL_SCALES if peak <= scale), _FULL_SCALES[-1])
+
+
+def _active(energy: Any) -> int:
+    """energy [C] -> how many of the channels are not silent."""
+    return int((energy > energy.max() * _SILENT).sum())
 
 
 def _energy(block: Any) -> Any:

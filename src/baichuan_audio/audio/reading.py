@@ -291,10 +291,10 @@ class _Reading:
             raise AudioError(f"{self._name}: {channels} channels are too many; mix it to one.")
 
     def _check_cost(self, frames: int, rate: int, channels: int) -> None:
-        """Refuse by the header what is too much: samples that are dear by the second, so that length alone won't do."""
+        """Refuse by the header what is too much: many samples a second, of a file that may be short."""
         samples = frames * channels
-        dear = rate * channels * self._limits.max_seconds > self._limits.max_samples
-        if dear and samples > self._limits.max_samples:
+        is_costly = rate * channels * self._limits.max_seconds > self._limits.max_samples
+        if is_costly and samples > self._limits.max_samples:
             raise self._too_large()
         if self._watch is not None:
             self._watch(samples)
