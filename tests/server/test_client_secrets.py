@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
@@ -181,6 +182,8 @@ def test_more_settings_than_a_header_holds(locked: Serving):
 def test_signing_keys():
     assert ServerSettings().signing_key != ServerSettings().signing_key and len(ServerSettings().signing_key) >= 32
     assert "signing_key" not in repr(ServerSettings())
+    settings = ServerSettings()  # as it reaches the replicas
+    assert pickle.loads(pickle.dumps(settings)).signing_key == settings.signing_key
     with pytest.raises(ConfigError, match="signing_key"):
         ServerSettings(signing_key="")
 

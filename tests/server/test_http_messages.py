@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -234,6 +235,12 @@ def test_bodies_that_are_no_object(server: Serving, path: str, body: bytes):
     response = server.http.post(path, content=body, headers={"content-type": "application/json"})
     error = assert_error(response, 400)
     assert re.search("JSON|body", error["message"]) and not PYDANTIC.search(error["message"])
+
+
+def test_a_body_in_another_coding(server: Serving):
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = server.http.post(CHAT, content=gzip.compress(json.dumps(said("x")).encode()), headers=headers)
+    assert "the body cannot be read" in assert_error(response, 400)["message"]
 
 
 def test_json_under_another_name(server: Serving):

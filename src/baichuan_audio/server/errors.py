@@ -101,6 +101,7 @@ def add_error_handlers(app: FastAPI) -> None:
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=error.headers)
         message = {
+            400: f"the body cannot be read ({str(error.detail).rstrip('.')}).",
             404: f"there is nothing at {request.url.path}.",
             405: f"{request.method} is not allowed at {request.url.path}.",
         }.get(error.status_code, str(error.detail))
