@@ -363,8 +363,9 @@ def test_small_screen_in_chinese(browser, server):
     page.click("#language")
     assert page.text_content("#talk-words") == "Start talking" and page.get_attribute("html", "lang") == "en"
     nameless = page.evaluate(
-        """() => [...document.querySelectorAll(":is(button, input, select, textarea):not([hidden])")].filter((element) =>
-             !(element.ariaLabel || element.textContent.trim() || element.labels?.length)).map((e) => e.outerHTML)"""
+        """() => [...document.querySelectorAll(":is(button, input, select, textarea):not([hidden])")]
+             .filter((element) => !(element.ariaLabel || element.textContent.trim() || element.labels?.length))
+             .map((element) => element.outerHTML)"""
     )
     assert nameless == []
     context.close()

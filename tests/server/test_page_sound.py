@@ -81,6 +81,9 @@ def driver():
 def browser(driver, tmp_path_factory: pytest.TempPathFactory):
     microphone = tmp_path_factory.mktemp("page") / "microphone.wav"
     write_microphone(microphone, QUESTION, (2.5, 60.0))
+    quiet, rate = soundfile.read(microphone)
+    room = 0.003 * np.random.default_rng(0).standard_normal(len(quiet) + 60 * rate)  # no speech, but not nothing
+    soundfile.write(microphone, np.pad(quiet, (0, 60 * rate)) + room, rate, subtype="PCM_16")
     browser = driver.chromium.launch(executable_path=chromium(), args=browser_flags(microphone))
     yield browser
     browser.close()
@@ -205,7 +208,8 @@ def test_play_again_and_copy(page):
     assert page.evaluate("window.peak()") == pytest.approx(0.3, abs=0.03)
     state(page, "listening")
     sent = wire.all("input_audio_buffer.append")[before:]
-    assert sent and not any(set(event["audio"]) - set("A=") for event in sent[:-5])  # zeros
+    assert sent and not any(set(event["audio"]) - set("A=") for event in sent[:-10])  # zeros
+    assert set(wire.all("input_audio_buffer.append")[5]["audio"]) - set("A=")  # and before, what the room sounds like
     played = np.array(page.evaluate("[...window.replayed[0].getChannelData(0)]"))
     assert len(played) / 24000 == pytest.approx(2.0, abs=0.05)
     assert np.abs(played).max() == pytest.approx(0.3, abs=0.01)
@@ -237,6 +241,7 @@ def test_play_again_and_copy(page):
 
 
 def test_question_interrupts_what_is_played_again(page):
+    """And its reply, too, can be played again, from its own beginning to its end."""
     page.evaluate(TAP)
     ask(page, "hello")
     happens(page, lambda: texts(page, "assistant") == [ANSWER])
@@ -247,6 +252,11 @@ def test_question_interrupts_what_is_played_again(page):
     ask(page, "and then?")
     state(page, "speaking")
     assert page.locator(".turn.replaying").count() == 0
+    state(page, "ready")
+    page.locator(".turn.assistant").last.get_by_role("button", name="Play again").click()
+    state(page, "replaying")
+    seconds = page.evaluate("window.replayed.map((buffer) => buffer.duration)")
+    assert seconds == pytest.approx([2.0, 2.0], abs=0.05)
 
 
 def test_a_microphone_that_gives_nothing(driver, server, tmp_path):

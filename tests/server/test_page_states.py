@@ -101,8 +101,9 @@ def test_a_turn_without_speech(page, fake):
     assert [line.split("] ", 1)[1] for line in lines] == ["You: what day is it", "Baichuan: Tuesday."]
 
 
-@pytest.mark.parametrize("refused", [False, True])  # the request for a reply to it: left without an answer, or refused
-def test_a_held_turn_without_speech(page, fake, refused):
+@pytest.mark.parametrize("code", [None, "no_speech", "failed"])
+def test_a_held_turn_without_speech(page, fake, code):
+    """The page asks for a reply to it; the server leaves that without an answer, or refuses it with an error."""
     page.check("[name=mode][value=push-to-talk]", force=True)
     page.click("#talk")
     state(page, "ready")
@@ -112,11 +113,11 @@ def test_a_held_turn_without_speech(page, fake, refused):
     page.keyboard.up(" ")
     happens(page, lambda: len(fake.all("response.create")) == 1)
     state(page, "thinking")
-    if refused:
-        error = {"message": "There was no speech.", "event_id": fake.all("response.create")[0]["event_id"]}
-        fake.send("error", error=error)
+    if code:
+        cause = fake.all("response.create")[0]["event_id"]
+        fake.send("error", error={"code": code, "message": "It cannot be answered.", "event_id": cause})
         state(page, "ready")
-        assert page.text_content("#notice") == "There was no speech."
+        assert page.evaluate("window.noticed") == ([] if code == "no_speech" else ["It cannot be answered."])
     fake.send("input_audio_buffer.committed", item_id="held")
     fake.transcribe("held", "")
     page.wait_for_selector(".turn.user .note:has-text('I heard nothing.')")

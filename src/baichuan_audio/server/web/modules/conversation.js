@@ -12,6 +12,7 @@ import { Sound } from "./sound.js";
 
 const RESTORED_TURNS = 20;
 const QUIET = "quiet"; // an error in answer to such an event is no news: it came too late to matter
+const NO_SPEECH = "no_speech"; // the error code of a request to answer a turn without speech: the turn tells of it
 
 export class Conversation {
   /**
@@ -457,7 +458,7 @@ export class Conversation {
     if (error.event_id?.startsWith(QUIET)) return;
     if (this.connection.closesFor(error)) return;
     if (error.event_id === this.requested) this.awaiting = false;
-    this.notices.show(error.message, "error");
     this.refresh();
+    if (error.code !== NO_SPEECH) this.notices.show(error.message, "error");
   }
 }
