@@ -19,6 +19,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 ORDER = (
     "version",
     "errors",
+    "text",
     "config",
     "tensor_files",
     "audio",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baichuan_audio.data.manifest import read_json_lines
 from baichuan_audio.data.sequences import split_reply
 from baichuan_audio.errors import DataError
+from baichuan_audio.text.lines import read_json_rows
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def parse_dialogue(row: Mapping[str, Any]) -> Dialogue:
         )
     except KeyError as error:
         raise DataError(f"dialogue {row.get('id')!r} lacks the entry {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise DataError(f"dialogue {row.get('id')!r} has an entry of the wrong kind ({error})") from error
     except DataError as error:
         raise DataError(f"dialogue {row.get('id')!r}: {error}") from error
 
@@ -76,6 +78,14 @@ def _exchange(question: Mapping[str, Any], reply: Mapping[str, Any]) -> Exchange
 
 
 def read_dialogues(path: str | Path, splits: Iterable[str] = ("train",)) -> list[Dialogue]:
-    """The dialogues of a `dialogues.jsonl` that belong to `splits`."""
+    """The dialogues of a `dialogues.jsonl` that belong to `splits`; DataError names the line that is none."""
     wanted = set(splits)
-    return [parse_dialogue(row) for row in read_json_lines(Path(path)) if row.get("split") in wanted]
+    dialogues = []
+    for number, row in read_json_rows(path):
+        try:
+            dialogue = parse_dialogue(row)
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+        if dialogue.split in wanted:
+            dialogues.append(dialogue)
+    return dialogues
