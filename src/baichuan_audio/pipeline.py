@@ -20,6 +20,7 @@ from .language_model.interleaving import ended, interleave_letters, split_words,
 from .language_model.model import LanguageModel
 from .language_model.prompt import (
     DEFAULT_VOICE,
+    NO_WORDS,
     TRANSCRIBE_INSTRUCTION,
     AudioPart,
     Message,
@@ -36,6 +37,7 @@ from .language_model.sequence import Frame, frames_to_codes
 from .language_model.session import Session
 from .language_model.text_tokenizer import TextTokenizer
 from .synthesis import Joiner, SpeechStream, synthesize
+from .text.user_input import input_steps, normalize_user_text
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
 _LONGEST_CLAUSE = 200
@@ -83,6 +85,7 @@ class BaichuanAudio(nn.Module):
         self.vocoder = vocoder
         self._output_rate = int(vocoder.sample_rate)  # type: ignore[arg-type]
         self._interleave_letters = interleave_letters(config)
+        self._input_steps = input_steps(config)
         self.audio_head.attach_embeddings(self.language_model.audio_embed_layers)
         self.tokenizer.attach_synthesis(self._synthesize, self.sample_rate)
 
@@ -195,6 +198,7 @@ class BaichuanAudio(nn.Module):
         Raises PromptError for a voice this model does not have.
         """
         chosen = voice_instruction(self._checked_voice(voice))
+        system = None if system is None else normalize_user_text(system)
         return chosen if system is None else system if voice is None else chosen + system
 
     def clauses_to_speak(self, text: str) -> list[list[int]]:
@@ -211,7 +215,8 @@ class BaichuanAudio(nn.Module):
 
     def prompt_builder(self) -> PromptBuilder:
         """Writes prompts with this model's text tokenizer and control tokens."""
-        return PromptBuilder(self.text_tokenizer, self.special, len(self.language_model.codebook_sizes))
+        codebooks = len(self.language_model.codebook_sizes)
+        return PromptBuilder(self.text_tokenizer, self.special, codebooks, self._input_steps)
 
     @property
     def context(self) -> int:
@@ -344,11 +349,14 @@ class Conversation:
     def _with_user(self, message: Message) -> PromptBuilder:
         """The unread prompt and the user's turn; a copy, so that bad input leaves the dialogue as it was."""
         prompt = self._prompt.copy().user()
+        before = len(prompt)
         for part in message.parts:
             if isinstance(part, AudioPart):
                 prompt.audio(self._encode(part))
             else:
-                prompt.text(part)
+                prompt.user_text(part)
+        if len(prompt) == before:
+            raise PromptError(NO_WORDS)
         return prompt
 
     def _encode(self, part: AudioPart) -> Tensor:

@@ -19,7 +19,10 @@ from ..vocoder.vocos import Vocos, save_vocos
 from .flow import load_part, load_vocoder
 from .initialise import initialise, texts_of
 
-_SECTIONS = ("vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling")
+_SECTIONS = (
+    "vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling",
+    "text_input_normalization",
+)  # fmt: skip
 
 
 def start(template: str | Path, dialogues: str | Path, output: str | Path, word_count: int = 12) -> BaichuanAudio:
