@@ -14,7 +14,7 @@ from baichuan_audio.data.synth.skills.arithmetic import PRACTISED, RECITED, cont
 from baichuan_audio.data.synth.skills.base import split_of
 from baichuan_audio.data.synth.skills.spelling import CHARACTERS
 from baichuan_audio.data.synth.voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES
-from baichuan_audio.spoken_text.numbers import english_number, mandarin_number
+from baichuan_audio.text.normalization.number_words import english_number, mandarin_number
 
 ENGLISH = {english_number(number): number for number in range(6000)}
 CHINESE = {mandarin_number(number): number for number in range(6000)} | {"两": 2}

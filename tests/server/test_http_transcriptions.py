@@ -27,7 +27,7 @@ from http_tools import Serving, assert_error, serving, tone  # noqa: E402
 from baichuan_audio.engine import Engine, EngineConfig, EngineFull  # noqa: E402
 from baichuan_audio.server import create_app, http_transcriptions, sound  # noqa: E402
 from baichuan_audio.server.sound import read_audio  # noqa: E402
-from baichuan_audio.server.subtitles import Segment, language_of, speech_spans, srt, vtt  # noqa: E402
+from baichuan_audio.server.subtitles import Segment, speech_spans, srt, vtt  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILE = ("any/../name.wav", tone(1.0))
@@ -108,7 +108,6 @@ def test_how_subtitles_are_written():
     assert srt(segments) == "1\n00:00:00,000 --> 00:00:01,500\none\n\n2\n01:02:03,043 --> 01:02:04,000\na --> b\n"
     assert vtt(segments).endswith("01:02:03.043 --> 01:02:04.000\na -> b\n")
     assert srt([]) == "" and vtt([]).startswith("WEBVTT")
-    assert language_of("今天是 Monday 吗天气好") == "chinese" and language_of("hello") == "english"
 
 
 def test_no_speech_no_segments():

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from baichuan_audio.errors import DataError
+from baichuan_audio.config import load_recipe
+from baichuan_audio.errors import ConfigError, DataError
+from baichuan_audio.tensor_files import read_json
 from baichuan_audio.text.lines import parse_rows, read_fields, read_json_rows, read_lines, read_table, read_text
+
+
+@dataclass(frozen=True)
+class Recipe:
+    steps: int = 1
+
 
 ROWS = [{"id": "a", "text": "你好 \u2028 café"}, {"id": "b", "text": ""}]
 PLAIN = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
@@ -106,6 +115,18 @@ def test_tables(tmp_path: Path):
     path.write_text('path,text\na.wav,"hello\n')
     with pytest.raises(DataError, match="is no row of a table"):
         list(read_table(path))
+
+
+def test_recipes_and_configurations_of_any_editor(tmp_path: Path):
+    recipe = "# 配方\nsteps: 7\n"
+    for data in (recipe.encode("utf-8-sig"), recipe.replace("\n", "\r\n").encode("utf-16"), recipe.strip().encode()):
+        (tmp_path / "recipe.yaml").write_bytes(data)
+        assert load_recipe(tmp_path / "recipe.yaml", Recipe).steps == 7
+    (tmp_path / "recipe.yaml").write_bytes(recipe.encode("gbk"))
+    with pytest.raises(ConfigError, match=r"recipe\.yaml, line 1, is not UTF-8 \(as GB18030 it reads '配方'\)"):
+        load_recipe(tmp_path / "recipe.yaml", Recipe)
+    (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert read_json(tmp_path / "config.json") == {}
 
 
 def test_rows_of_another_form(tmp_path: Path):

@@ -12,7 +12,6 @@ CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Chinese characters, for a class in a regular expression."""
 LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 """Latin letters, with and without accents, for a class in a regular expression."""
-LANGUAGES = ("en", "zh")
 NAMES = {"en": "english", "zh": "chinese"}
 """As OpenAI's transcripts call them."""
 
@@ -21,8 +20,13 @@ _WORD = re.compile(f"[{LATIN}]+(?:['’][{LATIN}]+)*")
 
 
 def has_han(text: str) -> bool:
-    """Whether there is a Chinese character in it: such a clause needs a voice that speaks Mandarin."""
+    """Whether there is a Chinese character in it."""
     return _HAN.search(text) is not None
+
+
+def voice_language(text: str) -> str:
+    """Which language a voice must know to read it: "zh" where there is a Chinese character, else "en"."""
+    return "zh" if has_han(text) else "en"
 
 
 def script_counts(text: str) -> dict[str, int]:

@@ -25,10 +25,9 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_EDGES = re.compile(r"\A(?:[ \t]*\n)+|(?:\n[ \t]*)+\Z")
-_LINES = re.compile(r"[ \t]*\n[ \t\n]*")
+_LINES = re.compile(r"(?<![ \t])[ \t]*\n[ \t\n]*")  # begins where a run of spaces begins, so that no run is read twice
 _RUNS = re.compile(r"[ \t]+")
-_CAPITALS = re.compile(r"(?<![0-9A-Za-z])[A-Z]+(?:['’][A-Z]+)*(?![0-9A-Za-z])")
+_CAPITALS = re.compile(r"(?<![0-9A-Za-z])[A-Z]+(?:['’][A-Z]+){0,3}(?![0-9A-Za-z])")
 _SENTENCE_START = re.compile(r"[.!?]\s+\W?\Z|\A\W*\Z")
 _LOOK_BACK = 8  # characters before a word in which a sentence is seen to end
 _BETWEEN_HAN = 0x2E80  # from here on characters stand without spaces
@@ -38,7 +37,7 @@ _WIDE = (
     "".join(map(chr, [*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)]))
     + "＃＄％＆＊＋－．／＜＝＞＠＼＾＿｀｜"
 )
-_NARROW = str.maketrans(
+NARROW = str.maketrans(
     {wide: chr(ord(wide) - 0xFEE0) for wide in _WIDE}
     # letters and digits of mathematical fonts, which people copy as decoration
     | {letter: unicodedata.normalize("NFKC", letter) for letter in map(chr, range(0x1D400, 0x1D800))}
@@ -76,8 +75,16 @@ def input_steps(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _safe(text: str) -> str:
     text = _INVISIBLE.sub("", _BREAKS.sub("\n", text))
-    text = _SPACES.sub(" ", text).translate(_NARROW)
-    return _EDGES.sub("", unicodedata.normalize("NFC", text))
+    text = _SPACES.sub(" ", text).translate(NARROW)
+    return _without_blank_lines(unicodedata.normalize("NFC", text))
+
+
+def _without_blank_lines(text: str) -> str:
+    """Blank lines before and after it are gone; the spaces of its first and last line stay."""
+    first = len(text) - len(text.lstrip(" \t\n"))
+    text = text[text.rfind("\n", 0, first) + 1 :]
+    last_line_end = text.find("\n", len(text.rstrip(" \t\n")))
+    return text if last_line_end < 0 else text[:last_line_end]
 
 
 def _is_emoji(character: str) -> bool:

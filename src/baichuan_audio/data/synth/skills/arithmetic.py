@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from ....spoken_text.numbers import number_in
+from ....text.normalization.number_words import number_in
 from .base import Turn, capitalised, draw, follow_ups, listed, phrased
 
 NAME = "arithmetic"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 
-from ....spoken_text.numbers import mandarin_number
+from ....text.normalization.number_words import mandarin_number
 from .base import Turn, capitalised, draw, follow_ups, phrased
 
 NAME = "calendar"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from ....spoken_text.numbers import number_in
+from ....text.normalization.number_words import number_in
 from .base import Turn
 
 NAME = "hear"
