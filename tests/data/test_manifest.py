@@ -165,6 +165,9 @@ def test_librispeech_and_aishell_layouts(tmp_path):
     chapter = tmp_path / "libri" / "dev-clean" / "84" / "121"
     chapter.mkdir(parents=True)
     soundfile.write(chapter / "84-121-0000.flac", tone(800, 16000), 16000)
+    for data in (b"\xef\xbb\xbf84-121-0000\tGO DO YOU HEAR\r\n", "84-121-0000 GO DO YOU HEAR".encode("utf-16")):
+        (chapter / "84-121.trans.txt").write_bytes(data)
+        assert [row.transcript for row in read_librispeech(tmp_path / "libri")] == ["GO DO YOU HEAR"]
     (chapter / "84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 NO FILE\n")
     (found,) = read_librispeech(tmp_path / "libri")
     assert (found.id, found.speaker, found.transcript) == ("librispeech/84-121-0000", "ls84", "GO DO YOU HEAR")
@@ -216,6 +219,15 @@ def test_manifests_as_people_have_them(tmp_path, name, encoding, end):
         return
     found = list(read_recordings(tmp_path / name))
     assert [(r.id, r.speaker, r.transcript) for r in found] == [("a", None, "樱桃"), ("b", None, "樱桃")]
+
+
+def test_languages_by_any_name_and_speakers_by_number(tmp_path):
+    rows = [
+        row | {"language": name, "speaker": 7}
+        for row, name in zip(rows_of(tmp_path), ("Chinese", "en-US"), strict=True)
+    ]
+    (tmp_path / "m.json").write_text(json.dumps(rows, indent=1))
+    assert [(r.language, r.speaker) for r in read_recordings(tmp_path / "m.json")] == [("zh", "7"), ("en", "7")]
 
 
 def test_rows_that_cannot_be_used_are_named(tmp_path):

@@ -19,7 +19,7 @@ from baichuan_audio.data.manifest import (
     to_int16,
 )
 from baichuan_audio.errors import DataError
-from baichuan_audio.text.language import language_of
+from baichuan_audio.text.language import language_code, language_of
 from baichuan_audio.text.lines import read_fields, read_json_rows, read_lines, read_table
 
 _DECODED_AT_ONCE = 64
@@ -117,14 +117,14 @@ def _recording(path: Path, number: int, row: Mapping[str, Any]) -> Recording:
             f"{path}, line {number}: the row lacks {', '.join(map(repr, missing))}; "
             f"it has {', '.join(row) or 'nothing'}."
         )
-    wrong = [name for name in (*_NEEDED, "speaker", "transcript") if not isinstance(row.get(name), (str, type(None)))]
+    wrong = [name for name in (*_NEEDED, "transcript") if not isinstance(row.get(name), (str, type(None)))]
     if wrong:
         raise DataError(f"{path}, line {number}: {wrong[0]!r} must be a text, not {row[wrong[0]]!r}.")
     return Recording(
         id=str(Path(row["path"]).with_suffix("")),
         path=path.parent / row["path"],
-        language=row["language"],
-        speaker=row.get("speaker") or None,
+        language=language_code(row["language"]) or row["language"],
+        speaker=None if row.get("speaker") in (None, "") else str(row["speaker"]),
         transcript=row.get("transcript") or None,
         license=row["license"],
         source=row["source"],
