@@ -124,6 +124,14 @@ def _fraction(match: re.Match[str], language: Language) -> str:
     return f"{language.number(whole)} {words}" if whole else words
 
 
+def _fraction_of_unit(match: re.Match[str], language: Language) -> str:
+    """2 1/2 tsp."""
+    one, many, mandarin = UNITS[match.group(4)]
+    if language is MANDARIN:
+        return _fraction(match, language) + mandarin
+    return f"{_fraction(match, language)} {many if match.group(1) else one}"
+
+
 def _ordinal(match: re.Match[str], language: Language) -> str:
     return ENGLISH.ordinal(int(match.group(1)))
 
@@ -176,6 +184,10 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![0-9A-Za-z'])([0-9]{1,2})['′] ?([0-9]{1,2})(?:\"|″|'')", _feet_and_inches),
     rule(rf"({NUMBER}) ?(?:ft|feet|foot) ([0-9]{{1,2}}) ?in(?:ches)?(?![A-Za-z])", _feet_and_inches),
     rule(r"(?<![0-9./])([0-9]{2,3})/([0-9]{2,3})(?= ?(?:mmHg|毫米汞柱))", _blood_pressure),
+    rule(
+        rf"(?<![0-9./])(?:([0-9]{{1,6}}) )?([0-9]{{1,2}})/([1-9][0-9]?) ?({_LONG_UNITS})(?![A-Za-z0-9²³/])",
+        _fraction_of_unit,
+    ),
     rule(rf"(?<!\^)({SIGNED}) ?(m2|m3|km2|cm2|cm3|{_LONG_UNITS})(?![A-Za-z0-9²³]|/(?![0-9])|'[a-z])", _unit),
     rule(r"(?<![0-9./])(?:([0-9]{1,6}) )?([0-9]{1,9})/([0-9]{1,9})(?![0-9/])", _fraction),
     rule(r"(?<![0-9.,])([0-9]{1,12})(?:st|nd|rd|th)(?![A-Za-z])", _ordinal),

@@ -104,6 +104,8 @@ COMPARISONS: tuple[Rule, ...] = (
     rule(r" ?(>=|<=|!=|==|[≥⩾≤⩽≠≈≒±≡∞])[≥⩾≤⩽≠≈≒±≡∞]{0,99} ?(?=[^ ]|$)", _comparison),
     rule(r"(?<=[0-9A-Za-z)%\u4e00-\u9fff]) ?([<>]) ?(?=[-+(]?[0-9])", _comparison),
     rule(r"(?<=[0-9)%]) ?([<>]) ?(?=[-(]?[A-Za-z])", _comparison),
+    rule(r"(?<=\b[A-Za-z])([<>])(?=[A-Za-z]\b)", _comparison),
+    rule(r"(?<![0-9A-Za-z)\]])\+(?=[0-9$€£¥])", _sign),
     rule(r"(?<=\b[A-Za-z]) ([<>]) (?=[A-Za-z]\b)", _comparison),
 )
 """To be tried before amounts become words."""

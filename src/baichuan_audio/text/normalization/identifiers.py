@@ -9,9 +9,9 @@ from .rules import Rule, after, before, digits, is_counted, rule
 
 _NAMED = re.compile(
     r"(?:(?<![A-Za-z])(?:account|agent|Airbus|apartment|apt|badge|Boeing|booking|box|bus|call|channel|codes?|confirmation"
-    r"|dial|ending in|ends in|ext|extension|fax|flight|gate|highway|hotline|ID|interstate|invoice|ISBN|locker|mobile"
-    r"|model|number|passcode|password|phone|PIN|plate|postal|postcode|ref|reference|room|route|serial|SKU|S/N|SN|suite|tel"
-    r"|telephone|text|ticket|tracking|train|zip|zipcode)\.?(?: (?:number|no\.?|code|is|id|for|us at))?"
+    r"|dial|ending in|ends in|error|ext|extension|fax|flight|gate|highway|hotline|HTTP|ID|interstate|invoice|ISBN|ISO"
+    r"|locker|mobile|model|number|passcode|password|phone|PIN|plate|postal|postcode|ref|reference|RFC|room|route|serial|SKU|S/N"
+    r"|SN|suite|tel|telephone|text|ticket|tracking|train|zip|zipcode)\.?(?: (?:number|no\.?|code|is|id|for|us at))?"
     r"|(?<![A-Za-z])(?:No|Nr)\.|#)[ :#=]{0,3}(?:[A-Z]{1,4}[ -])?$",
     re.IGNORECASE,
 )
@@ -147,7 +147,10 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![0-9.,])1[3-9][0-9]{9}(?![0-9.,])", digits),
     rule(r"(?<![0-9.,A-Za-z-])[0-9]{1,12}(?:-[0-9]{1,12}){1,3}(?![0-9A-Za-z-])", _named_groups),
     rule(r"(?<![0-9.,A-Za-z-])[0-9]{3,4}(?: [0-9]{3,4}){1,4}(?![0-9A-Za-z-]| [0-9])", _named_groups),
-    rule(r"(?<![0-9A-Za-z-])[0-9A-Za-z]{2,20}(?:-[0-9A-Za-z]{1,20}){0,5}(?![0-9A-Za-z-])", _mixed_code),
+    rule(
+        r"(?<![0-9A-Za-z-])(?=[A-Za-z-]{0,20}[0-9])[0-9A-Za-z]{2,20}(?:-[0-9A-Za-z]{1,20}){0,5}(?![0-9A-Za-z-])",
+        _mixed_code,
+    ),
     rule(r"(?<![0-9A-Za-z])([A-Za-z]{1,4})([0-9]{1,4})-([0-9]{2,8})(?![0-9-])", _part_number),
     rule(r"(?<![0-9.,$€£¥A-Za-z])911(?![0-9A-Za-z]|[.,][0-9])", _emergency),
     rule(r"(?<![0-9.,A-Za-z-])[0-9]{3,40}(?![0-9A-Za-z%]|[.,][0-9]|-[0-9])", _named),
