@@ -21,6 +21,8 @@ PROJECTS = sorted((Path(__file__).parents[1] / "recipes").rglob("*.py"))
 ORDER = (
     "version",
     "errors",
+    "text",
+    "spoken_text",
     "config",
     "tensor_files",
     "audio",
@@ -29,7 +31,6 @@ ORDER = (
     "flow_decoder",
     "vocoder",
     "synthesis",
-    "spoken_text",
     "language_model",
     "pipeline",
     "checkpoint",

@@ -177,6 +177,22 @@ def test_spelt_control_tokens_stay_text(model: BaichuanAudio) -> None:
     assert conversation.session.ids.count(special.end_of_text) == 1
 
 
+def test_what_people_type_is_normalised(model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(content: Any, system: str | None = None) -> list[int]:
+        conversation = model.conversation(system, sampling=SHORT, seed=0, speak=False)
+        next(conversation.ask(content), None)
+        return conversation.session.ids[: -SHORT.max_text_tokens]
+
+    assert read("\ufeff７加２\r\n等于几？\r\n", "a\r\nb") == read("7加2\n等于几？", "a\nb")
+    spelt = read("＜C_Q＞ <C\u200b_Q>")  # written so, it spells a control token, and stays text
+    assert spelt == read("<C_Q> <C_Q>") and spelt.count(model.special.user) == 1
+    assert read("HELLO\n😀") != read("Hello 😀")
+    monkeypatch.setattr(model, "_input_steps", ("join_lines", "remove_emoji", "lowercase_capitals"))
+    assert read(["HELLO\n😀"]) == read("Hello ")
+    with pytest.raises(PromptError, match="no words in the message"):
+        read("😀 😀")
+
+
 @pytest.mark.parametrize(
     "audio",
     [

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import ConfigError, MissingDependencyError
+from .errors import ConfigError, DataError, MissingDependencyError
+from .text.lines import read_text
 
 T = TypeVar("T")
 _MOST_LAYERS, _LARGEST_SIZE = 1 << 10, 1 << 24
@@ -115,7 +116,9 @@ def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such recipe.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]}).") from error
     if not isinstance(content, Mapping):

@@ -22,6 +22,7 @@ from .language_model.interleaving import ended, interleave_letters, split_words,
 from .language_model.model import LanguageModel
 from .language_model.prompt import (
     DEFAULT_VOICE,
+    NO_WORDS,
     TRANSCRIBE_INSTRUCTION,
     AudioPart,
     Message,
@@ -38,6 +39,7 @@ from .language_model.sequence import Frame, frames_to_codes
 from .language_model.session import Session
 from .language_model.text_tokenizer import TextTokenizer
 from .synthesis import Joiner, SpeechStream, synthesize
+from .text.user_input import input_steps, normalize_user_text
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
 _LONGEST_CLAUSE = 200
@@ -87,6 +89,7 @@ class BaichuanAudio(nn.Module):
         self.vocoder = vocoder
         self._output_rate = int(vocoder.sample_rate)  # type: ignore[arg-type]
         self._interleave_letters = interleave_letters(config)
+        self._input_steps = input_steps(config)
         self.audio_head.attach_embeddings(self.language_model.audio_embed_layers)
         self.tokenizer.attach_synthesis(self._synthesize, self.sample_rate)
 
@@ -205,6 +208,7 @@ class BaichuanAudio(nn.Module):
         Raises PromptError for a voice this model does not have.
         """
         chosen = voice_instruction(self._checked_voice(voice))
+        system = None if system is None else normalize_user_text(system)
         return chosen if system is None else system if voice is None else chosen + system
 
     def clauses_to_speak(self, text: str) -> list[list[int]]:
@@ -221,7 +225,8 @@ class BaichuanAudio(nn.Module):
 
     def prompt_builder(self) -> PromptBuilder:
         """Writes prompts with this model's text tokenizer and control tokens."""
-        return PromptBuilder(self.text_tokenizer, self.special, len(self.language_model.codebook_sizes))
+        codebooks = len(self.language_model.codebook_sizes)
+        return PromptBuilder(self.text_tokenizer, self.special, codebooks, self._input_steps)
 
     def find_speech(
         self, waveform: Tensor, sample_rate: int, vad: bool = True, max_seconds: float | None = None
@@ -372,15 +377,18 @@ class Conversation:
     def _with_user(self, message: Message) -> PromptBuilder:
         """The unread prompt and the user's turn; a copy, so that bad input leaves the dialogue as it was."""
         prompt, silent = self._prompt.copy().user(), True
+        before = len(prompt)
         for part in message.parts:
             if not isinstance(part, AudioPart):
-                prompt.text(part)
+                prompt.user_text(part)
                 silent = silent and not part.strip()
             elif (speech := self._speech(part)).segments:
                 prompt.audio(self._model.tokenizer.encode(speech.joined(), speech.sample_rate))
                 silent = False
-        if silent:
+        if silent and any(isinstance(part, AudioPart) for part in message.parts):
             raise NoSpeechError(NO_SPEECH)
+        if len(prompt) == before:
+            raise PromptError(NO_WORDS)
         return prompt
 
     def _speech(self, part: AudioPart) -> Speech:

@@ -155,7 +155,7 @@ def find_tensors(directory: Path) -> dict[str, StoredTensor]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds one object; CheckpointError in one sentence when it is anything else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: this file of the checkpoint is missing.") from error
     except (OSError, UnicodeDecodeError) as error:

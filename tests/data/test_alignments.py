@@ -75,7 +75,7 @@ def test_a_stopped_run_loses_nothing(tmp_path: Path) -> None:
     assert aligned_clips(tmp_path) == {"a", "b", "d"}
 
 
-@pytest.mark.parametrize("line", ["", '["a", [1', '{"a": 1}', '["a", [1]]', '["a", ["x"], [2]]', "7"])
+@pytest.mark.parametrize("line", ['["a", [1', '{"a": 1}', '["a", [1]]', '["a", ["x"], [2]]', "7"])
 def test_a_damaged_list_is_named_by_its_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "alignments.jsonl").write_text('["a", [1], [2]]\n' + line + "\n")
     with pytest.raises(DataError, match=r"alignments\.jsonl, line 2, is no alignment"):

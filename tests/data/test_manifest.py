@@ -165,6 +165,9 @@ def test_librispeech_and_aishell_layouts(tmp_path):
     chapter = tmp_path / "libri" / "dev-clean" / "84" / "121"
     chapter.mkdir(parents=True)
     soundfile.write(chapter / "84-121-0000.flac", tone(800, 16000), 16000)
+    for data in (b"\xef\xbb\xbf84-121-0000\tGO DO YOU HEAR\r\n", "84-121-0000 GO DO YOU HEAR".encode("utf-16")):
+        (chapter / "84-121.trans.txt").write_bytes(data)
+        assert [row.transcript for row in read_librispeech(tmp_path / "libri")] == ["GO DO YOU HEAR"]
     (chapter / "84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 NO FILE\n")
     (found,) = read_librispeech(tmp_path / "libri")
     assert (found.id, found.speaker, found.transcript) == ("librispeech/84-121-0000", "ls84", "GO DO YOU HEAR")
@@ -184,6 +187,124 @@ def test_librispeech_and_aishell_layouts(tmp_path):
     for reader in (read_librispeech, read_aishell):
         with pytest.raises(DataError, match="laid out"):
             list(reader(tmp_path / "libri" / "dev-clean" / "84" / "empty"))
+
+
+def rows_of(folder, count=2):
+    for name in "ab"[:count]:
+        soundfile.write(folder / f"{name}.wav", tone(800, 8000), 8000)
+    row = {"language": "zh", "license": "x", "source": "y", "speaker": None, "transcript": "樱桃"}
+    return [{"path": f"{name}.wav"} | row for name in "ab"[:count]]
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.json", "m.csv", "m.tsv", "m.txt"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_manifests_as_people_have_them(tmp_path, name, encoding, end):
+    rows = rows_of(tmp_path)
+    if name.endswith("sv"):
+        mark = "," if name.endswith("csv") else "\t"
+        text = "\n".join(
+            mark.join(cell or "" for cell in cells) for cells in [rows[0], *(row.values() for row in rows)]
+        )
+    else:
+        text = (
+            json.dumps(rows, ensure_ascii=False)
+            if name == "m.json"
+            else "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        )
+    (tmp_path / name).write_bytes(((text + "\n").replace("\n", end) if end else text).encode(encoding))
+    if encoding == "gb18030":
+        with pytest.raises(DataError, match=rf"{name}, line \d+, is not UTF-8 \(as GB18030 it reads '樱桃"):
+            list(read_recordings(tmp_path / name))
+        return
+    found = list(read_recordings(tmp_path / name))
+    assert [(r.id, r.speaker, r.transcript) for r in found] == [("a", None, "樱桃"), ("b", None, "樱桃")]
+
+
+def test_languages_by_any_name_and_speakers_by_number(tmp_path):
+    rows = [
+        row | {"language": name, "speaker": 7}
+        for row, name in zip(rows_of(tmp_path), ("Chinese", "en-US"), strict=True)
+    ]
+    (tmp_path / "m.json").write_text(json.dumps(rows, indent=1))
+    assert [(r.language, r.speaker) for r in read_recordings(tmp_path / "m.json")] == [("zh", "7"), ("en", "7")]
+
+
+def test_rows_that_cannot_be_used_are_named(tmp_path):
+    path = tmp_path / "m.jsonl"
+    first, second = rows_of(tmp_path)
+    for rows, error in (
+        ([first, first], r"m\.jsonl: the rows 1 and 2 both name the recording 'a'"),
+        ([first, {"audio_filepath": "b.wav"}], r"line 2: the row lacks 'path', 'language', .*it has audio_filepath"),
+        ([first, second | {"transcript": 7}], "line 2: 'transcript' must be a text, not 7"),
+    ):
+        path.write_text("\n".join(map(json.dumps, rows)))
+        with pytest.raises(DataError, match=error):
+            list(read_recordings(path))
+    (tmp_path / "t.txt").write_text("a.wav hello\n")
+    with pytest.raises(DataError, match=r"t\.txt is no manifest: .*JSON lines.*LibriSpeech.*Kaldi"):
+        list(read_recordings(tmp_path / "t.txt"))
+
+
+@pytest.mark.parametrize(
+    ("data", "right"),
+    [
+        ("U1 你 好\nU2 再 见", True),
+        ("\ufeffU1 你 好\r\nU2 再 见\r\n", True),
+        ("U1\t你 好\nU2\t再  见\n\n", True),
+        ("U1 你 好\nU2\n", False),
+        ("U1 你 好\nU1 再 见\n", False),
+        ("U3 你 好\n", False),
+    ],
+)
+def test_transcripts_as_people_have_them(tmp_path, data, right):
+    (tmp_path / "transcript").mkdir()
+    (tmp_path / "wav" / "S1").mkdir(parents=True)
+    for name in ("U1", "U2"):
+        soundfile.write(tmp_path / "wav" / "S1" / f"{name}.wav", tone(800, 8000), 8000)
+    (tmp_path / "transcript" / "t.txt").write_bytes(data.encode())
+    if right:
+        assert [(r.id, r.transcript) for r in read_recordings(tmp_path)] == [
+            ("aishell1/U1", "你好"),
+            ("aishell1/U2", "再见"),
+        ]
+    else:
+        with pytest.raises(DataError, match=r"t\.txt"):
+            list(read_recordings(tmp_path))
+
+
+def test_kaldi_folders(tmp_path):
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    rows_of(folder)
+    (folder / "wav.scp").write_text(f"u1 a.wav\nu2\t{folder}/b.wav\n")
+    (folder / "text").write_text("u1 你 好\nu2 HELLO THERE", encoding="utf-8")
+    (folder / "utt2spk").write_text("u1 s1\nu2 s2\n")
+    found = list(read_recordings(folder))
+    assert [(r.id, r.path, r.language, r.speaker) for r in found] == [
+        ("dev/u1", folder / "a.wav", "zh", "s1"),
+        ("dev/u2", folder / "b.wav", "en", "s2"),
+    ]
+    (folder / "wav.scp").write_text("u1 a.wav\nu2 sox b.wav - |\n")
+    with pytest.raises(DataError, match="line 2, is a command"):
+        list(read_recordings(folder))
+    (folder / "segments").touch()
+    with pytest.raises(DataError, match="segments are not read"):
+        list(read_recordings(folder))
+
+
+def test_a_store_without_its_last_newline_is_whole(tmp_path):
+    with ClipWriter(tmp_path) as writer:
+        writer.add(tone(300), id="a", **FIELDS)
+    lines = tmp_path / "clips.jsonl"
+    lines.write_bytes(b"\xef\xbb\xbf" + lines.read_bytes().rstrip(b"\n"))
+    assert len(ClipStore(tmp_path)) == 1
+    with ClipWriter(tmp_path) as again:
+        assert again.add(tone(300), id="b", **FIELDS).offset == 300
+    assert [clip.id for clip in ClipStore(tmp_path).clips] == ["a", "b"]
+    lines.write_text("[" + lines.read_text("utf-8-sig").strip().replace("\n", ",") + "]")
+    with pytest.raises(DataError, match="not JSON lines"):
+        ClipWriter(tmp_path)
 
 
 def test_unreadable_audio_is_one_sentence(tmp_path):

@@ -188,6 +188,25 @@ def test_what_can_never_be_answered_is_refused_before_it_is_encoded(
     perform(test)
 
 
+def test_what_people_type_is_normalised(small: Any, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small, "_input_steps", ("join_lines", "remove_emoji", "lowercase_capitals"))
+
+    async def test() -> None:
+        async with running(small) as engine:
+            dialogue = engine.open()
+            await dialogue.add_user(["\ufeffHELLO\r\n😀THERE\r\n"], item_id="a")
+            await dialogue.add_user(["Hello there"], item_id="b")
+            await dialogue.add_system("a\r\nb", item_id="c")
+            find = dialogue._chat.history.find
+            assert small.text_tokenizer.decode(find("a").tokens).strip() == "Hello there"
+            assert find("c").text == "a\nb"
+            with pytest.raises(PromptError, match="no words in the message"):
+                await dialogue.add_user(["😀"], item_id="d")
+            await dialogue.close()
+
+    perform(test)
+
+
 def test_transcribe_and_speak(small: Any, script: Script) -> None:
     async def test() -> None:
         async with running(small, max_sessions=1) as engine:

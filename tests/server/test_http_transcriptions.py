@@ -28,7 +28,7 @@ from baichuan_audio.audio.voice_activity import Speech  # noqa: E402
 from baichuan_audio.engine import Engine, EngineConfig, EngineFull  # noqa: E402
 from baichuan_audio.server import audio_input, create_app  # noqa: E402
 from baichuan_audio.server.audio_input import read_file  # noqa: E402
-from baichuan_audio.server.subtitles import Segment, language_of, srt, vtt  # noqa: E402
+from baichuan_audio.server.subtitles import Segment, srt, vtt  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILE = ("any/../name.wav", tone(1.0))
@@ -139,7 +139,6 @@ def test_how_subtitles_are_written():
     assert srt(segments) == "1\n00:00:00,000 --> 00:00:01,500\none\n\n2\n01:02:03,043 --> 01:02:04,000\na --> b\n"
     assert vtt(segments).endswith("01:02:03.043 --> 01:02:04.000\na -> b\n")
     assert srt([]) == "" and vtt([]).startswith("WEBVTT")
-    assert language_of("今天是 Monday 吗天气好") == "chinese" and language_of("hello") == "english"
 
 
 def test_high_rates_are_slowed_down_while_read():

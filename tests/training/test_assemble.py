@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import baichuan_audio
-from baichuan_audio.errors import CheckpointError, TrainingError
+from baichuan_audio.errors import CheckpointError, DataError, TrainingError
 from baichuan_audio.training.assemble import assemble, average, start
 from baichuan_audio.training.checkpointing import save_training_state
 
@@ -49,8 +49,11 @@ def test_a_broken_template_or_list_is_named(base: Path, tmp_path: Path) -> None:
         (tmp_path / "broken.json").write_text(broken)
         with pytest.raises((CheckpointError, TrainingError), match=rf"broken\.json.*{what}"):
             assemble(base, tmp_path / "made", tmp_path / "broken.json")
-    with pytest.raises(TrainingError, match="list of dialogues"):
+    with pytest.raises(DataError, match=r"nothing\.jsonl cannot be read"):
         start(TEMPLATE, tmp_path / "nothing.jsonl", tmp_path / "made")
+    (tmp_path / "rows.jsonl").write_text('{"id": "a"}')
+    with pytest.raises(DataError, match=r"rows\.jsonl: a row is no dialogue"):
+        start(TEMPLATE, tmp_path / "rows.jsonl", tmp_path / "made")
 
 
 def test_the_mean_of_two_runs_lies_between_them(base: Path, template: Path, tmp_path: Path) -> None:

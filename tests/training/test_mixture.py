@@ -15,10 +15,11 @@ import baichuan_audio
 from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.diet import Diet
-from baichuan_audio.data.drawing import ByKind, BySkill, Utterance, language_of
+from baichuan_audio.data.drawing import ByKind, BySkill, Utterance
 from baichuan_audio.data.manifest import ClipStore
 from baichuan_audio.data.mixture import Mixture, spoken_words
 from baichuan_audio.data.read_along import UNKNOWN
+from baichuan_audio.text.language import voice_language
 from baichuan_audio.training.lm_data import make_mixture
 
 
@@ -192,7 +193,7 @@ def test_a_language_may_be_drawn_more_often_than_another() -> None:
     ):
         rng = np.random.default_rng(0)
         drawn = [source.pick(rng) for _ in range(400)]
-        found = [each.language if isinstance(each, Dialogue) else language_of(each.transcript) for each in drawn]
+        found = [each.language if isinstance(each, Dialogue) else voice_language(each.transcript) for each in drawn]
         assert abs(found.count("en") / 400 - english) < 0.06 and len(source) == 3
 
 

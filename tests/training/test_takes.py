@@ -50,11 +50,11 @@ def test_takes_come_back_as_they_were_written(tmp_path: Path) -> None:
         for (words, codes), (others, again) in zip(one.runs, other.runs, strict=True):
             assert words == others and torch.equal(codes, again)
     (tmp_path / "takes.jsonl").write_text("{}\n")
-    with pytest.raises(DataError, match="not a readable list of takes"):
+    with pytest.raises(DataError, match=r"takes\.jsonl, line 1, is no take \(no 'runs'\)"):
         read_takes(tmp_path)
     assert write_takes(written, tmp_path, [("冷。", "Ada")]) == 2 and read_unclear(tmp_path) == [("冷。", "Ada")]
     (tmp_path / "unclear.jsonl").write_text('["one"]\n')
-    with pytest.raises(DataError, match="not a readable list of texts and voices"):
+    with pytest.raises(DataError, match=r"unclear\.jsonl, line 1, is no text with its voice"):
         read_unclear(tmp_path)
 
 

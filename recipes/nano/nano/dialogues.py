@@ -6,8 +6,10 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from baichuan_audio.text.language import voice_language
+
 from . import LANGUAGES
-from .corpus.voices import OUTPUT_VOICES, language_of
+from .corpus.voices import OUTPUT_VOICES
 from .skills import SKILLS, WEIGHTS, NoContentError, Turn, arithmetic
 
 _MIXED_SHARE = 0.12
@@ -100,8 +102,8 @@ def _turns(rng: random.Random, skill: str, language: str, split: str) -> list[Tu
 
 def _messages(rng: random.Random, turn: Turn, voice: str, typed: bool) -> list[dict[str, Any]]:
     names = OUTPUT_VOICES[voice].names
-    clauses = [clause.replace("{voice}", names[language_of(clause)]) for clause in turn.reply]
-    separator = "" if language_of(clauses[0]) == "zh" else " "
+    clauses = [clause.replace("{voice}", names[voice_language(clause)]) for clause in turn.reply]
+    separator = "" if voice_language(clauses[0]) == "zh" else " "
     return [
         {"role": "user", "content": _as_typed(rng, turn) if typed else turn.user, "audio": None},
         {

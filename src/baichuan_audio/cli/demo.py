@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from ..text.lines import read_text
 from .codes import reconstruct
 from .common import Progress, add_command, in_clone, load_model, print_json
 from .talk import answer
@@ -61,8 +62,8 @@ def read_examples(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / _LIST
     try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        items = json.loads(read_text(path))
+    except ValueError as error:
         raise DataError(f"{path}: the list of examples cannot be read ({error}).") from error
     needed = {"chat": "turns", "transcribe": "audio", "reconstruct": "audio", "speak": "text"}
     for item in items if isinstance(items, list) else [None]:

@@ -274,7 +274,7 @@ def run_speak(arguments: argparse.Namespace) -> None:
     import torch
 
     from ..audio.waveform import save_waveform
-    from ..spoken_text import for_speech
+    from ..text.normalization import normalize_for_speech
 
     check_output(arguments.output)
     text = "".join(typed_lines()) if arguments.text == "-" else arguments.text
@@ -282,7 +282,7 @@ def run_speak(arguments: argparse.Namespace) -> None:
         raise PromptError("there is no text to speak.")
     model = load_model(arguments)
     check_text(model, text)  # as it was given: written for speech, a control token's spelling would be gone unseen
-    said = for_speech(text)
+    said = normalize_for_speech(text)
     if not said:
         raise PromptError("nothing in this text can be said.")
     first_sound: float | None = None

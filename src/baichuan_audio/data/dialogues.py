@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baichuan_audio.data.manifest import read_json_lines
 from baichuan_audio.data.sequences import split_reply
 from baichuan_audio.errors import DataError
+from baichuan_audio.text.lines import read_json_rows
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,14 @@ def read_dialogues(path: str | Path, splits: Iterable[str] = ("train",)) -> list
     if not Path(path).is_file():
         raise DataError(f"{path}: there is no such dialogue file; write it first, or take it out of `dialogues`.")
     chosen = set(splits)
-    return [parse_dialogue(row) for row in read_json_lines(Path(path)) if row.get("split", "train") in chosen]
+    dialogues = []
+    for number, row in read_json_rows(path):
+        try:
+            if row.get("split", "train") in chosen:
+                dialogues.append(parse_dialogue(row))
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+    return dialogues
 
 
 def write_dialogues(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:

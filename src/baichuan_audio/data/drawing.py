@@ -10,6 +10,7 @@ import numpy as np
 
 from baichuan_audio.data.dialogues import Dialogue
 from baichuan_audio.data.takes import Take
+from baichuan_audio.text.language import voice_language
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ class ByLanguage(_Weighted[Take]):
     """Takes drawn evenly, but those of some languages several times as often."""
 
     def __init__(self, takes: Sequence[Take], languages: Mapping[str, float]) -> None:
-        super().__init__(takes, [languages.get(language_of(take.text), 1.0) for take in takes])
+        super().__init__(takes, [languages.get(voice_language(take.text), 1.0) for take in takes])
 
 
 class ByKind:
@@ -75,7 +76,7 @@ class ByKind:
         chances = np.array([kinds.get(kind, 1.0) for kind in by_kind])
         self._chances = chances / max(chances.sum(), 1e-9)
         self._kinds = [
-            _Weighted(found, [languages.get(language_of(u.transcript), 1.0) for u in found])
+            _Weighted(found, [languages.get(voice_language(u.transcript), 1.0) for u in found])
             for found in by_kind.values()
         ]
 
@@ -84,11 +85,6 @@ class ByKind:
 
     def pick(self, rng: np.random.Generator) -> Utterance:
         return self._kinds[rng.choice(len(self._kinds), p=self._chances)].pick(rng)
-
-
-def language_of(text: str) -> str:
-    """en or zh, by its characters."""
-    return "en" if text.isascii() else "zh"
 
 
 def pick(items: Sequence[T], rng: np.random.Generator) -> T:

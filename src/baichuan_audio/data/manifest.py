@@ -7,13 +7,14 @@ clips, also while another process is still appending, and also after a crash.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import fcntl
 import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from baichuan_audio.audio import reading
 from baichuan_audio.errors import AudioError, DataError
+from baichuan_audio.text.lines import read_json_rows
 
 SAMPLE_RATE = 24_000
 CLIPS_FILE = "clips.jsonl"
@@ -61,26 +63,29 @@ _CLIP_FIELDS = {field.name for field in dataclasses.fields(Clip)}
 _REQUIRED = _CLIP_FIELDS - {"text"}
 
 
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file; a last line without its newline (still being written) is left out."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}, is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}, is not a JSON object")
-            yield row
+def _read_clips(path: Path) -> list[Clip]:
+    """The whole lines of a store's list, which another process may be appending to."""
+    clips = []
+    for number, row in read_json_rows(path, growing=True):
+        missing = _REQUIRED - row.keys()
+        if missing:
+            raise DataError(f"{path}, line {number}: a clip lacks {', '.join(sorted(missing))}")
+        clips.append(Clip(**{name: row[name] for name in _CLIP_FIELDS & row.keys()}))
+    return clips
 
 
-def _clip(row: dict[str, Any], where: Path) -> Clip:
-    missing = _REQUIRED - row.keys()
-    if missing:
-        raise DataError(f"{where}: a clip lacks {', '.join(sorted(missing))}")
-    return Clip(**{name: row[name] for name in _CLIP_FIELDS & row.keys()})
+def _end_last_line(path: Path) -> None:
+    """Make a list ready for more lines: end a last whole row, cut off what a crash left of one."""
+    with path.open("r+b") as file:
+        data = file.read()
+        if data and not data.startswith((b"{", codecs.BOM_UTF8 + b"{")):
+            raise DataError(f"{path} is not JSON lines in UTF-8, so no clip can be added to it; write it anew.")
+        _, _, last = data.rpartition(b"\n")
+        try:
+            json.loads(last)
+            file.write(b"\n")
+        except ValueError:
+            file.truncate(len(data) - len(last))
 
 
 class ClipStore:
@@ -99,7 +104,7 @@ class ClipStore:
 
     def refresh(self) -> None:
         """Sees the clips that were appended since."""
-        self.clips = [_clip(row, self.root / CLIPS_FILE) for row in read_json_lines(self.root / CLIPS_FILE)]
+        self.clips = _read_clips(self.root / CLIPS_FILE)
         self._by_id = {clip.id: clip for clip in self.clips}
         path = self.root / WAVEFORMS_FILE
         # Half a sample may be on disk while a writer is at work: only whole ones are mapped.
@@ -146,11 +151,10 @@ class ClipWriter:
         lines_path, samples_path = self.root / CLIPS_FILE, self.root / WAVEFORMS_FILE
         samples_path.touch()
         self._lines = self._locked(lines_path)
-        clips = [_clip(row, lines_path) for row in read_json_lines(lines_path)]
+        clips = _read_clips(lines_path)
         self.ids = {clip.id for clip in clips}
         self._end = max((clip.offset + clip.samples for clip in clips), default=0)
-        whole = sum(len(line) for line in lines_path.open("rb") if line.endswith(b"\n"))
-        os.truncate(lines_path, whole)
+        _end_last_line(lines_path)
         if samples_path.stat().st_size < 2 * self._end:
             raise DataError(f"{samples_path} is shorter than {lines_path} says: the store is damaged")
         os.truncate(samples_path, 2 * self._end)
@@ -186,7 +190,7 @@ class ClipWriter:
     def set_splits(self, splits: dict[str, str]) -> None:
         """Gives clips their split where it has changed: written aside and renamed, so that readers see old or new."""
         path = self.root / CLIPS_FILE
-        rows = list(read_json_lines(path))
+        rows = [row for _, row in read_json_rows(path)]
         if any(splits.get(row["id"], row["split"]) != row["split"] for row in rows):
             aside = path.with_suffix(".part")
             with aside.open("w", encoding="utf-8") as file:

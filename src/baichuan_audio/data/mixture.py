@@ -15,7 +15,7 @@ from baichuan_audio.data import sequences
 from baichuan_audio.data.dataset import CodesStore
 from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.diet import TASKS, Diet
-from baichuan_audio.data.drawing import ByKind, ByLanguage, BySkill, Utterance, language_of, pick
+from baichuan_audio.data.drawing import ByKind, ByLanguage, BySkill, Utterance, pick
 from baichuan_audio.data.hearing import Hearing
 from baichuan_audio.data.manifest import normalise_transcript
 from baichuan_audio.data.read_along import ReadAlong
@@ -26,6 +26,7 @@ from baichuan_audio.errors import DataError
 from baichuan_audio.language_model.interleaving import ended, split_words, write_ahead
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
+from baichuan_audio.text.language import voice_language
 
 _MOST_SENTENCES = 3  # read aloud in one go
 _RETOLD_HEARD = 0.5  # of dialogues whose replies are retold; a typed question is short, and the reply repeats it
@@ -200,10 +201,10 @@ class Mixture:
         found = (self.others if other else self.voiced).pick(rng)
         spelt = rng.random() < self.diet.augmentation.spelt
         clauses = self._said(found.clip, self._as_written(found, rng))
-        english, count = found.transcript.isascii(), 1
+        english, count = voice_language(found.transcript) == "en", 1
         while self.diet.sentences and count < _MOST_SENTENCES and rng.random() < self.diet.sentences:
             more, count = pick(self.by_name[found.said_by or ""], rng), count + 1
-            if more.transcript.isascii() == english:
+            if (voice_language(more.transcript) == "en") == english:
                 clauses += self._said(more.clip, " " * english + self._as_written(more, rng))
         if spelt:  # its tokens are not those of whole words, so nobody reads along
             clauses = [(words, replace(frames, along=None)) for words, frames in clauses]
@@ -289,13 +290,13 @@ def askers_of(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for utterance in utterances:
         if utterance.said_by is not None:
-            found.setdefault(language_of(utterance.transcript), set()).add(utterance.said_by)
+            found.setdefault(voice_language(utterance.transcript), set()).add(utterance.said_by)
     return {language: sorted(speakers) for language, speakers in found.items()}
 
 
 def spoken_words(text: str) -> str:
     """The words of a question as a transcript has them; "" where nobody could read along."""
-    return normalise_transcript(text, language_of(text)) or ""
+    return normalise_transcript(text, voice_language(text)) or ""
 
 
 def with_capital(words: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 
 from ..errors import DataError, MissingDependencyError
+from ..text.lines import parse_rows
 from .manifest import Clip, ClipStore
 from .phonetics import SYMBOLS
 
@@ -142,6 +143,7 @@ def _aside(path: Path) -> Path:
 def _found_so_far(path: Path) -> bytes:
     """The whole lines of an alignment file, and those that a stopped run wrote after them."""
     there = path.read_bytes() if path.is_file() else b""
+    there += b"" if there.endswith(b"\n") or not there else b"\n"
     written = _aside(path).read_bytes() if _aside(path).is_file() else b""
     # A run that was stopped while it copied the old lines has nothing new.
     return written[: written.rfind(b"\n") + 1] if written.startswith(there) else there
@@ -160,15 +162,12 @@ def read_alignments(root: str | Path) -> dict[str, Alignment]:
         raise DataError(
             f"{path}: there is no such file; make it with `baichuan-audio data align --corpus {path.parent.parent}`."
         )
-    result = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                name, symbols, ends = json.loads(line)
-                result[str(name)] = (np.array(symbols, dtype=np.int64), np.array(ends, dtype=np.int64))
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{path}, line {number}, is no alignment; remove the file and align again.") from error
-    return result
+
+    def parse(row: Any) -> tuple[str, Alignment]:
+        name, symbols, ends = row
+        return str(name), (np.array(symbols, dtype=np.int64), np.array(ends, dtype=np.int64))
+
+    return dict(parse_rows(path, parse, "alignment"))
 
 
 def frame_sounds(

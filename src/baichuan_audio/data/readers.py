@@ -1,13 +1,13 @@
-"""Folders of real recordings as rows of one kind: a JSON manifest, LibriSpeech's and AISHELL's layouts."""
+"""Folders of real recordings as rows of one kind: manifests, LibriSpeech's, AISHELL's and Kaldi's layouts."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +16,19 @@ from baichuan_audio.data.manifest import (
     hash_fraction,
     normalise_transcript,
     read_audio,
-    read_json_lines,
     to_int16,
 )
 from baichuan_audio.errors import DataError
+from baichuan_audio.text.language import language_code, language_of
+from baichuan_audio.text.lines import read_fields, read_json_rows, read_lines, read_table
 
 _DECODED_AT_ONCE = 64
+_NEEDED = ("path", "language", "license", "source")
+_ACCEPTED = (
+    "a manifest (JSON lines, a JSON array, or .csv/.tsv with a header: path, language, license, source, and where "
+    "known speaker, transcript), a folder like LibriSpeech's (*.trans.txt), like AISHELL-1's (wav/, transcript/*.txt) "
+    "or like Kaldi's (wav.scp, text)"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class RealSplit:
 
 
 def read_recordings(source: str | Path) -> Iterator[Recording]:
-    """The recordings of a manifest, or of a folder laid out like LibriSpeech or AISHELL-1, whichever `source` is.
+    """The recordings of a manifest, or of a folder laid out like LibriSpeech, AISHELL-1 or Kaldi, whichever it is.
 
     Raises DataError when it is none of these.
     """
@@ -69,46 +76,77 @@ def read_recordings(source: str | Path) -> Iterator[Recording]:
         return read_manifest(source)
     if next(source.glob("transcript/*.txt"), None):
         return read_aishell(source)
+    if (source / "wav.scp").is_file():
+        return read_kaldi(source)
     if next(source.rglob("*.trans.txt"), None):
         return read_librispeech(source)
     raise DataError(
-        f"{source}: no recordings. Name a manifest (JSON lines), a folder like LibriSpeech's (*.trans.txt) or one like "
-        "AISHELL-1's (wav/, transcript/*.txt); recordings=[] makes a corpus of synthetic speech alone."
+        f"{source}: no recordings. Name {_ACCEPTED}; recordings=[] makes a corpus of synthetic speech alone."
     )
 
 
 def read_manifest(path: str | Path) -> Iterator[Recording]:
-    """Rows `path, language, speaker, seconds, transcript, license, source` beside their files."""
+    """Rows `path, language, speaker, transcript, license, source` beside their files: JSON, CSV or TSV with a header.
+
+    Raises DataError, with file and line, for a row that is none, lacks an entry or names a recording a second time.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no manifest at {path}")
-    for row in read_json_lines(path):
-        try:
-            yield Recording(
-                id=str(Path(row["path"]).with_suffix("")),
-                path=path.parent / row["path"],
-                language=row["language"],
-                speaker=row.get("speaker"),
-                transcript=row.get("transcript"),
-                license=row["license"],
-                source=row["source"],
-            )
-        except KeyError as error:
-            raise DataError(f"{path}: a row lacks {error.args[0]!r}: {json.dumps(row)[:120]}") from None
+    rows: Iterator[tuple[int, Mapping[str, Any]]]
+    if path.suffix.lower() in (".csv", ".tsv"):
+        rows = read_table(path)
+    else:
+        first = next(read_lines(path), (1, "{"))[1]
+        if not first.lstrip().startswith(("{", "[")):
+            raise DataError(f"{path} is no manifest: its first line is no JSON. Name {_ACCEPTED}.")
+        rows = read_json_rows(path)
+    lines: dict[str, int] = {}
+    for number, row in rows:
+        recording = _recording(path, number, row)
+        first_line = lines.setdefault(recording.id, number)
+        if first_line != number:
+            raise DataError(f"{path}: the rows {first_line} and {number} both name the recording '{recording.id}'.")
+        yield recording
+
+
+def _recording(path: Path, number: int, row: Mapping[str, Any]) -> Recording:
+    missing = [name for name in _NEEDED if not row.get(name)]
+    if missing:
+        raise DataError(
+            f"{path}, line {number}: the row lacks {', '.join(map(repr, missing))}; "
+            f"it has {', '.join(row) or 'nothing'}."
+        )
+    wrong = [name for name in (*_NEEDED, "transcript") if not isinstance(row.get(name), (str, type(None)))]
+    if wrong:
+        raise DataError(f"{path}, line {number}: {wrong[0]!r} must be a text, not {row[wrong[0]]!r}.")
+    return Recording(
+        id=str(Path(row["path"]).with_suffix("")),
+        path=path.parent / row["path"],
+        language=language_code(row["language"]) or row["language"],
+        speaker=None if row.get("speaker") in (None, "") else str(row["speaker"]),
+        transcript=row.get("transcript") or None,
+        license=row["license"],
+        source=row["source"],
+    )
 
 
 def read_librispeech(root: str | Path, license: str = "CC-BY-4.0") -> Iterator[Recording]:
-    """`<split>/<speaker>/<chapter>/<speaker>-<chapter>-<n>.flac` with one `.trans.txt` a chapter."""
+    """`<split>/<speaker>/<chapter>/<speaker>-<chapter>-<n>.flac` (or .wav) with one `.trans.txt` a chapter."""
     transcripts = sorted(Path(root).rglob("*.trans.txt"))
     if not transcripts:
         raise DataError(f"{root} holds no *.trans.txt: it is not laid out like LibriSpeech")
+    count = 0
     for listing in transcripts:
-        for line in listing.read_text(encoding="utf-8").splitlines():
-            name, _, text = line.partition(" ")
-            path = listing.parent / f"{name}.flac"
-            if name and path.is_file():
+        for _, name, text in read_fields(listing, "transcript"):
+            files = (listing.parent / f"{name}{suffix}" for suffix in (".flac", ".wav"))
+            path = next(filter(Path.is_file, files), None)
+            if path is not None:
+                count += 1
                 speaker = name.split("-")[0]
                 yield Recording(f"librispeech/{name}", path, "en", f"ls{speaker}", text, license, "LibriSpeech")
+    if not count:
+        raise DataError(f"{transcripts[0]}: none of the recordings named there lies beside it as .flac or .wav.")
 
 
 def read_aishell(root: str | Path, license: str = "Apache-2.0") -> Iterator[Recording]:
@@ -118,14 +156,37 @@ def read_aishell(root: str | Path, license: str = "Apache-2.0") -> Iterator[Reco
         raise DataError(f"{root} holds no transcript/*.txt: it is not laid out like AISHELL-1")
     texts: dict[str, str] = {}
     for listing in listings:
-        for line in listing.read_text(encoding="utf-8").splitlines():
-            name, _, text = line.partition(" ")
-            texts[name] = text.replace(" ", "")
+        texts |= {name: "".join(text.split()) for _, name, text in read_fields(listing, "transcript")}
+    count = 0
     for path in sorted(Path(root).glob("wav/**/*.wav")):
         if path.stem in texts:
+            count += 1
             yield Recording(
                 f"aishell1/{path.stem}", path, "zh", path.parent.name, texts[path.stem], license, "AISHELL-1"
             )
+    if not count:
+        raise DataError(f"{listings[0]}: none of the {len(texts)} recordings named there lies below {root}/wav.")
+
+
+def read_kaldi(root: str | Path) -> Iterator[Recording]:
+    """A Kaldi data folder: `wav.scp` with names and files, `text` with transcripts, `utt2spk` where there is one.
+
+    Raises DataError for a wav.scp of commands, and for recordings cut by a `segments` file.
+    """
+    root = Path(root)
+    if (root / "segments").is_file():
+        raise DataError(f"{root}/segments: cut the recordings into one file an utterance first; segments are not read.")
+    lists = {}
+    for name, meaning in (("text", "transcript"), ("utt2spk", "speaker")):
+        path = root / name
+        lists[name] = {key: value for _, key, value in read_fields(path, meaning)} if path.is_file() else {}
+    for number, name, file in read_fields(root / "wav.scp", "file"):
+        if file.endswith("|"):
+            raise DataError(f"{root}/wav.scp, line {number}, is a command; only names of audio files are read.")
+        text = lists["text"].get(name)
+        speaker = lists["utt2spk"].get(name)
+        language = language_of(text or "") or "en"
+        yield Recording(f"{root.name}/{name}", root / file, language, speaker, text, "unknown", root.name)
 
 
 def pack_recordings(

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from baichuan_audio.errors import DataError
+from baichuan_audio.text.lines import parse_rows
 
 from .dataset import CodesStore, write_codes
 
@@ -60,20 +60,13 @@ def _write_lines(rows: Iterable[Any], path: Path) -> None:
 
 def read_takes(folder: str | Path) -> list[Take]:
     """The takes that `write_takes` wrote. Raises DataError when the folder has none, or a damaged one."""
-    store, path = CodesStore(folder), Path(folder) / TAKES_FILE
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [
-            Take(
-                row["text"],
-                row["voice"],
-                tuple((words, store[name]) for words, name in zip(row["runs"], row["codes"], strict=True)),
-                float(row["wrong"]),
-            )
-            for row in rows
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a readable list of takes ({error}).") from error
+    store = CodesStore(folder)
+
+    def parse(row: Any) -> Take:
+        runs = tuple((words, store[name]) for words, name in zip(row["runs"], row["codes"], strict=True))
+        return Take(row["text"], row["voice"], runs, float(row["wrong"]))
+
+    return list(parse_rows(Path(folder) / TAKES_FILE, parse, "take"))
 
 
 def read_unclear(folder: str | Path) -> list[tuple[str, str]]:
@@ -81,8 +74,9 @@ def read_unclear(folder: str | Path) -> list[tuple[str, str]]:
     path = Path(folder) / _UNCLEAR_FILE
     if not path.is_file():
         return []
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [(str(text), str(voice)) for text, voice in rows]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not a readable list of texts and voices ({error}).") from error
+
+    def parse(row: Any) -> tuple[str, str]:
+        text, voice = row
+        return str(text), str(voice)
+
+    return list(parse_rows(path, parse, "text with its voice"))

@@ -12,7 +12,7 @@ from ..errors import PromptTooLongError
 from ..language_model.reply import ReplySampling, read_aloud
 from ..language_model.sequence import LiveSequence, Rules
 from ..pipeline import BaichuanAudio
-from ..spoken_text import for_speech
+from ..text.normalization import normalize_for_speech
 from .dialogue import Dialogue
 from .front_desk import FrontDesk, check_done
 from .history import room
@@ -97,13 +97,13 @@ class Engine:
         return await self._desk.find_speech(sound)
 
     async def speak(self, text: str, voice: str | None = None, seed: int | None = None) -> AsyncIterator[AudioDelta]:
-        """Read `text` aloud, as `for_speech` writes it and as its sound is made. Takes a slot meanwhile.
+        """Read `text` aloud, as `normalize_for_speech` writes it and as its sound is made. Takes a slot meanwhile.
 
         Raises EngineFull, EngineStopped, and PromptError for a text without words or an unknown voice.
         """
         desk, model = self._desk, self.model
         system = model.system_text(None, voice)
-        clauses = model.clauses_to_speak(for_speech(text))
+        clauses = model.clauses_to_speak(normalize_for_speech(text))
         prompt = desk.tokens(model.prompt_builder().system(system).reply(spoken=True))
         sampling = ReplySampling.from_config(model.config)
         longest = max(len(clause) for clause in clauses)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from ..errors import NoSpeechError, PromptError
+from ..language_model.prompt import NO_WORDS
 from ..language_model.reply import ReplySampling, spoken_reply, text_reply
 from ..language_model.sequence import LiveSequence, Rules, Token
 from ..language_model.text_tokenizer import LONG_TEXT
 from ..pipeline import NO_SPEECH
+from ..text.user_input import normalize_user_text
 from .front_desk import FrontDesk
 from .history import History, Item
 from .mailbox import Reply
@@ -66,7 +68,9 @@ class Dialogue:
                 if isinstance(part, AudioInput):
                     prompt.audio(torch.cat(await self._encode(part.waveform, part.sample_rate), dim=1))
                 else:
-                    await _aside(prompt.text, part)
+                    await _aside(prompt.user_text, part)
+            if not len(prompt):
+                raise PromptError(NO_WORDS)
             await self._run(partial(self._fill, item, self._desk.tokens(prompt)))
         except BaseException:
             self._worker.post(partial(self._drop, item))
@@ -85,6 +89,7 @@ class Dialogue:
     async def add_system(self, text: str, item_id: str | None = None) -> str:
         """Add to the system text, on a line of its own, wherever in the dialogue it is said -> the item's id."""
         self._chat.history.check_text(text)
+        text = normalize_user_text(text)
         await _aside(self._model.text_tokenizer.encode, text)  # raises where it is no text
         item = Item(self._id(item_id), "system", text=text)
         await self._run(lambda: self._chat.history.add(item))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..spoken_text.numbers import english_digits, english_number, mandarin_digits, mandarin_number
+from ..text.language import only_language_of
+from ..text.normalization.number_words import english_digits, english_number, mandarin_digits, mandarin_number
 
 _LARGEST = 10**12
 _NUMBER = re.compile(r"(?<![a-zA-Z0-9.])-?\d+(?:,\d{3})*(?:\.\d+)?")
@@ -35,8 +36,7 @@ def same(first: str, second: str, language: str) -> bool:
 
 def script(text: str) -> str | None:
     """The language that a text is written in, "en" or "zh"; None for a mixture or no words at all."""
-    kinds = {"en" if token.isascii() else "zh" for token in tokens(text, "en")}
-    return kinds.pop() if len(kinds) == 1 else None
+    return only_language_of(" ".join(tokens(text, "en")))
 
 
 def _spell(number: str, chinese: bool) -> str:

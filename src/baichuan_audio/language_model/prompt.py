@@ -10,7 +10,7 @@ A sequence is ids plus the codes of its audio: each audio_pad id stands for one 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, PromptError
+from ..text.user_input import normalize_user_text
 from .text_tokenizer import TextTokenizer
 
 DEFAULT_VOICE = "邻家女声"
@@ -36,6 +37,7 @@ _TEXTS = {
     "audiogen_start": "<audiogen_start_baichuan>",
     "audiogen_end": "<audiogen_end_baichuan>",
 }
+NO_WORDS = "there are no words in the message that this model could read; write some."
 _ROLES = ("system", "user", "assistant")
 
 
@@ -92,8 +94,12 @@ class PromptBuilder:
     >>> PromptBuilder(tokenizer, special, 8).system("Be brief.").user().text("Hello").reply(spoken=True).build()
     """
 
-    def __init__(self, tokenizer: TextTokenizer, special: SpecialTokens, num_codebooks: int) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, special: SpecialTokens, num_codebooks: int, input_steps: Collection[str] = ()
+    ) -> None:
+        """input_steps: what `normalize_user_text` does to what users type, beside what is safe for every model."""
         self._tokenizer, self._special, self._num_codebooks = tokenizer, special, num_codebooks
+        self._input_steps = input_steps
         self._ids: list[int] = []
         self._codes: list[Tensor] = []
 
@@ -103,7 +109,7 @@ class PromptBuilder:
 
     def copy(self) -> PromptBuilder:
         """A second builder that goes on from here; this one stays as it is."""
-        other = PromptBuilder(self._tokenizer, self._special, self._num_codebooks)
+        other = PromptBuilder(self._tokenizer, self._special, self._num_codebooks, self._input_steps)
         other._ids, other._codes = list(self._ids), list(self._codes)
         return other
 
@@ -111,6 +117,11 @@ class PromptBuilder:
         """Ordinary text (spellings of control tokens included)."""
         self._ids += self._tokenizer.encode(text)
         return self
+
+    def user_text(self, text: str) -> PromptBuilder:
+        """Text that a user typed, normalised as this model wants it; nothing of it may be left."""
+        text = normalize_user_text(text, self._input_steps)
+        return self.text(text) if text.strip() else self
 
     def system(self, text: str) -> PromptBuilder:
         """The system turn."""

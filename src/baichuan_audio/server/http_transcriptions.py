@@ -11,10 +11,11 @@ from fastapi import APIRouter, Form, Request, UploadFile
 from pydantic import BaseModel
 
 from ..engine import AudioInput, TranscriptDelta
+from ..text.language import NAMES, language_of
 from .errors import bad_request
 from .live import EVENT_STREAM, Job, LiveResponse, event
 from .openapi import error_responses, other_content
-from .subtitles import Segment, language_of, srt, verbose, vtt
+from .subtitles import Segment, srt, verbose, vtt
 
 router = APIRouter()
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
@@ -124,7 +125,7 @@ class Transcript:
         if format == "json":
             yield Transcription(text=text, usage=usage).model_dump_json().encode()
         elif format == "verbose_json":
-            language = self._language or language_of(text)
+            language = self._language or NAMES[language_of(text) or "en"]
             yield (
                 VerboseTranscription(
                     text=text,

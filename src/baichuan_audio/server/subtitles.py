@@ -53,12 +53,6 @@ def verbose(segments: Sequence[Segment]) -> Iterator[dict[str, Any]]:
         }
 
 
-def language_of(text: str) -> str:
-    """The language of a transcript by its script; this model knows two."""
-    chinese = sum("\u4e00" <= character <= "\u9fff" for character in text)
-    return "chinese" if chinese * 2 > sum(character.isalpha() for character in text) else "english"
-
-
 def _clock(seconds: float, mark: str) -> str:
     milliseconds = round(seconds * 1000)
     minutes, rest = divmod(milliseconds, 60_000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,28 +10,32 @@ from typing import Any
 import torch
 
 from ..checkpoint import VOCOS_FILE, load, save
-from ..errors import TrainingError
+from ..errors import DataError, TrainingError
 from ..language_model.build_tokenizer import build_text_tokenizer, frequent_words
 from ..pipeline import BaichuanAudio
 from ..tensor_files import read_json
+from ..text.lines import read_json_rows
 from ..vocoder.vocos import Vocos, save_vocos
 from .flow import load_part, load_vocoder
 from .initialise import initialise, texts_of
 
-_SECTIONS = ("vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling")
+_SECTIONS = (
+    "vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling",
+    "text_input_normalization",
+)  # fmt: skip
 
 
 def start(template: str | Path, dialogues: str | Path, output: str | Path, word_count: int = 12) -> BaichuanAudio:
     """A random model with `template`'s sizes, and a text tokenizer of the characters and frequent words that the
     dialogues for training have.
 
-    dialogues: a corpus' `dialogues.jsonl`. Raises TrainingError when it cannot be read.
+    dialogues: a corpus' `dialogues.jsonl`. Raises DataError when it cannot be read.
     """
+    rows = [row for _, row in read_json_rows(dialogues)]
     try:
-        rows = [json.loads(line) for line in Path(dialogues).read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{dialogues}: not a readable list of dialogues ({error}).") from error
-    texts = list(texts_of(row for row in rows if row.get("split", "train") == "train"))
+        texts = list(texts_of(row for row in rows if row.get("split", "train") == "train"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{dialogues}: a row is no dialogue, it has no readable list of turns.") from error
     return initialise(template, build_text_tokenizer(texts, frequent_words(texts, word_count)), output)
 
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..audio_tokenizer.quantizer import dequantize
 from ..data.dataset import NowAndThen
-from ..data.drawing import language_of
 from ..data.phonetics import phonetic_symbols
 from ..data.takes import TAKES_FILE, Take, read_takes, read_unclear, write_takes
 from ..errors import DataError
 from ..language_model.reply import ReplySampling, follow, read_aloud
 from ..language_model.sampling import Sampling
 from ..pipeline import BaichuanAudio
+from ..text.language import voice_language
 from .lm_data import dialogues_of
 from .lm_recipe import LanguageModelRecipe
 from .text_loss import sounds_wrong, trained_head, unlikeliness
@@ -65,7 +65,7 @@ def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int
     if not found:
         raise DataError("the recipe has no dialogues in the model's voices to read replies from.")
     texts, weights = list(found), recipe.diet.languages
-    shares = np.array([weights.get(language_of(text), 1.0) for text, _ in texts])
+    shares = np.array([weights.get(voice_language(text), 1.0) for text, _ in texts])
     rng = np.random.default_rng((recipe.seed, 7))
     chosen = rng.choice(len(texts), min(count, len(texts)), replace=False, p=shares / shares.sum())
     return [(text, voice) for text, voice in (texts[i] for i in chosen) if voice is not None]

@@ -10,12 +10,13 @@ from typing import Any
 
 from baichuan_audio.data.manifest import Clip
 from baichuan_audio.data.synth.engines import VoiceSetting
+from baichuan_audio.text.language import voice_language
 
 from .. import LANGUAGES
 from ..dialogues import generate_dialogues
 from ..skills import hear, repeat
 from ..skills.sentences import sentence
-from .voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES, QUESTION_WEIGHTS, language_of
+from .voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES, QUESTION_WEIGHTS
 
 _SPLIT_RANK = {"train": 0, "validation": 1, "test": 2}
 
@@ -106,7 +107,7 @@ class Plan:
                     segment["audio"] = self._answer(segment["text"], dialogue["voice"], split)
 
     def _answer(self, text: str, voice: str, split: str) -> str:
-        return self._add("answer", text, voice, OUTPUT_VOICES[voice].settings[language_of(text)], split, False)
+        return self._add("answer", text, voice, OUTPUT_VOICES[voice].settings[voice_language(text)], split, False)
 
     def _read(self, split: str, language: str, count: int) -> None:
         rng = random.Random(f"read:{self.seed}:{split}:{language}")
@@ -129,7 +130,7 @@ class Plan:
         known = self.jobs.get(clip_id)
         # A reply that training speaks too is a training clip, whoever else uses it.
         if known is None or _SPLIT_RANK[split] < _SPLIT_RANK[known.split]:
-            self.jobs[clip_id] = Job(clip_id, text, language_of(text), speaker, split, kind, setting, augment)
+            self.jobs[clip_id] = Job(clip_id, text, voice_language(text), speaker, split, kind, setting, augment)
         return clip_id
 
 

@@ -124,8 +124,3 @@ QUESTION_WEIGHTS: dict[str, float] = {
     "en-slt-hts": 0.8,
     "en-slt-hts-high": 0.8,
 }
-
-
-def language_of(text: str) -> str:
-    """zh where the text holds a Chinese character, else en: decides which setting of a voice speaks a clause."""
-    return "zh" if any("\u4e00" <= character <= "\u9fff" for character in text) else "en"

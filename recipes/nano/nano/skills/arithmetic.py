@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from baichuan_audio.spoken_text.numbers import number_in
+from baichuan_audio.text.normalization.number_words import number_in
 
 from .base import Turn, capitalised, draw, follow_ups, listed, phrased
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 
-from baichuan_audio.spoken_text.numbers import mandarin_number
+from baichuan_audio.text.normalization.number_words import mandarin_number
 
 from .base import Turn, capitalised, draw, follow_ups, phrased
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from baichuan_audio.spoken_text.numbers import number_in
+from baichuan_audio.text.normalization.number_words import number_in
 
 from .base import Turn, draw, follow_ups, listed, phrased
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 
-from baichuan_audio.spoken_text.numbers import number_in
+from baichuan_audio.text.normalization.number_words import number_in
 
 _EN = {
     "who": "the teacher|my brother|her sister|the doctor|our neighbor|a young woman|the old man|the children|my mother|his father|"

@@ -6,7 +6,6 @@ import html
 import re
 from collections.abc import Callable
 
-CJK = "\u3400-\u9fff\uf900-\ufaff"
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)")
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+")
 _BULLET = re.compile(r"^[ \t]{0,20}[-*+•‣·][ \t]+(?:\[[ xX]\][ \t]+)?")

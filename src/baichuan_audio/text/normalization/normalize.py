@@ -1,18 +1,20 @@
-"""`for_speech`: a text as it is read aloud."""
+"""`normalize_for_speech`: a text as it is read aloud."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-from .figures import spell
+from ..language import CJK, LATIN, language_code, language_of
+from ..user_input import NARROW
 from .languages import ENGLISH, MANDARIN, Language
-from .markdown import CJK, plain_text
+from .markdown import plain_text
+from .numbers import numbers_to_words
 
 _NEAR = 24  # characters on each side in which the language of a figure is looked for
-_LETTER = re.compile(rf"[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]|([{CJK}])")
+_JOINTS = "_-+~/×=<>≥≤±"  # what joins a figure to the letters beside it
+_LETTER = re.compile(rf"[{LATIN}]|([{CJK}])")
 _WIDE = re.compile(rf"[{CJK}]")
-_LATIN = re.compile(r"[A-Za-z]")
 _NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
 _URL = re.compile(r"(?<![A-Za-z0-9])(?:(?:https?|ftp)://|www\.)[^\s<>\"'，。！？；：、（）()\[\]{}]{1,2000}")
 _EMAIL = re.compile(
@@ -22,26 +24,35 @@ _HOST = re.compile(
     r"(?<![A-Za-z0-9@./-])((?:[A-Za-z0-9-]{1,63}\.){1,5}(?:com|org|net|edu|gov|io|cn|ai|dev|app|info)(?:\.[a-z]{2})?)"
     r"(?![A-Za-z0-9@-])(?:/[^\s<>\"'，。！？；：、（）()\[\]{}]{0,2000})?"
 )
+_FILE = re.compile(
+    r"(?<![A-Za-z0-9_./-])([A-Za-z0-9_-]{1,64})\.(html?|pdf|txt|md|csv|json|ya?ml|xml|py|js|css|zip|exe|png|jpe?g|gif|mp[34]|wav"
+    r"|docx?|xlsx?|pptx?)(?![A-Za-z0-9])"
+)
 _LOOSE_SPACE = re.compile(
     rf"(?<=[{CJK}，。！？；：、]) (?=[-+]?[$€£¥]?[0-9])"
     rf"|(?:(?<=[0-9])|(?<=[0-9][%‰°])|(?<=[0-9]°C)) (?=[{CJK}，。！？；：、])"
 )
+_WIDE_COLON = re.compile(r"(?<=[0-9])：(?=[0-9])")
 _LEADING_MARKS = re.compile(r"^(?:[-+•‣·] )+")  # they would be a list's the next time
 _SENTENCE_END = re.compile(r"[。！？!?]|\. ")
-_SIGNS = re.compile(r"(?<= )[<>](?= )|=+|(?<![A-Za-z])#|[&@<>|\\*_^~`\[\]{}]")
+_SIGNS = re.compile(r"/+|(?<= )[<>](?= )|=+|(?<![A-Za-z])#|[&@<>|\\*_^~`\[\]{}]")
 _SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+")
 _SPACE_BEFORE_MARK = re.compile(
     rf" +(?=[,.;:!?)，。！？；：、）](?:[^0-9A-Za-z]|$))|(?<=[，。！？；：、（]) +(?=[{CJK}])"
 )
-_REPLACED = str.maketrans({
+_SIGNS_ALIKE = {
     "℃": "°C", "℉": "°F", "º": "°", "˚": "°", "−": "-", "‐": "-", "‑": "-", "～": "~", "∼": "~", "％": "%", "￥": "¥",
-    "＄": "$", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "㎡": "m²", "㎞": "km", "㎏": "kg",
-    "→": ", ", "“": '"', "”": '"',
-} | {chr(0xFF10 + digit): str(digit) for digit in range(10)})  # fmt: skip
-del _REPLACED[ord("“")], _REPLACED[ord("”")]
+    "＄": "$", "￠": "¢", "￡": "£", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "㎡": "m²",
+    "㎥": "m³", "㎞": "km", "㎏": "kg", "㎝": "cm", "㎜": "mm", "㎎": "mg", "㏄": "mL", "µ": "μ", "№": "No. ",
+    "→": ", ", "➔": ", ", "⇒": ", ", "∶": ":", "∕": "/", "⁄": "/", "∗": "*",
+}  # fmt: skip
+_ROMAN = {chr(first + number): str(number + 1) for first in (0x2160, 0x2170) for number in range(12)}
+_CIRCLED = {chr(0x2460 + number): f"{number + 1}、" for number in range(20)}
+_SUBSCRIPTS = {chr(0x2080 + digit): str(digit) for digit in range(10)}
+_REPLACED = NARROW | str.maketrans(_SIGNS_ALIKE | _ROMAN | _CIRCLED | _SUBSCRIPTS)
 
 
-def for_speech(text: str, language: str | None = None) -> str:
+def normalize_for_speech(text: str, language: str | None = None) -> str:
     """`text` as it is read aloud: no Markdown, no emoji, addresses and figures in words. Never raises.
 
     language: "en" or "zh" for the words that figures become; None looks at the letters around each. Of a web address
@@ -50,39 +61,43 @@ def for_speech(text: str, language: str | None = None) -> str:
     """
     fixed = _named(language)
     text = _clean(text)
-    whole = MANDARIN if _WIDE.search(text) else ENGLISH
+    whole = MANDARIN if language_of(text) == "zh" else ENGLISH
     text = plain_text(text, lambda passage: (fixed or _language_of(passage, whole)).words)
 
-    def speaker(match: re.Match[str]) -> Language:
+    def pick(match: re.Match[str]) -> Language:
         return fixed or _around(match, whole)
 
-    text = _EMAIL.sub(lambda match: _email(match, speaker(match)), text)
-    text = _URL.sub(lambda match: _url(match, speaker(match)), text)
-    text = _HOST.sub(lambda match: _host(match.group(1), speaker(match)), text)
-    text = spell(_LOOSE_SPACE.sub("", text), speaker)
-    text = _SIGNS.sub(lambda match: _sign(match, speaker(match)), text)
+    text = _EMAIL.sub(lambda match: _email(match, pick(match)), text)
+    text = _URL.sub(lambda match: _url(match, pick(match)), text)
+    text = _FILE.sub(lambda match: match.group(1) + pick(match).words["dot"] + match.group(2), text)
+    text = _HOST.sub(lambda match: _host(match.group(1), pick(match)), text)
+    text = numbers_to_words(_LOOSE_SPACE.sub("", text), pick)
+    text = _SIGNS.sub(lambda match: _sign(match, pick(match)), text)
     text = _SPACE_BEFORE_MARK.sub("", _SPACES.sub(" ", text)).strip()
     return _LEADING_MARKS.sub("", text)
 
 
 def _named(language: str | None) -> Language | None:
-    code = (language or "").lower()
-    return MANDARIN if code.startswith(("zh", "cmn")) else ENGLISH if code.startswith("en") else None
+    return {"zh": MANDARIN, "en": ENGLISH, None: None}[language_code(language)]
 
 
 def _language_of(passage: str, otherwise: Language) -> Language:
-    if _WIDE.search(passage):
-        return MANDARIN
-    return ENGLISH if _LATIN.search(passage) else otherwise
+    return _named(language_of(passage)) or otherwise
 
 
 def _around(match: re.Match[str], otherwise: Language) -> Language:
-    """The language of the letter of the sentence nearest to a match; of two as near, and of none, the text's."""
+    """The language of the letter of the sentence nearest to a match; of two as near, and of none, the text's.
+
+    Letters that touch a figure in a Chinese sentence are part of a name (E100), and the figure is read in Chinese.
+    """
     before = _SENTENCE_END.split(match.string[max(0, match.start() - _NEAR) : match.start()])[-1][::-1]
     after = _SENTENCE_END.split(match.string[match.end() : match.end() + _NEAR], maxsplit=1)[0]
-    found = [(hit.start(), hit.group(1)) for hit in (_LETTER.search(before), _LETTER.search(after)) if hit]
-    least = min((distance for distance, _ in found), default=0)
-    nearest = {wide is not None for distance, wide in found if distance == least}
+    before, after = before.lstrip(_JOINTS), after.lstrip(_JOINTS)
+    hits = [(hit.start(), hit.group(1)) for hit in (_LETTER.search(before), _LETTER.search(after)) if hit]
+    least = min((distance for distance, _ in hits), default=0)
+    nearest = {wide is not None for distance, wide in hits if distance == least}
+    if least == 0 and (_WIDE.search(before) or _WIDE.search(after)):
+        return MANDARIN
     if len(nearest) != 1:
         return otherwise
     return MANDARIN if nearest.pop() else ENGLISH
@@ -91,6 +106,7 @@ def _around(match: re.Match[str], otherwise: Language) -> Language:
 def _clean(text: str) -> str:
     """Line ends alike, no control characters, no emoji; digits and signs in one form."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
+    text = _WIDE_COLON.sub(":", text)
     return _NOT_ASCII.sub(_character, text.translate(_REPLACED))
 
 

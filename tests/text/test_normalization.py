@@ -7,7 +7,16 @@ import time
 
 import pytest
 
-from baichuan_audio.spoken_text import for_speech
+from baichuan_audio import spoken_text
+from baichuan_audio.text.normalization import normalize_for_speech
+
+from .normalization_tables import Line, canonical, read_table
+
+TABLE = [
+    line
+    for name in ("normalization.tsv", "normalization_second.tsv", "normalization_third.tsv")
+    for line in read_table(name)
+]
 
 ENGLISH = [
     ("I have 3 apples and 21 pears.", "I have three apples and twenty one pears."),
@@ -109,21 +118,41 @@ PLAIN = [
 
 @pytest.mark.parametrize(("text", "spoken"), ENGLISH + MANDARIN + MARKDOWN)
 def test_what_is_said(text: str, spoken: str):
-    assert for_speech(text) == spoken
-    assert for_speech(spoken) == spoken
+    assert normalize_for_speech(text) == spoken
+    assert normalize_for_speech(spoken) == spoken
+
+
+@pytest.mark.parametrize("line", TABLE, ids=lambda line: f"{line.kind}: {line.text}")
+def test_what_is_said_of_every_kind(line: Line):
+    spoken = normalize_for_speech(line.text)
+    assert canonical(spoken) in line.readings, spoken
+    assert canonical(normalize_for_speech(spoken)) in line.readings
+    assert not set("0123456789") & set(spoken)
+
+
+def test_the_table_is_large_and_strict():
+    kinds = [line.kind for line in TABLE]
+    assert len(TABLE) >= 400 and min(map(kinds.count, set(kinds))) >= 4
+    assert all(line.readings and "" not in line.readings for line in TABLE)
+    assert canonical("Twenty-one,  and  3 p.m.") == "twenty one 3 pm" and canonical("幺 五 O, oh") == "一五oh oh"
+
+
+def test_the_old_name_still_works():
+    with pytest.warns(DeprecationWarning, match="normalize_for_speech"):
+        assert spoken_text.for_speech("12", "zh") == "十二"
 
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_plain_text_stays(text: str):
-    assert for_speech(text) == text
+    assert normalize_for_speech(text) == text
 
 
 def test_language_by_the_letters_around_or_by_name():
-    assert for_speech("我说 3 times 和5次") == "我说三 times 和五次"
-    assert for_speech("12") == "twelve"
-    assert for_speech("12", "zh-CN") == for_speech("12", "zh") == "十二"
-    assert for_speech("有12", "en") == "有twelve"
-    assert for_speech("12", "fr") == "twelve"
+    assert normalize_for_speech("我说 3 times 和5次") == "我说三 times 和五次"
+    assert normalize_for_speech("12") == "twelve"
+    assert normalize_for_speech("12", "zh-CN") == normalize_for_speech("12", "zh") == "十二"
+    assert normalize_for_speech("有12", "en") == "有twelve"
+    assert normalize_for_speech("12", "fr") == "twelve"
 
 
 def test_any_input_gives_text_without_figures():
@@ -131,19 +160,60 @@ def test_any_input_gives_text_without_figures():
     alphabet = "0123456789 .,-/:%$€*_`[]()<>#|~^&@+=×°C ab人年月日点½²٣２\n\t\0\U0001f600\ud800\u200d\ufe0fTstndpm"
     for _ in range(400):
         text = "".join(rng.choice(alphabet) for _ in range(rng.randrange(60)))
-        spoken = for_speech(text)
+        spoken = normalize_for_speech(text)
         assert not set("0123456789*`_|") & set(spoken), repr(text)
         spoken.encode()  # no half of a surrogate pair is left
 
 
 @pytest.mark.parametrize(
-    "unit", ["1", "1.", "1,111", "1/", "[a](", "**a", "<a ", "|-", "-", "$1", "a@", "a.", "1:11", "# a\n", "&#", "= "]
+    "unit",
+    [
+        *("1", "1.", "1,111", "1/", "[a](", "**a", "<a ", "|-", "-", "$1", "a@", "a.", "1:11", "# a\n", "&#", "= "),
+        *(
+            "1-",
+            "111 ",
+            "0101 ",
+            "12:30-",
+            "a_",
+            "A1-",
+            "X ",
+            "²",
+            "x^",
+            "±",
+            "1'1\"",
+            "1.1e",
+            "$1-$",
+            "1元/人",
+            "Jan 1 ",
+        ),
+        *(
+            "2024-01-01-",
+            "京A",
+            "拨打",
+            "call 123 ",
+            "1.1.1.1.",
+            "USD 1",
+            "90后",
+            "the 90s",
+            "a.html",
+            "①",
+            "中1",
+            "Ａ",
+        ),
+    ],
 )
 def test_time_grows_with_the_length_only(unit: str):
     def seconds(count: int) -> float:
         started = time.process_time()
-        for_speech(unit * count)
+        normalize_for_speech(unit * count)
         return time.process_time() - started
 
-    short = min(seconds(1000) for _ in range(2))
-    assert seconds(6000) < 6 * 3 * short + 0.05
+    short = min(seconds(500) for _ in range(2))
+    assert seconds(3000) < 6 * 3 * short + 0.1
+
+
+@pytest.mark.parametrize("unit", ["≥", "1:11 ", "2024-01-01-", "call 123 ", "World War I ", "**[a](", "京A1-"])
+def test_hostile_texts_of_100_kilobytes(unit: str):
+    started = time.process_time()
+    normalize_for_speech(unit * (100_000 // len(unit)))
+    assert time.process_time() - started < 20  # a second or two; a pattern that goes back and forth takes hours

@@ -45,7 +45,7 @@ def english_ordinal(number: int) -> str:
 def english_year(year: int) -> str:
     """1984 -> nineteen eighty four, 2005 -> two thousand five, 1900 -> nineteen hundred."""
     century, rest = divmod(year, 100)
-    if year < 1100 or (century % 10 == 0 and rest < 10):
+    if year < 1000 or (century % 10 == 0 and rest < 10):
         return english_number(year)
     if not rest:
         return english_number(century) + " hundred"

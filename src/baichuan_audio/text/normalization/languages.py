@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from . import numbers
+from . import number_words
 from .units import CURRENCIES, UNITS
 
 MONTHS = (
@@ -48,37 +48,40 @@ class English:
         "equals": " equals ", "and": " and ", "about": "about ", "#": "number ", "power": " to the power of ",
         "point": " point ", "<": " less than ", ">": " greater than ", "score": " to ",
         "code": "Code left out.", "stop": ".", "pause": ", ",
+        "at least": " greater than or equal to ", "at most": " less than or equal to ", "differs": " is not equal to ",
+        "about equal": " is approximately ", "plus or minus": " plus or minus ", "infinity": " infinity ",
+        "root": "the square root of ", "pi": " pi ", "port": " port ",
     }
     # fmt: on
 
     def digits(self, digits: str) -> str:
-        return numbers.english_digits(digits)
+        return number_words.english_digits(digits)
 
     def number(self, number: str) -> str:
         negative, whole, behind = _split(number)
-        if len(whole) > numbers.MOST_DIGITS or (len(whole) > 1 and whole[0] == "0"):
+        if len(whole) > number_words.MOST_DIGITS or (len(whole) > 1 and whole[0] == "0"):
             words = self.digits(whole)
         else:
-            words = numbers.english_number(int(whole))
+            words = number_words.english_number(int(whole))
         return ("minus " if negative else "") + words + (f" point {self.digits(behind)}" if behind else "")
 
     def ordinal(self, number: int) -> str:
-        return numbers.english_ordinal(number)
+        return number_words.english_ordinal(number)
 
     def year(self, year: str) -> str:
-        return numbers.english_year(int(year))
+        return number_words.english_year(int(year))
 
     def date(self, year: str | None, month: int, day: int) -> str:
         return f"{MONTHS[month - 1]} {self.ordinal(day)}" + (f", {self.year(year)}" if year else "")
 
     def time(self, hour: int, minute: int, second: str | None, half: str | None) -> str:
-        words = numbers.english_number(hour)
+        words = number_words.english_number(hour)
         if minute:
-            words += f" {'oh ' if minute < 10 else ''}{numbers.english_number(minute)}"
+            words += f" {'oh ' if minute < 10 else ''}{number_words.english_number(minute)}"
         elif half is None:
-            words += " o'clock" if hour <= 12 and second is None else " hundred"
+            words += " o'clock" if hour <= 12 else " hundred"
         if second is not None:
-            words += f" and {self.unit(second, 's')}"
+            words += f" and {self.unit(str(int(second)), 's')}"
         return words + (f" {half.upper()}M" if half else "")
 
     def money(self, symbol: str, amount: str, scale: str) -> str:
@@ -92,7 +95,7 @@ class English:
         parts = [] if int(whole) == 0 and int(behind) else [f"{self.number(whole)} {one if whole == '1' else many}"]
         if int(behind):
             cents = cent if int(behind) == 1 or not cent.endswith("t") else cent + "s"
-            parts.append(f"{numbers.english_number(int(behind))} {cents}")
+            parts.append(f"{number_words.english_number(int(behind))} {cents}")
         return sign + " and ".join(parts)
 
     def percent(self, number: str, sign: str = "%") -> str:
@@ -104,10 +107,10 @@ class English:
 
     def fraction(self, above: str, below: str) -> str:
         count, parts = int(above), int(below)
-        name = {2: "half", 4: "quarter"}.get(parts) or numbers.english_ordinal(parts)
+        name = {2: "half", 4: "quarter"}.get(parts) or number_words.english_ordinal(parts)
         if count != 1:
             name = "halves" if parts == 2 else name + "s"
-        return f"{numbers.english_number(count)} {name}"
+        return f"{number_words.english_number(count)} {name}"
 
     @staticmethod
     def _is_one(number: str) -> bool:
@@ -123,33 +126,34 @@ class Mandarin:
         "dot": "点", "at": "艾特", "_": "下划线", "-": "杠", "+": "加", "to": "到", "minus": "负", "plus": "加",
         "less": "减", "times": "乘", "over": "除以", "equals": "等于", "and": "和", "about": "约", "#": "",
         "power": "的", "point": "点", "<": "小于", ">": "大于", "score": "比", "code": "代码略。", "stop": "。",
-        "pause": "，",
+        "pause": "，", "at least": "大于等于", "at most": "小于等于", "differs": "不等于", "about equal": "约等于",
+        "plus or minus": "正负", "infinity": "无穷大", "root": "根号", "pi": "派", "port": "端口",
     }
     # fmt: on
 
     def digits(self, digits: str) -> str:
-        return numbers.mandarin_digits(digits)
+        return number_words.mandarin_digits(digits)
 
     def number(self, number: str) -> str:
         negative, whole, behind = _split(number)
-        if len(whole) > numbers.MOST_DIGITS or (len(whole) > 1 and whole[0] == "0"):
+        if len(whole) > number_words.MOST_DIGITS or (len(whole) > 1 and whole[0] == "0"):
             words = self.digits(whole)
         else:
-            words = numbers.mandarin_number(int(whole))
+            words = number_words.mandarin_number(int(whole))
         return ("负" if negative else "") + words + (f"点{self.digits(behind)}" if behind else "")
 
     def year(self, year: str) -> str:
         return self.digits(year)
 
     def date(self, year: str | None, month: int, day: int) -> str:
-        words = f"{numbers.mandarin_number(month)}月{numbers.mandarin_number(day)}日"
+        words = f"{number_words.mandarin_number(month)}月{number_words.mandarin_number(day)}日"
         return f"{self.digits(year)}年{words}" if year else words
 
     def time(self, hour: int, minute: int, second: str | None, half: str | None) -> str:
-        words = {"a": "上午", "p": "下午", None: ""}[half] + numbers.mandarin_number(hour) + "点"
+        words = {"a": "上午", "p": "下午", None: ""}[half] + number_words.mandarin_number(hour) + "点"
         if minute or second:
-            words += ("零" if 0 < minute < 10 else "") + numbers.mandarin_number(minute) + "分"
-        return words + (f"{numbers.mandarin_number(int(second))}秒" if second else "")
+            words += ("零" if 0 < minute < 10 else "") + number_words.mandarin_number(minute) + "分"
+        return words + (f"{number_words.mandarin_number(int(second))}秒" if second else "")
 
     def money(self, symbol: str, amount: str, scale: str) -> str:
         negative, whole, behind = _split(amount)
@@ -166,7 +170,8 @@ class Mandarin:
         return self.number(number) + UNITS[unit][2]
 
     def fraction(self, above: str, below: str) -> str:
-        return f"{self.number(below)}分之{self.number(above)}"
+        whole = {"100": "百", "1000": "千", "10000": "万"}.get(below) or self.number(below)
+        return f"{whole}分之{self.number(above)}"
 
 
 ENGLISH, MANDARIN = English(), Mandarin()

@@ -1,0 +1,111 @@
+"""Signs: powers, sums, comparisons, and what a sign beside a number is called."""
+
+from __future__ import annotations
+
+import re
+
+from .languages import MANDARIN, Language
+from .rules import Rule, after, rule
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_OPERATORS = {"+": "plus", "×": "times", "*": "times", "÷": "over", "/": "over", "=": "equals", "-": "less"}
+_COMPARISONS = {
+    "≥": "at least", "⩾": "at least", ">=": "at least", "≤": "at most", "⩽": "at most", "<=": "at most",
+    "≠": "differs", "!=": "differs", "≈": "about equal", "≒": "about equal", "±": "plus or minus", ">": ">", "<": "<",
+    "≡": "equals", "==": "equals", "∞": "infinity",
+}  # fmt: skip
+_SIGN_NAMES = {"-": "minus", "+": "plus", "~": "about", "≈": "about"}
+
+
+def _operator(match: re.Match[str], language: Language) -> str:
+    word = language.words[_OPERATORS.get(match.group(1), "power")]  # ** is a power
+    return word if language is MANDARIN else f" {word.strip()} "
+
+
+def _minus(match: re.Match[str], language: Language) -> str:
+    return language.words["less"]
+
+
+def _power(match: re.Match[str], language: Language) -> str:
+    power = match.group(1).translate(_SUPERSCRIPTS)
+    if language is MANDARIN:
+        return {"2": "的平方", "3": "的立方"}.get(power, f"的{language.number(power)}次方")
+    return {"2": " squared", "3": " cubed"}.get(power, language.words["power"] + language.number(power))
+
+
+def _comparison(match: re.Match[str], language: Language) -> str:
+    word = language.words[_COMPARISONS[match.group(1)]]
+    return word.strip() if language is MANDARIN else f" {word.strip()} "
+
+
+def _root(match: re.Match[str], language: Language) -> str:
+    return language.words["root"]
+
+
+def _pi(match: re.Match[str], language: Language) -> str:
+    return language.words["pi"]
+
+
+def _sign(match: re.Match[str], language: Language) -> str:
+    return language.words[_SIGN_NAMES[match.group()]]
+
+
+def _pluses(match: re.Match[str], language: Language) -> str:
+    """C++, A+."""
+    return ("加" if language is MANDARIN else " plus") * len(match.group())
+
+
+def _between(match: re.Match[str], language: Language) -> str:
+    return language.words["score"]
+
+
+def _space(match: re.Match[str], language: Language) -> str:
+    return " "
+
+
+def _by(match: re.Match[str], language: Language) -> str:
+    low, high = match.group(1, 2)
+    if language is MANDARIN:
+        return f"{language.number(low)}乘{language.number(high)}"
+    return f"{language.number(low)} by {language.number(high)}"
+
+
+def _of_sizes(match: re.Match[str], language: Language) -> str:
+    """3 cm x 4 cm; but 3 x 10^8 is a product."""
+    if re.match(r"10 ?\^", after(match, 4)):
+        return " × "
+    return "乘" if language is MANDARIN else " by "
+
+
+_OPERAND_BEFORE = r"(?<=[0-9A-Za-z)\u4e00-\u9fff])"
+RULES: tuple[Rule, ...] = (
+    rule(r"(?<=[⁰¹²³⁴⁵⁶⁷⁸⁹)])(-)(?=[0-9A-Za-z(])|(?<=[0-9A-Za-z])-(?=[0-9A-Za-z]{1,9} ?=)", _minus),
+    rule(r"(?<=[0-9A-Za-z)]) ?\^ ?\(?([-+]?[0-9]{1,9})\)?", _power),
+    rule(r"(?<=[0-9A-Za-z)\u4e00-\u9fff])([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9})", _power),
+    rule(r"(?<=[A-Z])\+{1,2}(?![0-9A-Za-z+=(])", _pluses),
+    rule(r"√ ?", _root),
+    rule(r" ?π ?", _pi),
+    rule(rf"{_OPERAND_BEFORE} ?(\*\*|[×÷]) ?(?=[-(]?[0-9A-Za-z\u4e00-\u9fff])", _operator),
+    rule(rf"{_OPERAND_BEFORE} ?([+=]) ?(?=[-+(√]?[0-9A-Za-z\u4e00-\u9fff])", _operator),
+    rule(r"(?<=[0-9)]) ([-/]) (?=[-(]?[0-9])", _operator),
+    rule(r"(?:(?<=[0-9][a-z])|(?<=[ (][a-z])) (-) (?=[(]?[0-9])", _operator),
+    rule(r"(?<=[0-9)])(-)(?=\()", _operator),
+    rule(r"(?<=[0-9])(\+)(?![0-9+])", _operator),
+    rule(r"(?<=[0-9]):(?=[0-9])", _between),
+    rule(r"(?<![0-9A-Za-z)\]])[-+~≈](?=[0-9])", _sign),
+    rule(r"(?<=[A-Za-z])-(?=[0-9])", _space),
+)
+
+COMPARISONS: tuple[Rule, ...] = (
+    rule(r"(?<![0-9A-Za-z])([1-9][0-9]{2,3})[x×*]([1-9][0-9]{2,3})(?![0-9A-Za-z]| ?=)", _by),
+    rule(r"(?<![0-9A-Za-z])([1-9][0-9]{0,2})x([1-9][0-9]{0,2})(?![0-9A-Za-z])", _by),
+    rule(r"(?<=[0-9A-Za-z²]) x (?=[0-9])", _of_sizes),
+    rule(r"(?<=[0-9)]) ?([*×÷]) ?(?=[-(]?[0-9])", _operator),
+    rule(r" ?(>=|<=|!=|==|[≥⩾≤⩽≠≈≒±≡∞])[≥⩾≤⩽≠≈≒±≡∞]{0,99} ?(?=[^ ]|$)", _comparison),
+    rule(r"(?<=[0-9A-Za-z)%\u4e00-\u9fff]) ?([<>]) ?(?=[-+(]?[0-9])", _comparison),
+    rule(r"(?<=[0-9)%]) ?([<>]) ?(?=[-(]?[A-Za-z])", _comparison),
+    rule(r"(?<=\b[A-Za-z])([<>])(?=[A-Za-z]\b)", _comparison),
+    rule(r"(?<![0-9A-Za-z)\]])\+(?=[0-9$€£¥])", _sign),
+    rule(r"(?<=\b[A-Za-z]) ([<>]) (?=[A-Za-z]\b)", _comparison),
+)
+"""To be tried before amounts become words."""

@@ -1,0 +1,65 @@
+"""Figures to words: every rule of this package in its order, the particular before the general."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from . import amounts, dates, formulas, identifiers, roman
+from .languages import MANDARIN, Language
+from .rules import NUMBER, Rule, rule
+
+LanguagePicker = Callable[["re.Match[str]"], Language]
+"""Says in which language a match is read."""
+
+_COUNTED = "个只条张本位次天件杯瓶台辆种份名块倍岁周人座层头匹家间句点"
+
+
+def numbers_to_words(text: str, pick: LanguagePicker) -> str:
+    """Everything that is written in figures, in words."""
+    for pattern, say in _RULES:
+        text = pattern.sub(lambda match, say=say: _spaced(match, say(match, pick(match))), text)  # type: ignore[misc]
+    return text
+
+
+def _spaced(match: re.Match[str], words: str) -> str:
+    """The words, with a space between them and a Latin letter (or figure) that they would run into."""
+    if words == match.group():
+        return words
+    before, after = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
+    if before.isascii() and before.isalnum() and words[:1].isascii() and words[:1].isalnum():
+        words = " " + words
+    if after.isascii() and after.isalnum() and words[-1:].isascii() and words[-1:].isalnum():
+        words += " "
+    return words
+
+
+def _digits(match: re.Match[str], language: Language) -> str:
+    return language.digits(match.group())
+
+
+def _number(match: re.Match[str], language: Language) -> str:
+    after = match.string[match.end() : match.end() + 1]
+    before = match.string[match.start() - 1 : match.start()]
+    if language is MANDARIN and match.group() == "2" and after and after in _COUNTED and before != "第":
+        return "两"
+    return language.number(match.group())
+
+
+def _any_number(match: re.Match[str], language: Language) -> str:
+    return language.number(match.group())
+
+
+_RULES: tuple[Rule, ...] = (
+    *roman.RULES,
+    rule(r"(?<![0-9])[0-9]{16}[0-9]*(?![0-9Xx])", _digits),
+    *dates.RULES,
+    *identifiers.RULES,
+    *formulas.COMPARISONS,
+    *amounts.RULES,
+    *identifiers.BESIDE_LETTERS,
+    *formulas.RULES,
+    *dates.YEARS,
+    rule(rf"(?<![0-9.,]){NUMBER}", _number),
+    rule(r"(?<![0-9])\.[0-9]{1,40}|[0-9]{1,40}", _any_number),
+)

@@ -1,0 +1,57 @@
+"""What the rules for figures share: a rule is a pattern and what a match of it is read as.
+
+Patterns begin where a number begins and repeat bounded pieces, and what stands around a match is looked at within a
+few characters: so the time is linear in the text's length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from .languages import Language
+from .units import UNITS
+
+Say = Callable[["re.Match[str]", Language], str]
+Rule = tuple["re.Pattern[str]", Say]
+
+NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}(?![0-9])|[0-9]{1,40})(?:\.[0-9]{1,40})?"
+_POINT_FIRST = r"(?<![0-9.])\.[0-9]{1,40}"
+PLAIN = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)"
+START = r"(?<![0-9.,A-Za-z])"
+SIGNED = rf"(?:(?<![0-9A-Za-z)\]])-)?(?:(?<![0-9.,]){NUMBER}|{_POINT_FIRST})"
+DASH = r" ?[-~–—] ?"
+
+
+_UNITS = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+_COUNTED = re.compile(
+    r" (?!(?:was|is|has|as|its|this|plus|versus|series|less|across|news|Olympics)\b)(?:[a-z]{2,20}s\b|people\b)"
+    rf"|%| ?(?:{_UNITS})(?![A-Za-z0-9])"
+)
+
+
+def rule(pattern: str, say: Say) -> Rule:
+    """A rule from its pattern; `say(match, language)` gives the words, or the match as it is to leave it."""
+    return re.compile(pattern), say
+
+
+def before(match: re.Match[str], characters: int = 16) -> str:
+    """What stands before a match, at most so many characters of it."""
+    return match.string[max(0, match.start() - characters) : match.start()]
+
+
+def after(match: re.Match[str], characters: int = 16) -> str:
+    """What follows a match, at most so many characters of it."""
+    return match.string[match.end() : match.end() + characters]
+
+
+def is_counted(match: re.Match[str]) -> bool:
+    """Whether English things in the plural, or a unit, follow a number, so that it is a count."""
+    return _COUNTED.match(after(match, 24)) is not None
+
+
+def digits(match: re.Match[str], language: Language) -> str:
+    """Every digit for itself, whatever stands between them is a pause."""
+    groups = re.findall(r"[0-9]+", match.group())
+    plus = language.words["plus"] if match.group().startswith("+") else ""
+    return plus + language.words["pause"].join(language.digits(group) for group in groups)
