@@ -8,10 +8,10 @@ from typing import Any, cast
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.reply import (
     ReplySampling,
-    repeats_itself,
     write_spoken_reply,
     write_text_reply,
 )
+from baichuan_audio.language_model.runaway import repeats_itself
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.language_model.sequence import Answer, Step, TextStep, Token
 from baichuan_audio.language_model.session import Session

@@ -229,12 +229,11 @@ class Response:
             self._put(events.item_done(wire, self._previous_id()))
 
     def _details(self, status: str, done: ReplyDone, error: Exception | None) -> dict[str, Any] | None:
-        """`status_details`; the protocol has no word for a reply that ended because it repeated itself."""
+        """`status_details`; the reasons of a reply that ran away are this server's own."""
         if status == "cancelled":
             return {"type": "cancelled", "reason": self.cancel_reason}
         if status == "incomplete":
-            known = done.reason == "max_output_tokens"
-            return {"type": "incomplete", "reason": "max_output_tokens"} if known else {"type": "incomplete"}
+            return {"type": "incomplete", "reason": done.reason}
         if status != "failed":
             return None
         error = error or done.error
