@@ -18,10 +18,11 @@ from .errors import AudioError, BaichuanAudioError, PromptError, PromptTooLongEr
 from .flow_decoder.model import FlowDecoder
 from .language_model.audio_head import AudioHead
 from .language_model.context import context_length, max_positions, prompt_room, turns_to_forget
-from .language_model.interleaving import ended, interleave_letters, split_words, write_ahead
+from .language_model.interleaving import ended, interleave_letters, letters_in, split_words, write_ahead
 from .language_model.model import LanguageModel
 from .language_model.prompt import (
     DEFAULT_VOICE,
+    SENTENCE_MARKS,
     TRANSCRIBE_INSTRUCTION,
     AudioPart,
     Message,
@@ -42,10 +43,10 @@ from .language_model.reply import (
 )
 from .language_model.runaway import RUNAWAYS
 from .language_model.sampling import Sampling
-from .language_model.sequence import Frame, Token, frames_to_codes
+from .language_model.sequence import Frame, SentenceEnd, Token, frames_to_codes
 from .language_model.session import Session
 from .language_model.text_tokenizer import TextTokenizer
-from .synthesis import Joiner, SpeechStream, synthesize
+from .synthesis import Joiner, SpeechStream, sentence_pause, synthesize
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
 _LONGEST_CLAUSE = 200
@@ -148,12 +149,12 @@ class BaichuanAudio(nn.Module):
         voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice,
         BaichuanAudioError where the model cannot read the text to its end.
         """
-        segments = [e for e in self._read_aloud(text, voice, sampling, seed) if isinstance(e, Tensor)]
-        if self.continuous_speech and segments:
-            segments = [torch.cat(segments, dim=1)]
-        joiner, waveforms = Joiner(self.sample_rate), []
-        for codes in segments:
-            waveforms += [joiner.push(self.tokenizer.decode(codes)), joiner.end_segment()]
+        joiner, waveforms = Joiner(self.sample_rate), list[Tensor]()
+        for sentence in self._sentences(self._read_aloud(text, voice, sampling, seed)):
+            if waveforms and self.continuous_speech:
+                waveforms += [joiner.flush(), sentence_pause(self.sample_rate)]
+            for codes in [torch.cat(sentence, dim=1)] if self.continuous_speech else sentence:
+                waveforms += [joiner.push(self.tokenizer.decode(codes)), joiner.end_segment()]
         return torch.cat([*waveforms, joiner.flush()])
 
     def speak_pieces(
@@ -213,14 +214,21 @@ class BaichuanAudio(nn.Module):
         speech take turns within a clause. Raises PromptError where there is none."""
         if not isinstance(text, str) or not text.strip():
             raise PromptError("there is no text to speak.")
-        parts = [text]
-        if len(text.encode("utf-8", "replace")) > _SHORT_TEXT:
-            parts = split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)
+        parts = self._parts(text)
         clauses = [[part] for part in parts]
         if letters := self._interleave_letters:
+            parts = [clause for sentence in split_clauses(text, letters, size=letters_in, marks=SENTENCE_MARKS)
+                     for clause in self._parts(sentence, letters_in)]  # fmt: skip
             runs = [split_words(ended(part), self.text_tokenizer, letters) for part in parts]
             clauses = [[words for words, _ in write_ahead(each)] for each in runs]
         return [[self.text_tokenizer.encode(segment) for segment in clause] for clause in clauses]
+
+    @staticmethod
+    def _parts(text: str, size: Callable[[str], int] = len) -> list[str]:
+        """A text as it is cut for reading aloud: a short one not at all."""
+        if len(text.encode("utf-8", "replace")) <= _SHORT_TEXT:
+            return [text]
+        return split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE, size)
 
     def prompt_builder(self) -> PromptBuilder:
         """Writes prompts with this model's text tokenizer and control tokens."""
@@ -262,7 +270,7 @@ class BaichuanAudio(nn.Module):
 
     def _read_aloud(
         self, text: str, voice: str | None, sampling: ReplySampling | None, seed: int | None
-    ) -> Iterator[str | Frame | Tensor]:
+    ) -> Iterator[str | Frame | Tensor | SentenceEnd]:
         """What reading `text` aloud gives: the frames of each segment, then its codes [K, T]."""
         clauses = self.clauses_to_speak(text)
         sampling = sampling or ReplySampling.from_config(self.config)
@@ -271,15 +279,29 @@ class BaichuanAudio(nn.Module):
         rules = read_aloud(session, self.text_tokenizer, clauses, sampling, self.context)
         return _whole(follow_frames(session, rules))
 
-    def _sounding(self, events: Iterable[str | Frame | Tensor]) -> Iterator[TextPiece | WaveformPiece]:
+    def _sentences(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[list[Tensor]]:
+        """What reading aloud gives -> of each sentence the codes [K, T] of its segments, at least one."""
+        segments: list[Tensor] = []
+        for event in events:
+            if isinstance(event, Tensor):
+                segments.append(event)
+            elif isinstance(event, SentenceEnd) and segments:
+                yield segments
+                segments = []
+        if segments:
+            yield segments
+
+    def _sounding(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[TextPiece | WaveformPiece]:
         """Text, frames and finished segments of a reply -> what the user gets of them, at once."""
         stream = SpeechStream(self)
         for event in events:
             if isinstance(event, str):
                 yield TextPiece(event)
                 continue
-            if not isinstance(event, Tensor):
+            if isinstance(event, tuple):
                 waveform = stream.push(frames_to_codes([event], self.tokenizer.num_codebooks))
+            elif isinstance(event, SentenceEnd):
+                waveform = stream.end_sentence() if self.continuous_speech else stream.end_segment()
             elif not self.continuous_speech:
                 waveform = stream.end_segment()
             else:
@@ -378,7 +400,7 @@ class Conversation:
         finally:
             events.close()
 
-    def _written(self) -> Generator[str | Frame | Tensor, None, None]:
+    def _written(self) -> Generator[str | Frame | Tensor | SentenceEnd, None, None]:
         """What the reply gives out; notes why it ended."""
         session, tokenizer, sampling = self._session, self._model.text_tokenizer, self._sampling
         if self._speak:
@@ -426,7 +448,9 @@ class Conversation:
         return self._model.language_model.tokens(built.ids, built.codes)
 
 
-def _whole(events: Generator[str | Frame | Tensor, None, str | None]) -> Iterator[str | Frame | Tensor]:
+def _whole(
+    events: Generator[str | Frame | Tensor | SentenceEnd, None, str | None],
+) -> Iterator[str | Frame | Tensor | SentenceEnd]:
     """The events of reading a text; raises BaichuanAudioError where it was not read to its end."""
     ending = yield from events
     if ending is not None:

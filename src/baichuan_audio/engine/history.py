@@ -31,8 +31,8 @@ _WORD = re.compile(r"[\u2e80-\uffff]|[^\s\u2e80-\uffff]+")  # a Chinese characte
 class Item:
     """One message. tokens: of a user, the content; of the assistant, from the mark before the reply to endoftext.
 
-    text: what the system says. ready: false while the user's audio is being encoded. forgotten: too old to be read; its
-    tokens are let go. discarded: a reply that ran away, which is never read.
+    text: what the system says. ready: false while the user's audio is being encoded. forgotten: too old to be read.
+    discarded: a reply that ran away, which is never read.
     """
 
     id: str
@@ -42,6 +42,12 @@ class Item:
     ready: bool = True
     forgotten: bool = False
     discarded: bool = False
+
+    def forget(self) -> None:
+        """It will not be read again: of a reply only what `History.truncate` needs stays, of the user's nothing."""
+        self.forgotten = True
+        kept = self.tokens if self.role == "assistant" else []
+        self.tokens = [() if isinstance(token, tuple) else token for token in kept]
 
 
 class History:
@@ -127,7 +133,7 @@ class History:
                 f"system text and message are {length} tokens long, and at most {self.most} can be answered."
             )
         for item in itertools.chain.from_iterable(turns[:left_out] if forget else ()):
-            item.forgotten, item.tokens = True, []
+            item.forget()
         return [*head, *self._read(turns[left_out:]), *mark, self._special.assistant]
 
     def truncate(self, item_id: str, seconds: float) -> str:
@@ -136,13 +142,11 @@ class History:
         Audio segments lie end to end, with 10 ms of cross-fade between two unless speech is continuous. Segments heard
         to their end stay; in the one being heard the frames heard stay, and of its text the same share, down to a whole
         word (or Chinese character). A reply of which no word was heard is not read at all. Raises PromptError for any
-        item but a spoken reply, and for one that has been forgotten.
+        item but a spoken reply.
         """
         item = self.find(item_id)
         if item.discarded:
             return ""
-        if item.forgotten:
-            raise PromptError(f"item '{item_id}' is too old to be cut; the model no longer reads it.")
         if item.role != "assistant" or not any(isinstance(token, tuple) for token in item.tokens):
             raise PromptError(f"item '{item_id}' is no spoken reply; only such can be cut by time.")
         item.tokens, text = self.heard(item.tokens, seconds)

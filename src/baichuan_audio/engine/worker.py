@@ -14,7 +14,7 @@ import torch
 
 from ..errors import BaichuanAudioError, PromptError, PromptTooLongError
 from ..language_model.runaway import RUNAWAYS
-from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, TextStep, Token
+from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, SentenceEnd, TextStep, Token
 from ..pipeline import BaichuanAudio
 from ..synthesis import SpeechStream
 from .batch import batch_for
@@ -260,15 +260,15 @@ class Worker:
             row.voice.put(answer)
             self.sound.wake(row.voice)
 
-    def _give(self, row: Writing, event: str | torch.Tensor) -> None:
-        """Text, or the codes of a finished audio segment, whose frames have gone out one by one."""
+    def _give(self, row: Writing, event: str | torch.Tensor | SentenceEnd) -> None:
+        """Text, a sentence's end, or the codes of a finished audio segment, whose frames have gone out one by one."""
         if isinstance(event, str):
             row.said.append(event)
         if row.voice is None:
             assert isinstance(event, str)
             row.reply.deliver(TextDelta(event))
             return
-        if isinstance(event, str):
+        if not isinstance(event, torch.Tensor):
             row.voice.put(event)
         else:
             row.voice.end_segment()

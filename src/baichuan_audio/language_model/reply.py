@@ -13,15 +13,16 @@ from typing import Any, cast
 from torch import Tensor
 
 from ..config import strict
-from .prompt import CLAUSE_MARKS
+from .prompt import CLAUSE_MARKS, SENTENCE_MARKS
 from .runaway import REPETITION, RunawayGuard, least_frames, text_repeats_itself
 from .sampling import Sampling
-from .sequence import Answer, Frame, FrameStep, LiveSequence, Rules, Step, TextStep, Token, audio_segment
+from .sequence import Answer, Frame, FrameStep, LiveSequence, Rules, SentenceEnd, Step, TextStep, Token, audio_segment
 from .session import Session
 from .text_tokenizer import TextTokenizer
 
 _SAME_CLAUSES, _SAME_CLAUSES_IDS = 3, 24
 _TRIES = 3  # of a clause that is read aloud
+_SENTENCE_ENDS, _CLOSING = SENTENCE_MARKS | {"."}, " \n\t\"')]}”’」』）】》"
 # the published demo's
 _FIRST = Sampling(0.8, 20, 0.85, 1.1)
 _LATER = Sampling(0.3, 20, 0.85, 1.05)
@@ -74,10 +75,11 @@ def write_spoken_reply(
     The reply ends when the model says so; also after `max_segments`, when it would speak without having written
     anything, and when it runs away (`runaway.py`).
     """
-    return follow(session, spoken_reply(session, tokenizer, sampling))
+    pieces = follow(session, spoken_reply(session, tokenizer, sampling))
+    return cast("Generator[str | Tensor, None, str | None]", pieces)
 
 
-def follow(session: Session, rules: Rules) -> Generator[str | Tensor, None, str | None]:
+def follow(session: Session, rules: Rules) -> Generator[str | Tensor | SentenceEnd, None, str | None]:
     """Run the rules of a reply on a session of its own: what they give out, as it is made. Returns why they ended."""
     events = follow_frames(session, rules)
     try:
@@ -93,7 +95,7 @@ def follow(session: Session, rules: Rules) -> Generator[str | Tensor, None, str 
         events.close()
 
 
-def follow_frames(session: Session, rules: Rules) -> Generator[str | Frame | Tensor, None, str | None]:
+def follow_frames(session: Session, rules: Rules) -> Generator[str | Frame | Tensor | SentenceEnd, None, str | None]:
     """`follow`, with each code frame when it is drawn; the codes [K, T] then say that their segment is complete."""
     answer: Answer = None
     try:
@@ -180,10 +182,11 @@ def read_aloud(
 
     clauses: of each the ids of its text segments. Before a clause only the prompt and the clause before it are kept, so
     a long text is read like a short one; in a clause that would grow beyond `context` positions, only the prompt.
-    A clause that runs away is read anew after the prompt alone; one that always does ends the reading.
+    SentenceEnd is given out between two sentences. A clause that runs away is read anew after the prompt alone; one
+    that always does ends the reading.
     """
     prompt, last = len(sequence), list[Token]()
-    for clause in clauses:
+    for number, clause in enumerate(clauses, 1):
         for attempt in range(_TRIES):
             if len(sequence) > prompt:
                 sequence.cut(prompt)
@@ -196,6 +199,8 @@ def read_aloud(
         last = sequence.tokens[start:]
         if len(last) > context // 4:
             last = []
+        if number < len(clauses) and tokenizer.decode(clause[-1]).rstrip(_CLOSING)[-1:] in _SENTENCE_ENDS:
+            yield SentenceEnd()
     return None
 
 

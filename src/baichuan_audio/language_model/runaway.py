@@ -27,7 +27,7 @@ _REPEATED_IDS = 24
 _FEW_IDS, _AMONG_IDS = 3, 40  # so few different ids among so many
 _REPEATED_FRAMES = 40  # 3.2 s
 
-_SEGMENT_SLACK, _SEGMENT_RATE = 40, 4.0  # frames, and frames a letter
+_SEGMENT_SLACK, _SEGMENT_RATE = 38, 3.0  # frames, and frames a letter
 _REPLY_SLACK, _REPLY_RATE = 75, 2.5
 _OVERLONG_SEGMENTS = 2  # that met their limit without an end of audio, one after the other
 

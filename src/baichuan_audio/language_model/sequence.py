@@ -42,9 +42,14 @@ class FrameStep:
     may_end: bool = True
 
 
+@dataclass(frozen=True)
+class SentenceEnd:
+    """A sentence that is read aloud has been spoken, and another follows."""
+
+
 Step = TextStep | FrameStep
 Answer = int | Frame | None
-Rules = Generator[Step | str | Tensor, Answer, str | None]
+Rules = Generator[Step | str | Tensor | SentenceEnd, Answer, str | None]
 """Asks by a Step and is sent its answer; gives out text, and the codes [K, T] of a finished audio segment.
 
 It returns why it ended: None when the model ended it, "limit", or a reason of `runaway.py`.
