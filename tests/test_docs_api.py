@@ -20,7 +20,7 @@ def test_blocks_run(checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copytree(checkpoint_dir, "models/nano")
     config = Path("models/nano/config.json")
     config.chmod(0o644)
-    limits = {"max_segment_tokens": 4, "max_segment_frames": 4, "max_segments": 2}
+    limits = {"max_segment_tokens": 4, "max_segment_frames": 4, "max_segments": 2, "stop_runaways": False}
     config.write_text(json.dumps(json.loads(config.read_text()) | {"reply_sampling": limits}))
     save_waveform("question.wav", torch.sin(torch.arange(16000) * 0.2) * 0.3, 16000)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 import torch
 
 from baichuan_audio.audio.waveform import crossfade, load_waveform, save_waveform
-from baichuan_audio.errors import AudioError, PromptError
+from baichuan_audio.bench.models import never_end
+from baichuan_audio.errors import AudioError, BaichuanAudioError, PromptError
 from baichuan_audio.language_model.reply import ReplySampling
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.language_model.sequence import LiveSequence
 from baichuan_audio.pipeline import BaichuanAudio, TextPiece, WaveformPiece
 
-SHORT = ReplySampling(max_segment_tokens=4, max_segment_frames=5, max_segments=2, max_text_tokens=6)
+SHORT = ReplySampling(
+    max_segment_tokens=4, max_segment_frames=5, max_segments=2, max_text_tokens=6, stop_runaways=False
+)
 RATE = 16000
 
 
@@ -139,7 +143,7 @@ def test_speech_comes_before_its_clause_is_finished(model: BaichuanAudio, monkey
     drawn = []
     frame = model.audio_head.frames
     monkeypatch.setattr(model.audio_head, "frames", lambda *a: drawn.append(1) or frame(*a))
-    long = ReplySampling(max_segment_tokens=4, max_segment_frames=40, max_segments=1)
+    long = ReplySampling(max_segment_tokens=4, max_segment_frames=40, max_segments=1, stop_runaways=False)
     pieces = model.chat([{"role": "user", "content": "one"}], sampling=long, seed=0)
     seen = [len(drawn) for piece in pieces if isinstance(piece, WaveformPiece)]
     assert seen[0] < 10 < len(drawn)
@@ -149,18 +153,37 @@ def test_speech_comes_before_its_clause_is_finished(model: BaichuanAudio, monkey
     assert torch.equal(model.speak("two", sampling=long, seed=0), whole)
 
 
-def test_speech_is_repeatable_and_leaves_a_full_context(model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = []
-    cut = LiveSequence.cut
-    monkeypatch.setattr(LiveSequence, "cut", lambda *a: left.append(1) or cut(*a))
-    short = ReplySampling(max_segment_frames=2)
-    text = "a clause of some length, and one more word of it that goes on, " * 2
+def test_speech_is_repeatable_and_each_clause_follows_the_one_before(
+    model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[int] = []
+    lay = LiveSequence.lay
+    monkeypatch.setattr(LiveSequence, "lay", lambda self, tokens: before.append(len(self)) or lay(self, tokens))
+    short = ReplySampling(max_segment_frames=2, stop_runaways=False)
+    text = "a clause of some length, and one more word of it that goes on, " * 20
     first, again = (model.speak(text, sampling=short, seed=1) for _ in range(2))
     assert torch.equal(first, again)
-    assert not left
+    clauses = model.clauses_to_speak(text)
+    prompt = before[1]
+    longest = max(len(segment) for clause in clauses for segment in clause)
+    assert len(clauses) == 40 and max(before) <= prompt + longest + 4
+    assert sum(length == prompt for length in before) >= 40  # each time the prompt alone was kept
     monkeypatch.setitem(model.config, "max_position_embeddings", 80)
+    before.clear()
     model.speak(text, sampling=short)
-    assert left
+    assert max(before) < 80
+
+
+@pytest.mark.parametrize("words", [3, 60])
+def test_a_text_that_cannot_be_read_is_an_error(model: BaichuanAudio, words: int) -> None:
+    """Nothing of the text is left out silently."""
+    model = never_end(copy.deepcopy(model))
+    with pytest.raises(BaichuanAudioError, match="could not be read to its end"):
+        model.speak("every word of it, " * words, sampling=ReplySampling())
+    pieces = model.speak_pieces("every word of it, " * words, sampling=ReplySampling())
+    assert next(pieces).waveform.numel()
+    with pytest.raises(BaichuanAudioError, match="could not be read to its end"):
+        list(pieces)
 
 
 def test_transcribe(model: BaichuanAudio, question: torch.Tensor) -> None:

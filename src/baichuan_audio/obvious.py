@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from .language_model.sampling import draw
-from .language_model.sequence import Answer, FrameStep, Step
+from .language_model.sequence import Answer, FrameStep, Step, forbid_end
 from .language_model.session import Session
 from .pipeline import BaichuanAudio
 
@@ -25,7 +25,10 @@ class ObviousSession(Session):
         codes: list[int] = []
         for level, size in enumerate(head.codebook_sizes):
             logits = head.logits_at(hidden, torch.tensor([codes], dtype=torch.long, device=hidden.device))[0]
-            logits = logits if level == 0 else logits[:size]
+            if level:
+                logits = logits[:size]
+            elif not step.may_end:
+                logits = forbid_end(logits[None], [False])[0]
             code = draw(logits, step.sampling, self.random, self.said(level))
             if level == 0 and code == size:
                 return None

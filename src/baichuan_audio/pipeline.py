@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from .audio.voice_activity import Speech, find_speech_in_steps, last_of
 from .audio.waveform import load_waveform, prepare_waveform
 from .audio_tokenizer.model import AudioTokenizer
-from .errors import AudioError, NoSpeechError, PromptError
+from .errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError, PromptTooLongError
 from .flow_decoder.model import FlowDecoder
 from .language_model.audio_head import AudioHead
-from .language_model.interleaving import ended, interleave_letters, split_words, write_ahead
+from .language_model.context import context_length, max_positions, prompt_room, turns_to_forget
+from .language_model.interleaving import ended, interleave_letters, letters_in, split_words, write_ahead
 from .language_model.model import LanguageModel
 from .language_model.prompt import (
     DEFAULT_VOICE,
     NO_WORDS,
+    SENTENCE_MARKS,
     TRANSCRIBE_INSTRUCTION,
     AudioPart,
     Message,
@@ -33,12 +35,20 @@ from .language_model.prompt import (
     split_clauses,
     voice_instruction,
 )
-from .language_model.reply import ReplySampling, follow_frames, read_aloud, spoken_reply, write_text_reply
+from .language_model.reply import (
+    ReplySampling,
+    follow_frames,
+    read_aloud,
+    spoken_reply,
+    text_reply,
+    write_text_reply,
+)
+from .language_model.runaway import RUNAWAYS
 from .language_model.sampling import Sampling
-from .language_model.sequence import Frame, frames_to_codes
+from .language_model.sequence import Frame, SentenceEnd, Token, frames_to_codes
 from .language_model.session import Session
 from .language_model.text_tokenizer import TextTokenizer
-from .synthesis import Joiner, SpeechStream, synthesize
+from .synthesis import Joiner, SpeechStream, sentence_pause, synthesize
 from .text.user_input import input_steps, normalize_user_text
 
 _CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
@@ -142,16 +152,17 @@ class BaichuanAudio(nn.Module):
     def speak(
         self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
     ) -> Tensor:
-        """Read `text` aloud -> waveform [S] at `sample_rate`. Long text goes clause by clause, in one context.
+        """Read `text` aloud, all of it -> waveform [S] at `sample_rate`. Long text goes clause by clause.
 
-        voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice.
+        voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice,
+        BaichuanAudioError where the model cannot read the text to its end.
         """
-        segments = [e for e in self._read_aloud(text, voice, sampling, seed) if isinstance(e, Tensor)]
-        if self.continuous_speech and segments:
-            segments = [torch.cat(segments, dim=1)]
-        joiner, waveforms = Joiner(self.sample_rate), []
-        for codes in segments:
-            waveforms += [joiner.push(self.tokenizer.decode(codes)), joiner.end_segment()]
+        joiner, waveforms = Joiner(self.sample_rate), list[Tensor]()
+        for sentence in self._sentences(self._read_aloud(text, voice, sampling, seed)):
+            if waveforms and self.continuous_speech:
+                waveforms += [joiner.flush(), sentence_pause(self.sample_rate)]
+            for codes in [torch.cat(sentence, dim=1)] if self.continuous_speech else sentence:
+                waveforms += [joiner.push(self.tokenizer.decode(codes)), joiner.end_segment()]
         return torch.cat([*waveforms, joiner.flush()])
 
     def speak_pieces(
@@ -211,17 +222,26 @@ class BaichuanAudio(nn.Module):
         system = None if system is None else normalize_user_text(system)
         return chosen if system is None else system if voice is None else chosen + system
 
-    def clauses_to_speak(self, text: str) -> list[list[int]]:
-        """Text -> the ids of the clauses in which it is read aloud; raises PromptError where there is none."""
+    def clauses_to_speak(self, text: str) -> list[list[list[int]]]:
+        """Text -> the clauses in which it is read aloud, of each the ids of its text segments, one unless text and
+        speech take turns within a clause. Raises PromptError where there is none."""
         if not isinstance(text, str) or not text.strip():
             raise PromptError("there is no text to speak.")
-        parts = [text]
-        if len(text.encode("utf-8", "replace")) > _SHORT_TEXT:
-            parts = split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE)
+        parts = self._parts(text)
+        clauses = [[part] for part in parts]
         if letters := self._interleave_letters:
+            parts = [clause for sentence in split_clauses(text, letters, size=letters_in, marks=SENTENCE_MARKS)
+                     for clause in self._parts(sentence, letters_in)]  # fmt: skip
             runs = [split_words(ended(part), self.text_tokenizer, letters) for part in parts]
-            parts = [words for each in runs for words, _ in write_ahead(each)]
-        return [self.text_tokenizer.encode(part) for part in parts]
+            clauses = [[words for words, _ in write_ahead(each)] for each in runs]
+        return [[self.text_tokenizer.encode(segment) for segment in clause] for clause in clauses]
+
+    @staticmethod
+    def _parts(text: str, size: Callable[[str], int] = len) -> list[str]:
+        """A text as it is cut for reading aloud: a short one not at all."""
+        if len(text.encode("utf-8", "replace")) <= _SHORT_TEXT:
+            return [text]
+        return split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE, size)
 
     def prompt_builder(self) -> PromptBuilder:
         """Writes prompts with this model's text tokenizer and control tokens."""
@@ -246,7 +266,12 @@ class BaichuanAudio(nn.Module):
     @property
     def context(self) -> int:
         """Positions the backbone was made for."""
-        return int(self.config.get("max_position_embeddings") or 1 << 30)
+        return max_positions(self.config)
+
+    @property
+    def context_length(self) -> int:
+        """Positions of a dialogue that the model answers well; older turns are forgotten (`context.py`)."""
+        return context_length(self.config)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -276,23 +301,38 @@ class BaichuanAudio(nn.Module):
 
     def _read_aloud(
         self, text: str, voice: str | None, sampling: ReplySampling | None, seed: int | None
-    ) -> Iterator[str | Frame | Tensor]:
-        """What reading `text` aloud gives: the frames of each clause, then its codes [K, T]."""
+    ) -> Iterator[str | Frame | Tensor | SentenceEnd]:
+        """What reading `text` aloud gives: the frames of each segment, then its codes [K, T]."""
         clauses = self.clauses_to_speak(text)
         sampling = sampling or ReplySampling.from_config(self.config)
         prompt = self.prompt_builder().system(self.system_text(None, voice)).reply(spoken=True).build()
         session = self.start(prompt.ids, prompt.codes, seed)
-        return follow_frames(session, read_aloud(session, clauses, sampling, self.context))
+        rules = read_aloud(session, self.text_tokenizer, clauses, sampling, self.context)
+        return _whole(follow_frames(session, rules))
 
-    def _sounding(self, events: Iterable[str | Frame | Tensor]) -> Iterator[TextPiece | WaveformPiece]:
+    def _sentences(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[list[Tensor]]:
+        """What reading aloud gives -> of each sentence the codes [K, T] of its segments, at least one."""
+        segments: list[Tensor] = []
+        for event in events:
+            if isinstance(event, Tensor):
+                segments.append(event)
+            elif isinstance(event, SentenceEnd) and segments:
+                yield segments
+                segments = []
+        if segments:
+            yield segments
+
+    def _sounding(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[TextPiece | WaveformPiece]:
         """Text, frames and finished segments of a reply -> what the user gets of them, at once."""
         stream = SpeechStream(self)
         for event in events:
             if isinstance(event, str):
                 yield TextPiece(event)
                 continue
-            if not isinstance(event, Tensor):
+            if isinstance(event, tuple):
                 waveform = stream.push(frames_to_codes([event], self.tokenizer.num_codebooks))
+            elif isinstance(event, SentenceEnd):
+                waveform = stream.end_sentence() if self.continuous_speech else stream.end_segment()
             elif not self.continuous_speech:
                 waveform = stream.end_segment()
             else:
@@ -314,7 +354,8 @@ class Conversation:
         for piece in conversation.ask({"audio": "question.wav"}): ...
         for piece in conversation.ask("And times two?"): ...
 
-    A reply that is not iterated to its end counts as interrupted: the next turn goes on from what was given out.
+    A reply that is not iterated to its end counts as interrupted: the next turn goes on from what was given out. The
+    oldest turns are forgotten where the dialogue would grow beyond the model's `context_length`.
     """
 
     def __init__(
@@ -322,26 +363,35 @@ class Conversation:
     ) -> None:
         self._model, self._speak, self._sampling, self._vad = model, speak, sampling, vad
         self._session = model.session_type(model.language_model, model.audio_head, model.special, seed)
-        self._prompt = model.prompt_builder().system(system)  # what has been said but not yet read
+        self._head = self._tokens(model.prompt_builder().system(system))
+        self._turns: list[list[Token]] = []  # a user's turn and the reply to it, as they are read
+        self._asked = 0  # where the last turn begins in the session
         self._reply: Reply | None = None
+        self._ending: str | None = None
 
     @property
     def session(self) -> Session:
         """The sequence so far, for those who want to see its ids."""
         return self._session
 
+    @property
+    def incomplete_reason(self) -> str | None:
+        """Why the last reply was broken off: "max_output_tokens", or of one that ran away, which the dialogue leaves
+        out, "repetition" or "audio_overrun". None for a reply that came to its end, and while one is being made."""
+        return "max_output_tokens" if self._ending == "limit" else self._ending
+
     def add(self, message: Message) -> None:
         """Add a turn that has been before, the user's or the assistant's (whose audio follows its text)."""
         if message.role == "user":
-            self._prompt = self._with_user(message)
+            self._turns = [*self._earlier(), self._with_user(message)]
             return
-        prompt = self._prompt.copy().reply(self._speak)
+        prompt = self._model.prompt_builder().reply(self._speak)
         for part in message.parts:
             if isinstance(part, AudioPart):
                 prompt.speech(self._encode(part))
             else:
                 prompt.text(part)
-        self._prompt = prompt.end_reply()
+        self._turns[-1:] = [[*itertools.chain(*self._turns[-1:]), *self._tokens(prompt.end_reply())]]
 
     def ask(self, content: Any) -> Iterator[TextPiece | WaveformPiece]:
         """Say `content` (a text, `{"audio": audio}`, or a list of such) and get the reply as it is made.
@@ -353,31 +403,67 @@ class Conversation:
 
     def ask_message(self, message: Message) -> Iterator[TextPiece | WaveformPiece]:
         """`ask` for a message that has been checked."""
-        if self._reply is not None:
-            self._reply.close()  # an interrupted reply ends before the next turn begins
-        prompt = self._with_user(message).reply(self._speak).build()
-        self._check_room(len(prompt.ids))
-        self._session.extend(prompt.ids, prompt.codes)
-        self._prompt = self._model.prompt_builder()
+        self._end_reply()
+        turns = [*self._earlier(), self._with_user(message)]
+        mark = self._tokens(self._model.prompt_builder().reply(self._speak))
+        rest = len(self._head) + len(mark)
+        kept = turns[turns_to_forget(rest, [len(turn) for turn in turns], self._model.context_length) :]
+        prompt = [*self._head, *itertools.chain(*kept), *mark]
+        if len(prompt) > prompt_room(self._model.context):
+            raise PromptTooLongError(
+                f"system text and message are {len(prompt)} tokens long, and at most "
+                f"{prompt_room(self._model.context)} can be answered; shorten them."
+            )
+        self._turns, self._ending = kept, None
+        self._asked = len(prompt) - len(mark) - len(kept[-1])
+        self._session.become(prompt)
         self._reply = self._answer()
         return self._reply
 
     def _answer(self) -> Reply:
-        model, sampling = self._model, self._sampling
-        if not self._speak:
-            for text in write_text_reply(self._session, model.text_tokenizer, sampling.first, sampling.max_text_tokens):
-                yield TextPiece(text)
-            return
-        events = follow_frames(self._session, spoken_reply(self._session, model.text_tokenizer, sampling))
+        model, events = self._model, self._written()
         try:
-            yield from model._sounding(events)
+            if self._speak:
+                yield from model._sounding(events)
+            else:
+                for text in events:
+                    assert isinstance(text, str)
+                    yield TextPiece(text)
         finally:
             events.close()
 
-    def _with_user(self, message: Message) -> PromptBuilder:
-        """The unread prompt and the user's turn; a copy, so that bad input leaves the dialogue as it was."""
-        prompt, silent = self._prompt.copy().user(), True
-        before = len(prompt)
+    def _written(self) -> Generator[str | Frame | Tensor | SentenceEnd, None, None]:
+        """What the reply gives out; notes why it ended."""
+        session, tokenizer, sampling = self._session, self._model.text_tokenizer, self._sampling
+        if self._speak:
+            rules = spoken_reply(session, tokenizer, sampling)
+        else:
+            rules = text_reply(session, tokenizer, sampling.first, sampling.max_text_tokens)
+        self._ending = yield from follow_frames(session, rules)
+
+    def _end_reply(self) -> None:
+        """The last reply takes its place in its turn; an interrupted one ends first, one that ran away has none."""
+        if self._reply is None:
+            return
+        self._reply.close()
+        self._reply = None
+        if self._ending not in RUNAWAYS:
+            turn, end = self._session.tokens[self._asked :], self._model.special.end_of_text
+            self._turns[-1] = turn if turn[-1] == end else [*turn, end]
+
+    def _earlier(self) -> list[list[Token]]:
+        """The turns that have a reply."""
+        return self._turns[:-1] if self._waiting() else self._turns
+
+    def _waiting(self) -> bool:
+        """Whether the last turn has no reply, so that what the user says next belongs to it."""
+        return bool(self._turns) and self._turns[-1][-1] != self._model.special.end_of_text
+
+    def _with_user(self, message: Message) -> list[Token]:
+        """The user's turn, after what the user has said without a reply."""
+        waiting = self._waiting()
+        prompt = self._model.prompt_builder() if waiting else self._model.prompt_builder().user()
+        before, silent = len(prompt), True
         for part in message.parts:
             if not isinstance(part, AudioPart):
                 prompt.user_text(part)
@@ -389,7 +475,7 @@ class Conversation:
             raise NoSpeechError(NO_SPEECH)
         if len(prompt) == before:
             raise PromptError(NO_WORDS)
-        return prompt
+        return [*(self._turns[-1] if waiting else []), *self._tokens(prompt)]
 
     def _speech(self, part: AudioPart) -> Speech:
         """The speech in a part of the user's message."""
@@ -401,11 +487,19 @@ class Conversation:
         tokenizer = self._model.tokenizer
         return tokenizer.encode(self._model._waveform(part.audio), tokenizer.config.sampling_rate)
 
-    def _check_room(self, new: int) -> None:
-        limit = self._model.context
-        total = len(self._session.ids) + new
-        if total > limit:
-            raise PromptError(f"the dialogue is {total} tokens long and this model reads {limit}; begin a new one.")
+    def _tokens(self, prompt: PromptBuilder) -> list[Token]:
+        """A prompt as the positions of a sequence."""
+        built = prompt.build()
+        return self._model.language_model.tokens(built.ids, built.codes)
+
+
+def _whole(
+    events: Generator[str | Frame | Tensor | SentenceEnd, None, str | None],
+) -> Iterator[str | Frame | Tensor | SentenceEnd]:
+    """The events of reading a text; raises BaichuanAudioError where it was not read to its end."""
+    ending = yield from events
+    if ending is not None:
+        raise BaichuanAudioError(f"the text could not be read to its end ({ending}); try other words or another seed.")
 
 
 def join_texts(texts: Sequence[str]) -> str:

@@ -154,7 +154,7 @@ class Script:
 def script(small: Any, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Until the test ends, every reply says the script's clauses."""
     told = Script(small.text_tokenizer)
-    monkeypatch.setitem(small.config, "reply_sampling", {})
+    monkeypatch.setitem(small.config, "reply_sampling", {"stop_runaways": False})
     monkeypatch.setattr(batch, "draw_ids", told.ids)
     monkeypatch.setattr(batch, "draw_frames", told.frames)
     return told

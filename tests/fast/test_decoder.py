@@ -200,6 +200,35 @@ def test_a_compiler_makes_each_region_once_for_all_layers(plain: BaichuanAudio, 
     torch._dynamo.reset()
 
 
+def test_an_audio_segment_ends_only_where_it_may(steps: BaichuanAudio) -> None:
+    decoder = Decoder(steps.language_model, steps.audio_head, 2, 60)
+    never = ended = 0
+    for seed in range(12):
+        sessions = [Session(steps.language_model, steps.audio_head, steps.special, seed) for _ in range(2)]
+        for session in sessions:
+            session.lay([5, 6, 7])
+            session.begin_segment()
+        decoder._guests = [None, None]
+        for row, session in enumerate(sessions):
+            decoder.read(row, session)
+        asks = [Ask(row, session, FrameStep(_HOT, bool(row))) for row, session in enumerate(sessions)]
+        for _ in range(20):
+            first, second = decoder.answer(asks)
+            never += first is None
+            ended += second is None
+    kinds = (Session, ObviousSession)
+    plain = [kind(steps.language_model, steps.audio_head, steps.special, 0) for kind in kinds]
+    for session in plain:
+        session.lay([5, 6, 7])
+        session.begin_segment()
+        never += sum(session.answer(FrameStep(_HOT, False)) is None for _ in range(200))
+        assert any(session.answer(FrameStep(_HOT)) is None for _ in range(400))
+    assert never == 0 and ended > 0
+
+
+_HOT = Sampling(temperature=50.0)
+
+
 def test_a_row_that_is_too_short_says_so(steps: BaichuanAudio) -> None:
     session = DecoderSessions(rows=1, capacity=60)(steps.language_model, steps.audio_head, steps.special)
     with pytest.raises(PromptError, match="nothing to go on"):

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
+
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.reply import (
     ReplySampling,
-    repeats_itself,
+    follow_frames,
+    spoken_reply,
     write_spoken_reply,
     write_text_reply,
 )
+from baichuan_audio.language_model.runaway import (
+    AUDIO_OVERRUN,
+    REPETITION,
+    least_frames,
+    repeats_itself,
+    speech_letters,
+)
 from baichuan_audio.language_model.sampling import Sampling
-from baichuan_audio.language_model.sequence import Answer, Step, TextStep, Token
+from baichuan_audio.language_model.sequence import Answer, FrameStep, Step, TextStep, Token
 from baichuan_audio.language_model.session import Session
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
@@ -88,7 +98,7 @@ def test_end_after_text_is_spoken_and_after_none_is_not(tokenizer: TextTokenizer
 
 
 def test_limits(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
-    long = [ord("!") - 33 + 5] * 200
+    long = [64 + place % 26 for place in range(200)]
     said, script = _spoken(tokenizer, special, *long, max_segment_tokens=50, max_segments=2)
     assert len(said) == 3 and len(script.left) == 100
 
@@ -100,8 +110,99 @@ def test_speech_without_text_ends_the_reply(tokenizer: TextTokenizer, special: S
 
 
 def test_the_same_clause_over_and_over_ends_the_reply(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
-    said, _ = _spoken(tokenizer, special, *(["again", special.audiogen_start] * 20))
-    assert said == ["again"] * 3
+    start = special.audiogen_start
+    clause = "this is said again and again and never comes to an end"
+    said, _ = _spoken(tokenizer, special, *([clause, start] * 20))
+    assert said == [clause] * 3
+    said, _ = _spoken(tokenizer, special, *(["ha", start] * 4), special.end_of_text)
+    assert said == ["ha"] * 4 + [""]
+    said, _ = _spoken(tokenizer, special, *([clause, start] * 5), special.end_of_text, stop_runaways=False)
+    assert said == [clause] * 5 + [""]
+
+
+def _ending(script: Script, tokenizer: TextTokenizer, **limits: Any) -> tuple[str | None, int]:
+    """Why a spoken reply to a script ended, and after how many frames."""
+    events = follow_frames(cast(Session, script), spoken_reply(cast(Any, script), tokenizer, ReplySampling(**limits)))
+    frames = 0
+    while True:
+        try:
+            frames += isinstance(next(events), tuple)
+        except StopIteration as end:
+            return end.value, frames
+
+
+def test_a_reply_says_why_it_ended(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
+    start, end = special.audiogen_start, special.end_of_text
+    good = Script(special, [*tokenizer.encode("one, two."), start, end])
+    assert _ending(good, tokenizer) == (None, FRAMES)
+    long = Script(special, [*tokenizer.encode("one"), start, *tokenizer.encode("two"), start] * 3)
+    assert _ending(long, tokenizer, max_segments=2) == ("limit", 2 * FRAMES)
+    assert _ending(Script(special, tokenizer.encode("la") * 90), tokenizer, max_segment_tokens=99) == (REPETITION, 0)
+
+
+class Endless(Script):
+    """Never ends its audio; `period`: after so many frames they come again, 0 for never."""
+
+    def __init__(self, special: SpecialTokens, ids: Sequence[int], period: int) -> None:
+        super().__init__(special, ids)
+        self._period = period
+
+    def answer(self, step: Step) -> Answer:
+        if isinstance(step, TextStep):
+            return super().answer(step)
+        self.frames += 1
+        number = self.frames % self._period if self._period else self.frames
+        return (number % 2, number // 2 % 2, number // 4 % 2, number // 8 % 2, number // 16 % 2, number // 32, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "period", "reason", "most"),
+    [
+        ("Yes.", 0, AUDIO_OVERRUN, 70),
+        ("Yes.", 1, REPETITION, 45),
+        ("The capital of Peru is Lima.", 0, AUDIO_OVERRUN, 160),
+        ("The capital of Peru is Lima.", 5, REPETITION, 45),
+        ("樱桃是红色的。", 0, AUDIO_OVERRUN, 120),
+    ],
+)
+def test_sound_without_end_is_stopped(
+    tokenizer: TextTokenizer, special: SpecialTokens, text: str, period: int, reason: str, most: int
+) -> None:
+    ids = [*tokenizer.encode(text), special.audiogen_start]
+    ending, frames = _ending(Endless(special, ids, period), tokenizer)
+    assert ending == reason and 20 < frames <= most
+    script = Endless(special, ids, period)
+    assert _ending(script, tokenizer, stop_runaways=False) == (None, 500)
+    assert script.ids[-1] == special.end_of_text
+
+
+def test_segments_that_all_meet_their_limit_are_an_overrun(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
+    start = special.audiogen_start
+    ids = [
+        *tokenizer.encode("one two three"),
+        start,
+        *tokenizer.encode(" four five six,"),
+        *tokenizer.encode(" seven,"),
+    ]
+    assert _ending(Endless(special, ids, 0), tokenizer, max_segment_frames=20) == (AUDIO_OVERRUN, 40)
+
+
+def test_a_very_short_reply_is_not_cut_off(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
+    asked: list[bool] = []
+
+    class Watched(Script):
+        def answer(self, step: Step) -> Answer:
+            if isinstance(step, FrameStep):
+                asked.append(step.may_end)
+            return super().answer(step)
+
+    start, end = special.audiogen_start, special.end_of_text
+    _ending(Watched(special, [*tokenizer.encode("Hello."), end]), tokenizer)
+    assert asked == [False] * (FRAMES + 1)
+    asked.clear()
+    _ending(Watched(special, [*tokenizer.encode("A longer reply has no need of it."), end]), tokenizer)
+    _ending(Watched(special, [*tokenizer.encode("Hm,"), start, *tokenizer.encode(" more"), end]), tokenizer)
+    assert all(asked)
 
 
 def test_interrupted_reply_is_closed(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
@@ -124,6 +225,14 @@ def test_text_reply(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
 def test_repetition() -> None:
     assert repeats_itself([7] * 24) and repeats_itself([1, 2, 3] + [4, 5, 6, 7] * 6)
     assert not repeats_itself([7] * 23) and not repeats_itself(list(range(100))) and not repeats_itself([])
+
+
+def test_how_much_there_is_to_say() -> None:
+    assert speech_letters("hello there") == 10 and speech_letters("你好") == 6
+    assert speech_letters("BBC") == 9 and speech_letters("I am Ann") < 10 and speech_letters("42") == 10
+    assert speech_letters("a, b.") > speech_letters("a b") and speech_letters("") == 0
+    assert least_frames("Hello.") > least_frames("No") > 3 and least_frames("你好。") > 5
+    assert least_frames("The capital of Peru is Lima.") == least_frames("...") == 0
 
 
 def test_sampling_of_a_checkpoint() -> None:

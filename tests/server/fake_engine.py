@@ -53,6 +53,7 @@ class FakeEngine:
         self.config = EngineConfig(max_sessions=max_sessions)
         self.delay, self.answer, self.heard, self.fail = delay, answer, heard, fail
         self.vad, self.too_long = vad, too_long
+        self.ending: tuple[Any, str | None] = ("completed", None)  # status and reason of replies that come to their end
         self.model: Any = SimpleNamespace(
             config={}, sample_rate=SAMPLE_RATE, voices=self.voices, text_tokenizer=SimpleNamespace(encode=_words)
         )
@@ -113,7 +114,13 @@ class FakeEngine:
 
     def stats(self) -> EngineStats:
         free = self.config.max_sessions - self._taken
-        return EngineStats(active_sessions=self._taken, slots_free=free, last_batch_size=self._taken, steps=self._steps)
+        return EngineStats(
+            active_sessions=self._taken,
+            slots_free=free,
+            last_batch_size=self._taken,
+            steps=self._steps,
+            runaways={"repetition": 3},
+        )
 
     async def pause(self) -> None:
         self._steps += 1
@@ -256,7 +263,7 @@ class FakeReply:
         self._cancelled = self._cancelled or reason
 
     async def _write(self) -> AsyncIterator[Any]:
-        said, frames, status, reason = "", 0, "completed", None
+        said, frames, (status, reason) = "", 0, self._dialogue.engine.ending
         words = _words(self._answer)
         engine = self._dialogue.engine
         if engine.too_long:

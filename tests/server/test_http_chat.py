@@ -68,6 +68,10 @@ def test_history_and_system_texts(server: Serving):
     ]
     reply = server.client.chat.completions.create(model="x", messages=messages, max_completion_tokens=3)
     assert reply.choices[0].message.content == "You said two" and reply.choices[0].finish_reason == "length"
+    server.engine.ending = ("incomplete", "repetition")
+    away = server.client.chat.completions.create(model="x", messages=messages)
+    server.engine.ending = ("completed", None)
+    assert away.choices[0].finish_reason == "length"
     dialogue = last(server)
     assert dialogue.system == "Be brief.\nBe kind."
     assert [item[1] for item in dialogue.items] == ["user", "assistant", "user"]

@@ -370,7 +370,9 @@ def test_models_health_and_metrics(server: Serving):
     server.client.chat.completions.create(**said("hello"))
     text = server.http.get("/metrics").text
     names = "active_sessions sessions_total ttfa_seconds endpoint_delay_seconds rtf underrun_seconds barge_in_total "
-    names += "barge_in_stop_seconds queue_depth batch_size slots_free audio_seconds_total errors_total"
+    names += (
+        "barge_in_stop_seconds queue_depth batch_size slots_free audio_seconds_total errors_total runaway_replies_total"
+    )
     for name in [*names.split(), "http_requests_total"]:
         assert f"# TYPE baichuan_audio_{name} " in text, name
     assert server.metric("http_requests_total", '{endpoint="/v1/chat/completions",status="200"}') >= 1

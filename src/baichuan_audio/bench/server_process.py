@@ -112,7 +112,7 @@ def _serve(served: ServedModel) -> None:
     else:
         assert served.model is not None
         model = load(served.model, dtype=dtype, device=device, vocoder=served.vocoder)
-    limits = {"max_segment_tokens": _CLAUSE_IDS, "max_segment_frames": _CLAUSE_FRAMES}
+    limits = {"max_segment_tokens": _CLAUSE_IDS, "max_segment_frames": _CLAUSE_FRAMES, "stop_runaways": False}
     model.config["reply_sampling"] = {**(model.config.get("reply_sampling") or {}), **limits}
     config = EngineConfig(max_sessions=served.sessions, threads=served.threads)
     bound = open_socket(_HOST, 0)

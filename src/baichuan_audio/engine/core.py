@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..audio.voice_activity import Speech
 from ..errors import PromptTooLongError
+from ..language_model.context import prompt_room
 from ..language_model.reply import ReplySampling, read_aloud
 from ..language_model.sequence import LiveSequence, Rules
 from ..pipeline import BaichuanAudio
 from ..text.normalization import normalize_for_speech
 from .dialogue import Dialogue
 from .front_desk import FrontDesk, check_done
-from .history import room
 from .types import AudioDelta, AudioInput, EngineConfig, EngineStats, EngineStopped, ReplyDone, TranscriptDelta
 
 
@@ -51,7 +51,7 @@ class Engine:
     @property
     def longest_turn_seconds(self) -> float:
         """Sound that one turn of the user may have; a tenth of the room is for the system text."""
-        return 0.9 * room(self._desk.capacity) / self.model.tokenizer.frame_rate
+        return 0.9 * prompt_room(self._desk.capacity) / self.model.tokenizer.frame_rate
 
     def start(self) -> None:
         """Begin to work. Raises EngineStopped for an engine that has run before."""
@@ -99,21 +99,22 @@ class Engine:
     async def speak(self, text: str, voice: str | None = None, seed: int | None = None) -> AsyncIterator[AudioDelta]:
         """Read `text` aloud, as `normalize_for_speech` writes it and as its sound is made. Takes a slot meanwhile.
 
-        Raises EngineFull, EngineStopped, and PromptError for a text without words or an unknown voice.
+        Raises EngineFull, EngineStopped, PromptError for a text without words or an unknown voice, and
+        BaichuanAudioError, perhaps after some of the sound, where the text cannot be read to its end.
         """
         desk, model = self._desk, self.model
         system = model.system_text(None, voice)
         clauses = model.clauses_to_speak(normalize_for_speech(text))
         prompt = desk.tokens(model.prompt_builder().system(system).reply(spoken=True))
         sampling = ReplySampling.from_config(model.config)
-        longest = max(len(clause) for clause in clauses)
+        longest = max(len(segment) for clause in clauses for segment in clause)
         if len(prompt) + longest >= desk.capacity // 2:
             raise PromptTooLongError(
                 f"a clause is {longest} tokens long; this engine reads at most {desk.capacity // 2}."
             )
 
         def rules(sequence: LiveSequence) -> Rules:
-            return read_aloud(sequence, clauses, sampling, desk.capacity)
+            return read_aloud(sequence, model.text_tokenizer, clauses, sampling, desk.capacity)
 
         slot = desk.lease()
         reply = desk.write(slot, prompt, rules, seed, spoken=True)
@@ -122,7 +123,7 @@ class Engine:
                 if isinstance(event, AudioDelta):
                     yield event
                 elif isinstance(event, ReplyDone):
-                    check_done(event)
+                    check_done(event, whole=True)
         finally:
             reply.cancel()
             desk.release(slot)
@@ -140,4 +141,5 @@ class Engine:
             steps=worker.steps,
             text_tokens=worker.text_tokens,
             audio_frames=worker.audio_frames,
+            runaways=dict(worker.runaways),
         )

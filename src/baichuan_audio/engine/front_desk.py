@@ -39,8 +39,7 @@ class FrontDesk:
         self.model, self.config = model, config
         spare = -(-config.max_sessions // _DIALOGUES_PER_SPARE)
         slots = config.max_sessions + spare
-        known = int(model.config.get("max_position_embeddings") or _CONTEXT)
-        self.capacity = min(known, config.max_context or _CONTEXT)
+        self.capacity = min(model.context, config.max_context or _CONTEXT)
         cores = len(os.sched_getaffinity(0))
         threads = config.threads or max(1, min(_THREADS, cores // 3))
         if model.language_model.norm.weight.device.type == "cpu":
@@ -155,11 +154,13 @@ class FrontDesk:
             reply.cancel()
 
 
-def check_done(done: ReplyDone) -> None:
-    """Raise what became of a reply that nobody but its caller knows of."""
+def check_done(done: ReplyDone, whole: bool = False) -> None:
+    """Raise what became of a reply that nobody but its caller knows of; `whole`: also where it is incomplete."""
     if done.error is not None:
         raise done.error
     if done.status == "failed":
         raise BaichuanAudioError(done.reason or "the engine failed.")
     if done.reason == "shutdown":
         raise EngineStopped("the engine has been stopped.")
+    if whole and done.status == "incomplete":
+        raise BaichuanAudioError(f"the text could not be read to its end ({done.reason}); try other words.")

@@ -16,6 +16,7 @@ from typing import Literal
 
 from ..audio_tokenizer.model import CROSSFADE_MS
 from ..errors import PromptError, PromptTooLongError
+from ..language_model.context import prompt_room, turns_to_forget
 from ..language_model.sequence import Token
 from ..pipeline import BaichuanAudio
 
@@ -31,6 +32,7 @@ class Item:
     """One message. tokens: of a user, the content; of the assistant, from the mark before the reply to endoftext.
 
     text: what the system says. ready: false while the user's audio is being encoded. forgotten: too old to be read.
+    discarded: a reply that ran away, which is never read.
     """
 
     id: str
@@ -39,26 +41,36 @@ class Item:
     text: str = ""
     ready: bool = True
     forgotten: bool = False
+    discarded: bool = False
+
+    def forget(self) -> None:
+        """It will not be read again: of a reply only what `History.truncate` needs stays, of the user's nothing."""
+        self.forgotten = True
+        kept = self.tokens if self.role == "assistant" else []
+        self.tokens = [() if isinstance(token, tuple) else token for token in kept]
 
 
 class History:
-    """The items of one dialogue in order, bounded by `capacity` positions.
+    """The items of one dialogue in order, in a slot of `capacity` positions.
 
-    The rule: before a reply the whole dialogue and a quarter of the capacity for the reply must fit. Where they do not,
-    the oldest turns (a user's and the answers to it) are forgotten until half of the capacity is enough, so that the
-    rest need not be read again at every turn; the system text and the last turn always stay.
+    The rule: before a reply the whole dialogue and a quarter of `context` for the reply must fit into `context`. Where
+    they do not, the oldest turns (a user's and the answers to it) are forgotten (`turns_to_forget`); the system text
+    and the last turn always stay, and may take three quarters of the slot.
+
+    context: positions of a dialogue that the model answers well, by default the model's `context_length`; `capacity`
+    where that is smaller.
     """
 
-    def __init__(self, model: BaichuanAudio, capacity: int) -> None:
+    def __init__(self, model: BaichuanAudio, capacity: int, context: int | None = None) -> None:
         self.items: list[Item] = []
-        self._capacity = capacity
+        self._capacity, self._context = capacity, min(capacity, context or model.context_length)
         self._model, self._special, self._tokenizer = model, model.special, model.text_tokenizer
         self._encoded_system: tuple[str, list[Token]] = ("", [])
 
     @property
     def most(self) -> int:
         """Positions that a message may take together with all that stands before it."""
-        return room(self._capacity)
+        return prompt_room(self._capacity)
 
     def add(self, item: Item, after: str | None = None) -> None:
         """Put `item` behind the item named ("root": before all; None: last).
@@ -113,17 +125,15 @@ class History:
         mark: list[Token] = [self._special.audiotext_start] if spoken else []
         turns = self._turns()
         sizes = [sum(len(item.tokens) for item in turn) + (turn[0].role == "user") for turn in turns]
-        length, left_out = len(head) + sum(sizes) + len(mark) + 1, 0
-        if length > self.most:
-            while left_out < len(turns) - 1 and length > self._capacity // 2:
-                length -= sizes[left_out]
-                left_out += 1
+        rest = len(head) + len(mark) + 1
+        left_out = turns_to_forget(rest, sizes, self._context)
+        length = rest + sum(sizes[left_out:])
         if length > self.most:
             raise PromptTooLongError(
                 f"system text and message are {length} tokens long, and at most {self.most} can be answered."
             )
         for item in itertools.chain.from_iterable(turns[:left_out] if forget else ()):
-            item.forgotten = True
+            item.forget()
         return [*head, *self._read(turns[left_out:]), *mark, self._special.assistant]
 
     def truncate(self, item_id: str, seconds: float) -> str:
@@ -135,6 +145,8 @@ class History:
         item but a spoken reply.
         """
         item = self.find(item_id)
+        if item.discarded:
+            return ""
         if item.role != "assistant" or not any(isinstance(token, tuple) for token in item.tokens):
             raise PromptError(f"item '{item_id}' is no spoken reply; only such can be cut by time.")
         item.tokens, text = self.heard(item.tokens, seconds)
@@ -205,11 +217,6 @@ class History:
             self.check_text(text)
             self._encoded_system = (text, [*self._tokenizer.encode(text)])
         return [self._special.system, *self._encoded_system[1]]
-
-
-def room(capacity: int) -> int:
-    """Positions of so many for what is read; the rest is for the reply."""
-    return capacity - capacity // 4
 
 
 def _segments(reply: Sequence[Token], start: int, end: int) -> list[tuple[list[Token], list[Token]]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..fast.static_cache import empty_store
 from ..language_model.backbone import attend_to
 from ..language_model.model import LanguageModel
-from ..language_model.sequence import Token
+from ..language_model.sequence import Token, common_length
 from ..layers.kv_cache import Places
 
 
@@ -59,8 +59,8 @@ class SlotCache:
 
         At least the last one is left to read: the next step needs its hidden state, which is not kept.
         """
-        own = _common(self._tokens[slot], tokens)
-        best, source = max((_common(self._tokens[other], tokens), other) for other in range(self.slots))
+        own = common_length(self._tokens[slot], tokens)
+        best, source = max((common_length(self._tokens[other], tokens), other) for other in range(self.slots))
         if best > own:
             self.store[:, :, slot, :, own:best] = self.store[:, :, source, :, own:best]
             self._tokens[slot] = list(tokens[:best])
@@ -155,11 +155,3 @@ class _SlotContext:
         """[B, 1, 1, longest] bool, True where a row has positions."""
         places = torch.arange(max(lengths), device=self._store.device)
         return (places < torch.tensor(lengths, device=self._store.device)[:, None])[:, None, None]
-
-
-def _common(first: Sequence[Token], second: Sequence[Token]) -> int:
-    """Length of the common beginning."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..audio_tokenizer.model import AudioTokenizer
-from ..language_model.sequence import Frame, frames_to_codes
+from ..language_model.sequence import Frame, SentenceEnd, frames_to_codes
 from ..synthesis import SpeechStream
 from .types import AudioDelta, ReplyDone, ReplyEvent, TextDelta
 
@@ -59,7 +59,7 @@ class Voice:
         self._frame_samples = frame_samples
         self._deliver, self.on_failure, self._wake = deliver, on_failure, wake
         self._pending, self._awaited = 0, False  # frames without sound; whether the other thread waits for them
-        self._entries: deque[str | _Clause | ReplyDone] = deque()
+        self._entries: deque[str | _Clause | SentenceEnd | ReplyDone] = deque()
         self._texts: deque[tuple[int, str]] = deque()  # those that wait for their sound, and the sample it begins at
         self._frames = self._samples = 0  # put into sound; given out
         self._begun = time.monotonic()
@@ -67,8 +67,8 @@ class Voice:
         self.ended = self.busy = False
         self.lock = threading.Lock()
 
-    def put(self, entry: str | Frame | ReplyDone) -> None:
-        """Add text, a code frame, or the reply's end."""
+    def put(self, entry: str | Frame | SentenceEnd | ReplyDone) -> None:
+        """Add text, a code frame, the end of a sentence or of the reply."""
         with self.lock:
             last = self._entries[-1] if self._entries else None
             if not isinstance(entry, tuple):
@@ -150,6 +150,9 @@ class Voice:
             self._give(self._speech.push(frames_to_codes(frames, self._num_codebooks)))
             if closes and self._frame_samples is None:
                 self._give(self._speech.end_segment())
+        elif isinstance(head, SentenceEnd):
+            speech, continuous = self._speech, self._frame_samples is not None
+            self._give(speech.end_sentence() if continuous else speech.end_segment())
         else:
             self._give(self._speech.finish())
             for _, text in self._texts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -27,7 +28,8 @@ class EngineConfig:
     """How many dialogues one engine holds, and how it cuts its work.
 
     max_sessions: slots; one dialogue (or one `speak`) each, one more is refused with EngineFull.
-    max_context: positions a slot holds, no more than the model's max_position_embeddings; 0 = 4096.
+    max_context: positions a slot holds, no more than the model's max_position_embeddings; 0 = 4096. A dialogue is kept
+    within the model's context_length, where config.json has one, all the same.
     threads: torch threads of each of the engine's workers; 0 = a third of the cores it may use, at most 4.
     first_chunk_frames, chunk_frames: code frames (80 ms each) after which sound is made, whether or not the flow
     decoder has a full chunk: few at first, so that the first sound comes soon; 0 = full chunks only.
@@ -119,8 +121,9 @@ class Usage:
 class ReplyDone:
     """The last event of every reply.
 
-    status: "completed" (reason "repetition" where the guard ended it, else None); "cancelled" (reason: what `cancel`
-    was given, "closed" or "shutdown"); "incomplete" (reason "max_output_tokens"); "failed" (reason: what went wrong).
+    status: "completed"; "cancelled" (reason: what `cancel` was given, "closed" or "shutdown"); "incomplete" (reason
+    "max_output_tokens", or of a reply that ran away "repetition" or "audio_overrun"; the dialogue goes on as if it had
+    not been made); "failed" (reason: what went wrong).
     text: all that was given out. error: it failed because the model cannot take the dialogue as it is: asking again
     would not help.
     """
@@ -137,7 +140,10 @@ ReplyEvent = TextDelta | AudioDelta | ReplyDone
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Figures of one moment; `steps`, `text_tokens` and `audio_frames` only grow."""
+    """Figures of one moment; `steps`, `text_tokens`, `audio_frames` and `runaways` only grow.
+
+    runaways: replies that were stopped, by reason (`ReplyDone`).
+    """
 
     active_sessions: int = 0
     slots_free: int = 0
@@ -147,3 +153,4 @@ class EngineStats:
     steps: int = 0
     text_tokens: int = 0
     audio_frames: int = 0
+    runaways: Mapping[str, int] = field(default_factory=dict)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ..errors import BaichuanAudioError, PromptError, PromptTooLongError
-from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, TextStep, Token
+from ..language_model.runaway import RUNAWAYS
+from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, SentenceEnd, TextStep, Token
 from ..pipeline import BaichuanAudio
 from ..synthesis import SpeechStream
 from .batch import batch_for
@@ -44,6 +45,7 @@ class Worker:
         self.batch = batch_for(model, SlotCache(model.language_model, slots, capacity))
         self.sound = SoundThreads(config.first_chunk_frames, config.chunk_frames, sound_threads, threads)
         self.rows: list[Writing] = []  # those still being written
+        self.runaways = dict.fromkeys(RUNAWAYS, 0)  # replies that were stopped, by reason
         self.steps = self.last_batch = self.text_tokens = self.audio_frames = 0
         self._finished: dict[Reply, Writing] = {}  # written, and perhaps still sounding
         self._held: dict[Reply, Chat] = {}  # not begun: audio of the dialogue is being encoded
@@ -145,7 +147,7 @@ class Worker:
             row = Writing(
                 slot=slot, sequence=sequence, rules=rules(sequence), step=None, reply=reply,
                 voice=self._voice(reply) if spoken else None, header=len(tokens) - (2 if spoken else 1),
-                history=history, item=item, most_tokens=most_tokens or self.capacity,
+                history=history, item=item, most_tokens=most_tokens,
                 usage=Usage(len(tokens) - frames, frames, sequence.read), frame_seconds=1 / rate,
             )  # fmt: skip
         except Exception as error:
@@ -238,7 +240,7 @@ class Worker:
                 answer = None
                 self._give(row, event)
             full = len(row.sequence) + _MARKS >= self.capacity
-            if row.text_tokens + row.frames >= row.most_tokens or full:
+            if full or (row.most_tokens is not None and row.text_tokens + row.frames >= row.most_tokens):
                 row.rules.close()
                 self._finish(row, "limit")
         except StopIteration as end:
@@ -258,15 +260,15 @@ class Worker:
             row.voice.put(answer)
             self.sound.wake(row.voice)
 
-    def _give(self, row: Writing, event: str | torch.Tensor) -> None:
-        """Text, or the codes of a finished audio segment, whose frames have gone out one by one."""
+    def _give(self, row: Writing, event: str | torch.Tensor | SentenceEnd) -> None:
+        """Text, a sentence's end, or the codes of a finished audio segment, whose frames have gone out one by one."""
         if isinstance(event, str):
             row.said.append(event)
         if row.voice is None:
             assert isinstance(event, str)
             row.reply.deliver(TextDelta(event))
             return
-        if isinstance(event, str):
+        if not isinstance(event, torch.Tensor):
             row.voice.put(event)
         else:
             row.voice.end_segment()
@@ -274,9 +276,13 @@ class Worker:
 
     def _finish(self, row: Writing, ending: str | None) -> None:
         """The rules have come to their end; the sound may have some way to go."""
+        if ending in RUNAWAYS:
+            self.runaways[ending] += 1
+            if row.item is not None:
+                row.item.discarded = True
         self._remember(row)
         self.rows.remove(row)
-        status: Status = "incomplete" if ending == "limit" else "completed"
+        status: Status = "completed" if ending is None else "incomplete"
         reason = "max_output_tokens" if ending == "limit" else ending
         done = ReplyDone(status, reason, "".join(row.said), row.used())
         self.tidy()
@@ -314,7 +320,7 @@ class Worker:
             row.voice.drop()
 
     def _remember(self, row: Writing) -> None:
-        if row.item is not None:
+        if row.item is not None and not row.item.discarded:
             row.item.tokens = row.sequence.tokens[row.header :]
 
     def _forget_unheard(self, row: Writing) -> None:

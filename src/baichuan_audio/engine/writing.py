@@ -32,7 +32,7 @@ class Writing(Row):
     header: int
     history: History | None
     item: Item | None
-    most_tokens: int
+    most_tokens: int | None
     usage: Usage
     text_tokens: int = 0
     frames: int = 0

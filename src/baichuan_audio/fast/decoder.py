@@ -153,12 +153,13 @@ class Decoder:
 
     def _write(self, asks: list[Ask], batch: int) -> None:
         """Tell the device what each row does; a row without a step reads id 0 at the scratch position."""
-        inputs: list[list[int]] = [[0, self.capacity, 0, 0] for _ in range(batch)]
+        inputs: list[list[int]] = [[0, self.capacity, 0, 1, 0] for _ in range(batch)]
         settings = [[1.0] * 4 for _ in range(batch)]
         for ask in asks:
             guest, token = self._welcome(ask), ask.sequence.tokens[-1]
             id, codes = (self.model.audio_pad_id, token) if isinstance(token, tuple) else (token, ())
-            inputs[ask.row] = [1, ask.sequence.read, guest.steps, id, *codes]
+            may_end = isinstance(ask.step, TextStep) or ask.step.may_end
+            inputs[ask.row] = [1, ask.sequence.read, guest.steps, int(may_end), id, *codes]
             settings[ask.row] = setting_row(ask.step.sampling)
             guest.steps += 1
         self.rows.write(inputs, settings)

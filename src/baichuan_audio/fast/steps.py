@@ -18,7 +18,7 @@ from .drawing import Settings, uniforms
 from .regions import Places, Regions
 from .static_cache import StaticCache
 
-_CODES = 4  # where the codes begin in a row of `inputs`
+_CODES = 5  # where the codes begin in a row of `inputs`
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class Shape:
 class Rows:
     """The memory of R rows.
 
-    inputs [R, 4 + K] int64: whether the row takes part, its position, its step (the counter of its chance), the id
-    it reads, and the codes it reads where the id is audio_pad. settings [R, 4]: how it draws. ids [R], codes [R, K]:
-    what was drawn last. counts, barred [R, V]: ids in the sequence, ids not to choose. said: by codebook [R, size + 1].
+    inputs [R, 5 + K] int64: whether the row takes part, its position, its step (the counter of its chance), whether
+    its audio segment may end here, the id it reads, and the codes it reads where the id is audio_pad. settings [R, 4]:
+    how it draws. ids [R], codes [R, K]: what was drawn last. counts, barred [R, V]: ids in the sequence, ids not to
+    choose. said: by codebook [R, size + 1].
     """
 
     def __init__(self, model: LanguageModel, head: AudioHead, rows: int, cache: StaticCache) -> None:
@@ -54,6 +55,7 @@ class Rows:
         self.codes = torch.zeros(rows, len(sizes), dtype=torch.long, device=device)
         self.counts = torch.zeros(rows, vocabulary, dtype=torch.int32, device=device)
         self.barred = torch.zeros(rows, vocabulary, dtype=torch.bool, device=device)
+        self.numbers_in_code = torch.arange(sizes[0] + 1, device=device)
         self.said = [torch.zeros(rows, size + 1, dtype=torch.bool, device=device) for size in sizes]
         self.rotation = tuple(table.clone() for table in model.rotary(self.cache.room, like))
         pin = device.type == "cuda"
@@ -90,7 +92,7 @@ class Rows:
 def advance(model: LanguageModel, rows: Rows, shape: Shape, regions: Regions) -> Tensor:
     """Read the position of each row -> its hidden state [B, D] before the final norm."""
     inputs = rows.inputs[: shape.batch]
-    ids, codes = inputs[:, 3], inputs[:, _CODES:]
+    ids, codes = inputs[:, 4], inputs[:, _CODES:]
     embedded = torch.where((ids == model.audio_pad_id)[:, None], model.embed_frames(codes.T), model.embed_tokens(ids))
     x, places = embedded[:, None], rows.places(shape)
     for layer, (keys, values) in zip(model.layers, rows.cache.layers, strict=True):
@@ -124,6 +126,9 @@ def frame_step(model: LanguageModel, head: AudioHead, rows: Rows, shape: Shape, 
         logits, said = regions.project(head.headnorm, head.heads[level], x), rows.said[level][:batch]
         if level:  # only the first codebook has an end mark
             logits, said = logits[:, :size], said[:, :size]
+        else:
+            end = rows.numbers_in_code == size
+            logits = logits.masked_fill(end & (rows.inputs[:batch, 3:4] == 0), -float("inf"))
         drawn = regions.draw(logits, how, chances[:, level], shape.limit, said if shape.penalise else None)
         if shape.penalise:
             chosen = drawn[:, None]

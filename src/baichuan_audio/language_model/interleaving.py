@@ -37,7 +37,7 @@ def split_words(text: str, tokenizer: TextTokenizer, letters: int) -> list[str]:
         if weight >= letters or _ends_clause(text[start:place], text[place:end]):
             runs.append(text[start:place])
             start, weight = place, 0
-        weight += sum(_weight(character) for character in text[place:end])
+        weight += letters_in(text[place:end])
     return [*runs, text[start:]] if text else []
 
 
@@ -58,6 +58,11 @@ def write_ahead(runs: Sequence[str]) -> list[tuple[str, int]]:
         segments.append((texts[-1], end))
         start = end
     return segments
+
+
+def letters_in(text: str) -> int:
+    """Letters of a text; a Chinese character counts as three."""
+    return sum(_weight(character) for character in text)
 
 
 def ended(text: str) -> str:

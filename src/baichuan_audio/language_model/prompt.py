@@ -10,7 +10,7 @@ A sequence is ids plus the codes of its audio: each audio_pad id stands for one 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,6 +24,7 @@ from .text_tokenizer import TextTokenizer
 DEFAULT_VOICE = "邻家女声"
 TRANSCRIBE_INSTRUCTION = "将语音转录为文本:"
 CLAUSE_MARKS = frozenset(",!?，。！？")  # and a full stop that a space follows
+SENTENCE_MARKS = frozenset("!?。！？")  # likewise
 
 _TEXTS = {
     "system": "<B_SYS>",
@@ -239,18 +240,26 @@ def voice_instruction(voice: str) -> str:
     return f"请用【{voice}】这个声音回答问题。"
 
 
-def split_clauses(text: str, min_characters: int = 1, max_characters: int | None = None) -> list[str]:
-    """Cut after each clause mark, or a full stop before a space -> clauses that joined are the text again.
+def split_clauses(
+    text: str,
+    min_characters: int = 1,
+    max_characters: int | None = None,
+    size: Callable[[str], int] = len,
+    marks: Iterable[str] = CLAUSE_MARKS,
+) -> list[str]:
+    """Cut after each of the marks, or a full stop before a space -> clauses that joined are the text again.
 
-    The space after a mark leads the next clause. A clause goes on until it has at least `min_characters`; a
-    shorter rest joins the last one. One above `max_characters` is cut before its last space that fits, or anywhere.
+    The space after a mark leads the next clause. A clause goes on until it has at least `min_characters`, counted by
+    `size`; a shorter rest joins the last one. One above `max_characters` is cut before its last space that fits, or
+    anywhere.
     """
     clauses = [""]
-    for piece in re.findall(r".*?(?:[,!?，。！？]+|\.(?=\s)|$)", text, flags=re.DOTALL):
-        if len(clauses[-1].strip()) >= min_characters:
+    ends = re.compile(rf".*?(?:[{''.join(sorted(marks))}]+|\.(?=\s)|$)", flags=re.DOTALL)
+    for piece in ends.findall(text):
+        if size(clauses[-1].strip()) >= min_characters:
             clauses.append("")
         clauses[-1] += piece
-    if len(clauses) > 1 and len(clauses[-1].strip()) < min_characters:
+    if len(clauses) > 1 and size(clauses[-1].strip()) < min_characters:
         rest = clauses.pop()
         clauses[-1] += rest
     return [part for clause in clauses if clause for part in _cut(clause, max_characters or len(clause))]

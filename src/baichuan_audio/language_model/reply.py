@@ -13,14 +13,16 @@ from typing import Any, cast
 from torch import Tensor
 
 from ..config import strict
-from .prompt import CLAUSE_MARKS
+from .prompt import CLAUSE_MARKS, SENTENCE_MARKS
+from .runaway import REPETITION, RunawayGuard, least_frames, text_repeats_itself
 from .sampling import Sampling
-from .sequence import Answer, Frame, FrameStep, LiveSequence, Rules, Step, TextStep, audio_segment
+from .sequence import Answer, Frame, FrameStep, LiveSequence, Rules, SentenceEnd, Step, TextStep, Token, audio_segment
 from .session import Session
 from .text_tokenizer import TextTokenizer
 
-_LONGEST_UNIT = 16  # ids; a longer repeated passage is not looked for
-_SAME_CLAUSES = 3
+_SAME_CLAUSES, _SAME_CLAUSES_IDS = 3, 24
+_TRIES = 3  # of a clause that is read aloud
+_SENTENCE_ENDS, _CLOSING = SENTENCE_MARKS | {"."}, " \n\t\"')]}”’」』）】》"
 # the published demo's
 _FIRST = Sampling(0.8, 20, 0.85, 1.1)
 _LATER = Sampling(0.3, 20, 0.85, 1.05)
@@ -34,6 +36,7 @@ class ReplySampling:
     first, later: text of the first segment and of those after it (their `stop` is set by the program).
     codes: code frames. A segment has at most `max_segment_tokens` ids and `max_segment_frames` frames, a reply at most
     `max_segments` segments, a reply without speech at most `max_text_tokens` ids.
+    stop_runaways: end a spoken reply that repeats itself or speaks far longer than its text needs (`runaway.py`).
     """
 
     first: Sampling = _FIRST
@@ -43,6 +46,7 @@ class ReplySampling:
     max_segment_frames: int = 500
     max_segments: int = 64
     max_text_tokens: int = 1024
+    stop_runaways: bool = True
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ReplySampling:
@@ -57,39 +61,50 @@ class ReplySampling:
 
 def write_text_reply(
     session: Session, tokenizer: TextTokenizer, sampling: Sampling, max_new_tokens: int
-) -> Generator[str, None, None]:
+) -> Generator[str, None, str | None]:
     """A reply without speech, piece by piece; it ends with endoftext, at the limit, or when it only repeats itself."""
     pieces = follow(session, text_reply(session, tokenizer, sampling, max_new_tokens))
-    return cast("Generator[str, None, None]", pieces)
+    return cast("Generator[str, None, str | None]", pieces)
 
 
 def write_spoken_reply(
     session: Session, tokenizer: TextTokenizer, sampling: ReplySampling
-) -> Generator[str | Tensor, None, None]:
-    """A spoken reply: text piece by piece, and after each text segment its codes [K, T].
+) -> Generator[str | Tensor, None, str | None]:
+    """A spoken reply: text piece by piece, and after each text segment its codes [K, T]. Returns why it ended.
 
     The reply ends when the model says so; also after `max_segments`, when it would speak without having written
-    anything, and when it writes the same clause over and over.
+    anything, and when it runs away (`runaway.py`).
     """
-    return follow(session, spoken_reply(session, tokenizer, sampling))
+    pieces = follow(session, spoken_reply(session, tokenizer, sampling))
+    return cast("Generator[str | Tensor, None, str | None]", pieces)
 
 
-def follow(session: Session, rules: Rules) -> Generator[str | Tensor, None, None]:
-    """Run the rules of a reply on a session of its own: what they give out, as it is made."""
-    for event in follow_frames(session, rules):
-        if not isinstance(event, tuple):
-            yield event
+def follow(session: Session, rules: Rules) -> Generator[str | Tensor | SentenceEnd, None, str | None]:
+    """Run the rules of a reply on a session of its own: what they give out, as it is made. Returns why they ended."""
+    events = follow_frames(session, rules)
+    try:
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                ending: str | None = end.value
+                return ending
+            if not isinstance(event, tuple):
+                yield event
+    finally:
+        events.close()
 
 
-def follow_frames(session: Session, rules: Rules) -> Generator[str | Frame | Tensor, None, None]:
+def follow_frames(session: Session, rules: Rules) -> Generator[str | Frame | Tensor | SentenceEnd, None, str | None]:
     """`follow`, with each code frame when it is drawn; the codes [K, T] then say that their segment is complete."""
     answer: Answer = None
     try:
         while True:
             try:
                 event = rules.send(answer)
-            except StopIteration:
-                return
+            except StopIteration as end:
+                ending: str | None = end.value
+                return ending
             if isinstance(event, (TextStep, FrameStep)):
                 answer = session.answer(event)
                 if isinstance(answer, tuple):
@@ -117,8 +132,8 @@ def text_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: Sampl
             if id == special.end_of_text:
                 ending = None
                 break
-            if repeats_itself(written):
-                ending = "repetition"
+            if text_repeats_itself(written):
+                ending = REPETITION
                 break
         rest = stream.flush()
         if rest:
@@ -131,41 +146,87 @@ def text_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: Sampl
 def spoken_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: ReplySampling) -> Rules:
     """The rules of a spoken reply (see `write_spoken_reply`)."""
     clauses: list[str] = []
+    guard = RunawayGuard() if sampling.stop_runaways else None
     ended = False
     try:
         while not ended:
             if len(clauses) == sampling.max_segments:
                 return "limit"
-            clause, ended = yield from _write_clause(sequence, tokenizer, sampling, first=not clauses)
+            clause, ended = yield from _write_clause(sequence, tokenizer, sampling, not clauses, guard)
+            if guard is not None and guard.reason is not None:
+                return guard.reason
             if not clause.strip():
                 break
             clauses.append(clause)
-            if len(set(clauses[-_SAME_CLAUSES:])) == 1 and len(clauses) >= _SAME_CLAUSES:
-                return "repetition"
-            codes = yield from audio_segment(sequence, sampling.max_segment_frames, sampling.codes)
+            if guard is not None and _same_clauses(clauses, tokenizer):
+                return REPETITION
+            least = least_frames(clause) if ended and len(clauses) == 1 else 0
+            codes = yield from _speak_clause(sequence, clause, sampling, guard, least)
             if codes.shape[1]:
                 yield codes
+            if guard is not None and guard.reason is not None:
+                return guard.reason
     finally:
         _end(sequence)
     return None
 
 
 def read_aloud(
-    sequence: LiveSequence, clauses: Sequence[Sequence[int]], sampling: ReplySampling, context: int
+    sequence: LiveSequence,
+    tokenizer: TextTokenizer,
+    clauses: Sequence[Sequence[Sequence[int]]],
+    sampling: ReplySampling,
+    context: int,
 ) -> Rules:
-    """The rules of reading clauses (as ids) aloud after the prompt that stands in the sequence: codes of each.
+    """The rules of reading aloud after the prompt that stands in the sequence: codes of each segment.
 
-    One context for all, as far as it goes: before it would grow beyond `context` positions the clauses are forgotten.
+    clauses: of each the ids of its text segments. Before a clause only the prompt and the clause before it are kept, so
+    a long text is read like a short one; in a clause that would grow beyond `context` positions, only the prompt.
+    SentenceEnd is given out between two sentences. A clause that runs away is read anew after the prompt alone; one
+    that always does ends the reading.
     """
-    prompt = len(sequence)
-    for clause in clauses:
-        if len(sequence) + len(clause) + sampling.max_segment_frames + 2 > context:
+    prompt, last = len(sequence), list[Token]()
+    for number, clause in enumerate(clauses, 1):
+        for attempt in range(_TRIES):
+            if len(sequence) > prompt:
+                sequence.cut(prompt)
+                sequence.lay([] if attempt else last)
+            ending, start = yield from _read_clause(sequence, tokenizer, clause, sampling, prompt, context)
+            if ending is None:
+                break
+        else:
+            return ending
+        last = sequence.tokens[start:]
+        if len(last) > context // 4:
+            last = []
+        if number < len(clauses) and tokenizer.decode(clause[-1]).rstrip(_CLOSING)[-1:] in _SENTENCE_ENDS:
+            yield SentenceEnd()
+    return None
+
+
+def _read_clause(
+    sequence: LiveSequence,
+    tokenizer: TextTokenizer,
+    clause: Sequence[Sequence[int]],
+    sampling: ReplySampling,
+    prompt: int,
+    context: int,
+) -> Generator[Step | Tensor, Answer, tuple[str | None, int]]:
+    """Read one clause; returns why it was broken off, None where it came to its end, and where it begins."""
+    guard, start = RunawayGuard() if sampling.stop_runaways else None, len(sequence)
+    for segment in clause:
+        if len(sequence) + len(segment) + sampling.max_segment_frames + 2 > context:
             sequence.cut(prompt)
-        sequence.lay(list(clause))
-        codes = yield from audio_segment(sequence, sampling.max_segment_frames, sampling.codes)
+            start = prompt
+        sequence.lay(list(segment))
+        text = tokenizer.decode(segment)
+        least = least_frames(text) if len(clause) == 1 else 0
+        codes = yield from _speak_clause(sequence, text, sampling, guard, least)
         if codes.shape[1]:
             yield codes
-    return None
+        if guard is not None and guard.reason is not None:
+            return guard.reason, start
+    return None, start
 
 
 def _next_id(sequence: LiveSequence, step: TextStep) -> Generator[Step, Answer, int]:
@@ -177,7 +238,11 @@ def _next_id(sequence: LiveSequence, step: TextStep) -> Generator[Step, Answer, 
 
 
 def _write_clause(
-    sequence: LiveSequence, tokenizer: TextTokenizer, sampling: ReplySampling, first: bool
+    sequence: LiveSequence,
+    tokenizer: TextTokenizer,
+    sampling: ReplySampling,
+    first: bool,
+    guard: RunawayGuard | None,
 ) -> Generator[Step | str, Answer, tuple[str, bool]]:
     """Write one text segment, giving out its pieces; returns its text, and whether the reply ends with it.
 
@@ -202,6 +267,8 @@ def _write_clause(
         text += piece
         if piece:
             yield piece
+        if guard is not None and guard.write(id):
+            break
         if not first and (CLAUSE_MARKS.intersection(piece) or text.endswith(". ")):
             break
     return (yield from _finish(stream.flush(), text)), False
@@ -221,10 +288,21 @@ def _end(sequence: LiveSequence) -> None:
         sequence.append(sequence.special.end_of_text)
 
 
-def repeats_itself(ids: Sequence[int]) -> bool:
-    """Whether the ids end in a unit said at least six times in a row, and over at least 24 ids."""
-    for unit in range(1, _LONGEST_UNIT + 1):
-        span = max(24, 6 * unit)
-        if len(ids) >= span and all(ids[-i] == ids[-i - unit] for i in range(1, span - unit + 1)):
-            return True
-    return False
+def _same_clauses(clauses: Sequence[str], tokenizer: TextTokenizer) -> bool:
+    """Whether the last clauses are the same, and more than a word that people say several times."""
+    last = clauses[-1]
+    same = next((n for n, clause in enumerate(reversed(clauses)) if clause != last), len(clauses))
+    return same >= _SAME_CLAUSES and same * len(tokenizer.encode(last)) >= _SAME_CLAUSES_IDS
+
+
+def _speak_clause(
+    sequence: LiveSequence, text: str, sampling: ReplySampling, guard: RunawayGuard | None, least: int = 0
+) -> Generator[Step, Answer, Tensor]:
+    """The audio segment after `text` under the eyes of `guard`; returns its codes [K, T]."""
+    most = sampling.max_segment_frames
+    if guard is None:
+        return (yield from audio_segment(sequence, most, sampling.codes, least))
+    guard.begin_audio(text)
+    codes = yield from audio_segment(sequence, most, sampling.codes, least, guard.speak)
+    guard.end_audio(most)
+    return codes

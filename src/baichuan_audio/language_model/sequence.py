@@ -7,7 +7,7 @@ engine for many in one batch. So there is one place that says how a reply goes, 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -36,17 +36,23 @@ class TextStep:
 
 @dataclass(frozen=True)
 class FrameStep:
-    """Asks for one code frame; the answer is None where the audio segment ends."""
+    """Asks for one code frame; the answer is None where the audio segment ends, which only happens if `may_end`."""
 
     sampling: Sampling
+    may_end: bool = True
+
+
+@dataclass(frozen=True)
+class SentenceEnd:
+    """A sentence that is read aloud has been spoken, and another follows."""
 
 
 Step = TextStep | FrameStep
 Answer = int | Frame | None
-Rules = Generator[Step | str | Tensor, Answer, str | None]
+Rules = Generator[Step | str | Tensor | SentenceEnd, Answer, str | None]
 """Asks by a Step and is sent its answer; gives out text, and the codes [K, T] of a finished audio segment.
 
-It returns why it ended: None when the model ended it, "limit", or "repetition".
+It returns why it ended: None when the model ended it, "limit", or a reason of `runaway.py`.
 """
 
 
@@ -136,11 +142,17 @@ class LiveSequence:
         return self.special.audio_pad if isinstance(token, tuple) else token
 
 
-def audio_segment(sequence: LiveSequence, max_frames: int, sampling: Sampling) -> Generator[Step, Answer, Tensor]:
-    """The rules of one audio segment of up to `max_frames` frames; returns its codes [K, T].
+def audio_segment(
+    sequence: LiveSequence,
+    max_frames: int,
+    sampling: Sampling,
+    min_frames: int = 0,
+    stop: Callable[[Frame], bool] | None = None,
+) -> Generator[Step, Answer, Tensor]:
+    """The rules of one audio segment of `min_frames` to `max_frames` frames; returns its codes [K, T].
 
     audiogen_start is fed before and audiogen_end after it, also when it is abandoned; a last frame that met the limit
-    is not fed back: audiogen_end stands in its place.
+    is not fed back: audiogen_end stands in its place. `stop` is told each frame, and ends the segment after it by True.
     """
     sequence.begin_segment()
     frames: list[Frame] = []
@@ -148,11 +160,13 @@ def audio_segment(sequence: LiveSequence, max_frames: int, sampling: Sampling) -
         while len(frames) < max_frames:
             if frames:
                 sequence.append(frames[-1])
-            frame = yield FrameStep(sampling)
+            frame = yield FrameStep(sampling, len(frames) >= min_frames)
             if frame is None:
                 break
             assert isinstance(frame, tuple)
             frames.append(frame)
+            if stop is not None and stop(frame):
+                break
     finally:
         sequence.append(sequence.special.audiogen_end)
     return frames_to_codes(frames, len(sequence._codebook_sizes))
@@ -161,6 +175,14 @@ def audio_segment(sequence: LiveSequence, max_frames: int, sampling: Sampling) -
 def frames_to_codes(frames: Sequence[Frame], num_codebooks: int) -> Tensor:
     """T frames -> codes [K, T] int64."""
     return torch.tensor(frames, dtype=torch.long).reshape(len(frames), num_codebooks).T
+
+
+def common_length(first: Sequence[Token], second: Sequence[Token]) -> int:
+    """Length of the common beginning."""
+    for place, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return place
+    return min(len(first), len(second))
 
 
 def draw_ids(logits: Tensor, sequences: Sequence[LiveSequence], steps: Sequence[TextStep]) -> list[int]:
@@ -181,6 +203,8 @@ def draw_frames(
     """hidden [B, D] -> the next code frame of each row, None where its audio segment ends."""
 
     def choose(level: int, rows: list[int], logits: Tensor) -> list[int]:
+        if level == 0 and not all(step.may_end for step in steps):
+            logits = forbid_end(logits, [step.may_end for step in steps])
         samplings = [steps[row].sampling for row in rows]
         penalised = any(sampling.repetition_penalty != 1.0 for sampling in samplings)
         said = [sequences[row].said(level) for row in rows] if penalised else None
@@ -191,6 +215,13 @@ def draw_frames(
         return drawn
 
     return head.frames(hidden, cache, choose)[0]
+
+
+def forbid_end(logits: Tensor, may_end: Sequence[bool]) -> Tensor:
+    """logits [B, size + 1] of the first codebook -> the same, without the end of audio in rows that may not end."""
+    logits = logits.clone()
+    logits[[row for row, may in enumerate(may_end) if not may], -1] = float("-inf")
+    return logits
 
 
 @lru_cache(maxsize=16)

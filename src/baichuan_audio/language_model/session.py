@@ -17,7 +17,7 @@ from .audio_head import AudioHead
 from .model import LanguageModel
 from .prompt import SpecialTokens
 from .sampling import Sampling
-from .sequence import Answer, LiveSequence, Step, TextStep, audio_segment, draw_frames, draw_ids
+from .sequence import Answer, LiveSequence, Step, TextStep, Token, audio_segment, common_length, draw_frames, draw_ids
 
 
 class Session(LiveSequence):
@@ -43,6 +43,15 @@ class Session(LiveSequence):
         Raises PromptError for ids or codes out of range, or when their numbers do not match.
         """
         self.lay(self.language_model.tokens(ids, codes))
+        self._catch_up()
+
+    @torch.inference_mode()
+    def become(self, tokens: Sequence[Token]) -> None:
+        """Make the sequence `tokens`; what it begins with already is not read again."""
+        kept = common_length(self.tokens, tokens)
+        if kept < len(self):
+            self.cut(kept)
+        self.lay(tokens[kept:])
         self._catch_up()
 
     def write_text(self, max_new_tokens: int, sampling: Sampling) -> Tensor:

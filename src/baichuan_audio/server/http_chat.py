@@ -195,7 +195,7 @@ class Answer:
         self._job.note(status=done.status, reason=done.reason)
         told.usage = done.usage
         if done.status == "incomplete":
-            told.finish_reason = "length" if done.reason == "max_output_tokens" else "stop"
+            told.finish_reason = "length"
         elif done.error is not None:
             raise bad_request(str(done.error), "messages", as_api_error(done.error).code)
         elif done.status == "failed":

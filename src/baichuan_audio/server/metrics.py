@@ -105,3 +105,9 @@ class _EngineFigures(Collector):
             ("audio_frames", "Code frames (80 ms) written", stats.audio_frames),
         ):
             yield CounterMetricFamily(_PREFIX + name, text, value=value)
+        runaways = CounterMetricFamily(
+            f"{_PREFIX}runaway_replies", "Replies stopped because they ran away", labels=["reason"]
+        )
+        for reason, count in stats.runaways.items():
+            runaways.add_metric([reason], count)
+        yield runaways

@@ -8,6 +8,13 @@ from torch import Tensor
 from ..audio.waveform import crossfade
 from ..audio_tokenizer.model import CROSSFADE_MS
 
+_SENTENCE_PAUSE_MS = 200
+
+
+def sentence_pause(sample_rate: int) -> Tensor:
+    """The silence [S] between two sentences that are synthesised apart, beside the little at their own ends."""
+    return torch.zeros(sample_rate * _SENTENCE_PAUSE_MS // 1000)
+
 
 class Joiner:
     """Lays segments end to end with a cross-fade of 10 ms while they come: what may still be faded is held back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .joiner import Joiner
+from .joiner import Joiner, sentence_pause
 from .segment import SegmentStream, SpeechModel
 
 FIRST_CHUNK_FRAMES = 4
@@ -71,6 +71,11 @@ class SpeechStream:
         self._sounded, self._first_clause = True, False
         self._new_segment()
         return waveform
+
+    def end_sentence(self) -> Tensor:
+        """The clause ends and a sentence with it -> the rest of its waveform and a pause."""
+        rest = torch.cat([self.end_segment(), self._joiner.flush()])
+        return torch.cat([rest, sentence_pause(self._model.vocoder.sample_rate)])
 
     def finish(self) -> Tensor:
         """The reply ends -> the rest of its waveform; without codes, nothing. The stream is then as new."""

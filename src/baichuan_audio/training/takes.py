@@ -110,17 +110,17 @@ def _best_take(
     model: BaichuanAudio, ear: CodeEar, text: str, voice: str, tries: int, seed: tuple[int, int]
 ) -> Take | None:
     """The likeliest of some readings of a text; None when it is not clear, or each of them left out a run of words."""
-    usual = ReplySampling.from_config(model.config)
+    usual = dataclasses.replace(ReplySampling.from_config(model.config), stop_runaways=False)
     otherwise = dataclasses.replace(usual, codes=_OTHERWISE)
     clauses = model.clauses_to_speak(text)
-    words = [model.text_tokenizer.decode(clause) for clause in clauses]
+    words = [model.text_tokenizer.decode(segment) for clause in clauses for segment in clause]
     prompt = model.prompt_builder().system(model.system_text(None, voice)).reply(spoken=True).build()
     best: tuple[float, Take] | None = None
     for attempt, draw in enumerate(np.random.default_rng(seed).integers(1 << 31, size=tries)):
         session = model.start(prompt.ids, prompt.codes, int(draw))
-        rules = read_aloud(session, clauses, otherwise if attempt else usual, model.context)
+        rules = read_aloud(session, model.text_tokenizer, clauses, otherwise if attempt else usual, model.context)
         said = [codes.clone() for codes in follow(session, rules) if isinstance(codes, Tensor)]
-        if len(said) < len(clauses):
+        if len(said) < len(words):
             continue
         unlikely, wrong = ear.judge(torch.cat(said, dim=1), text)
         if best is None or unlikely < best[0]:

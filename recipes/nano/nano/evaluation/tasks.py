@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from baichuan_audio.data.dialogues import Dialogue
 from baichuan_audio.data.manifest import Clip
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.text import same, script
+from baichuan_audio.language_model.reply import ReplySampling
 from baichuan_audio.pipeline import BaichuanAudio, WaveformPiece
 
 from .items import HeldOut
@@ -114,10 +115,11 @@ def transcribe(model: BaichuanAudio, held_out: HeldOut, clips: list[Clip], label
 
 
 def speak(model: BaichuanAudio, texts: list[tuple[str, str]], progress: Progress) -> list[np.ndarray]:
-    """(text, voice) -> what the model says, [S] at 16 kHz."""
+    """(text, voice) -> what the model says, [S] at 16 kHz, however badly."""
+    sampling = replace(ReplySampling.from_config(model.config), stop_runaways=False)
     sounds = []
     for number, (text, voice) in enumerate(progress(texts, "text to speech", len(texts))):
-        waveform = model.speak(text, voice=voice, seed=number)
+        waveform = model.speak(text, voice=voice, sampling=sampling, seed=number)
         sounds.append(resample(waveform, model.sample_rate, SAMPLE_RATE).numpy())
     return sounds
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...engine import AudioDelta, Dialogue, Reply, ReplyDone, TextDelta, Usage
 from ...errors import BaichuanAudioError
+from ...language_model.runaway import RUNAWAYS
 from ..errors import as_api_error
 from ..logging import EventLog
 from ..metrics import Metrics
@@ -233,12 +234,14 @@ class Response:
             self._put(events.item_done(wire, self._previous_id()))
 
     def _details(self, status: str, done: ReplyDone, error: Exception | None) -> dict[str, Any] | None:
-        """`status_details`; the protocol has no word for a reply that ended because it repeated itself."""
+        """`status_details`; the protocol has no reason for a reply that ran away, so its `error` names it."""
         if status == "cancelled":
             return {"type": "cancelled", "reason": self.cancel_reason}
         if status == "incomplete":
-            known = done.reason == "max_output_tokens"
-            return {"type": "incomplete", "reason": "max_output_tokens"} if known else {"type": "incomplete"}
+            details = {"type": "incomplete", "reason": "max_output_tokens"}
+            if done.reason in RUNAWAYS:
+                return details | {"error": {"type": "runaway_reply", "code": done.reason}}
+            return details
         if status != "failed":
             return None
         error = error or done.error
