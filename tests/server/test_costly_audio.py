@@ -241,6 +241,24 @@ def test_no_process_outlives_its_server():
     assert until(lambda: not any(alive(pid) for pid in pids))
 
 
+async def test_a_closed_pool_refuses():
+    pool = DecoderPool()
+    pool.close()
+    pool.close()
+    with pytest.raises(ApiError) as refusal:
+        await pool.decode(tone(1.0, format="FLAC"), 16_000, LIMITS, "file")
+    assert (refusal.value.status, refusal.value.code) == (503, "shutting_down")
+
+
+async def test_a_decoder_that_does_not_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding, "_MAIN", "raise SystemExit(1)  # {path} {niceness}")
+    pool = DecoderPool()
+    with pytest.raises(ApiError) as refusal:
+        await pool.decode(tone(1.0, format="FLAC"), 16_000, LIMITS, "file")
+    assert (refusal.value.status, refusal.value.code) == (500, "decoder_failed")
+    pool.close()
+
+
 def test_many_clips_at_once(server: Serving):
     """Many clips at once, of formats that go different ways: each gets its own answer."""
     clips = [tone(0.5 + 0.1 * number, format=("WAV", "FLAC", "OGG")[number % 3]) for number in range(8)]

@@ -75,6 +75,8 @@ class DecoderProcess:
 
         Raises DecoderStopped when the process ends by itself, ApiError 500 when it does not start.
         """
+        if self._closed:
+            raise _shutting_down()
         request = _Request(header, data)
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._exchange, request)
         try:
@@ -92,7 +94,8 @@ class DecoderProcess:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
-        self._thread.submit(self._discard)
+        with contextlib.suppress(RuntimeError):  # closed before
+            self._thread.submit(self._discard)
         self._thread.shutdown(wait=False)
 
     def _abandon(self, request: _Request) -> None:
@@ -130,18 +133,19 @@ class DecoderProcess:
             request.data = b""
             if request.abandoned or process.poll() is not None:
                 self._discard()
-                self._thread.submit(self._prepare)  # ready again before the next file comes
+                with contextlib.suppress(RuntimeError):  # closed meanwhile
+                    self._thread.submit(self._prepare)  # ready again before the next file comes
 
     def _running(self) -> subprocess.Popen[bytes]:
         """The process, started where there is none. Raises ApiError 500 when it does not start."""
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._discard()
-        with self._lock:
-            if self._closed:
-                raise _shutting_down()
-            process = self._process = _started(self._niceness)
         try:
+            with self._lock:
+                if self._closed:
+                    raise _shutting_down()
+                process = self._process = _started(self._niceness)
             receive(_pipe(process.stdout))
         except (EOFError, OSError) as error:
             self._discard()
