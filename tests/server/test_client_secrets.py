@@ -123,7 +123,7 @@ async def test_it_opens_nothing_else(locked: Serving):
 async def test_keys_that_are_none(server: Serving, monkeypatch: pytest.MonkeyPatch):
     value = server.http.post(SECRETS, json={"session": SESSION}).json()["value"]
     stranger, _ = ClientSecrets("t" * 32).issue(SESSION, 600)
-    changed = [value[:place] + ("A" if value[place] != "A" else "B") + value[place + 1 :] for place in (3, 20, 60, -9)]
+    changed = [value[:at] + ("A" if value[at] != "A" else "B") + value[at + 1 :] for at in (3, 20, 60, -9)]
     for wrong in (stranger, *changed, value[:-4], value + "AAAA", "ek_", "ek_x", "ek_" + "A" * 43, "ek_" + "A" * 5000):
         await refused(server, wrong)
     now = time.time()

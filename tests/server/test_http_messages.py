@@ -265,34 +265,34 @@ def test_no_fault_of_pydantic_shows_through(kind: type[BaseModel]):
     }
     kind.model_validate(whole)
     tried = 0
-    for place in _places(whole):
+    for steps in _steps_of(whole):
         for wrong in (None, 3, -1e400, True, "\ud800", "wrong", [], {}, [[]], [{}], {"id": []}):
             body = json.loads(json.dumps(whole))
-            _put(body, place, wrong)
+            _put(body, steps, wrong)
             try:
                 kind.model_validate(body)
             except ValidationError as error:
                 faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
                 message, param = explain(faults, body)
-                assert param and not PYDANTIC.search(message), (place, wrong, message)
-                assert not message.endswith("is not valid."), (place, wrong, message)
-                name = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in place).removeprefix(".")
-                assert param.startswith(name) or name.startswith(param), (place, wrong, param)
+                assert param and not PYDANTIC.search(message), (steps, wrong, message)
+                assert not message.endswith("is not valid."), (steps, wrong, message)
+                name = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).removeprefix(".")
+                assert param.startswith(name) or name.startswith(param), (steps, wrong, param)
                 tried += 1
     assert tried > 50
 
 
-def _places(value: Any, place: tuple = ()) -> Iterator[tuple]:
-    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for step, inner in steps:
-        yield (*place, step)
-        yield from _places(inner, (*place, step))
+def _steps_of(value: Any, steps: tuple = ()) -> Iterator[tuple]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, inner in inside:
+        yield (*steps, step)
+        yield from _steps_of(inner, (*steps, step))
 
 
-def _put(body: Any, place: tuple, value: Any) -> None:
-    for step in place[:-1]:
+def _put(body: Any, steps: tuple, value: Any) -> None:
+    for step in steps[:-1]:
         body = body[step]
-    body[place[-1]] = value
+    body[steps[-1]] = value
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,9 @@ async def test_cut_beyond_the_end(client: Client, beyond_ms: int):
 
 async def test_cut_again_counts_the_least(client: Client):
     item_id, _ = await spoken(client, 5, "audio/pcm", 1.0)
-    for named, told in ((900, 900), (450, 450), (700, 450)):
+    for named, expected in ((900, 900), (450, 450), (700, 450)):
         await client.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=named)
-        assert (await client.until("conversation.item.truncated"))["audio_end_ms"] == told
+        assert (await client.until("conversation.item.truncated"))["audio_end_ms"] == expected
 
 
 @pytest.mark.parametrize("choice", ["required", "always", {"type": "function", "name": "f"}, ["none"], 3])

@@ -138,13 +138,13 @@ async def test_a_lost_server_closes_cleanly():
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize(("status", "told"), [(404, 503), (503, 503), (500, 500), (408, 408)])
-async def test_refusals_of_the_proxy_are_retold(status: int, told: int, method: str):
+@pytest.mark.parametrize(("status", "expected"), [(404, 503), (503, 503), (500, 500), (408, 408)])
+async def test_refusals_of_the_proxy_are_retold(status: int, expected: int, method: str):
     """In the shape of all errors; while there is no application, as something that passes."""
     start, *body = await _through_json_refusals({"method": method, "path": "/health"}, status, b"text/plain; x")
     headers = dict(start["headers"])
-    assert start["status"] == told and headers[b"content-type"] == b"application/json"
-    assert (b"retry-after" in headers) == (told == 503)
+    assert start["status"] == expected and headers[b"content-type"] == b"application/json"
+    assert (b"retry-after" in headers) == (expected == 503)
     whole = b"".join(message["body"] for message in body)
     if method == "HEAD":
         assert not whole

@@ -43,7 +43,7 @@ class ServerSettings:
     signing_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in (each.name for each in fields(self)):
+        for name in (entry.name for entry in fields(self)):
             value = getattr(self, name)
             is_limit = name.startswith("max_") or name == "idle_seconds"
             if is_limit and not 0 < value < float("inf"):

@@ -60,30 +60,30 @@ def explain(faults: Sequence[Fault], body: Any) -> tuple[str, str | None]:
     """
     if not faults:
         return "the request is not valid.", None
-    located = [(_place(fault, body), fault) for fault in faults]
+    located = [(_location(fault, body), fault) for fault in faults]
     first = located[0][0]
-    of_first = [(place, fault) for place, fault in located if place[: len(first)] == first]
-    deepest = max(len(place) for place, _ in of_first)
-    candidates = [(place, fault) for place, fault in of_first if len(place) == deepest]
-    place, fault = next((c for c in candidates if c[1]["type"] not in _KINDS), candidates[0])
-    same = [other for where, other in candidates if where == place]
+    of_first = [(location, fault) for location, fault in located if location[: len(first)] == first]
+    deepest = max(len(location) for location, _ in of_first)
+    candidates = [(location, fault) for location, fault in of_first if len(location) == deepest]
+    location, fault = next((c for c in candidates if c[1]["type"] not in _KINDS), candidates[0])
+    same = [other for where, other in candidates if where == location]
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        place = (*place, fault["ctx"]["discriminator"].strip("'"))
+        location = (*location, fault["ctx"]["discriminator"].strip("'"))
     refusal = (fault.get("ctx") or {}).get("error")
-    param = (refusal.param if isinstance(refusal, FieldRefusal) else None) or path(place) or None
+    param = (refusal.param if isinstance(refusal, FieldRefusal) else None) or path(location) or None
     if param is None:
         return _whole_body(fault), None
     return f"'{param}' {_what(fault, same)}.", param
 
 
-def path(place: Sequence[Step]) -> str:
+def path(location: Sequence[Step]) -> str:
     """Steps into an object -> the path as clients write it: `messages[0].content`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).removeprefix(".")
 
 
-def _place(fault: Fault, body: Any) -> tuple[Step, ...]:
+def _location(fault: Fault, body: Any) -> tuple[Step, ...]:
     """The steps of a fault's location that are in the body; others are pydantic's own, such as branches of a union."""
-    steps, here, place = list(fault["loc"])[1:], body, []
+    steps, here, location = list(fault["loc"])[1:], body, []
     for number, step in enumerate(steps):
         if isinstance(step, int):
             is_there = isinstance(here, Sequence) and not isinstance(here, str) and step < len(here)
@@ -91,10 +91,10 @@ def _place(fault: Fault, body: Any) -> tuple[Step, ...]:
             is_there = isinstance(here, Mapping) and step in here
         if is_there:
             here = here[step]
-            place.append(step)
+            location.append(step)
         elif fault["type"] == "missing" and number == len(steps) - 1:
-            place.append(step)
-    return tuple(place)
+            location.append(step)
+    return tuple(location)
 
 
 def _what(fault: Fault, same: Sequence[Fault]) -> str:

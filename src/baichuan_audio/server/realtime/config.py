@@ -153,9 +153,9 @@ def refuse_old_names(fields: Fields) -> None:
     """Raises WireError for a name of the beta form, with the one that it has now."""
     for old, new in _TODAY.items():
         if old in fields:
-            place = fields.where(old)
-            message = f"Unknown parameter: '{place}'; its name is '{fields.where(new)}' now."
-            raise WireError(message, "unknown_parameter", place)
+            path = fields.where(old)
+            message = f"Unknown parameter: '{path}'; its name is '{fields.where(new)}' now."
+            raise WireError(message, "unknown_parameter", path)
 
 
 def read_modalities(fields: Fields) -> bool | None:
@@ -183,8 +183,8 @@ def read_tool_choice(fields: Fields) -> Any:
     """`tool_choice`: that a tool may be called changes nothing, that one must be is refused. Raises WireError."""
     value = fields.json("tool_choice")
     if value not in (None, "auto", "none"):
-        place = fields.where("tool_choice")
-        raise WireError(f"'{place}' must be 'auto' or 'none': this model calls no tools.", "unsupported_value", place)
+        path = fields.where("tool_choice")
+        raise WireError(f"'{path}' must be 'auto' or 'none': this model calls no tools.", "unsupported_value", path)
     return value
 
 
