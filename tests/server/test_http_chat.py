@@ -121,7 +121,7 @@ def test_the_content_of_audio_decides_and_it_may_be_a_data_url(server: Serving, 
 def test_what_is_no_audio_is_named(server: Serving, data: str, words: str):
     response = server.http.post("/v1/chat/completions", json=said("x", messages=[message_of(data)]))
     error = assert_error(response, 400)
-    assert words in error["message"] and error["param"].startswith("messages.0.content.input_audio")
+    assert words in error["message"] and error["param"].startswith("messages[0].content[0].input_audio")
 
 
 @pytest.mark.parametrize("format", ["wav", "mp3", "flac", "opus", "pcm16"])

@@ -138,7 +138,7 @@ def test_a_question_in_silence_is_answered(server: Serving):
 def test_a_message_without_speech_is_refused(server: Serving):
     with pytest.raises(openai.BadRequestError) as refusal:
         chat(server, room(2.0))
-    assert (refusal.value.code, refusal.value.param) == ("no_speech", "messages.0.content")
+    assert (refusal.value.code, refusal.value.param) == ("no_speech", "messages[0].content")
     assert chat(server, room(2.0), text="What day comes after Thursday?") == "After Thursday comes Friday."
 
 
