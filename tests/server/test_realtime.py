@@ -220,6 +220,9 @@ async def test_speed_and_settings_of_one_response(client, server):
     assert done["status_details"] == {"type": "incomplete", "reason": "max_output_tokens"}
     assert done["audio"]["output"] == {"format": {"type": "audio/pcmu"}, "voice": "邻家女声"}
     assert len(client.sound()) == pytest.approx(2 * 0.2 / 0.5 * 8000, abs=600)  # two words at half the speed
+    assert dialogue(server).asked["instructions"] == "Be loud." and dialogue(server).voice == "邻家女声"
+    await client.ask("Hello")
+    assert dialogue(server).asked["instructions"] is None and dialogue(server).voice == "Ada"
     server.engine.ending = ("incomplete", "repetition")
     away = await client.ask("Hello")
     assert away["status"] == away["output"][0]["status"] == "incomplete"
@@ -229,9 +232,6 @@ async def test_speed_and_settings_of_one_response(client, server):
         "error": {"type": "runaway_reply", "code": "repetition"},
     }
     server.engine.ending = ("completed", None)
-    assert dialogue(server).asked["instructions"] == "Be loud." and dialogue(server).voice == "邻家女声"
-    await client.ask("Hello")
-    assert dialogue(server).asked["instructions"] is None and dialogue(server).voice == "Ada"
 
 
 async def test_items(client, server):
