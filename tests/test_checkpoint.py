@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 import baichuan_audio
 from baichuan_audio.checkpoint import TensorMismatchError, module_name, released_name, released_tensors
 from baichuan_audio.errors import BaichuanAudioError, CheckpointError, ConfigError
-from baichuan_audio.pipeline import BaichuanAudio
-from baichuan_audio.tensor_files import find_tensors, read_header
+from baichuan_audio.model import BaichuanAudio
+from baichuan_audio.safetensors_io import find_tensors, read_header
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RECIPE_7B = Path(__file__).parent.parent / "recipes" / "base-7b" / "config.json"

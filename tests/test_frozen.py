@@ -24,12 +24,16 @@ from lm_workspace import recipe as lm_recipe
 
 import baichuan_audio
 from baichuan_audio import BaichuanAudio, ReplySampling, TextPiece
-from baichuan_audio.data.diet import Augmentation, Diet
-from baichuan_audio.training import flow, language_model, resynthesis, tokenizer, vocoder
-from baichuan_audio.training.checkpointing import save_training_state
-from baichuan_audio.training.clip_batches import ClipRecipe
-from baichuan_audio.training.recipe import OptimizerRecipe
-from baichuan_audio.training.text_loss import PhoneticHead
+from baichuan_audio.data.mixture.config import Augmentation, Diet
+from baichuan_audio.training.common.checkpointing import save_training_state
+from baichuan_audio.training.common.clip_batches import ClipRecipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.flow import train as flow
+from baichuan_audio.training.language_model import train as language_model
+from baichuan_audio.training.tokenizer import train as tokenizer
+from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
+from baichuan_audio.training.vocoder import resynthesis
+from baichuan_audio.training.vocoder import train as vocoder
 from baichuan_audio.vocoder.discriminators import DiscriminatorConfig
 from baichuan_audio.vocoder.vocos import VocosConfig
 from frozen import frozen

@@ -28,16 +28,16 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .checkpoint import load, save
-    from .language_model.reply import ReplySampling
+    from .generation.reply import ReplySampling
     from .language_model.sampling import Sampling
-    from .pipeline import BaichuanAudio, TextPiece, WaveformPiece
+    from .model import BaichuanAudio, TextPiece, WaveformPiece
 
 _LAZY = {
-    "BaichuanAudio": "pipeline",
-    "ReplySampling": "language_model.reply",
+    "BaichuanAudio": "model",
+    "ReplySampling": "generation.reply",
     "Sampling": "language_model.sampling",
-    "TextPiece": "pipeline",
-    "WaveformPiece": "pipeline",
+    "TextPiece": "model",
+    "WaveformPiece": "model",
     "load": "checkpoint",
     "save": "checkpoint",
 }

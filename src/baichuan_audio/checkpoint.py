@@ -23,8 +23,8 @@ from .config import select
 from .errors import CheckpointError, ConfigError
 from .language_model.text_tokenizer import TextTokenizer
 from .layers.shapes import shapes_only
-from .pipeline import BaichuanAudio
-from .tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_json, write_tensors
+from .model import BaichuanAudio
+from .safetensors_io import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_json, write_tensors
 from .vocoder.hift import Hift, load_hift, save_hift
 from .vocoder.vocos import Vocos, load_vocos, save_vocos
 

@@ -41,7 +41,7 @@ def test_a_file_that_was_cut_short_ends_where_its_samples_end(tmp_path: Path) ->
 
 
 def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:
-    sound = pytest.importorskip("baichuan_audio.server.sound")
+    sound = pytest.importorskip("baichuan_audio.server.audio.output")
     encoder = sound.AudioEncoder("flac", 24_000)
     tone = 0.3 * torch.sin(torch.arange(24_000) / 9)
     (tmp_path / "stream.flac").write_bytes(encoder.push(tone) + asyncio.run(encoder.finish()))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from baichuan_audio.acceleration.optimize import joined_twin
 from baichuan_audio.bench import stages
 from baichuan_audio.bench.models import decode_elements, never_end, on_each_path, random_model
 from baichuan_audio.bench.report import markdown
@@ -18,12 +19,11 @@ from baichuan_audio.bench.run import Plan, measure
 from baichuan_audio.bench.timing import Case, Timing, interleave
 from baichuan_audio.cli import main
 from baichuan_audio.errors import CheckpointError
-from baichuan_audio.fast.accelerate import joined_twin
+from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.sampling import Sampling
-from baichuan_audio.language_model.session import Session
 from baichuan_audio.layers.precision import fast_bfloat16
-from baichuan_audio.obvious import ObviousSession
-from baichuan_audio.pipeline import BaichuanAudio
+from baichuan_audio.model import BaichuanAudio
+from baichuan_audio.reference import ObviousSession
 
 CPU = torch.device("cpu")
 

@@ -6,16 +6,16 @@ import pytest
 import soundfile
 import soxr
 
-from baichuan_audio.data.manifest import ClipStore, ClipWriter
-from baichuan_audio.data.phone_alignment import (
+from baichuan_audio.data.alignment.phone_alignment import (
     ALIGNMENT_FILE,
     aligned_clips,
     extend_alignments,
     read_alignments,
     write_alignments,
 )
-from baichuan_audio.data.phonetics import SYMBOLS
+from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import DataError
+from baichuan_audio.text.phonemes import SYMBOLS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from baichuan_audio.data.dialogues import parse_dialogue, read_dialogues, write_dialogues
-from baichuan_audio.data.drawing import BySkill
+from baichuan_audio.data.mixture.weighted_sampling import BySkill
 from baichuan_audio.errors import DataError
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"

@@ -6,8 +6,7 @@ import pytest
 import soundfile
 import torch
 
-from baichuan_audio.data.manifest import ClipStore, ClipWriter, hash_fraction, normalise_transcript, read_audio
-from baichuan_audio.data.readers import (
+from baichuan_audio.data.importers import (
     RealSplit,
     pack_recordings,
     read_aishell,
@@ -15,6 +14,7 @@ from baichuan_audio.data.readers import (
     read_manifest,
     read_recordings,
 )
+from baichuan_audio.data.store.manifest import ClipStore, ClipWriter, hash_fraction, normalise_transcript, read_audio
 from baichuan_audio.errors import DataError
 
 FIELDS = {

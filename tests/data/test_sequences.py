@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.data import sequences
-from baichuan_audio.data.batches import Batches
+from baichuan_audio.data.alignment.token_alignment import UNKNOWN, ReadAlong, token_ends
 from baichuan_audio.data.dialogues import parse_dialogue
-from baichuan_audio.data.diet import Augmentation, Diet
-from baichuan_audio.data.drawing import Utterance
-from baichuan_audio.data.hearing import vary_codes
-from baichuan_audio.data.mixture import Mixture
-from baichuan_audio.data.phonetics import SYMBOLS
-from baichuan_audio.data.pseudo_speech import PseudoSpeech, with_pseudo_clips
-from baichuan_audio.data.read_along import UNKNOWN, ReadAlong, token_ends
+from baichuan_audio.data.mixture.batches import Batches
+from baichuan_audio.data.mixture.config import Augmentation, Diet
+from baichuan_audio.data.mixture.hearing import vary_codes
+from baichuan_audio.data.mixture.mixture import Mixture
+from baichuan_audio.data.mixture.pseudo_speech import PseudoSpeech, with_pseudo_clips
+from baichuan_audio.data.mixture.weighted_sampling import Utterance
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn, split_reply
 from baichuan_audio.errors import DataError
-from baichuan_audio.language_model import sequence as sequence_module
+from baichuan_audio.generation import sequence as sequence_module
+from baichuan_audio.generation.reply import ReplySampling, write_spoken_reply
 from baichuan_audio.language_model.prompt import PromptBuilder
-from baichuan_audio.language_model.reply import ReplySampling, write_spoken_reply
+from baichuan_audio.text.phonemes import SYMBOLS
 
 
 @pytest.fixture

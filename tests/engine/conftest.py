@@ -13,6 +13,9 @@ import pytest
 import torch
 
 import baichuan_audio
+from baichuan_audio.acceleration import accelerate
+from baichuan_audio.acceleration.cuda.flow import static_flow
+from baichuan_audio.acceleration.optimize import joined_twin
 from baichuan_audio.engine import (
     AudioDelta,
     AudioInput,
@@ -25,10 +28,7 @@ from baichuan_audio.engine import (
     worker,
 )
 from baichuan_audio.engine.batch import DecoderBatch
-from baichuan_audio.fast import accelerate
-from baichuan_audio.fast.accelerate import joined_twin
-from baichuan_audio.fast.flow import static_flow
-from baichuan_audio.language_model.sequence import LiveSequence
+from baichuan_audio.generation.sequence import LiveSequence
 
 from ..conftest import NEEDS_CUDA
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from baichuan_audio import BaichuanAudio, ReplySampling, Sampling
+from baichuan_audio.acceleration import accelerate
+from baichuan_audio.acceleration.cuda.session import DecoderSessions
+from baichuan_audio.acceleration.optimize import joined_twin
 from baichuan_audio.engine.batch import Batch, DecoderBatch, Row, batch_for
-from baichuan_audio.engine.slots import Piece, SlotCache
-from baichuan_audio.fast import accelerate
-from baichuan_audio.fast.accelerate import joined_twin
-from baichuan_audio.fast.session import DecoderSessions
-from baichuan_audio.language_model.reply import follow, spoken_reply, text_reply
-from baichuan_audio.language_model.sequence import LiveSequence, Rules, Token
+from baichuan_audio.engine.kv_slots import Piece, SlotCache
+from baichuan_audio.generation.reply import follow, spoken_reply, text_reply
+from baichuan_audio.generation.sequence import LiveSequence, Rules, Token
 
 LIMITS: dict[str, Any] = {"max_segments": 3, "max_segment_tokens": 4, "max_segment_frames": 5}
 GREEDY = ReplySampling(**LIMITS).greedy()

@@ -8,13 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from baichuan_audio.engine import (
-    AudioInput,
-    EngineFull,
-    EngineStopped,
-    TextDelta,
-    sound,
-)
+from baichuan_audio.engine import AudioInput, EngineFull, EngineStopped, TextDelta
+from baichuan_audio.engine import synthesis_scheduler as sound
 from baichuan_audio.errors import AudioError, PromptError, PromptTooLongError
 
 from .conftest import Script, noise, perform, quiet, read, running, seconds

@@ -8,12 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from baichuan_audio.engine import (
-    AudioDelta,
-    AudioInput,
-    ReplyDone,
-    TextDelta,
-)
+from baichuan_audio.engine import AudioDelta, AudioInput, ReplyDone, TextDelta
 from baichuan_audio.errors import PromptError
 
 from .conftest import Script, noise, perform, quiet, read, running, seconds

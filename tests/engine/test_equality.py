@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from baichuan_audio.engine import (
-    AudioDelta,
-)
-from baichuan_audio.language_model.reply import ReplySampling, follow, spoken_reply
+from baichuan_audio.engine import AudioDelta
+from baichuan_audio.generation.reply import ReplySampling, follow, spoken_reply
 
 from .conftest import Script, noise, perform, read, running
 

@@ -9,9 +9,9 @@ import torch
 
 from baichuan_audio.engine.history import History, Item
 from baichuan_audio.errors import BaichuanAudioError, ConfigError
-from baichuan_audio.language_model.context import context_length, turns_to_forget
-from baichuan_audio.language_model.reply import ReplySampling
-from baichuan_audio.pipeline import TextPiece
+from baichuan_audio.generation.context import context_length, turns_to_forget
+from baichuan_audio.generation.reply import ReplySampling
+from baichuan_audio.model import TextPiece
 
 from .conftest import Script, perform, read, running, seconds
 from .test_history import spoken, told, user

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.errors import ConfigError, PromptError
+from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.audio_head import AudioHead
 from baichuan_audio.language_model.model import LanguageModel
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.sampling import Sampling
-from baichuan_audio.language_model.session import Session
 
 SIZES = (24, 12, 7)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.audio_head import AudioHead
 from baichuan_audio.language_model.model import LanguageModel
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.sampling import Sampling
-from baichuan_audio.language_model.session import Session
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.language_model.interleaving import ended, interleave_letters, split_words, write_ahead
+from baichuan_audio.generation.interleaving import ended, interleave_letters, split_words, write_ahead
 
 
 @pytest.mark.parametrize(

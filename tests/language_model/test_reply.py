@@ -7,24 +7,18 @@ from typing import Any, cast
 
 import pytest
 
-from baichuan_audio.language_model.prompt import SpecialTokens
-from baichuan_audio.language_model.reply import (
+from baichuan_audio.generation.reply import (
     ReplySampling,
     follow_frames,
     spoken_reply,
     write_spoken_reply,
     write_text_reply,
 )
-from baichuan_audio.language_model.runaway import (
-    AUDIO_OVERRUN,
-    REPETITION,
-    least_frames,
-    repeats_itself,
-    speech_letters,
-)
+from baichuan_audio.generation.runaway import AUDIO_OVERRUN, REPETITION, least_frames, repeats_itself, speech_letters
+from baichuan_audio.generation.sequence import Answer, FrameStep, Step, TextStep, Token
+from baichuan_audio.generation.session import Session
+from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.sampling import Sampling
-from baichuan_audio.language_model.sequence import Answer, FrameStep, Step, TextStep, Token
-from baichuan_audio.language_model.session import Session
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 
 FRAMES = 3

@@ -23,8 +23,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.server import ServerSettings, client_secrets
-from baichuan_audio.server.client_secrets import ClientSecrets
+from baichuan_audio.server import ServerSettings
+from baichuan_audio.server.access import client_secrets
+from baichuan_audio.server.access.client_secrets import ClientSecrets
 
 SECRETS = "/v1/realtime/client_secrets"
 SIGNING_KEY = "s" * 32

@@ -21,7 +21,8 @@ from page_tools import wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from baichuan_audio.server import ServerSettings, connections
+from baichuan_audio.server import ServerSettings
+from baichuan_audio.server.access import connections
 
 CHAT, SPEECH = "/v1/chat/completions", "/v1/audio/speech"
 ITEM = {

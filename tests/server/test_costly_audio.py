@@ -25,8 +25,8 @@ from http_tools import Serving, assert_error, serving, tone  # noqa: E402
 from made_files import encoded  # noqa: E402
 
 from baichuan_audio.audio.reading import AudioLimits  # noqa: E402
-from baichuan_audio.server import decoding  # noqa: E402
-from baichuan_audio.server.decoding import DecoderPool  # noqa: E402
+from baichuan_audio.server.audio import decoding  # noqa: E402
+from baichuan_audio.server.audio.decoding import DecoderPool  # noqa: E402
 from baichuan_audio.server.errors import ApiError  # noqa: E402
 
 LONGEST_S = 480
@@ -216,7 +216,7 @@ async def test_a_file_that_takes_too_long_is_ended(costly: bytes, monkeypatch: p
 
 async def test_what_is_read_elsewhere_is_the_same():
     """The process returns what reading here returns, sample for sample, and the same refusals."""
-    from baichuan_audio.server.audio_input import read_file
+    from baichuan_audio.server.audio.input import read_file
 
     pool = DecoderPool()
     try:

@@ -20,7 +20,7 @@ from fake_engine import HEARD, SAMPLE_RATE, SECONDS_A_WORD, FakeEngine  # noqa: 
 from http_tools import Serving, assert_error, encoded, said, serving, tone  # noqa: E402
 
 from baichuan_audio.engine import AudioInput  # noqa: E402
-from baichuan_audio.server.said import StopText  # noqa: E402
+from baichuan_audio.server.http.reply_store import StopText  # noqa: E402
 
 AUDIO = {"voice": "Ada", "format": "wav"}
 HELLO = [{"role": "user", "content": "hello"}]

@@ -21,7 +21,7 @@ from fake_engine import SAMPLE_RATE, SECONDS_A_WORD, FakeEngine  # noqa: E402
 from http_tools import Serving, assert_error, serving  # noqa: E402
 
 from baichuan_audio.audio.reading import SequentialSound  # noqa: E402
-from baichuan_audio.server.sound import MEDIA_TYPES  # noqa: E402
+from baichuan_audio.server.audio.output import MEDIA_TYPES  # noqa: E402
 
 TEXT = "one two three four five six seven eight"
 SECONDS = 8 * SECONDS_A_WORD

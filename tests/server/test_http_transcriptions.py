@@ -23,12 +23,13 @@ import soundfile  # noqa: E402
 from fake_engine import HEARD, FakeEngine  # noqa: E402
 from http_tools import Serving, assert_error, serving, tone  # noqa: E402
 
-from baichuan_audio import pipeline  # noqa: E402
+from baichuan_audio import model as pipeline  # noqa: E402
 from baichuan_audio.audio.voice_activity import Speech  # noqa: E402
 from baichuan_audio.engine import Engine, EngineConfig, EngineFull  # noqa: E402
-from baichuan_audio.server import audio_input, create_app  # noqa: E402
-from baichuan_audio.server.audio_input import read_file  # noqa: E402
-from baichuan_audio.server.subtitles import Segment, srt, vtt  # noqa: E402
+from baichuan_audio.server import create_app  # noqa: E402
+from baichuan_audio.server.audio import input as audio_input
+from baichuan_audio.server.audio.input import read_file  # noqa: E402
+from baichuan_audio.server.http.subtitles import Segment, srt, vtt  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILE = ("any/../name.wav", tone(1.0))

@@ -12,10 +12,10 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 from fake_engine import FakeEngine
 from fastapi.testclient import TestClient
 
-from baichuan_audio.server import static_page
 from baichuan_audio.server.app import create_app
+from baichuan_audio.server.web import static_files as static_page
 
-FOLDER = Path(static_page.__file__).parent / "web"
+FOLDER = Path(static_page.__file__).parent
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())
 TEXTS = {name: (FOLDER / name).read_text(encoding="utf-8") for name in FILES}
 

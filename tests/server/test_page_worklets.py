@@ -10,7 +10,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 from page_tools import chromium  # noqa: E402
 
-from baichuan_audio.server import static_page  # noqa: E402
+from baichuan_audio.server.web import static_files as static_page  # noqa: E402
 
 if chromium() is None:
     pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)

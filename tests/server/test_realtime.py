@@ -198,7 +198,7 @@ async def test_text_in_and_out(client, server):
 
 @pytest.mark.parametrize("format", ["audio/pcmu", "audio/pcma"])
 async def test_telephone_formats(client, server, format):
-    from baichuan_audio.server.realtime.audio import OutputEncoder, decode
+    from baichuan_audio.server.realtime.input.codec import OutputEncoder, decode
 
     await client.update(audio={"input": {"format": {"type": format}}, "output": {"format": {"type": format}}})
     encoder = OutputEncoder(format, PCM_RATE)

@@ -13,10 +13,10 @@ import soxr
 import torch
 
 from baichuan_audio.errors import AudioError
-from baichuan_audio.server.realtime.audio import InputDecoder, OutputEncoder, Resampler, decode, encode, seconds
-from baichuan_audio.server.realtime.pacing import Playback
-from baichuan_audio.server.tempo import TimeStretch
-from baichuan_audio.server.turn_detection import (
+from baichuan_audio.server.audio.time_stretch import TimeStretch
+from baichuan_audio.server.realtime.conversation.playback import Playback
+from baichuan_audio.server.realtime.input.codec import InputDecoder, OutputEncoder, Resampler, decode, encode, seconds
+from baichuan_audio.server.realtime.input.turn_detection import (
     SAMPLE_RATE,
     SemanticVad,
     ServerVad,

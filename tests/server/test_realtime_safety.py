@@ -23,9 +23,9 @@ from realtime_tools import OFFICIAL, PCM_RATE, Client, address, dial, pcm64, spe
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from baichuan_audio.server.logging import EventLog
-from baichuan_audio.server.realtime.pacing import Playback
-from baichuan_audio.server.realtime.watch import Watch
+from baichuan_audio.server.monitoring.logging import EventLog
+from baichuan_audio.server.realtime.conversation.playback import Playback
+from baichuan_audio.server.realtime.timeouts import Watch
 from baichuan_audio.server.settings import ServerSettings
 
 AUDIO = "input_audio_buffer.append"

@@ -15,10 +15,12 @@ import fake_engine
 import pytest
 from fake_engine import FakeDialogue, FakeEngine
 
-from baichuan_audio.server.logging import EventLog
-from baichuan_audio.server.metrics import Metrics
-from baichuan_audio.server.realtime import conversation, session, transcripts
-from baichuan_audio.server.realtime.outbox import Outbox
+from baichuan_audio.server.monitoring.logging import EventLog
+from baichuan_audio.server.monitoring.metrics import Metrics
+from baichuan_audio.server.realtime import session
+from baichuan_audio.server.realtime.conversation import item_list as conversation
+from baichuan_audio.server.realtime.input import transcripts
+from baichuan_audio.server.realtime.send_queue import Outbox
 from baichuan_audio.server.realtime.session import Session
 from baichuan_audio.server.settings import ServerSettings
 

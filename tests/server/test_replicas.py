@@ -28,11 +28,11 @@ from fake_engine import FakeEngine
 
 from baichuan_audio.cli.app import build_parser
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.server import replicas
-from baichuan_audio.server.clean_close import CleanClose, JsonRefusals, StalledClients, proxy_middlewares
-from baichuan_audio.server.metrics import Metrics
-from baichuan_audio.server.replica_metrics import Exporter
-from baichuan_audio.server.replicas import HOST_ENVIRONMENT, Plan, ReplicaConfig, application, make_application
+from baichuan_audio.server.monitoring.metrics import Metrics
+from baichuan_audio.server.ray import replicas
+from baichuan_audio.server.ray.replica_metrics import Exporter
+from baichuan_audio.server.ray.replicas import HOST_ENVIRONMENT, Plan, ReplicaConfig, application, make_application
+from baichuan_audio.server.ray.websocket_close import CleanClose, JsonRefusals, StalledClients, proxy_middlewares
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'baichuan-audio[ray]'"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from baichuan_audio.audio.waveform import crossfade
 from baichuan_audio.audio_tokenizer.decoder import Upsampling
-from baichuan_audio.pipeline import BaichuanAudio
+from baichuan_audio.model import BaichuanAudio
 from baichuan_audio.synthesis import Joiner, SpeechStream
 from baichuan_audio.synthesis.noise import segment_noise
 

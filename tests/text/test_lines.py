@@ -10,7 +10,7 @@ import pytest
 
 from baichuan_audio.config import load_recipe
 from baichuan_audio.errors import ConfigError, DataError
-from baichuan_audio.tensor_files import read_json
+from baichuan_audio.safetensors_io import read_json
 from baichuan_audio.text.lines import parse_rows, read_fields, read_json_rows, read_lines, read_table, read_text
 
 

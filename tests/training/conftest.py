@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from baichuan_audio.training.assemble import start
+from baichuan_audio.training.common.assemble import start
 
 TEMPLATE = Path(__file__).parents[2] / "recipes" / "nano" / "config.json"
 

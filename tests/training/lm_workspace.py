@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 import baichuan_audio
-from baichuan_audio.data.dataset import encode_corpus
 from baichuan_audio.data.dialogues import write_dialogues
-from baichuan_audio.data.diet import Diet
-from baichuan_audio.data.manifest import ClipStore, ClipWriter
+from baichuan_audio.data.mixture.config import Diet
+from baichuan_audio.data.store.codes_store import encode_corpus
+from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.language_model.build_tokenizer import build_text_tokenizer, frequent_words
-from baichuan_audio.training.initialise import initialise
-from baichuan_audio.training.lm_recipe import LanguageModelRecipe
-from baichuan_audio.training.recipe import OptimizerRecipe
+from baichuan_audio.training.common.initialise import initialise
+from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 
 ROOT = Path(__file__).parents[2]
 SIZES = [80, 76, 76, 76]  # stand-in speech needs four codebooks with room for every sound

@@ -8,8 +8,8 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.errors import CheckpointError, DataError, TrainingError
-from baichuan_audio.training.assemble import assemble, average, start
-from baichuan_audio.training.checkpointing import save_training_state
+from baichuan_audio.training.common.assemble import assemble, average, start
+from baichuan_audio.training.common.checkpointing import save_training_state
 
 TEMPLATE = Path(__file__).parents[2] / "recipes" / "nano" / "config.json"
 

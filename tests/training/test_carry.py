@@ -9,10 +9,10 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, initialise
-from baichuan_audio.data.manifest import ClipStore, ClipWriter
+from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import DataError, TrainingError
-from baichuan_audio.training.assemble import start
-from baichuan_audio.training.carry import carry
+from baichuan_audio.training.common.assemble import start
+from baichuan_audio.training.common.carry import carry
 
 
 @pytest.fixture(scope="module")

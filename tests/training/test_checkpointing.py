@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from baichuan_audio.errors import TrainingError
-from baichuan_audio.training import checkpointing
-from baichuan_audio.training.checkpointing import (
+from baichuan_audio.training.common import checkpointing
+from baichuan_audio.training.common.checkpointing import (
     has_state,
     load_module,
     load_training_state,

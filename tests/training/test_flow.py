@@ -12,13 +12,13 @@ from torch import Tensor
 
 from baichuan_audio.audio_tokenizer import AudioTokenizer
 from baichuan_audio.config import load_recipe
-from baichuan_audio.data.dataset import CodesStore, write_codes
-from baichuan_audio.data.manifest import ClipStore, ClipWriter
+from baichuan_audio.data.store.codes_store import CodesStore, write_codes
+from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError, DataError, TrainingError
 from baichuan_audio.flow_decoder import FlowDecoder
-from baichuan_audio.training.checkpointing import load_module, save_training_state
-from baichuan_audio.training.flow import CropSampler, FlowBatches, FlowRecipe, crop_mel, train
-from baichuan_audio.training.recipe import OptimizerRecipe
+from baichuan_audio.training.common.checkpointing import load_module, save_training_state
+from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.flow.train import CropSampler, FlowBatches, FlowRecipe, crop_mel, train
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiny-a" / "checkpoint"
 ROOT = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def test_recipes_are_valid(path: str) -> None:
 
 def test_the_audio_decoder_may_learn_along_and_nothing_before_it(checkpoint_dir: Path) -> None:
     import baichuan_audio
-    from baichuan_audio.training.flow import decoder_hidden, unfreeze_audio_decoder
+    from baichuan_audio.training.flow.train import decoder_hidden, unfreeze_audio_decoder
 
     tokenizer = baichuan_audio.load(checkpoint_dir, dtype=torch.float32).tokenizer.requires_grad_(False)
     codes = torch.zeros(1, tokenizer.num_codebooks, 5, dtype=torch.long)

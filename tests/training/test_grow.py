@@ -7,8 +7,8 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.errors import TrainingError
-from baichuan_audio.training.assemble import assemble
-from baichuan_audio.training.grow import Sizes, grow
+from baichuan_audio.training.common.assemble import assemble
+from baichuan_audio.training.common.grow import Sizes, grow
 
 
 def test_a_grown_language_model_computes_the_same_and_learns(base: Path, tmp_path: Path) -> None:

@@ -16,25 +16,30 @@ from torch.nn import functional as F
 import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.config import load_recipe
-from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
-from baichuan_audio.data.diet import Diet
-from baichuan_audio.data.manifest import ClipStore
-from baichuan_audio.data.phonetics import SYMBOLS
-from baichuan_audio.data.read_along import UNKNOWN
+from baichuan_audio.data.alignment.token_alignment import UNKNOWN
+from baichuan_audio.data.mixture.config import Diet
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, interleaved_heard, transcription
+from baichuan_audio.data.store.codes_store import CodesStore, encode_corpus, write_codes
+from baichuan_audio.data.store.manifest import ClipStore
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
-from baichuan_audio.training.checkpointing import save_training_state
-from baichuan_audio.training.initialise import embed_codebooks, embed_codes_like_sounds, initialise, initialise_audio
-from baichuan_audio.training.language_model import learning_parts, losses, total_loss, train
-from baichuan_audio.training.lm_batch import choose_frames, collate, forget_speech, say_itself
-from baichuan_audio.training.lm_data import make_mixture
-from baichuan_audio.training.lm_recipe import LanguageModelRecipe
-from baichuan_audio.training.lm_samples import LanguageModelSamples
-from baichuan_audio.training.logging import TrainingLog
-from baichuan_audio.training.recipe import OptimizerRecipe
-from baichuan_audio.training.sound_head import SoundHead
+from baichuan_audio.text.phonemes import SYMBOLS
+from baichuan_audio.training.common.checkpointing import save_training_state
+from baichuan_audio.training.common.initialise import (
+    embed_codebooks,
+    embed_codes_like_sounds,
+    initialise,
+    initialise_audio,
+)
+from baichuan_audio.training.common.logging import TrainingLog
+from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.language_model.batch import choose_frames, collate, forget_speech, say_itself
+from baichuan_audio.training.language_model.data import make_mixture
+from baichuan_audio.training.language_model.phoneme_probe import SoundHead
+from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
+from baichuan_audio.training.language_model.samples import LanguageModelSamples
+from baichuan_audio.training.language_model.train import learning_parts, losses, total_loss, train
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +98,7 @@ def test_a_run_stopped_between_its_last_two_files_ends_like_the_others(
         save_training_state(directory, step, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("baichuan_audio.training.language_model.save_training_state", stop_at_the_end)
+        patch.setattr("baichuan_audio.training.language_model.train.save_training_state", stop_at_the_end)
         with pytest.raises(KeyboardInterrupt):
             train(recipe(workspace, tmp_path / "stopped"))
     train(recipe(workspace, tmp_path / "stopped"))
@@ -181,7 +186,7 @@ def test_its_own_frames_are_shown_as_it_would_say_them(
     assert say_itself(batch, *parts, 0.0, 3, 7) is batch
     drawn, again = (say_itself(batch, *parts, 0.5, 3, 7) for _ in range(2))
     assert torch.equal(drawn.codes, again.codes)  # by seed and step alone
-    monkeypatch.setattr("baichuan_audio.training.lm_batch._TEMPERATURE", 0.0)
+    monkeypatch.setattr("baichuan_audio.training.language_model.batch._TEMPERATURE", 0.0)
     said = say_itself(batch, *parts, 0.5, 3, 7)
     assert torch.equal(said.codes[:, ~batch.own], batch.codes[:, ~batch.own]) and torch.equal(said.frames, batch.frames)
     likeliest = []
@@ -305,7 +310,7 @@ def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(workspace: Path, 
 
 
 def test_stopped_encoding_keeps_what_it_has(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("baichuan_audio.data.dataset._WRITTEN_EVERY_S", 0.0)
+    monkeypatch.setattr("baichuan_audio.data.store.codes_store._WRITTEN_EVERY_S", 0.0)
     clips = ClipStore(workspace / "corpus")
     tokenizer = baichuan_audio.load(workspace / "model").tokenizer
 

@@ -6,7 +6,7 @@ import torch
 
 from baichuan_audio.audio.mel import MelConfig, natural_log_mel
 from baichuan_audio.audio_tokenizer import AudioTokenizer
-from baichuan_audio.training.mel_losses import decode_rows, level_with, mel_losses
+from baichuan_audio.training.tokenizer.mel_losses import decode_rows, level_with, mel_losses
 
 MEL = MelConfig(16000, 1024, 256, 80)
 

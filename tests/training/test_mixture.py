@@ -12,15 +12,15 @@ from lm_workspace import SIZES, make_workspace, recipe
 from torch import Tensor
 
 import baichuan_audio
-from baichuan_audio.data.dataset import CodesStore, encode_corpus, write_codes
+from baichuan_audio.data.alignment.token_alignment import UNKNOWN
 from baichuan_audio.data.dialogues import Dialogue, Exchange
-from baichuan_audio.data.diet import Diet
-from baichuan_audio.data.drawing import ByKind, BySkill, Utterance
-from baichuan_audio.data.manifest import ClipStore
-from baichuan_audio.data.mixture import Mixture, spoken_words
-from baichuan_audio.data.read_along import UNKNOWN
+from baichuan_audio.data.mixture.config import Diet
+from baichuan_audio.data.mixture.mixture import Mixture, spoken_words
+from baichuan_audio.data.mixture.weighted_sampling import ByKind, BySkill, Utterance
+from baichuan_audio.data.store.codes_store import CodesStore, encode_corpus, write_codes
+from baichuan_audio.data.store.manifest import ClipStore
 from baichuan_audio.text.language import voice_language
-from baichuan_audio.training.lm_data import make_mixture
+from baichuan_audio.training.language_model.data import make_mixture
 
 
 @pytest.fixture(scope="module")

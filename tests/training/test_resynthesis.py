@@ -11,13 +11,14 @@ from torch import Tensor
 
 from baichuan_audio.checkpoint import load
 from baichuan_audio.config import load_recipe
-from baichuan_audio.data.dataset import CodesStore, write_codes
-from baichuan_audio.data.manifest import ClipWriter
+from baichuan_audio.data.store.codes_store import CodesStore, write_codes
+from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, TrainingError
-from baichuan_audio.training.assemble import assemble
-from baichuan_audio.training.checkpointing import save_training_state
-from baichuan_audio.training.recipe import OptimizerRecipe
-from baichuan_audio.training.resynthesis import (
+from baichuan_audio.training.common.assemble import assemble
+from baichuan_audio.training.common.checkpointing import save_training_state
+from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
+from baichuan_audio.training.vocoder.resynthesis import (
     Ear,
     ResynthesisBatches,
     ResynthesisRecipe,
@@ -26,7 +27,6 @@ from baichuan_audio.training.resynthesis import (
     to_rate,
     train,
 )
-from baichuan_audio.training.text_loss import PhoneticHead
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

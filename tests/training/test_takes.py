@@ -13,17 +13,17 @@ from torch import Tensor
 
 import baichuan_audio
 from baichuan_audio.cli.app import main
-from baichuan_audio.data.dataset import CodesStore
 from baichuan_audio.data.dialogues import write_dialogues
-from baichuan_audio.data.diet import Diet
-from baichuan_audio.data.takes import Take, read_takes, read_unclear, write_takes
+from baichuan_audio.data.mixture.config import Diet
+from baichuan_audio.data.mixture.takes import Take, read_takes, read_unclear, write_takes
+from baichuan_audio.data.store.codes_store import CodesStore
 from baichuan_audio.errors import DataError, TrainingError
-from baichuan_audio.training import takes
-from baichuan_audio.training.checkpointing import save_training_state
-from baichuan_audio.training.lm_data import make_mixture
-from baichuan_audio.training.said_codes import say_corpus, what_is_said
-from baichuan_audio.training.takes import CodeEar, record_takes, texts_to_read
-from baichuan_audio.training.text_loss import PhoneticHead
+from baichuan_audio.training.common.checkpointing import save_training_state
+from baichuan_audio.training.language_model import takes
+from baichuan_audio.training.language_model.data import make_mixture
+from baichuan_audio.training.language_model.sampled_codes import say_corpus, what_is_said
+from baichuan_audio.training.language_model.takes import CodeEar, record_takes, texts_to_read
+from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
 
 
 @pytest.fixture(scope="module")

@@ -12,21 +12,21 @@ from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe, codebooks, quantize
 from baichuan_audio.config import load_recipe
-from baichuan_audio.data.manifest import SAMPLE_RATE, ClipStore, ClipWriter
-from baichuan_audio.data.phonetics import SYMBOLS, phonetic_symbols
+from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.layers.attention import TransformerLayer
-from baichuan_audio.training import tokenizer as stage
-from baichuan_audio.training import tokenizer_batch
-from baichuan_audio.training.checkpointing import load_training_state
-from baichuan_audio.training.clip_batches import ClipRecipe, ClipSampler
-from baichuan_audio.training.ctc_alignment import as_alignment, best_path
-from baichuan_audio.training.frozen_text_model import FrozenTextModel
-from baichuan_audio.training.local_attention import look_nearby
-from baichuan_audio.training.recipe import OptimizerRecipe
-from baichuan_audio.training.text_loss import edit_distance
-from baichuan_audio.training.tokenizer_batch import prepare
-from baichuan_audio.training.tokenizer_recipe import AugmentRecipe, LossWeights, TokenizerRecipe
+from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
+from baichuan_audio.training.common.checkpointing import load_training_state
+from baichuan_audio.training.common.clip_batches import ClipRecipe, ClipSampler
+from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.tokenizer import batch as tokenizer_batch
+from baichuan_audio.training.tokenizer import train as stage
+from baichuan_audio.training.tokenizer.batch import prepare
+from baichuan_audio.training.tokenizer.ctc_alignment import as_alignment, best_path
+from baichuan_audio.training.tokenizer.frozen_text_model import FrozenTextModel
+from baichuan_audio.training.tokenizer.local_attention import look_nearby
+from baichuan_audio.training.tokenizer.recipe import AugmentRecipe, LossWeights, TokenizerRecipe
+from baichuan_audio.training.tokenizer.text_loss import edit_distance
 
 
 @pytest.fixture(scope="module")

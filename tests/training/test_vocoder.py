@@ -10,13 +10,13 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.config import load_recipe
-from baichuan_audio.data.dataset import CodesStore, write_codes
-from baichuan_audio.data.manifest import ClipStore, ClipWriter
+from baichuan_audio.data.store.codes_store import CodesStore, write_codes
+from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError, DataError
-from baichuan_audio.training.coded_mels import CodedMels, CodedRecipe, Crop
-from baichuan_audio.training.recipe import OptimizerRecipe
-from baichuan_audio.training.vocoder import CropSampler, VocoderRecipe, train
-from baichuan_audio.training.vocoder_losses import SpectralLoss, pitch
+from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.vocoder.coded_mels import CodedMels, CodedRecipe, Crop
+from baichuan_audio.training.vocoder.losses import SpectralLoss, pitch
+from baichuan_audio.training.vocoder.train import CropSampler, VocoderRecipe, train
 from baichuan_audio.vocoder.discriminators import DiscriminatorConfig
 from baichuan_audio.vocoder.hift import HiftConfig, load_hift
 from baichuan_audio.vocoder.vocos import VocosConfig

@@ -7,7 +7,7 @@ import torch
 
 from baichuan_audio.audio.mel import natural_log_mel
 from baichuan_audio.errors import CheckpointError, ConfigError
-from baichuan_audio.training.vocoder_losses import pitch
+from baichuan_audio.training.vocoder.losses import pitch
 from baichuan_audio.vocoder.excitation import synthesis_window
 from baichuan_audio.vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from baichuan_audio.config import load_recipe
-from baichuan_audio.data.manifest import ClipStore
+from baichuan_audio.data.store.manifest import ClipStore
 from nano.commands import make_corpus
 from nano.corpus.build import CorpusRecipe
 

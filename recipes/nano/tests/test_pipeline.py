@@ -15,7 +15,7 @@ from baichuan_audio.cli.app import build_parser
 from baichuan_audio.config import load_recipe
 from baichuan_audio.data.dialogues import read_dialogues
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.training.lm_recipe import LanguageModelRecipe
+from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 from nano import commands
 from nano.pipeline import Pipeline, Processes, StageError, main
 from nano.stages import Settings, Stage, stages

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..fast.native import library
+from ..acceleration.cpu.kernels import library
 
 
 def synchronise(device: torch.device) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..fast import accelerate
+from ..acceleration import accelerate
 from ..language_model.build_tokenizer import build_text_tokenizer
 from ..language_model.text_tokenizer import TextTokenizer
 from ..layers.shapes import shapes_only
-from ..obvious import obvious
-from ..pipeline import BaichuanAudio
-from ..tensor_files import read_json
-from ..training.initialise import complete_config
+from ..model import BaichuanAudio
+from ..reference import obvious
+from ..safetensors_io import read_json
+from ..training.common.initialise import complete_config
 from ..vocoder.hift import Hift, HiftConfig
 from ..vocoder.vocos import Vocos
 

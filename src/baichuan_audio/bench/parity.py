@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..pipeline import BaichuanAudio
+from ..model import BaichuanAudio
 
 _POSITIONS, _FRAMES = 128, 64
 

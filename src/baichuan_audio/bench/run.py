@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..fast import weight_bytes
-from ..pipeline import BaichuanAudio
+from ..acceleration import weight_bytes
+from ..model import BaichuanAudio
 from . import stages
 from .machine import ceilings, describe, peak_memory
 from .models import never_end, on_each_path

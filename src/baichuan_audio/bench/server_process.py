@@ -96,9 +96,9 @@ def _serve(served: ServedModel) -> None:
     """Until standard input ends."""
     import torch
 
+    from ..acceleration import accelerate
     from ..checkpoint import load
     from ..engine import Engine, EngineConfig
-    from ..fast import accelerate
     from ..server.run import open_socket, run
     from ..server.settings import ServerSettings
     from .machine import peak_memory

@@ -10,12 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..fast import Ask, Decoder, weight_bytes
-from ..fast.native_model import NativeLanguageModel, NativeLinear
-from ..language_model.reply import ReplySampling
-from ..language_model.sequence import FrameStep, TextStep
-from ..language_model.session import Session
-from ..pipeline import BaichuanAudio
+from ..acceleration import Ask, Decoder, weight_bytes
+from ..acceleration.cpu.model import NativeLanguageModel, NativeLinear
+from ..generation.reply import ReplySampling
+from ..generation.sequence import FrameStep, TextStep
+from ..generation.session import Session
+from ..model import BaichuanAudio
 from ..synthesis import SpeechStream
 from .models import decode_elements
 from .timing import Case

@@ -21,7 +21,7 @@ from .common import (
 from .serve import check_libraries
 
 if TYPE_CHECKING:
-    from ..pipeline import BaichuanAudio
+    from ..model import BaichuanAudio
 
 _SPEECH = "examples/en-day.wav"
 

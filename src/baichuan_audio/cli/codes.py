@@ -15,7 +15,7 @@ from .common import Progress, add_command, check_output, load_model, print_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..pipeline import BaichuanAudio
+    from ..model import BaichuanAudio
 
 CODES_FORMAT = "baichuan-audio-codes"
 _MAX_CODES_BYTES = 1 << 30
@@ -132,7 +132,7 @@ def write_codes(path: str, codes: Tensor, model: BaichuanAudio) -> None:
     """codes [K, T] -> a safetensors file with one tensor `codes` (int32) and what they mean beside it."""
     import torch
 
-    from ..tensor_files import write_tensors
+    from ..safetensors_io import write_tensors
 
     about = {
         "format": CODES_FORMAT,

@@ -19,7 +19,7 @@ from ..errors import BaichuanAudioError, CheckpointError, PromptError
 if TYPE_CHECKING:
     import torch
 
-    from ..pipeline import BaichuanAudio
+    from ..model import BaichuanAudio
 
 MODEL_VARIABLE = "BAICHUAN_AUDIO_MODEL"
 DEFAULT_MODEL = f"${MODEL_VARIABLE}, or the one checkpoint in models/"
@@ -102,7 +102,7 @@ def load_model(arguments: argparse.Namespace) -> BaichuanAudio:
     """The model that the options name, ready for inference, with a sign of life while it loads."""
     model, name = load_plain_model(arguments)
     with Progress(f"preparing {name}"):
-        from ..fast import accelerate
+        from ..acceleration import accelerate
 
         return accelerate(model)
 

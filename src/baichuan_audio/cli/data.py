@@ -13,8 +13,8 @@ from ..errors import ConfigError, DataError
 from .common import Progress, add_command, positive
 
 if TYPE_CHECKING:
-    from ..pipeline import BaichuanAudio
-    from ..training.lm_recipe import LanguageModelRecipe
+    from ..model import BaichuanAudio
+    from ..training.language_model.recipe import LanguageModelRecipe
 
 
 def add_commands(commands: Any) -> None:
@@ -91,8 +91,8 @@ def run_codes(arguments: argparse.Namespace) -> None:
     import torch
 
     from ..checkpoint import load
-    from ..data.dataset import encode_corpus
-    from ..data.manifest import ClipStore
+    from ..data.store.codes_store import encode_corpus
+    from ..data.store.manifest import ClipStore
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -127,7 +127,7 @@ def clip_bar(label: str, unit: str = "clip") -> Iterator[Callable[[int, int], No
 
 
 def run_said(arguments: argparse.Namespace) -> None:
-    from ..training.said_codes import say_corpus, what_is_said
+    from ..training.language_model.sampled_codes import say_corpus, what_is_said
 
     recipe, model = _speaking(arguments)
     output = arguments.output or _corpus(arguments) / "codes_said"
@@ -138,8 +138,8 @@ def run_said(arguments: argparse.Namespace) -> None:
 
 
 def run_takes(arguments: argparse.Namespace) -> None:
-    from ..fast import accelerate
-    from ..training.takes import CodeEar, record_takes, texts_to_read
+    from ..acceleration import accelerate
+    from ..training.language_model.takes import CodeEar, record_takes, texts_to_read
 
     if arguments.tokenizer is None:
         raise DataError("takes need somebody to listen; name a tokenizer's training output with --tokenizer.")
@@ -158,7 +158,7 @@ def _speaking(arguments: argparse.Namespace) -> tuple[LanguageModelRecipe, Baich
 
     from ..checkpoint import load
     from ..config import load_recipe
-    from ..training.lm_recipe import LanguageModelRecipe
+    from ..training.language_model.recipe import LanguageModelRecipe
 
     if arguments.model is None:
         raise DataError(f"{arguments.what} needs a model that speaks; name its checkpoint with --model.")
@@ -189,13 +189,13 @@ def run_align(arguments: argparse.Namespace) -> None:
     audio = _corpus(arguments) / "audio"
     with clip_bar("aligning speech with its text") as progress:
         if arguments.tokenizer is None:
-            from ..data.phone_alignment import write_alignments
+            from ..data.alignment.phone_alignment import write_alignments
 
             count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
         else:
             from ..config import load_recipe
-            from ..training.ctc_alignment import add_alignments
-            from ..training.tokenizer_recipe import TokenizerRecipe
+            from ..training.tokenizer.ctc_alignment import add_alignments
+            from ..training.tokenizer.recipe import TokenizerRecipe
 
             recipe = load_recipe(_recipe(arguments), TokenizerRecipe, arguments.overrides)
             count = add_alignments(audio, recipe, arguments.tokenizer, progress)

@@ -15,7 +15,7 @@ from .common import Progress, add_command, in_clone, load_model, print_json
 from .talk import answer
 
 if TYPE_CHECKING:
-    from ..pipeline import BaichuanAudio
+    from ..model import BaichuanAudio
 
 _LIST = "examples.json"
 

@@ -52,7 +52,7 @@ def describe(name: str, vocoder: str | None = None) -> dict[str, Any]:
     from ..checkpoint import IGNORED, checkpoint_directory, load_vocoder
     from ..language_model.prompt import DEFAULT_VOICE
     from ..language_model.text_tokenizer import TextTokenizer
-    from ..tensor_files import find_tensors, read_json
+    from ..safetensors_io import find_tensors, read_json
 
     directory = checkpoint_directory(name)
     config = read_json(directory / "config.json")

@@ -66,7 +66,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run_start(arguments: argparse.Namespace) -> None:
-    from ..training.assemble import start
+    from ..training.common.assemble import start
 
     model = start(arguments.template, arguments.dialogues, arguments.output)
     print(f"{arguments.output}: {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters")
@@ -75,7 +75,7 @@ def run_start(arguments: argparse.Namespace) -> None:
 def run_assemble(arguments: argparse.Namespace) -> None:
     import torch
 
-    from ..training.assemble import assemble
+    from ..training.common.assemble import assemble
 
     with Progress(f"assembling {arguments.output}"):
         assemble(
@@ -91,7 +91,7 @@ def run_assemble(arguments: argparse.Namespace) -> None:
 
 
 def run_average(arguments: argparse.Namespace) -> None:
-    from ..training.assemble import average
+    from ..training.common.assemble import average
 
     with Progress(f"averaging {len(arguments.checkpoints)} checkpoints"):
         average(arguments.checkpoints, arguments.output)
@@ -99,7 +99,7 @@ def run_average(arguments: argparse.Namespace) -> None:
 
 
 def run_grow(arguments: argparse.Namespace) -> None:
-    from ..training.grow import Sizes, grow
+    from ..training.common.grow import Sizes, grow
 
     names = ("layers", "intermediate_size", "encoder_layers", "decoder_layers")
     sizes = Sizes(**{name: getattr(arguments, name) for name in names})
@@ -110,7 +110,7 @@ def run_grow(arguments: argparse.Namespace) -> None:
 
 
 def run_carry(arguments: argparse.Namespace) -> None:
-    from ..training.carry import carry
+    from ..training.common.carry import carry
 
     with Progress("encoding clips with both tokenizers"):
         explained = carry(arguments.old, arguments.new, Path(arguments.corpus) / "audio", arguments.output)

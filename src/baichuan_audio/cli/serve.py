@@ -107,7 +107,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
 def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> None:
     """The same server, several times, behind one address."""
-    from ..server.replicas import Plan, ReplicaConfig, run_replicas
+    from ..server.ray.replicas import Plan, ReplicaConfig, run_replicas
 
     fewest, _, most = arguments.replicas.partition("-")
     if not (fewest.isdigit() and (most or fewest).isdigit()):

@@ -16,7 +16,7 @@ from .common import Progress, add_command, check_output, check_text, load_model,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..pipeline import BaichuanAudio, Conversation
+    from ..model import BaichuanAudio, Conversation
 
 _RATE = 16000  # Hz; the rate audio is read at before the model is there to say its own
 _AUDIO_SUFFIXES = {
@@ -98,7 +98,7 @@ def answer(conversation: Conversation, content: Any, show: Callable[[str], None]
     """Ask, hand each piece of text to `show` as it comes, and collect the rest."""
     import torch
 
-    from ..pipeline import TextPiece
+    from ..model import TextPiece
 
     started = time.perf_counter()
     first_sound: float | None = None

@@ -11,12 +11,12 @@ from ..errors import ConfigError
 from .common import add_command
 
 STAGES = {
-    "tokenizer": "training.tokenizer",
-    "flow": "training.flow",
-    "vocoder": "training.vocoder",
-    "resynthesis": "training.resynthesis",
-    "lm": "training.language_model",
-    "sft": "training.language_model",
+    "tokenizer": "training.tokenizer.train",
+    "flow": "training.flow.train",
+    "vocoder": "training.vocoder.train",
+    "resynthesis": "training.vocoder.resynthesis",
+    "lm": "training.language_model.train",
+    "sft": "training.language_model.train",
 }
 
 

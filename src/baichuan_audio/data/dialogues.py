@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baichuan_audio.data.sequences import split_reply
-from baichuan_audio.errors import DataError
-from baichuan_audio.text.lines import read_json_rows
+from ..errors import DataError
+from ..text.lines import read_json_rows
+from .sequences import split_reply
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_audio.data.phone_alignment import PLACES
-from baichuan_audio.data.read_along import UNKNOWN
-from baichuan_audio.errors import DataError
-from baichuan_audio.language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder, SpecialTokens
-from baichuan_audio.language_model.text_tokenizer import TextTokenizer
+from ..errors import DataError
+from ..language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder, SpecialTokens
+from ..language_model.text_tokenizer import TextTokenizer
+from .alignment.phone_alignment import PLACES
+from .alignment.token_alignment import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from .core import Engine
 from .dialogue import Dialogue
-from .mailbox import Reply
+from .reply_stream import Reply
 from .types import (
     AudioDelta,
     AudioInput,

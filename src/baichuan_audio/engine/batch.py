@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..fast import Ask, Decoder
-from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, Step, TextStep, draw_frames, draw_ids
-from ..pipeline import BaichuanAudio
-from .slots import Piece, SlotCache
+from ..acceleration import Ask, Decoder
+from ..generation.sequence import Answer, FrameStep, LiveSequence, Rules, Step, TextStep, draw_frames, draw_ids
+from ..model import BaichuanAudio
+from .kv_slots import Piece, SlotCache
 
 
 @dataclass(eq=False)

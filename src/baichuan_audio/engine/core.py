@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..audio.voice_activity import Speech
 from ..errors import PromptTooLongError
-from ..language_model.context import prompt_room
-from ..language_model.reply import ReplySampling, read_aloud
-from ..language_model.sequence import LiveSequence, Rules
-from ..pipeline import BaichuanAudio
+from ..generation.context import prompt_room
+from ..generation.reply import ReplySampling, read_aloud
+from ..generation.sequence import LiveSequence, Rules
+from ..model import BaichuanAudio
 from ..text.normalization import normalize_for_speech
 from .dialogue import Dialogue
-from .front_desk import FrontDesk, check_done
+from .slot_allocator import FrontDesk, check_done
 from .types import AudioDelta, AudioInput, EngineConfig, EngineStats, EngineStopped, ReplyDone, TranscriptDelta
 
 

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from ..errors import NoSpeechError, PromptError
+from ..generation.reply import ReplySampling, spoken_reply, text_reply
+from ..generation.sequence import LiveSequence, Rules, Token
 from ..language_model.prompt import NO_WORDS
-from ..language_model.reply import ReplySampling, spoken_reply, text_reply
-from ..language_model.sequence import LiveSequence, Rules, Token
 from ..language_model.text_tokenizer import LONG_TEXT
-from ..pipeline import NO_SPEECH
+from ..model import NO_SPEECH
 from ..text.user_input import normalize_user_text
-from .front_desk import FrontDesk
+from .active_reply import Chat
 from .history import History, Item
-from .mailbox import Reply
+from .reply_stream import Reply
+from .slot_allocator import FrontDesk
 from .types import AudioInput
-from .writing import Chat
 
 T = TypeVar("T")
 

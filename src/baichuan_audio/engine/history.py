@@ -16,9 +16,9 @@ from typing import Literal
 
 from ..audio_tokenizer.model import CROSSFADE_MS
 from ..errors import PromptError, PromptTooLongError
-from ..language_model.context import prompt_room, turns_to_forget
-from ..language_model.sequence import Token
-from ..pipeline import BaichuanAudio
+from ..generation.context import prompt_room, turns_to_forget
+from ..generation.sequence import Token
+from ..model import BaichuanAudio
 
 _MOST_ITEMS = 4096
 _CHARACTERS = 16

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from ..errors import BaichuanAudioError, PromptError, PromptTooLongError
-from ..language_model.runaway import RUNAWAYS
-from ..language_model.sequence import Answer, FrameStep, LiveSequence, Rules, SentenceEnd, TextStep, Token
-from ..pipeline import BaichuanAudio
+from ..generation.runaway import RUNAWAYS
+from ..generation.sequence import Answer, FrameStep, LiveSequence, Rules, SentenceEnd, TextStep, Token
+from ..model import BaichuanAudio
 from ..synthesis import SpeechStream
+from .active_reply import Chat, Writing
 from .batch import batch_for
 from .history import History, Item
-from .mailbox import Promise, Reply
-from .slots import SlotCache
-from .sound import Job, SoundThreads, Voice, encode_in_pieces
+from .kv_slots import SlotCache
+from .reply_stream import Promise, Reply
+from .synthesis_scheduler import Job, SoundThreads, Voice, encode_in_pieces
 from .types import EngineConfig, EngineStopped, ReplyDone, Status, TextDelta, Usage
-from .writing import Chat, Writing
 
 _log = logging.getLogger(__name__)
 

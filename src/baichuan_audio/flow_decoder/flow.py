@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_audio.errors import ConfigError
-from baichuan_audio.layers.lengths import masked_mean
+from ..errors import ConfigError
+from ..layers.lengths import masked_mean
 
 VelocityFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x [B, L, M], mu [B, L, M], t [B] or [1]) -> velocity [B, L, M]."""

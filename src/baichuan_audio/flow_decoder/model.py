@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from baichuan_audio.config import select
-from baichuan_audio.errors import ConfigError
-from baichuan_audio.layers.lengths import masked_mean
-
+from ..config import select
+from ..errors import ConfigError
+from ..layers.lengths import masked_mean
 from .flow import CfmParams, euler, flow_matching_loss, guided_velocity, solver_times
 from .prenet import Prenet
 from .velocity import CHUNK_FRAMES, Velocity, VelocityState

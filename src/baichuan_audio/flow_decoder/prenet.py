@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from baichuan_audio.layers.attention import TransformerLayer, run_causal
-from baichuan_audio.layers.kv_cache import KVCache
-from baichuan_audio.layers.norm import RMSNorm
+from ..layers.attention import TransformerLayer, run_causal
+from ..layers.kv_cache import KVCache
+from ..layers.norm import RMSNorm
 
 
 class Prenet(nn.Module):

@@ -13,16 +13,22 @@ from ..audio.voice_activity import load_voice_activity_model
 from ..engine import Engine
 from ..errors import MissingDependencyError
 from ..version import __version__
-from . import http_chat, http_client_secrets, http_info, http_speech, http_transcriptions, openapi, realtime
-from .audio_input import AudioReader
-from .client_secrets import ClientSecrets
+from . import realtime
+from .access.admission import Door, Work
+from .access.client_secrets import ClientSecrets
+from .audio.input import AudioReader
 from .errors import add_error_handlers
-from .limits import Door, Work
-from .logging import EventLog
-from .metrics import Metrics
-from .said import SaidReplies
+from .http import chat as http_chat
+from .http import client_secrets as http_client_secrets
+from .http import info as http_info
+from .http import openapi
+from .http import speech as http_speech
+from .http import transcriptions as http_transcriptions
+from .http.reply_store import SaidReplies
+from .monitoring.logging import EventLog
+from .monitoring.metrics import Metrics
 from .settings import ServerSettings
-from .static_page import add_page
+from .web.static_files import add_page
 
 
 def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAPI:

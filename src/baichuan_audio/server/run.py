@@ -12,9 +12,9 @@ import uvicorn
 
 from ..engine import Engine
 from ..errors import BaichuanAudioError
+from .access.connections import http_protocol, websocket_protocol
 from .app import create_app
-from .connections import http_protocol, websocket_protocol
-from .logging import collect_logs
+from .monitoring.logging import collect_logs
 from .settings import ServerSettings
 
 _LAST_WORDS_S = 3.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .joiner import Joiner, sentence_pause
-from .segment import SegmentStream, SpeechModel
+from .crossfade import Joiner, sentence_pause
+from .segment_stream import SegmentStream, SpeechModel
 
 FIRST_CHUNK_FRAMES = 4
 CHUNK_FRAMES = 16

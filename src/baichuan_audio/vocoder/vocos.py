@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..audio.mel import MelConfig
 from ..config import select
 from ..errors import CheckpointError, ConfigError
-from ..tensor_files import write_tensors
+from ..safetensors_io import write_tensors
 from .excitation import NOISE_FRAMES, accumulate_phase, noise_table, pulse_spectra, synthesis_window
 from .spectrum_head import SpectrumHead
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from baichuan_audio.data.manifest import Clip
+from baichuan_audio.data.store.manifest import Clip
 from baichuan_audio.data.synth.engines import VoiceSetting
 from baichuan_audio.text.language import voice_language
 

@@ -18,14 +18,14 @@ import torch
 
 from baichuan_audio.audio.waveform import save_waveform
 from baichuan_audio.checkpoint import load
-from baichuan_audio.data.dataset import CodesStore
+from baichuan_audio.data.store.codes_store import CodesStore
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
-from baichuan_audio.evaluation.metrics import codebook_use, error_rate
-from baichuan_audio.evaluation.report import Figure, markdown_table, plot_latency, plot_mels, write_figures
-from baichuan_audio.evaluation.text import same, script
-from baichuan_audio.fast import accelerate
-from baichuan_audio.pipeline import BaichuanAudio
+from baichuan_audio.evaluation.metrics import (codebook_use, error_rate)
+from baichuan_audio.evaluation.report import (Figure, markdown_table, plot_latency, plot_mels, write_figures)
+from baichuan_audio.evaluation.text import (same, script)
+from baichuan_audio.acceleration import accelerate
+from baichuan_audio.model import BaichuanAudio
 
 from .. import LANGUAGES
 from . import tasks

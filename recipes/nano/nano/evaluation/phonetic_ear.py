@@ -16,10 +16,10 @@ from torch import Tensor
 
 from baichuan_audio.audio.mel import whisper_log_mels
 from baichuan_audio.audio_tokenizer import AudioTokenizer
-from baichuan_audio.data.phone_alignment import PLACES
-from baichuan_audio.data.phonetics import phonetic_symbols
-from baichuan_audio.training.checkpointing import load_module
-from baichuan_audio.training.text_loss import sounds_wrong, trained_head, unlikeliness
+from baichuan_audio.data.alignment.phone_alignment import PLACES
+from baichuan_audio.text.phonemes import phonetic_symbols
+from baichuan_audio.training.common.checkpointing import load_module
+from baichuan_audio.training.tokenizer.text_loss import (sounds_wrong, trained_head, unlikeliness)
 
 
 class PhoneticEar:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baichuan_audio.data.manifest import SAMPLE_RATE
-
+from ..store.manifest import SAMPLE_RATE
 from .engines import level
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from baichuan_audio.data.manifest import SAMPLE_RATE, read_audio
-from baichuan_audio.errors import DataError, MissingDependencyError
+from ...errors import DataError, MissingDependencyError
+from ..store.manifest import SAMPLE_RATE, read_audio
 
 TARGET_RMS = 10 ** (-20 / 20)
 _DEBIAN_PACKAGES = {

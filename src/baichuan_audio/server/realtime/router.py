@@ -11,11 +11,11 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from ...engine import Dialogue
-from ..auth import check_websocket
+from ..access.auth import check_websocket
 from ..errors import ApiError, as_api_error
-from . import events
-from .limits import Bucket
-from .outbox import Outbox
+from .protocol import events
+from .rate_limits import Bucket
+from .send_queue import Outbox
 from .session import Session
 
 router = APIRouter()
@@ -52,7 +52,7 @@ async def elsewhere(websocket: WebSocket) -> None:
 
 
 def _check_room(websocket: WebSocket) -> None:
-    """Raises ApiError 503 where the connection is one of the few above the limit (server/connections.py)."""
+    """Raises ApiError 503 where the connection is one of the few above the limit (server/access/connections.py)."""
     if websocket.scope.get("state", {}).get("spare"):
         raise ApiError(503, "too many connections at once; try again shortly.", code="too_many_connections")
 

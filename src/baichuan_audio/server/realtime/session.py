@@ -13,23 +13,23 @@ import torch
 
 from ...audio.voice_activity import SAMPLE_RATE
 from ...engine import AudioInput, Dialogue, Engine, EngineStopped
-from ..logging import EventLog
-from ..metrics import Metrics
+from ..monitoring.logging import EventLog
+from ..monitoring.metrics import Metrics
 from ..settings import ServerSettings
-from . import events, wire
-from .audio import check_whole, in_pieces, seconds
-from .config import SessionConfig
-from .conversation import Conversation, Item, Part, to_float
-from .fields import WireError, as_wire_error
-from .items import Items
-from .limits import Bucket
-from .outbox import Outbox
-from .response import Desk
-from .responses import Responses
-from .transcripts import Transcriber
-from .turns import Segments, Sound, Turns
-from .watch import Watch
-from .worker import Worker
+from .conversation.item_list import Conversation, Item, Part, to_float
+from .conversation.items import Items
+from .conversation.response import Desk
+from .conversation.responses import Responses
+from .input.codec import check_whole, in_pieces, seconds
+from .input.transcripts import Transcriber
+from .input.turns import Segments, Sound, Turns
+from .protocol import events, wire
+from .protocol.config import SessionConfig
+from .protocol.fields import WireError, as_wire_error
+from .rate_limits import Bucket
+from .send_queue import Outbox
+from .task_queue import Worker
+from .timeouts import Watch
 
 _SOUND_S = (600.0, 40.0)  # of the user's at once, then each second, in whatever format: listening takes time
 

@@ -1,0 +1,1 @@
+"""Decode steps for a CPU: native kernels and the layers around them."""

@@ -1,0 +1,381 @@
+"""Forms for a CPU, where a small model's step takes as long as its number of operations: as few of them as can be.
+
+Whatever one row needs besides products is done by numpy on the tensors' own memory: its calls take a quarter of the
+time of torch's. A product is `Exact` or `Int8Linear`; both know `onto`, a product that is added to something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...generation.sequence import Token
+from ...language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthLayer
+from ...language_model.backbone import Context, DecoderLayer, rotate
+from ...language_model.model import LanguageModel
+from ...layers.kv_cache import KVCache
+from ..modules import joined, linear
+
+Choose = Callable[[int, list[int], Tensor], list[int]]
+_HALF_ROOT = 0.5**0.5
+_FEW = 32  # positions in a step
+
+
+class Product(Protocol):
+    """A Linear. x [..., in] -> [..., out]; `onto`: rest [B, out] plus the product of x [B, in], for one without bias;
+    `into`: the product of x [B, in] written into out [B, out]."""
+
+    def forward(self, x: Tensor) -> Tensor: ...
+    def onto(self, x: Tensor, rest: Tensor) -> Tensor: ...
+    def into(self, x: Tensor, out: Tensor) -> None: ...
+
+
+Make = Callable[[nn.Linear], nn.Module]
+"""Makes a Product of a layer."""
+
+
+class Exact(nn.Module):
+    """The product as it is, over the layer's own memory."""
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(source.weight.detach(), requires_grad=False)
+        # beside the module's own bookkeeping, which takes longer than it should
+        self._across = self.weight.detach().T
+        self._bias = None if source.bias is None else source.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim > 2 or self._bias is None:
+            return F.linear(x, self._across.T, self._bias)
+        return torch.addmm(self._bias, x, self._across)
+
+    def onto(self, x: Tensor, rest: Tensor) -> Tensor:
+        return torch.addmm(rest, x, self._across)
+
+    def into(self, x: Tensor, out: Tensor) -> None:
+        if self._bias is None:
+            torch.mm(x, self._across, out=out)
+        else:
+            torch.addmm(self._bias, x, self._across, out=out)
+
+
+def laid_across(source: nn.Linear) -> Exact:
+    """Exact over a copy that lies [in, out]: one row times a matrix in the processor's cache takes half the time so."""
+    return Exact(linear(source.weight.detach().T.contiguous().T, source.bias))
+
+
+class Gain:
+    """An RMSNorm: of one row by numpy, of several by one reduction, |x|: root mean square + eps is a hypot of it."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        weight, eps = norm.weight, norm.eps
+        assert isinstance(weight, Tensor) and isinstance(eps, float)
+        width = weight.shape[0]
+        self._gain = weight.detach().float() * width**0.5
+        self._row, self._sum_eps = self._gain.numpy(), width * eps
+        self._floor = torch.full_like(self._gain[:1], self._sum_eps**0.5)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [B, D] float32 -> [B, D]."""
+        if x.shape[0] > 1:
+            return (x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self._floor)).mul_(self._gain)
+        row = x.numpy()[0]
+        result = np.empty_like(row)
+        self.into(row, result)
+        return torch.from_numpy(result)[None]
+
+    def into(self, row: np.ndarray, out: np.ndarray) -> None:
+        """row [D] -> out [D], which may be row."""
+        scale = (float(row.dot(row)) + self._sum_eps) ** -0.5
+        np.multiply(row, self._row, out=out)
+        out *= scale
+
+
+class QuickNorm(nn.Module):
+    """`Gain` in the place of a RMSNorm."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.eps, self._quick = source.weight, source.eps, Gain(source)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] -> [..., D]."""
+        return self._quick(x.reshape(-1, x.shape[-1])).view(x.shape)
+
+
+# ------------------------------------------------------------------------------------------------ backbone
+
+
+class QuickDecoderLayer(nn.Module):
+    """`DecoderLayer` for inference in float32 on a CPU; gate and up are one product."""
+
+    def __init__(self, source: DecoderLayer, make: Make) -> None:
+        super().__init__()
+        attention, mlp = source.self_attn, source.mlp
+        self.layer, self.heads, self.groups = attention.layer, attention.heads, attention.groups
+        self.width = attention.width
+        self._first, self._second = Gain(source.input_layernorm), Gain(source.post_attention_layernorm)
+        self.pack, self.mix = make(attention.W_pack), make(attention.o_proj)
+        self.gate_up, self.down = make(linear(joined(mlp))), make(mlp.down_proj)
+        pack, mix, gate_up, down = (cast(Product, each) for each in (self.pack, self.mix, self.gate_up, self.down))
+        self._calls = pack.forward, mix.onto, gate_up.forward, down.onto  # not through the modules' own calls
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """See DecoderLayer."""
+        batch, positions, width = x.shape
+        pack, mix_onto, gate_up, down_onto = self._calls
+        rows, heads, groups = x.reshape(-1, width), self.heads, self.groups
+        packed = pack(self._first(rows))
+        if rows.shape[0] == 1:
+            rotate_row(packed, (heads + groups) * self.width, context.cos, context.sin)
+            query, key, value = packed.view(1, -1, 1, self.width).split_with_sizes((heads, groups, groups), 1)
+        else:
+            packed = packed.view(batch, positions, -1, self.width).transpose(1, 2)
+            rotated, value = packed.split((heads + groups, groups), dim=1)
+            query, key = rotate(rotated, context.cos, context.sin).split((heads, groups), dim=1)
+        mixed = context.attend(self.layer, query, key, value)
+        rows = mix_onto(mixed.transpose(1, 2).reshape(rows.shape[0], -1), rows)
+        gate, up = gate_up(self._second(rows)).chunk(2, dim=-1)
+        return down_onto(F.silu(gate).mul_(up), rows).view(x.shape)
+
+
+def rotate_row(packed: Tensor, size: int, cos: Tensor, sin: Tensor) -> None:
+    """`rotate` for the first `size` numbers of packed [1, P], in place; cos, sin [1, head_dim]."""
+    width = cos.shape[-1]
+    halves = packed.numpy()[0, :size].reshape(-1, 2, width // 2)  # still packed's memory
+    turned = halves[:, ::-1] * sin.numpy().reshape(2, -1)
+    halves *= cos.numpy().reshape(2, -1)
+    halves += turned
+
+
+class QuickKVCache(KVCache):
+    """`KVCache` that keeps each layer's views at hand."""
+
+    def __init__(self, source: KVCache) -> None:
+        self.length, self._store = source.length, source._store
+        self._seen, self._layers = self._store, list(self._store.unbind())
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """See KVCache."""
+        if self._seen is not self._store:  # it has grown
+            self._seen, self._layers = self._store, list(self._store.unbind())
+        count = key.shape[2]
+        keys, values = self._layers[layer].unbind()
+        keys.narrow(2, self.length, count).copy_(key)
+        values.narrow(2, self.length, count).copy_(value)
+        end = self.length + count
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
+
+
+class QuickLanguageModel(LanguageModel):
+    """`LanguageModel` for inference in float32 on a CPU."""
+
+    def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
+        """See Backbone."""
+        return QuickKVCache(super().init_cache(batch, capacity))
+
+    def prepare(self) -> None:
+        """Look at the embeddings once."""
+        self._text_rows, self._frame_rows = self.embed_tokens.weight.detach().numpy(), rows_of(self.audio_embed_layers)
+
+    def embed_sequence(self, tokens: Sequence[Token]) -> Tensor:
+        """See LanguageModel; the few that a step reads without making tensors of their ids and codes."""
+        if len(tokens) > _FEW:
+            return super().embed_sequence(tokens)
+        result = np.zeros((len(tokens), self._text_rows.shape[1]), np.float32)
+        for row, token in zip(result, tokens, strict=True):
+            if not isinstance(token, tuple):
+                row[:] = self._text_rows[token]
+                continue
+            for table, code in zip(self._frame_rows, token, strict=True):
+                row += table[code]
+        return torch.from_numpy(result)
+
+
+def rows_of(embeddings: nn.ModuleList) -> list[np.ndarray]:
+    """The tables [size + 1, D] of the codebooks."""
+    return [cast(nn.Embedding, each).weight.detach().numpy() for each in embeddings]
+
+
+# ---------------------------------------------------------------------------------------------- audio head
+
+
+class QuickDepthLayer(nn.Module):
+    """`DepthLayer`, each position's weights in one piece: a copy, for they lie interleaved as stored.
+
+    gelu(u) = u (1 + erf(u / sqrt 2)) / 2; up and down give and take u / sqrt 2, so that two operations make it.
+    """
+
+    def __init__(self, source: DepthLayer, make: Make) -> None:
+        super().__init__()
+        attention, width, count = source.self_attention, source.width, source.positions
+        self.first, self.second = Gain(source.layernorm1), Gain(source.layernorm2)
+        self.pack = make(linear(attention.in_proj_weight, attention.in_proj_bias))
+        self.mix = make(attention.out_proj)
+        up = source.linear1.weight.detach().view(2 * width, count, width) * _HALF_ROOT
+        down = source.linear2.weight.detach().view(width, count, 2 * width) * _HALF_ROOT
+        self.up = nn.ModuleList([make(linear(_across(up[:, i]))) for i in range(count)])
+        self.down = nn.ModuleList([make(linear(_across(down[:, i]))) for i in range(count)])
+        shared = cast(tuple[Product, Product], (self.pack, self.mix))
+        self.products = [(*shared, cast(Product, u), cast(Product, d)) for u, d in zip(self.up, self.down, strict=True)]
+        self.into = [tuple(product.into for product in products) for products in self.products]
+
+
+def _across(weight: Tensor) -> Tensor:
+    """The same [out, in], in memory [in, out]."""
+    return weight.T.contiguous().T
+
+
+class _Views:
+    """Where query, keys and values of each position lie, in one layer's memory for a batch."""
+
+    def __init__(self, batch: int, positions: int, width: int, like: Tensor) -> None:
+        memory = like.new_zeros(positions, batch, 3 * width)
+        parts = memory.view(positions, batch, 3, width // HEAD_DIM, HEAD_DIM).permute(2, 1, 3, 0, 4)
+        query, key, value = parts  # [B, heads, K, 128]
+        self.packed = list(memory)
+        self.query = [query[:, :, i : i + 1] for i in range(positions)]
+        self.keys = [key[:, :, : i + 1] for i in range(positions)]
+        self.values = [value[:, :, : i + 1] for i in range(positions)]
+
+
+class _Line:
+    """Memory that one row's frame is worked out in, each piece as a tensor [1, n] and as an array [n]."""
+
+    def __init__(self, width: int, sizes: Sequence[int]) -> None:
+        self.x, self.normed, self.residual, self.mixed, self.up, self.fed = (
+            _pair(n) for n in (width, width, width, width, 2 * width, 2 * width)
+        )
+        self.logits = [_pair(size + 1)[0] for size in sizes]
+        self.choices = [each if level == 0 else each[:, :-1] for level, each in enumerate(self.logits)]
+
+
+def _pair(size: int) -> tuple[Tensor, np.ndarray]:
+    tensor = torch.zeros(1, size)
+    return tensor, tensor.numpy()[0]
+
+
+class QuickCache(DepthCache):
+    """The memory of a frame, for each batch size that has come up."""
+
+    def __init__(self, layers: int, width: int, sizes: Sequence[int], like: Tensor) -> None:
+        self._layers, self._width, self._count, self._like = layers, width, len(sizes), like
+        self._views = dict[int, list[_Views]]()
+        self.line = _Line(width, sizes)
+
+    def views(self, batch: int) -> list[_Views]:
+        """One for each layer."""
+        if batch not in self._views:
+            made = [_Views(batch, self._count, self._width, self._like) for _ in range(self._layers)]
+            self._views[batch] = made
+        return self._views[batch]
+
+
+class QuickHead(AudioHead):
+    """`AudioHead` for inference in float32 on a CPU."""
+
+    def prepare(self, make: Make) -> None:
+        """Lay the weights out; the layers must be those of a model as loaded."""
+        layers = [QuickDepthLayer(cast(DepthLayer, layer), make) for layer in self.transformer_layers]
+        self.transformer_layers, self._depth = nn.ModuleList(layers), layers
+        self._last_norm = Gain(self.headnorm)
+        self.heads = nn.ModuleList([make(cast(nn.Linear, head)) for head in self.heads])
+        self._logits_of = [cast(Product, head) for head in self.heads]
+
+    def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
+        """See AudioHead."""
+        super().attach_embeddings(embeddings)
+        self._embedded_rows = rows_of(embeddings)
+
+    def init_cache(self, batch: int = 1) -> DepthCache:
+        """See AudioHead; any batch fits."""
+        return QuickCache(len(self._depth), self.width, self.codebook_sizes, self.headnorm.weight)
+
+    def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
+        """See AudioHead."""
+        assert isinstance(cache, QuickCache)
+        for layer, views in zip(self._depth, cache.views(x.shape[0]), strict=True):
+            pack, mix, up, down = layer.products[position]
+            pack.into(layer.first(x), views.packed[position])
+            mixed = views.values[0]  # of one position, what it sees is itself
+            if position:
+                mixed = F.scaled_dot_product_attention(
+                    views.query[position], views.keys[position], views.values[position]
+                )
+            residual = layer.second(mix.forward(mixed.reshape(x.shape)).add_(x))
+            fed = up.forward(residual)
+            x = down.onto(torch.addcmul(fed, fed, torch.erf(fed)), residual)
+        return self._logits_of[position].forward(self._last_norm(x))
+
+    def _choices(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
+        """`step` -> the logits of what may be chosen [B, size], for code 0 with the end of audio [B, size + 1]."""
+        assert isinstance(cache, QuickCache)
+        if x.shape[0] > 1:
+            logits = self.step(x, position, cache)
+            return logits[:, :-1] if position else logits
+        cache.line.x[1][:] = x.numpy()[0]
+        return self._step_one(cache.line, position, cache)
+
+    def _step_one(self, line: _Line, position: int, cache: QuickCache) -> Tensor:
+        """`step` for the one row in `line.x`, over memory that is there already -> logits, as they may be chosen."""
+        (x, x_row), (normed, normed_row), (residual, residual_row) = line.x, line.normed, line.residual
+        (mixed, mixed_row), (up, up_row), (fed, fed_row) = line.mixed, line.up, line.fed
+        for layer, views in zip(self._depth, cache.views(1), strict=True):
+            pack_into, mix_into, up_into, down_into = layer.into[position]
+            layer.first.into(x_row, normed_row)
+            pack_into(normed, views.packed[position])
+            seen = views.values[0]
+            if position:
+                seen = F.scaled_dot_product_attention(
+                    views.query[position], views.keys[position], views.values[position]
+                )
+            mix_into(seen.reshape(1, -1), mixed)
+            np.add(mixed_row, x_row, out=residual_row)
+            layer.second.into(residual_row, residual_row)
+            up_into(residual, up)
+            torch.erf(up, out=fed)
+            np.add(fed_row, 1.0, out=fed_row)
+            np.multiply(fed_row, up_row, out=fed_row)
+            down_into(fed, x)
+            np.add(x_row, residual_row, out=x_row)
+        self._last_norm.into(x_row, normed_row)
+        self._logits_of[position].into(normed, line.logits[position])
+        return line.choices[position]
+
+    def _logits(self, hidden: Tensor, codes: Tensor, count: int) -> list[Tensor]:
+        """See AudioHead; position by position."""
+        cache, x, result = self.init_cache(), hidden, []
+        for level in range(count):
+            if level:
+                embedded = self.embedding(level - 1)(codes[:, level - 1])
+                x = embedded if level == 1 else x + embedded
+            result.append(self.step(x, level, cache))
+        return result
+
+    @torch.inference_mode()
+    def frames(self, hidden: Tensor, cache: DepthCache, choose: Choose) -> tuple[list[tuple[int, ...] | None], Tensor]:
+        """See AudioHead. A row whose audio ends is computed on, and dropped at the end of the frame."""
+        batch = hidden.shape[0]
+        rows, x = list(range(batch)), hidden
+        codes = [[0] * self.num_codebooks for _ in rows]
+        total = np.zeros(hidden.shape, np.float32)
+        for level, size in enumerate(self.codebook_sizes):
+            logits = self._choices(x, level, cache)
+            drawn = choose(level, rows, logits if len(rows) == batch else logits[rows])
+            for row, code in zip(rows, drawn, strict=True):
+                codes[row][level] = code
+            if level == 0 and size in drawn:
+                rows = [row for row, code in zip(rows, drawn, strict=True) if code != size]
+                if not rows:
+                    return [None] * batch, x[:0]
+            table = self._embedded_rows[level]
+            for row, each in enumerate(codes):
+                total[row] += table[each[level]]
+            x = torch.from_numpy(total)
+        going_on = set(rows)
+        return [tuple(each) if row in going_on else None for row, each in enumerate(codes)], x[rows]

@@ -1,0 +1,1 @@
+"""Decode steps for CUDA: captured graphs, sampling on the device."""

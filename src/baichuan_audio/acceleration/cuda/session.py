@@ -1,0 +1,56 @@
+"""Sessions whose steps run in a Decoder, for `pipeline`."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+
+from ...errors import PromptError
+from ...generation.sequence import Answer, Step
+from ...generation.session import Session
+from ...language_model.audio_head import AudioHead
+from ...language_model.model import LanguageModel
+from ...language_model.prompt import SpecialTokens
+from .decoder import Ask, Decoder
+
+
+class DecoderSession(Session):
+    """A Session in a row of a Decoder."""
+
+    def __init__(self, decoder: Decoder, row: int, head: AudioHead, special: SpecialTokens, seed: int | None) -> None:
+        super().__init__(decoder.model, head, special, seed)
+        self._decoder, self._row = decoder, row
+
+    @torch.inference_mode()
+    def answer(self, step: Step) -> Answer:
+        """See Session."""
+        if not len(self):
+            raise PromptError("there is nothing to go on from; give a prompt first.")
+        self._catch_up()
+        return self._decoder.answer([Ask(self._row, self, step)])[0]
+
+    def _catch_up(self) -> None:
+        """Read all but the last position: the next step reads that one."""
+        self._decoder.read(self._row, self)
+
+
+class DecoderSessions:
+    """Makes sessions that share one Decoder of `rows` rows, made at the first call; plain ones where it is full."""
+
+    def __init__(self, rows: int, capacity: int) -> None:
+        self._rows, self._capacity = rows, capacity
+        self._decoder: Decoder | None = None
+        self._free = list(range(rows))
+
+    def __call__(
+        self, model: LanguageModel, head: AudioHead, special: SpecialTokens, seed: int | None = None
+    ) -> Session:
+        if self._decoder is None:
+            self._decoder = Decoder(model, head, self._rows, self._capacity)
+        if not self._free:
+            return Session(model, head, special, seed)
+        row = self._free.pop(0)
+        session = DecoderSession(self._decoder, row, head, special, seed)
+        weakref.finalize(session, self._free.append, row)
+        return session

@@ -1,0 +1,123 @@
+"""Smaller weights for backbone and audio head: what a decode step reads is what it takes.
+
+On CUDA the weights are torchao's: `int8` and `int4` weight-only, `fp8` with fp8 activations (Hopper and later). On a
+CPU, `int8` uses torch's own kernels, which multiply in int8 (torchao's weight-only path expands each weight first,
+and is slower than float32 there). Embeddings, norms, encoder and decoders stay as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, MissingDependencyError
+from ..model import BaichuanAudio
+
+KINDS = ("int8", "int4", "fp8")
+_GROUP = 128  # weights that share a scale in int4
+
+
+class Int8Linear(nn.Module):
+    """A Linear for CPUs: int8 weights with a scale for each output, activations quantised as they come."""
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = source.in_features, source.out_features
+        weight = source.weight.detach().float().contiguous()
+        scales = weight.abs().amax(1).clamp(min=1e-8) / 127
+        zeros = torch.zeros(len(scales), dtype=torch.long)
+        bias = None if source.bias is None else source.bias.detach().float()
+        with warnings.catch_warnings():  # quantised tensors are to go one day, and have no successor on CPUs yet
+            warnings.simplefilter("ignore", UserWarning)
+            packed = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        self._packed = torch.ops.quantized.linear_prepack(packed, bias)
+        # activations in 7 bits: two products of 8 bits would overflow the 16 that a processor without VNNI adds them in
+        self._narrow = not torch.cpu._is_vnni_supported()
+        self.nbytes = self.out_features * (self.in_features + 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] float32 -> [..., out]."""
+        result: Tensor = torch.ops.quantized.linear_dynamic.default(x, self._packed, self._narrow)
+        return result
+
+    def onto(self, x: Tensor, rest: Tensor) -> Tensor:
+        """x [B, in], rest [B, out] -> rest plus the product."""
+        return self.forward(x).add_(rest)
+
+    def into(self, x: Tensor, out: Tensor) -> None:
+        """x [B, in] -> out [B, out]."""
+        out.copy_(self.forward(x))
+
+
+def check_kind(kind: str, weight: Tensor) -> None:
+    """Raise ConfigError for a kind that cannot be had where, and in the type in which, the model's weights are."""
+    if kind not in KINDS:
+        raise ConfigError(f"quantization must be one of {', '.join(KINDS)}, not '{kind}'.")
+    if weight.device.type == "cpu":
+        if kind != "int8":
+            raise ConfigError(f"on a CPU only int8 is of use; {kind} needs CUDA.")
+        if weight.dtype != torch.float32:
+            raise ConfigError("int8 on a CPU is made from a model in float32; load it with dtype=torch.float32.")
+    elif kind == "fp8" and torch.cuda.get_device_capability(weight.device) < (8, 9):
+        raise ConfigError("fp8 needs a GPU that multiplies in it (compute capability 8.9 or more).")
+
+
+def with_torchao(model: BaichuanAudio, kind: str) -> None:
+    """Quantise the accelerated `model` in place, layer by layer; MissingDependencyError without torchao."""
+    try:
+        from torchao.quantization import quantize_
+    except ImportError as error:
+        raise MissingDependencyError("quantised weights need torchao: pip install 'baichuan-audio[quant]'") from error
+    config = torchao_config(kind)
+    for _, _, layer in _linears(model):
+        if kind != "int4" or layer.in_features % _GROUP == 0:
+            quantize_(layer, config, filter_fn=lambda module, name: isinstance(module, nn.Linear))
+
+
+def torchao_config(kind: str) -> Any:
+    """torchao's configuration of a kind."""
+    from torchao import quantization as ao
+
+    if kind == "int8":
+        return ao.Int8WeightOnlyConfig(set_inductor_config=False)
+    if kind == "fp8":
+        return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow(), set_inductor_config=False)
+    from torchao.quantization.quantize_.workflows import Int4PackingFormat
+
+    return ao.Int4WeightOnlyConfig(
+        group_size=_GROUP, int4_packing_format=Int4PackingFormat.TILE_PACKED_TO_4D, set_inductor_config=False
+    )
+
+
+def _linears(model: BaichuanAudio) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Every Linear that a decode step reads, with where it hangs."""
+    roots = (model.language_model.layers, model.language_model, model.audio_head)
+    seen: set[int] = set()
+    for root in roots:
+        for parent in list(root.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.Linear) and id(child) not in seen:
+                    seen.add(id(child))
+                    yield parent, name, child
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of all weights below `module`, as they are stored."""
+    total = 0
+    for child in module.modules():
+        if isinstance(child, Int8Linear):
+            total += child.nbytes
+        for tensor in (*child._parameters.values(), *child._buffers.values()):
+            total += 0 if tensor is None else _stored(tensor)
+    return total
+
+
+def _stored(tensor: Tensor) -> int:
+    if hasattr(tensor, "__tensor_flatten__"):  # torchao's weights hold several tensors
+        names = cast(Any, tensor).__tensor_flatten__()[0]
+        return sum(_stored(getattr(tensor, name)) for name in names)
+    return tensor.nbytes

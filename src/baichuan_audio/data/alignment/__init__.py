@@ -1,0 +1,1 @@
+"""When the sounds of a text are spoken."""

@@ -1,0 +1,1 @@
+"""Training sequences drawn from weighted sources."""

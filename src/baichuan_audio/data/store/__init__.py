@@ -1,0 +1,1 @@
+"""Clips and codes on disk."""

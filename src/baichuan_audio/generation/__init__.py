@@ -1,0 +1,1 @@
+"""What a reply asks of the model next, and the runners that answer."""

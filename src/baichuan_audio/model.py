@@ -1,0 +1,504 @@
+"""The whole model, and what people come for: transcribe, speak, chat."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .audio.voice_activity import Speech, find_speech_in_steps, last_of
+from .audio.waveform import load_waveform, prepare_waveform
+from .audio_tokenizer.model import AudioTokenizer
+from .errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError, PromptTooLongError
+from .flow_decoder.model import FlowDecoder
+from .generation.context import context_length, max_positions, prompt_room, turns_to_forget
+from .generation.interleaving import ended, interleave_letters, letters_in, split_words, write_ahead
+from .generation.reply import ReplySampling, follow_frames, read_aloud, spoken_reply, text_reply, write_text_reply
+from .generation.runaway import RUNAWAYS
+from .generation.sequence import Frame, SentenceEnd, Token, frames_to_codes
+from .generation.session import Session
+from .language_model.audio_head import AudioHead
+from .language_model.model import LanguageModel
+from .language_model.prompt import (
+    DEFAULT_VOICE,
+    NO_WORDS,
+    SENTENCE_MARKS,
+    TRANSCRIBE_INSTRUCTION,
+    AudioPart,
+    Message,
+    PromptBuilder,
+    SpecialTokens,
+    parse_content,
+    parse_messages,
+    split_clauses,
+    voice_instruction,
+)
+from .language_model.sampling import Sampling
+from .language_model.text_tokenizer import TextTokenizer
+from .synthesis import Joiner, SpeechStream, sentence_pause, synthesize
+from .text.user_input import input_steps, normalize_user_text
+
+_CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
+_LONGEST_CLAUSE = 200
+NO_SPEECH = "no speech was found in the audio of this message."
+_SHORT_TEXT = 120  # bytes in UTF-8 that are spoken in one go
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """Some more text of a reply; the pieces joined are the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class WaveformPiece:
+    """Some more sound of a reply: waveform [S] float32 on the CPU; the pieces laid end to end are the reply."""
+
+    waveform: Tensor
+    sample_rate: int
+
+
+Reply = Generator[TextPiece | WaveformPiece, None, None]
+
+
+class BaichuanAudio(nn.Module):
+    """Audio tokenizer, language model with its audio head, flow decoder and vocoder: speech in, speech out.
+
+    `baichuan_audio.load` makes one from a checkpoint directory. `config` is the whole `config.json`, kept for saving.
+    Audio is given as a path, as the bytes of a file, as an open file, or as (waveform [S] or [channels, S],
+    sample_rate in Hz).
+    """
+
+    session_type: Callable[..., Session] = Session
+    """How sequences are written; `obvious` and `fast` have others."""
+    inference_only = False
+    """True where the weights were rearranged for speed: such a model is neither trained nor saved."""
+
+    def __init__(self, config: dict[str, Any], text_tokenizer: TextTokenizer, vocoder: nn.Module) -> None:
+        super().__init__()
+        self.config, self.text_tokenizer = config, text_tokenizer
+        self.special = SpecialTokens.from_config(config, text_tokenizer)
+        self.tokenizer = AudioTokenizer.from_config(config)
+        self.flow = FlowDecoder.from_config(config)
+        self.language_model = LanguageModel.from_config(config)
+        self.audio_head = AudioHead.from_config(config)
+        self.vocoder = vocoder
+        self._output_rate = int(vocoder.sample_rate)  # type: ignore[arg-type]
+        self._interleave_letters = interleave_letters(config)
+        self._input_steps = input_steps(config)
+        self.audio_head.attach_embeddings(self.language_model.audio_embed_layers)
+        self.tokenizer.attach_synthesis(self._synthesize, self.sample_rate)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms it makes, in Hz."""
+        return self._output_rate
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The voices known by name, the default first; a checkpoint without a list may know more."""
+        return tuple(self.config.get("voices") or (DEFAULT_VOICE,))
+
+    @property
+    def continuous_speech(self) -> bool:
+        """Whether the audio segments of a reply are one stretch of sound, not one each (`interleaving.py`)."""
+        return self._interleave_letters is not None
+
+    def start(self, ids: Tensor | Sequence[int], codes: Tensor | None = None, seed: int | None = None) -> Session:
+        """Read a prompt: ids [N], codes [K, P] with P the number of audio_pad ids -> a session that goes on from it.
+
+        Raises PromptError when they do not fit each other or this model.
+        """
+        session = self.session_type(self.language_model, self.audio_head, self.special, seed)
+        session.extend(ids, codes)
+        return session
+
+    @torch.no_grad()
+    def transcribe(self, audio: Any, sampling: Sampling | None = None, vad: bool = True) -> str:
+        """What is said in `audio` (any length) -> text, "" where nobody speaks.
+
+        Each segment of speech between pauses is written by itself. vad=False: all of it is read as it is, in pieces of
+        `max_audio_seconds`. Raises AudioError when the audio cannot be used.
+        """
+        limits = self.tokenizer.config
+        waveform = self._waveform(audio)
+        speech = last_of(self.find_speech(waveform, limits.sampling_rate, vad, limits.max_audio_seconds))
+        texts: list[str] = []
+        for piece in itertools.chain.from_iterable(part.split(limits.piece_samples) for part in speech.pieces()):
+            if texts and piece.shape[0] < limits.min_samples:
+                continue
+            codes = self.tokenizer.encode(piece, limits.sampling_rate)
+            prompt = self.prompt_builder().text(TRANSCRIBE_INSTRUCTION).audio(codes).build()
+            session = self.start(prompt.ids, prompt.codes)
+            most = 32 + 3 * codes.shape[1]  # far more than anyone can say in that time
+            reply = write_text_reply(session, self.text_tokenizer, sampling or Sampling(), most)
+            texts.append("".join(reply).strip())
+        return join_texts(texts)
+
+    def speak(
+        self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
+    ) -> Tensor:
+        """Read `text` aloud, all of it -> waveform [S] at `sample_rate`. Long text goes clause by clause.
+
+        voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice,
+        BaichuanAudioError where the model cannot read the text to its end.
+        """
+        joiner, waveforms = Joiner(self.sample_rate), list[Tensor]()
+        for sentence in self._sentences(self._read_aloud(text, voice, sampling, seed)):
+            if waveforms and self.continuous_speech:
+                waveforms += [joiner.flush(), sentence_pause(self.sample_rate)]
+            for codes in [torch.cat(sentence, dim=1)] if self.continuous_speech else sentence:
+                waveforms += [joiner.push(self.tokenizer.decode(codes)), joiner.end_segment()]
+        return torch.cat([*waveforms, joiner.flush()])
+
+    def speak_pieces(
+        self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
+    ) -> Iterator[WaveformPiece]:
+        """`speak` while the sound is being made, before a clause is finished; nearly the same (docs/streaming.md)."""
+        events = self._read_aloud(text, voice, sampling, seed)
+        return cast("Iterator[WaveformPiece]", self._sounding(events))
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        speak: bool = True,
+        voice: str | None = None,
+        sampling: ReplySampling | None = None,
+        seed: int | None = None,
+        vad: bool = True,
+    ) -> Iterator[TextPiece | WaveformPiece]:
+        """Answer a dialogue, giving out text and sound as they are made (`speak=False`: text only).
+
+        messages: `[{"role": "system" | "user" | "assistant", "content": ...}, ...]`, the user last; content is a text,
+        `{"audio": audio}`, or a list of such. For a dialogue of several turns, `conversation` reads each turn once.
+        vad: as in `conversation`. Raises PromptError or AudioError for input that cannot be used, NoSpeechError for a
+        message without words.
+        """
+        parsed = parse_messages(messages)
+        system = "".join(str(part) for part in parsed[0].parts) if parsed[0].role == "system" else None
+        turns = parsed[1:] if system is not None else parsed
+        conversation = self.conversation(system, voice, speak, sampling, seed, vad)
+        for message in turns[:-1]:
+            conversation.add(message)
+        return conversation.ask_message(turns[-1])
+
+    def conversation(
+        self,
+        system: str | None = None,
+        voice: str | None = None,
+        speak: bool = True,
+        sampling: ReplySampling | None = None,
+        seed: int | None = None,
+        vad: bool = True,
+    ) -> Conversation:
+        """Begin a dialogue in which each turn is heard and read once.
+
+        system: replaces the default system text, which chooses the voice. voice: one of `voices`. vad: find the speech
+        in the user's audio and shorten the silence around it; False: read it as it is.
+        """
+        text = self.system_text(system, voice)
+        return Conversation(self, text, speak, sampling or ReplySampling.from_config(self.config), seed, vad)
+
+    def system_text(self, system: str | None = None, voice: str | None = None) -> str:
+        """The text of the system turn: the voice by its name, then `system`; a system text alone names no voice.
+
+        Raises PromptError for a voice this model does not have.
+        """
+        chosen = voice_instruction(self._checked_voice(voice))
+        system = None if system is None else normalize_user_text(system)
+        return chosen if system is None else system if voice is None else chosen + system
+
+    def clauses_to_speak(self, text: str) -> list[list[list[int]]]:
+        """Text -> the clauses in which it is read aloud, of each the ids of its text segments, one unless text and
+        speech take turns within a clause. Raises PromptError where there is none."""
+        if not isinstance(text, str) or not text.strip():
+            raise PromptError("there is no text to speak.")
+        parts = self._parts(text)
+        clauses = [[part] for part in parts]
+        if letters := self._interleave_letters:
+            parts = [clause for sentence in split_clauses(text, letters, size=letters_in, marks=SENTENCE_MARKS)
+                     for clause in self._parts(sentence, letters_in)]  # fmt: skip
+            runs = [split_words(ended(part), self.text_tokenizer, letters) for part in parts]
+            clauses = [[words for words, _ in write_ahead(each)] for each in runs]
+        return [[self.text_tokenizer.encode(segment) for segment in clause] for clause in clauses]
+
+    @staticmethod
+    def _parts(text: str, size: Callable[[str], int] = len) -> list[str]:
+        """A text as it is cut for reading aloud: a short one not at all."""
+        if len(text.encode("utf-8", "replace")) <= _SHORT_TEXT:
+            return [text]
+        return split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE, size)
+
+    def prompt_builder(self) -> PromptBuilder:
+        """Writes prompts with this model's text tokenizer and control tokens."""
+        codebooks = len(self.language_model.codebook_sizes)
+        return PromptBuilder(self.text_tokenizer, self.special, codebooks, self._input_steps)
+
+    def find_speech(
+        self, waveform: Tensor, sample_rate: int, vad: bool = True, max_seconds: float | None = None
+    ) -> Iterator[Speech | None]:
+        """Where somebody speaks in waveform [S] (or [channels, S]), pausing (None) every ten seconds; last the result.
+
+        vad=False, or a recording too short for one code frame, which `encode` refuses: all of it is one segment.
+        """
+        limits = self.tokenizer.config
+        long_enough = (
+            waveform.ndim > 0 and waveform.shape[-1] * limits.sampling_rate >= limits.min_samples * sample_rate
+        )
+        if vad and long_enough:
+            return find_speech_in_steps(waveform, sample_rate, max_seconds)
+        return iter([Speech.whole(waveform, sample_rate)])
+
+    @property
+    def context(self) -> int:
+        """Positions the backbone was made for."""
+        return max_positions(self.config)
+
+    @property
+    def context_length(self) -> int:
+        """Positions of a dialogue that the model answers well; older turns are forgotten (`context.py`)."""
+        return context_length(self.config)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _checked_voice(self, voice: str | None) -> str:
+        if voice is None:
+            return self.voices[0]
+        if "voices" in self.config and voice not in self.voices:
+            raise PromptError(f"there is no voice '{voice}'; this model has {', '.join(self.voices)}.")
+        if not voice or set("【】\n") & set(voice):
+            raise PromptError(f"'{voice}' cannot be the name of a voice.")
+        return voice
+
+    def _waveform(self, audio: Any) -> Tensor:
+        """An audio file (path, bytes, open file) or (waveform, sample_rate) -> waveform [S] at the tokenizer's rate."""
+        rate = self.tokenizer.config.sampling_rate
+        if isinstance(audio, (str, os.PathLike, bytes, bytearray)) or hasattr(audio, "read"):
+            return load_waveform(audio, rate)
+        if isinstance(audio, (tuple, list)) and len(audio) == 2 and isinstance(audio[1], Integral):
+            try:
+                waveform = torch.as_tensor(audio[0])
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise AudioError(f"the waveform is no array of samples ({error}).") from error
+            return prepare_waveform(waveform, int(audio[1]), rate)
+        raise AudioError(
+            "audio must be a path, bytes, an open file or (waveform, sample_rate), the rate a whole number of Hz."
+        )
+
+    def _read_aloud(
+        self, text: str, voice: str | None, sampling: ReplySampling | None, seed: int | None
+    ) -> Iterator[str | Frame | Tensor | SentenceEnd]:
+        """What reading `text` aloud gives: the frames of each segment, then its codes [K, T]."""
+        clauses = self.clauses_to_speak(text)
+        sampling = sampling or ReplySampling.from_config(self.config)
+        prompt = self.prompt_builder().system(self.system_text(None, voice)).reply(spoken=True).build()
+        session = self.start(prompt.ids, prompt.codes, seed)
+        rules = read_aloud(session, self.text_tokenizer, clauses, sampling, self.context)
+        return _whole(follow_frames(session, rules))
+
+    def _sentences(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[list[Tensor]]:
+        """What reading aloud gives -> of each sentence the codes [K, T] of its segments, at least one."""
+        segments: list[Tensor] = []
+        for event in events:
+            if isinstance(event, Tensor):
+                segments.append(event)
+            elif isinstance(event, SentenceEnd) and segments:
+                yield segments
+                segments = []
+        if segments:
+            yield segments
+
+    def _sounding(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[TextPiece | WaveformPiece]:
+        """Text, frames and finished segments of a reply -> what the user gets of them, at once."""
+        stream = SpeechStream(self)
+        for event in events:
+            if isinstance(event, str):
+                yield TextPiece(event)
+                continue
+            if isinstance(event, tuple):
+                waveform = stream.push(frames_to_codes([event], self.tokenizer.num_codebooks))
+            elif isinstance(event, SentenceEnd):
+                waveform = stream.end_sentence() if self.continuous_speech else stream.end_segment()
+            elif not self.continuous_speech:
+                waveform = stream.end_segment()
+            else:
+                continue
+            if waveform.numel():
+                yield WaveformPiece(waveform, self.sample_rate)
+        rest = stream.finish()
+        if rest.numel():
+            yield WaveformPiece(rest, self.sample_rate)
+
+    def _synthesize(self, hidden: Tensor) -> Tensor:
+        return synthesize(self, hidden)
+
+
+class Conversation:
+    """A dialogue whose turns are each encoded and read once; what was said stays in the model's cache.
+
+        conversation = model.conversation(voice="Ada")
+        for piece in conversation.ask({"audio": "question.wav"}): ...
+        for piece in conversation.ask("And times two?"): ...
+
+    A reply that is not iterated to its end counts as interrupted: the next turn goes on from what was given out. The
+    oldest turns are forgotten where the dialogue would grow beyond the model's `context_length`.
+    """
+
+    def __init__(
+        self, model: BaichuanAudio, system: str, speak: bool, sampling: ReplySampling, seed: int | None, vad: bool
+    ) -> None:
+        self._model, self._speak, self._sampling, self._vad = model, speak, sampling, vad
+        self._session = model.session_type(model.language_model, model.audio_head, model.special, seed)
+        self._head = self._tokens(model.prompt_builder().system(system))
+        self._turns: list[list[Token]] = []  # a user's turn and the reply to it, as they are read
+        self._asked = 0  # where the last turn begins in the session
+        self._reply: Reply | None = None
+        self._ending: str | None = None
+
+    @property
+    def session(self) -> Session:
+        """The sequence so far, for those who want to see its ids."""
+        return self._session
+
+    @property
+    def incomplete_reason(self) -> str | None:
+        """Why the last reply was broken off: "max_output_tokens", or of one that ran away, which the dialogue leaves
+        out, "repetition" or "audio_overrun". None for a reply that came to its end, and while one is being made."""
+        return "max_output_tokens" if self._ending == "limit" else self._ending
+
+    def add(self, message: Message) -> None:
+        """Add a turn that has been before, the user's or the assistant's (whose audio follows its text)."""
+        if message.role == "user":
+            self._turns = [*self._earlier(), self._with_user(message)]
+            return
+        prompt = self._model.prompt_builder().reply(self._speak)
+        for part in message.parts:
+            if isinstance(part, AudioPart):
+                prompt.speech(self._encode(part))
+            else:
+                prompt.text(part)
+        self._turns[-1:] = [[*itertools.chain(*self._turns[-1:]), *self._tokens(prompt.end_reply())]]
+
+    def ask(self, content: Any) -> Iterator[TextPiece | WaveformPiece]:
+        """Say `content` (a text, `{"audio": audio}`, or a list of such) and get the reply as it is made.
+
+        Raises PromptError, AudioError, or NoSpeechError where nobody speaks in the audio and there is no text, at once,
+        and the dialogue stays as it was.
+        """
+        return self.ask_message(Message("user", parse_content(content)))
+
+    def ask_message(self, message: Message) -> Iterator[TextPiece | WaveformPiece]:
+        """`ask` for a message that has been checked."""
+        self._end_reply()
+        turns = [*self._earlier(), self._with_user(message)]
+        mark = self._tokens(self._model.prompt_builder().reply(self._speak))
+        rest = len(self._head) + len(mark)
+        kept = turns[turns_to_forget(rest, [len(turn) for turn in turns], self._model.context_length) :]
+        prompt = [*self._head, *itertools.chain(*kept), *mark]
+        if len(prompt) > prompt_room(self._model.context):
+            raise PromptTooLongError(
+                f"system text and message are {len(prompt)} tokens long, and at most "
+                f"{prompt_room(self._model.context)} can be answered; shorten them."
+            )
+        self._turns, self._ending = kept, None
+        self._asked = len(prompt) - len(mark) - len(kept[-1])
+        self._session.become(prompt)
+        self._reply = self._answer()
+        return self._reply
+
+    def _answer(self) -> Reply:
+        model, events = self._model, self._written()
+        try:
+            if self._speak:
+                yield from model._sounding(events)
+            else:
+                for text in events:
+                    assert isinstance(text, str)
+                    yield TextPiece(text)
+        finally:
+            events.close()
+
+    def _written(self) -> Generator[str | Frame | Tensor | SentenceEnd, None, None]:
+        """What the reply gives out; notes why it ended."""
+        session, tokenizer, sampling = self._session, self._model.text_tokenizer, self._sampling
+        if self._speak:
+            rules = spoken_reply(session, tokenizer, sampling)
+        else:
+            rules = text_reply(session, tokenizer, sampling.first, sampling.max_text_tokens)
+        self._ending = yield from follow_frames(session, rules)
+
+    def _end_reply(self) -> None:
+        """The last reply takes its place in its turn; an interrupted one ends first, one that ran away has none."""
+        if self._reply is None:
+            return
+        self._reply.close()
+        self._reply = None
+        if self._ending not in RUNAWAYS:
+            turn, end = self._session.tokens[self._asked :], self._model.special.end_of_text
+            self._turns[-1] = turn if turn[-1] == end else [*turn, end]
+
+    def _earlier(self) -> list[list[Token]]:
+        """The turns that have a reply."""
+        return self._turns[:-1] if self._waiting() else self._turns
+
+    def _waiting(self) -> bool:
+        """Whether the last turn has no reply, so that what the user says next belongs to it."""
+        return bool(self._turns) and self._turns[-1][-1] != self._model.special.end_of_text
+
+    def _with_user(self, message: Message) -> list[Token]:
+        """The user's turn, after what the user has said without a reply."""
+        waiting = self._waiting()
+        prompt = self._model.prompt_builder() if waiting else self._model.prompt_builder().user()
+        before, silent = len(prompt), True
+        for part in message.parts:
+            if not isinstance(part, AudioPart):
+                prompt.user_text(part)
+                silent = silent and not part.strip()
+            elif (speech := self._speech(part)).segments:
+                prompt.audio(self._model.tokenizer.encode(speech.joined(), speech.sample_rate))
+                silent = False
+        if silent and any(isinstance(part, AudioPart) for part in message.parts):
+            raise NoSpeechError(NO_SPEECH)
+        if len(prompt) == before:
+            raise PromptError(NO_WORDS)
+        return [*(self._turns[-1] if waiting else []), *self._tokens(prompt)]
+
+    def _speech(self, part: AudioPart) -> Speech:
+        """The speech in a part of the user's message."""
+        rate = self._model.tokenizer.config.sampling_rate
+        waveform = self._model._waveform(part.audio)
+        return last_of(self._model.find_speech(waveform, rate, self._vad))
+
+    def _encode(self, part: AudioPart) -> Tensor:
+        tokenizer = self._model.tokenizer
+        return tokenizer.encode(self._model._waveform(part.audio), tokenizer.config.sampling_rate)
+
+    def _tokens(self, prompt: PromptBuilder) -> list[Token]:
+        """A prompt as the positions of a sequence."""
+        built = prompt.build()
+        return self._model.language_model.tokens(built.ids, built.codes)
+
+
+def _whole(
+    events: Generator[str | Frame | Tensor | SentenceEnd, None, str | None],
+) -> Iterator[str | Frame | Tensor | SentenceEnd]:
+    """The events of reading a text; raises BaichuanAudioError where it was not read to its end."""
+    ending = yield from events
+    if ending is not None:
+        raise BaichuanAudioError(f"the text could not be read to its end ({ending}); try other words or another seed.")
+
+
+def join_texts(texts: Sequence[str]) -> str:
+    """Transcripts of consecutive pieces in one line; a space between words, none next to Chinese characters."""
+    result = ""
+    for text in filter(None, texts):
+        needs_space = result and ord(result[-1]) < 0x2E80 and ord(text[0]) < 0x2E80
+        result += (" " if needs_space else "") + text
+    return result

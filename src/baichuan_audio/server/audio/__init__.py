@@ -1,0 +1,1 @@
+"""Audio in requests, and audio of replies."""

@@ -1,0 +1,292 @@
+"""POST /v1/chat/completions: text and audio in, text and audio out, at once or as a stream."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from fastapi import APIRouter, Request
+
+from ...engine import AudioDelta, AudioInput, Dialogue, ReplyDone, ReplyEvent, TextDelta, Usage
+from ...errors import NoSpeechError
+from ...generation.reply import ReplySampling
+from ..audio.output import encode, pcm16
+from ..audio.voices import choose_voice
+from ..errors import ApiError, as_api_error, bad_request
+from .chat_types import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    ChatUsage,
+    Choice,
+    CompletionDetails,
+    InputAudio,
+    Message,
+    PromptDetails,
+    ReplyAudio,
+    ReplyMessage,
+    SystemMessage,
+    TextPart,
+    UserMessage,
+)
+from .openapi import error_responses, other_content
+from .reply_store import SaidReplies, StopText
+from .streaming import EVENT_STREAM, Job, LiveResponse, event
+
+router = APIRouter()
+
+
+@router.post(
+    "/v1/chat/completions",
+    operation_id="create_chat_completion",
+    response_model=ChatCompletion,
+    responses={200: other_content("The reply, or events that carry it.", EVENT_STREAM), **error_responses()},
+)
+async def create_chat_completion(request: Request, asked: ChatRequest) -> LiveResponse:
+    """Answer a dialogue. With `stream`, server-sent events as OpenAI sends them; audio is then 16-bit PCM at 24 kHz."""
+    _check(asked)
+    answer = Answer(request, asked)
+    if asked.stream:
+        return LiveResponse(answer.stream(), EVENT_STREAM)
+    return LiveResponse(answer.whole(), "application/json")
+
+
+def _check(asked: ChatRequest) -> None:
+    """What the single fields cannot show."""
+    if asked.speak and asked.audio is None:
+        raise bad_request("audio: voice and format are needed for a spoken reply.", "audio", "missing_audio")
+    if asked.speak and asked.stream and asked.audio is not None and asked.audio.format != "pcm16":
+        raise bad_request("audio.format must be 'pcm16' when streaming.", "audio.format", "unsupported_format")
+    if asked.speak and asked.stops:
+        raise bad_request("stop works on written replies only.", "stop")
+    if not isinstance(asked.messages[-1], UserMessage):
+        raise bad_request("messages: the last one must be the user's, for the model to answer it.", "messages")
+
+
+@dataclass
+class _Told:
+    """What has been told of a reply; `finish_reason` stands when it has come to its end."""
+
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str = "stop"
+
+
+class Answer:
+    """One chat completion."""
+
+    def __init__(self, request: Request, asked: ChatRequest) -> None:
+        self._state: Any = request.app.state
+        self._asked = asked
+        self._said: SaidReplies = self._state.said
+        self._owner = self._said.owner(request)
+        self._id = f"chatcmpl-{secrets.token_hex(12)}"
+        self._created = int(time.time())
+        self._heard_s = 0.0
+        self._job = Job(self._state, "chat", request.scope["state"]["request_id"], self._id)
+
+    async def whole(self) -> AsyncGenerator[bytes, None]:
+        """The completion as one JSON object."""
+        told, waves = _Told(), [torch.zeros(0)]
+        async with self._events(told) as events:
+            async for said in events:
+                if isinstance(said, AudioDelta):
+                    waves.append(said.waveform)
+        message = ReplyMessage(content=told.text)
+        if self._asked.speak and self._asked.audio:
+            format = self._asked.audio.format.removesuffix("16")
+            data = await encode(torch.cat(waves), format, self._state.engine.sample_rate)
+            audio_id, expires_at = self._said.keep(self._owner, told.text)
+            audio = ReplyAudio(
+                id=audio_id, data=base64.b64encode(data).decode(), expires_at=expires_at, transcript=told.text
+            )
+            message = ReplyMessage(content=None, audio=audio)
+        completion = ChatCompletion(
+            id=self._id,
+            created=self._created,
+            model=self._state.settings.model_name,
+            choices=[Choice(message=message, finish_reason=told.finish_reason)],  # type: ignore[arg-type]
+            usage=_usage(told.usage),
+        )
+        yield completion.model_dump_json().encode()
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The completion as events."""
+        told = _Told()
+        audio_id = f"audio_{secrets.token_hex(12)}" if self._asked.speak else None
+        first: dict[str, Any] = {"role": "assistant"}
+        first |= {"audio": {"id": audio_id}, "content": None} if audio_id else {"content": "", "refusal": None}
+        async with self._events(told) as events:
+            async for said in events:
+                if first:
+                    yield self._chunk(first)
+                    first = {}
+                if isinstance(said, AudioDelta):
+                    data = base64.b64encode(pcm16(said.waveform).tobytes()).decode()
+                    yield self._chunk({"audio": {"data": data}})
+                elif isinstance(said, TextDelta):
+                    yield self._chunk({"audio": {"transcript": said.text}} if audio_id else {"content": said.text})
+        if first:
+            yield self._chunk(first)
+        if audio_id:
+            _, expires_at = self._said.keep(self._owner, told.text, audio_id)
+            yield self._chunk({"audio": {"expires_at": expires_at}})
+        yield self._chunk({}, told.finish_reason)
+        if self._wants_usage:
+            yield self._event([], _usage(told.usage).model_dump())
+        yield event("[DONE]")
+
+    @asynccontextmanager
+    async def _events(self, told: _Told) -> AsyncIterator[AsyncIterator[ReplyEvent]]:
+        """Open a dialogue, have it answered, and close it whatever happens; `told` fills on the way."""
+        asked, engine = self._asked, self._state.engine
+        with self._job:
+            system = "\n".join(m.text for m in asked.messages if isinstance(m, SystemMessage)) or None
+            named = asked.audio.voice_name if asked.audio else None
+            if named is None and asked.speak:
+                named = "default"  # beside a system text the model takes a voice only from its name
+            voice = choose_voice(engine, named, "audio.voice")
+            dialogue: Dialogue = engine.open(system=system, voice=voice, seed=asked.seed)
+            try:
+                for number, role, parts in await self._turns():
+                    if role == "user":
+                        await _add_user(dialogue, parts, f"messages[{number}].content")
+                    else:
+                        await dialogue.add_assistant("\n".join(str(part) for part in parts))
+                reply = dialogue.reply(
+                    speak=asked.speak, sampling=self._sampling(), max_tokens=asked.most_tokens, remember=False
+                )
+                async with aclosing(self._tell(reply, told)) as events:
+                    yield events
+            finally:
+                await dialogue.close()
+
+    async def _tell(self, reply: Any, told: _Told) -> AsyncGenerator[ReplyEvent, None]:
+        """The reply's events but the last, which becomes a finish reason or an error."""
+        stop = StopText(self._asked.stops)
+        async with aclosing(self._job.limited(reply)) as events:
+            async for said in events:
+                if isinstance(said, ReplyDone):
+                    self._end(said, told)
+                    break
+                if isinstance(said, AudioDelta):
+                    self._job.spoke(said)
+                    yield said
+                    continue
+                text = stop.push(said.text)
+                told.text += text
+                if text:
+                    yield TextDelta(text)
+                if stop.found:
+                    reply.cancel("stop")
+        rest = stop.flush()
+        if rest:
+            told.text += rest
+            yield TextDelta(rest)
+        self._job.note_content(reply=told.text)
+
+    def _end(self, done: ReplyDone, told: _Told) -> None:
+        self._job.note(status=done.status, reason=done.reason)
+        told.usage = done.usage
+        if done.status == "incomplete":
+            told.finish_reason = "length"
+        elif done.error is not None:
+            raise bad_request(str(done.error), "messages", as_api_error(done.error).code)
+        elif done.status == "failed":
+            raise ApiError(500, "the reply could not be finished.", code="reply_failed")
+        elif done.status == "cancelled" and done.reason != "stop":
+            self._job.outcome = done.reason or "cancelled"
+            raise ApiError(503, "the server ended this reply.", code=done.reason)
+        self._job.outcome = "completed"
+
+    async def _turns(self) -> list[tuple[int, str, list[Any]]]:
+        """The messages after the system's, neighbours of one role as one turn.
+
+        (number of its first message, "user" or "assistant", parts) of each.
+        """
+        turns: list[tuple[int, str, list[Any]]] = []
+        for number, message in enumerate(self._asked.messages):
+            if isinstance(message, SystemMessage):
+                continue
+            parts = await self._parts(message, f"messages[{number}]")
+            if not turns or turns[-1][1] != message.role:
+                turns.append((number, message.role, []))
+            turns[-1][2].extend(parts)
+        self._job.heard(self._heard_s)
+        self._job.note(turns=len(turns), audio_in_s=round(self._heard_s, 3))
+        return turns
+
+    async def _parts(self, message: Message, where: str) -> list[Any]:
+        if isinstance(message, AssistantMessage):
+            if message.audio is None:
+                return [message.text] if message.text else []
+            return [self._said.recall(self._owner, message.audio.id, f"{where}.audio.id")]
+        assert isinstance(message, UserMessage)
+        if isinstance(message.content, str):
+            return [message.content]
+        return [
+            part.text
+            if isinstance(part, TextPart)
+            else await self._audio(part.input_audio, f"{where}.content[{index}]")
+            for index, part in enumerate(message.content)
+        ]
+
+    async def _audio(self, given: InputAudio, where: str) -> AudioInput:
+        left = self._state.settings.max_audio_seconds - self._heard_s
+        param = f"{where}.input_audio"
+        waveform, sample_rate = await self._state.reader.base64(given.data, given.format or "", left, param)
+        self._heard_s += waveform.shape[-1] / sample_rate
+        return AudioInput(waveform, sample_rate)
+
+    def _sampling(self) -> ReplySampling | None:
+        """The model's own way of drawing text, with what was asked for; None when nothing was."""
+        asked = self._asked
+        wanted = {"temperature": asked.temperature, "top_p": asked.top_p}
+        changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        if not changes:
+            return None
+        sampling = ReplySampling.from_config(self._state.engine.model.config)
+        return replace(sampling, first=replace(sampling.first, **changes), later=replace(sampling.later, **changes))
+
+    @property
+    def _wants_usage(self) -> bool:
+        return bool(self._asked.stream_options and self._asked.stream_options.include_usage)
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        return self._event([{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}])
+
+    def _event(self, choices: list[Any], usage: dict[str, Any] | None = None) -> bytes:
+        chunk = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._state.settings.model_name,
+            "choices": choices,
+        }
+        return event(chunk | {"usage": usage} if self._wants_usage else chunk)
+
+
+async def _add_user(dialogue: Dialogue, parts: list[Any], param: str) -> None:
+    """Add a turn of the user's. Raises ApiError 400 "no_speech" when there is not a word in it."""
+    try:
+        await dialogue.add_user(parts)
+    except NoSpeechError as error:
+        raise bad_request(f"{param}: {error}", param, "no_speech") from None
+
+
+def _usage(usage: Usage) -> ChatUsage:
+    read = usage.input_text_tokens + usage.input_audio_tokens
+    written = usage.output_text_tokens + usage.output_audio_tokens
+    return ChatUsage(
+        prompt_tokens=read,
+        completion_tokens=written,
+        total_tokens=read + written,
+        prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens, audio_tokens=usage.input_audio_tokens),
+        completion_tokens_details=CompletionDetails(audio_tokens=usage.output_audio_tokens),
+    )

@@ -1,0 +1,113 @@
+"""POST /v1/audio/speech: a text read aloud, in any format, sent while it is made."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+import torch
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+from torch import Tensor
+
+from ..audio.output import MEDIA_TYPES, AudioEncoder, AudioFormat
+from ..audio.time_stretch import TimeStretch
+from ..audio.voices import choose_voice
+from ..errors import bad_request
+from .chat_types import Input, Text, VoiceId
+from .openapi import error_responses, other_content
+from .streaming import EVENT_STREAM, Job, LiveResponse, event
+
+router = APIRouter()
+_FRAMES_PER_SECOND = 12.5
+
+
+class SpeechRequest(Input):
+    """A text to read aloud. Any `model` is taken; `instructions` are accepted and have no effect.
+
+    speed: 2.0 is twice as fast, at the same pitch. stream_format: `sse` sends events with base64, `audio` the bytes.
+    """
+
+    model: str
+    input: Annotated[Text, Field(min_length=1)]
+    voice: str | VoiceId | None = None
+    response_format: AudioFormat = "mp3"
+    speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
+    stream_format: Literal["audio", "sse"] = "audio"
+    instructions: str | None = None
+
+
+@router.post(
+    "/v1/audio/speech",
+    operation_id="create_speech",
+    response_class=Response,
+    responses={
+        200: other_content("The speech, or events that carry it.", *MEDIA_TYPES.values(), EVENT_STREAM),
+        **error_responses(),
+    },
+)
+async def create_speech(request: Request, asked: SpeechRequest) -> LiveResponse:
+    """Read a text aloud; the first sound is sent before the rest is made."""
+    most = request.app.state.settings.max_input_characters
+    if len(asked.input) > most:
+        raise bad_request(f"input: {len(asked.input)} characters are more than the {most} taken.", "input")
+    speech = Speech(request, asked)
+    if asked.stream_format == "sse":
+        return LiveResponse(speech.events(), EVENT_STREAM)
+    return LiveResponse(speech.audio(), MEDIA_TYPES[asked.response_format])
+
+
+class Speech:
+    """One text being read."""
+
+    def __init__(self, request: Request, asked: SpeechRequest) -> None:
+        self._state: Any = request.app.state
+        self._asked = asked
+        self._job = Job(self._state, "speech", request.scope["state"]["request_id"], f"speech_{secrets.token_hex(12)}")
+        self._seconds = 0.0
+
+    async def audio(self) -> AsyncGenerator[bytes, None]:
+        """The bytes of the audio file as they come."""
+        engine, asked = self._state.engine, self._asked
+        with self._job:
+            name = asked.voice.id if isinstance(asked.voice, VoiceId) else asked.voice
+            voice = choose_voice(engine, name)
+            encoder = AudioEncoder(asked.response_format, engine.sample_rate)
+            self._job.note_content(input=asked.input)
+            text = asked.input
+            if not text.strip():
+                raise bad_request("input: there is nothing in it that can be said.", "input")
+            async with aclosing(self._sound(text, voice)) as pieces:
+                async for piece in pieces:
+                    data = encoder.push(piece)
+                    if data:
+                        yield data
+            rest = await encoder.finish()
+            if rest:
+                yield rest
+            self._job.outcome = "completed"
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The same in events."""
+        async with aclosing(self.audio()) as pieces:
+            async for data in pieces:
+                yield event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+        read = len(self._state.engine.model.text_tokenizer.encode(self._asked.input))
+        written = round(self._seconds * _FRAMES_PER_SECOND)
+        usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+        yield event({"type": "speech.audio.done", "usage": usage})
+
+    async def _sound(self, text: str, voice: str | None) -> AsyncGenerator[Tensor, None]:
+        """The engine's sound at the speed asked for."""
+        speed = self._asked.speed
+        stretch = TimeStretch(self._state.engine.sample_rate, speed) if speed != 1.0 else None
+        async with aclosing(self._job.limited(self._state.engine.speak(text, voice=voice))) as deltas:
+            async for delta in deltas:
+                self._job.spoke(delta)
+                self._seconds += delta.waveform.shape[-1] / delta.sample_rate
+                yield delta.waveform if stretch is None else torch.from_numpy(stretch.push(delta.waveform.numpy()))
+        if stretch is not None:
+            yield torch.from_numpy(stretch.flush())

@@ -1,0 +1,184 @@
+"""POST /v1/audio/transcriptions: what is said in an audio file, as text, JSON, subtitles, or while it is written."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, Request, UploadFile
+from pydantic import BaseModel
+
+from ...engine import AudioInput, TranscriptDelta
+from ...text.language import NAMES, language_of
+from ..errors import bad_request
+from .openapi import error_responses, other_content
+from .streaming import EVENT_STREAM, Job, LiveResponse, event
+from .subtitles import Segment, srt, verbose, vtt
+
+router = APIRouter()
+TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
+_MEDIA_TYPES = {
+    "json": "application/json",
+    "verbose_json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+}
+
+
+class DurationUsage(BaseModel):
+    type: Literal["duration"] = "duration"
+    seconds: float
+
+
+class Transcription(BaseModel):
+    text: str
+    usage: DurationUsage
+
+
+class TranscriptSegment(BaseModel):
+    """One stretch of speech between pauses. What this model does not estimate is 0."""
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class VerboseTranscription(Transcription):
+    task: Literal["transcribe"] = "transcribe"
+    language: str
+    duration: float
+    segments: list[TranscriptSegment]
+
+
+@router.post(
+    "/v1/audio/transcriptions",
+    operation_id="create_transcription",
+    response_model=Transcription | VerboseTranscription,
+    responses={
+        200: other_content("The transcript.", *set(_MEDIA_TYPES.values()) - {"application/json"}, EVENT_STREAM),
+        **error_responses(),
+    },
+)
+async def create_transcription(
+    request: Request,
+    file: UploadFile,
+    model: Annotated[str, Form(min_length=1)],
+    response_format: Annotated[TranscriptFormat, Form()] = "json",
+    stream: Annotated[bool, Form()] = False,
+    language: Annotated[str | None, Form(max_length=32)] = None,
+    prompt: Annotated[str | None, Form()] = None,
+    temperature: Annotated[float | None, Form(ge=0, le=1, allow_inf_nan=False)] = None,
+    granularities: Annotated[list[Literal["segment"]] | None, Form(alias="timestamp_granularities[]")] = None,
+) -> LiveResponse:
+    """Write down what is said in a file: wav, mp3, m4a, webm, flac, ogg and others; the content decides.
+
+    Any `model` is taken. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. In every
+    format each stretch of speech between pauses is written by itself; where nobody speaks the text is empty. Subtitles
+    and verbose_json have a segment for each; single words have no times here.
+    """
+    if stream and response_format not in ("json", "text"):
+        raise bad_request("response_format must be json or text when streaming.", "response_format")
+    data = await file.read()
+    if not data:
+        raise bad_request("file: it is empty.", "file", "invalid_audio")
+    transcript = Transcript(request, data, language)
+    if stream:
+        return LiveResponse(transcript.stream(), EVENT_STREAM)
+    return LiveResponse(transcript.whole(response_format), _MEDIA_TYPES[response_format])
+
+
+class Transcript:
+    """One file being written down."""
+
+    def __init__(self, request: Request, data: bytes, language: str | None) -> None:
+        self._state: Any = request.app.state
+        self._data, self._language = data, language
+        self._seconds = 0.0
+        self._job = Job(
+            self._state, "transcription", request.scope["state"]["request_id"], f"transcript_{secrets.token_hex(12)}"
+        )
+
+    async def whole(self, format: TranscriptFormat) -> AsyncGenerator[bytes, None]:
+        """The transcript in one piece."""
+        segments: list[Segment] = []
+        text = ""
+        with self._job:
+            async with self._slot_kept():
+                sound = await self._read()
+            async with aclosing(self._words(sound)) as deltas:
+                async for delta in deltas:
+                    text += delta.text
+                    begun = segments.pop().text if segments and segments[-1].start == delta.start else ""
+                    segments.append(Segment(delta.start, delta.end, (begun + delta.text).lstrip()))
+            self._done(text)
+        usage = DurationUsage(seconds=self._seconds)
+        if format == "json":
+            yield Transcription(text=text, usage=usage).model_dump_json().encode()
+        elif format == "verbose_json":
+            language = self._language or NAMES[language_of(text) or "en"]
+            yield (
+                VerboseTranscription(
+                    text=text,
+                    usage=usage,
+                    language=language,
+                    duration=self._seconds,
+                    segments=[TranscriptSegment(**fields) for fields in verbose(segments)],
+                )
+                .model_dump_json()
+                .encode()
+            )
+        else:
+            written = {"text": f"{text}\n", "srt": srt(segments), "vtt": vtt(segments)}
+            yield written[format].encode()
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The transcript in events, as it is written."""
+        pieces: list[str] = []
+        with self._job:
+            async with self._slot_kept():
+                sound = await self._read()
+            async with aclosing(self._words(sound)) as deltas:
+                async for delta in deltas:
+                    pieces.append(delta.text)
+                    yield event({"type": "transcript.text.delta", "delta": delta.text})
+            self._done("".join(pieces))
+        yield event({"type": "transcript.text.done", "text": "".join(pieces)})
+
+    @asynccontextmanager
+    async def _slot_kept(self) -> AsyncIterator[None]:
+        """Hold a slot, so that nothing is read in vain. Raises EngineFull.
+
+        Nobody else gets it before `transcribe` takes it again, at once: nothing is awaited in between that would let
+        another task run.
+        """
+        place = self._state.engine.open()
+        try:
+            yield
+        finally:
+            await place.close()
+
+    async def _read(self) -> AudioInput:
+        """The file as sound; then the file is let go."""
+        data, self._data = self._data, b""
+        sound = AudioInput(*await self._state.reader.file(data, self._state.settings.max_audio_seconds, "file"))
+        self._seconds = round(sound.waveform.shape[-1] / sound.sample_rate, 3)
+        return sound
+
+    def _words(self, sound: AudioInput) -> AsyncGenerator[TranscriptDelta, None]:
+        return self._job.limited(self._state.engine.transcribe(sound.waveform, sound.sample_rate))
+
+    def _done(self, text: str) -> None:
+        self._job.heard(self._seconds)
+        self._job.note(audio_in_s=self._seconds)
+        self._job.note_content(text=text)
+        self._job.outcome = "completed"

@@ -1,0 +1,128 @@
+"""What Ray's proxies put around themselves, so that clients meet the same server as without Ray.
+
+A WebSocket whose server process died is closed with a word, refusals of the proxy itself have the shape of ours, and a
+client that takes nothing loses its connection.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..settings import ServerSettings
+
+SERVICE_RESTART = 1012
+REASON = "replica_lost"
+_RETRY_AFTER_S = b"2"
+_OF_RAY = "/-/"  # addresses of the proxy's own
+
+
+class CleanClose:
+    """ASGI middleware for a proxy: when what stands behind it ends without closing an open WebSocket, close it.
+
+    1012 means that the service restarts: a client may connect again at once and finds another replica.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+            return
+        is_open = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal is_open
+            is_open = message["type"] == "websocket.accept" or (is_open and message["type"] != "websocket.close")
+            await send(message)
+
+        async def watched_receive() -> Message:
+            nonlocal is_open
+            message = await receive()
+            is_open = is_open and message["type"] != "websocket.disconnect"
+            return message
+
+        try:
+            await self._app(scope, watched_receive, watched_send)
+        finally:
+            if is_open:
+                await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": REASON})
+
+
+class JsonRefusals:
+    """ASGI middleware for a proxy: what it refuses itself, in plain text, is retold as our server says it.
+
+    Ray knows no application while one starts and while one ends, and calls that 404; here it is 503, which asks to
+    come again. An application of ours refuses in JSON alone, so plain text is Ray's.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or scope["path"].startswith(_OF_RAY):
+            await self._app(scope, receive, send)
+            return
+        retold = False
+
+        async def retelling_send(message: Message) -> None:
+            nonlocal retold
+            if message["type"] == "http.response.start" and _is_refusal_of_ray(message):
+                retold = True
+                await _refuse(scope, send, 503 if message["status"] == 404 else message["status"])
+            elif not (retold and message["type"].startswith("http.response.")):
+                await send(message)
+
+        await self._app(scope, receive, retelling_send)
+
+
+class StalledClients:
+    """ASGI middleware for a proxy: a client that takes nothing of what is sent for 20 s loses its connection."""
+
+    def __init__(self, app: ASGIApp, limit_s: float | None = None) -> None:
+        self._app, self._limit_s = app, ServerSettings().stalled_seconds if limit_s is None else limit_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def impatient_send(message: Message) -> None:
+            try:
+                with anyio.fail_after(self._limit_s):
+                    await send(message)
+            except TimeoutError:
+                transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's
+                if transport is not None:
+                    transport.abort()  # a close in order would wait for the client
+                raise
+
+        await self._app(scope, receive, impatient_send if scope["type"] in ("http", "websocket") else send)
+
+
+def proxy_middlewares() -> list[Middleware]:
+    """For Ray's proxies, which find it through an environment variable, and load only this; the last is outermost."""
+    return [Middleware(JsonRefusals), Middleware(CleanClose), Middleware(StalledClients)]
+
+
+def _is_refusal_of_ray(message: Message) -> bool:
+    headers = {name.lower(): value for name, value in message.get("headers", ())}
+    return message["status"] >= 400 and headers.get(b"content-type", b"text/plain").startswith(b"text/plain")
+
+
+async def _refuse(scope: Scope, send: Send, status: int) -> None:
+    """An answer in the shape of all errors, also to a WebSocket's handshake."""
+    message, code = {
+        503: ("the server is starting or about to end; try again shortly.", "unavailable"),
+        408: ("the request took too long.", "timeout"),
+    }.get(status, ("something went wrong in the server.", "internal_error"))
+    error: dict[str, Any] = {"message": message, "type": "server_error", "param": None, "code": code}
+    body = json.dumps({"error": error}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 503:
+        headers.append((b"retry-after", _RETRY_AFTER_S))
+    prefix = "websocket." if scope["type"] == "websocket" else ""
+    await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
+    body = b"" if scope.get("method") == "HEAD" else body
+    await send({"type": f"{prefix}http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""Items and responses of a session."""

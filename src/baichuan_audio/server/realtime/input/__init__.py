@@ -1,0 +1,1 @@
+"""The user's audio: turns, transcripts, codecs."""

@@ -1,0 +1,1 @@
+"""Events of the Realtime protocol, read and written."""

@@ -1,0 +1,114 @@
+"""What a run leaves to look at: JSONL and TensorBoard scalars, mel pictures, sounds, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...audio.waveform import save_waveform
+
+
+class TrainingLog:
+    """Log of one stage in `directory`: `log.jsonl`, `tensorboard/`, `samples/`; a context manager.
+
+    TensorBoard, matplotlib and tqdm are used where they are installed.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], total_steps: int, first_step: int = 0) -> None:
+        self.directory = Path(directory)
+        (self.directory / "samples").mkdir(parents=True, exist_ok=True)
+        self._file = open(self.directory / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        self._board = _tensorboard(self.directory / "tensorboard")
+        self._bar = _progress(total_steps, first_step)
+        self._start = time.monotonic()
+        self._first_step = first_step
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def advance(self) -> None:
+        """Count one step on the progress bar."""
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of figures, rounded to six digits."""
+        elapsed = time.monotonic() - self._start
+        rate = (step + 1 - self._first_step) / max(elapsed, 1e-9)
+        row = {"step": step, "elapsed_s": round(elapsed, 1), "steps_per_s": round(rate, 3)}
+        row |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        if self._bar is not None:
+            self._bar.set_postfix({name: f"{value:.3g}" for name, value in list(values.items())[:4]})
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Something to read."""
+        (self.directory / "samples" / f"{step:08d}-{name}.txt").write_text(text, encoding="utf-8")
+        if self._board is not None:
+            self._board.add_text(name, text, step)
+
+    def audio(self, step: int, name: str, waveform: Tensor, sample_rate: int) -> None:
+        """A sound to hear: waveform [S]."""
+        save_waveform(self.directory / "samples" / f"{step:08d}-{name}.wav", waveform, sample_rate)
+        if self._board is not None:
+            self._board.add_audio(name, waveform.detach().cpu()[None], step, sample_rate=sample_rate)
+
+    def mel(self, step: int, name: str, *mels: Tensor) -> None:
+        """A picture of one or more mels [M, T], one above the other."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            return
+        figure = Figure(figsize=(9, 2.4 * len(mels)), layout="constrained")
+        for row, mel in enumerate(mels):
+            axes = figure.add_subplot(len(mels), 1, row + 1)
+            axes.imshow(mel.detach().float().cpu().numpy(), origin="lower", aspect="auto", cmap="magma")
+            axes.set_ylabel("mel bin")
+        axes.set_xlabel("frame")
+        figure.savefig(self.directory / "samples" / f"{step:08d}-{name}.png", dpi=80)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _tensorboard(directory: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(directory))  # type: ignore[no-untyped-call]
+
+
+def _progress(total: int, first: int) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total, initial=first, unit="step", dynamic_ncols=True, mininterval=1.0)
+
+
+def set_threads(threads: int) -> None:
+    """Use so many CPU threads; 0 leaves PyTorch's choice."""
+    if threads > 0:
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""The flow decoder's stage."""

@@ -1,0 +1,116 @@
+"""From clips to what the audio tokenizer learns from: disturbed log-mels, clean waveforms, the sound at every place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from ...audio.mel import MelConfig, warped_bands, whisper_log_mels
+from ...audio_tokenizer import AudioTokenizer
+from ...data.alignment.phone_alignment import PLACES, Alignment, frame_sounds
+from ...data.store.manifest import SAMPLE_RATE
+from ...layers.lengths import valid_mask
+from ..common.clip_batches import ClipBatch
+from .recipe import AugmentRecipe
+
+Alignments = Mapping[str, Alignment]
+
+
+@dataclass
+class TokenizerBatch:
+    """One step's tensors: log_mel [B, M, T] with mel_lengths [B], clean waveforms [B, S] at 16 kHz with samples [B]."""
+
+    log_mel: Tensor
+    mel_lengths: Tensor
+    waveforms: Tensor
+    samples: Tensor
+    transcripts: list[str | None]
+    labels: Tensor
+    """[B, 4 T] the sound at each of the phonetic head's positions, -100 where unknown."""
+
+    def to(self, device: str) -> TokenizerBatch:
+        self.log_mel, self.mel_lengths = self.log_mel.to(device), self.mel_lengths.to(device)
+        self.waveforms, self.samples = self.waveforms.to(device), self.samples.to(device)
+        self.labels = self.labels.to(device)
+        return self
+
+
+def prepare(
+    batch: ClipBatch,
+    tokenizer: AudioTokenizer,
+    augment: AugmentRecipe | None,
+    seed: tuple[int, int],
+    alignments: Alignments | None = None,
+    decoded: int | None = None,
+) -> TokenizerBatch:
+    """Resample to the tokenizer's rate (with the step's speed), disturb, log-mel. All randomness from `seed`.
+
+    The first `decoded` clips (None: all) keep their formants, which the decoder shall give back.
+    """
+    random = np.random.default_rng((*seed, 1))
+    rate = tokenizer.config.sampling_rate
+    speed = float(random.uniform(augment.speed_range[0], augment.speed_range[1])) if augment else 1.0
+    clean = torch.from_numpy(
+        np.ascontiguousarray(soxr.resample(batch.waveforms.numpy().T, SAMPLE_RATE * speed, rate, quality="MQ").T)
+    )
+    samples = (batch.samples * (rate / (SAMPLE_RATE * speed))).long().clamp(max=clean.shape[1])
+    heard = _disturb(clean, samples, augment, random) if augment else clean
+    log_mel, lengths = whisper_log_mels(heard, samples, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
+    if augment:
+        log_mel = _colour(log_mel, augment, random)
+        plain = len(log_mel) if decoded is None else decoded
+        if augment.warp and plain < len(log_mel):
+            log_mel[plain:] = _warp(log_mel[plain:], tokenizer.config.mel, augment.warp, random)
+    labels = _labels(batch, lengths, tokenizer, speed, alignments or {})
+    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels)
+
+
+def _labels(
+    batch: ClipBatch, mel_lengths: Tensor, tokenizer: AudioTokenizer, speed: float, alignments: Alignments
+) -> Tensor:
+    """The aligned sound at every position of the phonetic head, -100 where there is none."""
+    frames = tokenizer.bridge.output_lengths(tokenizer.encoder.output_lengths(mel_lengths))
+    labels = torch.full((len(frames), int(frames.max()), PLACES), -100)
+    for row, (name, start, count) in enumerate(zip(batch.ids, batch.starts, frames.tolist(), strict=True)):
+        if name in alignments:
+            sounds = frame_sounds(alignments[name], count, tokenizer.frame_rate, start / SAMPLE_RATE, speed)
+            labels[row, :count] = torch.from_numpy(sounds)
+    return labels.flatten(1)
+
+
+def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
+    rows = clean.shape[0]
+    gain = torch.from_numpy(random.uniform(augment.gain_db_range[0], augment.gain_db_range[1], (rows, 1))).float()
+    level = torch.from_numpy(random.uniform(augment.noise_db_range[0], augment.noise_db_range[1], (rows, 1))).float()
+    noisy = torch.from_numpy(random.random((rows, 1)) < augment.noise_share)
+    noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
+    noise = noise * 10 ** (level / 20) * noisy * valid_mask(samples, clean.shape[1])
+    return clean * 10 ** (gain / 20) + noise
+
+
+def _colour(log_mel: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
+    """log_mel [B, M, T] (a quarter of log10 of power, 40 dB a unit) tilted, and some bands at the clip's mean."""
+    rows, bands, _ = log_mel.shape
+    tilt = torch.from_numpy(random.uniform(-augment.tilt_db, augment.tilt_db, (rows, 1))).float() / 40
+    log_mel = log_mel + (tilt * torch.linspace(-1, 1, bands))[..., None]
+    width = torch.from_numpy(random.integers(0, augment.masked_bands, (rows, 1), endpoint=True))
+    width = width * torch.from_numpy(random.random((rows, 1)) < 0.5)
+    first = torch.from_numpy(random.integers(0, bands, (rows, 1)))
+    band = torch.arange(bands)
+    hidden = ((band >= first) & (band < first + width))[..., None]
+    return torch.where(hidden, log_mel.mean((1, 2), keepdim=True), log_mel)
+
+
+def _warp(log_mel: Tensor, mel: MelConfig, most: float, random: np.random.Generator) -> Tensor:
+    """log_mel [B, M, T] read at stretched frequencies, linearly between the bands; the outermost ones go on."""
+    factor = torch.from_numpy(random.uniform(1 - most, 1 + most, len(log_mel)))
+    place = warped_bands(mel, factor).clamp(0, log_mel.shape[1] - 1)
+    below = place.long().clamp(max=log_mel.shape[1] - 2)
+    share = (place - below)[..., None]
+    low, high = (log_mel.gather(1, at[..., None].expand_as(log_mel)) for at in (below, below + 1))
+    return low + share * (high - low)

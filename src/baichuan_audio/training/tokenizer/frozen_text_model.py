@@ -1,0 +1,58 @@
+"""The tokenizer's text loss through a small language model whose parameters are frozen (docs/model.md, 8).
+
+Quantised vectors, projected to the model's width, stand where the embeddings of audio would; the loss is that of the
+transcript behind them. Only the projection learns, and through it the encoder: the gradient passes the frozen model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from ...checkpoint import load
+
+PROMPT = "将语音转录为文本:"
+
+
+class FrozenTextModel(nn.Module):
+    """`projection` learns; the language model behind it is no part of this module's parameters or state."""
+
+    def __init__(self, directory: str, vector_width: int) -> None:
+        super().__init__()
+        model = load(directory, dtype=torch.float32)
+        language_model = model.language_model.requires_grad_(False)
+        self.projection = nn.Linear(vector_width, language_model.config.hidden_size)
+        self._frozen = (language_model, model.text_tokenizer, model.special)
+
+    def loss(self, vectors: Tensor, lengths: Tensor, transcripts: Sequence[str | None]) -> Tensor | None:
+        """Mean loss per transcript id over the rows that have one (None when no row has).
+
+        vectors [B, T, W] with valid lengths [B]. A row reads: prompt, audio_start, vectors, audio_end, transcript,
+        endoftext.
+        """
+        language_model, tokenizer, special = self._frozen
+        rows = [i for i, text in enumerate(transcripts) if text]
+        if not rows:
+            return None
+        projected = self.projection(vectors)
+        inputs, targets = [], []
+        for row in rows:
+            before = self._embed([*tokenizer.encode(PROMPT), special.audio_start])
+            said = [*tokenizer.encode(transcripts[row] or ""), special.end_of_text]
+            after = self._embed([special.audio_end, *said[:-1]])
+            frames = projected[row, : int(lengths[row])]
+            inputs.append(torch.cat([before, frames, after]))
+            silent = torch.full((len(before) + len(frames),), -100)
+            targets.append(torch.cat([silent, torch.tensor(said)]))
+        hidden = language_model.hidden(pad_sequence(inputs, batch_first=True))
+        target = pad_sequence(targets, batch_first=True, padding_value=-100).to(hidden.device)
+        learnt = target >= 0
+        return F.cross_entropy(language_model.lm_head(hidden[learnt]).float(), target[learnt])
+
+    def _embed(self, ids: list[int]) -> Tensor:
+        embedded: Tensor = self._frozen[0].embed_tokens(torch.tensor(ids, device=self.projection.weight.device))
+        return embedded

@@ -1,0 +1,112 @@
+"""Losses on the text that keep the codes tied to what was said.
+
+`frame_loss`: which sound is being said at each position, where a forced alignment tells; it starts learning at once.
+`phonetic_loss`: connectionist temporal classification (Graves et al. 2006) of the spoken symbols, four positions to a
+code frame; it converges in minutes on small data, where a language model's loss needs hours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...audio_tokenizer.config import AudioConfig
+from ...data.alignment.phone_alignment import PLACES
+from ...text.phonemes import SYMBOLS, phonetic_symbols
+from ..common.checkpointing import fit, module_weights
+
+
+class PhoneticHead(nn.Module):
+    """Vectors [B, T, W] -> what is said at four positions a vector; used in training only.
+
+    A call gives log-probabilities for CTC [B, 4 T, V]; `hidden` and `frames` the same from one pass, and the logits of
+    the sound that is sounding at each position.
+    """
+
+    def __init__(self, vector_width: int, width: int) -> None:
+        super().__init__()
+        self.spread = nn.Linear(vector_width, PLACES * width)
+        self.mix = nn.Conv1d(width, width, 5, padding=2)
+        self.out = nn.Linear(width, len(SYMBOLS))
+        self.frames = nn.Linear(width, len(SYMBOLS))
+
+    def hidden(self, vectors: Tensor) -> Tensor:
+        """vectors [B, T, W] -> [B, 4 T, width], what `out` and `frames` read."""
+        x = F.gelu(self.spread(vectors).unflatten(-1, (PLACES, -1)).flatten(1, 2))
+        return F.gelu(self.mix(x.transpose(1, 2)).transpose(1, 2))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return self.symbols(self.hidden(vectors))
+
+    def symbols(self, hidden: Tensor) -> Tensor:
+        """hidden [B, N, width] -> log-probabilities [B, N, V], blank included."""
+        return self.out(hidden).float().log_softmax(dim=-1)
+
+
+def frame_loss(head: PhoneticHead, hidden: Tensor, labels: Tensor) -> Tensor | None:
+    """Mean cross-entropy of hidden [B, N, width] against labels [B, N] (-100 where unknown; None if all are)."""
+    known = labels >= 0
+    if not bool(known.any()):
+        return None
+    return F.cross_entropy(head.frames(hidden[known]).float(), labels[known])
+
+
+def phonetic_loss(
+    head: PhoneticHead, hidden: Tensor, lengths: Tensor, transcripts: Sequence[str | None]
+) -> Tensor | None:
+    """Loss per symbol over the rows that have a transcript (None when no row has): hidden [B, 4 T, width] of vectors
+    of which `lengths` [B] are valid.
+    """
+    targets = [phonetic_symbols(text) if text else [] for text in transcripts]
+    rows = [i for i, target in enumerate(targets) if target]
+    if not rows:
+        return None
+    log_probabilities = head.symbols(hidden[rows]).transpose(0, 1)
+    return F.ctc_loss(
+        log_probabilities,
+        torch.tensor([symbol for i in rows for symbol in targets[i]], device=hidden.device),
+        lengths[rows] * PLACES,
+        torch.tensor([len(targets[i]) for i in rows], device=hidden.device),
+        zero_infinity=True,
+    )
+
+
+def trained_head(trained: str | os.PathLike[str], config: AudioConfig) -> PhoneticHead:
+    """The head of a tokenizer of these sizes, out of `trained`, an output of the stage `tokenizer`, to listen with.
+
+    Raises TrainingError where that folder has no state, or one of other sizes.
+    """
+    weights = module_weights(trained, "phonetic_head")
+    head = PhoneticHead(config.d_model * config.avg_pooler, len(weights["mix.bias"])).eval()
+    fit(head, weights, trained)
+    return head
+
+
+def unlikeliness(log_probabilities: Tensor, symbols: Sequence[int]) -> float:
+    """Nats by which [N, V] speaks against these sounds, however they lie in time (CTC)."""
+    lengths = torch.tensor([len(log_probabilities)]), torch.tensor([len(symbols)])
+    return float(F.ctc_loss(log_probabilities[:, None], torch.tensor([symbols]), *lengths, reduction="sum"))
+
+
+def read_phonetic(log_probabilities: Tensor) -> list[int]:
+    """Best path of [T, V] as indices into SYMBOLS: repeats merged, blanks dropped."""
+    return [i for i in torch.unique_consecutive(log_probabilities.argmax(dim=-1)).tolist() if i]
+
+
+def sounds_wrong(log_probabilities: Tensor, symbols: Sequence[int]) -> int:
+    """How many sounds the best path of [T, V] leaves out, adds or takes for others, beside these."""
+    return edit_distance(read_phonetic(log_probabilities), symbols)
+
+
+def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
+    """Levenshtein distance between two sequences."""
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, 1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(second, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+    return row[-1]

@@ -1,0 +1,192 @@
+"""Training of the audio tokenizer: mel reconstruction, codebooks, and losses on the text (docs/model.md, 8)."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...audio_tokenizer import AudioTokenizer
+from ...audio_tokenizer.quantizer import QuantizerRecipe, dequantize, initialise, learn, quantize
+from ...data.alignment.phone_alignment import read_alignments
+from ...data.store.manifest import ClipStore
+from ...layers.lengths import valid_mask
+from ...layers.precision import autocast
+from ...safetensors_io import read_json
+from ..common.checkpointing import load_training_state, save_training_state
+from ..common.clip_batches import ClipSampler
+from ..common.logging import TrainingLog, set_threads
+from ..common.optim import make_optimizer, optimizer_step
+from ..flow.train import load_part
+from .batch import TokenizerBatch, prepare
+from .frozen_text_model import FrozenTextModel
+from .local_attention import BOTH_SIDES, PAST, look_nearby
+from .mel_losses import decode_rows, mel_losses
+from .recipe import TokenizerRecipe
+from .text_loss import PhoneticHead, frame_loss, phonetic_loss
+from .validation import validate
+
+
+def train(recipe: TokenizerRecipe) -> None:
+    """Run the stage, from its newest checkpoint if there is one.
+
+    Raises CheckpointError, ConfigError, DataError or TrainingError where an input is missing or unfit.
+    """
+    set_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    tokenizer, head = build(recipe)
+    modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "phonetic_head": head}
+    text_model = None
+    if recipe.text_model is not None:
+        modules["text_model"] = text_model = FrozenTextModel(recipe.text_model, head.spread.in_features)
+        text_model.to(recipe.device)
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    optimizer = make_optimizer(parameters, recipe.optimizer)
+    sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, recipe.seed)
+    alignments = read_alignments(recipe.clips.corpus) if recipe.weights.frame else None
+    first = load_training_state(recipe.output, modules, {"adamw": optimizer})
+    with TrainingLog(recipe.output, recipe.steps, first) as log:
+        for step in range(first, recipe.steps):
+            if step == recipe.quantise_from and recipe.initial is None:
+                start_codebooks(tokenizer, sampler, recipe, step)
+            tokenizer.requires_grad_(step >= recipe.head_first)
+            seed = (recipe.seed, step)
+            clips = sampler.batch(step)
+            decoded = decoded_rows(recipe, step, len(clips.ids))
+            batch = prepare(clips, tokenizer, recipe.augment, seed, alignments, decoded).to(recipe.device)
+            with autocast(recipe.device):
+                losses = compute_losses(tokenizer, head, batch, recipe, step, text_model)
+            if losses["loss"].requires_grad:  # a batch without transcripts has nothing for the head
+                losses["loss"].backward()  # type: ignore[no-untyped-call]
+            norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
+            if step % recipe.log_every == 0:
+                log.scalars(step, {k: float(v.detach()) for k, v in losses.items()} | {"gradient_norm": norm})
+            if (step + 1) % recipe.sample_every == 0:
+                validate(tokenizer, head, recipe.clips, log, step)
+            if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+                save_training_state(recipe.output, step + 1, modules, {"adamw": optimizer})
+            log.advance()
+
+
+def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
+    """The tokenizer to start with and a fresh phonetic head (LOG.md has what each start gains)."""
+    tokenizer = AudioTokenizer.from_config(read_json(Path(recipe.config)))
+    head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
+    if recipe.initial is None:
+        start_hearing(tokenizer)
+    else:
+        load_part(tokenizer, "tokenizer", recipe.initial)
+    return tokenizer.to(recipe.device), head.to(recipe.device)
+
+
+def start_hearing(tokenizer: AudioTokenizer) -> None:
+    """Weights from which an untrained tokenizer learns at once."""
+    encoder, decoder = tokenizer.encoder, tokenizer.decoder
+    # As PyTorch draws them the convolutions give a hundredth of the positions added to them: nothing would be heard.
+    with torch.no_grad():
+        encoder.conv1.weight.mul_(5.0)
+        encoder.conv2.weight.mul_(5.0)
+    look_nearby(encoder.layers, BOTH_SIDES)
+    look_nearby(decoder.layers, PAST)
+    # The mel branch starts near the statistics of speech; otherwise the first hundreds of steps only move its level.
+    nn.init.constant_(decoder.dconv2.norm.bias, -5.5)
+    nn.init.constant_(decoder.dconv2.norm.weight, 2.5)
+    last = decoder.post_net.layers[-1]
+    nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+
+def quantised_share(step: int, recipe: TokenizerRecipe) -> float:
+    """Share of samples whose decoder sees quantised vectors: 0 before `quantise_from`, then 10 % to 100 %."""
+    if step < recipe.quantise_from:
+        return 0.0
+    return min(1.0, 0.1 + 0.9 * (step - recipe.quantise_from) / max(1, recipe.ramp_steps))
+
+
+def decoded_rows(recipe: TokenizerRecipe, step: int, rows: int) -> int:
+    """How many of a batch's clips, the first ones, are also decoded."""
+    return max(1, round(recipe.mel_share * rows)) if step >= recipe.mel_from else 0
+
+
+def compute_losses(
+    tokenizer: AudioTokenizer,
+    head: PhoneticHead,
+    batch: TokenizerBatch,
+    recipe: TokenizerRecipe,
+    step: int,
+    text_model: FrozenTextModel | None = None,
+) -> dict[str, Tensor]:
+    """All losses of one batch at `step`; `loss` is their weighted sum. Updates the codebooks once they are in use."""
+    share = quantised_share(step, recipe)
+    features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
+    feature_lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
+    vectors = tokenizer.bridge.pooled(features, feature_lengths).float()
+    lengths = tokenizer.bridge.output_lengths(feature_lengths)
+    losses: dict[str, Tensor] = {}
+    if share > 0 and step < recipe.head_first:  # only the head learns: codes keep their meaning
+        vectors = dequantize(tokenizer.bridge.vq_list, quantize(tokenizer.bridge.vq_list, vectors))
+    elif share > 0:
+        vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
+    if decoded := decoded_rows(recipe, step, len(vectors)):
+        mels = decode_rows(tokenizer, vectors[:decoded], lengths[:decoded])
+        recordings = batch.waveforms[:decoded], batch.samples[:decoded]
+        floor, l2 = recipe.weights.mel_floor, recipe.weights.mel_l2
+        losses |= mel_losses(mels, *recordings, tokenizer.coarse.mel, floor, l2)
+    heard = head.hidden(vectors)
+    text_losses: dict[str, Tensor | None] = {}
+    if step >= recipe.phonetic_from:
+        text_losses["phonetic"] = phonetic_loss(head, heard, lengths, batch.transcripts)
+    if recipe.weights.frame:
+        text_losses["frame"] = frame_loss(head, heard, batch.labels)
+    if text_model is not None:
+        text_losses["text"] = text_model.loss(vectors, lengths, batch.transcripts)
+    losses |= {name: value for name, value in text_losses.items() if value is not None}
+    weights = {
+        "coarse": 1.0,
+        "refined": 1.0,
+        "second_scale": recipe.weights.second_scale,
+        "commitment": recipe.weights.commitment,
+        "phonetic": recipe.weights.phonetic,
+        "frame": recipe.weights.frame,
+        "text": recipe.weights.text,
+    }
+    weighted = [weights[name] * value for name, value in losses.items()]
+    # A batch without transcripts or alignments has no loss before `mel_from`.
+    losses["loss"] = torch.stack(weighted).sum() if weighted else 0.0 * vectors.sum()
+    return losses
+
+
+def _through_codebooks(
+    tokenizer: AudioTokenizer, vectors: Tensor, lengths: Tensor, recipe: QuantizerRecipe, share: float
+) -> tuple[Tensor, Tensor]:
+    """vectors [B, T, W] -> (what the decoder sees [B, T, W], commitment loss), straight-through."""
+    rows, levels = vectors.shape[0], tokenizer.num_codebooks
+    mask = valid_mask(lengths, vectors.shape[1])
+    some = torch.rand(rows, device=vectors.device) < recipe.level_dropout
+    kept = torch.where(some, torch.randint(1, max(2, levels), (rows,), device=vectors.device), levels)
+    flat = vectors[mask]
+    owner = torch.arange(rows, device=vectors.device)[:, None].expand_as(mask)[mask]
+    with torch.autocast(vectors.device.type, enabled=False):
+        quantised, _ = learn(tokenizer.bridge.vq_list, flat, recipe, kept[owner])
+    commitment = (flat - quantised).square().mean()
+    use = (torch.rand(rows, device=vectors.device) < share)[owner, None]
+    passed = torch.where(use, flat + (quantised - flat).detach(), flat)
+    return vectors.masked_scatter(mask[..., None], passed), commitment
+
+
+@torch.no_grad()
+def start_codebooks(tokenizer: AudioTokenizer, sampler: ClipSampler, recipe: TokenizerRecipe, step: int) -> None:
+    """k-means on the vectors of the next steps' batches, enough for eight to an entry of the largest codebook."""
+    wanted = 8 * max(tokenizer.codebook_sizes)
+    vectors: list[Tensor] = []
+    for later in itertools.count(step):
+        batch = prepare(sampler.batch(later), tokenizer, recipe.augment, (recipe.seed, later)).to(recipe.device)
+        features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
+        lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
+        pooled = tokenizer.bridge.pooled(features, lengths)
+        vectors.append(pooled[valid_mask(tokenizer.bridge.output_lengths(lengths), pooled.shape[1])].float())
+        if sum(len(v) for v in vectors) >= wanted:
+            break
+    initialise(tokenizer.bridge.vq_list, torch.cat(vectors))

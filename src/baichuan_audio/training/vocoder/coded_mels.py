@@ -1,0 +1,81 @@
+"""Mels as a vocoder gets them in use: made of codes by audio decoder and flow decoder, and not of recordings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...audio.mel import MAGNITUDE_FLOOR
+from ...audio_tokenizer import AudioTokenizer
+from ...data.store.codes_store import CodesStore
+from ...data.store.manifest import Clip
+from ...errors import ConfigError
+from ...flow_decoder import FlowDecoder
+from ...safetensors_io import read_json
+from ..flow.train import decoder_hidden, load_part
+
+_FLOOR = math.log(MAGNITUDE_FLOOR)
+
+
+@dataclass(frozen=True)
+class CodedRecipe:
+    """Which share of a vocoder's crops has such a mel; none unless all four are given."""
+
+    share: float = 0.0
+    config: str = ""
+    """The model's config.json."""
+    decoders: str = ""
+    """Output of the stage `flow` that trained the audio decoder along, or a checkpoint directory."""
+    codes: str = ""
+    """Folder with the clips' codes."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ConfigError("coded.share must lie between 0 and 1.")
+        if self.share and not (self.config and self.decoders and self.codes):
+            raise ConfigError("coded: a share needs config, decoders and codes as well.")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Samples of a clip from `start` on, made `gain` times as loud."""
+
+    clip: Clip
+    start: int
+    gain: float
+
+
+class CodedMels:
+    """Replaces a share of the rows of a batch; `hop_length` is that of the mel. Raises what its files raise."""
+
+    def __init__(self, recipe: CodedRecipe, hop_length: int, seed: int, device: str) -> None:
+        config = read_json(Path(recipe.config))
+        self._tokenizer, self._flow = AudioTokenizer.from_config(config), FlowDecoder.from_config(config)
+        for name, module in (("tokenizer", self._tokenizer), ("flow", self._flow)):
+            load_part(module, name, recipe.decoders)
+            module.to(device).eval().requires_grad_(False)
+        self._codes, self._hop, self._share, self._seed = CodesStore(recipe.codes), hop_length, recipe.share, seed
+        self._device = device
+
+    def replace(self, mels: Tensor, crops: Sequence[Crop], step: int) -> Tensor:
+        """mels [B, M, T] of the crops, each starting at a whole frame -> the same, some of them made of codes."""
+        chosen = np.random.default_rng((self._seed, step, 1)).random(len(crops)) < self._share
+        mels = mels.clone()
+        for row, crop in enumerate(crops):
+            if chosen[row] and crop.clip.id in self._codes:
+                first = crop.start // self._hop
+                made = self._mel(crop.clip.id)[:, first : first + mels.shape[2]] + math.log(crop.gain)
+                mels[row, :, : made.shape[1]] = made.clamp(min=_FLOOR)  # a clip's last frame may have no code
+        return mels
+
+    @torch.no_grad()
+    def _mel(self, clip: str) -> Tensor:
+        """[M, L] of a whole clip."""
+        codes = self._codes[clip][None].to(self._device)
+        return self._flow.sample(self._flow.prenet(decoder_hidden(self._tokenizer, codes))[0])
