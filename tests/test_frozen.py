@@ -24,7 +24,7 @@ from lm_workspace import recipe as lm_recipe
 
 import baichuan_audio
 from baichuan_audio import BaichuanAudio, ReplySampling, TextPiece
-from baichuan_audio.data.mixture.config import Augmentation, Diet
+from baichuan_audio.data.mixture.config import Augmentation, MixtureConfig
 from baichuan_audio.training.common.checkpointing import save_training_state
 from baichuan_audio.training.common.clip_batches import ClipRecipe
 from baichuan_audio.training.common.recipe import OptimizerRecipe
@@ -116,7 +116,7 @@ def train_lm(stage: str, **changes: Any) -> Callable[[Path, str], None]:
     return run
 
 
-AUDIO_TASKS = Diet(
+AUDIO_TASKS = MixtureConfig(
     tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "spoken_dialogue": 1.0, "text_dialogue": 1.0,
            "heard_interleaved": 0.5, "spoken_interleaved": 0.5, "pure_audio": 0.5},
     default_voice_is="Ada",
@@ -127,8 +127,8 @@ STAGES: dict[str, Callable[[Path, str], None]] = {
     "flow": train_flow,
     "vocoder": train_vocoder,
     "resynthesis": train_resynthesis,
-    "lm_text": train_lm("text", diet=Diet(tasks={"text_dialogue": 1.0})),
-    "lm_stage1": train_lm("stage1", diet=Diet(tasks={"asr": 1.0, "tts": 1.0})),
+    "lm_text": train_lm("text", diet=MixtureConfig(tasks={"text_dialogue": 1.0})),
+    "lm_stage1": train_lm("stage1", diet=MixtureConfig(tasks={"asr": 1.0, "tts": 1.0})),
     "lm_stage2": train_lm("stage2", diet=AUDIO_TASKS),
     "lm_sft": train_lm("sft", diet=AUDIO_TASKS, read_along=0.4, sounds=0.5, forgotten_speech=0.2),
 }

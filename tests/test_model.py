@@ -14,7 +14,7 @@ from baichuan_audio.audio.waveform import crossfade, load_waveform, save_wavefor
 from baichuan_audio.bench.models import never_end
 from baichuan_audio.errors import AudioError, BaichuanAudioError, PromptError
 from baichuan_audio.generation.reply import ReplySampling
-from baichuan_audio.generation.sequence import LiveSequence
+from baichuan_audio.generation.sequence import TokenSequence
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.model import BaichuanAudio, TextPiece, WaveformPiece
 
@@ -129,7 +129,7 @@ def test_speech_is_segments_joined_by_a_cross_fade(model: BaichuanAudio, monkeyp
 def test_speech_that_takes_turns_with_words_is_one_stretch(
     model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "_interleave_letters", 5)
+    monkeypatch.setattr(model, "_interleave_min_letters", 5)
     made = []
     decode = model.tokenizer.decode
     monkeypatch.setattr(model.tokenizer, "decode", lambda codes: made.append(codes.shape[1]) or decode(codes))
@@ -157,8 +157,8 @@ def test_speech_is_repeatable_and_each_clause_follows_the_one_before(
     model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before: list[int] = []
-    lay = LiveSequence.lay
-    monkeypatch.setattr(LiveSequence, "lay", lambda self, tokens: before.append(len(self)) or lay(self, tokens))
+    lay = TokenSequence.lay
+    monkeypatch.setattr(TokenSequence, "lay", lambda self, tokens: before.append(len(self)) or lay(self, tokens))
     short = ReplySampling(max_segment_frames=2, stop_runaways=False)
     text = "a clause of some length, and one more word of it that goes on, " * 20
     first, again = (model.speak(text, sampling=short, seed=1) for _ in range(2))

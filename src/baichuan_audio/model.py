@@ -18,7 +18,7 @@ from .audio_tokenizer.model import AudioTokenizer
 from .errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError, PromptTooLongError
 from .flow_decoder.model import FlowDecoder
 from .generation.context import context_length, max_positions, prompt_room, turns_to_forget
-from .generation.interleaving import ended, interleave_letters, letters_in, split_words, write_ahead
+from .generation.interleaving import ended, interleave_min_letters, letters_in, lookahead_schedule, split_words
 from .generation.reply import ReplySampling, follow_frames, read_aloud, spoken_reply, text_reply, write_text_reply
 from .generation.runaway import RUNAWAYS
 from .generation.sequence import Frame, SentenceEnd, Token, frames_to_codes
@@ -91,7 +91,7 @@ class BaichuanAudio(nn.Module):
         self.audio_head = AudioHead.from_config(config)
         self.vocoder = vocoder
         self._output_rate = int(vocoder.sample_rate)  # type: ignore[arg-type]
-        self._interleave_letters = interleave_letters(config)
+        self._interleave_min_letters = interleave_min_letters(config)
         self._input_steps = input_steps(config)
         self.audio_head.attach_embeddings(self.language_model.audio_embed_layers)
         self.tokenizer.attach_synthesis(self._synthesize, self.sample_rate)
@@ -109,7 +109,7 @@ class BaichuanAudio(nn.Module):
     @property
     def continuous_speech(self) -> bool:
         """Whether the audio segments of a reply are one stretch of sound, not one each (`interleaving.py`)."""
-        return self._interleave_letters is not None
+        return self._interleave_min_letters is not None
 
     def start(self, ids: Tensor | Sequence[int], codes: Tensor | None = None, seed: int | None = None) -> Session:
         """Read a prompt: ids [N], codes [K, P] with P the number of audio_pad ids -> a session that goes on from it.
@@ -222,11 +222,11 @@ class BaichuanAudio(nn.Module):
             raise PromptError("there is no text to speak.")
         parts = self._parts(text)
         clauses = [[part] for part in parts]
-        if letters := self._interleave_letters:
+        if letters := self._interleave_min_letters:
             parts = [clause for sentence in split_clauses(text, letters, size=letters_in, marks=SENTENCE_MARKS)
                      for clause in self._parts(sentence, letters_in)]  # fmt: skip
             runs = [split_words(ended(part), self.text_tokenizer, letters) for part in parts]
-            clauses = [[words for words, _ in write_ahead(each)] for each in runs]
+            clauses = [[words for words, _ in lookahead_schedule(each)] for each in runs]
         return [[self.text_tokenizer.encode(segment) for segment in clause] for clause in clauses]
 
     @staticmethod
@@ -300,8 +300,8 @@ class BaichuanAudio(nn.Module):
         sampling = sampling or ReplySampling.from_config(self.config)
         prompt = self.prompt_builder().system(self.system_text(None, voice)).reply(spoken=True).build()
         session = self.start(prompt.ids, prompt.codes, seed)
-        rules = read_aloud(session, self.text_tokenizer, clauses, sampling, self.context)
-        return _whole(follow_frames(session, rules))
+        program = read_aloud(session, self.text_tokenizer, clauses, sampling, self.context)
+        return _whole(follow_frames(session, program))
 
     def _sentences(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[list[Tensor]]:
         """What reading aloud gives -> of each sentence the codes [K, T] of its segments, at least one."""
@@ -429,10 +429,10 @@ class Conversation:
         """What the reply gives out; notes why it ended."""
         session, tokenizer, sampling = self._session, self._model.text_tokenizer, self._sampling
         if self._speak:
-            rules = spoken_reply(session, tokenizer, sampling)
+            program = spoken_reply(session, tokenizer, sampling)
         else:
-            rules = text_reply(session, tokenizer, sampling.first, sampling.max_text_tokens)
-        self._ending = yield from follow_frames(session, rules)
+            program = text_reply(session, tokenizer, sampling.first, sampling.max_text_tokens)
+        self._ending = yield from follow_frames(session, program)
 
     def _end_reply(self) -> None:
         """The last reply takes its place in its turn; an interrupted one ends first, one that ran away has none."""

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import torch
 
-from .generation.sequence import Answer, FrameStep, Step, forbid_end
+from .generation.sequence import DecodeRequest, DecodeResult, FrameRequest, forbid_end
 from .generation.session import Session
 from .language_model.sampling import draw
 from .model import BaichuanAudio
 
 
-class ObviousSession(Session):
+class ReferenceSession(Session):
     """A session whose audio head keeps nothing between the codes of a frame."""
 
     @torch.inference_mode()
-    def answer(self, step: Step) -> Answer:
-        if not isinstance(step, FrameStep):
+    def answer(self, step: DecodeRequest) -> DecodeResult:
+        if not isinstance(step, FrameRequest):
             return super().answer(step)
         head, hidden = self.audio_head, self._last_hidden()
         codes: list[int] = []
@@ -39,5 +39,5 @@ class ObviousSession(Session):
 
 def obvious(model: BaichuanAudio) -> BaichuanAudio:
     """Make `model` (as `load` gives it) take the obvious path in all it does; returns the same model."""
-    model.session_type = ObviousSession
+    model.session_type = ReferenceSession
     return model

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from baichuan_audio.acceleration import accelerate
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.acceleration.cpu.kernels import library
-from baichuan_audio.acceleration.cpu.layers import Exact, laid_across
-from baichuan_audio.acceleration.optimize import joined_twin, native_twin, quick_twin
+from baichuan_audio.acceleration.cpu.layers import Fp32Linear, transposed_linear
+from baichuan_audio.acceleration.optimize import fused_copy, joined_copy, native_copy
 from baichuan_audio.model import BaichuanAudio
 
 
@@ -34,26 +34,26 @@ class FakeGraphs:
 
 @pytest.fixture(scope="session")
 def fast(plain: BaichuanAudio) -> BaichuanAudio:
-    return accelerate(plain)
+    return optimize_for_inference(plain)
 
 
 @pytest.fixture(scope="session", params=["native", "quick", "laid out", "joined"])
-def twin(request: pytest.FixtureRequest, plain: BaichuanAudio) -> BaichuanAudio:
+def optimized(request: pytest.FixtureRequest, plain: BaichuanAudio) -> BaichuanAudio:
     """Each kind of inference forms; the quick ones are for CPUs."""
     if request.param == "joined":
-        return joined_twin(plain)
+        return joined_copy(plain)
     if plain.language_model.norm.weight.is_cuda:
         pytest.skip("for CPUs")
     if request.param == "native":
         compiled = library()
-        return native_twin(plain, compiled) if compiled else pytest.skip("there is no C compiler")
-    return quick_twin(plain, Exact if request.param == "quick" else laid_across)
+        return native_copy(plain, compiled) if compiled else pytest.skip("there is no C compiler")
+    return fused_copy(plain, Fp32Linear if request.param == "quick" else transposed_linear)
 
 
 @pytest.fixture(scope="session")
 def steps(plain: BaichuanAudio) -> BaichuanAudio:
     """The forms that a Decoder takes, on a CPU as well."""
-    return joined_twin(plain)
+    return joined_copy(plain)
 
 
 @pytest.fixture(scope="session")

@@ -9,26 +9,26 @@ import pytest
 import torch
 
 import baichuan_audio
-from baichuan_audio.acceleration import accelerate
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.errors import CheckpointError
 from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.model import BaichuanAudio
-from baichuan_audio.reference import ObviousSession
+from baichuan_audio.reference import ReferenceSession
 
 TEXT, CODES = Sampling(0.9, 20, 0.9, 1.1), Sampling(0.9, 5, 0.9, 1.3)
 
 
 @torch.inference_mode()
-def test_backbone_and_text_logits_agree(plain: BaichuanAudio, twin: BaichuanAudio, close: dict[str, Any]) -> None:
+def test_backbone_and_text_logits_agree(plain: BaichuanAudio, optimized: BaichuanAudio, close: dict[str, Any]) -> None:
     ids = torch.randint(0, 200, (2, 17), device=plain.language_model.norm.weight.device)
-    for mine, theirs in zip(twin.language_model(ids), plain.language_model(ids), strict=True):
+    for mine, theirs in zip(optimized.language_model(ids), plain.language_model(ids), strict=True):
         torch.testing.assert_close(mine, theirs, **close)
 
 
 @torch.inference_mode()
-def test_audio_head_agrees_in_every_form(plain: BaichuanAudio, twin: BaichuanAudio, close: dict[str, Any]) -> None:
-    head, other = plain.audio_head, twin.audio_head
+def test_audio_head_agrees_in_every_form(plain: BaichuanAudio, optimized: BaichuanAudio, close: dict[str, Any]) -> None:
+    head, other = plain.audio_head, optimized.audio_head
     device = head.headnorm.weight.device
     hidden = torch.randn(3, head.width, device=device)
     codes = torch.stack([torch.randint(0, size, (3,), device=device) for size in head.codebook_sizes], dim=1)
@@ -42,7 +42,7 @@ def test_audio_head_agrees_in_every_form(plain: BaichuanAudio, twin: BaichuanAud
 
 
 @torch.inference_mode()
-def test_rows_that_end_are_dropped_in_the_midst_of_a_batch(plain: BaichuanAudio, twin: BaichuanAudio) -> None:
+def test_rows_that_end_are_dropped_in_the_midst_of_a_batch(plain: BaichuanAudio, optimized: BaichuanAudio) -> None:
     end, count = plain.audio_head.codebook_sizes[0], plain.audio_head.num_codebooks
     hidden = torch.randn(4, plain.audio_head.width, device=plain.audio_head.headnorm.weight.device)
 
@@ -54,14 +54,16 @@ def test_rows_that_end_are_dropped_in_the_midst_of_a_batch(plain: BaichuanAudio,
 
     for ending, count_of_rows in (([], 4), ([1], 4), ([0, 3], 4), ([0, 1, 2, 3], 4), ([], 1), ([0], 1)):
         hidden = hidden[:count_of_rows]
-        mine, theirs = (part.frames(hidden, part.init_cache(4), choose) for part in (twin.audio_head, plain.audio_head))
+        mine, theirs = (
+            part.frames(hidden, part.init_cache(4), choose) for part in (optimized.audio_head, plain.audio_head)
+        )
         assert mine[0] == theirs[0] and [row for row, frame in enumerate(mine[0]) if frame is None] == ending
         torch.testing.assert_close(mine[1], theirs[1], rtol=1e-4, atol=1e-5)
         assert all(frame is None or len(frame) == count for frame in mine[0])
 
 
 @pytest.mark.parametrize("kind", ["greedy", "drawn"])
-def test_writes_what_the_obvious_path_writes(plain: BaichuanAudio, twin: BaichuanAudio, kind: str) -> None:
+def test_writes_what_the_obvious_path_writes(plain: BaichuanAudio, optimized: BaichuanAudio, kind: str) -> None:
     text, codes = (TEXT, CODES) if kind == "drawn" else (Sampling(0.0, repetition_penalty=1.1), Sampling())
 
     def write(session: Session) -> tuple[list[int], list[list[int]]]:
@@ -71,16 +73,16 @@ def test_writes_what_the_obvious_path_writes(plain: BaichuanAudio, twin: Baichua
         return session.ids, written
 
     parts = plain.language_model, plain.audio_head, plain.special
-    expected = write(ObviousSession(*parts, seed=3))
+    expected = write(ReferenceSession(*parts, seed=3))
     assert write(Session(*parts, seed=3)) == expected
-    assert write(Session(twin.language_model, twin.audio_head, twin.special, seed=3)) == expected
+    assert write(Session(optimized.language_model, optimized.audio_head, optimized.special, seed=3)) == expected
 
 
 def test_memory_is_shared_and_the_model_stays_whole(plain: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("baichuan_audio.acceleration.optimize")
     monkeypatch.setattr(module, "_CACHE_BYTES", 0)  # as for a model that fits no cache
     monkeypatch.setattr(module, "_NATIVE_BYTES", 0)
-    fast = accelerate(plain)
+    fast = optimize_for_inference(plain)
 
     def storages(model: BaichuanAudio) -> dict[int, int]:
         tensors = [*model.parameters(), *model.buffers()]
@@ -92,7 +94,7 @@ def test_memory_is_shared_and_the_model_stays_whole(plain: BaichuanAudio, monkey
         layer.linear1.weight.nbytes + layer.linear2.weight.nbytes for layer in plain.audio_head.transformer_layers
     )
     assert added <= depth
-    again, owned = storages(accelerate(plain)), storages(plain) | storages(fast)
+    again, owned = storages(optimize_for_inference(plain)), storages(plain) | storages(fast)
     assert sum(size for place, size in again.items() if place not in owned) <= depth
     assert fast.vocoder is plain.vocoder
     assert not plain.inference_only and type(plain.language_model.layers[0].mlp).__name__ == "FeedForward"
@@ -104,7 +106,7 @@ def test_a_small_model_is_laid_out_anew_and_stays_as_it_was(
     module = importlib.import_module("baichuan_audio.acceleration.optimize")
     monkeypatch.setattr(module, "library", lambda: None)  # as without a compiler
     before = {name: (tensor.stride(), tensor.clone()) for name, tensor in model.language_model.state_dict().items()}
-    weight = accelerate(model).language_model.layers[0].mix.weight
+    weight = optimize_for_inference(model).language_model.layers[0].mix.weight
     assert (
         weight.T.is_contiguous()
         and weight.data_ptr() != model.language_model.layers[0].self_attn.o_proj.weight.data_ptr()

@@ -8,17 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from baichuan_audio.acceleration.cuda.compiled_blocks import Regions, flex_over
-from baichuan_audio.acceleration.cuda.decoder import Ask, Decoder
-from baichuan_audio.acceleration.cuda.sampling import Settings, draw_on_device, limit_of, setting_row, uniform, uniforms
+from baichuan_audio.acceleration.cuda.compiled_blocks import CompiledBlocks, flex_over
+from baichuan_audio.acceleration.cuda.decoder import Decoder, RowRequest
+from baichuan_audio.acceleration.cuda.sampling import (
+    SamplingTensors,
+    sample_on_device,
+    sampling_row,
+    top_k_limit,
+    uniform,
+    uniforms,
+)
 from baichuan_audio.acceleration.cuda.session import DecoderSessions
 from baichuan_audio.errors import PromptError
-from baichuan_audio.generation.sequence import Answer, FrameStep, Step, TextStep
+from baichuan_audio.generation.sequence import DecodeRequest, DecodeResult, FrameRequest, TextRequest
 from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.backbone import attend_to
 from baichuan_audio.language_model.sampling import Sampling, draw
 from baichuan_audio.model import BaichuanAudio
-from baichuan_audio.reference import ObviousSession
+from baichuan_audio.reference import ReferenceSession
 
 from .conftest import FakeGraphs
 
@@ -45,10 +52,10 @@ class CountedChance(random.Random):
         return uniform(self.key, self.step, self.place - 1)
 
 
-class CountedSession(ObviousSession):
+class CountedSession(ReferenceSession):
     """The obvious path, with chance counted by steps as a Decoder counts it."""
 
-    def answer(self, step: Step) -> Answer:
+    def answer(self, step: DecodeRequest) -> DecodeResult:
         if not isinstance(self.random, CountedChance):
             self.random = CountedChance(self._seed)
         self.random.step, self.random.place = self.random.step + 1, 0
@@ -75,10 +82,12 @@ def test_draws_what_the_host_draws() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(len(SAMPLINGS), 300, generator=generator) * 3
     said = torch.rand(logits.shape, generator=generator) < 0.3
-    settings = Settings(*torch.tensor([setting_row(each) for each in SAMPLINGS], dtype=torch.float64).split(1, dim=1))
+    settings = SamplingTensors(
+        *torch.tensor([sampling_row(each) for each in SAMPLINGS], dtype=torch.float64).split(1, dim=1)
+    )
     for trial in range(50):
         chance = uniforms(torch.arange(len(SAMPLINGS)), torch.full((len(SAMPLINGS),), trial), 1)[:, 0]
-        drawn = draw_on_device(logits, settings, chance, limit_of(SAMPLINGS, 300), said)
+        drawn = sample_on_device(logits, settings, chance, top_k_limit(SAMPLINGS, 300), said)
         for row, sampling in enumerate(SAMPLINGS):
             source = random.Random()
             source.random = chance[row].item  # type: ignore[method-assign]
@@ -86,9 +95,9 @@ def test_draws_what_the_host_draws() -> None:
 
 
 def test_few_are_sorted_where_few_are_asked_for() -> None:
-    assert limit_of([GREEDY, Sampling(1.0, 20)], 1000) == 64
-    assert limit_of([GREEDY, Sampling(1.0)], 1000) == 1000
-    assert limit_of([Sampling(1.0, 20)], 30) == 30
+    assert top_k_limit([GREEDY, Sampling(1.0, 20)], 1000) == 64
+    assert top_k_limit([GREEDY, Sampling(1.0)], 1000) == 1000
+    assert top_k_limit([Sampling(1.0, 20)], 30) == 30
 
 
 @torch.inference_mode()
@@ -129,14 +138,16 @@ def test_rows_write_what_the_obvious_path_writes(
 
     def advance(turn: int) -> None:
         rows = [row for row in range(3) if turn >= row and (turn + row) % 4]
-        wanted: list[Step] = [TextStep(text) if (turn + row) % 8 < 4 else FrameStep(codes) for row in rows]
+        wanted: list[DecodeRequest] = [
+            TextRequest(text) if (turn + row) % 8 < 4 else FrameRequest(codes) for row in rows
+        ]
         for row, step in zip(rows, wanted, strict=True):
             for each in (mine[row], theirs[row]):
-                if isinstance(step, FrameStep) and each.last not in (pad, start):
+                if isinstance(step, FrameRequest) and each.last not in (pad, start):
                     each.begin_segment()
             decoder.read(row, mine[row])
-        asks = [Ask(row, mine[row], step) for row, step in zip(rows, wanted, strict=True)]
-        for row, step, answer in zip(rows, wanted, decoder.answer(asks), strict=True):
+        requests = [RowRequest(row, mine[row], step) for row, step in zip(rows, wanted, strict=True)]
+        for row, step, answer in zip(rows, wanted, decoder.answer(requests), strict=True):
             assert answer == theirs[row].answer(step), (turn, row)
             for each in (mine[row], theirs[row]):
                 each.append(plain.special.audiogen_end if answer is None else answer)  # type: ignore[arg-type]
@@ -161,7 +172,7 @@ def test_a_session_on_a_decoder_speaks_like_the_obvious_one(
         written = each.write_codes(4, SAMPLINGS[3])
         each.extend([9, 10])
         each.append(11)
-        each.take_back()
+        each.pop()
         each.write_text(2, SAMPLINGS[1])
         results.append((each.ids, written))
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
@@ -177,12 +188,12 @@ def test_a_compiler_makes_each_region_once_for_all_layers(plain: BaichuanAudio, 
 
     counters = {name: CompileCounter() for name in ("layer", "depth", "project", "draw")}
     compiled = {
-        name: torch.compile(getattr(Regions, name), fullgraph=True, backend=counter)
+        name: torch.compile(getattr(CompiledBlocks, name), fullgraph=True, backend=counter)
         for name, counter in counters.items()
     }
     torch._dynamo.reset()
     decoder = Decoder(steps.language_model, steps.audio_head, rows=1, capacity=100)
-    decoder._regions = Regions(**compiled)
+    decoder._blocks = CompiledBlocks(**compiled)
     session = Session(steps.language_model, steps.audio_head, steps.special, 0)
     oracle = CountedSession(plain, 0)
     for each in (session, oracle):
@@ -190,8 +201,8 @@ def test_a_compiler_makes_each_region_once_for_all_layers(plain: BaichuanAudio, 
         each.begin_segment()
     for _ in range(3):
         decoder.read(0, session)
-        frame = decoder.answer([Ask(0, session, FrameStep(SAMPLINGS[3]))])[0]
-        assert frame == oracle.answer(FrameStep(SAMPLINGS[3]))
+        frame = decoder.answer([RowRequest(0, session, FrameRequest(SAMPLINGS[3]))])[0]
+        assert frame == oracle.answer(FrameRequest(SAMPLINGS[3]))
         for each in (session, oracle):
             each.append(frame)  # type: ignore[arg-type]
     assert counters["layer"].frame_count == counters["depth"].frame_count == 1
@@ -208,21 +219,21 @@ def test_an_audio_segment_ends_only_where_it_may(steps: BaichuanAudio) -> None:
         for session in sessions:
             session.lay([5, 6, 7])
             session.begin_segment()
-        decoder._guests = [None, None]
+        decoder._bindings = [None, None]
         for row, session in enumerate(sessions):
             decoder.read(row, session)
-        asks = [Ask(row, session, FrameStep(_HOT, bool(row))) for row, session in enumerate(sessions)]
+        requests = [RowRequest(row, session, FrameRequest(_HOT, bool(row))) for row, session in enumerate(sessions)]
         for _ in range(20):
-            first, second = decoder.answer(asks)
+            first, second = decoder.answer(requests)
             never += first is None
             ended += second is None
-    kinds = (Session, ObviousSession)
+    kinds = (Session, ReferenceSession)
     plain = [kind(steps.language_model, steps.audio_head, steps.special, 0) for kind in kinds]
     for session in plain:
         session.lay([5, 6, 7])
         session.begin_segment()
-        never += sum(session.answer(FrameStep(_HOT, False)) is None for _ in range(200))
-        assert any(session.answer(FrameStep(_HOT)) is None for _ in range(400))
+        never += sum(session.answer(FrameRequest(_HOT, False)) is None for _ in range(200))
+        assert any(session.answer(FrameRequest(_HOT)) is None for _ in range(400))
     assert never == 0 and ended > 0
 
 
@@ -232,7 +243,7 @@ _HOT = Sampling(temperature=50.0)
 def test_a_row_that_is_too_short_says_so(steps: BaichuanAudio) -> None:
     session = DecoderSessions(rows=1, capacity=60)(steps.language_model, steps.audio_head, steps.special)
     with pytest.raises(PromptError, match="nothing to go on"):
-        session.answer(TextStep(GREEDY))
+        session.answer(TextRequest(GREEDY))
     with pytest.raises(PromptError, match="row holds"):
         session.extend([5] * 100)
 
@@ -240,12 +251,12 @@ def test_a_row_that_is_too_short_says_so(steps: BaichuanAudio) -> None:
 def test_a_sequence_that_leaves_its_row_keeps_its_memory(steps: BaichuanAudio) -> None:
     decoder = Decoder(steps.language_model, steps.audio_head, rows=1, capacity=60)
     first, second = (Session(steps.language_model, steps.audio_head, steps.special, seed) for seed in range(2))
-    step = FrameStep(SAMPLINGS[3])
+    step = FrameRequest(SAMPLINGS[3])
     for each in (first, second):
         each.lay([5, 6, 7])
         each.begin_segment()
         decoder.read(0, each)
-        answer = decoder.answer([Ask(0, each, step)])[0]
+        answer = decoder.answer([RowRequest(0, each, step)])[0]
         each.append(answer)  # type: ignore[arg-type]
     assert int(first.counts.sum()) == len(first) and int(second.counts.sum()) == len(second)
     frame = first.tokens[-1]

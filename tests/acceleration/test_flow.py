@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from baichuan_audio.acceleration import accelerate
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.acceleration.cuda.flow import Chunk, StaticFlow, StepMemory, static_flow
 from baichuan_audio.acceleration.cuda.graphs import bucket
 from baichuan_audio.flow_decoder import FlowConfig, FlowDecoder
@@ -47,10 +47,10 @@ def eager_flow(device: str = "cpu", **changes: Any) -> FlowDecoder:
 
 def static(flow: FlowDecoder) -> StaticFlow:
     """Captured, or on a CPU as if: each step is run several times before it counts."""
-    twin = static_flow(flow)
-    if twin.graphs is None:
-        twin.graphs = FakeGraphs()  # type: ignore[assignment]
-    return twin
+    optimized = static_flow(flow)
+    if optimized.graphs is None:
+        optimized.graphs = FakeGraphs()  # type: ignore[assignment]
+    return optimized
 
 
 @pytest.fixture(params=DEVICES)
@@ -122,75 +122,77 @@ def test_the_golden_mel(plain: BaichuanAudio, cases: dict[str, Tensor]) -> None:
 
 def test_early_sound_is_the_eager_one_and_leaves_no_trace(flow: FlowDecoder) -> None:
     """Each chunk is heard in parts of several lengths, and in full, before it is sampled for good."""
-    twin, segment = static(flow), Segment.random(flow, 3 * FULL)
-    mine, theirs = twin.init_state(), flow.init_state()
+    optimized, segment = static(flow), Segment.random(flow, 3 * FULL)
+    mine, theirs = optimized.init_state(), flow.init_state()
     for first in range(0, 3 * FULL, FULL):
         for frames in (1, 4, FULL - 1, 3, FULL):
             early = segment.part(first, frames)
             expected = flow.sample_chunk(*early, theirs.copy())
-            torch.testing.assert_close(twin.sample_chunk(*early, mine.copy()), expected, **CLOSE)
+            torch.testing.assert_close(optimized.sample_chunk(*early, mine.copy()), expected, **CLOSE)
         chunk = segment.part(first)
-        torch.testing.assert_close(twin.sample_chunk(*chunk, mine), flow.sample_chunk(*chunk, theirs), **CLOSE)
+        torch.testing.assert_close(optimized.sample_chunk(*chunk, mine), flow.sample_chunk(*chunk, theirs), **CLOSE)
 
 
 def test_what_the_memory_held_before_is_not_seen(flow: FlowDecoder) -> None:
-    twin, segment, loud = static(flow), Segment.random(flow, 2 * FULL + 4), Segment.random(flow, 5 * FULL, seed=1)
-    before = segment.in_chunks(twin)
-    Segment(100 * loud.mu, 100 * loud.noise).in_chunks(twin)
-    assert torch.equal(segment.in_chunks(twin), before)
+    optimized, segment, loud = static(flow), Segment.random(flow, 2 * FULL + 4), Segment.random(flow, 5 * FULL, seed=1)
+    before = segment.in_chunks(optimized)
+    Segment(100 * loud.mu, 100 * loud.noise).in_chunks(optimized)
+    assert torch.equal(segment.in_chunks(optimized), before)
 
 
 def test_rows_are_single_runs(flow: FlowDecoder) -> None:
     """Segments with none, one and three chunks behind them, and a chunk that is not full; then each goes on alone."""
-    twin, places = static(flow), (0, FULL, 3 * FULL)
+    optimized, row_positions = static(flow), (0, FULL, 3 * FULL)
     segments = [Segment.random(flow, 5 * FULL, seed) for seed in range(3)]
     expected = [flow.sample(segment.mu, segment.noise) for segment in segments]
-    states = [segment.after(twin, place) for segment, place in zip(segments, places, strict=True)]
+    states = [segment.after(optimized, place) for segment, place in zip(segments, row_positions, strict=True)]
     early = segments[2].part(3 * FULL, 7)
-    chunks = [Chunk(*each.part(place), state) for each, place, state in zip(segments, places, states, strict=True)]
-    *mels, short = twin.sample_rows([*chunks, Chunk(*early, states[2].copy())])
-    for mel, whole, place in zip(mels, expected, places, strict=True):
+    chunks = [
+        Chunk(*each.part(place), state) for each, place, state in zip(segments, row_positions, states, strict=True)
+    ]
+    *mels, short = optimized.sample_rows([*chunks, Chunk(*early, states[2].copy())])
+    for mel, whole, place in zip(mels, expected, row_positions, strict=True):
         torch.testing.assert_close(mel, whole[:, place : place + FULL], **CLOSE)
     torch.testing.assert_close(short, flow.sample_chunk(*early, segments[2].after(flow, 3 * FULL)), **CLOSE)
-    for segment, whole, place, state in zip(segments, expected, places, states, strict=True):
-        mel = twin.sample_chunk(*segment.part(place + FULL), state)
+    for segment, whole, place, state in zip(segments, expected, row_positions, states, strict=True):
+        mel = optimized.sample_chunk(*segment.part(place + FULL), state)
         torch.testing.assert_close(mel, whole[:, place + FULL : place + 2 * FULL], **CLOSE)
 
 
 def test_replies_that_take_turns_do_not_touch_each_other(flow: FlowDecoder) -> None:
     """Also with early sound between, and with one that is never finished."""
-    twin, chance = static(flow), random.Random(0)
+    optimized, chance = static(flow), random.Random(0)
     segments = [Segment.random(flow, 4 * FULL, seed) for seed in range(3)]
-    states, given = [twin.init_state() for _ in segments], [[], [], []]  # type: ignore[var-annotated]
+    states, given = [optimized.init_state() for _ in segments], [[], [], []]  # type: ignore[var-annotated]
     turns = [0] * 4 + [1] * 4 + [2] * 2  # the third is abandoned half way
     chance.shuffle(turns)
     for row in turns:
         first = FULL * len(given[row])
-        twin.sample_chunk(*segments[row].part(first, chance.randrange(1, FULL)), states[row].copy())
-        given[row].append(twin.sample_chunk(*segments[row].part(first), states[row]))
+        optimized.sample_chunk(*segments[row].part(first, chance.randrange(1, FULL)), states[row].copy())
+        given[row].append(optimized.sample_chunk(*segments[row].part(first), states[row]))
     for segment, mels in zip(segments, given, strict=True):
         expected = flow.sample(segment.mu, segment.noise)[:, : FULL * len(mels)]
         torch.testing.assert_close(torch.cat(mels, dim=1), expected, **CLOSE)
 
 
 def test_threads_share_a_batch_and_a_bad_chunk_is_its_own(flow: FlowDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    twin, segments = static(flow), [Segment.random(flow, 3 * FULL, seed) for seed in range(3)]
+    optimized, segments = static(flow), [Segment.random(flow, 3 * FULL, seed) for seed in range(3)]
     mels: dict[int, Tensor] = {}
     rows: list[int] = []
-    solve = twin._solve
-    monkeypatch.setattr(twin, "_solve", lambda chunks: rows.append(len(chunks)) or solve(chunks))
+    solve = optimized._solve
+    monkeypatch.setattr(optimized, "_solve", lambda chunks: rows.append(len(chunks)) or solve(chunks))
 
     def sample(row: int) -> None:
-        mels[row] = segments[row].in_chunks(twin)
+        mels[row] = segments[row].in_chunks(optimized)
 
-    with twin._solver:  # all wait, so the first of them finds the others' first chunks
+    with optimized._solver:  # all wait, so the first of them finds the others' first chunks
         threads = [threading.Thread(target=sample, args=(row,)) for row in range(3)]
         for thread in threads:
             thread.start()
-        while len(twin._waiting) < 3:
+        while len(optimized._waiting) < 3:
             time.sleep(0.001)
         with pytest.raises(ValueError, match="at most"):
-            twin.sample_chunk(segments[0].mu, segments[0].noise, twin.init_state())
+            optimized.sample_chunk(segments[0].mu, segments[0].noise, optimized.init_state())
     for thread in threads:
         thread.join()
     assert rows[0] == 3 and sum(rows) == 9
@@ -199,13 +201,13 @@ def test_threads_share_a_batch_and_a_bad_chunk_is_its_own(flow: FlowDecoder, mon
 
 
 def test_a_failing_batch_is_told_to_all_and_the_next_works(flow: FlowDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    twin, segment = static(flow), Segment.random(flow, FULL, 0)
+    optimized, segment = static(flow), Segment.random(flow, FULL, 0)
     with monkeypatch.context() as patch:
-        patch.setattr(twin, "_run", _out_of_memory)
+        patch.setattr(optimized, "_run", _out_of_memory)
         with pytest.raises(RuntimeError, match="no memory"):
-            segment.in_chunks(twin)
-    assert not twin._waiting
-    torch.testing.assert_close(segment.in_chunks(twin), flow.sample(segment.mu, segment.noise), **CLOSE)
+            segment.in_chunks(optimized)
+    assert not optimized._waiting
+    torch.testing.assert_close(segment.in_chunks(optimized), flow.sample(segment.mu, segment.noise), **CLOSE)
 
 
 def _out_of_memory(*_: object) -> None:
@@ -213,32 +215,32 @@ def _out_of_memory(*_: object) -> None:
 
 
 def test_few_captures_and_memory_that_stays(flow: FlowDecoder) -> None:
-    twin, segment = static(flow), Segment.random(flow, 6 * FULL)
-    segment.in_chunks(twin)
+    optimized, segment = static(flow), Segment.random(flow, 6 * FULL)
+    segment.in_chunks(optimized)
     buckets = [(1, 0), (1, 1), (1, 2), (1, 4), (1, 8)]
-    assert list(twin._memories) == buckets and all(key in twin.graphs for key in buckets)  # type: ignore[operator]
+    assert list(optimized._memories) == buckets and all(key in optimized.graphs for key in buckets)  # type: ignore[operator]
 
-    def places() -> list[int]:
-        tensors = [each for memory in twin._memories.values() for each in vars(memory).values()]
+    def row_positions() -> list[int]:
+        tensors = [each for memory in optimized._memories.values() for each in vars(memory).values()]
         return [each.data_ptr() for each in tensors if isinstance(each, Tensor)]
 
-    before = places()
-    segment.in_chunks(twin)
-    twin.sample_chunk(*segment.part(0, 3), twin.init_state())
+    before = row_positions()
+    segment.in_chunks(optimized)
+    optimized.sample_chunk(*segment.part(0, 3), optimized.init_state())
     for mode in (torch.inference_mode, torch.no_grad):  # the engine's and the pipeline's
         with mode():
-            segment.in_chunks(twin)
-    assert places() == before and list(twin._memories) == buckets
+            segment.in_chunks(optimized)
+    assert row_positions() == before and list(optimized._memories) == buckets
     assert [bucket(count) for count in (0, 1, 2, 3, 4, 5, 9)] == [0, 1, 2, 4, 4, 8, 16]
 
 
 def test_steps_are_the_configured_or_any_number(flow: FlowDecoder) -> None:
-    twin, segment = static(flow), Segment.random(flow, 2 * FULL + 5)
+    optimized, segment = static(flow), Segment.random(flow, 2 * FULL + 5)
     for steps in (0, 1, 4, 2):
-        chunks = torch.cat(list(twin.sample_chunks(segment.mu, segment.noise, steps)), dim=1)
+        chunks = torch.cat(list(optimized.sample_chunks(segment.mu, segment.noise, steps)), dim=1)
         torch.testing.assert_close(chunks, flow.sample(segment.mu, segment.noise, steps), **CLOSE)
     with pytest.raises(ValueError, match="same number of steps"):
-        twin.sample_rows([Chunk(*segment.part(0), twin.init_state(steps)) for steps in (1, 2)])
+        optimized.sample_rows([Chunk(*segment.part(0), optimized.init_state(steps)) for steps in (1, 2)])
 
 
 def test_a_chunk_that_cannot_be_says_so(flow: FlowDecoder) -> None:
@@ -275,10 +277,10 @@ class NoWaiting(TorchDispatchMode):
 @torch.no_grad()
 def test_a_captured_step_neither_waits_nor_asks_the_host(key: tuple[int, int]) -> None:
     """On a device that has no numbers, so that nothing can depend on one."""
-    twin = static_flow(eager_flow("meta"))
-    memory = StepMemory(twin.conditional_decoder, *key)
+    optimized = static_flow(eager_flow("meta"))
+    memory = StepMemory(optimized.conditional_decoder, *key)
     with NoHostData(), NoWaiting():
-        twin._run(memory)
+        optimized._run(memory)
     x = memory.x
     for harm in (lambda: x.new_tensor([1.0]), lambda: torch.tensor([1.0], device="meta"), x.cpu, x.sum().item):
         with pytest.raises((AssertionError, RuntimeError)), NoHostData(), NoWaiting():
@@ -288,10 +290,10 @@ def test_a_captured_step_neither_waits_nor_asks_the_host(key: tuple[int, int]) -
 def test_a_stream_on_static_memory_gives_the_same_sound() -> None:
     """Early sound, full chunks, the end of a clause, and the next clause."""
     plain = small_model("hift")
-    twin = SimpleNamespace(tokenizer=plain.tokenizer, flow=static(plain.flow), vocoder=plain.vocoder)
+    optimized = SimpleNamespace(tokenizer=plain.tokenizer, flow=static(plain.flow), vocoder=plain.vocoder)
     codes = torch.stack([torch.randint(size, (19,), generator=torch.Generator().manual_seed(0)) for size in SIZES])
     for early in ((0, 0), (3, 4)):
-        mine, theirs = (SpeechStream(model, *early) for model in (twin, plain))
+        mine, theirs = (SpeechStream(model, *early) for model in (optimized, plain))
         for first in (0, 5, 11):
             frames = codes[:, first : first + 6]
             torch.testing.assert_close(mine.push(frames), theirs.push(frames), rtol=0, atol=1e-4)
@@ -301,7 +303,7 @@ def test_a_stream_on_static_memory_gives_the_same_sound() -> None:
 
 
 def test_only_a_model_on_cuda_that_solves_gets_it(plain: BaichuanAudio) -> None:
-    fast = accelerate(plain)
+    fast = optimize_for_inference(plain)
     assert isinstance(fast.flow, StaticFlow) == plain.flow.prenet.out_proj.weight.is_cuda
     assert fast.flow.conditional_decoder is plain.flow.conditional_decoder and type(plain.flow) is FlowDecoder
 
@@ -310,4 +312,4 @@ def test_only_a_model_on_cuda_that_solves_gets_it(plain: BaichuanAudio) -> None:
 def test_without_steps_the_flow_decoder_stays(model: BaichuanAudio) -> None:
     there = copy.deepcopy(model).to("cuda")
     there.flow.config = replace(there.flow.config, diffusion_steps=0)
-    assert accelerate(there).flow is there.flow
+    assert optimize_for_inference(there).flow is there.flow

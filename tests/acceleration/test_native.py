@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from baichuan_audio.acceleration import accelerate
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.acceleration.cpu import kernels as native
-from baichuan_audio.acceleration.cpu.model import FEW, NativeHead, NativeLanguageModel
+from baichuan_audio.acceleration.cpu.model import MAX_STEP_POSITIONS, NativeAudioHead, NativeLanguageModel
 from baichuan_audio.engine.kv_slots import Piece, SlotCache
 from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.model import BaichuanAudio
-from baichuan_audio.reference import ObviousSession
+from baichuan_audio.reference import ReferenceSession
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 def test_products_of_any_size(compiled: ctypes.CDLL, outputs: int, inputs: int, half: bool) -> None:
     weight, bias = torch.randn(outputs, 2 * inputs)[:, inputs:], torch.randn(outputs)
     weight = weight.bfloat16().float() if half else weight
-    packed = native.Packed(compiled, weight, bias)
-    plain = native.Packed(compiled, weight)
+    packed = native.PackedLinear(compiled, weight, bias)
+    plain = native.PackedLinear(compiled, weight)
     size = compiled.panel_outputs()
     whole = -(-outputs // size) * size
     assert packed.structure.half == half and packed.weight.nbytes == whole * inputs * (2 if half else 4)
@@ -62,21 +62,30 @@ def test_products_of_any_size(compiled: ctypes.CDLL, outputs: int, inputs: int, 
 def test_weights_of_half_the_bytes_compute_the_same(compiled: ctypes.CDLL, model: BaichuanAudio) -> None:
     for parameter in model.language_model.parameters():
         parameter.copy_(parameter.bfloat16())
-    twin = accelerate(model).language_model
-    assert isinstance(twin, NativeLanguageModel) and twin.lm_head.packed.structure.half  # type: ignore[union-attr]
+    optimized = optimize_for_inference(model).language_model
+    assert isinstance(optimized, NativeLanguageModel) and optimized.lm_head.packed.structure.half  # type: ignore[union-attr]
     ids = torch.randint(0, 200, (1, 9))
-    mine, theirs = (part.hidden(part.embed(ids), part.init_cache()) for part in (twin, model.language_model))
+    mine, theirs = (part.hidden(part.embed(ids), part.init_cache()) for part in (optimized, model.language_model))
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_rows_and_positions_that_follow_cached_ones(compiled: ctypes.CDLL, plain: BaichuanAudio) -> None:
-    twin = accelerate(plain).language_model
+    optimized = optimize_for_inference(plain).language_model
     batch, width = 3, plain.language_model.config.hidden_size
-    mine, theirs = twin.init_cache(batch, 8), plain.language_model.init_cache(batch, 8)
-    for count in (FEW, 1, 2, 1, FEW // batch, 1):  # the first and the fifth as a prompt, the others as steps
+    mine, theirs = optimized.init_cache(batch, 8), plain.language_model.init_cache(batch, 8)
+    for count in (
+        MAX_STEP_POSITIONS,
+        1,
+        2,
+        1,
+        MAX_STEP_POSITIONS // batch,
+        1,
+    ):  # the first and the fifth as a prompt, the others as steps
         x = torch.randn(batch, count, width)
-        torch.testing.assert_close(twin.hidden(x, mine), plain.language_model.hidden(x, theirs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            optimized.hidden(x, mine), plain.language_model.hidden(x, theirs), rtol=1e-4, atol=1e-5
+        )
     assert mine.length == theirs.length
 
 
@@ -102,8 +111,8 @@ def test_without_a_compiler_it_goes_without(
 ) -> None:
     monkeypatch.setenv("CC", compiler)
     with caplog.at_level(logging.INFO):
-        twin = accelerate(plain)
-    assert not isinstance(twin.language_model, NativeLanguageModel)
+        optimized = optimize_for_inference(plain)
+    assert not isinstance(optimized.language_model, NativeLanguageModel)
     assert len([line for line in caplog.messages if "native steps" in line]) == 1
     assert not list(fresh.glob("*.so"))
 
@@ -122,14 +131,14 @@ def test_steps_of_a_model_in_bfloat16_are_those_of_float32(
     compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio
 ) -> None:
     """Nothing but the weights is rounded, and those are the same: the bfloat16 model itself is not as near."""
-    twin, ids = accelerate(rounded), torch.randint(0, 200, (2, 9))
-    assert isinstance(twin.language_model, NativeLanguageModel)
-    parts = [each.language_model for each in (twin, model, rounded)]
+    optimized, ids = optimize_for_inference(rounded), torch.randint(0, 200, (2, 9))
+    assert isinstance(optimized.language_model, NativeLanguageModel)
+    parts = [each.language_model for each in (optimized, model, rounded)]
     hidden, exact, bare = (part.hidden(part.embed(ids), part.init_cache(2)) for part in parts)
     torch.testing.assert_close(hidden, exact, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parts[0].lm_head(hidden), parts[1].lm_head(exact), rtol=1e-4, atol=1e-5)
     codes = torch.stack([torch.randint(0, size, (9,)) for size in model.audio_head.codebook_sizes], dim=1)
-    heads = twin.audio_head.logits(hidden[0], codes), model.audio_head.logits(hidden[0], codes)
+    heads = optimized.audio_head.logits(hidden[0], codes), model.audio_head.logits(hidden[0], codes)
     for mine, theirs in zip(*heads, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
     assert _error(bare, exact) > 1e-3
@@ -139,9 +148,9 @@ def test_steps_of_a_model_in_bfloat16_are_those_of_float32(
 def test_a_prompt_in_bfloat16_is_nearer_to_float32_than_all_in_bfloat16(
     compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio
 ) -> None:
-    ids = torch.randint(0, 200, (2, 3 * FEW))
+    ids = torch.randint(0, 200, (2, 3 * MAX_STEP_POSITIONS))
     exact = model.language_model(ids)[1]
-    mine, theirs = (_error(each.language_model(ids)[1], exact) for each in (accelerate(rounded), rounded))
+    mine, theirs = (_error(each.language_model(ids)[1], exact) for each in (optimize_for_inference(rounded), rounded))
     assert mine < 0.01 and mine < theirs
 
 
@@ -154,13 +163,13 @@ def test_a_model_in_bfloat16_writes_what_it_writes_in_float32(
         written = [session.write_codes(count, Sampling(0.9, 5, 0.9, 1.3)).tolist() for count in (5, 3)]
         return session.ids, written
 
-    parts = [(each.language_model, each.audio_head, each.special) for each in (accelerate(rounded), model)]
-    assert write(Session(*parts[0], seed=3)) == write(ObviousSession(*parts[1], seed=3))
+    parts = [(each.language_model, each.audio_head, each.special) for each in (optimize_for_inference(rounded), model)]
+    assert write(Session(*parts[0], seed=3)) == write(ReferenceSession(*parts[1], seed=3))
 
 
 @torch.inference_mode()
 def test_slots_of_a_model_in_bfloat16(compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio) -> None:
-    caches = [SlotCache(each.language_model, 2, 100) for each in (accelerate(rounded), model)]
+    caches = [SlotCache(each.language_model, 2, 100) for each in (optimize_for_inference(rounded), model)]
     for pieces in ([Piece(0, [5, 6, 7])], [Piece(1, [8]), Piece(0, [9, 10])]):
         mine, theirs = (cache.read(pieces) for cache in caches)
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -171,10 +180,12 @@ def test_what_a_structure_points_to_is_the_twins_own(
     compiled: ctypes.CDLL, model: BaichuanAudio, dtype: torch.dtype
 ) -> None:
     """The model that it was made from may be gone."""
-    twin = accelerate(copy.deepcopy(model).to(dtype))
-    assert isinstance(twin.language_model, NativeLanguageModel) and isinstance(twin.audio_head, NativeHead)
-    own = {each.data_ptr() for each in [*twin.parameters(), *twin.buffers()]}
-    backbone, head = twin.language_model._backbone, twin.audio_head._head
+    optimized = optimize_for_inference(copy.deepcopy(model).to(dtype))
+    assert isinstance(optimized.language_model, NativeLanguageModel) and isinstance(
+        optimized.audio_head, NativeAudioHead
+    )
+    own = {each.data_ptr() for each in [*optimized.parameters(), *optimized.buffers()]}
+    backbone, head = optimized.language_model._backbone, optimized.audio_head._head
     for stack in (backbone, head):
         assert stack.last.gain in own
         for layer in stack.layers[: stack.count]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from baichuan_audio.acceleration import accelerate, weight_bytes
-from baichuan_audio.acceleration.optimize import joined_twin
+from baichuan_audio.acceleration import optimize_for_inference, weight_bytes
+from baichuan_audio.acceleration.optimize import joined_copy
 from baichuan_audio.acceleration.quantization import Int8Linear, with_torchao
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.model import BaichuanAudio
@@ -53,12 +53,12 @@ def _check(model: BaichuanAudio, fast: BaichuanAudio, worst: float) -> None:
 
 
 def test_int8_on_a_cpu(model: BaichuanAudio) -> None:
-    _check(model, accelerate(model, "int8"), 0.12)
+    _check(model, optimize_for_inference(model, "int8"), 0.12)
 
 
 def test_int8_by_torchao(model: BaichuanAudio) -> None:
     pytest.importorskip("torchao")
-    fast = joined_twin(model)
+    fast = joined_copy(model)
     with_torchao(fast, "int8")
     _check(model, fast, 0.12)
 
@@ -68,14 +68,14 @@ def test_int8_by_torchao(model: BaichuanAudio) -> None:
 def test_on_cuda(model: BaichuanAudio, kind: str, worst: float) -> None:
     pytest.importorskip("torchao")
     there = copy.deepcopy(model).to("cuda", torch.bfloat16)
-    _check(there, accelerate(there, kind), worst)
+    _check(there, optimize_for_inference(there, kind), worst)
 
 
 def test_kinds_that_cannot_be_had(model: BaichuanAudio) -> None:
     with pytest.raises(ConfigError, match="int8, int4, fp8"):
-        accelerate(model, "int3")
+        optimize_for_inference(model, "int3")
     for kind in ("int4", "fp8"):
         with pytest.raises(ConfigError, match="CUDA"):
-            accelerate(model, kind)
+            optimize_for_inference(model, kind)
     with pytest.raises(ConfigError, match="float32"):
-        accelerate(copy.deepcopy(model).bfloat16(), "int8")
+        optimize_for_inference(copy.deepcopy(model).bfloat16(), "int8")

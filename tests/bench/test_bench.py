@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from baichuan_audio.acceleration.optimize import joined_twin
+from baichuan_audio.acceleration.optimize import joined_copy
 from baichuan_audio.bench import stages
 from baichuan_audio.bench.models import decode_elements, never_end, on_each_path, random_model
 from baichuan_audio.bench.report import markdown
@@ -23,7 +23,7 @@ from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.layers.precision import fast_bfloat16
 from baichuan_audio.model import BaichuanAudio
-from baichuan_audio.reference import ObviousSession
+from baichuan_audio.reference import ReferenceSession
 
 CPU = torch.device("cpu")
 
@@ -128,7 +128,7 @@ def test_no_table_of_solver_steps_where_there_are_none(random: BaichuanAudio, mo
 
 def test_rows_of_a_decoder_take_their_steps(drawn: BaichuanAudio) -> None:
     """Timed on CUDA only; the same work on a CPU."""
-    stage = stages.batch(joined_twin(drawn), 3, 10, 2)
+    stage = stages.batch(joined_copy(drawn), 3, 10, 2)
     timings = interleave(stage.cases, 1, CPU)
     assert timings["fast"].median > 0 and stage.reads["fast"] > 0
 
@@ -139,7 +139,7 @@ def test_fast_is_not_slower_than_obvious(random: BaichuanAudio, dtype: torch.dty
     if dtype is torch.bfloat16 and not fast_bfloat16("cpu"):
         pytest.skip("this processor has no instructions for bfloat16")
     paths = on_each_path(never_end(random.to(dtype)), [])
-    assert paths["obvious"].session_type is ObviousSession and paths["fast"].session_type is Session
+    assert paths["obvious"].session_type is ReferenceSession and paths["fast"].session_type is Session
     stage = stages.frames(paths, 20, 4)
     timings = interleave(stage.cases, 7, CPU)
     assert timings["fast"].times_faster_than(timings["obvious"], cpu=True) > 1.3

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from baichuan_audio.data.dialogues import parse_dialogue, read_dialogues, write_dialogues
-from baichuan_audio.data.mixture.weighted_sampling import BySkill
+from baichuan_audio.data.mixture.weighted_sampling import SkillSampler
 from baichuan_audio.errors import DataError
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
@@ -76,6 +76,6 @@ def test_files_are_read_by_split(tmp_path: Path) -> None:
 
 def test_weights_say_how_often_a_dialogue_is_drawn() -> None:
     weighted = [parse_dialogue(row(id=str(weight), weight=weight)) for weight in (0, 1, 3)]
-    drawn, rng = BySkill(weighted, {}, {}), np.random.default_rng(0)
+    drawn, rng = SkillSampler(weighted, {}, {}), np.random.default_rng(0)
     counts = np.unique([drawn.pick(rng).id for _ in range(4000)], return_counts=True)
     assert list(counts[0]) == ["1", "3"] and counts[1][1] / 4000 == pytest.approx(0.75, abs=0.03)

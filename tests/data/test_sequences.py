@@ -14,7 +14,7 @@ from baichuan_audio.data import sequences
 from baichuan_audio.data.alignment.token_alignment import UNKNOWN, ReadAlong, token_ends
 from baichuan_audio.data.dialogues import parse_dialogue
 from baichuan_audio.data.mixture.batches import Batches
-from baichuan_audio.data.mixture.config import Augmentation, Diet
+from baichuan_audio.data.mixture.config import Augmentation, MixtureConfig
 from baichuan_audio.data.mixture.hearing import vary_codes
 from baichuan_audio.data.mixture.mixture import Mixture
 from baichuan_audio.data.mixture.pseudo_speech import PseudoSpeech, with_pseudo_clips
@@ -154,11 +154,11 @@ def row(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def mixture(model: Any, **diet: Any) -> Mixture:
+def mixture(model: Any, **mixture: Any) -> Mixture:
     codes = {name: codes_of(3 + index, index) for index, name in enumerate("qab")}
     dialogue = parse_dialogue(row("d"))
     return Mixture(
-        Diet(**diet), model.text_tokenizer, model.special, model.language_model.codebook_sizes, codes.__getitem__,
+        MixtureConfig(**mixture), model.text_tokenizer, model.special, model.language_model.codebook_sizes, codes.__getitem__,
         [dialogue], [dialogue], [Utterance("q", "Hot?"), Utterance("a", "Cold.", "Ada")],
     )  # fmt: skip
 
@@ -170,7 +170,9 @@ TASKS = {
 
 
 def test_every_task_draws_and_data_order_depends_on_seed_and_step_alone(model: Any) -> None:
-    made = mixture(model, tasks=TASKS, tasks_at_end={"asr": 1.0}, augmentation=Augmentation(0.1, 0.1, 0.2, 0.5, 0.5))
+    made = mixture(
+        model, tasks=TASKS, final_task_weights={"asr": 1.0}, augmentation=Augmentation(0.1, 0.1, 0.2, 0.5, 0.5)
+    )
     one, other = (Batches(made.draw, 200, seed=3, steps=8, group=4) for _ in range(2))
     straight = [one(step) for step in range(8)]
     for step in (6, 1, 7):  # in any order
@@ -189,24 +191,30 @@ def test_every_task_draws_and_data_order_depends_on_seed_and_step_alone(model: A
 def test_skills_are_drawn_by_their_weight_in_text_and_in_sound(model: Any) -> None:
     both = [dataclasses.replace(parse_dialogue(row("d")), skill=skill) for skill in ("sums", "colours")]
 
-    def drawn(**diet: Any) -> tuple[set[str], set[str]]:
+    def drawn(**mixture: Any) -> tuple[set[str], set[str]]:
         tasks = {"text_dialogue": 1.0, "heard_dialogue": 1.0}
         made = Mixture(
-            Diet(tasks, **diet), model.text_tokenizer, model.special, (16,) * 8, lambda _: codes_of(3), both, both
+            MixtureConfig(tasks, **mixture),
+            model.text_tokenizer,
+            model.special,
+            (16,) * 8,
+            lambda _: codes_of(3),
+            both,
+            both,
         )
         rng = np.random.default_rng(0)
         return {made.texts.pick(rng).skill for _ in range(40)}, {made.dialogues.pick(rng).skill for _ in range(40)}
 
     assert drawn() == ({"sums", "colours"}, {"sums", "colours"})
-    assert drawn(emphasis={"sums": 0.0}) == ({"colours"}, {"colours"})
-    assert drawn(emphasis={"sums": 0.0}, text_emphasis={"colours": 0.0}) == ({"sums"}, {"colours"})
+    assert drawn(skill_weights={"sums": 0.0}) == ({"colours"}, {"colours"})
+    assert drawn(skill_weights={"sums": 0.0}, text_skill_weights={"colours": 0.0}) == ({"sums"}, {"colours"})
 
 
 def test_a_task_without_data_and_an_unknown_task_are_named(model: Any) -> None:
     with pytest.raises(DataError, match="'tts'"):
-        Mixture(Diet(tasks={"tts": 1.0}), model.text_tokenizer, model.special, (4,) * 8, codes_of)
+        Mixture(MixtureConfig(tasks={"tts": 1.0}), model.text_tokenizer, model.special, (4,) * 8, codes_of)
     with pytest.raises(DataError, match="typo"):
-        Diet(tasks={"typo": 1.0})
+        MixtureConfig(tasks={"typo": 1.0})
 
 
 def test_variety_keeps_the_first_code_of_frames_that_stay() -> None:
@@ -217,7 +225,7 @@ def test_variety_keeps_the_first_code_of_frames_that_stay() -> None:
     assert torch.equal(same, codes) and torch.equal(places, torch.arange(50))
     changed, _ = vary_codes(codes, sizes, Augmentation(replaced_codes=0.5), rng)
     assert torch.equal(changed[0], codes[0]) and 0.3 < float((changed[1:] != codes[1:]).float().mean()) < 0.6
-    lengths = {vary_codes(codes, sizes, Augmentation(tempo=0.2), rng)[0].shape[1] for _ in range(50)}
+    lengths = {vary_codes(codes, sizes, Augmentation(time_warp=0.2), rng)[0].shape[1] for _ in range(50)}
     assert 40 <= min(lengths) < 50 < max(lengths) <= 60
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import baichuan_audio
-from baichuan_audio.acceleration import accelerate
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.acceleration.cuda.flow import static_flow
-from baichuan_audio.acceleration.optimize import joined_twin
+from baichuan_audio.acceleration.optimize import joined_copy
 from baichuan_audio.engine import (
     AudioDelta,
     AudioInput,
@@ -28,7 +28,7 @@ from baichuan_audio.engine import (
     worker,
 )
 from baichuan_audio.engine.batch import DecoderBatch
-from baichuan_audio.generation.sequence import LiveSequence
+from baichuan_audio.generation.sequence import TokenSequence
 
 from ..conftest import NEEDS_CUDA
 
@@ -45,14 +45,14 @@ def pair(small: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     if request.param == "batch":
         return small, small
     if request.param == "fast":
-        return small, accelerate(small)
+        return small, optimize_for_inference(small)
     if request.param == "decoder":
         monkeypatch.setattr(worker, "batch_for", DecoderBatch)
-        twin = joined_twin(small)
+        twin = joined_copy(small)
         twin.flow = static_flow(small.flow)
         return small, twin
     there = copy.deepcopy(small).to("cuda")
-    return there, accelerate(there)
+    return there, optimize_for_inference(there)
 
 
 @asynccontextmanager
@@ -114,23 +114,23 @@ class Script:
         self.tokenizer = tokenizer
         self.clauses: list[tuple[str, int]] = [("one two,", 6), (" three four,", 7), (" five.", 4)]
 
-    def ids(self, logits: Any, sequences: Sequence[LiveSequence], steps: Sequence[Any]) -> list[int]:
+    def ids(self, logits: Any, sequences: Sequence[TokenSequence], steps: Sequence[Any]) -> list[int]:
         return [self._id(sequence, step) for sequence, step in zip(sequences, steps, strict=True)]
 
     def frames(self, head: Any, hidden: Any, cache: Any, sequences: Any, steps: Any) -> list[tuple[int, ...] | None]:
         return [self._frame(sequence) for sequence in sequences]
 
-    def _written(self, sequence: LiveSequence) -> list[Any]:
+    def _written(self, sequence: TokenSequence) -> list[Any]:
         """What stands behind the mark of the reply, or behind the sound to transcribe."""
         special, ids = sequence.special, sequence.ids
         begin = special.assistant if special.assistant in ids else special.audio_end
         return sequence.tokens[len(ids) - ids[::-1].index(begin) :]
 
-    def _id(self, sequence: LiveSequence, step: Any) -> int:
+    def _id(self, sequence: TokenSequence, step: Any) -> int:
         special, written = sequence.special, self._written(sequence)
         done = written.count(special.audiogen_end)
         current = written[len(written) - written[::-1].index(special.audiogen_end) :] if done else written
-        if special.audiogen_start in step.barred:
+        if special.audiogen_start in step.suppressed:
             text = self.tokenizer.encode("".join(text for text, _ in self.clauses))
             return text[len(written)] if len(written) < len(text) else special.end_of_text
         if done == len(self.clauses):
@@ -141,7 +141,7 @@ class Script:
         last = done == len(self.clauses) - 1
         return int(special.end_of_text if last and done else special.audiogen_start)
 
-    def _frame(self, sequence: LiveSequence) -> tuple[int, ...] | None:
+    def _frame(self, sequence: TokenSequence) -> tuple[int, ...] | None:
         special, written = sequence.special, self._written(sequence)
         start = len(written) - written[::-1].index(special.audiogen_start)
         done = written.count(special.audiogen_end)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from baichuan_audio import BaichuanAudio, ReplySampling, Sampling
-from baichuan_audio.acceleration import accelerate
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.acceleration.cuda.session import DecoderSessions
-from baichuan_audio.acceleration.optimize import joined_twin
+from baichuan_audio.acceleration.optimize import joined_copy
 from baichuan_audio.engine.batch import Batch, DecoderBatch, Row, batch_for
 from baichuan_audio.engine.kv_slots import Piece, SlotCache
 from baichuan_audio.generation.reply import follow, spoken_reply, text_reply
-from baichuan_audio.generation.sequence import LiveSequence, Rules, Token
+from baichuan_audio.generation.sequence import ReplyProgram, Token, TokenSequence
 
 LIMITS: dict[str, Any] = {"max_segments": 3, "max_segment_tokens": 4, "max_segment_frames": 5}
 GREEDY = ReplySampling(**LIMITS).greedy()
@@ -42,7 +42,7 @@ def prompt(model: BaichuanAudio, number: int) -> list[Token]:
     return list(model.language_model.tokens(built.ids, built.codes))
 
 
-def rules(model: BaichuanAudio, sequence: LiveSequence, number: int, sampling: ReplySampling) -> Rules:
+def program(model: BaichuanAudio, sequence: TokenSequence, number: int, sampling: ReplySampling) -> ReplyProgram:
     if number % 4 == 3:
         return text_reply(sequence, model.text_tokenizer, sampling.first, 12)
     return spoken_reply(sequence, model.text_tokenizer, sampling)
@@ -53,7 +53,7 @@ def alone(model: BaichuanAudio, number: int, sampling: ReplySampling) -> list[To
     session = model.start([0], seed=number)
     session.cut(0)
     session.lay(prompt(model, number))
-    for _ in follow(session, rules(model, session, number, sampling)):
+    for _ in follow(session, program(model, session, number, sampling)):
         pass
     return session.tokens
 
@@ -73,12 +73,12 @@ class Rows:
     def join(self, number: int, slot: int) -> None:
         language_model, tokens = self.model.language_model, prompt(self.model, number)
         sizes = language_model.codebook_sizes
-        sequence = LiveSequence(
+        sequence = TokenSequence(
             self.model.special, language_model.config.vocab_size, sizes, Random(number), self.cache.store.device
         )
         sequence.lay(tokens)
         sequence.read = self.cache.prepare(slot, tokens)
-        row = Row(slot, sequence, rules(self.model, sequence, number, self.sampling), None)
+        row = Row(slot, sequence, program(self.model, sequence, number, self.sampling), None)
         self.rows[number] = row
         self._send(row, None)
 
@@ -88,9 +88,9 @@ class Rows:
 
     def _send(self, row: Row, answer: Any) -> None:
         try:
-            event = row.rules.send(answer)
+            event = row.program.send(answer)
             while isinstance(event, (str, Tensor)):
-                event = row.rules.send(None)
+                event = row.program.send(None)
             row.step = event
         except StopIteration:
             number = next(number for number, each in self.rows.items() if each is row)
@@ -113,14 +113,14 @@ def test_batched_equals_single_whoever_joins_and_leaves(
 @pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "seeded"])
 @torch.inference_mode()
 def test_an_accelerated_model_says_the_same_in_a_batch(model: BaichuanAudio, sampling: ReplySampling) -> None:
-    fast = accelerate(model)
+    fast = optimize_for_inference(model)
     _come_and_go(model, Rows(fast, SlotCache(fast.language_model, 5, 200), sampling), sampling)
 
 
 @pytest.fixture(scope="module")
 def decoding(plain: BaichuanAudio) -> BaichuanAudio:
-    """In the forms that a Decoder takes, and with sessions on one: what `accelerate` makes where there is CUDA."""
-    twin = joined_twin(plain)
+    """In the forms that a Decoder takes, and with sessions on one: what `optimize_for_inference` makes where there is CUDA."""
+    twin = joined_copy(plain)
     twin.session_type = DecoderSessions(rows=1, capacity=200)
     return twin
 
@@ -151,7 +151,7 @@ def test_slots_know_what_a_decoder_has_read(decoding: BaichuanAudio) -> None:
 
 def test_an_accelerated_model_on_cuda_has_a_decoder(plain: BaichuanAudio) -> None:
     captured = plain.language_model.norm.weight.is_cuda
-    fast = accelerate(plain)
+    fast = optimize_for_inference(plain)
     assert type(batch_for(fast, SlotCache(fast.language_model, 1, 20))) is (DecoderBatch if captured else Batch)
     assert type(batch_for(plain, SlotCache(plain.language_model, 1, 20))) is Batch
 
@@ -165,7 +165,7 @@ def _come_and_go(model: BaichuanAudio, run: Rows, sampling: ReplySampling) -> No
             run.join(coming.pop(0), run.free.pop(random.randrange(len(run.free))))
         if len(run.rows) > 2 and not left:  # one leaves in the midst of its reply
             left.append(random.choice(sorted(run.rows)))
-            run.leave(left[0]).rules.close()
+            run.leave(left[0]).program.close()
         if run.rows:
             run.step([number for number in run.rows if random.random() < 0.8] or list(run.rows))
     assert len(run.written) == 8 and len(left) == 1

@@ -23,7 +23,7 @@ def test_a_long_dialogue_forgets_and_never_fails(small: Any, script: Script) -> 
                 await dialogue.add_user([f"question {turn}"])
                 _, done = await read(dialogue.reply())
                 assert done.status == "completed", done
-            assert any(item.forgotten for item in dialogue._chat.history.items)
+            assert any(item.forgotten for item in dialogue._state.history.items)
             with pytest.raises(PromptTooLongError, match="can be answered"):
                 await dialogue.add_user(["x" * 500])
             script.clauses = [("one,", 400)]
@@ -158,14 +158,14 @@ def test_stopping_ends_all(small: Any, script: Script) -> None:
 
 
 def test_failure_of_one_leaves_the_others_unharmed(small: Any, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = sound.Voice.turn
+    broken = sound.AudioOutput.turn
 
     def turn(self: Any, most: int) -> None:
         if getattr(self, "doomed", False):
             raise RuntimeError("no sound today")
         broken(self, most)
 
-    monkeypatch.setattr(sound.Voice, "turn", turn)
+    monkeypatch.setattr(sound.AudioOutput, "turn", turn)
 
     async def test() -> None:
         async with running(small) as engine:
@@ -191,11 +191,11 @@ def test_failure_of_one_leaves_the_others_unharmed(small: Any, script: Script, m
             assert [done.status for _, done in results] == ["failed", "completed", "completed"]
             assert results[0][1].reason == "internal error (RuntimeError)" and results[0][1].error is None
             monkeypatch.setattr(worker, "_voice", build)
-            rules = dialogues[1]._rules
+            program = dialogues[1]._rules
             dialogues[1]._rules = lambda *_: _broken_rules()  # type: ignore[method-assign]
             results = await asyncio.gather(*(read(dialogue.reply()) for dialogue in dialogues))
             assert [done.status for _, done in results] == ["completed", "failed", "completed"]
-            dialogues[1]._rules = rules  # type: ignore[method-assign]
+            dialogues[1]._rules = program  # type: ignore[method-assign]
             assert (await read(dialogues[1].reply()))[1].status == "completed"
 
     perform(test)
@@ -217,7 +217,7 @@ def test_bad_input_leaves_the_dialogue_as_it_was(small: Any, script: Script) -> 
                 with pytest.raises(AudioError):
                     await dialogue.add_user([AudioInput(waveform, 16000)])
             await quiet(engine)
-            assert dialogue._chat.history.items == []
+            assert dialogue._state.history.items == []
             for system, voice in ((None, "Nobody"), ("x", "【")):
                 with pytest.raises(PromptError):
                     engine.open(system, voice)

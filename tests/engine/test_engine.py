@@ -34,9 +34,9 @@ def test_events_in_order_and_usage(small: Any, script: Script) -> None:
             assert (done.usage.input_audio_tokens, done.usage.cached_tokens) == (12, 0)
             assert done.usage.output_audio_tokens == 17
             assert isinstance(events[-1], AudioDelta) and (events[-1].waveform * 2).add_(1).dtype == torch.float32
-            read_ids = dialogue._chat.history.find("answer").tokens
+            read_ids = dialogue._state.history.find("answer").tokens
             assert read_ids.count(small.special.assistant) == 1
-            ids = [token for token in dialogue._chat.history.prompt("", True) if isinstance(token, int)]
+            ids = [token for token in dialogue._state.history.prompt("", True) if isinstance(token, int)]
             assert ids.count(small.special.assistant) == 2  # the spelling in the user's text is text
             await dialogue.add_user(["Again"])
             _, again = await read(dialogue.reply(speak=False))
@@ -48,7 +48,7 @@ def test_events_in_order_and_usage(small: Any, script: Script) -> None:
 
 
 def test_words_and_speech_in_turn_are_one_stretch(small: Any, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small, "_interleave_letters", 5)
+    monkeypatch.setattr(small, "_interleave_min_letters", 5)
 
     async def test() -> None:
         async with running(small) as engine:
@@ -102,7 +102,7 @@ def test_cancel_in_the_midst_of_a_clause(small: Any, script: Script) -> None:
             with pytest.raises(StopAsyncIteration):
                 await anext(reply)
             assert engine.stats().audio_frames < steps + 120
-            kept = dialogue._chat.history.find("long").tokens
+            kept = dialogue._state.history.find("long").tokens
             frames = sum(isinstance(token, tuple) for token in kept)
             assert frames <= seconds(heard) / 0.08 + 1  # what was not given out has left the history
             assert not kept or kept[-1] == small.special.end_of_text
@@ -127,7 +127,7 @@ def test_cancel_of_a_reply_that_is_written_but_not_read(small: Any, script: Scri
             events = [event async for event in reply]
             assert len(events) == 1 and events[0].status == "cancelled" and events[0].text == ""
             await quiet(engine)
-            assert dialogue._chat.history.find("answer").tokens == []
+            assert dialogue._state.history.find("answer").tokens == []
 
     perform(test)
 
@@ -168,7 +168,7 @@ def test_what_can_never_be_answered_is_refused_before_it_is_encoded(
     async def test() -> None:
         async with running(small) as engine:
             dialogue = engine.open()
-            most = dialogue._chat.history.most
+            most = dialogue._state.history.most
             monkeypatch.setattr(dialogue._desk, "encode", None)
             with pytest.raises(PromptError, match="s of sound, and at most"):
                 await dialogue.add_user([AudioInput(torch.zeros((most + 20) * 1280), 16_000, vad=False)])
@@ -177,7 +177,7 @@ def test_what_can_never_be_answered_is_refused_before_it_is_encoded(
                     await add("x" * 10_000_000)
             with pytest.raises(PromptError, match="tokens long"):
                 await dialogue.add_assistant("x " * most)
-            assert dialogue._chat.history.items == []
+            assert dialogue._state.history.items == []
             await dialogue.close()
 
     perform(test)
@@ -192,7 +192,7 @@ def test_what_people_type_is_normalised(small: Any, script: Script, monkeypatch:
             await dialogue.add_user(["\ufeffHELLO\r\n😀THERE\r\n"], item_id="a")
             await dialogue.add_user(["Hello there"], item_id="b")
             await dialogue.add_system("a\r\nb", item_id="c")
-            find = dialogue._chat.history.find
+            find = dialogue._state.history.find
             assert small.text_tokenizer.decode(find("a").tokens).strip() == "Hello there"
             assert find("c").text == "a\nb"
             with pytest.raises(PromptError, match="no words in the message"):

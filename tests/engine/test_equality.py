@@ -37,7 +37,7 @@ def test_replies_at_once_equal_the_conversation(pair: tuple[Any, Any]) -> None:
                     await dialogue.add_user([turn])
                     _, done = await read(dialogue.reply(speak=number != 3, sampling=greedy))
                     assert done.status in ("completed", "incomplete")
-                written = dialogue._chat.history.prompt(small.system_text(), number != 3)
+                written = dialogue._state.history.prompt(small.system_text(), number != 3)
                 assert written[: len(expected[number])] == expected[number]
                 await dialogue.close()
 
@@ -63,9 +63,9 @@ def test_a_reply_to_what_was_cancelled_or_cut_equals_the_session(pair: tuple[Any
         if number == 1:
             await dialogue.truncate("first", 0.2)
         await dialogue.add_user(["And you?"])
-        asked[number] = dialogue._chat.history.prompt(alone.system_text(), True)
+        asked[number] = dialogue._state.history.prompt(alone.system_text(), True)
         await read(dialogue.reply(item_id="second", sampling=greedy))
-        answered[number] = dialogue._chat.history.find("second").tokens
+        answered[number] = dialogue._state.history.find("second").tokens
 
     async def test() -> None:
         async with running(speaker) as engine:
@@ -91,7 +91,7 @@ def test_seed_makes_replies_repeatable_whoever_else_speaks(pair: tuple[Any, Any]
                 await read(dialogue.reply())
                 await dialogue.add_user(["More."])
                 await read(dialogue.reply())
-                tokens = dialogue._chat.history.prompt("", True)
+                tokens = dialogue._state.history.prompt("", True)
                 await dialogue.close()
                 return tokens
 
@@ -120,7 +120,7 @@ def test_sound_is_encoded_once_as_offline_and_a_reply_waits_for_it(
             said = await dialogue.transcript(heard.waveform, heard.sample_rate)
             _, done = await read(reply)
             assert await adding == "q" and said == "seven seven"  # two pieces
-            frames = [token for token in dialogue._chat.history.find("q").tokens if isinstance(token, tuple)]
+            frames = [token for token in dialogue._state.history.find("q").tokens if isinstance(token, tuple)]
             assert torch.equal(torch.tensor(frames).T, expected)
             assert done.usage.input_audio_tokens == len(frames) and len(encoded) == 2
 

@@ -84,7 +84,7 @@ def test_cut_to_what_was_heard(small: Any, history: History) -> None:
 def test_continuous_speech_is_cut_without_cross_fades(
     small: Any, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small, "_interleave_letters", 5)
+    monkeypatch.setattr(small, "_interleave_min_letters", 5)
     for seconds, heard in ((0.46, "one two"), (0.46 + 0.56, "one two three four"), (0.46 + 0.36, "one two three")):
         history.items = [spoken(small, "1", ("one two", 6), (" three four", 7), (" five.", 4))]
         assert history.truncate("1", seconds) == heard

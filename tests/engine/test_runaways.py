@@ -23,7 +23,7 @@ def test_a_runaway_is_stopped_reported_and_not_read_again(small: Any, script: Sc
     async def test() -> None:
         async with running(small, max_context=1000) as engine:
             dialogue = engine.open()
-            history = dialogue._chat.history
+            history = dialogue._state.history
             await dialogue.add_user(["first"])
             await read(dialogue.reply(sampling=GUARDED))
             before = history.prompt("s", True)
@@ -67,7 +67,7 @@ def test_conversation_and_engine_stop_alike(pair: tuple[Any, Any]) -> None:
             dialogue = engine.open()
             for text, reason, turn in zip(texts, reasons, ("Hello there.", "And you?"), strict=True):
                 await dialogue.add_user([turn])
-                prompt = dialogue._chat.history.prompt(alone.system_text(), True)
+                prompt = dialogue._state.history.prompt(alone.system_text(), True)
                 _, done = await read(dialogue.reply(sampling=sampling))
                 assert (done.text, done.reason) == (text, reason)
             assert conversation.session.tokens[: len(prompt)] == prompt
@@ -117,9 +117,9 @@ def test_the_conversation_forgets_whole_turns_as_the_engine_does(small: Any, mon
                 list(conversation.ask(f"question {turn}"))
                 await dialogue.add_user([f"question {turn}"])
                 await read(dialogue.reply(sampling=greedy, item_id=f"a{turn}"))
-                reply = dialogue._chat.history.find(f"a{turn}").tokens
+                reply = dialogue._state.history.find(f"a{turn}").tokens
                 assert conversation.session.tokens[-len(reply) :] == reply
-            assert any(item.forgotten for item in dialogue._chat.history.items)
+            assert any(item.forgotten for item in dialogue._state.history.items)
 
     perform(test)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from baichuan_audio.engine import AudioDelta, EngineConfig, ReplyDone, TextDelta, Usage
 from baichuan_audio.engine import synthesis_scheduler as sound
-from baichuan_audio.engine.synthesis_scheduler import Job, SoundThreads, Voice, encode_in_pieces
+from baichuan_audio.engine.synthesis_scheduler import AudioOutput, SynthesisJob, SynthesisPool, encode_in_pieces
 from baichuan_audio.errors import AudioError, ConfigError
 
 FRAME = (0,) * 8
@@ -40,20 +40,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def voice(events: list[Any] | None = None, woken: list[int] | None = None) -> Voice:
+def voice(events: list[Any] | None = None, woken: list[int] | None = None) -> AudioOutput:
     speech: Any = Speech()
     deliver = (events if events is not None else []).append
     wake = (woken if woken is not None else []).append
-    return Voice(speech, 8, 100, None, deliver, lambda error: None, lambda: wake(1))
+    return AudioOutput(speech, 8, 100, None, deliver, lambda error: None, lambda: wake(1))
 
 
-def job(steps: int, done: list[Any]) -> Job:
+def job(steps: int, done: list[Any]) -> SynthesisJob:
     def pieces() -> Iterator[Any]:
         for _ in range(steps - 1):
             yield None
         yield "done"
 
-    return Job(pieces(), lambda value, error: done.append((value, error)))
+    return SynthesisJob(pieces(), lambda value, error: done.append((value, error)))
 
 
 def test_order_of_text_and_sound(clock: list[float]) -> None:
@@ -90,7 +90,7 @@ def test_words_in_continuous_speech_wait_for_their_sound(clock: list[float]) -> 
 
     events: list[Any] = []
     speech: Any = Lagging()
-    one = Voice(speech, 8, 100, 10, events.append, lambda error: None, lambda: None)
+    one = AudioOutput(speech, 8, 100, 10, events.append, lambda error: None, lambda: None)
     for text, frames in (("I", 2), (" am", 2), (" here", 4), (".", 0)):
         one.put(text)
         for _ in range(frames):
@@ -134,7 +134,7 @@ def test_a_backlog_wakes_who_waits_for_its_end(clock: list[float]) -> None:
 
 
 def test_who_runs_dry_first_goes_first(clock: list[float]) -> None:
-    thread = SoundThreads(4, 8, 1, 1)
+    thread = SynthesisPool(4, 8, 1, 1)
     rich, poor, new = voice(), voice(), voice()
     for each, frames in ((rich, 30), (poor, 10)):
         thread.add_voice(each)
@@ -153,7 +153,7 @@ def test_who_runs_dry_first_goes_first(clock: list[float]) -> None:
 
 
 def test_jobs_go_between(clock: list[float]) -> None:
-    thread, done = SoundThreads(4, 8, 1, 1), []  # type: ignore[var-annotated]
+    thread, done = SynthesisPool(4, 8, 1, 1), []  # type: ignore[var-annotated]
     first, second = job(2, done), job(1, done)
     thread.add_job(first)
     thread.add_job(second)
@@ -177,7 +177,7 @@ def test_jobs_go_between(clock: list[float]) -> None:
 
 
 def test_several_threads_never_share_a_voice_or_a_job() -> None:
-    threads = SoundThreads(4, 8, 3, 1)
+    threads = SynthesisPool(4, 8, 3, 1)
     inside: set[int] = set()
     heard: list[list[Any]] = [[] for _ in range(5)]
     ended = [threading.Event() for _ in range(8)]
@@ -216,10 +216,10 @@ def test_several_threads_never_share_a_voice_or_a_job() -> None:
     voices = []
     for number in range(5):
         speech: Any = Careful(number)
-        voices.append(Voice(speech, 8, 100, None, partial(hear, number), fail, lambda: None))
+        voices.append(AudioOutput(speech, 8, 100, None, partial(hear, number), fail, lambda: None))
         threads.add_voice(voices[-1])
     for number in range(5, 8):
-        threads.add_job(Job(careful_job(number), lambda value, error, number=number: ended[number].set()))  # type: ignore[misc]
+        threads.add_job(SynthesisJob(careful_job(number), lambda value, error, number=number: ended[number].set()))  # type: ignore[misc]
     for place in range(40):
         for each in voices:
             each.put((place,) * 8)

@@ -73,26 +73,26 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_chooses_the_text_that_is_likeliest_to_its_end(libraries: None) -> None:
-    ear = Whisper("base", "zh")
-    ear._model.chances = {ord("二"): 0.5, ord("三"): 0.9, ord("四"): 0.0, 3: 0.25}
+    perceptual_model = Whisper("base", "zh")
+    perceptual_model._model.chances = {ord("二"): 0.5, ord("三"): 0.9, ord("四"): 0.0, 3: 0.25}
     for seconds in (0.0, 1.0, 40.0):  # shorter and longer than it listens
         sound = np.zeros(int(seconds * SAMPLE_RATE))
-        assert ear.choose(sound, ["二", "三", "三二"]) == 1
-        two, four = ear.scores(sound, ["二", "四"])
+        assert perceptual_model.choose(sound, ["二", "三", "三二"]) == 1
+        two, four = perceptual_model.scores(sound, ["二", "四"])
         assert two == pytest.approx(math.log(0.125)) and -math.inf < four < two
 
 
 def test_nobody_hears_a_comma(libraries: None) -> None:
-    ear = Whisper("base", "zh")
-    ear._model.chances = {ord("，"): 1e-4, ord("。"): 1e-3, ord("三"): 0.5}
-    marked, bare, other = ear.scores(np.zeros(SAMPLE_RATE), ["一，二。", "一二", "一三"])
+    perceptual_model = Whisper("base", "zh")
+    perceptual_model._model.chances = {ord("，"): 1e-4, ord("。"): 1e-3, ord("三"): 0.5}
+    marked, bare, other = perceptual_model.scores(np.zeros(SAMPLE_RATE), ["一，二。", "一二", "一三"])
     assert marked == bare == 0.0 and other == pytest.approx(math.log(0.5))
 
 
 def test_it_writes_what_it_hears(libraries: None) -> None:
-    ear = Whisper("base", "en")
-    assert ear.transcribe(np.ones(SAMPLE_RATE)) == "two words"
-    asked = ear._model.asked
+    perceptual_model = Whisper("base", "en")
+    assert perceptual_model.transcribe(np.ones(SAMPLE_RATE)) == "two words"
+    asked = perceptual_model._model.asked
     assert asked["language"] == "en" and asked["temperature"] == 0.0
     assert asked["samples"].sum() == SAMPLE_RATE and len(asked["samples"]) > SAMPLE_RATE  # silence around
 

@@ -154,9 +154,9 @@ def test_marks_masks_and_taking_back(parts: tuple[LanguageModel, AudioHead], spe
     session = Session(*parts, special, seed=0)
     session.extend([1])
     written = session.write_text(60, Sampling(5.0)).tolist()  # hot enough for anything to come up
-    assert not set(written) & set(special.not_text)
+    assert not set(written) & set(special.control_ids)
     last = session.ids[-1]
-    assert session.take_back() == last and session.take_back() is None
+    assert session.pop() == last and session.pop() is None
     codes = session.write_codes(4, Sampling(5.0))
     assert session.ids[-1] == special.audiogen_end
     assert bool((codes < torch.tensor(SIZES)[:, None]).all())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.generation.interleaving import ended, interleave_letters, split_words, write_ahead
+from baichuan_audio.generation.interleaving import ended, interleave_min_letters, lookahead_schedule, split_words
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def test_runs_of_words(model: Any, text: str, runs: list[str]) -> None:
 
 
 def test_text_is_a_run_ahead_within_a_clause() -> None:
-    assert write_ahead([]) == [] and write_ahead(["one"]) == [("one", 1)]
-    assert write_ahead(["The", " big"]) == [("The big", 2)]
-    assert write_ahead(["The", " big", " red", " dog."]) == [("The big", 1), (" red", 2), (" dog.", 4)]
+    assert lookahead_schedule([]) == [] and lookahead_schedule(["one"]) == [("one", 1)]
+    assert lookahead_schedule(["The", " big"]) == [("The big", 2)]
+    assert lookahead_schedule(["The", " big", " red", " dog."]) == [("The big", 1), (" red", 2), (" dog.", 4)]
     runs = ["Yes,", " it is", " red.", " And you?"]
-    assert write_ahead(runs) == [("Yes,", 1), (" it is red.", 3), (" And you?", 4)]
+    assert lookahead_schedule(runs) == [("Yes,", 1), (" it is red.", 3), (" And you?", 4)]
 
 
 def test_what_is_read_aloud_ends_with_a_mark() -> None:
@@ -43,7 +43,7 @@ def test_what_is_read_aloud_ends_with_a_mark() -> None:
 
 
 def test_the_entry_is_checked() -> None:
-    assert interleave_letters({}) is None and interleave_letters({"interleave_letters": 5}) == 5
+    assert interleave_min_letters({}) is None and interleave_min_letters({"interleave_min_letters": 5}) == 5
     for wrong in (0, "5", True, 2.5):
-        with pytest.raises(ConfigError, match="interleave_letters"):
-            interleave_letters({"interleave_letters": wrong})
+        with pytest.raises(ConfigError, match="interleave_min_letters"):
+            interleave_min_letters({"interleave_min_letters": wrong})

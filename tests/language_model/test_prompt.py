@@ -104,8 +104,8 @@ def test_dialogue_sequence(tokenizer: TextTokenizer, special: SpecialTokens) -> 
 
 
 def test_masked_ids(special: SpecialTokens) -> None:
-    assert special.audiogen_start not in special.not_text and special.end_of_text not in special.not_text
-    assert {special.system, special.audio_pad, special.audiogen_end, 488} <= set(special.not_text)
+    assert special.audiogen_start not in special.control_ids and special.end_of_text not in special.control_ids
+    assert {special.system, special.audio_pad, special.audiogen_end, 488} <= set(special.control_ids)
 
 
 def test_content_forms() -> None:

@@ -15,7 +15,7 @@ from baichuan_audio.generation.reply import (
     write_text_reply,
 )
 from baichuan_audio.generation.runaway import AUDIO_OVERRUN, REPETITION, least_frames, repeats_itself, speech_letters
-from baichuan_audio.generation.sequence import Answer, FrameStep, Step, TextStep, Token
+from baichuan_audio.generation.sequence import DecodeRequest, DecodeResult, FrameRequest, TextRequest, Token
 from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.sampling import Sampling
@@ -36,13 +36,13 @@ class Script:
     def last(self) -> int:
         return self.ids[-1]
 
-    def answer(self, step: Step) -> Answer:
-        if isinstance(step, TextStep):
+    def answer(self, step: DecodeRequest) -> DecodeResult:
+        if isinstance(step, TextRequest):
             return self.left.pop(0) if self.left else self.special.end_of_text
         self.frames += 1
         return (0,) * 8 if self.frames <= FRAMES else None
 
-    def take_back(self) -> int:
+    def pop(self) -> int:
         if self.ids[-1] != self.special.end_of_text:
             self.left.insert(0, self.ids[-1])
         return self.ids.pop()
@@ -141,8 +141,8 @@ class Endless(Script):
         super().__init__(special, ids)
         self._period = period
 
-    def answer(self, step: Step) -> Answer:
-        if isinstance(step, TextStep):
+    def answer(self, step: DecodeRequest) -> DecodeResult:
+        if isinstance(step, TextRequest):
             return super().answer(step)
         self.frames += 1
         number = self.frames % self._period if self._period else self.frames
@@ -185,8 +185,8 @@ def test_a_very_short_reply_is_not_cut_off(tokenizer: TextTokenizer, special: Sp
     asked: list[bool] = []
 
     class Watched(Script):
-        def answer(self, step: Step) -> Answer:
-            if isinstance(step, FrameStep):
+        def answer(self, step: DecodeRequest) -> DecodeResult:
+            if isinstance(step, FrameRequest):
                 asked.append(step.may_end)
             return super().answer(step)
 

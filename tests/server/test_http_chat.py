@@ -20,7 +20,7 @@ from fake_engine import HEARD, SAMPLE_RATE, SECONDS_A_WORD, FakeEngine  # noqa: 
 from http_tools import Serving, assert_error, encoded, said, serving, tone  # noqa: E402
 
 from baichuan_audio.engine import AudioInput  # noqa: E402
-from baichuan_audio.server.http.reply_store import StopText  # noqa: E402
+from baichuan_audio.server.http.reply_store import StopSequenceFilter  # noqa: E402
 
 AUDIO = {"voice": "Ada", "format": "wav"}
 HELLO = [{"role": "user", "content": "hello"}]
@@ -248,10 +248,10 @@ def test_stop(server: Serving, stream: bool):
 
 
 def test_stop_text_holds_back_only_what_may_matter():
-    stop = StopText(["END", "EN!"])
+    stop = StopSequenceFilter(["END", "EN!"])
     assert [stop.push(piece) for piece in ("abE", "N", "x", "yEN", "D z", "more")] == ["ab", "", "ENx", "y", "", ""]
     assert stop.found and stop.flush() == ""
-    stop = StopText(["END"])
+    stop = StopSequenceFilter(["END"])
     assert stop.push("abEN") + stop.flush() == "abEN"
 
 

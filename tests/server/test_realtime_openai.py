@@ -90,7 +90,7 @@ async def test_a_conversation_with_the_real_engine(real_server, letters, monkeyp
     """Random weights: nothing that is said makes sense, but all of it is said in order. letters: of a turn of words
     between speech, None for clauses."""
     engine = real_server.engine
-    monkeypatch.setattr(engine.model, "_interleave_letters", letters)
+    monkeypatch.setattr(engine.model, "_interleave_min_letters", letters)
     async with dial(real_server) as client:
         await client.update(max_output_tokens=40, audio={"input": {"transcription": {"model": "m"}}})
         await client.append(speech())

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from baichuan_audio.server.monitoring.logging import EventLog
 from baichuan_audio.server.realtime.conversation.playback import Playback
-from baichuan_audio.server.realtime.timeouts import Watch
+from baichuan_audio.server.realtime.timeouts import Timeouts
 from baichuan_audio.server.settings import ServerSettings
 
 AUDIO = "input_audio_buffer.append"
@@ -202,7 +202,7 @@ async def test_time_is_limited(serve):
 def test_the_clock_runs_from_the_end_of_what_is_heard():
     """The same with a clock that is set by hand."""
     ends, spoke_up = [], []
-    outbox = SimpleNamespace(overflowed=False, stuck_for=lambda: 0.0)
+    send_queue = SimpleNamespace(overflowed=False, stuck_for=lambda: 0.0)
     turns = SimpleNamespace(heard_at=0.0, speaking=False, idle_timeout_ms=None)
     finished: list[float] = []
 
@@ -215,7 +215,7 @@ def test_the_clock_runs_from_the_end_of_what_is_heard():
     def end(code: int, outcome: str, message: str) -> None:
         ends.append((code, outcome))
 
-    watch = Watch(limits, outbox, turns, responses, end, spoke_up.append)
+    watch = Timeouts(limits, send_queue, turns, responses, end, spoke_up.append)
     began = time.monotonic()
     playback = Playback(24000)
     playback.add(40 * 24000, began)  # sent at once
@@ -234,7 +234,7 @@ def test_the_clock_runs_from_the_end_of_what_is_heard():
     assert spoke_up == [pytest.approx(25)] and not ends
     watch.look(began + 1005)
     assert ends.pop() == (1008, "expired")
-    outbox.overflowed = True
+    send_queue.overflowed = True
     watch.look(began)
     assert ends == [(1008, "slow")]
 

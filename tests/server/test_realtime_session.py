@@ -20,8 +20,8 @@ from baichuan_audio.server.monitoring.metrics import Metrics
 from baichuan_audio.server.realtime import session
 from baichuan_audio.server.realtime.conversation import item_list as conversation
 from baichuan_audio.server.realtime.input import transcripts
-from baichuan_audio.server.realtime.send_queue import Outbox
-from baichuan_audio.server.realtime.session import Session
+from baichuan_audio.server.realtime.send_queue import SendQueue
+from baichuan_audio.server.realtime.session import RealtimeSession
 from baichuan_audio.server.settings import ServerSettings
 
 
@@ -35,10 +35,10 @@ class Talk:
     def __init__(self, engine: FakeEngine, settings: ServerSettings) -> None:
         self.events: list[dict[str, Any]] = []
         self.log = io.StringIO()
-        self.outbox = Outbox(self._send)
+        self.send_queue = SendQueue(self._send)
         self.dialogue: Any = engine.open()
         log, metrics = EventLog(stream=self.log), Metrics(engine)  # type: ignore[arg-type]
-        self.session = Session(engine, self.dialogue, settings, metrics, log, self.outbox)  # type: ignore[arg-type]
+        self.session = RealtimeSession(engine, self.dialogue, settings, metrics, log, self.send_queue)  # type: ignore[arg-type]
 
     async def _send(self, frame: str) -> None:
         self.events.append(json.loads(frame))
@@ -71,7 +71,7 @@ async def talk(engine: FakeEngine | None = None, **settings: Any) -> AsyncIterat
     engine = engine or FakeEngine()
     engine.start()
     begun = Talk(engine, ServerSettings(**settings))
-    tasks = [asyncio.create_task(begun.outbox.run()), asyncio.create_task(begun.session.run())]
+    tasks = [asyncio.create_task(begun.send_queue.run()), asyncio.create_task(begun.session.run())]
     try:
         yield begun
         assert not any(task.done() for task in tasks)
@@ -259,7 +259,7 @@ async def test_half_a_sample_is_refused_before_any_of_it_is_taken() -> None:
         await client.do("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
         await client.do("input_audio_buffer.append", audio=base64.b64encode(b"\0" * 96_001).decode())
         assert "even number of bytes" in (await client.wait("error"))["error"]["message"]
-        assert len(client.session._turns._audio) == 0
+        assert len(client.session._input_audio._audio) == 0
 
 
 async def test_the_users_sound_is_taken_by_its_length_in_any_format(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,12 @@ from baichuan_audio.server.monitoring.metrics import Metrics
 from baichuan_audio.server.ray import replicas
 from baichuan_audio.server.ray.replica_metrics import Exporter
 from baichuan_audio.server.ray.replicas import HOST_ENVIRONMENT, Plan, ReplicaConfig, application, make_application
-from baichuan_audio.server.ray.websocket_close import CleanClose, JsonRefusals, StalledClients, proxy_middlewares
+from baichuan_audio.server.ray.websocket_close import (
+    JsonRefusals,
+    StalledClients,
+    WebSocketCloseMiddleware,
+    proxy_middlewares,
+)
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'baichuan-audio[ray]'"
@@ -94,7 +99,7 @@ def test_container_file_and_guide():
     for name, value in HOST_ENVIRONMENT.items():
         assert f"{name}={value}" in recipe and f"export {name}={value}\n" in guide
     module, _, function = HOST_ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].partition(":")
-    assert (module, function) == (CleanClose.__module__, proxy_middlewares.__name__)
+    assert (module, function) == (WebSocketCloseMiddleware.__module__, proxy_middlewares.__name__)
 
 
 def test_plans_that_make_no_sense():
@@ -118,7 +123,7 @@ async def test_a_lost_server_closes_cleanly():
         async def receive():
             return {"type": "websocket.disconnect", "code": 1001}
 
-        await CleanClose(app)({"type": "websocket"}, receive, send)
+        await WebSocketCloseMiddleware(app)({"type": "websocket"}, receive, send)
         return sent
 
     async def dies(scope, receive, send):

@@ -10,7 +10,7 @@ import numpy as np
 
 import baichuan_audio
 from baichuan_audio.data.dialogues import write_dialogues
-from baichuan_audio.data.mixture.config import Diet
+from baichuan_audio.data.mixture.config import MixtureConfig
 from baichuan_audio.data.store.codes_store import encode_corpus
 from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.language_model.build_tokenizer import build_text_tokenizer, frequent_words
@@ -72,7 +72,7 @@ def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
         "clips": str(root / "corpus"), "codes": str(root / "codes"),
         "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
         "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
-        "diet": Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
+        "diet": MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
                      default_voice_is="Ada"),
         "optimizer": OptimizerRecipe(learning_rate=5e-3, warmup_steps=2),
     }  # fmt: skip

@@ -17,7 +17,7 @@ import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
 from baichuan_audio.config import load_recipe
 from baichuan_audio.data.alignment.token_alignment import UNKNOWN
-from baichuan_audio.data.mixture.config import Diet
+from baichuan_audio.data.mixture.config import MixtureConfig
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, interleaved_heard, transcription
 from baichuan_audio.data.store.codes_store import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.store.manifest import ClipStore
@@ -34,9 +34,14 @@ from baichuan_audio.training.common.initialise import (
 )
 from baichuan_audio.training.common.logging import TrainingLog
 from baichuan_audio.training.common.recipe import OptimizerRecipe
-from baichuan_audio.training.language_model.batch import choose_frames, collate, forget_speech, say_itself
+from baichuan_audio.training.language_model.batch import (
+    collate,
+    depth_loss_subset,
+    frame_corruption,
+    scheduled_sampling,
+)
 from baichuan_audio.training.language_model.data import make_mixture
-from baichuan_audio.training.language_model.phoneme_probe import SoundHead
+from baichuan_audio.training.language_model.phoneme_probe import PhonemeProbe
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 from baichuan_audio.training.language_model.samples import LanguageModelSamples
 from baichuan_audio.training.language_model.train import learning_parts, losses, total_loss, train
@@ -50,7 +55,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("stage", ["text", "stage1", "stage2", "sft"])
 def test_only_what_may_learn_changes_and_the_loss_falls(workspace: Path, tmp_path: Path, stage: str) -> None:
     tasks = {"text_dialogue": 1.0} if stage == "text" else {"spoken_dialogue": 1.0, "asr": 1.0}
-    train(recipe(workspace, tmp_path, stage=stage, diet=Diet(tasks=tasks), steps=10))
+    train(recipe(workspace, tmp_path, stage=stage, mixture=MixtureConfig(tasks=tasks), steps=10))
     rows = [row["loss"] for row in log_of(tmp_path) if "loss" in row]
     assert np.mean(rows[-3:]) < np.mean(rows[:2])
     before = baichuan_audio.load(workspace / "model").state_dict()
@@ -81,7 +86,7 @@ def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) 
         row["loss"] for row in log_of(tmp_path / "two") if "loss" in row
     ]
     on = {"sounds": 0.5, "steps": 1, "optimizer": OptimizerRecipe(learning_rate=1e-9)}
-    train(recipe(workspace, tmp_path / "on", sound_head=str(tmp_path / "one"), **on))
+    train(recipe(workspace, tmp_path / "on", phoneme_probe=str(tmp_path / "one"), **on))
     train(recipe(workspace, tmp_path / "anew", **on))
     known, fresh = (log_of(tmp_path / name)[0]["sounds"] for name in ("on", "anew"))
     assert known < fresh - 0.1  # the head of a finished run goes on
@@ -161,13 +166,13 @@ def test_a_voice_may_come_while_training_runs(
 
 def test_forgotten_speech_is_the_models_own_and_never_a_target(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
-    diet = Diet(tasks={"spoken_dialogue": 1.0}, typed=0.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+    mixture = MixtureConfig(tasks={"spoken_dialogue": 1.0}, typed=0.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture), model, "train")
     drawn = [mixture.draw(np.random.default_rng(seed)) for seed in range(30)]
     batch = collate(drawn, model.special.end_of_text, model.special.audio_pad, model.language_model.codebook_sizes)
     ends = batch.frames[:, 0] == model.language_model.codebook_sizes[0]
     assert torch.equal(batch.codes[:, batch.own].T, batch.frames[~ends]) and not batch.own.all()
-    same, again, some = (forget_speech(batch, share, 3, 7) for share in (0.0, 0.4, 0.4))
+    same, again, some = (frame_corruption(batch, share, 3, 7) for share in (0.0, 0.4, 0.4))
     assert torch.equal(same.codes, batch.codes) and torch.equal(some.codes, again.codes)
     assert torch.equal(some.codes[:, ~batch.own], batch.codes[:, ~batch.own]) and torch.equal(some.frames, batch.frames)
     changed = (some.codes != batch.codes).any(0)[batch.own].float().mean()
@@ -178,16 +183,16 @@ def test_its_own_frames_are_shown_as_it_would_say_them(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = baichuan_audio.load(workspace / "model")
-    diet = Diet(tasks={"spoken_dialogue": 1.0, "asr": 1.0}, typed=0.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+    mixture = MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0}, typed=0.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture), model, "train")
     rows = [mixture.draw(np.random.default_rng(seed)) for seed in range(8)]
     batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
     parts = (model.language_model, model.audio_head)
-    assert say_itself(batch, *parts, 0.0, 3, 7) is batch
-    drawn, again = (say_itself(batch, *parts, 0.5, 3, 7) for _ in range(2))
+    assert scheduled_sampling(batch, *parts, 0.0, 3, 7) is batch
+    drawn, again = (scheduled_sampling(batch, *parts, 0.5, 3, 7) for _ in range(2))
     assert torch.equal(drawn.codes, again.codes)  # by seed and step alone
     monkeypatch.setattr("baichuan_audio.training.language_model.batch._TEMPERATURE", 0.0)
-    said = say_itself(batch, *parts, 0.5, 3, 7)
+    said = scheduled_sampling(batch, *parts, 0.5, 3, 7)
     assert torch.equal(said.codes[:, ~batch.own], batch.codes[:, ~batch.own]) and torch.equal(said.frames, batch.frames)
     likeliest = []
     for row in rows:
@@ -199,7 +204,7 @@ def test_its_own_frames_are_shown_as_it_would_say_them(
     changed = (said.codes != batch.codes).any(0)
     assert 0.2 < changed[batch.own].float().mean() < 0.8
     assert torch.equal(said.codes[:, changed], torch.stack(likeliest, dim=1)[:, changed])
-    train(recipe(workspace, tmp_path / "run", diet=diet, own_speech=0.3, steps=1))
+    train(recipe(workspace, tmp_path / "run", mixture=mixture, scheduled_sampling_prob=0.3, steps=1))
 
 
 def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_path: Path) -> None:
@@ -217,7 +222,7 @@ def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_
     assert torch.equal(batch.sounds, torch.cat([sounds, sounds])) and batch.ids.flatten()[batch.sounds_at[0]] == (
         model.special.audio_pad
     )
-    head = SoundHead(model.language_model)
+    head = PhonemeProbe(model.language_model)
     assert head.layer == 1
     found = losses(model.language_model, model.audio_head, batch, None, head)
     assert torch.allclose(found["sounds"], torch.tensor(float(len(SYMBOLS))).log())  # it knows nothing yet
@@ -264,7 +269,14 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
     assert torch.allclose(found["text"], torch.cat(text).mean(), rtol=1e-5)
     assert [len(each) for each in along] == [0, 2] and torch.allclose(found["along"], along[1].mean(), rtol=1e-5)
     plain, along_too = (
-        {"stage": "sft", "model": "", "output": "", "steps": 1, "diet": Diet(tasks={"asr": 1.0}), "read_along": weight}
+        {
+            "stage": "sft",
+            "model": "",
+            "output": "",
+            "steps": 1,
+            "diet": MixtureConfig(tasks={"asr": 1.0}),
+            "read_along": weight,
+        }
         for weight in (0.0, 0.5)
     )
     plainly = total_loss(found, LanguageModelRecipe(**plain))
@@ -275,9 +287,9 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
     assert torch.allclose(plainly, found["text"] + sum(found[f"code_{k}"] for k in range(4)) / 4)
     weighted = (5 * found["code_0"] + sum(found[f"code_{k}"] for k in range(1, 4))) / 8
     assert torch.allclose(
-        total_loss(found, LanguageModelRecipe(**plain, first_code_weight=5.0)), found["text"] + weighted
+        total_loss(found, LanguageModelRecipe(**plain, codebook0_weight=5.0)), found["text"] + weighted
     )
-    subset = losses(model.language_model, model.audio_head, batch, choose_frames(6, 0.5, 0, 0))
+    subset = losses(model.language_model, model.audio_head, batch, depth_loss_subset(6, 0.5, 0, 0))
     assert torch.allclose(subset["code_0"], found["code_0"], rtol=1e-5) and subset["code_2"] != found["code_2"]
 
 
@@ -336,14 +348,16 @@ def test_recipes_are_checked(workspace: Path, tmp_path: Path) -> None:
 def test_stand_in_speech_needs_no_codes_and_fresh_audio_leaves_the_text_model(workspace: Path, tmp_path: Path) -> None:
     pytest.importorskip("pypinyin")
     pytest.importorskip("pocketsphinx")
-    diet = Diet(tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "text_dialogue": 1.0}, emphasis={"repeat": 3.0})
+    mixture = MixtureConfig(
+        tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "text_dialogue": 1.0}, skill_weights={"repeat": 3.0}
+    )
     train(
         recipe(
             workspace,
             tmp_path,
             codes=None,
             pseudo_speech=True,
-            diet=diet,
+            mixture=mixture,
             read_along=0.5,
             steps=2,
         )

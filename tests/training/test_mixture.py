@@ -14,9 +14,9 @@ from torch import Tensor
 import baichuan_audio
 from baichuan_audio.data.alignment.token_alignment import UNKNOWN
 from baichuan_audio.data.dialogues import Dialogue, Exchange
-from baichuan_audio.data.mixture.config import Diet
+from baichuan_audio.data.mixture.config import MixtureConfig
 from baichuan_audio.data.mixture.mixture import Mixture, spoken_words
-from baichuan_audio.data.mixture.weighted_sampling import ByKind, BySkill, Utterance
+from baichuan_audio.data.mixture.weighted_sampling import SkillSampler, SourceSampler, Utterance
 from baichuan_audio.data.store.codes_store import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.store.manifest import ClipStore
 from baichuan_audio.text.language import voice_language
@@ -33,8 +33,8 @@ def test_reading_aloud_is_learnt_of_other_voices_too(
     workspace: Path, tmp_path: Path, share: float, named: set[str]
 ) -> None:
     model = baichuan_audio.load(workspace / "model")
-    diet = Diet(tasks={"tts": 1.0}, other_voices=share)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+    mixture = MixtureConfig(tasks={"tts": 1.0}, auxiliary_speaker_prob=share)
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture), model, "train")
     drawn = [mixture.draw(np.random.default_rng(seed)) for seed in range(9)]
     told = {model.text_tokenizer.decode(each.ids).split("【")[1].split("】")[0] for each in drawn}
     assert told == named
@@ -44,8 +44,8 @@ def test_some_words_of_a_clip_are_heard_alone(workspace: Path, tmp_path: Path) -
     model = baichuan_audio.load(workspace / "model")
     codes, tokenizer = CodesStore(workspace / "codes")["train-q"], model.text_tokenizer
     write_codes({"train-q": codes[:, ::2]}, tmp_path / "fast")
-    diet = Diet(tasks={"asr": 1.0}, kinds={"question": 1.0, "answer": 0.0}, excerpts=1.0)
-    settings = recipe(workspace, tmp_path, diet=diet, read_along=1.0, codes_heard_also=(str(tmp_path / "fast"),))
+    mixture = MixtureConfig(tasks={"asr": 1.0}, kinds={"question": 1.0, "answer": 0.0}, excerpts=1.0)
+    settings = recipe(workspace, tmp_path, mixture=mixture, read_along=1.0, additional_codes=(str(tmp_path / "fast"),))
     mixture = make_mixture(settings, model, "train")
     told = set()
     for seed in range(60):
@@ -62,8 +62,8 @@ def test_some_words_of_a_clip_are_heard_alone(workspace: Path, tmp_path: Path) -
 def test_words_of_several_clips_of_a_speaker_are_heard_as_one(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
     codes, decode = CodesStore(workspace / "codes"), model.text_tokenizer.decode
-    diet = Diet(tasks={"asr": 1.0}, kinds={"question": 0.0, "answer": 1.0}, excerpts=1.0, medley=1.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train")
+    mixture = MixtureConfig(tasks={"asr": 1.0}, kinds={"question": 0.0, "answer": 1.0}, excerpts=1.0, medley=1.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture, sounds=1.0), model, "train")
     assert mixture.read_along is not None
     told = set()
     for seed in range(6):
@@ -81,8 +81,8 @@ def test_words_of_several_clips_of_a_speaker_are_heard_as_one(workspace: Path, t
 def test_a_word_of_a_clip_gives_way_to_another_of_its_speaker(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
     codes, decode = CodesStore(workspace / "codes"), model.text_tokenizer.decode
-    diet = Diet(tasks={"asr": 1.0}, splices=1.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train")
+    mixture = MixtureConfig(tasks={"asr": 1.0}, splices=1.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture, sounds=1.0), model, "train")
     question = codes["train-q"]  # alone in its voice; aligned are its words "What" and "is hot?"
     what, is_hot = question[:, :2], question[:, 2:]
     can_be = {
@@ -113,14 +113,14 @@ def test_questions_are_woven_of_words_that_a_voice_said_elsewhere(workspace: Pat
         "Cold?": None,  # nobody who asks has said it
         "Hot?": None,  # nor this by itself
     }
-    diet = Diet(tasks={"heard_dialogue": 1.0, "asr": 1.0}, typed=0.0, woven=1.0)
-    along = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train").read_along
+    mixture = MixtureConfig(tasks={"heard_dialogue": 1.0, "asr": 1.0}, typed=0.0, woven=1.0)
+    along = make_mixture(recipe(workspace, tmp_path, mixture=mixture, sounds=1.0), model, "train").read_along
     dialogues = [
         Dialogue(asked, "train", "en", "s", "Ada", (Exchange(asked, None, (("yes.", None),)),)) for asked in sound
     ]
     clips = [Utterance("train-q", "what is hot", speaker="someone"), Utterance("train-a", "cold", "Ada", speaker="Ada")]
     mixture = Mixture(
-        diet, tokenizer, model.special, SIZES, codes.__getitem__, dialogues, dialogues, clips, along
+        mixture, tokenizer, model.special, SIZES, codes.__getitem__, dialogues, dialogues, clips, along
     )  # fmt: skip
     told = set()
     for seed in range(120):
@@ -147,8 +147,8 @@ def test_replies_are_told_in_words_that_their_voice_said_elsewhere(
     model = baichuan_audio.load(workspace / "model")
     codes, tokenizer = CodesStore(workspace / "codes"), model.text_tokenizer
     yes, cold = codes["train-b"], codes["train-a"]
-    diet = Diet(tasks={"spoken_dialogue": 1.0}, typed=1.0, retold=1.0)
-    along = make_mixture(recipe(workspace, tmp_path, diet=diet, sounds=1.0), model, "train").read_along
+    mixture = MixtureConfig(tasks={"spoken_dialogue": 1.0}, typed=1.0, retold=1.0)
+    along = make_mixture(recipe(workspace, tmp_path, mixture=mixture, sounds=1.0), model, "train").read_along
 
     def asked(name: str, *replies: str, clip: str | None = None) -> Dialogue:
         return Dialogue(
@@ -159,7 +159,7 @@ def test_replies_are_told_in_words_that_their_voice_said_elsewhere(
     generated = [asked("two", "Yes, yes. Cold.", "Yes."), asked("first alone", "Cold.", "Hot."), asked("none", "Hot.")]
     clips = [Utterance("train-b", "yes", "Ada"), Utterance("train-a", "cold", "Ada")]
     mixture = Mixture(
-        diet, tokenizer, model.special, SIZES, codes.__getitem__, generated, [recorded], clips, along, (), letters
+        mixture, tokenizer, model.special, SIZES, codes.__getitem__, generated, [recorded], clips, along, (), letters
     )  # fmt: skip
     can_be = {
         "two": ("Yes, yes. Cold.Yes.", [yes, yes, cold, yes]),
@@ -186,10 +186,10 @@ def test_a_language_may_be_drawn_more_often_than_another() -> None:
     dialogues = [Dialogue(language, "train", language, "s", None, ()) for language in ("en", "en", "zh")]
     clips = [Utterance("a", "hot"), Utterance("b", "热"), Utterance("c", "cold", kind="read")]
     for source, english in (
-        (BySkill(dialogues, {}, {"zh": 6.0}), 0.25),
-        (BySkill(dialogues, {}, {}), 2 / 3),
-        (ByKind(clips, {"read": 0.0}, {"en": 3.0}), 0.75),
-        (ByKind(clips, {}, {"zh": 0.0}), 1.0),
+        (SkillSampler(dialogues, {}, {"zh": 6.0}), 0.25),
+        (SkillSampler(dialogues, {}, {}), 2 / 3),
+        (SourceSampler(clips, {"read": 0.0}, {"en": 3.0}), 0.75),
+        (SourceSampler(clips, {}, {"zh": 0.0}), 1.0),
     ):
         rng = np.random.default_rng(0)
         drawn = [source.pick(rng) for _ in range(400)]
@@ -200,8 +200,8 @@ def test_a_language_may_be_drawn_more_often_than_another() -> None:
 def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
     codes, special = CodesStore(workspace / "codes"), model.special
-    diet = Diet(tasks={"tts": 1.0}, sentences=1.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, diet=diet), model, "train")
+    mixture = MixtureConfig(tasks={"tts": 1.0}, sentences=1.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture), model, "train")
     told = set()
     for seed in range(12):
         sequence = mixture.draw(np.random.default_rng(seed))
@@ -215,7 +215,13 @@ def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_pa
     # A real person's voice has no name but the voice's.
     voices = [replace(each, speaker=None) for each in mixture.by_name["Ada"]]
     real = Mixture(
-        diet, model.text_tokenizer, special, SIZES, codes.__getitem__, utterances=voices, read_along=mixture.read_along
+        mixture,
+        model.text_tokenizer,
+        special,
+        SIZES,
+        codes.__getitem__,
+        utterances=voices,
+        read_along=mixture.read_along,
     )
     assert real.draw(np.random.default_rng(0)).codes.shape[1] > codes["train-a"].shape[1]
 
@@ -230,7 +236,10 @@ def test_what_is_heard_comes_at_other_speeds_too(workspace: Path, tmp_path: Path
     assert fast["train-q"].shape[1] < usual["train-q"].shape[1]
     mixture = make_mixture(
         recipe(
-            workspace, tmp_path, diet=Diet(tasks={"heard_dialogue": 1.0}), codes_heard_also=(str(tmp_path / "fast"),)
+            workspace,
+            tmp_path,
+            mixture=MixtureConfig(tasks={"heard_dialogue": 1.0}),
+            additional_codes=(str(tmp_path / "fast"),),
         ),
         model,
         "train",

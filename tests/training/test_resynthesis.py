@@ -60,9 +60,9 @@ def recipe(base: Path, workspace: Path, tmp_path: Path) -> ResynthesisRecipe:
         output=str(tmp_path / "out"),
         steps=12,
         config=str(base / "config.json"),
-        decoders=str(base),
+        decoder_checkpoint=str(base),
         vocoder=str(base / "vocoder.safetensors"),
-        ear=str(workspace / "ear"),
+        perceptual_model=str(workspace / "ear"),
         corpus=str(workspace / "corpus"),
         codes=str(workspace / "codes"),
         kinds={"answer": 1.0},
@@ -137,7 +137,7 @@ def test_crops_at_the_edges_begin_or_end_with_their_clip(recipe: ResynthesisReci
     speaker = Speaker(recipe)
     clips = [codes for name, codes in _codes(workspace).items() if name != "c3"]
     for share, all_at_edges in ((1.0, True), (0.0, False)):
-        batches = ResynthesisBatches(replace(recipe, edges=share), speaker)
+        batches = ResynthesisBatches(replace(recipe, boundary_crop_prob=share), speaker)
         rows = [row for step in range(8) for row in batches.batch(step)[0]]
         at_edge = [
             any(
@@ -154,15 +154,15 @@ def _codes(workspace: Path) -> dict[str, Tensor]:
 
 
 def test_the_ear_is_frozen_and_tells_sounds_apart(recipe: ResynthesisRecipe) -> None:
-    ear = Ear(recipe)
+    perceptual_model = Ear(recipe)
     made = (0.1 * torch.randn(2, 48 * 480)).requires_grad_()
-    same = listening_losses(ear, made, made.detach())
+    same = listening_losses(perceptual_model, made, made.detach())
     assert max(float(value.detach()) for value in same.values()) < 1e-6
-    other = listening_losses(ear, made, 0.1 * torch.randn(2, 48 * 480))
+    other = listening_losses(perceptual_model, made, 0.1 * torch.randn(2, 48 * 480))
     sum(other.values()).backward()  # type: ignore[union-attr]
     assert made.grad is not None and float(made.grad.abs().sum()) > 0
     assert all(float(other[name].detach()) > 10 * float(same[name].detach()) for name in other)
-    assert not any(parameter.requires_grad for parameter in ear.parameters())
+    assert not any(parameter.requires_grad for parameter in perceptual_model.parameters())
 
 
 def test_resampling_keeps_what_both_rates_hold() -> None:
@@ -176,7 +176,7 @@ def test_bad_inputs_are_named(recipe: ResynthesisRecipe, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="crop_seconds"):
         replace(recipe, crop_seconds=0.0)
     with pytest.raises(TrainingError, match="holds no training state"):
-        train(replace(recipe, ear=str(tmp_path / "none")))
+        train(replace(recipe, perceptual_model=str(tmp_path / "none")))
     config = json.loads(Path(recipe.config).read_text())
     config["flow_matching_config"]["diffusion_steps"] = 4
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -14,15 +14,15 @@ from torch import Tensor
 import baichuan_audio
 from baichuan_audio.cli.app import main
 from baichuan_audio.data.dialogues import write_dialogues
-from baichuan_audio.data.mixture.config import Diet
+from baichuan_audio.data.mixture.config import MixtureConfig
 from baichuan_audio.data.mixture.takes import Take, read_takes, read_unclear, write_takes
 from baichuan_audio.data.store.codes_store import CodesStore
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.training.common.checkpointing import save_training_state
 from baichuan_audio.training.language_model import takes
 from baichuan_audio.training.language_model.data import make_mixture
-from baichuan_audio.training.language_model.sampled_codes import say_corpus, what_is_said
-from baichuan_audio.training.language_model.takes import CodeEar, record_takes, texts_to_read
+from baichuan_audio.training.language_model.sampled_codes import sample_codes, sampling_mixture
+from baichuan_audio.training.language_model.takes import PhonemeScorer, record_takes, texts_to_read
 from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
 
 
@@ -62,7 +62,9 @@ def test_the_model_learns_to_say_its_takes(workspace: Path, tmp_path: Path) -> N
     model, mine = baichuan_audio.load(workspace / "model"), take("Yes. Cold.")
     write_takes([mine], tmp_path)
     for share in (1.0, 0.0):
-        settings = recipe(workspace, tmp_path, takes=str(tmp_path), diet=Diet(tasks={"tts": 1.0}, takes=share))
+        settings = recipe(
+            workspace, tmp_path, takes=str(tmp_path), mixture=MixtureConfig(tasks={"tts": 1.0}, takes=share)
+        )
         sequence = make_mixture(settings, model, "train").draw(np.random.default_rng(0))
         assert torch.equal(sequence.codes, torch.cat([codes for _, codes in mine.runs], dim=1)) == bool(share)
         assert bool(sequence.audio_loss.any()) and not bool(sequence.text_loss.any())
@@ -72,8 +74,8 @@ def test_the_model_learns_to_say_its_takes(workspace: Path, tmp_path: Path) -> N
 def test_a_retold_reply_that_was_recorded_is_learnt_as_sound(workspace: Path, tmp_path: Path) -> None:
     model, mine = baichuan_audio.load(workspace / "model"), take("Cold, yes.")
     write_takes([mine], tmp_path)
-    diet = Diet(tasks={"spoken_dialogue": 1.0}, retold=1.0, typed=1.0)
-    settings = recipe(workspace, tmp_path, takes=str(tmp_path), diet=diet, sounds=1.0)
+    mixture = MixtureConfig(tasks={"spoken_dialogue": 1.0}, retold=1.0, typed=1.0)
+    settings = recipe(workspace, tmp_path, takes=str(tmp_path), mixture=mixture, sounds=1.0)
     sequence = make_mixture(settings, model, "train").draw(np.random.default_rng(0))
     assert torch.equal(sequence.codes, torch.cat([codes for _, codes in mine.runs], dim=1))
     assert bool(sequence.audio_loss.any()) and bool(sequence.text_loss.any())
@@ -87,20 +89,20 @@ def test_the_clearest_reading_is_kept_and_a_stopped_recording_goes_on(
     model.config["reply_sampling"] = {"max_segment_frames": 6, "codes": {"temperature": 1.0}}
     heard: list[tuple[Tensor, float]] = []
 
-    class Ear(CodeEar):
+    class Ear(PhonemeScorer):
         def judge(self, codes: Tensor, text: str) -> tuple[float, float]:
             unlikely, wrong = super().judge(codes, text)
             heard.append((codes, unlikely))
             return unlikely, wrong
 
-    ear, texts = Ear(model, workspace / "ear"), [("Cold, yes.", "Ada"), ("yes.", "邻家女声")]
-    assert record_takes(model, ear, texts[:1], tmp_path, 4) == 1
+    perceptual_model, texts = Ear(model, workspace / "ear"), [("Cold, yes.", "Ada"), ("yes.", "邻家女声")]
+    assert record_takes(model, perceptual_model, texts[:1], tmp_path, 4) == 1
     said = torch.cat([codes for _, codes in read_takes(tmp_path)[0].runs], dim=1)
     assert len({unlikely for _, unlikely in heard}) > 1
     assert torch.equal(said, min(heard, key=lambda each: each[1])[0])
 
     heard.clear()
-    assert record_takes(model, ear, texts, tmp_path, 2) == 2  # the first is not read again
+    assert record_takes(model, perceptual_model, texts, tmp_path, 2) == 2  # the first is not read again
     found = read_takes(tmp_path)
     assert [(each.text, each.voice) for each in found] == texts and len(heard) <= 2
     assert torch.equal(torch.cat([codes for _, codes in found[0].runs], dim=1), said)
@@ -108,12 +110,14 @@ def test_the_clearest_reading_is_kept_and_a_stopped_recording_goes_on(
     monkeypatch.setattr(takes, "_CLEAR", 0.0)
     heard.clear()
     another = [*texts, ("yes.", "Ada")]
-    assert record_takes(model, ear, another, tmp_path, 1) == 2 and len(heard) == 1
-    assert record_takes(model, ear, another, tmp_path, 1) == 2 and len(heard) == 1  # nor is what was not clear
+    assert record_takes(model, perceptual_model, another, tmp_path, 1) == 2 and len(heard) == 1
+    assert (
+        record_takes(model, perceptual_model, another, tmp_path, 1) == 2 and len(heard) == 1
+    )  # nor is what was not clear
     with pytest.raises(DataError, match="none of 2 texts was read with at most 0% of its sounds wrong"):
-        record_takes(model, ear, texts, tmp_path / "none", 1)
+        record_takes(model, perceptual_model, texts, tmp_path / "none", 1)
     with pytest.raises(TrainingError, match="no training state"):
-        CodeEar(model, tmp_path)
+        PhonemeScorer(model, tmp_path)
 
 
 def test_texts_are_the_training_replies_in_the_models_voices(workspace: Path, tmp_path: Path) -> None:
@@ -134,9 +138,9 @@ def test_texts_are_the_training_replies_in_the_models_voices(workspace: Path, tm
 
 def test_said_codes_are_the_models_own_for_the_same_frames(workspace: Path, tmp_path: Path) -> None:
     model, true = baichuan_audio.load(workspace / "model"), CodesStore(workspace / "codes")
-    settings = recipe(workspace, tmp_path, read_along=1.0, codes_heard_also=("nowhere",))
-    mixture = what_is_said(settings, model)  # opens nothing that is only heard
-    assert say_corpus(model, mixture, tmp_path / "said") == 2
+    settings = recipe(workspace, tmp_path, read_along=1.0, additional_codes=("nowhere",))
+    mixture = sampling_mixture(settings, model)  # opens nothing that is only heard
+    assert sample_codes(model, mixture, tmp_path / "said") == 2
     said = CodesStore(tmp_path / "said")
     assert "train-q" not in said  # a question's voice
     for clip in ("train-a", "train-b"):
@@ -144,7 +148,7 @@ def test_said_codes_are_the_models_own_for_the_same_frames(workspace: Path, tmp_
         assert all(int(row.max()) < size for row, size in zip(said[clip], model.tokenizer.codebook_sizes, strict=True))
     # a head that is sure of the true codes says just those
     model.audio_head.logits_at = _sure_of(true, model)  # type: ignore[method-assign]
-    say_corpus(model, mixture, tmp_path / "sure")
+    sample_codes(model, mixture, tmp_path / "sure")
     sure = CodesStore(tmp_path / "sure")
     assert all(torch.equal(sure[clip], true[clip]) for clip in ("train-a", "train-b"))
 

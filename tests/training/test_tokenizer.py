@@ -24,7 +24,7 @@ from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.batch import prepare
 from baichuan_audio.training.tokenizer.ctc_alignment import as_alignment, best_path
 from baichuan_audio.training.tokenizer.frozen_text_model import FrozenTextModel
-from baichuan_audio.training.tokenizer.local_attention import look_nearby
+from baichuan_audio.training.tokenizer.local_attention import local_attention_init
 from baichuan_audio.training.tokenizer.recipe import AugmentRecipe, LossWeights, TokenizerRecipe
 from baichuan_audio.training.tokenizer.text_loss import edit_distance
 
@@ -83,7 +83,7 @@ def recipe(corpus: Path, tmp_path: Path) -> TokenizerRecipe:
         checkpoint_every=1000,
         clips=ClipRecipe(corpus=str(corpus), seconds_per_step=4.0, max_seconds=2.0),
         optimizer=OptimizerRecipe(learning_rate=3e-3, warmup_steps=3, schedule="constant"),
-        quantise_from=10,
+        quantize_start_step=10,
         ramp_steps=5,
         text_width=16,
     )
@@ -137,10 +137,10 @@ def test_hearing_comes_before_the_mel(recipe: TokenizerRecipe) -> None:
     staged = changed(
         recipe,
         weights=LossWeights(frame=1.0),
-        phonetic_from=4,
-        mel_from=6,
+        phonetic_start_step=4,
+        mel_start_step=6,
         mel_share=0.5,
-        quantise_from=8,
+        quantize_start_step=8,
         steps=10,
     )
     write_alignment(Path(recipe.clips.corpus))
@@ -153,7 +153,7 @@ def test_hearing_comes_before_the_mel(recipe: TokenizerRecipe) -> None:
 
 
 def test_a_batch_with_nothing_to_learn_is_no_error(recipe: TokenizerRecipe) -> None:
-    silent = changed(recipe, phonetic_from=100, mel_from=100, quantise_from=100, steps=2)
+    silent = changed(recipe, phonetic_start_step=100, mel_start_step=100, quantize_start_step=100, steps=2)
     stage.train(silent)
     assert [row["loss"] for row in log(silent)] == [0.0, 0.0]
 
@@ -179,7 +179,7 @@ def write_alignment(root: Path) -> None:
 
 def test_attention_begins_next_door() -> None:
     layers = torch.nn.ModuleList([TransformerLayer(192, 4, 32)])
-    look_nearby(layers, ((-3, -1, 1, 3),))
+    local_attention_init(layers, ((-3, -1, 1, 3),))
     places = sinusoids(40, 192)
     attention = layers[0].self_attn
     query, key = (p(places).unflatten(-1, (4, -1)).transpose(0, 1) for p in (attention.q_proj, attention.k_proj))
@@ -234,16 +234,21 @@ def test_codebooks_change_only_once_quantisation_has_begun(recipe: TokenizerReci
     batch = prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
     book = codebooks(tokenizer.bridge.vq_list)[0]
     before = book.embed.clone()
-    stage.compute_losses(tokenizer, head, batch, recipe, recipe.quantise_from - 1)
+    stage.compute_losses(tokenizer, head, batch, recipe, recipe.quantize_start_step - 1)
     assert torch.equal(before, book.embed)
-    stage.compute_losses(tokenizer, head, batch, recipe, recipe.quantise_from)
+    stage.compute_losses(tokenizer, head, batch, recipe, recipe.quantize_start_step)
     assert not torch.equal(before, book.embed)
 
 
 def test_a_tokenizer_goes_on_once_the_head_can_read_it(recipe: TokenizerRecipe, tmp_path: Path) -> None:
     stage.train(changed(recipe, steps=12))
     further = changed(
-        recipe, output=str(tmp_path / "further"), initial=recipe.output, quantise_from=0, ramp_steps=0, head_first=2
+        recipe,
+        output=str(tmp_path / "further"),
+        initial=recipe.output,
+        quantize_start_step=0,
+        ramp_steps=0,
+        head_warmup_steps=2,
     )
     known, first_head = stage.build(further)
     assert not torch.equal(
@@ -274,7 +279,7 @@ def test_what_is_decoded_went_through_the_codebooks(recipe: TokenizerRecipe) -> 
         books = tokenizer.bridge.vq_list
         codes = quantize(books, vectors.detach())
         sums = [sum(b.lookup(codes[..., k]) for k, b in enumerate(codebooks(books)[:n])) for n in range(levels + 1)]
-        quantizer = QuantizerRecipe(level_dropout=dropout)
+        quantizer = QuantizerRecipe(quantizer_dropout=dropout)
         return stage._through_codebooks(tokenizer, vectors, lengths, quantizer, share)[0], sums
 
     through, sums = passed(1.0, 0.0)

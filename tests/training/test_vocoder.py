@@ -86,7 +86,7 @@ def test_the_loss_falls(recipe: VocoderRecipe) -> None:
 
 
 def test_a_stopped_run_resumes_exactly_and_only_asked_modules_learn(recipe: VocoderRecipe, tmp_path: Path) -> None:
-    recipe = replace(recipe, steps=4, adversarial_from=1, own_f0_from=2)
+    recipe = replace(recipe, steps=4, adversarial_start_step=1, own_f0_from=2)
     train(recipe)
     resumed = replace(recipe, output=str(tmp_path / "resumed"))
     train(resumed, stop_after=2)
@@ -95,7 +95,7 @@ def test_a_stopped_run_resumes_exactly_and_only_asked_modules_learn(recipe: Voco
     one, other = weights(recipe), weights(resumed)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
-    first = replace(recipe, steps=1, adversarial_from=-1, output=str(tmp_path / "first"))
+    first = replace(recipe, steps=1, adversarial_start_step=-1, output=str(tmp_path / "first"))
     train(first)  # in the same state as the others before their discriminators took part
     assert any(not torch.equal(weights(first)[name], one[name]) for name in one if name.startswith("discriminators."))
     for changed in ({"adversarial": 0.0}, {"feature_matching": 0.0}):
@@ -104,7 +104,7 @@ def test_a_stopped_run_resumes_exactly_and_only_asked_modules_learn(recipe: Voco
         other = weights(without)
         assert any(not torch.equal(other[name], one[name]) for name in one if name.startswith("vocoder."))
 
-    silent = replace(recipe, adversarial_from=-1, output=str(tmp_path / "silent"))
+    silent = replace(recipe, adversarial_start_step=-1, output=str(tmp_path / "silent"))
     train(silent, stop_after=1)
     start = torch.load(tmp_path / "silent" / "state-00000001.pt", weights_only=True)["modules"]
     train(silent)

@@ -76,7 +76,7 @@ def _make_dialogues(arguments: argparse.Namespace) -> None:
         generate(arguments.seed, count if split == "train" else -(-count // VALIDATION_SHARE), split, *rest)
         for split in ("train", "validation")
         for generate, count in ((generate_dialogues, arguments.count), (generate_sums, arguments.sums))
-        for rest in [(arguments.languages, arguments.typed_share)]
+        for rest in [(arguments.languages, arguments.text_question_prob_generated)]
     )
     write_dialogues(chain.from_iterable(rows), arguments.output)
     print(f"{arguments.output}: {arguments.count + arguments.sums} dialogues for training, others for validation")
@@ -124,7 +124,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.output,
         arguments.processes or 0,
         arguments.parts.split(",") if arguments.parts else PARTS,
-        arguments.ear,
+        arguments.perceptual_model,
         arguments.whisper,
         arguments.split,
     )

@@ -151,7 +151,7 @@ def _tokenizer(make: _Maker) -> list[Stage]:
         make.stage("align_english", "data align --corpus {w}", "{w}/audio", alignments),
         make.stage(
             "tokenizer_first",
-            f"{train} output={{w}}/tokenizer_first steps=1200 mel_from=1200 quantise_from=1200",
+            f"{train} output={{w}}/tokenizer_first steps=1200 mel_start_step=1200 quantize_start_step=1200",
             f"{reads} {alignments}",
             "{w}/tokenizer_first",
         ),
@@ -207,7 +207,7 @@ def _before_codes(make: _Maker) -> list[Stage]:
 def _joint(make: _Maker) -> list[Stage]:
     """From hearing and reading aloud to spoken dialogues; then four more layers."""
     if make.settings.paper:
-        sft = make.lm("lm_sft", "lm_sft", "lm_stage2/model", more="fresh_audio=false after_pseudo_speech=false")
+        sft = make.lm("lm_sft", "lm_sft", "lm_stage2/model", more="reset_audio_embeddings=false after_pseudo_speech=false")
         before = [
             make.lm("lm_stage1", "lm_stage1", "lm_text/model", texts=False),
             make.texts("lm_stage2", "--seed 3 --count 60000 --typed-share 0.3"),
@@ -259,7 +259,7 @@ def _rounds(make: _Maker) -> list[Stage]:
         for seed in (f"{number}1", f"{number}2"):
             name = f"round_{number}_{seed[-1]}"
             result.append(make.texts(name, f"--seed {seed} --count 50000 --sums 12000 --typed-share 0.3"))
-            more = f"seed={seed} codes_heard_also=[{{w}}/codes_slow,{{w}}/codes_fast] {changes}"
+            more = f"seed={seed} additional_codes=[{{w}}/codes_slow,{{w}}/codes_fast] {changes}"
             inputs = f"{{w}}/codes_slow {{w}}/codes_fast {reads}"
             result.append(make.lm(name, "lm_rounds", start, more=more, reads=inputs))
         runs = [f"{{w}}/round_{number}_{seed}" for seed in (1, 2)]
@@ -274,9 +274,9 @@ def _changes(number: int, last: int) -> tuple[str, str]:
         return "", ""
     before = f"{{w}}/round_{number - 1}_1"
     if number == last:
-        rate = "optimizer.learning_rate=0.0005 optimizer.final_share=0.02"
-        return f"{rate} sound_head={before} takes={{w}}/takes diet.takes=0.4", f"{before} {{w}}/takes"
-    return f"optimizer.learning_rate=0.0008 optimizer.final_share=0.45 sound_head={before}", before
+        rate = "optimizer.learning_rate=0.0005 optimizer.final_lr_ratio=0.02"
+        return f"{rate} phoneme_probe={before} takes={{w}}/takes diet.takes=0.4", f"{before} {{w}}/takes"
+    return f"optimizer.learning_rate=0.0008 optimizer.final_lr_ratio=0.45 phoneme_probe={before}", before
 
 
 def _own_readings(make: _Maker, base: str) -> list[Stage]:

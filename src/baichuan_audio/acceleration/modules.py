@@ -19,31 +19,31 @@ from ..layers.shapes import shapes_only
 M = TypeVar("M", bound=nn.Module)
 
 
-def shell(module: M) -> M:
+def module_copy(module: M) -> M:
     """A second module of the same class over the same tensors and children, whose children can be exchanged."""
-    twin = copy.copy(module)
+    optimized = copy.copy(module)
     for name in ("_modules", "_parameters", "_buffers"):
-        twin.__dict__[name] = dict(module.__dict__[name])
-    return twin
+        optimized.__dict__[name] = dict(module.__dict__[name])
+    return optimized
 
 
-def deep_shell(module: M) -> M:
-    """`shell` of the module and of all below it."""
-    twin = shell(module)
-    for name, child in twin._modules.items():
-        twin._modules[name] = None if child is None else deep_shell(child)
-    return twin
+def deep_module_copy(module: M) -> M:
+    """`module_copy` of the module and of all below it."""
+    optimized = module_copy(module)
+    for name, child in optimized._modules.items():
+        optimized._modules[name] = None if child is None else deep_module_copy(child)
+    return optimized
 
 
-def widened(module: M) -> M:
+def as_float32(module: M) -> M:
     """`module` with its weight in float32; itself where it is so."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     if weight.dtype == torch.float32:
         return module
-    twin = shell(module)
-    twin._parameters["weight"] = nn.Parameter(weight.detach().float(), requires_grad=False)
-    return twin
+    optimized = module_copy(module)
+    optimized._parameters["weight"] = nn.Parameter(weight.detach().float(), requires_grad=False)
+    return optimized
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
@@ -56,7 +56,7 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     return made
 
 
-def joined(source: FeedForward) -> Tensor:
+def fused_gate_up(source: FeedForward) -> Tensor:
     """Gate over up as one tensor [2 I, D]; the source's weights become views of it, and are found so the next time."""
     gate, up = source.gate_proj.weight.detach(), source.up_proj.weight.detach()
     lie_together = gate.untyped_storage().data_ptr() == up.untyped_storage().data_ptr()
@@ -67,12 +67,12 @@ def joined(source: FeedForward) -> Tensor:
     return both
 
 
-class JoinedFeedForward(nn.Module):
+class FusedFeedForward(nn.Module):
     """SwiGLU with gate and up as one product."""
 
     def __init__(self, source: FeedForward) -> None:
         super().__init__()
-        self.gate_up, self.down_proj = linear(joined(source)), shell(source.down_proj)
+        self.gate_up, self.down_proj = linear(fused_gate_up(source)), module_copy(source.down_proj)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
@@ -86,7 +86,7 @@ class SplitDepthAttention(nn.Module):
     def __init__(self, source: DepthAttention) -> None:
         super().__init__()
         self.heads = source.heads
-        self.in_proj, self.out_proj = linear(source.in_proj_weight, source.in_proj_bias), shell(source.out_proj)
+        self.in_proj, self.out_proj = linear(source.in_proj_weight, source.in_proj_bias), module_copy(source.out_proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, N, d] -> [B, N, d], causal."""

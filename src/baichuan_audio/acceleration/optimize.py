@@ -14,11 +14,19 @@ from ..language_model.backbone import DecoderLayer
 from ..language_model.model import LanguageModel
 from ..model import BaichuanAudio
 from .cpu.kernels import library
-from .cpu.layers import Exact, Make, QuickDecoderLayer, QuickHead, QuickLanguageModel, QuickNorm, laid_across
+from .cpu.layers import (
+    Fp32Linear,
+    FusedAudioHead,
+    FusedDecoderLayer,
+    FusedLanguageModel,
+    FusedRMSNorm,
+    LinearFactory,
+    transposed_linear,
+)
 from .cpu.model import native_audio_head, native_language_model
 from .cuda.flow import static_flow
 from .cuda.session import DecoderSessions
-from .modules import JoinedFeedForward, SplitDepthLayer, deep_shell, shell
+from .modules import FusedFeedForward, SplitDepthLayer, deep_module_copy, module_copy
 from .quantization import Int8Linear, check_kind, weight_bytes, with_torchao
 
 _SESSIONS = 4
@@ -30,7 +38,7 @@ _CACHE_BYTES = 64 << 20
 
 
 @torch.no_grad()
-def accelerate(model: BaichuanAudio, quantization: str | None = None) -> BaichuanAudio:
+def optimize_for_inference(model: BaichuanAudio, quantization: str | None = None) -> BaichuanAudio:
     """A twin of `model` that computes the same more quickly, for inference only (it cannot be trained or saved).
 
     The twin shares the encoder, the decoders and nearly all weights with `model` (on a CPU those of a small one are
@@ -46,22 +54,22 @@ def accelerate(model: BaichuanAudio, quantization: str | None = None) -> Baichua
     if on_cpu and quantization is None and weight.dtype in (torch.float32, torch.bfloat16):
         compiled = library() if _decode_bytes(model) <= _NATIVE_BYTES else None
         if compiled is not None:
-            return native_twin(model, compiled).eval()
+            return native_copy(model, compiled).eval()
     if on_cpu and weight.dtype == torch.float32:
-        return quick_twin(model, laid_out(model) if quantization is None else Int8Linear).eval()
-    twin = joined_twin(model)
+        return fused_copy(model, linear_layout(model) if quantization is None else Int8Linear).eval()
+    optimized = joined_copy(model)
     if quantization is not None:
-        with_torchao(twin, quantization)
+        with_torchao(optimized, quantization)
     if weight.is_cuda:
-        twin.session_type = DecoderSessions(_SESSIONS, min(twin.context, _POSITIONS))
+        optimized.session_type = DecoderSessions(_SESSIONS, min(optimized.context, _POSITIONS))
         if model.flow.config.diffusion_steps:  # else there is nothing to solve
-            twin.flow = static_flow(model.flow)
-    return twin.eval()
+            optimized.flow = static_flow(model.flow)
+    return optimized.eval()
 
 
-def laid_out(model: BaichuanAudio) -> Make:
+def linear_layout(model: BaichuanAudio) -> LinearFactory:
     """How the products of a model's backbone and audio head are best made on a CPU in float32."""
-    return laid_across if _decode_bytes(model) <= _CACHE_BYTES else Exact
+    return transposed_linear if _decode_bytes(model) <= _CACHE_BYTES else Fp32Linear
 
 
 def _decode_bytes(model: BaichuanAudio) -> int:
@@ -70,60 +78,62 @@ def _decode_bytes(model: BaichuanAudio) -> int:
     return sum(weight_bytes(part) for part in parts)
 
 
-def quick_twin(model: BaichuanAudio, make: Make) -> BaichuanAudio:
+def fused_copy(model: BaichuanAudio, make: LinearFactory) -> BaichuanAudio:
     """`model` with layers of few operations, for float32 on a CPU."""
-    return _twin(model, _quick_language_model(model.language_model, make), _quick_audio_head(model.audio_head, make))
+    return _inference_copy(
+        model, _fused_language_model(model.language_model, make), _fused_audio_head(model.audio_head, make)
+    )
 
 
-def native_twin(model: BaichuanAudio, compiled: ctypes.CDLL) -> BaichuanAudio:
+def native_copy(model: BaichuanAudio, compiled: ctypes.CDLL) -> BaichuanAudio:
     """`model` with steps in C, for float32 or bfloat16 on a CPU."""
     head = native_audio_head(model.audio_head, compiled)
-    return _twin(model, native_language_model(model.language_model, compiled), head)
+    return _inference_copy(model, native_language_model(model.language_model, compiled), head)
 
 
-def joined_twin(model: BaichuanAudio) -> BaichuanAudio:
+def joined_copy(model: BaichuanAudio) -> BaichuanAudio:
     """`model` with the layers that a Decoder and torchao take."""
-    return _twin(model, _language_model(model.language_model), _audio_head(model.audio_head))
+    return _inference_copy(model, _language_model(model.language_model), _audio_head(model.audio_head))
 
 
-def _twin(model: BaichuanAudio, language_model: LanguageModel, head: AudioHead) -> BaichuanAudio:
-    twin = shell(model)
-    twin.inference_only, twin.session_type = True, Session
-    twin.language_model, twin.audio_head = language_model, head
+def _inference_copy(model: BaichuanAudio, language_model: LanguageModel, head: AudioHead) -> BaichuanAudio:
+    optimized = module_copy(model)
+    optimized.inference_only, optimized.session_type = True, Session
+    optimized.language_model, optimized.audio_head = language_model, head
     head.attach_embeddings(language_model.audio_embed_layers)
-    twin.tokenizer = shell(model.tokenizer)
-    twin.tokenizer.attach_synthesis(twin._synthesize, twin.sample_rate)
-    return twin
+    optimized.tokenizer = module_copy(model.tokenizer)
+    optimized.tokenizer.attach_synthesis(optimized._synthesize, optimized.sample_rate)
+    return optimized
 
 
 def _language_model(model: LanguageModel) -> LanguageModel:
     """Gate and up as one product."""
-    twin = deep_shell(model)
-    for layer, source in zip(twin.layers, model.layers, strict=True):
+    optimized = deep_module_copy(model)
+    for layer, source in zip(optimized.layers, model.layers, strict=True):
         assert isinstance(source, DecoderLayer)
-        layer.mlp = JoinedFeedForward(source.mlp)
-    return twin
+        layer.mlp = FusedFeedForward(source.mlp)
+    return optimized
 
 
 def _audio_head(head: AudioHead) -> AudioHead:
     """Each position's weights laid together."""
-    twin = shell(head)
+    optimized = module_copy(head)
     layers = [SplitDepthLayer(cast(DepthLayer, layer)) for layer in head.transformer_layers]
-    twin.transformer_layers, twin.heads = nn.ModuleList(layers), deep_shell(head.heads)
-    return twin
+    optimized.transformer_layers, optimized.heads = nn.ModuleList(layers), deep_module_copy(head.heads)
+    return optimized
 
 
-def _quick_language_model(model: LanguageModel, make: Make) -> LanguageModel:
-    twin = shell(model)
-    twin.__class__ = QuickLanguageModel
-    twin.layers = nn.ModuleList([QuickDecoderLayer(cast(DecoderLayer, layer), make) for layer in model.layers])
-    twin.norm, twin.lm_head = QuickNorm(model.norm), make(model.lm_head)  # type: ignore[assignment]
-    cast(QuickLanguageModel, twin).prepare()
-    return twin
+def _fused_language_model(model: LanguageModel, make: LinearFactory) -> LanguageModel:
+    optimized = module_copy(model)
+    optimized.__class__ = FusedLanguageModel
+    optimized.layers = nn.ModuleList([FusedDecoderLayer(cast(DecoderLayer, layer), make) for layer in model.layers])
+    optimized.norm, optimized.lm_head = FusedRMSNorm(model.norm), make(model.lm_head)  # type: ignore[assignment]
+    cast(FusedLanguageModel, optimized).prepare()
+    return optimized
 
 
-def _quick_audio_head(head: AudioHead, make: Make) -> AudioHead:
-    twin = shell(head)
-    twin.__class__ = QuickHead
-    cast(QuickHead, twin).prepare(make)
-    return twin
+def _fused_audio_head(head: AudioHead, make: LinearFactory) -> AudioHead:
+    optimized = module_copy(head)
+    optimized.__class__ = FusedAudioHead
+    cast(FusedAudioHead, optimized).prepare(make)
+    return optimized

@@ -77,7 +77,7 @@ class QuantizerRecipe:
     """An entry whose running count falls below this is set onto a vector of the batch."""
     gumbel_temperature: float = 0.0
     """Codes are drawn with noise of this share of the mean distance; 0 takes the nearest."""
-    level_dropout: float = 0.3
+    quantizer_dropout: float = 0.3
     """Share of samples that keep only their first n levels, n uniform in 1..K-1."""
 
 

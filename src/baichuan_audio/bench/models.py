@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..acceleration import accelerate
+from ..acceleration import optimize_for_inference
 from ..language_model.build_tokenizer import build_text_tokenizer
 from ..language_model.text_tokenizer import TextTokenizer
 from ..layers.shapes import shapes_only
@@ -64,8 +64,8 @@ def never_end(model: BaichuanAudio) -> BaichuanAudio:
 
 def on_each_path(model: BaichuanAudio, quantizations: list[str]) -> dict[str, BaichuanAudio]:
     """`model` on the obvious path, on the fast one, and with each kind of quantised weights."""
-    paths = {"obvious": obvious(model), "fast": accelerate(model)}
-    return paths | {kind: accelerate(model, kind) for kind in quantizations}
+    paths = {"obvious": obvious(model), "fast": optimize_for_inference(model)}
+    return paths | {kind: optimize_for_inference(model, kind) for kind in quantizations}
 
 
 def decode_elements(model: BaichuanAudio, text: bool) -> int:

@@ -96,7 +96,7 @@ def _serve(served: ServedModel) -> None:
     """Until standard input ends."""
     import torch
 
-    from ..acceleration import accelerate
+    from ..acceleration import optimize_for_inference
     from ..checkpoint import load
     from ..engine import Engine, EngineConfig
     from ..server.run import open_socket, run
@@ -118,7 +118,7 @@ def _serve(served: ServedModel) -> None:
     bound = open_socket(_HOST, 0)
     port = bound.getsockname()[1]
     run(
-        Engine(accelerate(never_end(model)), config),
+        Engine(optimize_for_inference(never_end(model)), config),
         ServerSettings(port=port),
         bound,
         _GRACE_S,

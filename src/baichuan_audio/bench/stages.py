@@ -10,10 +10,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..acceleration import Ask, Decoder, weight_bytes
+from ..acceleration import Decoder, RowRequest, weight_bytes
 from ..acceleration.cpu.model import NativeLanguageModel, NativeLinear
 from ..generation.reply import ReplySampling
-from ..generation.sequence import FrameStep, TextStep
+from ..generation.sequence import FrameRequest, TextRequest
 from ..generation.session import Session
 from ..model import BaichuanAudio
 from ..synthesis import SpeechStream
@@ -45,7 +45,7 @@ class Written:
 
     def __init__(self, model: BaichuanAudio, history: int) -> None:
         sampling = ReplySampling.from_config(model.config)
-        self.text, self.frame = TextStep(sampling.first), FrameStep(sampling.codes)
+        self.text, self.frame = TextRequest(sampling.first), FrameRequest(sampling.codes)
         generator = torch.Generator().manual_seed(history)
         self.ids = torch.randint(3, 200, (history,), generator=generator).tolist()
         self.model, self.history = model, history
@@ -126,7 +126,7 @@ def batch(model: BaichuanAudio, rows: int, history: int, count: int) -> Stage:
             decoder.read(row, sequence)
 
     def work() -> None:
-        asks = [Ask(row, each, written[row].frame) for row, each in enumerate(sequences)]
+        asks = [RowRequest(row, each, written[row].frame) for row, each in enumerate(sequences)]
         for _ in range(count):
             for sequence, frame in zip(sequences, decoder.answer(asks), strict=True):
                 sequence.append(frame)  # type: ignore[arg-type]
@@ -204,10 +204,10 @@ def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], Non
             clause: list[Tensor] = []
             while len(clause) < FIRST_CLAUSE[1]:
                 for _ in range(tokens):
-                    session.append(session.answer(TextStep(sampling.first)))  # type: ignore[arg-type]
+                    session.append(session.answer(TextRequest(sampling.first)))  # type: ignore[arg-type]
                 session.begin_segment()
                 for _ in range(count):
-                    frame = session.answer(FrameStep(sampling.codes))
+                    frame = session.answer(FrameRequest(sampling.codes))
                     session.append(frame)  # type: ignore[arg-type]
                     clause.append(torch.tensor(frame))
                     if path != "obvious" and stream.push(clause[-1][:, None]).numel() and first_only:

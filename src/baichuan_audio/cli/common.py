@@ -102,9 +102,9 @@ def load_model(arguments: argparse.Namespace) -> BaichuanAudio:
     """The model that the options name, ready for inference, with a sign of life while it loads."""
     model, name = load_plain_model(arguments)
     with Progress(f"preparing {name}"):
-        from ..acceleration import accelerate
+        from ..acceleration import optimize_for_inference
 
-        return accelerate(model)
+        return optimize_for_inference(model)
 
 
 def load_plain_model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:

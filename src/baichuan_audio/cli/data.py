@@ -127,28 +127,31 @@ def clip_bar(label: str, unit: str = "clip") -> Iterator[Callable[[int, int], No
 
 
 def run_said(arguments: argparse.Namespace) -> None:
-    from ..training.language_model.sampled_codes import say_corpus, what_is_said
+    from ..training.language_model.sampled_codes import sample_codes, sampling_mixture
 
     recipe, model = _speaking(arguments)
     output = arguments.output or _corpus(arguments) / "codes_said"
-    mixture = what_is_said(recipe, model)
+    mixture = sampling_mixture(recipe, model)
     with clip_bar("saying the corpus") as progress:
-        count = say_corpus(model, mixture, output, arguments.count, seed=recipe.seed, progress=progress)
+        count = sample_codes(model, mixture, output, arguments.count, seed=recipe.seed, progress=progress)
     print(f"{output}: codes of {count} clips as the language model says them")
 
 
 def run_takes(arguments: argparse.Namespace) -> None:
-    from ..acceleration import accelerate
-    from ..training.language_model.takes import CodeEar, record_takes, texts_to_read
+    from ..acceleration import optimize_for_inference
+    from ..training.language_model.takes import PhonemeScorer, record_takes, texts_to_read
 
     if arguments.tokenizer is None:
         raise DataError("takes need somebody to listen; name a tokenizer's training output with --tokenizer.")
     recipe, model = _speaking(arguments)
     output = arguments.output or _corpus(arguments) / "takes"
-    ear, texts = CodeEar(model, arguments.tokenizer), texts_to_read(recipe, model.voices, arguments.count or 2000)
-    model = accelerate(model)
+    perceptual_model, texts = (
+        PhonemeScorer(model, arguments.tokenizer),
+        texts_to_read(recipe, model.voices, arguments.count or 2000),
+    )
+    model = optimize_for_inference(model)
     with clip_bar("reading texts aloud", "text") as progress:
-        count = record_takes(model, ear, texts, output, arguments.tries, recipe.seed, progress)
+        count = record_takes(model, perceptual_model, texts, output, arguments.tries, recipe.seed, progress)
     print(f"{output}: {count} takes")
 
 

@@ -51,7 +51,7 @@ class Dialogue:
         return {clip for exchange in self.exchanges for clip in exchange.clips}
 
     @property
-    def asked_in_words(self) -> bool:
+    def is_verbalized(self) -> bool:
         """Whether every question can be said as it is written: none has digits."""
         return not any(re.search("[0-9]", exchange.user) for exchange in self.exchanges)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from .batch import Row
 from .history import History, Item
 from .reply_stream import Reply
-from .synthesis_scheduler import Voice
+from .synthesis_scheduler import AudioOutput
 from .types import Usage
 
 
 @dataclass(eq=False)
-class Chat:
+class DialogueState:
     """A dialogue in its slot, as the worker sees it."""
 
     slot: int
@@ -24,11 +24,11 @@ class Chat:
 
 
 @dataclass(eq=False, kw_only=True)
-class Writing(Row):
+class ActiveReply(Row):
     """A reply being written. header: positions of its prompt before the mark of the reply."""
 
     reply: Reply
-    voice: Voice | None
+    voice: AudioOutput | None
     header: int
     history: History | None
     item: Item | None

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from ..acceleration import Ask, Decoder
-from ..generation.sequence import Answer, FrameStep, LiveSequence, Rules, Step, TextStep, draw_frames, draw_ids
+from ..acceleration import Decoder, RowRequest
+from ..generation.sequence import (
+    DecodeRequest,
+    DecodeResult,
+    FrameRequest,
+    ReplyProgram,
+    TextRequest,
+    TokenSequence,
+    draw_frames,
+    draw_ids,
+)
 from ..model import BaichuanAudio
 from .kv_slots import Piece, SlotCache
 
@@ -18,9 +27,9 @@ class Row:
     """A sequence in its slot, the rules that write it, and what they ask for."""
 
     slot: int
-    sequence: LiveSequence
-    rules: Rules
-    step: Step | None
+    sequence: TokenSequence
+    program: ReplyProgram
+    step: DecodeRequest | None
 
 
 def batch_for(model: BaichuanAudio, cache: SlotCache) -> Batch | DecoderBatch:
@@ -37,22 +46,22 @@ class Batch:
         self._depth_cache = self._head.init_cache(cache.slots)
 
     @torch.inference_mode()
-    def step(self, rows: Sequence[Row], prompt_positions: int) -> list[tuple[Row, Answer]]:
+    def step(self, rows: Sequence[Row], prompt_positions: int) -> list[tuple[Row, DecodeResult]]:
         """Read and draw once for `rows` -> the answers of those that have read all they hold (see `read_on`)."""
         read = read_on(self.cache, rows, prompt_positions)
         ready = [(row, hidden) for row, hidden in read if not row.sequence.unread]
         return [*self._texts(ready), *self._frames(ready)]
 
-    def _texts(self, ready: Sequence[tuple[Row, torch.Tensor]]) -> list[tuple[Row, Answer]]:
-        waiting = [(row, row.step, hidden) for row, hidden in ready if isinstance(row.step, TextStep)]
+    def _texts(self, ready: Sequence[tuple[Row, torch.Tensor]]) -> list[tuple[Row, DecodeResult]]:
+        waiting = [(row, row.step, hidden) for row, hidden in ready if isinstance(row.step, TextRequest)]
         if not waiting:
             return []
         rows, steps, hidden = zip(*waiting, strict=True)
         logits = self._language_model.lm_head(torch.stack(hidden))
         return list(zip(rows, draw_ids(logits, [row.sequence for row in rows], steps), strict=True))
 
-    def _frames(self, ready: Sequence[tuple[Row, torch.Tensor]]) -> list[tuple[Row, Answer]]:
-        waiting = [(row, row.step, hidden) for row, hidden in ready if isinstance(row.step, FrameStep)]
+    def _frames(self, ready: Sequence[tuple[Row, torch.Tensor]]) -> list[tuple[Row, DecodeResult]]:
+        waiting = [(row, row.step, hidden) for row, hidden in ready if isinstance(row.step, FrameRequest)]
         if not waiting:
             return []
         rows, steps, hidden = zip(*waiting, strict=True)
@@ -72,13 +81,13 @@ class DecoderBatch:
         self._decoder = Decoder(model.language_model, model.audio_head, cache.slots, cache.capacity, cache.store)
 
     @torch.inference_mode()
-    def step(self, rows: Sequence[Row], prompt_positions: int) -> list[tuple[Row, Answer]]:
+    def step(self, rows: Sequence[Row], prompt_positions: int) -> list[tuple[Row, DecodeResult]]:
         """See `Batch.step`."""
         read_on(self.cache, rows, prompt_positions, but=1)
         ready = [row for row in rows if len(row.sequence.unread) == 1]
         for row in ready:
             self.cache.truncate(row.slot, row.sequence.read)
-        answers = self._decoder.answer([Ask(row.slot, row.sequence, row.step) for row in ready if row.step])
+        answers = self._decoder.answer([RowRequest(row.slot, row.sequence, row.step) for row in ready if row.step])
         for row in ready:
             self.cache.add(row.slot, row.sequence.tokens[-1])
         return list(zip(ready, answers, strict=True))

@@ -11,11 +11,11 @@ from ..audio.voice_activity import Speech
 from ..errors import PromptTooLongError
 from ..generation.context import prompt_room
 from ..generation.reply import ReplySampling, read_aloud
-from ..generation.sequence import LiveSequence, Rules
+from ..generation.sequence import ReplyProgram, TokenSequence
 from ..model import BaichuanAudio
 from ..text.normalization import normalize_for_speech
 from .dialogue import Dialogue
-from .slot_allocator import FrontDesk, check_done
+from .slot_allocator import SlotAllocator, check_done
 from .types import AudioDelta, AudioInput, EngineConfig, EngineStats, EngineStopped, ReplyDone, TranscriptDelta
 
 
@@ -36,7 +36,7 @@ class Engine:
 
     def __init__(self, model: BaichuanAudio, config: EngineConfig | None = None) -> None:
         self.model, self.config = model, config or EngineConfig()
-        self._desk = FrontDesk(model, self.config)
+        self._desk = SlotAllocator(model, self.config)
 
     @property
     def voices(self) -> tuple[str, ...]:
@@ -113,11 +113,11 @@ class Engine:
                 f"a clause is {longest} tokens long; this engine reads at most {desk.capacity // 2}."
             )
 
-        def rules(sequence: LiveSequence) -> Rules:
+        def program(sequence: TokenSequence) -> ReplyProgram:
             return read_aloud(sequence, model.text_tokenizer, clauses, sampling, desk.capacity)
 
         slot = desk.lease()
-        reply = desk.write(slot, prompt, rules, seed, spoken=True)
+        reply = desk.write(slot, prompt, program, seed, spoken=True)
         try:
             async for event in reply:
                 if isinstance(event, AudioDelta):

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from ..errors import NoSpeechError, PromptError
 from ..generation.reply import ReplySampling, spoken_reply, text_reply
-from ..generation.sequence import LiveSequence, Rules, Token
+from ..generation.sequence import ReplyProgram, Token, TokenSequence
 from ..language_model.prompt import NO_WORDS
 from ..language_model.text_tokenizer import LONG_TEXT
 from ..model import NO_SPEECH
 from ..text.user_input import normalize_user_text
-from .active_reply import Chat
+from .active_reply import DialogueState
 from .history import History, Item
 from .reply_stream import Reply
-from .slot_allocator import FrontDesk
+from .slot_allocator import SlotAllocator
 from .types import AudioInput
 
 T = TypeVar("T")
@@ -35,10 +35,10 @@ class Dialogue:
     what does not fit the dialogue, EngineStopped after the engine has been stopped.
     """
 
-    def __init__(self, desk: FrontDesk, slot: int, system: str | None, voice: str | None, seed: int | None) -> None:
+    def __init__(self, desk: SlotAllocator, slot: int, system: str | None, voice: str | None, seed: int | None) -> None:
         self._desk, self._model, self._worker = desk, desk.model, desk.worker
         self._system, self._voice = system, voice
-        self._chat = Chat(slot, History(desk.model, desk.capacity), seed)
+        self._state = DialogueState(slot, History(desk.model, desk.capacity), seed)
         self._reply: Reply | None = None
         self._numbers = itertools.count(1)
         self._encoded: tuple[Tensor, int, asyncio.Task[list[Tensor]]] | None = None
@@ -59,9 +59,9 @@ class Dialogue:
         if not parts or any(isinstance(part, str) and not part for part in parts):
             raise PromptError("a message has no content; give a text or audio.")
         self._check_sound(part for part in parts if isinstance(part, AudioInput) and not part.vad)
-        self._chat.history.check_text("".join(part for part in parts if isinstance(part, str)))
+        self._state.history.check_text("".join(part for part in parts if isinstance(part, str)))
         item = Item(self._id(item_id), "user", ready=False)
-        await self._run(lambda: self._chat.history.add(item, after))
+        await self._run(lambda: self._state.history.add(item, after))
         try:
             prompt = self._model.prompt_builder()
             for part in await self._without_silence(parts):
@@ -80,33 +80,33 @@ class Dialogue:
     async def add_assistant(self, text: str, item_id: str | None = None) -> str:
         """Add a reply that was written before, as text -> the item's id."""
         item = Item(self._id(item_id), "assistant")
-        self._chat.history.check_text(text)
-        item.tokens = await _aside(self._chat.history.written, text)
-        self._chat.history.check_size(item)
-        await self._run(lambda: self._chat.history.add(item))
+        self._state.history.check_text(text)
+        item.tokens = await _aside(self._state.history.written, text)
+        self._state.history.check_size(item)
+        await self._run(lambda: self._state.history.add(item))
         return item.id
 
     async def add_system(self, text: str, item_id: str | None = None) -> str:
         """Add to the system text, on a line of its own, wherever in the dialogue it is said -> the item's id."""
-        self._chat.history.check_text(text)
+        self._state.history.check_text(text)
         text = normalize_user_text(text)
         await _aside(self._model.text_tokenizer.encode, text)  # raises where it is no text
         item = Item(self._id(item_id), "system", text=text)
-        await self._run(lambda: self._chat.history.add(item))
+        await self._run(lambda: self._state.history.add(item))
         return item.id
 
     async def delete(self, item_id: str) -> None:
         """Take an item out. What stood before it need not be read again."""
 
         def remove() -> None:
-            self._chat.history.remove(item_id)
-            self._worker.settle_items(self._chat)
+            self._state.history.remove(item_id)
+            self._worker.settle_items(self._state)
 
         await self._run(remove)
 
     async def truncate(self, item_id: str, played_seconds: float) -> str:
         """Cut a spoken reply to what was heard of it (see `History.truncate`) -> the text that stays."""
-        text: str = await self._run(lambda: self._chat.history.truncate(item_id, played_seconds))
+        text: str = await self._run(lambda: self._state.history.truncate(item_id, played_seconds))
         return text
 
     # -- replies --------------------------------------------------------------------------------------------------
@@ -142,8 +142,8 @@ class Dialogue:
         system = self._model.system_text(self._system if instructions is None else instructions, self._voice)
         item = Item(self._id(item_id), "assistant") if remember else None
         reply = self._reply = self._desk.new_reply()
-        rules = partial(self._rules, speak, sampling)
-        self._worker.post(partial(self._worker.answer, self._chat, reply, system, speak, rules, max_tokens, item))
+        program = partial(self._rules, speak, sampling)
+        self._worker.post(partial(self._worker.answer, self._state, reply, system, speak, program, max_tokens, item))
         return reply
 
     async def transcript(self, waveform: Tensor, sample_rate: int) -> str:
@@ -164,7 +164,7 @@ class Dialogue:
         for task in self._encoding:
             task.cancel()
         self._worker.post(self._worker.tidy)
-        self._desk.release(self._chat.slot)
+        self._desk.release(self._state.slot)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Dialogue:
 
     def _check_sound(self, sounds: Iterable[AudioInput]) -> None:
         """Raise PromptTooLongError for more than can be answered."""
-        self._chat.history.check_sound(sum(sound.seconds for sound in sounds))
+        self._state.history.check_sound(sum(sound.seconds for sound in sounds))
 
     async def _without_silence(self, parts: list[str | AudioInput]) -> list[str | AudioInput]:
         """The parts of a message, their sound without long pauses or, where nobody speaks in it, left out."""
@@ -221,16 +221,16 @@ class Dialogue:
     def _fill(self, item: Item, tokens: list[Token]) -> None:
         """The user's item is encoded; a reply may have waited for it."""
         item.tokens, item.ready = tokens, True
-        self._chat.history.check_size(item)
-        self._worker.settle_items(self._chat)
+        self._state.history.check_size(item)
+        self._worker.settle_items(self._state)
 
     def _drop(self, item: Item) -> None:
         """The user's item could not be encoded."""
-        if item in self._chat.history.items:
-            self._chat.history.items.remove(item)
-        self._worker.settle_items(self._chat)
+        if item in self._state.history.items:
+            self._state.history.items.remove(item)
+        self._worker.settle_items(self._state)
 
-    def _rules(self, speak: bool, sampling: ReplySampling, sequence: LiveSequence) -> Rules:
+    def _rules(self, speak: bool, sampling: ReplySampling, sequence: TokenSequence) -> ReplyProgram:
         tokenizer = self._model.text_tokenizer
         if speak:
             return spoken_reply(sequence, tokenizer, sampling)

@@ -17,7 +17,7 @@ from ..acceleration.cuda.static_cache import empty_store
 from ..generation.sequence import Token, common_length
 from ..language_model.backbone import attend_to
 from ..language_model.model import LanguageModel
-from ..layers.kv_cache import Places
+from ..layers.kv_cache import RowPositions
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class SlotCache:
         starts = [self.length(piece.slot) for piece in pieces]
         device = self.store.device
         embedded = self._model.embed_sequence([token for piece in pieces for token in piece.tokens])
-        places = torch.tensor(
+        row_positions = torch.tensor(
             [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)], device=device
         )
         owners = torch.tensor(
@@ -89,7 +89,16 @@ class SlotCache:
         if max(ends) > self.capacity:
             raise ValueError(f"a slot holds {self.capacity} positions, not {max(ends)}")
         cos, sin = self._model.rotary(max(ends), embedded)
-        context = _SlotContext(cos[places], sin[places], self, owners, places, [p.slot for p in pieces], starts, counts)
+        context = _SlotContext(
+            cos[row_positions],
+            sin[row_positions],
+            self,
+            owners,
+            row_positions,
+            [p.slot for p in pieces],
+            starts,
+            counts,
+        )
         hidden = self._model.run(embedded[None], context)[0]
         for piece in pieces:
             self._tokens[piece.slot] += piece.tokens
@@ -105,13 +114,13 @@ class _SlotContext:
         sin: Tensor,
         cache: SlotCache,
         owners: Tensor,
-        places: Tensor,
+        row_positions: Tensor,
         slots: list[int],
         starts: list[int],
         counts: list[int],
     ) -> None:
         self.cos, self.sin, self._store = cos, sin, cache.store
-        self._owners, self._places = owners, places
+        self._owners, self._places = owners, row_positions
         self._rows = list(zip(slots, starts, counts, strict=True))
         together = cache.together and max(counts) == 1 and len(slots) > 1
         self._mask = self._length_mask([start + 1 for start in starts]) if together else None
@@ -140,9 +149,9 @@ class _SlotContext:
             first += count
         return torch.cat(parts, dim=2)
 
-    def places(self, batch: int) -> Places | None:
+    def row_positions(self, batch: int) -> RowPositions | None:
         """See `backbone.Context`."""
-        return Places(self._store, self._owners, self._places)
+        return RowPositions(self._store, self._owners, self._places)
 
     def _gather(self, store: Tensor, longest: int) -> Tensor:
         """store [slots, groups, room, w] -> [B, groups, longest, w]."""
@@ -153,5 +162,5 @@ class _SlotContext:
 
     def _length_mask(self, lengths: list[int]) -> Tensor:
         """[B, 1, 1, longest] bool, True where a row has positions."""
-        places = torch.arange(max(lengths), device=self._store.device)
-        return (places < torch.tensor(lengths, device=self._store.device)[:, None])[:, None, None]
+        row_positions = torch.arange(max(lengths), device=self._store.device)
+        return (row_positions < torch.tensor(lengths, device=self._store.device)[:, None])[:, None, None]

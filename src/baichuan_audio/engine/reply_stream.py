@@ -120,7 +120,7 @@ class Reply:
         self._arrived.set()
 
 
-class Promise:
+class ThreadsafeFuture:
     """A result that a worker thread will give to the asyncio task that awaits `future`."""
 
     def __init__(self) -> None:

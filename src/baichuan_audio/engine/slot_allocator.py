@@ -14,13 +14,13 @@ from ..acceleration.cuda.flow import StaticFlow
 from ..audio.voice_activity import Speech
 from ..errors import BaichuanAudioError
 from ..generation.reply import text_reply
-from ..generation.sequence import LiveSequence, Rules, Token
+from ..generation.sequence import ReplyProgram, Token, TokenSequence
 from ..language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder
 from ..language_model.sampling import Sampling
 from ..model import BaichuanAudio, join_texts
 from .reply_stream import Reply
 from .types import AudioInput, EngineConfig, EngineFull, EngineStopped, ReplyDone, TextDelta, TranscriptDelta
-from .worker import Worker
+from .worker import ModelWorker
 
 _CONTEXT = 4096  # positions of a slot, where the model could read more
 _THREADS = 4
@@ -29,7 +29,7 @@ _SOUND_THREADS_SOLVING = 4  # on CUDA, where the chunks of replies that are samp
 _DIALOGUES_PER_SPARE = 4
 
 
-class FrontDesk:
+class SlotAllocator:
     """Slots, and what is asked of the worker for them.
 
     Behind the slots of dialogues stand spare ones, one for every four, in which transcripts are written.
@@ -43,10 +43,10 @@ class FrontDesk:
         cores = len(os.sched_getaffinity(0))
         threads = config.threads or max(1, min(_THREADS, cores // 3))
         if model.language_model.norm.weight.device.type == "cpu":
-            sound_threads = _SOUND_THREADS if cores > 1 else 1
+            synthesis_threads = _SOUND_THREADS if cores > 1 else 1
         else:
-            sound_threads = _SOUND_THREADS_SOLVING if isinstance(model.flow, StaticFlow) else 1
-        self.worker = Worker(model, config, slots, self.capacity, threads, sound_threads)
+            synthesis_threads = _SOUND_THREADS_SOLVING if isinstance(model.flow, StaticFlow) else 1
+        self.worker = ModelWorker(model, config, slots, self.capacity, threads, synthesis_threads)
         self.running = False
         self.free = list(range(config.max_sessions))  # a heap: the lowest first, so that those in use are neighbours
         self._spare: asyncio.Queue[int] = asyncio.Queue()
@@ -78,12 +78,17 @@ class FrontDesk:
         return Reply(self.config.buffer_seconds, cancelled, worker.wake)
 
     def write(
-        self, slot: int, tokens: Sequence[Token], rules: Callable[[LiveSequence], Rules], seed: int | None, spoken: bool
+        self,
+        slot: int,
+        tokens: Sequence[Token],
+        program: Callable[[TokenSequence], ReplyProgram],
+        seed: int | None,
+        spoken: bool,
     ) -> Reply:
-        """Have `rules` write after the prompt `tokens` in a slot the caller has leased. Raises EngineStopped."""
+        """Have `program` write after the prompt `tokens` in a slot the caller has leased. Raises EngineStopped."""
         self.check_running()
         reply = self.new_reply()
-        self.worker.post(lambda: self.worker.write(slot, tokens, rules, Random(seed), reply, spoken))
+        self.worker.post(lambda: self.worker.write(slot, tokens, program, Random(seed), reply, spoken))
         return reply
 
     def tokens(self, prompt: PromptBuilder) -> list[Token]:
@@ -130,11 +135,11 @@ class FrontDesk:
             tokens = self.tokens(self.model.prompt_builder().text(TRANSCRIBE_INSTRUCTION).audio(codes))
             most = 32 + 3 * codes.shape[1]  # far more than anyone can say in that time
 
-            def rules(sequence: LiveSequence, most: int = most) -> Rules:
+            def program(sequence: TokenSequence, most: int = most) -> ReplyProgram:
                 return text_reply(sequence, self.model.text_tokenizer, Sampling(), most)
 
             begun, held = False, ""
-            async for text in self._texts(self.write(slot, tokens, rules, None, spoken=False)):
+            async for text in self._texts(self.write(slot, tokens, program, None, spoken=False)):
                 held = held + text if begun else (held + text).lstrip()
                 words = held.rstrip()  # space at either end of a piece's text is not part of it
                 if words:

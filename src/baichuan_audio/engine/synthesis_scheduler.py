@@ -22,10 +22,10 @@ from ..generation.sequence import Frame, SentenceEnd, frames_to_codes
 from ..synthesis import SpeechStream
 from .types import AudioDelta, ReplyDone, ReplyEvent, TextDelta
 
-_GRAIN = 2  # frames that are worth a turn once a reply sounds
+_MIN_FRAMES = 2  # frames that are worth a turn once a reply sounds
 _BACKLOG = 25  # frames without sound, above which no more are written
 _JOB_LEAD = 0.5  # seconds: a job goes before listeners who have more than that left
-_PATIENCE = 3  # turns that may pass a waiting job by
+_MAX_SKIPS = 3  # turns that may pass a waiting job by
 
 
 @dataclass
@@ -36,7 +36,7 @@ class _Clause:
     closed: bool = False
 
 
-class Voice:
+class AudioOutput:
     """What one reply gives out, text and sound in order, and how far ahead of its listener it is.
 
     The language model's thread puts in, the sound thread takes out. `frame_samples`: of a code frame, where the audio
@@ -124,7 +124,7 @@ class Voice:
             if self.ended or not self._entries:
                 return False
             head = self._entries[0]
-            least = _GRAIN if self.sounds else max(first_frames, 1)
+            least = _MIN_FRAMES if self.sounds else max(first_frames, 1)
             return not isinstance(head, _Clause) or head.closed or len(head.frames) >= least
 
     def turn(self, most: int) -> None:
@@ -180,7 +180,7 @@ class Voice:
 
 
 @dataclass(eq=False)
-class Job:
+class SynthesisJob:
     """Work in bounded pieces: each `next` is one; `done` gets the result of the last, or what was raised."""
 
     pieces: Iterator[Any]
@@ -189,7 +189,7 @@ class Job:
     busy: bool = False
 
 
-class SoundThreads:
+class SynthesisPool:
     """`count` threads that take turns between voices and jobs, each voice or job in one of them at a time.
 
     The voice whose listener runs dry first comes first; jobs when every listener has half a second left. A job that
@@ -198,8 +198,8 @@ class SoundThreads:
 
     def __init__(self, first_chunk_frames: int, chunk_frames: int, count: int, torch_threads: int) -> None:
         self._first, self._most, self._torch_threads = first_chunk_frames, max(chunk_frames, 4), torch_threads
-        self._voices: list[Voice] = []
-        self._jobs: list[Job] = []
+        self._voices: list[AudioOutput] = []
+        self._jobs: list[SynthesisJob] = []
         self._condition = threading.Condition()
         self._stopped = False
         self._passed = 0
@@ -225,16 +225,16 @@ class SoundThreads:
         """Whether any of the threads is still at work."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def add_voice(self, voice: Voice) -> None:
+    def add_voice(self, voice: AudioOutput) -> None:
         with self._condition:
             self._voices.append(voice)
 
-    def add_job(self, job: Job) -> None:
+    def add_job(self, job: SynthesisJob) -> None:
         with self._condition:
             self._jobs.append(job)
             self._condition.notify()
 
-    def wake(self, voice: Voice) -> None:
+    def wake(self, voice: AudioOutput) -> None:
         """Something has been put into `voice`."""
         if voice.ready(self._first):
             with self._condition:
@@ -262,7 +262,7 @@ class SoundThreads:
                 if chosen is None or self._stopped:
                     return
                 chosen.busy = True
-            if isinstance(chosen, Voice):
+            if isinstance(chosen, AudioOutput):
                 self._sound(chosen)
             else:
                 self._work(chosen)
@@ -270,27 +270,27 @@ class SoundThreads:
                 chosen.busy = False
                 self._condition.notify()  # what is left may be another thread's
 
-    def _choose(self) -> Voice | Job | None:
+    def _choose(self) -> AudioOutput | SynthesisJob | None:
         """Who has the next turn."""
         self._voices = [voice for voice in self._voices if not voice.ended]
         self._jobs = [job for job in self._jobs if not job.cancelled]
         ready = [voice for voice in self._voices if not voice.busy and voice.ready(self._first)]
-        voice = min(ready, key=Voice.lead, default=None)
+        voice = min(ready, key=AudioOutput.lead, default=None)
         job = next((job for job in self._jobs if not job.busy), None)
-        if job is not None and (voice is None or voice.lead() > _JOB_LEAD or self._passed >= _PATIENCE):
+        if job is not None and (voice is None or voice.lead() > _JOB_LEAD or self._passed >= _MAX_SKIPS):
             self._passed = 0
             return job
         self._passed += job is not None
         return voice
 
-    def _sound(self, voice: Voice) -> None:
+    def _sound(self, voice: AudioOutput) -> None:
         try:
             voice.turn(self._most)
         except Exception as error:
             voice.drop()
             voice.on_failure(error)
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: SynthesisJob) -> None:
         """One piece of a job, which then stands last."""
         result, failure = None, None
         try:

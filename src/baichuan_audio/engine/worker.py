@@ -14,42 +14,56 @@ import torch
 
 from ..errors import BaichuanAudioError, PromptError, PromptTooLongError
 from ..generation.runaway import RUNAWAYS
-from ..generation.sequence import Answer, FrameStep, LiveSequence, Rules, SentenceEnd, TextStep, Token
+from ..generation.sequence import (
+    DecodeResult,
+    FrameRequest,
+    ReplyProgram,
+    SentenceEnd,
+    TextRequest,
+    Token,
+    TokenSequence,
+)
 from ..model import BaichuanAudio
 from ..synthesis import SpeechStream
-from .active_reply import Chat, Writing
+from .active_reply import ActiveReply, DialogueState
 from .batch import batch_for
 from .history import History, Item
 from .kv_slots import SlotCache
-from .reply_stream import Promise, Reply
-from .synthesis_scheduler import Job, SoundThreads, Voice, encode_in_pieces
+from .reply_stream import Reply, ThreadsafeFuture
+from .synthesis_scheduler import AudioOutput, SynthesisJob, SynthesisPool, encode_in_pieces
 from .types import EngineConfig, EngineStopped, ReplyDone, Status, TextDelta, Usage
 
 _log = logging.getLogger(__name__)
 
-_SHORT = 1.0  # seconds of sound left, below which a listener may run dry
-_AHEAD = 3.0  # who has more left rests while another is short
+_LOW_WATER_S = 1.0  # seconds of sound left, below which a listener may run dry
+_HIGH_WATER_S = 3.0  # who has more left rests while another is short
 _MARKS = 4  # positions that end a reply: the last id and the marks around audio
 
 
-class Worker:
-    """All model work of one engine: this thread the language model, its `SoundThreads` the rest.
+class ModelWorker:
+    """All model work of one engine: this thread the language model, its `SynthesisPool` the rest.
 
     `post` and `call` may be used from any thread; the methods that take a Reply or Chat run on the worker's own.
     """
 
     def __init__(
-        self, model: BaichuanAudio, config: EngineConfig, slots: int, capacity: int, threads: int, sound_threads: int
+        self,
+        model: BaichuanAudio,
+        config: EngineConfig,
+        slots: int,
+        capacity: int,
+        threads: int,
+        synthesis_threads: int,
     ) -> None:
         self.model, self.config, self.capacity = model, config, capacity
         self.batch = batch_for(model, SlotCache(model.language_model, slots, capacity))
-        self.sound = SoundThreads(config.first_chunk_frames, config.chunk_frames, sound_threads, threads)
-        self.rows: list[Writing] = []  # those still being written
+        self.sound = SynthesisPool(config.first_chunk_frames, config.chunk_frames, synthesis_threads, threads)
+        self.rows: list[ActiveReply] = []  # those still being written
         self.runaways = dict.fromkeys(RUNAWAYS, 0)  # replies that were stopped, by reason
         self.steps = self.last_batch = self.text_tokens = self.audio_frames = 0
-        self._finished: dict[Reply, Writing] = {}  # written, and perhaps still sounding
-        self._held: dict[Reply, Chat] = {}  # not begun: audio of the dialogue is being encoded
-        self._promises: set[Promise] = set()
+        self._finished: dict[Reply, ActiveReply] = {}  # written, and perhaps still sounding
+        self._held: dict[Reply, DialogueState] = {}  # not begun: audio of the dialogue is being encoded
+        self._promises: set[ThreadsafeFuture] = set()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._threads, self._stopping, self.closed = threads, False, False
         self._thread = threading.Thread(target=self._run, name="baichuan-audio engine", daemon=True)
@@ -78,26 +92,26 @@ class Worker:
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """What `function` returns or raises on the worker's thread."""
-        promise = Promise()
+        future = ThreadsafeFuture()
 
         def command() -> None:
             try:
-                self._settle(promise, function())
+                self._settle(future, function())
             except Exception as error:
-                self._settle(promise, None, error)
+                self._settle(future, None, error)
 
-        self._expect(promise)
+        self._expect(future)
         self.post(command)
-        return await promise.future
+        return await future.future
 
     async def work(self, pieces: Any) -> Any:
         """The last value of an iterator that the sound thread goes through piece by piece."""
-        promise = Promise()
-        job = Job(pieces, lambda value, error: self._settle(promise, value, error))
-        self._expect(promise)
+        future = ThreadsafeFuture()
+        job = SynthesisJob(pieces, lambda value, error: self._settle(future, value, error))
+        self._expect(future)
         self.sound.add_job(job)
         try:
-            return await promise.future
+            return await future.future
         finally:
             job.cancelled = True
 
@@ -109,7 +123,7 @@ class Worker:
     # -- replies, on the worker's thread --------------------------------------------------------------------------
 
     def answer(
-        self, chat: Chat, reply: Reply, system: str, spoken: bool, rules: Callable[[LiveSequence], Rules],
+        self, dialogue_state: DialogueState, reply: Reply, system: str, spoken: bool, program: Callable[[TokenSequence], ReplyProgram],
         most_tokens: int | None, item: Item | None,
     ) -> None:  # fmt: skip
         """Begin a reply in a dialogue, once all of the user's audio has been encoded."""
@@ -117,35 +131,49 @@ class Worker:
         def begin() -> None:
             self._held.pop(reply, None)
             try:
-                tokens = chat.history.prompt(system, spoken, forget=item is not None)
+                tokens = dialogue_state.history.prompt(system, spoken, forget=item is not None)
                 if item is not None:
-                    chat.history.add(item)
+                    dialogue_state.history.add(item)
             except Exception as error:
                 self._refuse(reply, error)
                 return
-            seed = chat.seed if not chat.replies or chat.seed is None else f"{chat.seed}.{chat.replies}"
-            chat.replies += 1
-            self.write(chat.slot, tokens, rules, Random(seed), reply, spoken, most_tokens, chat.history, item)
+            seed = (
+                dialogue_state.seed
+                if not dialogue_state.replies or dialogue_state.seed is None
+                else f"{dialogue_state.seed}.{dialogue_state.replies}"
+            )
+            dialogue_state.replies += 1
+            self.write(
+                dialogue_state.slot,
+                tokens,
+                program,
+                Random(seed),
+                reply,
+                spoken,
+                most_tokens,
+                dialogue_state.history,
+                item,
+            )
 
-        if all(each.ready for each in chat.history.items):
+        if all(each.ready for each in dialogue_state.history.items):
             begin()
         else:
-            chat.waiting = begin
-            self._held[reply] = chat
+            dialogue_state.waiting = begin
+            self._held[reply] = dialogue_state
 
     def write(
-        self, slot: int, tokens: Sequence[Token], rules: Callable[[LiveSequence], Rules], random: Random, reply: Reply,
+        self, slot: int, tokens: Sequence[Token], program: Callable[[TokenSequence], ReplyProgram], random: Random, reply: Reply,
         spoken: bool, most_tokens: int | None = None, history: History | None = None, item: Item | None = None,
     ) -> None:  # fmt: skip
-        """Begin to write in `slot` after the prompt `tokens`, by `rules`."""
+        """Begin to write in `slot` after the prompt `tokens`, by `program`."""
         try:
             if len(tokens) + _MARKS >= self.capacity:
                 raise PromptTooLongError(f"the prompt is {len(tokens)} tokens long; this engine reads {self.capacity}.")
             sequence = self._sequence(slot, tokens, random)
             frames = sum(isinstance(token, tuple) for token in tokens)
             rate = self.model.tokenizer.frame_rate
-            row = Writing(
-                slot=slot, sequence=sequence, rules=rules(sequence), step=None, reply=reply,
+            row = ActiveReply(
+                slot=slot, sequence=sequence, program=program(sequence), step=None, reply=reply,
                 voice=self._voice(reply) if spoken else None, header=len(tokens) - (2 if spoken else 1),
                 history=history, item=item, most_tokens=most_tokens,
                 usage=Usage(len(tokens) - frames, frames, sequence.read), frame_seconds=1 / rate,
@@ -159,20 +187,20 @@ class Worker:
     def cancel(self, reply: Reply, reason: str) -> None:
         """End a reply now; what its reader has not had leaves the history."""
         row = self._finished.pop(reply, None) or next((row for row in self.rows if row.reply is reply), None)
-        chat = self._held.pop(reply, None)
-        if chat is not None:
-            chat.waiting = None
+        dialogue_state = self._held.pop(reply, None)
+        if dialogue_state is not None:
+            dialogue_state.waiting = None
         if row is not None:
             self._leave(row)
-            self._forget_unheard(row)
+            self._drop_unplayed(row)
         usage = row.used() if row is not None else Usage()
         text = reply.read_text if reply.cancelled else reply.sent_text
         reply.deliver(ReplyDone("cancelled", reason, text, usage))
 
-    def settle_items(self, chat: Chat) -> None:
+    def settle_items(self, dialogue_state: DialogueState) -> None:
         """An item of the dialogue has become ready, or is gone: a reply may have waited for it."""
-        if chat.waiting is not None and all(item.ready for item in chat.history.items):
-            begin, chat.waiting = chat.waiting, None
+        if dialogue_state.waiting is not None and all(item.ready for item in dialogue_state.history.items):
+            begin, dialogue_state.waiting = dialogue_state.waiting, None
             begin()
 
     def tidy(self) -> None:
@@ -186,12 +214,12 @@ class Worker:
         torch.set_num_threads(self._threads)
         while not self._stopping:
             due = self._due()
-            self._obey(wait=not due)
+            self._run_commands(wait=not due)
             due = self._due()
             if due and not self._stopping:
                 self._step(due)
 
-    def _obey(self, wait: bool) -> None:
+    def _run_commands(self, wait: bool) -> None:
         """Run the commands that have come; with nothing else to do, sleep until one comes."""
         while True:
             try:
@@ -204,17 +232,17 @@ class Worker:
             except Exception:
                 _log.exception("a command of the engine failed")
 
-    def _due(self) -> list[Writing]:
+    def _due(self) -> list[ActiveReply]:
         """The rows of the next step: all whose reader keeps up, but those far ahead of a listener who is short."""
         for row in [row for row in self.rows if row.reply.abandoned]:
             self.cancel(row.reply, "abandoned")
         due = [row for row in self.rows if not row.must_wait()]
         leads = [row.lead() for row in due]
-        if any(lead < _SHORT for lead in leads):
-            due = [row for row, lead in zip(due, leads, strict=True) if lead <= _AHEAD]
+        if any(lead < _LOW_WATER_S for lead in leads):
+            due = [row for row, lead in zip(due, leads, strict=True) if lead <= _HIGH_WATER_S]
         return due
 
-    def _step(self, due: list[Writing]) -> None:
+    def _step(self, due: list[ActiveReply]) -> None:
         try:
             answers = self.batch.step(due, self.config.prefill_positions)
         except Exception as error:
@@ -225,23 +253,23 @@ class Worker:
         self.steps += 1
         self.last_batch = len(due)
         for written, answer in answers:
-            assert isinstance(written, Writing)
+            assert isinstance(written, ActiveReply)
             self._advance(written, answer)
 
-    def _advance(self, row: Writing, answer: Answer) -> None:
+    def _advance(self, row: ActiveReply, answer: DecodeResult) -> None:
         """Send a row its answer and take what it gives out, up to its next step."""
         try:
             self._count(row, answer)
             while True:
-                event = row.rules.send(answer)
-                if isinstance(event, (TextStep, FrameStep)):
+                event = row.program.send(answer)
+                if isinstance(event, (TextRequest, FrameRequest)):
                     row.step = event
                     break
                 answer = None
                 self._give(row, event)
             full = len(row.sequence) + _MARKS >= self.capacity
             if full or (row.most_tokens is not None and row.text_tokens + row.frames >= row.most_tokens):
-                row.rules.close()
+                row.program.close()
                 self._finish(row, "limit")
         except StopIteration as end:
             self._finish(row, end.value)
@@ -249,8 +277,8 @@ class Worker:
             _log.exception("a reply failed")
             self._fail(row, error)
 
-    def _count(self, row: Writing, answer: Answer) -> None:
-        if isinstance(row.step, TextStep):
+    def _count(self, row: ActiveReply, answer: DecodeResult) -> None:
+        if isinstance(row.step, TextRequest):
             row.text_tokens += 1
             self.text_tokens += 1
         elif isinstance(answer, tuple):
@@ -260,7 +288,7 @@ class Worker:
             row.voice.put(answer)
             self.sound.wake(row.voice)
 
-    def _give(self, row: Writing, event: str | torch.Tensor | SentenceEnd) -> None:
+    def _give(self, row: ActiveReply, event: str | torch.Tensor | SentenceEnd) -> None:
         """Text, a sentence's end, or the codes of a finished audio segment, whose frames have gone out one by one."""
         if isinstance(event, str):
             row.said.append(event)
@@ -274,7 +302,7 @@ class Worker:
             row.voice.end_segment()
         self.sound.wake(row.voice)
 
-    def _finish(self, row: Writing, ending: str | None) -> None:
+    def _finish(self, row: ActiveReply, ending: str | None) -> None:
         """The rules have come to their end; the sound may have some way to go."""
         if ending in RUNAWAYS:
             self.runaways[ending] += 1
@@ -293,12 +321,12 @@ class Worker:
             row.voice.put(done)
             self.sound.wake(row.voice)
 
-    def _fail(self, row: Writing, error: Exception) -> None:
+    def _fail(self, row: ActiveReply, error: Exception) -> None:
         if row not in self.rows and row.reply not in self._finished:
             return
         self._finished.pop(row.reply, None)
         self._leave(row)
-        self._forget_unheard(row)
+        self._drop_unplayed(row)
         row.reply.deliver(_failure(error, row.reply.sent_text, row.used()))
 
     def _refuse(self, reply: Reply, error: Exception) -> None:
@@ -307,23 +335,23 @@ class Worker:
             _log.error("a reply could not begin", exc_info=error)
         reply.deliver(_failure(error, "", Usage()))
 
-    def _leave(self, row: Writing) -> None:
+    def _leave(self, row: ActiveReply) -> None:
         """Stop writing a row: its sequence is closed by its rules, its sound is dropped."""
         if row in self.rows:
             self.rows.remove(row)
             try:
-                row.rules.close()
+                row.program.close()
             except Exception:
                 _log.exception("a reply could not be closed")
             self._remember(row)
         if row.voice is not None:
             row.voice.drop()
 
-    def _remember(self, row: Writing) -> None:
+    def _remember(self, row: ActiveReply) -> None:
         if row.item is not None and not row.item.discarded:
             row.item.tokens = row.sequence.tokens[row.header :]
 
-    def _forget_unheard(self, row: Writing) -> None:
+    def _drop_unplayed(self, row: ActiveReply) -> None:
         """Cut the item of a reply that was broken off to what its reader has had."""
         if row.item is None or row.history is None or not row.item.tokens:
             return
@@ -332,18 +360,18 @@ class Worker:
         else:
             row.item.tokens = row.history.written(row.reply.read_text)
 
-    def _sequence(self, slot: int, tokens: Sequence[Token], random: Random) -> LiveSequence:
+    def _sequence(self, slot: int, tokens: Sequence[Token], random: Random) -> TokenSequence:
         """The prompt as a sequence, as much of it read as the slots know already."""
         model = self.model.language_model
         store = self.batch.cache
-        sequence = LiveSequence(
+        sequence = TokenSequence(
             self.model.special, model.config.vocab_size, model.codebook_sizes, random, store.store.device
         )
         sequence.lay(tokens)
         sequence.read = store.prepare(slot, tokens)
         return sequence
 
-    def _voice(self, reply: Reply) -> Voice:
+    def _voice(self, reply: Reply) -> AudioOutput:
         speech = SpeechStream(self.model, self.config.first_chunk_frames, self.config.chunk_frames)
 
         def failed(error: Exception) -> None:
@@ -352,7 +380,7 @@ class Worker:
 
         rate = self.model.sample_rate
         frame_samples = round(rate / self.model.tokenizer.frame_rate) if self.model.continuous_speech else None
-        voice = Voice(
+        voice = AudioOutput(
             speech, self.model.audio_head.num_codebooks, rate, frame_samples, reply.deliver, failed, self.wake
         )
         self.sound.add_voice(voice)
@@ -364,21 +392,21 @@ class Worker:
                 self._fail(row, error)
                 return
 
-    def _expect(self, promise: Promise) -> None:
+    def _expect(self, future: ThreadsafeFuture) -> None:
         if self.closed:
             raise EngineStopped("the engine has been stopped.")
-        self._promises.add(promise)
+        self._promises.add(future)
 
-    def _settle(self, promise: Promise, value: Any, error: Exception | None = None) -> None:
-        self._promises.discard(promise)
-        promise.resolve(value, error)
+    def _settle(self, future: ThreadsafeFuture, value: Any, error: Exception | None = None) -> None:
+        self._promises.discard(future)
+        future.resolve(value, error)
 
     def _stop(self) -> None:
         self._stopping = True
         for reply in [*self._held, *(row.reply for row in self.rows), *self._finished]:
             self.cancel(reply, "shutdown")
-        for promise in list(self._promises):
-            self._settle(promise, None, EngineStopped("the engine has been stopped."))
+        for future in list(self._promises):
+            self._settle(future, None, EngineStopped("the engine has been stopped."))
 
 
 def _nothing() -> None:

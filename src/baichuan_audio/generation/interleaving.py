@@ -1,7 +1,7 @@
-"""Where text and speech take turns within a spoken reply (`interleave_letters` in config.json).
+"""Where text and speech take turns within a spoken reply (`interleave_min_letters` in config.json).
 
 The released models speak clause by clause. A small model loses its place in a clause long before it loses a word: one
-that has `interleave_letters` takes turns every word or two, and the speech of its reply is one stretch of sound. Its
+that has `interleave_min_letters` takes turns every word or two, and the speech of its reply is one stretch of sound. Its
 text is a run of words ahead: how a word ends depends on the one that follows.
 """
 
@@ -19,11 +19,11 @@ _CHINESE_FROM = "\u2e80"
 _LETTERS_OF_A_CHARACTER = 3  # a Chinese character is a syllable, as long as so many letters
 
 
-def interleave_letters(config: Mapping[str, Any]) -> int | None:
+def interleave_min_letters(config: Mapping[str, Any]) -> int | None:
     """The entry of `config.json`; None: clause by clause. Raises ConfigError."""
-    letters = config.get("interleave_letters")
+    letters = config.get("interleave_min_letters")
     if letters is not None and (not isinstance(letters, int) or isinstance(letters, bool) or letters < 1):
-        raise ConfigError(f"config.json: interleave_letters must be a whole number of letters, not {letters!r}.")
+        raise ConfigError(f"config.json: interleave_min_letters must be a whole number of letters, not {letters!r}.")
     return letters
 
 
@@ -41,7 +41,7 @@ def split_words(text: str, tokenizer: TextTokenizer, letters: int) -> list[str]:
     return [*runs, text[start:]] if text else []
 
 
-def write_ahead(runs: Sequence[str]) -> list[tuple[str, int]]:
+def lookahead_schedule(runs: Sequence[str]) -> list[tuple[str, int]]:
     """Runs of words (`split_words`) -> the texts written one after the other, and how many runs are said after each.
 
     Within a clause the text is one run ahead of its speech, so its first text has two runs and its last speech too. Its
@@ -73,9 +73,13 @@ def ended(text: str) -> str:
     return text + ("。" if text[-1] >= _CHINESE_FROM else ".")
 
 
-def _words(text: str, places: list[int]) -> Iterator[tuple[int, int]]:
+def _words(text: str, row_positions: list[int]) -> Iterator[tuple[int, int]]:
     """First and end of each word with the blanks before it: they begin at a place with a blank or Chinese character."""
-    begins = [0, *(_with_blanks(text, place) for place in places if place > 0 and _begins_word(text, place)), len(text)]
+    begins = [
+        0,
+        *(_with_blanks(text, place) for place in row_positions if place > 0 and _begins_word(text, place)),
+        len(text),
+    ]
     yield from pairwise(begins)
 
 

@@ -17,7 +17,18 @@ from ..language_model.prompt import CLAUSE_MARKS, SENTENCE_MARKS
 from ..language_model.sampling import Sampling
 from ..language_model.text_tokenizer import TextTokenizer
 from .runaway import REPETITION, RunawayGuard, least_frames, text_repeats_itself
-from .sequence import Answer, Frame, FrameStep, LiveSequence, Rules, SentenceEnd, Step, TextStep, Token, audio_segment
+from .sequence import (
+    DecodeRequest,
+    DecodeResult,
+    Frame,
+    FrameRequest,
+    ReplyProgram,
+    SentenceEnd,
+    TextRequest,
+    Token,
+    TokenSequence,
+    audio_segment,
+)
 from .session import Session
 
 _SAME_CLAUSES, _SAME_CLAUSES_IDS = 3, 24
@@ -79,9 +90,9 @@ def write_spoken_reply(
     return cast("Generator[str | Tensor, None, str | None]", pieces)
 
 
-def follow(session: Session, rules: Rules) -> Generator[str | Tensor | SentenceEnd, None, str | None]:
+def follow(session: Session, program: ReplyProgram) -> Generator[str | Tensor | SentenceEnd, None, str | None]:
     """Run the rules of a reply on a session of its own: what they give out, as it is made. Returns why they ended."""
-    events = follow_frames(session, rules)
+    events = follow_frames(session, program)
     try:
         while True:
             try:
@@ -95,17 +106,19 @@ def follow(session: Session, rules: Rules) -> Generator[str | Tensor | SentenceE
         events.close()
 
 
-def follow_frames(session: Session, rules: Rules) -> Generator[str | Frame | Tensor | SentenceEnd, None, str | None]:
+def follow_frames(
+    session: Session, program: ReplyProgram
+) -> Generator[str | Frame | Tensor | SentenceEnd, None, str | None]:
     """`follow`, with each code frame when it is drawn; the codes [K, T] then say that their segment is complete."""
-    answer: Answer = None
+    answer: DecodeResult = None
     try:
         while True:
             try:
-                event = rules.send(answer)
+                event = program.send(answer)
             except StopIteration as end:
                 ending: str | None = end.value
                 return ending
-            if isinstance(event, (TextStep, FrameStep)):
+            if isinstance(event, (TextRequest, FrameRequest)):
                 answer = session.answer(event)
                 if isinstance(answer, tuple):
                     yield answer
@@ -113,10 +126,12 @@ def follow_frames(session: Session, rules: Rules) -> Generator[str | Frame | Ten
                 answer = None
                 yield event
     finally:
-        rules.close()
+        program.close()
 
 
-def text_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: Sampling, max_new_tokens: int) -> Rules:
+def text_reply(
+    sequence: TokenSequence, tokenizer: TextTokenizer, sampling: Sampling, max_new_tokens: int
+) -> ReplyProgram:
     """The rules of a reply without speech (see `write_text_reply`)."""
     special = sequence.special
     stream = tokenizer.stream()
@@ -124,7 +139,7 @@ def text_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: Sampl
     ending: str | None = "limit"
     try:
         while len(written) < max_new_tokens:
-            id = yield from _next_id(sequence, TextStep(sampling, barred=(special.audiogen_start,)))
+            id = yield from _next_id(sequence, TextRequest(sampling, suppressed=(special.audiogen_start,)))
             written.append(id)
             piece = "" if id == special.end_of_text else stream.push(id)
             if piece:
@@ -143,7 +158,7 @@ def text_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: Sampl
     return ending
 
 
-def spoken_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: ReplySampling) -> Rules:
+def spoken_reply(sequence: TokenSequence, tokenizer: TextTokenizer, sampling: ReplySampling) -> ReplyProgram:
     """The rules of a spoken reply (see `write_spoken_reply`)."""
     clauses: list[str] = []
     guard = RunawayGuard() if sampling.stop_runaways else None
@@ -172,12 +187,12 @@ def spoken_reply(sequence: LiveSequence, tokenizer: TextTokenizer, sampling: Rep
 
 
 def read_aloud(
-    sequence: LiveSequence,
+    sequence: TokenSequence,
     tokenizer: TextTokenizer,
     clauses: Sequence[Sequence[Sequence[int]]],
     sampling: ReplySampling,
     context: int,
-) -> Rules:
+) -> ReplyProgram:
     """The rules of reading aloud after the prompt that stands in the sequence: codes of each segment.
 
     clauses: of each the ids of its text segments. Before a clause only the prompt and the clause before it are kept, so
@@ -205,13 +220,13 @@ def read_aloud(
 
 
 def _read_clause(
-    sequence: LiveSequence,
+    sequence: TokenSequence,
     tokenizer: TextTokenizer,
     clause: Sequence[Sequence[int]],
     sampling: ReplySampling,
     prompt: int,
     context: int,
-) -> Generator[Step | Tensor, Answer, tuple[str | None, int]]:
+) -> Generator[DecodeRequest | Tensor, DecodeResult, tuple[str | None, int]]:
     """Read one clause; returns why it was broken off, None where it came to its end, and where it begins."""
     guard, start = RunawayGuard() if sampling.stop_runaways else None, len(sequence)
     for segment in clause:
@@ -229,7 +244,7 @@ def _read_clause(
     return None, start
 
 
-def _next_id(sequence: LiveSequence, step: TextStep) -> Generator[Step, Answer, int]:
+def _next_id(sequence: TokenSequence, step: TextRequest) -> Generator[DecodeRequest, DecodeResult, int]:
     """Ask for a text id and put it into the sequence."""
     id = yield step
     assert isinstance(id, int)
@@ -238,19 +253,19 @@ def _next_id(sequence: LiveSequence, step: TextStep) -> Generator[Step, Answer, 
 
 
 def _write_clause(
-    sequence: LiveSequence,
+    sequence: TokenSequence,
     tokenizer: TextTokenizer,
     sampling: ReplySampling,
     first: bool,
     guard: RunawayGuard | None,
-) -> Generator[Step | str, Answer, tuple[str, bool]]:
+) -> Generator[DecodeRequest | str, DecodeResult, tuple[str, bool]]:
     """Write one text segment, giving out its pieces; returns its text, and whether the reply ends with it.
 
     The first goes on until audiogen_start; a later one also ends where a clause does. A full stop ends a clause only
     before a space, which shows one id later: that id is taken back.
     """
     special = sequence.special
-    step = TextStep(sampling.first if first else sampling.later)
+    step = TextRequest(sampling.first if first else sampling.later)
     stream = tokenizer.stream()
     text = ""
     for _ in range(sampling.max_segment_tokens):
@@ -258,10 +273,10 @@ def _write_clause(
         if id == special.audiogen_start:
             break
         if id == special.end_of_text:
-            sequence.take_back()  # it comes after the speech
+            sequence.pop()  # it comes after the speech
             return (yield from _finish(stream.flush(), text)), True
         if not first and text.endswith(".") and tokenizer.decode([id])[:1].isspace():
-            sequence.take_back()
+            sequence.pop()
             break
         piece = stream.push(id)
         text += piece
@@ -274,16 +289,16 @@ def _write_clause(
     return (yield from _finish(stream.flush(), text)), False
 
 
-def _finish(rest: str, text: str) -> Generator[str, Answer, str]:
+def _finish(rest: str, text: str) -> Generator[str, DecodeResult, str]:
     if rest:
         yield rest
     return text + rest
 
 
-def _end(sequence: LiveSequence) -> None:
+def _end(sequence: TokenSequence) -> None:
     """Close the reply with endoftext, as the next turn expects it, however it ended."""
     if sequence.last == sequence.special.audiogen_start:
-        sequence.take_back()
+        sequence.pop()
     if sequence.last != sequence.special.end_of_text:
         sequence.append(sequence.special.end_of_text)
 
@@ -296,8 +311,8 @@ def _same_clauses(clauses: Sequence[str], tokenizer: TextTokenizer) -> bool:
 
 
 def _speak_clause(
-    sequence: LiveSequence, text: str, sampling: ReplySampling, guard: RunawayGuard | None, least: int = 0
-) -> Generator[Step, Answer, Tensor]:
+    sequence: TokenSequence, text: str, sampling: ReplySampling, guard: RunawayGuard | None, least: int = 0
+) -> Generator[DecodeRequest, DecodeResult, Tensor]:
     """The audio segment after `text` under the eyes of `guard`; returns its codes [K, T]."""
     most = sampling.max_segment_frames
     if guard is None:

@@ -37,8 +37,8 @@ _LEAST_FRAMES, _LEAST_RATE = 4.0, 0.5
 
 def speech_letters(text: str) -> float:
     """How much there is to say in `text`, in letters of ordinary speech."""
-    letters, places = 0.0, range(len(text))
-    for place in places:
+    letters, row_positions = 0.0, range(len(text))
+    for place in row_positions:
         character = text[place]
         if character >= _CHINESE_FROM and character.isalnum():
             letters += _LETTERS_OF_A_CHARACTER

@@ -1,7 +1,7 @@
 """A sequence in the making: what stands in it, how much of it has been read, and what its rules may ask for.
 
 Nothing here computes with the model. The rules of a reply (`reply.py`) are generators that lay ids and frames into a
-sequence and ask for the next one by a `Step`; whoever runs them answers: `Session` for one sequence at a time, the
+sequence and ask for the next one by a `DecodeRequest`; whoever runs them answers: `Session` for one sequence at a time, the
 engine for many in one batch. So there is one place that says how a reply goes, and two that compute it.
 """
 
@@ -27,15 +27,15 @@ Token = int | Frame
 
 
 @dataclass(frozen=True)
-class TextStep:
-    """Asks for one text id; control tokens are never chosen, nor are the ids `barred`."""
+class TextRequest:
+    """Asks for one text id; control tokens are never chosen, nor are the ids `suppressed`."""
 
     sampling: Sampling
-    barred: tuple[int, ...] = ()
+    suppressed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class FrameStep:
+class FrameRequest:
     """Asks for one code frame; the answer is None where the audio segment ends, which only happens if `may_end`."""
 
     sampling: Sampling
@@ -47,16 +47,16 @@ class SentenceEnd:
     """A sentence that is read aloud has been spoken, and another follows."""
 
 
-Step = TextStep | FrameStep
-Answer = int | Frame | None
-Rules = Generator[Step | str | Tensor | SentenceEnd, Answer, str | None]
+DecodeRequest = TextRequest | FrameRequest
+DecodeResult = int | Frame | None
+ReplyProgram = Generator[DecodeRequest | str | Tensor | SentenceEnd, DecodeResult, str | None]
 """Asks by a Step and is sent its answer; gives out text, and the codes [K, T] of a finished audio segment.
 
 It returns why it ended: None when the model ended it, "limit", or a reason of `runaway.py`.
 """
 
 
-class LiveSequence:
+class TokenSequence:
     """The positions of one sequence, of which the backbone has read the first `read`.
 
     `counts` [V] is how often each id stands in it (for the penalty of text), `random` draws for it alone.
@@ -75,7 +75,7 @@ class LiveSequence:
         self.read = 0
         self.counts = torch.zeros(vocab_size, dtype=torch.int32, device=device)
         self._codebook_sizes = tuple(codebook_sizes)
-        self.said_codes: list[Tensor] = []  # see `said`; empty at the beginning of an audio segment
+        self.seen_code_masks: list[Tensor] = []  # see `said`; empty at the beginning of an audio segment
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -108,7 +108,7 @@ class LiveSequence:
         ids = torch.tensor([self._id(token) for token in tokens], dtype=torch.long, device=self.counts.device)
         self.counts += torch.bincount(ids, minlength=self.counts.shape[0]).int()
 
-    def take_back(self) -> int | None:
+    def pop(self) -> int | None:
         """Remove the last id, if the backbone has not seen it yet; None otherwise."""
         if len(self.tokens) <= self.read or isinstance(self.tokens[-1], tuple):
             return None
@@ -127,28 +127,28 @@ class LiveSequence:
         """Begin an audio segment: its mark, unless it stands there already, and an empty memory for the penalty."""
         if self.last != self.special.audiogen_start:
             self.append(self.special.audiogen_start)
-        self.said_codes = []
+        self.seen_code_masks = []
 
     def said(self, level: int) -> Tensor:
         """[size] bool: which codes of codebook `level` this audio segment has had (level 0: with its end mark)."""
-        if not self.said_codes:
-            self.said_codes = [
+        if not self.seen_code_masks:
+            self.seen_code_masks = [
                 torch.zeros(size + (level == 0), dtype=torch.bool, device=self.counts.device)
                 for level, size in enumerate(self._codebook_sizes)
             ]
-        return self.said_codes[level]
+        return self.seen_code_masks[level]
 
     def _id(self, token: Token) -> int:
         return self.special.audio_pad if isinstance(token, tuple) else token
 
 
 def audio_segment(
-    sequence: LiveSequence,
+    sequence: TokenSequence,
     max_frames: int,
     sampling: Sampling,
     min_frames: int = 0,
     stop: Callable[[Frame], bool] | None = None,
-) -> Generator[Step, Answer, Tensor]:
+) -> Generator[DecodeRequest, DecodeResult, Tensor]:
     """The rules of one audio segment of `min_frames` to `max_frames` frames; returns its codes [K, T].
 
     audiogen_start is fed before and audiogen_end after it, also when it is abandoned; a last frame that met the limit
@@ -160,7 +160,7 @@ def audio_segment(
         while len(frames) < max_frames:
             if frames:
                 sequence.append(frames[-1])
-            frame = yield FrameStep(sampling, len(frames) >= min_frames)
+            frame = yield FrameRequest(sampling, len(frames) >= min_frames)
             if frame is None:
                 break
             assert isinstance(frame, tuple)
@@ -185,20 +185,24 @@ def common_length(first: Sequence[Token], second: Sequence[Token]) -> int:
     return min(len(first), len(second))
 
 
-def draw_ids(logits: Tensor, sequences: Sequence[LiveSequence], steps: Sequence[TextStep]) -> list[int]:
+def draw_ids(logits: Tensor, sequences: Sequence[TokenSequence], steps: Sequence[TextRequest]) -> list[int]:
     """logits [B, V] -> the text id of each row."""
-    barred = [_mask(logits.shape[1], sequence.special.not_text + step.barred, logits.device)
+    suppressed = [_mask(logits.shape[1], sequence.special.control_ids + step.suppressed, logits.device)
               for sequence, step in zip(sequences, steps, strict=True)]  # fmt: skip
     samplings = [step.sampling for step in steps]
     said = None
     if any(sampling.repetition_penalty != 1.0 for sampling in samplings):
         said = [sequence.counts > 0 for sequence in sequences]
-    allowed = logits.masked_fill(torch.stack(barred), float("-inf"))
+    allowed = logits.masked_fill(torch.stack(suppressed), float("-inf"))
     return draw_rows(allowed, samplings, [sequence.random for sequence in sequences], said)
 
 
 def draw_frames(
-    head: AudioHead, hidden: Tensor, cache: DepthCache, sequences: Sequence[LiveSequence], steps: Sequence[FrameStep]
+    head: AudioHead,
+    hidden: Tensor,
+    cache: DepthCache,
+    sequences: Sequence[TokenSequence],
+    steps: Sequence[FrameRequest],
 ) -> list[Frame | None]:
     """hidden [B, D] -> the next code frame of each row, None where its audio segment ends."""
 

@@ -17,10 +17,20 @@ from ..language_model.audio_head import AudioHead
 from ..language_model.model import LanguageModel
 from ..language_model.prompt import SpecialTokens
 from ..language_model.sampling import Sampling
-from .sequence import Answer, LiveSequence, Step, TextStep, Token, audio_segment, common_length, draw_frames, draw_ids
+from .sequence import (
+    DecodeRequest,
+    DecodeResult,
+    TextRequest,
+    Token,
+    TokenSequence,
+    audio_segment,
+    common_length,
+    draw_frames,
+    draw_ids,
+)
 
 
-class Session(LiveSequence):
+class Session(TokenSequence):
     """A sequence with a cache of its own; the model never reads anything twice.
 
     `ids` is the whole sequence so far (audio_pad for each frame). `seed` makes sampling repeatable.
@@ -58,7 +68,7 @@ class Session(LiveSequence):
         """Write up to `max_new_tokens` text ids, to a `sampling.stop` id at most -> ids it added [n] int64."""
         written: list[int] = []
         while len(written) < max_new_tokens and not (written and written[-1] in sampling.stop):
-            id = self.answer(TextStep(sampling))
+            id = self.answer(TextRequest(sampling))
             assert isinstance(id, int)
             self.append(id)
             written.append(id)
@@ -66,21 +76,21 @@ class Session(LiveSequence):
 
     def write_codes(self, max_frames: int, sampling: Sampling) -> Tensor:
         """Write an audio segment of up to `max_frames` code frames -> codes [K, T] (see `audio_segment`)."""
-        rules = audio_segment(self, max_frames, sampling)
-        answer: Answer = None
+        program = audio_segment(self, max_frames, sampling)
+        answer: DecodeResult = None
         while True:
             try:
-                step = rules.send(answer)
+                step = program.send(answer)
             except StopIteration as end:
                 codes: Tensor = end.value
                 return codes.to(self.counts.device)
             answer = self.answer(step)
 
     @torch.inference_mode()
-    def answer(self, step: Step) -> Answer:
+    def answer(self, step: DecodeRequest) -> DecodeResult:
         """Compute what the rules of a reply ask for; they put it into the sequence themselves."""
         hidden = self._last_hidden()
-        if isinstance(step, TextStep):
+        if isinstance(step, TextRequest):
             return draw_ids(self.language_model.lm_head(hidden), [self], [step])[0]
         return draw_frames(self.audio_head, hidden, self._depth_cache, [self], [step])[0]
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..config import select
 from ..errors import ConfigError
 from ..layers.attention import attend
-from ..layers.kv_cache import KVCache, Places
+from ..layers.kv_cache import KVCache, RowPositions
 from ..layers.norm import RMSNorm
 
 
@@ -73,7 +73,7 @@ class Context(Protocol):
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [B, heads, N, head_dim], key and value [B, groups, N, head_dim] -> mixed [B, heads, N, head_dim]."""
 
-    def places(self, batch: int) -> Places | None:
+    def row_positions(self, batch: int) -> RowPositions | None:
         """For who computes all layers at once and without `attend`, B x N positions; None where that cannot be told."""
 
 
@@ -98,9 +98,9 @@ class CausalContext:
             cache.append(layer, key, value)
         return attend(query, key, value, causal=positions > 1)
 
-    def places(self, batch: int) -> Places | None:
+    def row_positions(self, batch: int) -> RowPositions | None:
         """See `Context`."""
-        return None if self.cache is None else self.cache.places(batch, self.cos.shape[0])
+        return None if self.cache is None else self.cache.row_positions(batch, self.cos.shape[0])
 
 
 def attend_to(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -68,9 +68,11 @@ class LanguageModel(Backbone):
         device = self.embed_tokens.weight.device
         ids = [self.audio_pad_id if isinstance(token, tuple) else token for token in tokens]
         embedded: Tensor = self.embed_tokens(torch.tensor(ids, device=device))
-        places = [place for place, token in enumerate(tokens) if isinstance(token, tuple)]
-        if places:
-            embedded[places] = self.embed_frames(torch.tensor([tokens[place] for place in places], device=device).T)
+        row_positions = [place for place, token in enumerate(tokens) if isinstance(token, tuple)]
+        if row_positions:
+            embedded[row_positions] = self.embed_frames(
+                torch.tensor([tokens[place] for place in row_positions], device=device).T
+            )
         return embedded
 
     def tokens(self, ids: Tensor | Sequence[int], codes: Tensor | None = None) -> list[int | tuple[int, ...]]:

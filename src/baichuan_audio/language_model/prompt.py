@@ -75,7 +75,7 @@ class SpecialTokens:
         return cls(**ids, others=tuple(config.get("multimodal_special_token_list") or ()))
 
     @property
-    def not_text(self) -> tuple[int, ...]:
+    def control_ids(self) -> tuple[int, ...]:
         """Ids that may not be chosen in a text segment: all control tokens but audiogen_start and endoftext."""
         ids = {getattr(self, field.name) for field in fields(self) if field.name != "others"}
         return tuple(sorted(ids.union(self.others) - {self.audiogen_start, self.end_of_text}))

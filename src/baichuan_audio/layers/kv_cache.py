@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Places(NamedTuple):
+class RowPositions(NamedTuple):
     """Where the keys and values of new positions go: store [layers, 2, rows, heads, room, head_dim], the row and the
     position in it of each, [T] int64. Each sees the positions of its row up to itself."""
 
@@ -59,11 +59,11 @@ class KVCache:
         values[:, :, self.length : end] = value
         return keys[:, :, :end], values[:, :, :end]
 
-    def places(self, batch: int, positions: int) -> Places | None:
+    def row_positions(self, batch: int, positions: int) -> RowPositions | None:
         """Of `positions` more in each of the `batch` rows, once there is room; None where memory is not one block."""
         device = self._store.device
         new = torch.arange(self.length, self.length + positions, device=device).repeat(batch)
-        return Places(self._store, torch.arange(batch, device=device).repeat_interleave(positions), new)
+        return RowPositions(self._store, torch.arange(batch, device=device).repeat_interleave(positions), new)
 
     def advance(self, positions: int) -> None:
         """Count `positions` that every layer has appended."""

@@ -14,7 +14,7 @@ from ..engine import Engine
 from ..errors import MissingDependencyError
 from ..version import __version__
 from . import realtime
-from .access.admission import Door, Work
+from .access.admission import AdmissionMiddleware, GracefulShutdown
 from .access.client_secrets import ClientSecrets
 from .audio.input import AudioReader
 from .errors import add_error_handlers
@@ -24,7 +24,7 @@ from .http import info as http_info
 from .http import openapi
 from .http import speech as http_speech
 from .http import transcriptions as http_transcriptions
-from .http.reply_store import SaidReplies
+from .http.reply_store import ReplyStore
 from .monitoring.logging import EventLog
 from .monitoring.metrics import Metrics
 from .settings import ServerSettings
@@ -57,14 +57,14 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
     )
     state: Any = app.state
     state.engine, state.settings = engine, settings or ServerSettings()
-    state.metrics, state.log, state.work = Metrics(engine), EventLog(state.settings.log_content), Work()
-    state.said, state.reader = SaidReplies(), AudioReader()
+    state.metrics, state.log, state.work = Metrics(engine), EventLog(state.settings.log_content), GracefulShutdown()
+    state.said, state.reader = ReplyStore(), AudioReader()
     state.client_secrets = ClientSecrets(state.settings.signing_key)
     add_error_handlers(app)
     for part in (http_chat, http_speech, http_transcriptions, http_info, http_client_secrets, realtime):
         app.include_router(part.router)
     add_page(app)
-    app.add_middleware(Door, app=app)
+    app.add_middleware(AdmissionMiddleware, app=app)
     openapi.describe(app)
     return app
 

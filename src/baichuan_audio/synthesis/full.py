@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from .noise import segment_noise
-from .segment_stream import SpeechModel
+from .segment_stream import SynthesisModel
 
 
 @torch.no_grad()
-def synthesize(model: SpeechModel, hidden: Tensor) -> Tensor:
+def synthesize(model: SynthesisModel, hidden: Tensor) -> Tensor:
     """Hidden frames [L, D] of one segment -> waveform [S] float32.
 
     The flow's noise is always the same, and so is the vocoder's: the same codes give the same sound.

@@ -23,7 +23,7 @@ class Vocoder(Protocol):
     def stream(self, mel: Tensor, state: Any, last: bool = False) -> Tensor: ...
 
 
-class SpeechModel(Protocol):
+class SynthesisModel(Protocol):
     """The parts that make sound of codes; `pipeline.BaichuanAudio` has them."""
 
     tokenizer: AudioTokenizer
@@ -39,7 +39,7 @@ class SegmentStream:
     gives that out; nothing of such a sampling is kept, so that later frames are what they are without it.
     """
 
-    def __init__(self, model: SpeechModel) -> None:
+    def __init__(self, model: SynthesisModel) -> None:
         self._model = model
         decoder, flow = model.tokenizer.decoder, model.flow
         self._decoder_state = decoder.init_state()

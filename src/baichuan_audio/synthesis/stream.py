@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .crossfade import Joiner, sentence_pause
-from .segment_stream import SegmentStream, SpeechModel
+from .segment_stream import SegmentStream, SynthesisModel
 
 FIRST_CHUNK_FRAMES = 4
 CHUNK_FRAMES = 16
@@ -32,7 +32,7 @@ class SpeechStream:
     """
 
     def __init__(
-        self, model: SpeechModel, first_chunk_frames: int = FIRST_CHUNK_FRAMES, chunk_frames: int = CHUNK_FRAMES
+        self, model: SynthesisModel, first_chunk_frames: int = FIRST_CHUNK_FRAMES, chunk_frames: int = CHUNK_FRAMES
     ) -> None:
         if first_chunk_frames < 0 or chunk_frames < 0:
             raise ValueError("first_chunk_frames and chunk_frames count code frames, 0 or more")

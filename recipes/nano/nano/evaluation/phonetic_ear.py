@@ -19,10 +19,10 @@ from baichuan_audio.audio_tokenizer import AudioTokenizer
 from baichuan_audio.data.alignment.phone_alignment import PLACES
 from baichuan_audio.text.phonemes import phonetic_symbols
 from baichuan_audio.training.common.checkpointing import load_module
-from baichuan_audio.training.tokenizer.text_loss import (sounds_wrong, trained_head, unlikeliness)
+from baichuan_audio.training.tokenizer.text_loss import (phoneme_errors, trained_head, ctc_nll)
 
 
-class PhoneticEar:
+class PhonemeRecognizer:
     """`trained` is the output folder of the stage `tokenizer`, `config` the `config.json` it was trained with.
 
     Raises TrainingError where the folder has no state, or another model's.
@@ -48,9 +48,9 @@ class PhoneticEar:
     def errors(self, waveform: np.ndarray, text: str) -> tuple[int, int]:
         """Sounds read wrongly (by edit distance), and the sounds of the text."""
         wanted = phonetic_symbols(text)
-        return sounds_wrong(self.listen(waveform), wanted), len(wanted)
+        return phoneme_errors(self.listen(waveform), wanted), len(wanted)
 
     def choose(self, waveform: np.ndarray, texts: Sequence[str]) -> int:
         """Index of the text with the likeliest sounds (connectionist temporal classification)."""
         heard = self.listen(waveform)
-        return int(np.argmin([unlikeliness(heard, phonetic_symbols(text)) for text in texts]))
+        return int(np.argmin([ctc_nll(heard, phonetic_symbols(text)) for text in texts]))

@@ -72,8 +72,8 @@ class Backbone(ctypes.Structure):
     ]
 
 
-class Memory(ctypes.Structure):
-    """`Memory` of kernels.c."""
+class CacheStruct(ctypes.Structure):
+    """`CacheStruct` of kernels.c."""
 
     _fields_ = [
         ("store", ctypes.c_void_p),
@@ -109,11 +109,11 @@ class Head(ctypes.Structure):
     ]
 
 
-class NativeError(RuntimeError):
+class KernelError(RuntimeError):
     """A native step found no memory."""
 
 
-class Packed(nn.Module):
+class PackedLinear(nn.Module):
     """A Linear's weights as kernels.c wants them: half the bytes where bfloat16 holds them exactly, which it does for a
     model that was stored so. `structure` points into the buffers, which must not be replaced."""
 
@@ -143,20 +143,20 @@ def norm_structure(norm: nn.Module) -> _Norm:
     return _Norm(weight.data_ptr(), eps)
 
 
-def layer_structure(norms: Sequence[nn.Module], products: Sequence[Packed]) -> _Layer:
+def layer_structure(norms: Sequence[nn.Module], products: Sequence[PackedLinear]) -> _Layer:
     """norms: first, second; products: pack, mix, gate_up, down."""
     return _Layer(*(norm_structure(norm) for norm in norms), *(product.structure for product in products))
 
 
 def depth_structure(
-    norms: Sequence[nn.Module], shared: Sequence[Packed], up: Sequence[Packed], down: Sequence[Packed]
+    norms: Sequence[nn.Module], shared: Sequence[PackedLinear], up: Sequence[PackedLinear], down: Sequence[PackedLinear]
 ) -> _DepthLayer:
     """norms: first, second; shared: pack, mix; up, down: one for each position."""
     both = (ctypes.cast(products(each), ctypes.POINTER(_Product)) for each in (up, down))
     return _DepthLayer(*(norm_structure(norm) for norm in norms), *(each.structure for each in shared), *both)
 
 
-def products(packed: Sequence[Packed]) -> ctypes.Array[_Product]:
+def products(packed: Sequence[PackedLinear]) -> ctypes.Array[_Product]:
     """An array of them."""
     return array([each.structure for each in packed])
 

@@ -1,7 +1,7 @@
 """Forms for a CPU, where a small model's step takes as long as its number of operations: as few of them as can be.
 
 Whatever one row needs besides products is done by numpy on the tensors' own memory: its calls take a quarter of the
-time of torch's. A product is `Exact` or `Int8Linear`; both know `onto`, a product that is added to something.
+time of torch's. A product is `Fp32Linear` or `Int8Linear`; both know `onto`, a product that is added to something.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ...language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthL
 from ...language_model.backbone import Context, DecoderLayer, rotate
 from ...language_model.model import LanguageModel
 from ...layers.kv_cache import KVCache
-from ..modules import joined, linear
+from ..modules import fused_gate_up, linear
 
 Choose = Callable[[int, list[int], Tensor], list[int]]
 _HALF_ROOT = 0.5**0.5
 _FEW = 32  # positions in a step
 
 
-class Product(Protocol):
+class InferenceLinear(Protocol):
     """A Linear. x [..., in] -> [..., out]; `onto`: rest [B, out] plus the product of x [B, in], for one without bias;
     `into`: the product of x [B, in] written into out [B, out]."""
 
@@ -35,41 +35,41 @@ class Product(Protocol):
     def into(self, x: Tensor, out: Tensor) -> None: ...
 
 
-Make = Callable[[nn.Linear], nn.Module]
+LinearFactory = Callable[[nn.Linear], nn.Module]
 """Makes a Product of a layer."""
 
 
-class Exact(nn.Module):
+class Fp32Linear(nn.Module):
     """The product as it is, over the layer's own memory."""
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__()
         self.weight = nn.Parameter(source.weight.detach(), requires_grad=False)
         # beside the module's own bookkeeping, which takes longer than it should
-        self._across = self.weight.detach().T
+        self._transposed = self.weight.detach().T
         self._bias = None if source.bias is None else source.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim > 2 or self._bias is None:
-            return F.linear(x, self._across.T, self._bias)
-        return torch.addmm(self._bias, x, self._across)
+            return F.linear(x, self._transposed.T, self._bias)
+        return torch.addmm(self._bias, x, self._transposed)
 
     def onto(self, x: Tensor, rest: Tensor) -> Tensor:
-        return torch.addmm(rest, x, self._across)
+        return torch.addmm(rest, x, self._transposed)
 
     def into(self, x: Tensor, out: Tensor) -> None:
         if self._bias is None:
-            torch.mm(x, self._across, out=out)
+            torch.mm(x, self._transposed, out=out)
         else:
-            torch.addmm(self._bias, x, self._across, out=out)
+            torch.addmm(self._bias, x, self._transposed, out=out)
 
 
-def laid_across(source: nn.Linear) -> Exact:
+def transposed_linear(source: nn.Linear) -> Fp32Linear:
     """Exact over a copy that lies [in, out]: one row times a matrix in the processor's cache takes half the time so."""
-    return Exact(linear(source.weight.detach().T.contiguous().T, source.bias))
+    return Fp32Linear(linear(source.weight.detach().T.contiguous().T, source.bias))
 
 
-class Gain:
+class FastRMSNorm:
     """An RMSNorm: of one row by numpy, of several by one reduction, |x|: root mean square + eps is a hypot of it."""
 
     def __init__(self, norm: nn.Module) -> None:
@@ -96,12 +96,12 @@ class Gain:
         out *= scale
 
 
-class QuickNorm(nn.Module):
-    """`Gain` in the place of a RMSNorm."""
+class FusedRMSNorm(nn.Module):
+    """`FastRMSNorm` in the place of a RMSNorm."""
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
-        self.weight, self.eps, self._quick = source.weight, source.eps, Gain(source)
+        self.weight, self.eps, self._quick = source.weight, source.eps, FastRMSNorm(source)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] -> [..., D]."""
@@ -111,18 +111,20 @@ class QuickNorm(nn.Module):
 # ------------------------------------------------------------------------------------------------ backbone
 
 
-class QuickDecoderLayer(nn.Module):
+class FusedDecoderLayer(nn.Module):
     """`DecoderLayer` for inference in float32 on a CPU; gate and up are one product."""
 
-    def __init__(self, source: DecoderLayer, make: Make) -> None:
+    def __init__(self, source: DecoderLayer, make: LinearFactory) -> None:
         super().__init__()
         attention, mlp = source.self_attn, source.mlp
         self.layer, self.heads, self.groups = attention.layer, attention.heads, attention.groups
         self.width = attention.width
-        self._first, self._second = Gain(source.input_layernorm), Gain(source.post_attention_layernorm)
+        self._first, self._second = FastRMSNorm(source.input_layernorm), FastRMSNorm(source.post_attention_layernorm)
         self.pack, self.mix = make(attention.W_pack), make(attention.o_proj)
-        self.gate_up, self.down = make(linear(joined(mlp))), make(mlp.down_proj)
-        pack, mix, gate_up, down = (cast(Product, each) for each in (self.pack, self.mix, self.gate_up, self.down))
+        self.gate_up, self.down = make(linear(fused_gate_up(mlp))), make(mlp.down_proj)
+        pack, mix, gate_up, down = (
+            cast(InferenceLinear, each) for each in (self.pack, self.mix, self.gate_up, self.down)
+        )
         self._calls = pack.forward, mix.onto, gate_up.forward, down.onto  # not through the modules' own calls
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
@@ -153,7 +155,7 @@ def rotate_row(packed: Tensor, size: int, cos: Tensor, sin: Tensor) -> None:
     halves += turned
 
 
-class QuickKVCache(KVCache):
+class FusedKVCache(KVCache):
     """`KVCache` that keeps each layer's views at hand."""
 
     def __init__(self, source: KVCache) -> None:
@@ -172,12 +174,12 @@ class QuickKVCache(KVCache):
         return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
 
-class QuickLanguageModel(LanguageModel):
+class FusedLanguageModel(LanguageModel):
     """`LanguageModel` for inference in float32 on a CPU."""
 
     def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
         """See Backbone."""
-        return QuickKVCache(super().init_cache(batch, capacity))
+        return FusedKVCache(super().init_cache(batch, capacity))
 
     def prepare(self) -> None:
         """Look at the embeddings once."""
@@ -205,33 +207,36 @@ def rows_of(embeddings: nn.ModuleList) -> list[np.ndarray]:
 # ---------------------------------------------------------------------------------------------- audio head
 
 
-class QuickDepthLayer(nn.Module):
+class FusedDepthLayer(nn.Module):
     """`DepthLayer`, each position's weights in one piece: a copy, for they lie interleaved as stored.
 
     gelu(u) = u (1 + erf(u / sqrt 2)) / 2; up and down give and take u / sqrt 2, so that two operations make it.
     """
 
-    def __init__(self, source: DepthLayer, make: Make) -> None:
+    def __init__(self, source: DepthLayer, make: LinearFactory) -> None:
         super().__init__()
         attention, width, count = source.self_attention, source.width, source.positions
-        self.first, self.second = Gain(source.layernorm1), Gain(source.layernorm2)
+        self.first, self.second = FastRMSNorm(source.layernorm1), FastRMSNorm(source.layernorm2)
         self.pack = make(linear(attention.in_proj_weight, attention.in_proj_bias))
         self.mix = make(attention.out_proj)
         up = source.linear1.weight.detach().view(2 * width, count, width) * _HALF_ROOT
         down = source.linear2.weight.detach().view(width, count, 2 * width) * _HALF_ROOT
-        self.up = nn.ModuleList([make(linear(_across(up[:, i]))) for i in range(count)])
-        self.down = nn.ModuleList([make(linear(_across(down[:, i]))) for i in range(count)])
-        shared = cast(tuple[Product, Product], (self.pack, self.mix))
-        self.products = [(*shared, cast(Product, u), cast(Product, d)) for u, d in zip(self.up, self.down, strict=True)]
+        self.up = nn.ModuleList([make(linear(_transposed(up[:, i]))) for i in range(count)])
+        self.down = nn.ModuleList([make(linear(_transposed(down[:, i]))) for i in range(count)])
+        shared = cast(tuple[InferenceLinear, InferenceLinear], (self.pack, self.mix))
+        self.products = [
+            (*shared, cast(InferenceLinear, u), cast(InferenceLinear, d))
+            for u, d in zip(self.up, self.down, strict=True)
+        ]
         self.into = [tuple(product.into for product in products) for products in self.products]
 
 
-def _across(weight: Tensor) -> Tensor:
+def _transposed(weight: Tensor) -> Tensor:
     """The same [out, in], in memory [in, out]."""
     return weight.T.contiguous().T
 
 
-class _Views:
+class _AttentionBuffers:
     """Where query, keys and values of each position lie, in one layer's memory for a batch."""
 
     def __init__(self, batch: int, positions: int, width: int, like: Tensor) -> None:
@@ -244,48 +249,48 @@ class _Views:
         self.values = [value[:, :, : i + 1] for i in range(positions)]
 
 
-class _Line:
+class _RowBuffers:
     """Memory that one row's frame is worked out in, each piece as a tensor [1, n] and as an array [n]."""
 
     def __init__(self, width: int, sizes: Sequence[int]) -> None:
         self.x, self.normed, self.residual, self.mixed, self.up, self.fed = (
-            _pair(n) for n in (width, width, width, width, 2 * width, 2 * width)
+            _tensor_and_array(n) for n in (width, width, width, width, 2 * width, 2 * width)
         )
-        self.logits = [_pair(size + 1)[0] for size in sizes]
+        self.logits = [_tensor_and_array(size + 1)[0] for size in sizes]
         self.choices = [each if level == 0 else each[:, :-1] for level, each in enumerate(self.logits)]
 
 
-def _pair(size: int) -> tuple[Tensor, np.ndarray]:
+def _tensor_and_array(size: int) -> tuple[Tensor, np.ndarray]:
     tensor = torch.zeros(1, size)
     return tensor, tensor.numpy()[0]
 
 
-class QuickCache(DepthCache):
+class FusedDepthCache(DepthCache):
     """The memory of a frame, for each batch size that has come up."""
 
     def __init__(self, layers: int, width: int, sizes: Sequence[int], like: Tensor) -> None:
         self._layers, self._width, self._count, self._like = layers, width, len(sizes), like
-        self._views = dict[int, list[_Views]]()
-        self.line = _Line(width, sizes)
+        self._buffers_of = dict[int, list[_AttentionBuffers]]()
+        self.line = _RowBuffers(width, sizes)
 
-    def views(self, batch: int) -> list[_Views]:
+    def views(self, batch: int) -> list[_AttentionBuffers]:
         """One for each layer."""
-        if batch not in self._views:
-            made = [_Views(batch, self._count, self._width, self._like) for _ in range(self._layers)]
-            self._views[batch] = made
-        return self._views[batch]
+        if batch not in self._buffers_of:
+            made = [_AttentionBuffers(batch, self._count, self._width, self._like) for _ in range(self._layers)]
+            self._buffers_of[batch] = made
+        return self._buffers_of[batch]
 
 
-class QuickHead(AudioHead):
+class FusedAudioHead(AudioHead):
     """`AudioHead` for inference in float32 on a CPU."""
 
-    def prepare(self, make: Make) -> None:
+    def prepare(self, make: LinearFactory) -> None:
         """Lay the weights out; the layers must be those of a model as loaded."""
-        layers = [QuickDepthLayer(cast(DepthLayer, layer), make) for layer in self.transformer_layers]
+        layers = [FusedDepthLayer(cast(DepthLayer, layer), make) for layer in self.transformer_layers]
         self.transformer_layers, self._depth = nn.ModuleList(layers), layers
-        self._last_norm = Gain(self.headnorm)
+        self._last_norm = FastRMSNorm(self.headnorm)
         self.heads = nn.ModuleList([make(cast(nn.Linear, head)) for head in self.heads])
-        self._logits_of = [cast(Product, head) for head in self.heads]
+        self._logits_of = [cast(InferenceLinear, head) for head in self.heads]
 
     def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
         """See AudioHead."""
@@ -294,11 +299,11 @@ class QuickHead(AudioHead):
 
     def init_cache(self, batch: int = 1) -> DepthCache:
         """See AudioHead; any batch fits."""
-        return QuickCache(len(self._depth), self.width, self.codebook_sizes, self.headnorm.weight)
+        return FusedDepthCache(len(self._depth), self.width, self.codebook_sizes, self.headnorm.weight)
 
     def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
         """See AudioHead."""
-        assert isinstance(cache, QuickCache)
+        assert isinstance(cache, FusedDepthCache)
         for layer, views in zip(self._depth, cache.views(x.shape[0]), strict=True):
             pack, mix, up, down = layer.products[position]
             pack.into(layer.first(x), views.packed[position])
@@ -314,14 +319,14 @@ class QuickHead(AudioHead):
 
     def _choices(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
         """`step` -> the logits of what may be chosen [B, size], for code 0 with the end of audio [B, size + 1]."""
-        assert isinstance(cache, QuickCache)
+        assert isinstance(cache, FusedDepthCache)
         if x.shape[0] > 1:
             logits = self.step(x, position, cache)
             return logits[:, :-1] if position else logits
         cache.line.x[1][:] = x.numpy()[0]
         return self._step_one(cache.line, position, cache)
 
-    def _step_one(self, line: _Line, position: int, cache: QuickCache) -> Tensor:
+    def _step_one(self, line: _RowBuffers, position: int, cache: FusedDepthCache) -> Tensor:
         """`step` for the one row in `line.x`, over memory that is there already -> logits, as they may be chosen."""
         (x, x_row), (normed, normed_row), (residual, residual_row) = line.x, line.normed, line.residual
         (mixed, mixed_row), (up, up_row), (fed, fed_row) = line.mixed, line.up, line.fed

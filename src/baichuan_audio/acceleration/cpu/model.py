@@ -16,16 +16,16 @@ from torch.nn import functional as F
 from ...language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthLayer
 from ...language_model.backbone import Context, DecoderLayer
 from ...language_model.model import LanguageModel
-from ..modules import joined, shell, widened
+from ..modules import as_float32, fused_gate_up, module_copy
 from . import kernels as native
-from .kernels import Packed
-from .layers import Exact, Make, QuickDecoderLayer, QuickHead, QuickLanguageModel, QuickNorm
+from .kernels import PackedLinear
+from .layers import Fp32Linear, FusedAudioHead, FusedDecoderLayer, FusedLanguageModel, FusedRMSNorm, LinearFactory
 
-FEW = 32
+MAX_STEP_POSITIONS = 32
 """So many positions at most are a step; of more, torch makes one product for all."""
 
 
-class Rounding(nn.Module):
+class Bf16Linear(nn.Module):
     """The product in bfloat16 of what is float32 before and after it, over the layer's own memory; for prompts."""
 
     def __init__(self, source: nn.Linear) -> None:
@@ -48,25 +48,28 @@ class NativeLinear(nn.Module):
     def __init__(self, source: nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__()
         self.weight = nn.Parameter(source.weight.detach(), requires_grad=False)
-        self.packed = Packed(library, source.weight)
+        self.packed = PackedLinear(library, source.weight)
         self._product = library.product
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
         rows = x.numel() // x.shape[-1]
-        if rows > FEW:
+        if rows > MAX_STEP_POSITIONS:
             return F.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
         x, out = x.contiguous(), x.new_empty(*x.shape[:-1], self.packed.outputs)
         self._product(ctypes.byref(self.packed.structure), x.data_ptr(), rows, out.data_ptr(), 0)
         return out
 
 
-class NativeLanguageModel(QuickLanguageModel):
+class NativeLanguageModel(FusedLanguageModel):
     """`LanguageModel` for inference on a CPU, made by `native_language_model`."""
 
     def prepare_steps(self, source: LanguageModel, library: ctypes.CDLL) -> None:
         """Lay the weights out a second time, for steps."""
-        config, steps = source.config, [NativeStep(cast(DecoderLayer, layer), library) for layer in source.layers]
+        config, steps = (
+            source.config,
+            [NativeDecoderLayer(cast(DecoderLayer, layer), library) for layer in source.layers],
+        )
         self.steps, self._layers = nn.ModuleList(steps), native.array([step.structure for step in steps])
         sizes = (config.hidden_size, config.num_attention_heads, config.key_value_heads, config.head_width)
         self._backbone = native.Backbone(
@@ -77,34 +80,40 @@ class NativeLanguageModel(QuickLanguageModel):
     def run(self, x: Tensor, context: Context) -> Tensor:
         """See Backbone; natively where the new positions are few and their memory is known."""
         batch, count, _ = x.shape
-        places = context.places(batch) if batch * count <= FEW else None
-        if places is None:
+        row_positions = context.row_positions(batch) if batch * count <= MAX_STEP_POSITIONS else None
+        if row_positions is None:
             return super().run(x, context)
-        store, cos, sin = places.store, context.cos.contiguous(), context.sin.contiguous()
+        store, cos, sin = row_positions.store, context.cos.contiguous(), context.sin.contiguous()
         layer, part, row, group, *_ = store.stride()
-        memory = native.Memory(store.data_ptr(), layer, part, row, group)
-        rows, positions, hidden = places.rows, places.positions, x.clone(memory_format=torch.contiguous_format)
+        memory = native.CacheStruct(store.data_ptr(), layer, part, row, group)
+        rows, positions, hidden = (
+            row_positions.rows,
+            row_positions.positions,
+            x.clone(memory_format=torch.contiguous_format),
+        )
         addresses = (each.data_ptr() for each in (hidden, rows, positions, cos, sin))
         reached = ctypes.byref(self._backbone), ctypes.byref(memory)
         if self._step(*reached, batch * count, *addresses, count):
-            raise native.NativeError("no memory is left for a decode step.")
+            raise native.KernelError("no memory is left for a decode step.")
         return hidden
 
 
-class NativeStep(nn.Module):
+class NativeDecoderLayer(nn.Module):
     """What a step needs of a `DecoderLayer`, and its structure."""
 
     def __init__(self, source: DecoderLayer, library: ctypes.CDLL) -> None:
         super().__init__()
         attention, mlp = source.self_attn, source.mlp
-        norms = [widened(norm) for norm in (source.input_layernorm, source.post_attention_layernorm)]
-        packed = [Packed(library, attention.W_pack.weight, attention.W_pack.bias)]
-        packed += [Packed(library, each) for each in (attention.o_proj.weight, joined(mlp), mlp.down_proj.weight)]
+        norms = [as_float32(norm) for norm in (source.input_layernorm, source.post_attention_layernorm)]
+        packed = [PackedLinear(library, attention.W_pack.weight, attention.W_pack.bias)]
+        packed += [
+            PackedLinear(library, each) for each in (attention.o_proj.weight, fused_gate_up(mlp), mlp.down_proj.weight)
+        ]
         self.norms, self.packed = nn.ModuleList(norms), nn.ModuleList(packed)
         self.structure = native.layer_structure(norms, packed)
 
 
-class NativeCache(DepthCache):
+class NativeDepthCache(DepthCache):
     """The memory of a frame, for each batch size that has come up, and where its logits are put."""
 
     def __init__(self, layers: int, width: int, sizes: tuple[int, ...]) -> None:
@@ -127,23 +136,23 @@ class NativeDepthLayer(nn.Module):
         attention, width, count = source.self_attention, source.width, source.positions
         up = source.linear1.weight.detach().view(2 * width, count, width)
         down = source.linear2.weight.detach().view(width, count, 2 * width)
-        pack = Packed(library, attention.in_proj_weight, attention.in_proj_bias)
-        shared = pack, Packed(library, attention.out_proj.weight, attention.out_proj.bias)
-        ups, downs = [[Packed(library, each[:, i]) for i in range(count)] for each in (up, down)]
-        norms = widened(source.layernorm1), widened(source.layernorm2)
+        pack = PackedLinear(library, attention.in_proj_weight, attention.in_proj_bias)
+        shared = pack, PackedLinear(library, attention.out_proj.weight, attention.out_proj.bias)
+        ups, downs = [[PackedLinear(library, each[:, i]) for i in range(count)] for each in (up, down)]
+        norms = as_float32(source.layernorm1), as_float32(source.layernorm2)
         self.norms, self.shared = nn.ModuleList(norms), nn.ModuleList(shared)
         self.up, self.down = nn.ModuleList(ups), nn.ModuleList(downs)
         self.structure = native.depth_structure(norms, shared, ups, downs)
 
 
-class NativeHead(QuickHead):
+class NativeAudioHead(FusedAudioHead):
     """`AudioHead` for inference on a CPU, made by `native_audio_head`."""
 
     def prepare_steps(self, library: ctypes.CDLL) -> None:
         """Lay the weights out; the layers must be those of a model as loaded."""
         layers = [NativeDepthLayer(cast(DepthLayer, layer), library) for layer in self.transformer_layers]
-        heads = [Packed(library, head.weight, head.bias) for head in cast(list[nn.Linear], list(self.heads))]
-        self.headnorm = widened(self.headnorm)
+        heads = [PackedLinear(library, head.weight, head.bias) for head in cast(list[nn.Linear], list(self.heads))]
+        self.headnorm = as_float32(self.headnorm)
         self._structures = native.array([layer.structure for layer in layers]), native.products(heads)
         first, second = self._structures
         self._head = native.Head(
@@ -152,47 +161,47 @@ class NativeHead(QuickHead):
         self.transformer_layers, self.heads = nn.ModuleList(layers), nn.ModuleList(heads)
         self._step = library.head_step
 
-    def init_cache(self, batch: int = 1) -> NativeCache:
+    def init_cache(self, batch: int = 1) -> NativeDepthCache:
         """See AudioHead; any batch fits."""
-        return NativeCache(len(self.transformer_layers), self.width, self.codebook_sizes)
+        return NativeDepthCache(len(self.transformer_layers), self.width, self.codebook_sizes)
 
     def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
         """See AudioHead; the logits are overwritten at the same position of the next frame."""
-        assert isinstance(cache, NativeCache)
+        assert isinstance(cache, NativeDepthCache)
         batch, x = x.shape[0], x.float().contiguous()
         memory, logits = cache.of(batch)
         into = logits[position]
         addresses = x.data_ptr(), memory.data_ptr(), into.data_ptr()
         if self._step(ctypes.byref(self._head), batch, position, *addresses):
-            raise native.NativeError("no memory is left for a code frame.")
+            raise native.KernelError("no memory is left for a code frame.")
         return into
 
     def _choices(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
-        """See QuickHead."""
+        """See FusedAudioHead."""
         logits = self.step(x, position, cache)
         return logits[:, :-1] if position else logits
 
 
 def native_language_model(model: LanguageModel, library: ctypes.CDLL) -> NativeLanguageModel:
     """A twin of `model` over its tensors; a prompt goes through the forms of `quick.py`."""
-    make: Make = Rounding if model.embed_tokens.weight.dtype == torch.bfloat16 else Exact
-    twin = shell(model)
-    twin.__class__ = NativeLanguageModel
-    assert isinstance(twin, NativeLanguageModel)
-    layers = [QuickDecoderLayer(cast(DecoderLayer, layer), make) for layer in model.layers]
-    twin.layers, twin.norm = nn.ModuleList(layers), QuickNorm(widened(model.norm))  # type: ignore[assignment]
-    twin.embed_tokens = widened(model.embed_tokens)
-    twin.audio_embed_layers = nn.ModuleList([widened(each) for each in model.audio_embed_layers])
-    twin.lm_head = NativeLinear(model.lm_head, library)  # type: ignore[assignment]
-    twin.prepare()
-    twin.prepare_steps(model, library)
-    return twin
+    make: LinearFactory = Bf16Linear if model.embed_tokens.weight.dtype == torch.bfloat16 else Fp32Linear
+    optimized = module_copy(model)
+    optimized.__class__ = NativeLanguageModel
+    assert isinstance(optimized, NativeLanguageModel)
+    layers = [FusedDecoderLayer(cast(DecoderLayer, layer), make) for layer in model.layers]
+    optimized.layers, optimized.norm = nn.ModuleList(layers), FusedRMSNorm(as_float32(model.norm))  # type: ignore[assignment]
+    optimized.embed_tokens = as_float32(model.embed_tokens)
+    optimized.audio_embed_layers = nn.ModuleList([as_float32(each) for each in model.audio_embed_layers])
+    optimized.lm_head = NativeLinear(model.lm_head, library)  # type: ignore[assignment]
+    optimized.prepare()
+    optimized.prepare_steps(model, library)
+    return optimized
 
 
-def native_audio_head(head: AudioHead, library: ctypes.CDLL) -> NativeHead:
+def native_audio_head(head: AudioHead, library: ctypes.CDLL) -> NativeAudioHead:
     """A twin of `head` with its weights laid out anew."""
-    twin = shell(head)
-    twin.__class__ = NativeHead
-    assert isinstance(twin, NativeHead)
-    twin.prepare_steps(library)
-    return twin
+    optimized = module_copy(head)
+    optimized.__class__ = NativeAudioHead
+    assert isinstance(optimized, NativeAudioHead)
+    optimized.prepare_steps(library)
+    return optimized

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from ...language_model.backbone import DecoderLayer, attend_to, rotate
 from ..modules import SplitDepthAttention, SplitDepthLayer
-from .sampling import draw_on_device
+from .sampling import sample_on_device
 
 _SHAPES = 64
 """Shapes that one region may be compiled for: buckets of rows, codebook sizes."""
 
 
 @dataclass(frozen=True)
-class Places:
+class RowPositions:
     """Where the rows of a step stand: cos, sin [B, 1, 1, w]; positions, rows [B]; mask [B, 1, 1, span], True = seen."""
 
     cos: Tensor
@@ -35,20 +35,22 @@ class Places:
     mask: Tensor
 
 
-def layer_step(layer: DecoderLayer, x: Tensor, keys: Tensor, values: Tensor, places: Places, flex: bool) -> Tensor:
+def layer_step(
+    layer: DecoderLayer, x: Tensor, keys: Tensor, values: Tensor, row_positions: RowPositions, flex: bool
+) -> Tensor:
     """x [B, 1, D] through one layer -> [B, 1, D]; its key and value join keys and values [R, groups, room, w].
 
     flex: FlexAttention, which splits long keys over the whole GPU, in place of SDPA under a mask.
     """
-    attention, batch, span = layer.self_attn, x.shape[0], places.mask.shape[-1]
+    attention, batch, span = layer.self_attn, x.shape[0], row_positions.mask.shape[-1]
     heads, groups = attention.heads, attention.groups
     packed = attention.W_pack(layer.input_layernorm(x)).view(batch, -1, 1, attention.width)
     rotated, value = packed.split((heads + groups, groups), dim=1)
-    query, key = rotate(rotated, places.cos, places.sin).split((heads, groups), dim=1)
-    keys[places.rows, :, places.positions] = key[:, :, 0]
-    values[places.rows, :, places.positions] = value[:, :, 0]
+    query, key = rotate(rotated, row_positions.cos, row_positions.sin).split((heads, groups), dim=1)
+    keys[row_positions.rows, :, row_positions.positions] = key[:, :, 0]
+    values[row_positions.rows, :, row_positions.positions] = value[:, :, 0]
     seen = keys[:batch, :, :span], values[:batch, :, :span]
-    mixed = flex_over(query, *seen, places.positions) if flex else attend_to(query, *seen, places.mask)
+    mixed = flex_over(query, *seen, row_positions.positions) if flex else attend_to(query, *seen, row_positions.mask)
     x = x + attention.o_proj(mixed.reshape(batch, 1, -1))
     return x + layer.mlp(layer.post_attention_layernorm(x))
 
@@ -57,7 +59,7 @@ def flex_over(query: Tensor, keys: Tensor, values: Tensor, positions: Tensor) ->
     """query [B, heads, 1, w] over the keys [B, groups, span, w] at or before its position [B]."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    def visible(score: Tensor, row: Tensor, head: Tensor, asks: Tensor, seen: Tensor) -> Tensor:
+    def visible(score: Tensor, row: Tensor, head: Tensor, requests: Tensor, seen: Tensor) -> Tensor:
         return torch.where(seen <= positions[row], score, -float("inf"))
 
     result: Tensor = flex_attention(query, keys, values, score_mod=visible, enable_gqa=True)
@@ -87,25 +89,25 @@ def project(norm: nn.Module, linear: nn.Module, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Regions:
+class CompiledBlocks:
     """The functions above, as they are or compiled."""
 
     layer: Callable[..., Tensor] = layer_step
     depth: Callable[..., Tensor] = depth_step
     project: Callable[..., Tensor] = project
-    draw: Callable[..., Tensor] = draw_on_device
+    draw: Callable[..., Tensor] = sample_on_device
 
 
-def regions_for(device: torch.device) -> Regions:
+def compiled_blocks_for(device: torch.device) -> CompiledBlocks:
     """Compiled where there is CUDA, the compiler for it (triton), and a torch that lets a function have many shapes."""
     limits = {"recompile_limit": _SHAPES, "isolate_recompiles": True}
     able = limits.keys() <= inspect.signature(torch.compile).parameters.keys()
     if device.type != "cuda" or importlib.util.find_spec("triton") is None or not able:
-        return Regions()
+        return CompiledBlocks()
 
     def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         tuned: dict[str, Any] = {"options": {"coordinate_descent_tuning": True}, **limits}
         made: Any = torch.compile(function, fullgraph=True, **tuned)
         return cast(Callable[..., Tensor], made)
 
-    return Regions(compiled(layer_step), compiled(depth_step), compiled(project), compiled(draw_on_device))
+    return CompiledBlocks(compiled(layer_step), compiled(depth_step), compiled(project), compiled(sample_on_device))

@@ -25,7 +25,7 @@ from torch import Tensor
 from ...flow_decoder.flow import guided_velocity, solver_times
 from ...flow_decoder.model import FlowDecoder, FlowState
 from ...flow_decoder.velocity import CausalConv, ChunkAttention, Velocity, VelocityState
-from ..modules import shell
+from ..modules import module_copy
 from .graphs import Graphs, bucket
 
 _MOST_ROWS = 16
@@ -245,10 +245,10 @@ class StaticFlow(FlowDecoder):
 
 def static_flow(flow: FlowDecoder) -> StaticFlow:
     """A twin of `flow` over the same weights that samples chunks in static memory."""
-    twin = shell(flow)
-    twin.__class__ = StaticFlow
-    cast(StaticFlow, twin).prepare()
-    return cast(StaticFlow, twin)
+    optimized = module_copy(flow)
+    optimized.__class__ = StaticFlow
+    cast(StaticFlow, optimized).prepare()
+    return cast(StaticFlow, optimized)
 
 
 def moving_parts(network: Velocity) -> tuple[list[CausalConv], list[ChunkAttention]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...language_model.sampling import Sampling
 
-FEW = 64
+MAX_STEP_POSITIONS = 64
 """So many likeliest are sorted where every row's top_k is no larger; else all are."""
 
 _MASK = (1 << 64) - 1
@@ -36,9 +36,9 @@ def uniform(seed: int, step: int, place: int) -> float:
     return ((z ^ (z >> 31)) >> 11) / (1 << 53)
 
 
-def uniforms(seeds: Tensor, steps: Tensor, places: int) -> Tensor:
+def uniforms(seeds: Tensor, steps: Tensor, row_positions: int) -> Tensor:
     """`uniform` for seeds [B] and steps [B] int64 -> [B, places] float64."""
-    counters = steps[:, None] * _PLACES + torch.arange(1, places + 1, device=steps.device)
+    counters = steps[:, None] * _PLACES + torch.arange(1, row_positions + 1, device=steps.device)
     z = seeds[:, None] + counters * _signed(_INCREMENT)
     z = (z ^ _shift(z, 30)) * _signed(_FIRST)
     z = (z ^ _shift(z, 27)) * _signed(_SECOND)
@@ -50,7 +50,7 @@ def _shift(z: Tensor, bits: int) -> Tensor:
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
-class Settings(NamedTuple):
+class SamplingTensors(NamedTuple):
     """How each row draws, [B, 1] float64 tensors."""
 
     temperature: Tensor
@@ -59,19 +59,21 @@ class Settings(NamedTuple):
     repetition_penalty: Tensor
 
 
-def setting_row(sampling: Sampling) -> list[float]:
+def sampling_row(sampling: Sampling) -> list[float]:
     """The four settings of one row, in order."""
     top_k = sampling.top_k or float("inf")
     return [sampling.temperature, top_k, sampling.top_p, sampling.repetition_penalty]
 
 
-def limit_of(samplings: Sequence[Sampling], size: int) -> int:
-    """How many likeliest must be sorted: FEW, or all `size`."""
-    few = all(sampling.temperature == 0 or 0 < sampling.top_k <= FEW for sampling in samplings)
-    return min(FEW, size) if few else size
+def top_k_limit(samplings: Sequence[Sampling], size: int) -> int:
+    """How many likeliest must be sorted: MAX_STEP_POSITIONS, or all `size`."""
+    few = all(sampling.temperature == 0 or 0 < sampling.top_k <= MAX_STEP_POSITIONS for sampling in samplings)
+    return min(MAX_STEP_POSITIONS, size) if few else size
 
 
-def draw_on_device(logits: Tensor, sampling: Settings, chance: Tensor, limit: int, said: Tensor | None) -> Tensor:
+def sample_on_device(
+    logits: Tensor, sampling: SamplingTensors, chance: Tensor, limit: int, said: Tensor | None
+) -> Tensor:
     """logits [B, V], chance [B] in [0, 1), said [B, V] bool (what the penalty counts) -> indices [B] int64.
 
     The row's draw is that of `draw` with this chance. `limit` (static) bounds every row's top_k.

@@ -7,12 +7,12 @@ import weakref
 import torch
 
 from ...errors import PromptError
-from ...generation.sequence import Answer, Step
+from ...generation.sequence import DecodeRequest, DecodeResult
 from ...generation.session import Session
 from ...language_model.audio_head import AudioHead
 from ...language_model.model import LanguageModel
 from ...language_model.prompt import SpecialTokens
-from .decoder import Ask, Decoder
+from .decoder import Decoder, RowRequest
 
 
 class DecoderSession(Session):
@@ -23,12 +23,12 @@ class DecoderSession(Session):
         self._decoder, self._row = decoder, row
 
     @torch.inference_mode()
-    def answer(self, step: Step) -> Answer:
+    def answer(self, step: DecodeRequest) -> DecodeResult:
         """See Session."""
         if not len(self):
             raise PromptError("there is nothing to go on from; give a prompt first.")
         self._catch_up()
-        return self._decoder.answer([Ask(self._row, self, step)])[0]
+        return self._decoder.answer([RowRequest(self._row, self, step)])[0]
 
     def _catch_up(self) -> None:
         """Read all but the last position: the next step reads that one."""

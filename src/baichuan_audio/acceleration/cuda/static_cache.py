@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...language_model.model import LanguageModel
-from ...layers.kv_cache import KVCache, Places
+from ...layers.kv_cache import KVCache, RowPositions
 
 SPAN_STEP = 64
 """A step reads cached positions up to a multiple of this."""
@@ -49,7 +49,7 @@ class RowCache(KVCache):
         if self.length + positions > self.capacity:
             raise IndexError(f"{self.length + positions} positions in a row of {self.capacity}")
 
-    def places(self, batch: int, positions: int) -> Places | None:
+    def row_positions(self, batch: int, positions: int) -> RowPositions | None:
         """See KVCache."""
         return None
 

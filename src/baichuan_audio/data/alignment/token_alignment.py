@@ -99,9 +99,9 @@ def token_ends(text: str, alignment: Alignment, spans: Sequence[tuple[int, int, 
     counts = np.cumsum([0, *(len(sounds) for _, _, sounds in units)])
     if not counts[-1] or not len(ends):
         return []
-    edges = np.rint(counts * len(ends) / counts[-1]).astype(int)
+    boundary_crop_prob = np.rint(counts * len(ends) / counts[-1]).astype(int)
     said_by = np.full(len(text), np.nan)
-    for (start, stop, _), first, last in zip(units, edges, edges[1:], strict=False):
+    for (start, stop, _), first, last in zip(units, boundary_crop_prob, boundary_crop_prob[1:], strict=False):
         if last > first:
             said_by[start:stop] = np.linspace(begins[first], ends[last - 1], stop - start + 1)[1:]
     known = ((id, start, said_by[start:stop]) for id, start, stop in spans)

@@ -27,31 +27,31 @@ class Augmentation:
     """Share of a user's frames replaced by another frame of the same clip."""
     replaced_codes: float = 0.0
     """Share of codes replaced by any index, from the second codebook on."""
-    tempo: float = 0.0
+    time_warp: float = 0.0
     """Frames dropped or doubled, up to this share of the clip."""
-    spelt: float = 0.0
+    character_tokenize_prob: float = 0.0
     """Share of texts to read aloud given character by character instead of in whole words."""
-    careless: float = 0.0
+    unpunctuated_prob: float = 0.0
     """Share of typed questions without capitals and end mark."""
 
 
 @dataclass(frozen=True)
-class Diet:
+class MixtureConfig:
     """`tasks`: name -> weight (see TASKS). `typed`: share of a heard or spoken dialogue's questions that are text."""
 
     tasks: dict[str, float]
-    tasks_at_end: dict[str, float] | None = None
+    final_task_weights: dict[str, float] | None = None
     """Weights that `tasks` turns into, linearly over the run; None: they stay."""
     typed: float = 0.2
     kinds: dict[str, float] = field(default_factory=dict)
     """Weight of a kind of clip (of a real one: its source) in asr, tts and pure_audio; 1 where it is not named."""
-    emphasis: dict[str, float] = field(default_factory=dict)
+    skill_weights: dict[str, float] = field(default_factory=dict)
     """How many times as often as the others a skill's dialogues are drawn."""
-    text_emphasis: dict[str, float] | None = None
-    """The same for text_dialogue and what is retold; None: `emphasis`. Facts are learnt cheapest without sound."""
+    text_skill_weights: dict[str, float] | None = None
+    """The same for text_dialogue and what is retold; None: `skill_weights`. Facts are learnt cheapest without sound."""
     languages: dict[str, float] = field(default_factory=dict)
     """How many times as often as the others a language is drawn, of dialogues and of clips."""
-    other_voices: float = 0.0
+    auxiliary_speaker_prob: float = 0.0
     """Share of reading aloud in the voices that ask, by their names: they say words that the others say seldom."""
     sentences: float = 0.0
     """Chance that another sentence of the same voice follows one that is read aloud, up to three in all."""
@@ -67,7 +67,7 @@ class Diet:
     voice said elsewhere: whatever the skills' generators come up with can then be asked aloud."""
     retold: float = 0.0
     """Share of spoken dialogues whose replies, too, are any of the generators', put together from words that the output
-    voice said elsewhere. Of these only the text is learnt, by `text_emphasis`: what a sum makes must be known in speech
+    voice said elsewhere. Of these only the text is learnt, by `text_skill_weights`: what a sum makes must be known in speech
     as in writing, but nobody shall learn to speak with seams."""
     takes: float = 0.0
     """Share of reading aloud that says what the model read aloud itself (`data/mixture/takes.py`)."""
@@ -80,7 +80,7 @@ class Diet:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        for tasks in (self.tasks, self.tasks_at_end or self.tasks):
+        for tasks in (self.tasks, self.final_task_weights or self.tasks):
             unknown = set(tasks) - set(TASKS)
             if unknown or not any(weight > 0 for weight in tasks.values()):
                 raise DataError(f"tasks must be weights of {', '.join(TASKS)}; not {', '.join(unknown) or 'all zero'}")

@@ -12,7 +12,7 @@ from .. import sequences
 from ..alignment.token_alignment import UNKNOWN, ReadAlong
 from ..sequences import Frames
 from ..store.codes_store import CodesStore
-from .config import Augmentation, Diet
+from .config import Augmentation, MixtureConfig
 from .weighted_sampling import Utterance, pick
 
 _LONGEST_EXCERPT = 4  # words
@@ -30,14 +30,14 @@ class Hearing:
 
     def __init__(
         self,
-        diet: Diet,
+        mixture: MixtureConfig,
         codebook_sizes: Sequence[int],
         codes: Callable[[str], Tensor],
         by_name: Mapping[str, Sequence[Utterance]],
         read_along: ReadAlong | None = None,
         heard_also: Sequence[CodesStore] = (),
     ) -> None:
-        self.diet, self.read_along = diet, read_along
+        self.mixture, self.read_along = mixture, read_along
         self._codes, self._by_name, self._heard_also = codes, by_name, heard_also
         self._sizes = torch.tensor(codebook_sizes)
         self._places: dict[str, dict[str, list[tuple[Utterance, int]]]] = {}
@@ -48,7 +48,7 @@ class Hearing:
         pace = rng.random()
         heard = [self._excerpt(found, pace, rng)]
         neighbours = self._by_name.get(found.said_by or "", [])
-        while neighbours and len(heard) < _LONGEST_MEDLEY and rng.random() < self.diet.medley:
+        while neighbours and len(heard) < _LONGEST_MEDLEY and rng.random() < self.mixture.medley:
             heard.append(self._excerpt(pick(neighbours, rng), pace, rng))
         words = (" " if found.transcript.isascii() else "").join(words for words, _ in heard if words)
         return words, sequences.joined([frames for _, frames in heard])
@@ -151,7 +151,7 @@ class Hearing:
         speed, frames = codes.shape[1] / heard.shape[1], heard.shape[1]
         begin, known, end = (round(place / speed) for place in part or (0, 0, codes.shape[1]))
         begin = min(begin, frames - 1)  # one frame at least
-        varied, kept = vary_codes(heard[:, begin : max(end, begin + 1)], self._sizes, self.diet.augmentation, rng)
+        varied, kept = vary_codes(heard[:, begin : max(end, begin + 1)], self._sizes, self.mixture.augmentation, rng)
         if self.read_along is None:
             return Frames(varied)
         along = self.read_along.heard(clip, words, frames, speed)
@@ -178,8 +178,8 @@ def vary_codes(codes: Tensor, sizes: Tensor, how: Augmentation, rng: np.random.G
     """
     count = codes.shape[1]
     kept = np.arange(count)
-    if how.tempo:
-        wanted = max(1, round(count * (1 + rng.uniform(-how.tempo, how.tempo))))
+    if how.time_warp:
+        wanted = max(1, round(count * (1 + rng.uniform(-how.time_warp, how.time_warp))))
         if wanted <= count:
             kept = rng.choice(count, wanted, replace=False)
         else:

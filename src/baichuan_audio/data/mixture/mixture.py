@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import DataError
-from ...generation.interleaving import ended, split_words, write_ahead
+from ...generation.interleaving import ended, lookahead_schedule, split_words
 from ...language_model.prompt import SpecialTokens
 from ...language_model.text_tokenizer import TextTokenizer
 from ...text.language import voice_language
@@ -23,10 +23,10 @@ from ..dialogues import Dialogue, Exchange
 from ..sequences import Frames, SequenceBuilder, TokenSequence, Turn
 from ..store.codes_store import CodesStore
 from ..store.manifest import normalise_transcript
-from .config import TASKS, Diet
+from .config import TASKS, MixtureConfig
 from .hearing import Hearing
 from .takes import Take
-from .weighted_sampling import ByKind, ByLanguage, BySkill, Utterance, pick
+from .weighted_sampling import LanguageSampler, SkillSampler, SourceSampler, Utterance, pick
 
 _MOST_SENTENCES = 3  # read aloud in one go
 _RETOLD_HEARD = 0.5  # of dialogues whose replies are retold; a typed question is short, and the reply repeats it
@@ -37,7 +37,7 @@ class Mixture:
     """Draws one training sequence at a time.
 
     `codes` finds a clip's frames [K, T], `heard_also` more of them, at other speeds, for clips that are heard;
-    `read_along` knows which token each frame says; `interleave_letters` (config.json; needs `read_along`) lets text and
+    `read_along` knows which token each frame says; `interleave_min_letters` (config.json; needs `read_along`) lets text and
     speech take turns every few words instead of every clause; `texts` are dialogues used without audio
     (generated, or the corpus' own); `dialogues` those whose clips all have codes; `utterances` the transcribed clips;
     `takes` what the model read aloud itself.
@@ -48,7 +48,7 @@ class Mixture:
 
     def __init__(
         self,
-        diet: Diet,
+        mixture: MixtureConfig,
         tokenizer: TextTokenizer,
         special: SpecialTokens,
         codebook_sizes: Sequence[int],
@@ -58,34 +58,39 @@ class Mixture:
         utterances: Sequence[Utterance] = (),
         read_along: ReadAlong | None = None,
         heard_also: Sequence[CodesStore] = (),
-        interleave_letters: int | None = None,
+        interleave_min_letters: int | None = None,
         takes: Sequence[Take] = (),
     ) -> None:
-        self.diet, self.codes, self.read_along, self.interleave_letters = diet, codes, read_along, interleave_letters
+        self.mixture, self.codes, self.read_along, self.interleave_min_letters = (
+            mixture,
+            codes,
+            read_along,
+            interleave_min_letters,
+        )
         self.tokenizer = tokenizer
         self.builder = SequenceBuilder(Remembering(tokenizer.source), special, len(codebook_sizes))
         self.speller = SequenceBuilder(Spelling(tokenizer.source), special, len(codebook_sizes))
-        text_emphasis = diet.emphasis if diet.text_emphasis is None else diet.text_emphasis
-        self.texts = BySkill(texts, text_emphasis, diet.languages)
-        self.dialogues = BySkill(dialogues, diet.emphasis, diet.languages)
-        wanted = [u for u in utterances if diet.kinds.get(u.kind, 1.0) > 0]
-        self.utterances = ByKind(wanted, diet.kinds, diet.languages)
-        self.voiced = ByKind([u for u in wanted if u.voice is not None], diet.kinds, diet.languages)
+        text_skill_weights = mixture.skill_weights if mixture.text_skill_weights is None else mixture.text_skill_weights
+        self.texts = SkillSampler(texts, text_skill_weights, mixture.languages)
+        self.dialogues = SkillSampler(dialogues, mixture.skill_weights, mixture.languages)
+        wanted = [u for u in utterances if mixture.kinds.get(u.kind, 1.0) > 0]
+        self.utterances = SourceSampler(wanted, mixture.kinds, mixture.languages)
+        self.voiced = SourceSampler([u for u in wanted if u.voice is not None], mixture.kinds, mixture.languages)
         others = [u for u in wanted if u.voice is None and u.speaker is not None]
-        self.others = ByKind(others, diet.kinds, diet.languages)
+        self.others = SourceSampler(others, mixture.kinds, mixture.languages)
         self.by_name: dict[str, list[Utterance]] = {}
         for utterance in wanted:
             if utterance.said_by is not None:
                 self.by_name.setdefault(utterance.said_by, []).append(utterance)
-        self.hearing = Hearing(diet, codebook_sizes, codes, self.by_name, read_along, heard_also)
-        in_words = [d for d in texts if read_along is not None and d.asked_in_words]
-        self.woven = BySkill(in_words if diet.woven > 0 else (), diet.emphasis, diet.languages)
-        self.retold = BySkill(in_words if diet.retold > 0 else (), text_emphasis, diet.languages)
-        self.takes = ByLanguage(takes, diet.languages)
+        self.hearing = Hearing(mixture, codebook_sizes, codes, self.by_name, read_along, heard_also)
+        in_words = [d for d in texts if read_along is not None and d.is_verbalized]
+        self.woven = SkillSampler(in_words if mixture.woven > 0 else (), mixture.skill_weights, mixture.languages)
+        self.retold = SkillSampler(in_words if mixture.retold > 0 else (), text_skill_weights, mixture.languages)
+        self.takes = LanguageSampler(takes, mixture.languages)
         self.take_of = {(take.voice, take.text): take for take in takes}
-        self.askers = askers_of(others)
+        self.askers = question_speakers(others)
         self.several = [d for d in dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
-        ends = (diet.tasks, diet.tasks_at_end or diet.tasks)
+        ends = (mixture.tasks, mixture.final_task_weights or mixture.tasks)
         self.names = [name for name in TASKS if any(tasks.get(name, 0) > 0 for tasks in ends)]
         weights = [np.array([tasks.get(name, 0.0) for name in self.names]) for tasks in ends]
         self.first_chances, self.last_chances = (each / each.sum() for each in weights)
@@ -125,12 +130,12 @@ class Mixture:
         return self._dialogue((self.woven if weave else self.dialogues).pick(rng), rng, spoken=False, weave=weave)
 
     def _spoken_dialogue(self, rng: np.random.Generator) -> TokenSequence:
-        if len(self.retold) and rng.random() < self.diet.retold and (told := self._retold(rng)) is not None:
+        if len(self.retold) and rng.random() < self.mixture.retold and (told := self._retold(rng)) is not None:
             return told
         return self._dialogue(self.dialogues.pick(rng), rng, spoken=True, weave=self._weaves(rng))
 
     def _weaves(self, rng: np.random.Generator) -> bool:
-        return len(self.woven) > 0 and rng.random() < self.diet.woven
+        return len(self.woven) > 0 and rng.random() < self.mixture.woven
 
     def _dialogue(self, found: Dialogue, rng: np.random.Generator, spoken: bool, weave: bool) -> TokenSequence:
         asker = self._asker(found, rng) if weave else None
@@ -161,13 +166,13 @@ class Mixture:
 
     def _in_words_of(self, voice: str, text: str, rng: np.random.Generator) -> list[tuple[str, Frames]] | None:
         """A reply and its sound in turn, as `_said` has them, the sound put together and not learnt."""
-        runs, said = split_words(text, self.tokenizer, self.interleave_letters or len(text)), list[Frames]()
+        runs, said = split_words(text, self.tokenizer, self.interleave_min_letters or len(text)), list[Frames]()
         for run in runs:
             frames = self.hearing.woven(spoken_words(run), voice, rng, pace=0.0)
             if frames is None:
                 return None
             said.append(frames)
-        written = write_ahead(runs)
+        written = lookahead_schedule(runs)
         starts = [0, *(end for _, end in written)]
         return [
             (words, Frames(sequences.joined(said[start:end]).codes, learnt=False))
@@ -178,9 +183,9 @@ class Mixture:
         found, kind = self.utterances.pick(rng), rng.random()
         if self._weaves(rng) and (asked := self._woven_question(rng)) is not None:
             words, frames = asked
-        elif self.read_along is None or kind >= self.diet.excerpts + self.diet.splices:
+        elif self.read_along is None or kind >= self.mixture.excerpts + self.mixture.splices:
             words, frames = found.transcript, self.hearing.clip(found.clip, found.transcript, rng)
-        elif kind < self.diet.excerpts:
+        elif kind < self.mixture.excerpts:
             words, frames = self.hearing.medley(found, rng)
         else:
             words, frames = self.hearing.spliced(found, rng)
@@ -194,21 +199,21 @@ class Mixture:
         return None if frames is None else (words, frames)
 
     def _tts(self, rng: np.random.Generator) -> TokenSequence:
-        if len(self.takes) and rng.random() < self.diet.takes:
+        if len(self.takes) and rng.random() < self.mixture.takes:
             take = self.takes.pick(rng)
             return sequences.speech(self.builder, self._system(take.voice, rng), _in_runs(take))
-        other = len(self.others) > 0 and rng.random() < self.diet.other_voices
+        other = len(self.others) > 0 and rng.random() < self.mixture.auxiliary_speaker_prob
         found = (self.others if other else self.voiced).pick(rng)
-        spelt = rng.random() < self.diet.augmentation.spelt
+        character_tokenize_prob = rng.random() < self.mixture.augmentation.character_tokenize_prob
         clauses = self._said(found.clip, self._as_written(found, rng))
         english, count = voice_language(found.transcript) == "en", 1
-        while self.diet.sentences and count < _MOST_SENTENCES and rng.random() < self.diet.sentences:
+        while self.mixture.sentences and count < _MOST_SENTENCES and rng.random() < self.mixture.sentences:
             more, count = pick(self.by_name[found.said_by or ""], rng), count + 1
             if (voice_language(more.transcript) == "en") == english:
                 clauses += self._said(more.clip, " " * english + self._as_written(more, rng))
-        if spelt:  # its tokens are not those of whole words, so nobody reads along
+        if character_tokenize_prob:  # its tokens are not those of whole words, so nobody reads along
             clauses = [(words, replace(frames, along=None)) for words, frames in clauses]
-        builder = self.speller if spelt else self.builder
+        builder = self.speller if character_tokenize_prob else self.builder
         return sequences.speech(builder, self._system(found.said_by, rng), clauses)
 
     def read_aloud(self, found: Utterance, rng: np.random.Generator) -> TokenSequence:
@@ -237,8 +242,8 @@ class Mixture:
     # -- variety ----------------------------------------------------------------------------------------------
 
     def _system(self, voice: str | None, rng: np.random.Generator) -> str:
-        default = voice is None or (voice == self.diet.default_voice_is and rng.random() < 0.5)
-        return self.diet.system.format(voice=self.diet.default_voice if default else voice)
+        default = voice is None or (voice == self.mixture.default_voice_is and rng.random() < 0.5)
+        return self.mixture.system.format(voice=self.mixture.default_voice if default else voice)
 
     def _asker(self, found: Dialogue, rng: np.random.Generator) -> str | None:
         """A voice that asks all questions of a dialogue."""
@@ -247,7 +252,7 @@ class Mixture:
 
     def _asked(self, exchange: Exchange, rng: np.random.Generator, asker: str | None = None) -> str | Frames:
         """A question as it is typed or heard; with `asker` woven in that voice, where it has the words."""
-        if rng.random() < self.diet.typed:
+        if rng.random() < self.mixture.typed:
             return self._typed(exchange.user, rng)
         words = spoken_words(exchange.user)
         woven = self.hearing.woven(words, asker, rng) if asker is not None else None
@@ -258,7 +263,7 @@ class Mixture:
         return self.hearing.clip(exchange.user_clip, words, rng)
 
     def _typed(self, text: str, rng: np.random.Generator) -> str:
-        if rng.random() < self.diet.augmentation.careless:
+        if rng.random() < self.mixture.augmentation.unpunctuated_prob:
             return text.lower().rstrip(".!?。！？ ")
         return text
 
@@ -270,9 +275,9 @@ class Mixture:
             return [(text, Frames(codes))]
         along, sounds = self.read_along.reading(clip, text, count), self.read_along.sounds(clip, count)
         runs = [(text, count)]
-        if self.interleave_letters is not None:
-            found = self.read_along.split(clip, text, count, self.interleave_letters)
-            runs = [(words, found[said - 1][1]) for words, said in write_ahead([words for words, _ in found])]
+        if self.interleave_min_letters is not None:
+            found = self.read_along.split(clip, text, count, self.interleave_min_letters)
+            runs = [(words, found[said - 1][1]) for words, said in lookahead_schedule([words for words, _ in found])]
         start = 0
         for words, end in runs:
             parts.append((words, Frames(codes[:, start:end], along[start:end], sounds[start:end])))
@@ -285,7 +290,7 @@ def _in_runs(take: Take) -> list[tuple[str, Frames]]:
     return [(words, Frames(codes)) for words, codes in take.runs]
 
 
-def askers_of(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
+def question_speakers(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
     """The names of those who speak each language."""
     found: dict[str, set[str]] = {}
     for utterance in utterances:

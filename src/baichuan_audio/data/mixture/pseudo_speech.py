@@ -68,7 +68,7 @@ class PseudoSpeech:
 
     def _timeline(self, name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Sounds and their ends in places (20 ms), silence before and after."""
-        tempo = rng.uniform(*_TEMPO)
+        time_warp = rng.uniform(*_TEMPO)
         parts: list[int] = []
         ends = [rng.uniform(1, 14)]
         for sound in phonetic_symbols(name.split("|", 1)[1]):
@@ -76,7 +76,9 @@ class PseudoSpeech:
                 continue
             own = self._lengths[_SILENCE if sound == _GAP else sound]
             parts.append(_SILENCE if sound == _GAP else sound)
-            ends.append(ends[-1] + tempo * float(own[rng.integers(len(own))]) * _PLACES_PER_SECOND / FRAMES_PER_SECOND)
+            ends.append(
+                ends[-1] + time_warp * float(own[rng.integers(len(own))]) * _PLACES_PER_SECOND / FRAMES_PER_SECOND
+            )
         ends.append(int(ends[-1] + rng.uniform(1, 14)) + 1)
         return np.array([_SILENCE, *parts, _SILENCE]), np.array(ends)
 

@@ -47,7 +47,7 @@ class _Weighted(Generic[T]):
         return self._items[int(np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right"))]
 
 
-class BySkill(_Weighted[Dialogue]):
+class SkillSampler(_Weighted[Dialogue]):
     """Dialogues drawn by their weight, but those of some skills and languages several times as often."""
 
     def __init__(
@@ -57,14 +57,14 @@ class BySkill(_Weighted[Dialogue]):
         super().__init__(dialogues, weights)
 
 
-class ByLanguage(_Weighted[Take]):
+class LanguageSampler(_Weighted[Take]):
     """Takes drawn evenly, but those of some languages several times as often."""
 
     def __init__(self, takes: Sequence[Take], languages: Mapping[str, float]) -> None:
         super().__init__(takes, [languages.get(voice_language(take.text), 1.0) for take in takes])
 
 
-class ByKind:
+class SourceSampler:
     """Utterances drawn by the weight of their kind, evenly within it but for the weights of their languages."""
 
     def __init__(

@@ -24,7 +24,7 @@ IDS_FILE = "codes.json"
 _WRITTEN_EVERY_S = 60.0
 
 
-class NowAndThen:
+class Throttle:
     """Tells long work when to write down what it has, about once a minute, so that a stopped run loses little."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ def encode_corpus(
     shortest = tokenizer.config.min_samples / tokenizer.config.sampling_rate
     longest = tokenizer.config.max_audio_seconds
     device = str(next(tokenizer.parameters()).device)
-    before, seen, save = len(found), 0, NowAndThen()
+    before, seen, save = len(found), 0, Throttle()
     for together in _of_like_length(todo, batch_seconds):
         batch = [clip for clip in together if shortest <= clip.seconds / speed <= longest]
         with torch.inference_mode(), autocast(device):

@@ -33,7 +33,7 @@ _CORS = {
 _MOST_HEADERS, _LONGEST_HEADER = 50, 100  # openai's client in a browser sends a dozen
 
 
-class Work:
+class GracefulShutdown:
     """What is going on, so that a server which is told to stop can let it end first."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Work:
         return True
 
 
-class Door:
+class AdmissionMiddleware:
     """ASGI middleware for HTTP: host, origin and key; the body's size; readers that stall; errors in one shape."""
 
     def __init__(self, inner: ASGIApp, app: FastAPI) -> None:
@@ -103,7 +103,7 @@ class Door:
         scope.setdefault("state", {})["request_id"] = request_id
         exchange = _Exchange(Request(scope), receive, send, self._settings, without_body)
         try:
-            await self._let_in(exchange)
+            await self._admit(exchange)
         except _Stalled:
             self._app.state.log.write("stalled", path=exchange.endpoint)
             self._app.state.metrics.error("stalled")
@@ -114,7 +114,7 @@ class Door:
         if exchange.status:
             self._app.state.metrics.request(exchange.endpoint, exchange.status)
 
-    async def _let_in(self, exchange: _Exchange) -> None:
+    async def _admit(self, exchange: _Exchange) -> None:
         request = exchange.request
         if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
             # a browser asks beforehand, without a key

@@ -36,8 +36,8 @@ from .chat_types import (
     UserMessage,
 )
 from .openapi import error_responses, other_content
-from .reply_store import SaidReplies, StopText
-from .streaming import EVENT_STREAM, Job, LiveResponse, event
+from .reply_store import ReplyStore, StopSequenceFilter
+from .streaming import EVENT_STREAM, RequestTrace, StreamedResponse, event
 
 router = APIRouter()
 
@@ -48,13 +48,13 @@ router = APIRouter()
     response_model=ChatCompletion,
     responses={200: other_content("The reply, or events that carry it.", EVENT_STREAM), **error_responses()},
 )
-async def create_chat_completion(request: Request, asked: ChatRequest) -> LiveResponse:
+async def create_chat_completion(request: Request, asked: ChatRequest) -> StreamedResponse:
     """Answer a dialogue. With `stream`, server-sent events as OpenAI sends them; audio is then 16-bit PCM at 24 kHz."""
     _check(asked)
     answer = Answer(request, asked)
     if asked.stream:
-        return LiveResponse(answer.stream(), EVENT_STREAM)
-    return LiveResponse(answer.whole(), "application/json")
+        return StreamedResponse(answer.stream(), EVENT_STREAM)
+    return StreamedResponse(answer.whole(), "application/json")
 
 
 def _check(asked: ChatRequest) -> None:
@@ -70,7 +70,7 @@ def _check(asked: ChatRequest) -> None:
 
 
 @dataclass
-class _Told:
+class _ChatProgress:
     """What has been told of a reply; `finish_reason` stands when it has come to its end."""
 
     text: str = ""
@@ -84,45 +84,45 @@ class Answer:
     def __init__(self, request: Request, asked: ChatRequest) -> None:
         self._state: Any = request.app.state
         self._asked = asked
-        self._said: SaidReplies = self._state.said
+        self._said: ReplyStore = self._state.said
         self._owner = self._said.owner(request)
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._heard_s = 0.0
-        self._job = Job(self._state, "chat", request.scope["state"]["request_id"], self._id)
+        self._trace = RequestTrace(self._state, "chat", request.scope["state"]["request_id"], self._id)
 
     async def whole(self) -> AsyncGenerator[bytes, None]:
         """The completion as one JSON object."""
-        told, waves = _Told(), [torch.zeros(0)]
-        async with self._events(told) as events:
+        progress, waves = _ChatProgress(), [torch.zeros(0)]
+        async with self._events(progress) as events:
             async for said in events:
                 if isinstance(said, AudioDelta):
                     waves.append(said.waveform)
-        message = ReplyMessage(content=told.text)
+        message = ReplyMessage(content=progress.text)
         if self._asked.speak and self._asked.audio:
             format = self._asked.audio.format.removesuffix("16")
             data = await encode(torch.cat(waves), format, self._state.engine.sample_rate)
-            audio_id, expires_at = self._said.keep(self._owner, told.text)
+            audio_id, expires_at = self._said.keep(self._owner, progress.text)
             audio = ReplyAudio(
-                id=audio_id, data=base64.b64encode(data).decode(), expires_at=expires_at, transcript=told.text
+                id=audio_id, data=base64.b64encode(data).decode(), expires_at=expires_at, transcript=progress.text
             )
             message = ReplyMessage(content=None, audio=audio)
         completion = ChatCompletion(
             id=self._id,
             created=self._created,
             model=self._state.settings.model_name,
-            choices=[Choice(message=message, finish_reason=told.finish_reason)],  # type: ignore[arg-type]
-            usage=_usage(told.usage),
+            choices=[Choice(message=message, finish_reason=progress.finish_reason)],  # type: ignore[arg-type]
+            usage=_usage(progress.usage),
         )
         yield completion.model_dump_json().encode()
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The completion as events."""
-        told = _Told()
+        progress = _ChatProgress()
         audio_id = f"audio_{secrets.token_hex(12)}" if self._asked.speak else None
         first: dict[str, Any] = {"role": "assistant"}
         first |= {"audio": {"id": audio_id}, "content": None} if audio_id else {"content": "", "refusal": None}
-        async with self._events(told) as events:
+        async with self._events(progress) as events:
             async for said in events:
                 if first:
                     yield self._chunk(first)
@@ -135,18 +135,18 @@ class Answer:
         if first:
             yield self._chunk(first)
         if audio_id:
-            _, expires_at = self._said.keep(self._owner, told.text, audio_id)
+            _, expires_at = self._said.keep(self._owner, progress.text, audio_id)
             yield self._chunk({"audio": {"expires_at": expires_at}})
-        yield self._chunk({}, told.finish_reason)
+        yield self._chunk({}, progress.finish_reason)
         if self._wants_usage:
-            yield self._event([], _usage(told.usage).model_dump())
+            yield self._event([], _usage(progress.usage).model_dump())
         yield event("[DONE]")
 
     @asynccontextmanager
-    async def _events(self, told: _Told) -> AsyncIterator[AsyncIterator[ReplyEvent]]:
-        """Open a dialogue, have it answered, and close it whatever happens; `told` fills on the way."""
+    async def _events(self, progress: _ChatProgress) -> AsyncIterator[AsyncIterator[ReplyEvent]]:
+        """Open a dialogue, have it answered, and close it whatever happens; `progress` fills on the way."""
         asked, engine = self._asked, self._state.engine
-        with self._job:
+        with self._trace:
             system = "\n".join(m.text for m in asked.messages if isinstance(m, SystemMessage)) or None
             named = asked.audio.voice_name if asked.audio else None
             if named is None and asked.speak:
@@ -162,48 +162,48 @@ class Answer:
                 reply = dialogue.reply(
                     speak=asked.speak, sampling=self._sampling(), max_tokens=asked.most_tokens, remember=False
                 )
-                async with aclosing(self._tell(reply, told)) as events:
+                async with aclosing(self._tell(reply, progress)) as events:
                     yield events
             finally:
                 await dialogue.close()
 
-    async def _tell(self, reply: Any, told: _Told) -> AsyncGenerator[ReplyEvent, None]:
+    async def _tell(self, reply: Any, progress: _ChatProgress) -> AsyncGenerator[ReplyEvent, None]:
         """The reply's events but the last, which becomes a finish reason or an error."""
-        stop = StopText(self._asked.stops)
-        async with aclosing(self._job.limited(reply)) as events:
+        stop = StopSequenceFilter(self._asked.stops)
+        async with aclosing(self._trace.limited(reply)) as events:
             async for said in events:
                 if isinstance(said, ReplyDone):
-                    self._end(said, told)
+                    self._end(said, progress)
                     break
                 if isinstance(said, AudioDelta):
-                    self._job.spoke(said)
+                    self._trace.spoke(said)
                     yield said
                     continue
                 text = stop.push(said.text)
-                told.text += text
+                progress.text += text
                 if text:
                     yield TextDelta(text)
                 if stop.found:
                     reply.cancel("stop")
         rest = stop.flush()
         if rest:
-            told.text += rest
+            progress.text += rest
             yield TextDelta(rest)
-        self._job.note_content(reply=told.text)
+        self._trace.note_content(reply=progress.text)
 
-    def _end(self, done: ReplyDone, told: _Told) -> None:
-        self._job.note(status=done.status, reason=done.reason)
-        told.usage = done.usage
+    def _end(self, done: ReplyDone, progress: _ChatProgress) -> None:
+        self._trace.note(status=done.status, reason=done.reason)
+        progress.usage = done.usage
         if done.status == "incomplete":
-            told.finish_reason = "length"
+            progress.finish_reason = "length"
         elif done.error is not None:
             raise bad_request(str(done.error), "messages", as_api_error(done.error).code)
         elif done.status == "failed":
             raise ApiError(500, "the reply could not be finished.", code="reply_failed")
         elif done.status == "cancelled" and done.reason != "stop":
-            self._job.outcome = done.reason or "cancelled"
+            self._trace.outcome = done.reason or "cancelled"
             raise ApiError(503, "the server ended this reply.", code=done.reason)
-        self._job.outcome = "completed"
+        self._trace.outcome = "completed"
 
     async def _turns(self) -> list[tuple[int, str, list[Any]]]:
         """The messages after the system's, neighbours of one role as one turn.
@@ -218,8 +218,8 @@ class Answer:
             if not turns or turns[-1][1] != message.role:
                 turns.append((number, message.role, []))
             turns[-1][2].extend(parts)
-        self._job.heard(self._heard_s)
-        self._job.note(turns=len(turns), audio_in_s=round(self._heard_s, 3))
+        self._trace.heard(self._heard_s)
+        self._trace.note(turns=len(turns), audio_in_s=round(self._heard_s, 3))
         return turns
 
     async def _parts(self, message: Message, where: str) -> list[Any]:

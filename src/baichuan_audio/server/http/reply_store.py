@@ -18,17 +18,17 @@ _MOST = 4096
 
 
 @dataclass(frozen=True)
-class _Said:
+class _StoredReply:
     owner: bytes
     text: str
     expires_at: int
 
 
-class SaidReplies:
+class ReplyStore:
     """What was said under an audio id: for an hour, the latest 4096, and only for whom it was said (by API key)."""
 
     def __init__(self) -> None:
-        self._replies: OrderedDict[str, _Said] = OrderedDict()
+        self._replies: OrderedDict[str, _StoredReply] = OrderedDict()
 
     def owner(self, request: Request) -> bytes:
         """Whom a request comes from, as far as its key tells."""
@@ -38,7 +38,7 @@ class SaidReplies:
         """Remember a reply -> its audio id and when it expires (Unix time)."""
         audio_id = audio_id or f"audio_{secrets.token_hex(12)}"
         expires_at = int(time.time()) + _KEPT_S
-        self._replies[audio_id] = _Said(owner, text, expires_at)
+        self._replies[audio_id] = _StoredReply(owner, text, expires_at)
         while len(self._replies) > _MOST:
             self._replies.popitem(last=False)
         return audio_id, expires_at
@@ -55,7 +55,7 @@ class SaidReplies:
         return said.text
 
 
-class StopText:
+class StopSequenceFilter:
     """Ends a text where one of `stops` begins; what may be the beginning of one is held back."""
 
     def __init__(self, stops: list[str]) -> None:

@@ -19,7 +19,7 @@ from ..audio.voices import choose_voice
 from ..errors import bad_request
 from .chat_types import Input, Text, VoiceId
 from .openapi import error_responses, other_content
-from .streaming import EVENT_STREAM, Job, LiveResponse, event
+from .streaming import EVENT_STREAM, RequestTrace, StreamedResponse, event
 
 router = APIRouter()
 _FRAMES_PER_SECOND = 12.5
@@ -49,15 +49,15 @@ class SpeechRequest(Input):
         **error_responses(),
     },
 )
-async def create_speech(request: Request, asked: SpeechRequest) -> LiveResponse:
+async def create_speech(request: Request, asked: SpeechRequest) -> StreamedResponse:
     """Read a text aloud; the first sound is sent before the rest is made."""
     most = request.app.state.settings.max_input_characters
     if len(asked.input) > most:
         raise bad_request(f"input: {len(asked.input)} characters are more than the {most} taken.", "input")
     speech = Speech(request, asked)
     if asked.stream_format == "sse":
-        return LiveResponse(speech.events(), EVENT_STREAM)
-    return LiveResponse(speech.audio(), MEDIA_TYPES[asked.response_format])
+        return StreamedResponse(speech.events(), EVENT_STREAM)
+    return StreamedResponse(speech.audio(), MEDIA_TYPES[asked.response_format])
 
 
 class Speech:
@@ -66,17 +66,19 @@ class Speech:
     def __init__(self, request: Request, asked: SpeechRequest) -> None:
         self._state: Any = request.app.state
         self._asked = asked
-        self._job = Job(self._state, "speech", request.scope["state"]["request_id"], f"speech_{secrets.token_hex(12)}")
+        self._trace = RequestTrace(
+            self._state, "speech", request.scope["state"]["request_id"], f"speech_{secrets.token_hex(12)}"
+        )
         self._seconds = 0.0
 
     async def audio(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the audio file as they come."""
         engine, asked = self._state.engine, self._asked
-        with self._job:
+        with self._trace:
             name = asked.voice.id if isinstance(asked.voice, VoiceId) else asked.voice
             voice = choose_voice(engine, name)
             encoder = AudioEncoder(asked.response_format, engine.sample_rate)
-            self._job.note_content(input=asked.input)
+            self._trace.note_content(input=asked.input)
             text = asked.input
             if not text.strip():
                 raise bad_request("input: there is nothing in it that can be said.", "input")
@@ -88,7 +90,7 @@ class Speech:
             rest = await encoder.finish()
             if rest:
                 yield rest
-            self._job.outcome = "completed"
+            self._trace.outcome = "completed"
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The same in events."""
@@ -104,9 +106,9 @@ class Speech:
         """The engine's sound at the speed asked for."""
         speed = self._asked.speed
         stretch = TimeStretch(self._state.engine.sample_rate, speed) if speed != 1.0 else None
-        async with aclosing(self._job.limited(self._state.engine.speak(text, voice=voice))) as deltas:
+        async with aclosing(self._trace.limited(self._state.engine.speak(text, voice=voice))) as deltas:
             async for delta in deltas:
-                self._job.spoke(delta)
+                self._trace.spoke(delta)
                 self._seconds += delta.waveform.shape[-1] / delta.sample_rate
                 yield delta.waveform if stretch is None else torch.from_numpy(stretch.push(delta.waveform.numpy()))
         if stretch is not None:

@@ -20,7 +20,7 @@ EVENT_STREAM = "text/event-stream"
 _PIECE_BYTES = 64 * 1024
 
 
-class LiveResponse(Response):
+class StreamedResponse(Response):
     """The pieces that `body` yields, sent as they come.
 
     What goes wrong before the first piece becomes an answer of its own, with its status; later, in a stream of
@@ -83,7 +83,7 @@ class LiveResponse(Response):
         return event(api_error.body())
 
 
-class Job:
+class RequestTrace:
     """One request at work: its figures, its line in the log, and its time limit.
 
     outcome: how it ended; "failed" unless somebody says otherwise.
@@ -98,7 +98,7 @@ class Job:
         self._content: dict[str, Any] = {}
         self.outcome = "failed"
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> RequestTrace:
         self._state.metrics.session_opened()
         return self
 

@@ -14,7 +14,7 @@ from ...engine import AudioInput, TranscriptDelta
 from ...text.language import NAMES, language_of
 from ..errors import bad_request
 from .openapi import error_responses, other_content
-from .streaming import EVENT_STREAM, Job, LiveResponse, event
+from .streaming import EVENT_STREAM, RequestTrace, StreamedResponse, event
 from .subtitles import Segment, srt, verbose, vtt
 
 router = APIRouter()
@@ -79,7 +79,7 @@ async def create_transcription(
     prompt: Annotated[str | None, Form()] = None,
     temperature: Annotated[float | None, Form(ge=0, le=1, allow_inf_nan=False)] = None,
     granularities: Annotated[list[Literal["segment"]] | None, Form(alias="timestamp_granularities[]")] = None,
-) -> LiveResponse:
+) -> StreamedResponse:
     """Write down what is said in a file: wav, mp3, m4a, webm, flac, ogg and others; the content decides.
 
     Any `model` is taken. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. In every
@@ -93,8 +93,8 @@ async def create_transcription(
         raise bad_request("file: it is empty.", "file", "invalid_audio")
     transcript = Transcript(request, data, language)
     if stream:
-        return LiveResponse(transcript.stream(), EVENT_STREAM)
-    return LiveResponse(transcript.whole(response_format), _MEDIA_TYPES[response_format])
+        return StreamedResponse(transcript.stream(), EVENT_STREAM)
+    return StreamedResponse(transcript.whole(response_format), _MEDIA_TYPES[response_format])
 
 
 class Transcript:
@@ -104,7 +104,7 @@ class Transcript:
         self._state: Any = request.app.state
         self._data, self._language = data, language
         self._seconds = 0.0
-        self._job = Job(
+        self._trace = RequestTrace(
             self._state, "transcription", request.scope["state"]["request_id"], f"transcript_{secrets.token_hex(12)}"
         )
 
@@ -112,7 +112,7 @@ class Transcript:
         """The transcript in one piece."""
         segments: list[Segment] = []
         text = ""
-        with self._job:
+        with self._trace:
             async with self._slot_kept():
                 sound = await self._read()
             async with aclosing(self._words(sound)) as deltas:
@@ -144,7 +144,7 @@ class Transcript:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The transcript in events, as it is written."""
         pieces: list[str] = []
-        with self._job:
+        with self._trace:
             async with self._slot_kept():
                 sound = await self._read()
             async with aclosing(self._words(sound)) as deltas:
@@ -175,10 +175,10 @@ class Transcript:
         return sound
 
     def _words(self, sound: AudioInput) -> AsyncGenerator[TranscriptDelta, None]:
-        return self._job.limited(self._state.engine.transcribe(sound.waveform, sound.sample_rate))
+        return self._trace.limited(self._state.engine.transcribe(sound.waveform, sound.sample_rate))
 
     def _done(self, text: str) -> None:
-        self._job.heard(self._seconds)
-        self._job.note(audio_in_s=self._seconds)
-        self._job.note_content(text=text)
-        self._job.outcome = "completed"
+        self._trace.heard(self._seconds)
+        self._trace.note(audio_in_s=self._seconds)
+        self._trace.note_content(text=text)
+        self._trace.outcome = "completed"

@@ -86,7 +86,7 @@ class Plan:
         """Load the model and put an engine around it. Raises CheckpointError, ConfigError."""
         import torch
 
-        from ...acceleration import accelerate
+        from ...acceleration import optimize_for_inference
         from ...checkpoint import load
 
         device = self.device
@@ -99,7 +99,7 @@ class Plan:
         if not isinstance(dtype, torch.dtype):
             raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16, not {name!r}.")
         model = load(self.model, dtype=dtype, device=device, vocoder=self.vocoder)
-        return Engine(accelerate(model), self.engine)
+        return Engine(optimize_for_inference(model), self.engine)
 
 
 class Replica:

@@ -21,7 +21,7 @@ _RETRY_AFTER_S = b"2"
 _OF_RAY = "/-/"  # addresses of the proxy's own
 
 
-class CleanClose:
+class WebSocketCloseMiddleware:
     """ASGI middleware for a proxy: when what stands behind it ends without closing an open WebSocket, close it.
 
     1012 means that the service restarts: a client may connect again at once and finds another replica.
@@ -103,7 +103,7 @@ class StalledClients:
 
 def proxy_middlewares() -> list[Middleware]:
     """For Ray's proxies, which find it through an environment variable, and load only this; the last is outermost."""
-    return [Middleware(JsonRefusals), Middleware(CleanClose), Middleware(StalledClients)]
+    return [Middleware(JsonRefusals), Middleware(WebSocketCloseMiddleware), Middleware(StalledClients)]
 
 
 def _is_refusal_of_ray(message: Message) -> bool:

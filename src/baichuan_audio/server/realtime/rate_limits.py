@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket: `size` at once, then `rate` a second."""
 
     def __init__(self, size: float, rate: float) -> None:

@@ -14,9 +14,9 @@ from ...engine import Dialogue
 from ..access.auth import check_websocket
 from ..errors import ApiError, as_api_error
 from .protocol import events
-from .rate_limits import Bucket
-from .send_queue import Outbox
-from .session import Session
+from .rate_limits import TokenBucket
+from .send_queue import SendQueue
+from .session import RealtimeSession
 
 router = APIRouter()
 
@@ -86,9 +86,9 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str,
     carried: settings that came with the client's key.
     """
     state = websocket.app.state
-    outbox = Outbox(websocket.send_text)
+    send_queue = SendQueue(websocket.send_text)
     try:
-        session = Session(state.engine, dialogue, state.settings, state.metrics, state.log, outbox)
+        session = RealtimeSession(state.engine, dialogue, state.settings, state.metrics, state.log, send_queue)
     except BaseException:
         await dialogue.close()
         raise
@@ -97,7 +97,7 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str,
     code, outcome = 1011, "failed"
     tasks = [
         asyncio.create_task(work)
-        for work in (_read(websocket, session), outbox.run(), session.run(), _end_with_server(state.work, session))
+        for work in (_read(websocket, session), send_queue.run(), session.run(), _end_with_server(state.work, session))
     ]
     waiting: list[asyncio.Future[Any]] = [*tasks, session.ended]
     try:
@@ -106,7 +106,7 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str,
         code, outcome = session.ended.result() if session.ended.done() else (1000, _why(tasks, state.log, session.id))
         if session.ended.done() and not any(task.done() for task in tasks):
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(outbox.flushed(), _FAREWELL_S)
+                await asyncio.wait_for(send_queue.flushed(), _FAREWELL_S)
     finally:
         for task in tasks:
             task.cancel()
@@ -124,9 +124,9 @@ def _abort(websocket: WebSocket) -> None:
         abort()
 
 
-async def _read(websocket: WebSocket, session: Session) -> None:
+async def _read(websocket: WebSocket, session: RealtimeSession) -> None:
     """Take frames until the client leaves; one who sends too many waits, by not being read."""
-    frames, volume = Bucket(*_FRAMES), Bucket(*_BYTES)
+    frames, volume = TokenBucket(*_FRAMES), TokenBucket(*_BYTES)
     while True:
         message: dict[str, Any] = dict(await websocket.receive())
         if message["type"] == "websocket.disconnect":
@@ -141,7 +141,7 @@ async def _read(websocket: WebSocket, session: Session) -> None:
             await session.handle(text)
 
 
-async def _end_with_server(work: Any, session: Session) -> None:
+async def _end_with_server(work: Any, session: RealtimeSession) -> None:
     """When the server is about to stop, let the reply that is being given come to its end, then say so.
 
     One that takes too long is ended by whoever stops the server, and then this goes on as well.

@@ -22,7 +22,7 @@ class _Frame:
     on_sent: Callable[[], None] | None
 
 
-class Outbox:
+class SendQueue:
     """Frames in their order, sent one after the other by `run`.
 
     send: sends one frame, and waits while the connection takes no more.

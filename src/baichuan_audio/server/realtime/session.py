@@ -16,25 +16,25 @@ from ...engine import AudioInput, Dialogue, Engine, EngineStopped
 from ..monitoring.logging import EventLog
 from ..monitoring.metrics import Metrics
 from ..settings import ServerSettings
-from .conversation.item_list import Conversation, Item, Part, to_float
-from .conversation.items import Items
-from .conversation.response import Desk
-from .conversation.responses import Responses
+from .conversation.item_list import ConversationItem, ItemList, Part, to_float
+from .conversation.items import ItemStore
+from .conversation.response import SessionContext
+from .conversation.responses import ResponseQueue
 from .input.codec import check_whole, in_pieces, seconds
 from .input.transcripts import Transcriber
-from .input.turns import Segments, Sound, Turns
+from .input.turns import Segments, Sound, TurnManager
 from .protocol import events, wire
 from .protocol.config import SessionConfig
 from .protocol.fields import WireError, as_wire_error
-from .rate_limits import Bucket
-from .send_queue import Outbox
-from .task_queue import Worker
-from .timeouts import Watch
+from .rate_limits import TokenBucket
+from .send_queue import SendQueue
+from .task_queue import TaskQueue
+from .timeouts import Timeouts
 
 _SOUND_S = (600.0, 40.0)  # of the user's at once, then each second, in whatever format: listening takes time
 
 
-class Session:
+class RealtimeSession:
     """What one client says and gets to hear.
 
     dialogue: the engine's side, which the caller closes. `ended` tells why the session has to end: close code, outcome.
@@ -47,23 +47,25 @@ class Session:
         settings: ServerSettings,
         metrics: Metrics,
         log: EventLog,
-        outbox: Outbox,
+        send_queue: SendQueue,
     ) -> None:
         self.id = events.new_id("sess")
         self.ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         self._engine, self._dialogue, self._settings = engine, dialogue, settings
-        self._metrics, self._log, self._outbox = metrics, log, outbox
-        self._conversation = Conversation()
-        self._desk = Desk(self.id, events.new_id("conv"), self._conversation, outbox, metrics, log, engine.sample_rate)
+        self._metrics, self._log, self._send_queue = metrics, log, send_queue
+        self._conversation = ItemList()
+        self._context = SessionContext(
+            self.id, events.new_id("conv"), self._conversation, send_queue, metrics, log, engine.sample_rate
+        )
         self._config = config = SessionConfig(model=settings.model_name, voice=engine.voices[0])
-        self._worker = Worker(self._failed)
+        self._tasks = TaskQueue(self._failed)
         longest_s = min(settings.max_audio_seconds, engine.longest_turn_seconds)
-        self._turns = Turns(self, config, longest_s)
-        self._items = Items(self._desk, engine, dialogue, self._worker, config, longest_s)
-        self._responses = Responses(self._desk, engine, dialogue, self._worker, self._items, config)
-        self._transcriber = Transcriber(self._desk, dialogue, longest_s)
-        self._watch = Watch(settings, outbox, self._turns, self._responses, self.end, self._time_out)
-        self._sound = Bucket(*_SOUND_S)
+        self._input_audio = TurnManager(self, config, longest_s)
+        self._items = ItemStore(self._context, engine, dialogue, self._tasks, config, longest_s)
+        self._responses = ResponseQueue(self._context, engine, dialogue, self._tasks, self._items, config)
+        self._transcriber = Transcriber(self._context, dialogue, longest_s)
+        self._timeouts = Timeouts(settings, send_queue, self._input_audio, self._responses, self.end, self._time_out)
+        self._sound = TokenBucket(*_SOUND_S)
         self._expires_at = int(time.time() + settings.max_session_seconds)
 
     def greet(self, carried: object = None) -> None:
@@ -74,7 +76,7 @@ class Session:
 
     async def run(self) -> None:
         """The worker, and the eye on the clock; ends only when cancelled."""
-        tasks = [asyncio.create_task(self._worker.run()), asyncio.create_task(self._watch.run())]
+        tasks = [asyncio.create_task(self._tasks.run()), asyncio.create_task(self._timeouts.run())]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -117,11 +119,11 @@ class Session:
 
     def send(self, event: events.Event) -> None:
         """Queue an event."""
-        self._outbox.put(event)
+        self._send_queue.put(event)
 
     def interrupt(self) -> None:
         """The user speaks: end the response, and let the history hold no more than can have been heard."""
-        self._watch.busy()
+        self._timeouts.busy()
         self._responses.interrupt()
 
     async def find_speech(self, sound: Sound) -> Segments:
@@ -132,7 +134,7 @@ class Session:
     def commit(self, item_id: str, sound: Sound, segments: Segments, spoken: bool = True) -> None:
         """The user's turn, found or committed, becomes an item."""
         part = Part("input_audio", None if segments and spoken else "", sound, segments)
-        item, length_s = Item(item_id, "user", [part]), len(sound) / SAMPLE_RATE
+        item, length_s = ConversationItem(item_id, "user", [part]), len(sound) / SAMPLE_RATE
         content = item.for_engine()
         self._items.add(item, None, content, committed=True)
         self._metrics.audio_seconds("in", length_s)
@@ -159,14 +161,14 @@ class Session:
 
     async def _do(self, event: wire.ClientEvent) -> None:
         if not isinstance(event, wire.AudioAppend):
-            self._watch.busy()
+            self._timeouts.busy()
         match event:
             case wire.AudioAppend():
                 await self._append(event.audio)
             case wire.AudioCommit():
-                await self._turns.commit()
+                await self._input_audio.commit()
             case wire.AudioClear():
-                self._turns.clear()
+                self._input_audio.clear()
             case wire.OutputClear():
                 self._responses.clear_output()
             case wire.SessionUpdate():
@@ -177,10 +179,10 @@ class Session:
                 await self._items.retrieve(event.item_id)
             case wire.ItemDelete():
                 self._items.delete(event.item_id)
-                self._responses.silenced(event.item_id)
+                self._responses.stop_playback(event.item_id)
             case wire.ItemTruncate():
                 self._items.truncate(event)
-                self._responses.silenced(event.item_id)
+                self._responses.stop_playback(event.item_id)
             case wire.ResponseCreate():
                 await self._responses.create(event.params)
             case wire.ResponseCancel():
@@ -189,11 +191,11 @@ class Session:
     async def _append(self, audio: bytes) -> None:
         format = self._config.input_format
         check_whole(audio, format)
-        self._turns.check_room(seconds(len(audio), format))
+        self._input_audio.check_room(seconds(len(audio), format))
         for piece in in_pieces(audio, format):
             while (wait := self._sound.take(seconds(len(piece), format))) > 0:
                 await asyncio.sleep(wait)
-            await self._turns.push(piece)
+            await self._input_audio.push(piece)
             await asyncio.sleep(0)
 
     def _update(self, session: object) -> None:
@@ -207,16 +209,16 @@ class Session:
             self._dialogue.configure(system=system)
 
         if system is not None:
-            self._worker.check_room()
-            self._worker.add(configure)
+            self._tasks.check_room()
+            self._tasks.add(configure)
         self._config = config
-        for part in (self._turns, self._items, self._responses):
+        for part in (self._input_audio, self._items, self._responses):
             part.configure(config)
 
     def _time_out(self, silent_seconds: float) -> None:
         """Nobody has said anything for so long."""
         try:
-            self._turns.time_out(silent_seconds)
+            self._input_audio.time_out(silent_seconds)
         except WireError as error:
             self._tell(error, None)
 

@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ...engine import Engine
-from .conversation.item_list import Item
+from .conversation.item_list import ConversationItem
 from .conversation.response import Response
 from .protocol.fields import WireError
 
 _MAX_WAITING = 256
 
-Job = Callable[[], Awaitable[None]]
+QueuedTask = Callable[[], Awaitable[None]]
 
 
-class Worker:
+class TaskQueue:
     """Jobs in the order in which they came; on_error gets what goes wrong in one, and the next one is done."""
 
     def __init__(self, on_error: Callable[[Exception], None]) -> None:
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._jobs: asyncio.Queue[QueuedTask] = asyncio.Queue()
         self._on_error = on_error
 
     def check_room(self) -> None:
@@ -27,7 +27,7 @@ class Worker:
         if self._jobs.qsize() >= _MAX_WAITING:
             raise WireError("Too much has been asked for at once; wait for answers.", "too_many_requests")
 
-    def add(self, job: Job) -> None:
+    def add(self, job: QueuedTask) -> None:
         """Have it done when what came before is."""
         self._jobs.put_nowait(job)
 
@@ -41,7 +41,7 @@ class Worker:
                 self._on_error(error)
 
 
-async def run_apart(engine: Engine, response: Response, items: list[Item], instructions: str) -> None:
+async def run_detached(engine: Engine, response: Response, items: list[ConversationItem], instructions: str) -> None:
     """A response that sees items of its own takes another slot of the engine for as long as it runs."""
     dialogue = engine.open(instructions or None, response.settings.voice)
     try:

@@ -41,7 +41,7 @@ def learning_rate_at(step: int, recipe: OptimizerRecipe, total_steps: int) -> fl
     if recipe.schedule == "constant":
         return recipe.learning_rate
     progress = min(1.0, (step - recipe.warmup_steps) / max(1, total_steps - recipe.warmup_steps))
-    share = recipe.final_share + (1 - recipe.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+    share = recipe.final_lr_ratio + (1 - recipe.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
     return recipe.learning_rate * share
 
 

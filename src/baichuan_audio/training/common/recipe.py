@@ -11,14 +11,14 @@ _LARGEST_SEED, _MOST_THREADS = 1 << 31, 1024
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """AdamW with linear warm-up, then a cosine to `final_share` of the rate (or a constant rate)."""
+    """AdamW with linear warm-up, then a cosine to `final_lr_ratio` of the rate (or a constant rate)."""
 
     learning_rate: float = 1e-3
     betas: tuple[float, ...] = (0.9, 0.95)
     weight_decay: float = 0.01
     warmup_steps: int = 100
     schedule: str = "cosine"
-    final_share: float = 0.05
+    final_lr_ratio: float = 0.05
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:

@@ -74,7 +74,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
     return Batch(ids, codes, *(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def forget_speech(batch: Batch, share: float, seed: int, step: int) -> Batch:
+def frame_corruption(batch: Batch, share: float, seed: int, step: int) -> Batch:
     """The batch with about that share of the model's own frames, one to four in a row, shown as others of its own."""
     rng = np.random.default_rng([seed, step, 2])
     gone = _lapses(len(batch.own), share, rng) & batch.own.numpy()
@@ -86,7 +86,7 @@ def forget_speech(batch: Batch, share: float, seed: int, step: int) -> Batch:
 
 
 @torch.no_grad()
-def say_itself(
+def scheduled_sampling(
     batch: Batch, language_model: LanguageModel, audio_head: AudioHead, share: float, seed: int, step: int
 ) -> Batch:
     """The batch with about that share of the model's own frames, one to four in a row, shown as it would say them.
@@ -126,7 +126,7 @@ def _lapses(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
     return gone
 
 
-def choose_frames(count: int, fraction: float, seed: int, step: int) -> Tensor:
+def depth_loss_subset(count: int, fraction: float, seed: int, step: int) -> Tensor:
     """[count] bool: which frames the whole audio head learns from in this step, at least one."""
     rng = np.random.default_rng([seed, step, 1])
     chosen = torch.zeros(count, dtype=torch.bool)

@@ -18,7 +18,7 @@ from ...data.mixture.weighted_sampling import Utterance
 from ...data.store.codes_store import CodesStore
 from ...data.store.manifest import Clip, ClipStore
 from ...errors import TrainingError
-from ...generation.interleaving import interleave_letters
+from ...generation.interleaving import interleave_min_letters
 from ...model import BaichuanAudio
 from .batch import Batch, collate
 from .recipe import LanguageModelRecipe
@@ -32,7 +32,7 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
     dialogues = dialogues_of(recipe, split)
     complete = [d for d in dialogues if codes is not None and d.clips and all(clip in codes for clip in d.clips)]
     return Mixture(
-        recipe.diet,
+        recipe.mixture,
         model.text_tokenizer,
         model.special,
         model.language_model.codebook_sizes,
@@ -41,8 +41,8 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
         complete,
         utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
         read_along_of(recipe, model),
-        [CodesStore(folder) for folder in recipe.codes_heard_also],
-        interleave_letters(model.config),
+        [CodesStore(folder) for folder in recipe.additional_codes],
+        interleave_min_letters(model.config),
         read_takes(recipe.takes) if recipe.takes and split == "train" else (),
     )
 
@@ -52,7 +52,7 @@ def read_along_of(recipe: LanguageModelRecipe, model: BaichuanAudio) -> ReadAlon
     wants = {
         "read_along": recipe.read_along,
         "sounds": recipe.sounds,
-        "interleave_letters": interleave_letters(model.config),
+        "interleave_min_letters": interleave_min_letters(model.config),
     }
     wanted = next((name for name, wish in wants.items() if wish), None)
     if not recipe.codes or wanted is None:
@@ -70,7 +70,7 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
     """The recipe's tasks over its dialogues with stand-in codes."""
     texts = dialogues_of(recipe, split)
     sizes = model.language_model.codebook_sizes
-    dialogues = [with_pseudo_clips(dialogue) for dialogue in texts if dialogue.asked_in_words]
+    dialogues = [with_pseudo_clips(dialogue) for dialogue in texts if dialogue.is_verbalized]
     utterances = []
     for found in dialogues:
         for exchange in found.exchanges:
@@ -87,13 +87,13 @@ def pseudo_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str
             "pseudo_speech takes the lengths of sounds from the alignments in `clips`: name that folder."
         )
     speech = PseudoSpeech(sizes, training_alignments(recipe.clips).values())
-    letters = interleave_letters(model.config)
+    letters = interleave_min_letters(model.config)
     along = None
     if recipe.read_along or recipe.sounds or letters:
         along = ReadAlong(model.text_tokenizer, speech.alignment, model.tokenizer.frame_rate)
     codes = speech.__getitem__
     data = (codes, texts, dialogues, utterances, along)
-    return Mixture(recipe.diet, model.text_tokenizer, model.special, sizes, *data, interleave_letters=letters)
+    return Mixture(recipe.mixture, model.text_tokenizer, model.special, sizes, *data, interleave_min_letters=letters)
 
 
 def utterances_of(
@@ -114,12 +114,12 @@ def utterances_of(
         )
         for clip in ClipStore(recipe.clips).select(split=split)
         if clip.transcript and clip.id in codes and clip.language in recipe.languages
-        if codes[clip.id].shape[1] <= (recipe.diet.longest or 1 << 30)
+        if codes[clip.id].shape[1] <= (recipe.mixture.longest or 1 << 30)
     ]
 
 
 def kind_of(clip: Clip) -> str:
-    """What `Diet.kinds` weighs: the source of a real clip, the kind of a synthetic one."""
+    """What `MixtureConfig.kinds` weighs: the source of a real clip, the kind of a synthetic one."""
     return clip.source if clip.kind == "real" else clip.kind
 
 
@@ -133,7 +133,7 @@ def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> lis
     """Sequences of the validation split, the same in every run; none where the recipe asks for none."""
     if not recipe.validation_sequences:
         return []
-    recorded = replace(recipe, diet=replace(recipe.diet, woven=0.0, retold=0.0))  # too few clips to weave of
+    recorded = replace(recipe, mixture=replace(recipe.mixture, woven=0.0, retold=0.0))  # too few clips to weave of
     mixture = make_mixture(recorded, model, "validation")
     rng = np.random.default_rng([recipe.seed, 2])
     drawn = sorted((mixture.draw(rng) for _ in range(recipe.validation_sequences)), key=len)

@@ -19,7 +19,7 @@ from ...layers.norm import RMSNorm
 from ...text.phonemes import SYMBOLS
 
 
-class SoundHead(nn.Module):
+class PhonemeProbe(nn.Module):
     """States [X, D] at two thirds of the backbone's depth -> logits [X, PLACES, V] of the sounds; all 0 at first."""
 
     def __init__(self, backbone: Backbone) -> None:

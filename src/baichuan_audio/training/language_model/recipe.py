@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...data.mixture.config import Diet
+from ...data.mixture.config import MixtureConfig
 from ...errors import TrainingError
 from ..common.recipe import OptimizerRecipe, StageRecipe
 
@@ -34,20 +34,20 @@ class LanguageModelRecipe(StageRecipe):
     stage: str
     model: str
     """Checkpoint directory to start from; the result is written to `output`/model."""
-    diet: Diet
+    mixture: MixtureConfig
     dialogues: tuple[str, ...] = ()
     """Dialogue files (docs/training.md), with clips or as text alone."""
     clips: str | None = None
     """Folder with `clips.jsonl`."""
     codes: str | None = None
     """Folder with the clips' codes."""
-    codes_heard_also: tuple[str, ...] = ()
+    additional_codes: tuple[str, ...] = ()
     """Folders with codes of clips that are heard, made at other speeds (`baichuan-audio data codes --speed`)."""
     takes: str | None = None
     """Folder with what the model read aloud itself (`baichuan-audio data takes`)."""
     pseudo_speech: bool = False
     """Whether the dialogues get stand-in codes, to learn hearing and speaking before there are true ones."""
-    fresh_audio: bool = False
+    reset_audio_embeddings: bool = False
     """Draw audio embeddings and the audio head's outputs anew: after pseudo-speech, or for other codes."""
     codebooks: str | None = None
     """Checkpoint directory or training output of the audio tokenizer that made the codes: fresh audio embeddings start
@@ -61,20 +61,20 @@ class LanguageModelRecipe(StageRecipe):
     audio_head_fraction: float = 1.0
     """Share of frames whose codes 1.. are learnt in a step, drawn anew each step; code 0 is always learnt."""
     audio_loss_weight: float = 1.0
-    first_code_weight: float = 1.0
+    codebook0_weight: float = 1.0
     """How much code 0 counts against each of the others: it says most of which sound it is."""
     read_along: float = 0.0
     """Weight of naming, at every code frame, the text token that is being said (`data/alignment/token_alignment.py`); needs `clips`
     with alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead of thousands."""
     sounds: float = 0.0
     """Weight of naming, from the middle of the backbone, the sounds of every code frame that is heard or about to be
-    said (`sound_head.py`); needs `clips` with alignments. A clip is then heard, and not only recognised."""
-    sound_head: str | None = None
+    said (`phoneme_probe.py`); needs `clips` with alignments. A clip is then heard, and not only recognised."""
+    phoneme_probe: str | None = None
     """Output of an earlier run whose sound head goes on; None: one that knows nothing yet."""
-    forgotten_speech: float = 0.0
+    frame_corruption_prob: float = 0.0
     """Share of the frames of its own speech that the model sees replaced by others while it learns what comes next.
     What it says in earnest is never quite what it was taught with; so it learns to go by the text."""
-    own_speech: float = 0.0
+    scheduled_sampling_prob: float = 0.0
     """Share of the frames of its own speech that it sees as it would have said them; costs a pass without gradients."""
     validation_sequences: int = 64
     speaker: str | None = None

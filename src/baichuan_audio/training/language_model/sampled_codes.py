@@ -17,7 +17,7 @@ from torch import Tensor
 from ...data.mixture.mixture import Mixture
 from ...data.mixture.weighted_sampling import Utterance
 from ...data.sequences import TokenSequence
-from ...data.store.codes_store import CODES_FILE, CodesStore, NowAndThen, write_codes
+from ...data.store.codes_store import CODES_FILE, CodesStore, Throttle, write_codes
 from ...errors import DataError
 from ...layers.precision import autocast
 from ...model import BaichuanAudio
@@ -28,14 +28,14 @@ from .recipe import LanguageModelRecipe
 _TEMPERATURE = 0.25  # near that at which a small model speaks
 
 
-def what_is_said(recipe: LanguageModelRecipe, model: BaichuanAudio) -> Mixture:
+def sampling_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio) -> Mixture:
     """The recipe's training clips, to be read aloud and nothing else."""
-    diet = replace(recipe.diet, tasks={"tts": 1.0}, tasks_at_end=None)
-    alone = replace(recipe, diet=diet, codes_heard_also=(), takes=None)
+    mixture = replace(recipe.mixture, tasks={"tts": 1.0}, final_task_weights=None)
+    alone = replace(recipe, mixture=mixture, additional_codes=(), takes=None)
     return make_mixture(alone, model, "train")
 
 
-def say_corpus(
+def sample_codes(
     model: BaichuanAudio,
     mixture: Mixture,
     output: str | Path,
@@ -58,7 +58,7 @@ def say_corpus(
         old = CodesStore(output)
         found = {clip: old[clip] for clip in chosen if clip in old}
     todo = [spoken[clip] for clip in chosen if clip not in found]
-    seen, save = len(found), NowAndThen()
+    seen, save = len(found), Throttle()
     for together in _batches(mixture, todo, positions, seed):
         codes = _say(model, [sequence for _, sequence in together], seed + seen)
         lengths = [int(sequence.codes.shape[1]) for _, sequence in together]

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from ...audio_tokenizer.quantizer import dequantize
 from ...data.mixture.takes import TAKES_FILE, Take, read_takes, read_unclear, write_takes
-from ...data.store.codes_store import NowAndThen
+from ...data.store.codes_store import Throttle
 from ...errors import DataError
 from ...generation.reply import ReplySampling, follow, read_aloud
 from ...language_model.sampling import Sampling
 from ...model import BaichuanAudio
 from ...text.language import voice_language
 from ...text.phonemes import phonetic_symbols
-from ..tokenizer.text_loss import sounds_wrong, trained_head, unlikeliness
+from ..tokenizer.text_loss import ctc_nll, phoneme_errors, trained_head
 from .data import dialogues_of
 from .recipe import LanguageModelRecipe
 
@@ -31,7 +31,7 @@ _CLEAR = 0.15  # share of the sounds that may be read wrongly in a take
 _LONGEST = 90  # characters of a text
 
 
-class CodeEar:
+class PhonemeScorer:
     """Reads codes with the phonetic head that `trained`, an output of the stage `tokenizer`, holds.
 
     Raises TrainingError where that folder has no state, or one of other sizes.
@@ -46,7 +46,7 @@ class CodeEar:
         """codes [K, T] of `text` -> how unlikely its sounds are (nats, by CTC), the share of them read wrongly."""
         wanted = phonetic_symbols(text)
         heard: Tensor = self._head(dequantize(self._levels, codes.T)[None])[0]
-        return unlikeliness(heard, wanted), sounds_wrong(heard, wanted) / len(wanted)
+        return ctc_nll(heard, wanted), phoneme_errors(heard, wanted) / len(wanted)
 
 
 def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int) -> list[tuple[str, str]]:
@@ -64,7 +64,7 @@ def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int
     }
     if not found:
         raise DataError("the recipe has no dialogues in the model's voices to read replies from.")
-    texts, weights = list(found), recipe.diet.languages
+    texts, weights = list(found), recipe.mixture.languages
     shares = np.array([weights.get(voice_language(text), 1.0) for text, _ in texts])
     rng = np.random.default_rng((recipe.seed, 7))
     chosen = rng.choice(len(texts), min(count, len(texts)), replace=False, p=shares / shares.sum())
@@ -73,7 +73,7 @@ def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int
 
 def record_takes(
     model: BaichuanAudio,
-    ear: CodeEar,
+    perceptual_model: PhonemeScorer,
     texts: Sequence[tuple[str, str]],
     output: str | Path,
     tries: int,
@@ -87,10 +87,10 @@ def record_takes(
     """
     takes = read_takes(output) if (Path(output) / TAKES_FILE).is_file() else []
     unclear = read_unclear(output)
-    done, save = {(take.text, take.voice) for take in takes} | set(unclear), NowAndThen()
+    done, save = {(take.text, take.voice) for take in takes} | set(unclear), Throttle()
     for number, (text, voice) in enumerate(texts):
         if (text, voice) not in done:
-            if best := _best_take(model, ear, text, voice, tries, (seed, number)):
+            if best := _best_take(model, perceptual_model, text, voice, tries, (seed, number)):
                 takes.append(best)
             else:
                 unclear.append((text, voice))
@@ -107,7 +107,7 @@ def record_takes(
 
 
 def _best_take(
-    model: BaichuanAudio, ear: CodeEar, text: str, voice: str, tries: int, seed: tuple[int, int]
+    model: BaichuanAudio, perceptual_model: PhonemeScorer, text: str, voice: str, tries: int, seed: tuple[int, int]
 ) -> Take | None:
     """The likeliest of some readings of a text; None when it is not clear, or each of them left out a run of words."""
     usual = dataclasses.replace(ReplySampling.from_config(model.config), stop_runaways=False)
@@ -118,11 +118,11 @@ def _best_take(
     best: tuple[float, Take] | None = None
     for attempt, draw in enumerate(np.random.default_rng(seed).integers(1 << 31, size=tries)):
         session = model.start(prompt.ids, prompt.codes, int(draw))
-        rules = read_aloud(session, model.text_tokenizer, clauses, otherwise if attempt else usual, model.context)
-        said = [codes.clone() for codes in follow(session, rules) if isinstance(codes, Tensor)]
+        program = read_aloud(session, model.text_tokenizer, clauses, otherwise if attempt else usual, model.context)
+        said = [codes.clone() for codes in follow(session, program) if isinstance(codes, Tensor)]
         if len(said) < len(words):
             continue
-        unlikely, wrong = ear.judge(torch.cat(said, dim=1), text)
+        unlikely, wrong = perceptual_model.judge(torch.cat(said, dim=1), text)
         if best is None or unlikely < best[0]:
             best = unlikely, Take(text, voice, tuple(zip(words, said, strict=True)), wrong)
     return best[1] if best and best[1].wrong <= _CLEAR else None

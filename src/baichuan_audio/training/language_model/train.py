@@ -32,9 +32,9 @@ from ..common.logging import TrainingLog, set_threads
 from ..common.muon import layer_matrices, make_optimizers
 from ..common.optim import freeze_except, optimizer_step
 from ..flow.train import load_part
-from .batch import Batch, choose_frames, collate, forget_speech, say_itself
+from .batch import Batch, collate, depth_loss_subset, frame_corruption, scheduled_sampling
 from .data import make_mixture, validation_batches
-from .phoneme_probe import SoundHead
+from .phoneme_probe import PhonemeProbe
 from .recipe import STAGES, LanguageModelRecipe
 from .samples import LanguageModelSamples
 
@@ -44,7 +44,7 @@ def losses(
     audio_head: AudioHead,
     batch: Batch,
     chosen: Tensor | None = None,
-    sound_head: SoundHead | None = None,
+    phoneme_probe: PhonemeProbe | None = None,
 ) -> dict[str, Tensor]:
     """Mean cross-entropies in nats: `text`, `along`, `sounds`, `code_0`..`code_K-1`; none where there is no target.
 
@@ -53,12 +53,12 @@ def losses(
     found: dict[str, Tensor] = {}
     embedded = language_model.embed(batch.ids, batch.codes)
     listening: AbstractContextManager[list[Tensor]] = nullcontext([])
-    if sound_head is not None:
-        listening = sound_head.listening(language_model)
+    if phoneme_probe is not None:
+        listening = phoneme_probe.listening(language_model)
     with listening as inner:
         hidden = language_model.hidden(embedded).flatten(0, 1)
-    if sound_head is not None and len(batch.sounds):
-        found["sounds"] = sound_head.loss(inner[0].flatten(0, 1)[batch.sounds_at], batch.sounds)
+    if phoneme_probe is not None and len(batch.sounds):
+        found["sounds"] = phoneme_probe.loss(inner[0].flatten(0, 1)[batch.sounds_at], batch.sounds)
     if len(batch.text):
         logits = language_model.lm_head(hidden[batch.text_at])
         found["text"] = F.cross_entropy(logits.float(), batch.text)
@@ -88,8 +88,8 @@ def total_loss(found: dict[str, Tensor], recipe: LanguageModelRecipe) -> Tensor:
     parts = [found["text"]] if "text" in found else []
     if "code_0" in found:
         first, *rest = (value for name, value in found.items() if name.startswith("code_"))
-        weighted = torch.stack([recipe.first_code_weight * first, *rest]).sum()
-        parts += [recipe.audio_loss_weight * weighted / (recipe.first_code_weight + len(rest))]
+        weighted = torch.stack([recipe.codebook0_weight * first, *rest]).sum()
+        parts += [recipe.audio_loss_weight * weighted / (recipe.codebook0_weight + len(rest))]
     for name, weight in (("along", recipe.read_along), ("sounds", recipe.sounds)):
         parts += [weight * found[name]] if name in found else []
     if not parts:
@@ -103,15 +103,15 @@ def train(recipe: LanguageModelRecipe) -> None:
     torch.manual_seed(recipe.seed)
     output = Path(recipe.output)
     model = load(recipe.model, dtype=torch.float32, device=recipe.device)
-    if recipe.fresh_audio and not has_state(output / "state"):  # a resumed run has its own
+    if recipe.reset_audio_embeddings and not has_state(output / "state"):  # a resumed run has its own
         start_audio(model, recipe)
     parts = learning_parts(model, recipe.stage)
-    language_model, audio_head, sound_head = model.language_model, model.audio_head, None
+    language_model, audio_head, phoneme_probe = model.language_model, model.audio_head, None
     learning: dict[str, nn.Module] = {"parts": parts}
     if recipe.sounds:
-        learning["sound_head"] = sound_head = SoundHead(language_model).to(recipe.device)
-        if recipe.sound_head is not None:
-            load_module(Path(recipe.sound_head) / "state", "sound_head", sound_head)
+        learning["phoneme_probe"] = phoneme_probe = PhonemeProbe(language_model).to(recipe.device)
+        if recipe.phoneme_probe is not None:
+            load_module(Path(recipe.phoneme_probe) / "state", "phoneme_probe", phoneme_probe)
     parameters = [parameter for module in learning.values() for parameter in module.parameters()]
     matrices = layer_matrices(language_model) if recipe.muon else []
     optimizers = make_optimizers(parameters, matrices, recipe.optimizer)
@@ -122,13 +122,15 @@ def train(recipe: LanguageModelRecipe) -> None:
     with TrainingLog(output, recipe.steps, step) as log:
         while step < recipe.steps:
             batch = collate(batches(step), pad_id, audio_pad_id, language_model.codebook_sizes)
-            batch = forget_speech(batch, recipe.forgotten_speech, recipe.seed, step).to(recipe.device)
-            if recipe.own_speech:
+            batch = frame_corruption(batch, recipe.frame_corruption_prob, recipe.seed, step).to(recipe.device)
+            if recipe.scheduled_sampling_prob:
                 with autocast(recipe.device):
-                    batch = say_itself(batch, language_model, audio_head, recipe.own_speech, recipe.seed, step)
-            chosen = choose_frames(len(batch.frames), recipe.audio_head_fraction, recipe.seed, step)
+                    batch = scheduled_sampling(
+                        batch, language_model, audio_head, recipe.scheduled_sampling_prob, recipe.seed, step
+                    )
+            chosen = depth_loss_subset(len(batch.frames), recipe.audio_head_fraction, recipe.seed, step)
             with autocast(recipe.device):
-                found = losses(language_model, audio_head, batch, chosen.to(recipe.device), sound_head)
+                found = losses(language_model, audio_head, batch, chosen.to(recipe.device), phoneme_probe)
                 loss = total_loss(found, recipe)
             loss.backward()
             norms = [optimizer_step(each, recipe.optimizer, step, recipe.steps) for each in optimizers.values()]
@@ -141,7 +143,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                     {"loss": float(loss.detach()), **values, "gradient": max(norms), "positions": batch.ids.numel()},
                 )
             if step % recipe.sample_every == 0 or step == recipe.steps:
-                log.scalars(step, validate(language_model, audio_head, held_out, sound_head))
+                log.scalars(step, validate(language_model, audio_head, held_out, phoneme_probe))
                 samples.log(step, log)
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
                 save(model, output / "model")  # before the state: a run stopped in between writes it once more
@@ -182,13 +184,13 @@ def validate(
     language_model: LanguageModel,
     audio_head: AudioHead,
     batches: Sequence[Batch],
-    sound_head: SoundHead | None = None,
+    phoneme_probe: PhonemeProbe | None = None,
 ) -> dict[str, float]:
     """Mean of each loss over the batches, weighted by what they hold, as `validation_text` and so on."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for batch in batches:
-        for name, value in losses(language_model, audio_head, batch, None, sound_head).items():
+        for name, value in losses(language_model, audio_head, batch, None, phoneme_probe).items():
             targets = {"text": batch.text, "along": batch.along, "sounds": batch.sounds}
             count = len(targets.get(name.split("_")[0], batch.frames))
             sums[name] = sums.get(name, 0.0) + float(value) * count

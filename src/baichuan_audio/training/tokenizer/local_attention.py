@@ -26,7 +26,7 @@ _KEPT = 0.3  # of what was drawn at random
 
 
 @torch.no_grad()
-def look_nearby(layers: nn.ModuleList, offsets: Sequence[Sequence[int]]) -> None:
+def local_attention_init(layers: nn.ModuleList, offsets: Sequence[Sequence[int]]) -> None:
     """Set the query and key projections of Transformer layers over sinusoidal positions (Whisper's order)."""
     for index, layer in enumerate(layers):
         attention = cast(TransformerLayer, layer).self_attn

@@ -56,20 +56,20 @@ class TokenizerRecipe(StageRecipe):
     clips: ClipRecipe
     initial: str | None = None
     """Checkpoint whose tokenizer goes on, codebooks and all, so that its codes keep their meaning; None: anew."""
-    head_first: int = 0
+    head_warmup_steps: int = 0
     """Steps in which the phonetic head alone learns to read an `initial` tokenizer: what a head that knows nothing asks
     for would undo what is known."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     quantizer: QuantizerRecipe = field(default_factory=QuantizerRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     weights: LossWeights = field(default_factory=LossWeights)
-    quantise_from: int = 300
+    quantize_start_step: int = 300
     """Steps before the codebooks are started by k-means; until then vectors pass unquantised."""
     ramp_steps: int = 500
     """Steps in which the share of samples that pass through the codebooks rises from 10 % to 100 %."""
-    phonetic_from: int = 0
+    phonetic_start_step: int = 0
     """First step of the CTC loss. Before anything is heard it only teaches to say nothing, and holds `frame` up."""
-    mel_from: int = 0
+    mel_start_step: int = 0
     """First step of the mel losses (and of the audio decoder): hearing comes first, and alone costs half."""
     mel_share: float = 1.0
     """Share of each batch's clips that are also decoded."""

@@ -86,7 +86,7 @@ def trained_head(trained: str | os.PathLike[str], config: AudioConfig) -> Phonet
     return head
 
 
-def unlikeliness(log_probabilities: Tensor, symbols: Sequence[int]) -> float:
+def ctc_nll(log_probabilities: Tensor, symbols: Sequence[int]) -> float:
     """Nats by which [N, V] speaks against these sounds, however they lie in time (CTC)."""
     lengths = torch.tensor([len(log_probabilities)]), torch.tensor([len(symbols)])
     return float(F.ctc_loss(log_probabilities[:, None], torch.tensor([symbols]), *lengths, reduction="sum"))
@@ -97,7 +97,7 @@ def read_phonetic(log_probabilities: Tensor) -> list[int]:
     return [i for i in torch.unique_consecutive(log_probabilities.argmax(dim=-1)).tolist() if i]
 
 
-def sounds_wrong(log_probabilities: Tensor, symbols: Sequence[int]) -> int:
+def phoneme_errors(log_probabilities: Tensor, symbols: Sequence[int]) -> int:
     """How many sounds the best path of [T, V] leaves out, adds or takes for others, beside these."""
     return edit_distance(read_phonetic(log_probabilities), symbols)
 

@@ -22,7 +22,7 @@ from ..common.optim import make_optimizer, optimizer_step
 from ..flow.train import load_part
 from .batch import TokenizerBatch, prepare
 from .frozen_text_model import FrozenTextModel
-from .local_attention import BOTH_SIDES, PAST, look_nearby
+from .local_attention import BOTH_SIDES, PAST, local_attention_init
 from .mel_losses import decode_rows, mel_losses
 from .recipe import TokenizerRecipe
 from .text_loss import PhoneticHead, frame_loss, phonetic_loss
@@ -49,9 +49,9 @@ def train(recipe: TokenizerRecipe) -> None:
     first = load_training_state(recipe.output, modules, {"adamw": optimizer})
     with TrainingLog(recipe.output, recipe.steps, first) as log:
         for step in range(first, recipe.steps):
-            if step == recipe.quantise_from and recipe.initial is None:
+            if step == recipe.quantize_start_step and recipe.initial is None:
                 start_codebooks(tokenizer, sampler, recipe, step)
-            tokenizer.requires_grad_(step >= recipe.head_first)
+            tokenizer.requires_grad_(step >= recipe.head_warmup_steps)
             seed = (recipe.seed, step)
             clips = sampler.batch(step)
             decoded = decoded_rows(recipe, step, len(clips.ids))
@@ -88,8 +88,8 @@ def start_hearing(tokenizer: AudioTokenizer) -> None:
     with torch.no_grad():
         encoder.conv1.weight.mul_(5.0)
         encoder.conv2.weight.mul_(5.0)
-    look_nearby(encoder.layers, BOTH_SIDES)
-    look_nearby(decoder.layers, PAST)
+    local_attention_init(encoder.layers, BOTH_SIDES)
+    local_attention_init(decoder.layers, PAST)
     # The mel branch starts near the statistics of speech; otherwise the first hundreds of steps only move its level.
     nn.init.constant_(decoder.dconv2.norm.bias, -5.5)
     nn.init.constant_(decoder.dconv2.norm.weight, 2.5)
@@ -99,15 +99,15 @@ def start_hearing(tokenizer: AudioTokenizer) -> None:
 
 
 def quantised_share(step: int, recipe: TokenizerRecipe) -> float:
-    """Share of samples whose decoder sees quantised vectors: 0 before `quantise_from`, then 10 % to 100 %."""
-    if step < recipe.quantise_from:
+    """Share of samples whose decoder sees quantised vectors: 0 before `quantize_start_step`, then 10 % to 100 %."""
+    if step < recipe.quantize_start_step:
         return 0.0
-    return min(1.0, 0.1 + 0.9 * (step - recipe.quantise_from) / max(1, recipe.ramp_steps))
+    return min(1.0, 0.1 + 0.9 * (step - recipe.quantize_start_step) / max(1, recipe.ramp_steps))
 
 
 def decoded_rows(recipe: TokenizerRecipe, step: int, rows: int) -> int:
     """How many of a batch's clips, the first ones, are also decoded."""
-    return max(1, round(recipe.mel_share * rows)) if step >= recipe.mel_from else 0
+    return max(1, round(recipe.mel_share * rows)) if step >= recipe.mel_start_step else 0
 
 
 def compute_losses(
@@ -125,7 +125,7 @@ def compute_losses(
     vectors = tokenizer.bridge.pooled(features, feature_lengths).float()
     lengths = tokenizer.bridge.output_lengths(feature_lengths)
     losses: dict[str, Tensor] = {}
-    if share > 0 and step < recipe.head_first:  # only the head learns: codes keep their meaning
+    if share > 0 and step < recipe.head_warmup_steps:  # only the head learns: codes keep their meaning
         vectors = dequantize(tokenizer.bridge.vq_list, quantize(tokenizer.bridge.vq_list, vectors))
     elif share > 0:
         vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
@@ -136,7 +136,7 @@ def compute_losses(
         losses |= mel_losses(mels, *recordings, tokenizer.coarse.mel, floor, l2)
     heard = head.hidden(vectors)
     text_losses: dict[str, Tensor | None] = {}
-    if step >= recipe.phonetic_from:
+    if step >= recipe.phonetic_start_step:
         text_losses["phonetic"] = phonetic_loss(head, heard, lengths, batch.transcripts)
     if recipe.weights.frame:
         text_losses["frame"] = frame_loss(head, heard, batch.labels)
@@ -153,7 +153,7 @@ def compute_losses(
         "text": recipe.weights.text,
     }
     weighted = [weights[name] * value for name, value in losses.items()]
-    # A batch without transcripts or alignments has no loss before `mel_from`.
+    # A batch without transcripts or alignments has no loss before `mel_start_step`.
     losses["loss"] = torch.stack(weighted).sum() if weighted else 0.0 * vectors.sum()
     return losses
 
@@ -164,7 +164,7 @@ def _through_codebooks(
     """vectors [B, T, W] -> (what the decoder sees [B, T, W], commitment loss), straight-through."""
     rows, levels = vectors.shape[0], tokenizer.num_codebooks
     mask = valid_mask(lengths, vectors.shape[1])
-    some = torch.rand(rows, device=vectors.device) < recipe.level_dropout
+    some = torch.rand(rows, device=vectors.device) < recipe.quantizer_dropout
     kept = torch.where(some, torch.randint(1, max(2, levels), (rows,), device=vectors.device), levels)
     flat = vectors[mask]
     owner = torch.arange(rows, device=vectors.device)[:, None].expand_as(mask)[mask]

@@ -17,7 +17,7 @@ from ...text.phonemes import phonetic_symbols
 from ..common.clip_batches import ClipRecipe, ClipSampler
 from ..common.logging import TrainingLog
 from .batch import TokenizerBatch, prepare
-from .text_loss import PhoneticHead, sounds_wrong
+from .text_loss import PhoneticHead, phoneme_errors
 
 _BATCHES = 6
 
@@ -77,7 +77,7 @@ def _phonetic_errors(
     for row, text in enumerate(transcripts):
         if text:
             heard, truth = log_probabilities[row, : int(counts[row]) * PLACES], phonetic_symbols(text)
-            sums[f"phonetic_errors_{languages[row]}"][0] += sounds_wrong(heard, truth)
+            sums[f"phonetic_errors_{languages[row]}"][0] += phoneme_errors(heard, truth)
             sums[f"phonetic_errors_{languages[row]}"][1] += len(truth)
 
 

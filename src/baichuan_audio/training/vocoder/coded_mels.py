@@ -30,7 +30,7 @@ class CodedRecipe:
     share: float = 0.0
     config: str = ""
     """The model's config.json."""
-    decoders: str = ""
+    decoder_checkpoint: str = ""
     """Output of the stage `flow` that trained the audio decoder along, or a checkpoint directory."""
     codes: str = ""
     """Folder with the clips' codes."""
@@ -38,7 +38,7 @@ class CodedRecipe:
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
             raise ConfigError("coded.share must lie between 0 and 1.")
-        if self.share and not (self.config and self.decoders and self.codes):
+        if self.share and not (self.config and self.decoder_checkpoint and self.codes):
             raise ConfigError("coded: a share needs config, decoders and codes as well.")
 
 
@@ -58,7 +58,7 @@ class CodedMels:
         config = read_json(Path(recipe.config))
         self._tokenizer, self._flow = AudioTokenizer.from_config(config), FlowDecoder.from_config(config)
         for name, module in (("tokenizer", self._tokenizer), ("flow", self._flow)):
-            load_part(module, name, recipe.decoders)
+            load_part(module, name, recipe.decoder_checkpoint)
             module.to(device).eval().requires_grad_(False)
         self._codes, self._hop, self._share, self._seed = CodesStore(recipe.codes), hop_length, recipe.share, seed
         self._device = device

@@ -59,11 +59,11 @@ class ResynthesisRecipe(StageRecipe):
 
     config: str
     """The model's config.json."""
-    decoders: str
+    decoder_checkpoint: str
     """Where audio decoder and prenet come from: output of the stage `flow`, or a checkpoint directory."""
     vocoder: str
     """The `vocoder.safetensors` that goes on; a Vocos."""
-    ear: str
+    perceptual_model: str
     """Output of the stage `tokenizer` that made the codes: its encoder and its phonetic head listen, frozen."""
     corpus: str
     """Folder of the clip store."""
@@ -71,14 +71,14 @@ class ResynthesisRecipe(StageRecipe):
     """Folder with the clips' codes."""
     codes_said: str | None = None
     """Folder with codes of the same frames as the language model says them (`baichuan-audio data said`)."""
-    said_share: float = 0.5
+    sampled_code_share: float = 0.5
     """Share of the crops of clips found there that are made of those: what it says is less certain than what the
     encoder hears, above all in the later codebooks."""
     kinds: dict[str, float] = field(default_factory=dict)
     """Share of each kind of clip in the audio drawn; empty: all clips alike."""
     crop_seconds: float = 1.6
     batch_seconds: float = 16.0
-    edges: float = 0.4
+    boundary_crop_prob: float = 0.4
     """Share of the crops that begin with their clip or end with it, half of them each. Every reply begins and ends, and
     a random crop hardly ever does: first and last words were the ones misheard."""
     mel_floor: float = 3e-4
@@ -93,8 +93,8 @@ class ResynthesisRecipe(StageRecipe):
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
         if self.mel_floor <= 0:
             raise ConfigError("mel_floor must be positive.")
-        if not (0 <= self.edges <= 1 and 0 <= self.said_share <= 1):
-            raise ConfigError("edges and said_share must lie between 0 and 1.")
+        if not (0 <= self.boundary_crop_prob <= 1 and 0 <= self.sampled_code_share <= 1):
+            raise ConfigError("edges and sampled_code_share must lie between 0 and 1.")
 
 
 class Speaker(nn.Module):
@@ -107,7 +107,7 @@ class Speaker(nn.Module):
         if self.flow.config.diffusion_steps:
             raise ConfigError("the stage resynthesis is for models that speak the prenet's mel (diffusion_steps: 0).")
         for name, module in (("tokenizer", self.tokenizer), ("flow", self.flow)):
-            load_part(module, name, recipe.decoders)
+            load_part(module, name, recipe.decoder_checkpoint)
             module.requires_grad_(False)
         unfreeze_audio_decoder(self.tokenizer)
         self.flow.prenet.requires_grad_(True)
@@ -126,8 +126,8 @@ class Ear(nn.Module):
     def __init__(self, recipe: ResynthesisRecipe) -> None:
         super().__init__()
         self.tokenizer = AudioTokenizer.from_config(read_json(Path(recipe.config)))
-        load_module(recipe.ear, "tokenizer", self.tokenizer)
-        self.head = trained_head(recipe.ear, self.tokenizer.config)
+        load_module(recipe.perceptual_model, "tokenizer", self.tokenizer)
+        self.head = trained_head(recipe.perceptual_model, self.tokenizer.config)
         self.eval().requires_grad_(False)
 
     def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,11 +146,11 @@ def to_rate(waveforms: Tensor, rate: int, wanted: int) -> Tensor:
     return torch.fft.irfft(torch.fft.rfft(waveforms)[:, : samples // 2 + 1], n=samples) * (wanted / rate)
 
 
-def listening_losses(ear: Ear, made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+def listening_losses(perceptual_model: Ear, made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     """What the ear tells apart between waveforms [B, S]: `sounds` (nats a position), `features`."""
     with torch.no_grad():
-        features, logits = ear(wanted)
-    made_features, made_logits = ear(made)
+        features, logits = perceptual_model(wanted)
+    made_features, made_logits = perceptual_model(made)
     told, made_told = logits.log_softmax(-1), made_logits.log_softmax(-1)
     return {
         "sounds": F.kl_div(made_told, told, reduction="none", log_target=True).sum(-1).mean(),
@@ -175,7 +175,7 @@ class ResynthesisBatches:
         """A training step's."""
         length, rows = self._sampler.batch(self._recipe.seed, step)
         random = np.random.default_rng((self._recipe.seed, step, 1))
-        places, said = random.random(len(rows)), random.random(len(rows)) < self._recipe.said_share
+        places, said = random.random(len(rows)), random.random(len(rows)) < self._recipe.sampled_code_share
         frames = self._decoder.hidden_frames(length)
         samples = frames * self._mel.hop_length
         codes, waveforms, mels = [], [], []
@@ -183,8 +183,8 @@ class ResynthesisBatches:
             whole = self._codes[clip.id]
             if by_model and self._said is not None and clip.id in self._said:
                 whole = self._said[clip.id]
-            if place < self._recipe.edges:
-                start = 0 if place < self._recipe.edges / 2 else whole.shape[1] - length
+            if place < self._recipe.boundary_crop_prob:
+                start = 0 if place < self._recipe.boundary_crop_prob / 2 else whole.shape[1] - length
             codes.append(whole[:, start : start + length])
             sound = self._store.waveform(clip, start * self._code_samples, samples)
             waveforms.append(F.pad(sound, (0, samples - len(sound))))
@@ -208,7 +208,7 @@ def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:
     """
     set_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    speaker, ear = Speaker(recipe).to(recipe.device).train(), Ear(recipe).to(recipe.device)
+    speaker, perceptual_model = Speaker(recipe).to(recipe.device).train(), Ear(recipe).to(recipe.device)
     spectral = SpectralLoss(recipe.fft_sizes, speaker.mel.sample_rate, speaker.mel.num_mel_bins).to(recipe.device)
     batches = ResynthesisBatches(recipe, speaker)
     optimizer = make_optimizer(speaker.parameters(), recipe.optimizer)
@@ -219,14 +219,14 @@ def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:
     with TrainingLog(recipe.output, recipe.steps, first) as log:
         for step in range(first, last):
             with autocast(recipe.device):
-                losses = compute_losses(speaker, ear, spectral, batches.batch(step), recipe)
+                losses = compute_losses(speaker, perceptual_model, spectral, batches.batch(step), recipe)
             losses["loss"].backward()
             norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
             log.advance()
             if step % recipe.log_every == 0 or step + 1 == last:
                 log.scalars(step, {name: float(value.detach()) for name, value in losses.items()} | {"grad_norm": norm})
             if (step + 1) % recipe.sample_every == 0 or step + 1 == recipe.steps:
-                log_samples(step, speaker, ear, batches, log)
+                log_samples(step, speaker, perceptual_model, batches, log)
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == last:
                 save_vocoder(speaker.vocoder, recipe.output)  # first: a run stopped in between writes it again
                 save_training_state(recipe.output, step + 1, modules, optimizers)
@@ -234,7 +234,7 @@ def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:
 
 def compute_losses(
     speaker: Speaker,
-    ear: Ear,
+    perceptual_model: Ear,
     spectral: SpectralLoss,
     batch: tuple[Tensor, Tensor, Tensor],
     recipe: ResynthesisRecipe,
@@ -249,14 +249,16 @@ def compute_losses(
         **spectral(made, wanted),
         "f0": f0_cross_entropy(f0_logits, speaker.vocoder.f0_grid(f0_logits), f0, voiced),
         "prior": F.l1_loss(made_mel.float(), mel.clamp(min=floor)),
-        **listening_losses(ear, made, wanted),
+        **listening_losses(perceptual_model, made, wanted),
     }
     weights = asdict(recipe.weights)
     return {"loss": torch.stack([weights[name] * value for name, value in losses.items()]).sum(), **losses}
 
 
 @torch.no_grad()
-def log_samples(step: int, speaker: Speaker, ear: Ear, batches: ResynthesisBatches, log: TrainingLog) -> None:
+def log_samples(
+    step: int, speaker: Speaker, perceptual_model: Ear, batches: ResynthesisBatches, log: TrainingLog
+) -> None:
     """Held-out clips from their codes: how far the ear tells them from the recording, a picture, a sound."""
     speaker.eval()
     totals: dict[str, list[float]] = {}
@@ -264,7 +266,7 @@ def log_samples(step: int, speaker: Speaker, ear: Ear, batches: ResynthesisBatch
         made, mel, _ = speaker(codes, len(recording) // speaker.mel.hop_length)
         wanted = recording[None, : made.shape[1]].to(codes.device)
         target, heard = natural_log_mel(wanted, speaker.mel), natural_log_mel(made, speaker.mel)
-        for name, value in listening_losses(ear, made, wanted).items():
+        for name, value in listening_losses(perceptual_model, made, wanted).items():
             totals.setdefault(f"held_out_{name}", []).append(float(value))
         totals.setdefault("held_out_mel_mae", []).append(float((heard - target).abs().mean()))
         log.mel(step, f"clip{number}", target[0], mel[0], heard[0])

@@ -75,7 +75,7 @@ class VocoderRecipe(StageRecipe):
     optimizer: OptimizerRecipe = field(default_factory=lambda: _gan_optimizer(8e-4))
     own_f0_from: int = 300
     """First step at which a Vocos follows its own F0 and not the one measured in the recording."""
-    adversarial_from: int = -1
+    adversarial_start_step: int = -1
     """First step with discriminators; negative: never."""
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     discriminator_optimizer: OptimizerRecipe = field(default_factory=lambda: _gan_optimizer(2e-4))
@@ -166,7 +166,7 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
 
     with TrainingLog(output, recipe.steps, first) as log:
         for step in range(first, recipe.steps if stop_after is None else min(stop_after, recipe.steps)):
-            adversarial = 0 <= recipe.adversarial_from <= step
+            adversarial = 0 <= recipe.adversarial_start_step <= step
             crops = sampler.crops(step)
             wanted = sampler.waveforms(crops).to(device)
             mel = natural_log_mel(wanted, mel_sizes)
@@ -187,7 +187,7 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
             if adversarial:
                 judged = discriminator_loss(judges(wanted), judges(made.detach()))
                 judged.backward()
-                since = step - recipe.adversarial_from
+                since = step - recipe.adversarial_start_step
                 optimizer_step(judge_optimizer, recipe.discriminator_optimizer, since, recipe.steps)
                 figures["discriminator"] = judged
 

@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass
-class Item:
+class ConversationItem:
     """One message.
 
     Of the assistant's: made_samples is its sound made for the client, at sample_rate in Hz and `speed` times faster
@@ -118,7 +118,7 @@ class Item:
         return content
 
 
-def without_words(items: Sequence[Item]) -> bool:
+def without_words(items: Sequence[ConversationItem]) -> bool:
     """Whether nobody spoke in what the user said last, so that there is nothing to answer."""
     for number, item in enumerate(reversed(items)):
         if not item.silent:
@@ -126,7 +126,7 @@ def without_words(items: Sequence[Item]) -> bool:
     return len(items) > 0
 
 
-def new_item(item_id: str, new: NewItem, format: AudioFormat, longest_seconds: float) -> Item:
+def new_item(item_id: str, new: NewItem, format: AudioFormat, longest_seconds: float) -> ConversationItem:
     """A client's message; its sound is in the session's input format.
 
     Raises AudioError for half a sample, WireError for sound that is too long.
@@ -139,7 +139,7 @@ def new_item(item_id: str, new: NewItem, format: AudioFormat, longest_seconds: f
         if part.audio is not None:
             sound = to_int16(soxr.resample(decode(part.audio, format), RATES[format], SAMPLE_RATE))
         parts.append(Part(part.type, part.text, sound))
-    return Item(item_id, new.role, parts)
+    return ConversationItem(item_id, new.role, parts)
 
 
 def to_int16(samples: Samples) -> NDArray[np.int16]:
@@ -152,14 +152,14 @@ def to_float(sound: NDArray[np.int16]) -> Samples:
     return np.multiply(sound, np.float32(1 / 32768), dtype=np.float32)
 
 
-class Conversation:
+class ItemList:
     """Items in their order."""
 
     def __init__(self) -> None:
-        self._items: list[Item] = []
+        self._items: list[ConversationItem] = []
         self._characters = 0  # that clients have sent
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[ConversationItem]:
         return iter(self._items)
 
     def __contains__(self, item_id: str) -> bool:
@@ -170,7 +170,7 @@ class Conversation:
         """Id of the last item."""
         return self._items[-1].id if self._items else None
 
-    def get(self, item_id: str) -> Item:
+    def get(self, item_id: str) -> ConversationItem:
         """Raises WireError when there is none."""
         return self._items[self._index(item_id)]
 
@@ -186,7 +186,7 @@ class Conversation:
         index = self._index(item_id)
         return self._items[index - 1].id if index else None
 
-    def insert(self, item: Item, after: str | None = None) -> None:
+    def insert(self, item: ConversationItem, after: str | None = None) -> None:
         """after: None for the end, "root" for the beginning, else an item. Raises WireError: no such item, id taken."""
         if item.id in self:
             raise WireError("There is an item with this id already.", "item_id_taken", "item.id")

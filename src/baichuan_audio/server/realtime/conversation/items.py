@@ -12,22 +12,28 @@ from ....errors import BaichuanAudioError, PromptError
 from ..protocol import events, wire
 from ..protocol.config import SessionConfig
 from ..protocol.fields import WireError
-from ..task_queue import Worker
-from .item_list import Item, Part, new_item
-from .response import Desk, Response
+from ..task_queue import TaskQueue
+from .item_list import ConversationItem, Part, new_item
+from .response import Response, SessionContext
 
 _FRAME_MS = 20  # a clock that stops with the sound may miss the last frame of it
 NEXT_TO_NOTHING_S = 1e-3  # what rounding may leave of sums of seconds
 
 
-class Items:
+class ItemStore:
     """Adds, shows, cuts and deletes items; what that asks of the engine, the worker does. longest_s: of one item's
     sound."""
 
     def __init__(
-        self, desk: Desk, engine: Engine, dialogue: Dialogue, worker: Worker, config: SessionConfig, longest_s: float
+        self,
+        context: SessionContext,
+        engine: Engine,
+        dialogue: Dialogue,
+        worker: TaskQueue,
+        config: SessionConfig,
+        longest_s: float,
     ) -> None:
-        self._desk, self._engine, self._dialogue, self._worker = desk, engine, dialogue, worker
+        self._context, self._engine, self._dialogue, self._tasks = context, engine, dialogue, worker
         self._longest_s = longest_s
         self._waiting_s = 0.0  # of sound in items that the worker has not come to
         self.configure(config)
@@ -41,7 +47,7 @@ class Items:
         item = await self.read(event.item)
         self.add(item, event.previous_item_id, item.for_engine())
 
-    async def read(self, new: wire.NewItem) -> Item:
+    async def read(self, new: wire.NewItem) -> ConversationItem:
         """A client's message; a thread of its own does the work, since there may be minutes of sound in it."""
         item_id = new.id or events.new_id("item")
         item = await asyncio.to_thread(new_item, item_id, new, self._format, self._longest_s)
@@ -57,12 +63,12 @@ class Items:
 
     async def retrieve(self, item_id: str) -> None:
         """Show one, sound included."""
-        item = self._desk.conversation.get(item_id)
-        await self._desk.outbox.room()  # who does not take what was asked for may not ask for more
+        item = self._context.conversation.get(item_id)
+        await self._context.send_queue.room()  # who does not take what was asked for may not ask for more
         wire_item = await asyncio.to_thread(item.as_wire, self._format)
-        self._desk.outbox.put(events.item_retrieved(wire_item))
+        self._context.send_queue.put(events.item_retrieved(wire_item))
 
-    def check_all(self, items: list[Item]) -> None:
+    def check_all(self, items: list[ConversationItem]) -> None:
         """Raises WireError when there is more in them together than one response may be asked about."""
         if sum(item.sound_seconds for item in items) > self._longest_s:
             raise WireError(f"The audio is longer than {self._longest_s:g} s.", "audio_too_long", "response.input")
@@ -70,17 +76,19 @@ class Items:
             message = f"The input has more than {wire.LONGEST_MESSAGE} characters."
             raise WireError(message, "input_too_long", "response.input")
 
-    def add(self, item: Item, after: str | None, content: list[str | AudioInput], *, committed: bool = False) -> None:
+    def add(
+        self, item: ConversationItem, after: str | None, content: list[str | AudioInput], *, committed: bool = False
+    ) -> None:
         """Into the conversation, here at once and, unless nobody speaks in it, in the engine in its turn.
 
         content: a user's, for the engine. committed: from the input audio buffer.
         """
-        in_the_middle = after is not None and after != (self._desk.conversation.last_id or "root")
+        in_the_middle = after is not None and after != (self._context.conversation.last_id or "root")
         if in_the_middle and item.role != "user":
             message = "Only a user's message can be put before others."
             raise WireError(message, "unsupported_position", "previous_item_id")
         place = after if in_the_middle else None
-        engine_place = self._desk.conversation.last_spoken(place) if place not in (None, "root") else place
+        engine_place = self._context.conversation.last_spoken(place) if place not in (None, "root") else place
         length_s = item.sound_seconds
         if self._waiting_s > NEXT_TO_NOTHING_S and self._waiting_s + length_s > self._longest_s:
             raise WireError("The sound of earlier items is still being read; wait.", "too_many_requests", "item")
@@ -95,24 +103,24 @@ class Items:
                 else:
                     await self._dialogue.add_system(item.text, item_id=item.id)
             except BaichuanAudioError:
-                self._desk.conversation.remove(item.id)
-                self._desk.outbox.put(events.item_deleted(item.id))
+                self._context.conversation.remove(item.id)
+                self._context.send_queue.put(events.item_deleted(item.id))
                 raise
 
-        self._worker.check_room()
-        self._desk.conversation.insert(item, place)
+        self._tasks.check_room()
+        self._context.conversation.insert(item, place)
         if not item.silent:
             self._waiting_s += length_s
-            self._worker.add(add)
-        previous = self._desk.conversation.previous_id(item.id)
+            self._tasks.add(add)
+        previous = self._context.conversation.previous_id(item.id)
         if committed:
-            self._desk.outbox.put(events.audio_committed(item.id, previous))
-        self._desk.outbox.put(events.item_added(item.as_wire(), previous))
-        self._desk.outbox.put(events.item_done(item.as_wire(), previous))
+            self._context.send_queue.put(events.audio_committed(item.id, previous))
+        self._context.send_queue.put(events.item_added(item.as_wire(), previous))
+        self._context.send_queue.put(events.item_done(item.as_wire(), previous))
 
     def delete(self, item_id: str) -> None:
         """Take one out."""
-        item = self._desk.conversation.get(item_id)
+        item = self._context.conversation.get(item_id)
         if item.status == "in_progress":
             raise WireError("The item is being written; cancel its response first.", "item_in_progress", "item_id")
 
@@ -123,15 +131,15 @@ class Items:
                 if item.heard_samples != 0:  # what nobody heard is not there any more
                     raise
 
-        self._worker.check_room()
+        self._tasks.check_room()
         if not item.silent:
-            self._worker.add(delete)
-        self._desk.conversation.remove(item_id)
-        self._desk.outbox.put(events.item_deleted(item_id))
+            self._tasks.add(delete)
+        self._context.conversation.remove(item_id)
+        self._context.send_queue.put(events.item_deleted(item_id))
 
     def truncate(self, event: wire.ItemTruncate) -> None:
         """Let one hold what a client says was heard of it."""
-        item = self._desk.conversation.get(event.item_id)
+        item = self._context.conversation.get(event.item_id)
         if item.role != "assistant" or item.made_samples == 0:
             raise WireError("Only what the assistant has spoken can be truncated.", "invalid_value", "item_id")
         made_ms = -(-item.made_samples * 1000 // item.sample_rate)  # a client may round up to a whole millisecond
@@ -139,20 +147,20 @@ class Items:
             message = f"The item has {made_ms} ms of audio, fewer than {event.audio_end_ms}."
             raise WireError(message, "invalid_value", "audio_end_ms")
         heard = min(item.made_samples, event.audio_end_ms * item.sample_rate // 1000)
-        self._worker.check_room()
-        self._worker.add(lambda: self._cut(item, heard, event.audio_end_ms))
+        self._tasks.check_room()
+        self._tasks.add(lambda: self._cut(item, heard, event.audio_end_ms))
 
     def cut_later(self, response: Response) -> None:
         """What was not heard of an interrupted response leaves the conversation, as if the client had asked for it."""
 
         async def cut() -> None:
-            if response.item.id in self._desk.conversation:
+            if response.item.id in self._context.conversation:
                 await self._cut(response.item, response.playback.sent)
 
         if response.settings.speak and response.settings.remember:
-            self._worker.add(cut)
+            self._tasks.add(cut)
 
-    async def _cut(self, item: Item, heard: int, named_ms: int | None = None) -> None:
+    async def _cut(self, item: ConversationItem, heard: int, named_ms: int | None = None) -> None:
         """Let the item hold what was heard of it: the least that anybody said.
 
         heard: samples. named_ms: the same as the client named it, for the answer.
@@ -171,4 +179,4 @@ class Items:
             item.parts = [replace(part, text=text) for part in item.parts]
         if named_ms is None or known < heard:
             named_ms = round(min(heard, known) * 1000 / item.sample_rate)
-        self._desk.outbox.put(events.item_truncated(item.id, named_ms))
+        self._context.send_queue.put(events.item_truncated(item.id, named_ms))

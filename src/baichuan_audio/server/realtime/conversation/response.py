@@ -16,8 +16,8 @@ from ...monitoring.metrics import Metrics
 from ..input.codec import RATES, AudioFormat, OutputEncoder, in_pieces, num_samples
 from ..protocol import events
 from ..protocol.config import format_as_wire
-from ..send_queue import Outbox
-from .item_list import Conversation, Item, Part
+from ..send_queue import SendQueue
+from .item_list import ConversationItem, ItemList, Part
 from .playback import Playback
 
 _LONGEST_DELTA_S = 0.5
@@ -38,13 +38,13 @@ class ResponseSettings:
 
 
 @dataclass(frozen=True)
-class Desk:
+class SessionContext:
     """What a session shares with its responses."""
 
     session_id: str
     conversation_id: str
-    conversation: Conversation
-    outbox: Outbox
+    conversation: ItemList
+    send_queue: SendQueue
     metrics: Metrics
     log: EventLog
     sample_rate: int
@@ -55,12 +55,12 @@ class Response:
     """begun_at: when the user's turn ended, on the monotonic clock. answers: the item it depends on, if one. after:
     what the listener hears first."""
 
-    desk: Desk
+    context: SessionContext
     settings: ResponseSettings
     begun_at: float
     answers: str | None = None
     id: str = field(default_factory=lambda: events.new_id("resp"))
-    item: Item = field(init=False)
+    item: ConversationItem = field(init=False)
     playback: Playback = field(init=False)
     after: Playback | None = None
     cancel_reason: str | None = None
@@ -75,17 +75,17 @@ class Response:
     def __post_init__(self) -> None:
         settings, rate = self.settings, RATES[self.settings.output_format]
         self.playback = Playback(rate)
-        self.item = Item(
+        self.item = ConversationItem(
             events.new_id("item"), "assistant", status="in_progress", speed=settings.speed, sample_rate=rate
         )
-        self._encoder = OutputEncoder(settings.output_format, self.desk.sample_rate, settings.speed)
+        self._encoder = OutputEncoder(settings.output_format, self.context.sample_rate, settings.speed)
         self._events = events.OutputEvents(self.id, self.item.id, settings.speak)
 
     def announce(self) -> None:
         """`response.created`; the message takes its place in the conversation. Raises WireError when that is full."""
         if self.settings.remember:
-            self.desk.conversation.insert(self.item)
-        self.desk.outbox.put(events.response_created(self._as_wire("in_progress")))
+            self.context.conversation.insert(self.item)
+        self.context.send_queue.put(events.response_created(self._as_wire("in_progress")))
 
     @property
     def finished(self) -> bool:
@@ -108,7 +108,7 @@ class Response:
         if not self.active:
             return
         self.cancel_reason, self._cancelled_at = reason, time.monotonic()
-        self.desk.outbox.drop(self.id)
+        self.context.send_queue.drop(self.id)
         if self._reply is not None:
             self._reply.cancel(reason)
 
@@ -127,7 +127,7 @@ class Response:
     def fail(self, error: Exception) -> None:
         """It cannot begin, or cannot go on: what nobody foresaw goes into the log, too."""
         if not isinstance(error, BaichuanAudioError):
-            self.desk.log.exception(error, session_id=self.desk.session_id, response_id=self.id)
+            self.context.log.exception(error, session_id=self.context.session_id, response_id=self.id)
         self._finish(ReplyDone("failed", None, "", Usage()), error)
 
     async def _relay(self, dialogue: Dialogue) -> ReplyDone:
@@ -152,7 +152,7 @@ class Response:
                     self._put(self._events.text_delta(event.text))
                 elif isinstance(event, AudioDelta):
                     self._put_audio(self._encoder.push(event.waveform.numpy()))
-                    await self.desk.outbox.room()
+                    await self.context.send_queue.room()
             asked_at = time.monotonic()
         raise BaichuanAudioError("the reply ended without saying so.")
 
@@ -174,7 +174,7 @@ class Response:
             samples = num_samples(len(piece), format)
             self.item.made_samples += samples
             event = self._events.audio_delta(base64.b64encode(piece).decode())
-            self.desk.outbox.put(event, self.id, lambda samples=samples: self._sent(samples))  # type: ignore[misc]
+            self.context.send_queue.put(event, self.id, lambda samples=samples: self._sent(samples))  # type: ignore[misc]
 
     def _sent(self, samples: int) -> None:
         if self.playback.stopped:
@@ -182,11 +182,11 @@ class Response:
         now = time.monotonic()
         if not self._first_audio:
             self._first_audio = True
-            self.desk.metrics.first_audio(now - self.begun_at)
+            self.context.metrics.first_audio(now - self.begun_at)
             if self.after is not None:
                 self.playback.wait(self.after)
         self.playback.add(samples, now)
-        self.desk.metrics.audio_seconds("out", samples / self.item.sample_rate)
+        self.context.metrics.audio_seconds("out", samples / self.item.sample_rate)
 
     def _finish(self, done: ReplyDone, error: Exception | None = None) -> None:
         self.finished_at = time.monotonic()
@@ -197,16 +197,16 @@ class Response:
             self._put_audio(self._encoder.flush())
         if self._opened:
             self._close_item(status)
-        elif self.settings.remember and self.item.id in self.desk.conversation:
-            self.desk.conversation.remove(self.item.id)
+        elif self.settings.remember and self.item.id in self.context.conversation:
+            self.context.conversation.remove(self.item.id)
         details = self._details(status, done, error)
         wire = self._as_wire(status, details, done.usage)
-        self.desk.outbox.put(events.response_done(wire), on_sent=self._observe)
+        self.context.send_queue.put(events.response_done(wire), on_sent=self._observe)
         if self.cancel_reason == "turn_detected":
-            self.desk.metrics.barge_in(time.monotonic() - self._cancelled_at)
-        self.desk.log.write(
+            self.context.metrics.barge_in(time.monotonic() - self._cancelled_at)
+        self.context.log.write(
             "response",
-            session_id=self.desk.session_id,
+            session_id=self.context.session_id,
             response_id=self.id,
             status=status,
             reason=str(as_api_error(error).code) if error else self.cancel_reason,
@@ -230,7 +230,7 @@ class Response:
         self._put(self._events.text_done(self._text))
         self._put(self._events.part_done(self._text))
         self._put(events.output_item_done(self.id, wire))
-        if self.settings.remember and self.item.id in self.desk.conversation:
+        if self.settings.remember and self.item.id in self.context.conversation:
             self._put(events.item_done(wire, self._previous_id()))
 
     def _details(self, status: str, done: ReplyDone, error: Exception | None) -> dict[str, Any] | None:
@@ -250,7 +250,7 @@ class Response:
             kind, code, message = told.type, told.code, told.message
         else:
             kind, code, message = "server_error", "response_failed", done.reason or "the reply failed."
-        self.desk.metrics.error(code or "response_failed")
+        self.context.metrics.error(code or "response_failed")
         return {"type": "failed", "error": {"type": kind, "code": code, "message": message}}
 
     def _as_wire(
@@ -263,7 +263,7 @@ class Response:
             "status": status,
             "status_details": details,
             "output": [self.item.as_wire()] if self._opened and status != "in_progress" else [],
-            "conversation_id": self.desk.conversation_id if settings.remember else None,
+            "conversation_id": self.context.conversation_id if settings.remember else None,
             "output_modalities": ["audio" if settings.speak else "text"],
             "max_output_tokens": settings.max_output_tokens or "inf",
             "audio": {"output": {"format": format_as_wire(settings.output_format), "voice": settings.voice}},
@@ -272,14 +272,14 @@ class Response:
         }
 
     def _previous_id(self) -> str | None:
-        return self.desk.conversation.previous_id(self.item.id) if self.settings.remember else None
+        return self.context.conversation.previous_id(self.item.id) if self.settings.remember else None
 
     def _put(self, event: events.Event) -> None:
-        self.desk.outbox.put(event)
+        self.context.send_queue.put(event)
 
     def _observe(self) -> None:
         """When all of it has gone out."""
         if self.playback.sent > 0:
-            self.desk.metrics.underrun(self.playback.underrun)
+            self.context.metrics.underrun(self.playback.underrun)
             if self.cancel_reason is None:
-                self.desk.metrics.rtf(self._making_seconds / self.playback.sent_seconds)
+                self.context.metrics.rtf(self._making_seconds / self.playback.sent_seconds)

@@ -10,26 +10,32 @@ from ....errors import PromptError
 from ..protocol import events, wire
 from ..protocol.config import SessionConfig
 from ..protocol.fields import WireError
-from ..rate_limits import Bucket
-from ..task_queue import Worker, run_apart
-from .item_list import Item, without_words
-from .items import Items
-from .response import Desk, Response, ResponseSettings
+from ..rate_limits import TokenBucket
+from ..task_queue import TaskQueue, run_detached
+from .item_list import ConversationItem, without_words
+from .items import ItemStore
+from .response import Response, ResponseSettings, SessionContext
 
 _A_MINUTE = 120
 _LOOK_S = 0.1
 
 
-class Responses:
+class ResponseQueue:
     """newest: the response that was asked for last, if any."""
 
     def __init__(
-        self, desk: Desk, engine: Engine, dialogue: Dialogue, worker: Worker, items: Items, config: SessionConfig
+        self,
+        context: SessionContext,
+        engine: Engine,
+        dialogue: Dialogue,
+        worker: TaskQueue,
+        items: ItemStore,
+        config: SessionConfig,
     ) -> None:
-        self._desk, self._engine, self._dialogue = desk, engine, dialogue
-        self._worker, self._items, self._config = worker, items, config
+        self._context, self._engine, self._dialogue = context, engine, dialogue
+        self._tasks, self._items, self._config = worker, items, config
         self._voice: str | None = None  # what the dialogue has been set to
-        self._allowance = Bucket(_A_MINUTE, _A_MINUTE / 60)
+        self._allowance = TokenBucket(_A_MINUTE, _A_MINUTE / 60)
         self.newest: Response | None = None
         self._playing: list[Response] = []  # of the conversation, aloud, and perhaps not heard to the end
 
@@ -42,13 +48,13 @@ class Responses:
         begun_at, sources = time.monotonic(), None
         if params.input is not None:
             sources = [
-                self._desk.conversation.get(entry.id)
+                self._context.conversation.get(entry.id)
                 if isinstance(entry, wire.ItemReference)
                 else await self._items.read(entry)
                 for entry in params.input
             ]
             self._items.check_all(sources)
-        if without_words(list(self._desk.conversation) if sources is None else sources):
+        if without_words(list(self._context.conversation) if sources is None else sources):
             raise WireError("No speech was found in the user's turn; there is nothing to answer.", "no_speech")
         self.start(params, begun_at, sources=sources)
 
@@ -57,7 +63,7 @@ class Responses:
         params: wire.ResponseParams,
         begun_at: float,
         answers: str | None = None,
-        sources: list[Item] | None = None,
+        sources: list[ConversationItem] | None = None,
     ) -> None:
         """Begin one. begun_at: when the user's turn ended. answers: the item it depends on. sources: all that it sees.
 
@@ -74,7 +80,7 @@ class Responses:
         config = self._config
         limit = params.max_output_tokens
         response = Response(
-            self._desk,
+            self._context,
             ResponseSettings(
                 speak=config.speak if params.speak is None else params.speak,
                 voice=params.voice or config.voice,
@@ -88,16 +94,16 @@ class Responses:
             begun_at,
             answers,
         )
-        self._worker.check_room()
+        self._tasks.check_room()
         response.announce()
-        self._worker.add(lambda: self._run(response, sources))
+        self._tasks.add(lambda: self._run(response, sources))
         self.newest = response
         self._playing = [each for each in self._playing if each.heard_at(begun_at) is None]
         if response.settings.speak:
             before = [each.playback for each in self._playing if each.settings.remember]
             response.after = before[-1] if before else None
             self._playing.append(response)
-        self._desk.outbox.put(events.rate_limits_updated([self._allowance.as_wire("requests")]))
+        self._context.send_queue.put(events.rate_limits_updated([self._allowance.as_wire("requests")]))
 
     def cancel(self, response_id: str | None) -> None:
         """End the one that is being made. Raises WireError when there is none."""
@@ -112,7 +118,7 @@ class Responses:
         cut_off = self._cut_off(self._unheard(), "client_cancelled")
         if not cut_off:
             raise WireError("Nothing is being played.", "output_audio_buffer_empty")
-        self._desk.outbox.put(events.output_cleared(cut_off[-1].id))
+        self._context.send_queue.put(events.output_cleared(cut_off[-1].id))
 
     def interrupt(self) -> None:
         """The user speaks: end what is being said, and let the history hold no more than can have been heard.
@@ -124,7 +130,7 @@ class Responses:
             if not response.active:
                 response.playback.stop(time.monotonic())
 
-    def silenced(self, item_id: str) -> None:
+    def stop_playback(self, item_id: str) -> None:
         """The client has said how much of an item was heard, or that it is gone: it plays no more of it."""
         for response in self._playing:
             if response.item.id == item_id:
@@ -161,13 +167,13 @@ class Responses:
         while self.newest is not None and not self.newest.finished:
             await asyncio.sleep(_LOOK_S)
 
-    async def _run(self, response: Response, sources: list[Item] | None) -> None:
+    async def _run(self, response: Response, sources: list[ConversationItem] | None) -> None:
         """One response from its beginning to its end."""
         try:
-            if response.answers is not None and response.answers not in self._desk.conversation:
+            if response.answers is not None and response.answers not in self._context.conversation:
                 raise PromptError("the turn it answers could not be used.")
             if sources is not None:
-                await run_apart(self._engine, response, sources, self._config.instructions)
+                await run_detached(self._engine, response, sources, self._config.instructions)
                 return
             if response.settings.voice != self._voice:
                 self._voice = response.settings.voice

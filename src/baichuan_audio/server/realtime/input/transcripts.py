@@ -9,7 +9,7 @@ from dataclasses import replace
 from ....engine import AudioInput, Dialogue
 from ....model import join_texts
 from ..conversation.items import NEXT_TO_NOTHING_S
-from ..conversation.response import Desk
+from ..conversation.response import SessionContext
 from ..protocol import events
 from ..protocol.fields import WireError, as_wire_error
 
@@ -17,8 +17,8 @@ from ..protocol.fields import WireError, as_wire_error
 class Transcriber:
     """Writes turns down one after the other; a transcript may come before, in or after the response."""
 
-    def __init__(self, desk: Desk, dialogue: Dialogue, longest_s: float) -> None:
-        self._desk, self._dialogue, self._longest_s = desk, dialogue, longest_s
+    def __init__(self, context: SessionContext, dialogue: Dialogue, longest_s: float) -> None:
+        self._context, self._dialogue, self._longest_s = context, dialogue, longest_s
         self._waiting_s = 0.0
         self._one_at_a_time = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -29,7 +29,7 @@ class Transcriber:
         segments: of speech; with none there is nothing to write.
         """
         if not segments:
-            self._desk.outbox.put(events.transcription_completed(item_id, 0, "", seconds))
+            self._context.send_queue.put(events.transcription_completed(item_id, 0, "", seconds))
             return
         if self._waiting_s > NEXT_TO_NOTHING_S and self._waiting_s + seconds > self._longest_s:
             message = "The sound of earlier items is still being written down."
@@ -58,17 +58,17 @@ class Transcriber:
         finally:
             self._waiting_s -= seconds
         try:
-            item = self._desk.conversation.get(item_id)
+            item = self._context.conversation.get(item_id)
             item.parts = [replace(part, text=text) for part in item.parts]
         except WireError:
             pass  # it has been deleted
         if text:
-            self._desk.outbox.put(events.transcription_delta(item_id, 0, text))
-        self._desk.outbox.put(events.transcription_completed(item_id, 0, text, seconds))
+            self._context.send_queue.put(events.transcription_delta(item_id, 0, text))
+        self._context.send_queue.put(events.transcription_completed(item_id, 0, text, seconds))
 
     def _failed(self, item_id: str, error: Exception) -> None:
         told = as_wire_error(error, "transcription_failed")
-        self._desk.metrics.error(told.code)
-        self._desk.outbox.put(events.transcription_failed(item_id, 0, told.message, told.code))
+        self._context.metrics.error(told.code)
+        self._context.send_queue.put(events.transcription_failed(item_id, 0, told.message, told.code))
         if told.code == "internal_error":
-            self._desk.log.exception(error, session_id=self._desk.session_id)
+            self._context.log.exception(error, session_id=self._context.session_id)

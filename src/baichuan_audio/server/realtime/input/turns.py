@@ -27,7 +27,7 @@ Sound = NDArray[np.int16]
 Segments = Sequence[tuple[int, int]]  # of speech: first sample, sample after the last
 
 
-class TurnTaker(Protocol):
+class TurnListener(Protocol):
     """What is done about turns (the session)."""
 
     def send(self, event: events.Event) -> None:
@@ -87,10 +87,10 @@ class InputAudio:
             self.start += len(self._pieces.popleft())
 
 
-class Turns:
+class TurnManager:
     """Takes sound in, and finds the turns or waits for commits."""
 
-    def __init__(self, taker: TurnTaker, config: SessionConfig, longest_seconds: float) -> None:
+    def __init__(self, taker: TurnListener, config: SessionConfig, longest_seconds: float) -> None:
         self._taker, self._config = taker, config
         self._longest = int(longest_seconds * SAMPLE_RATE)
         self._decoder = InputDecoder(config.input_format)
