@@ -158,9 +158,15 @@ def mixture(model: Any, **mixture: Any) -> Mixture:
     codes = {name: codes_of(3 + index, index) for index, name in enumerate("qab")}
     dialogue = parse_dialogue(row("d"))
     return Mixture(
-        MixtureConfig(**mixture), model.text_tokenizer, model.special, model.language_model.codebook_sizes, codes.__getitem__,
-        [dialogue], [dialogue], [Utterance("q", "Hot?"), Utterance("a", "Cold.", "Ada")],
-    )  # fmt: skip
+        MixtureConfig(**mixture),
+        model.text_tokenizer,
+        model.special,
+        model.language_model.codebook_sizes,
+        codes.__getitem__,
+        [dialogue],
+        [dialogue],
+        [Utterance("q", "Hot?"), Utterance("a", "Cold.", "Ada")],
+    )
 
 
 TASKS = {

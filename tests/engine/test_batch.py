@@ -119,7 +119,8 @@ def test_an_accelerated_model_says_the_same_in_a_batch(model: BaichuanAudio, sam
 
 @pytest.fixture(scope="module")
 def decoding(plain: BaichuanAudio) -> BaichuanAudio:
-    """In the forms that a Decoder takes, and with sessions on one: what `optimize_for_inference` makes where there is CUDA."""
+    """In the forms that a Decoder takes, and with sessions on one: what `optimize_for_inference` makes where there is
+    CUDA."""
     twin = joined_copy(plain)
     twin.session_type = DecoderSessions(rows=1, capacity=200)
     return twin

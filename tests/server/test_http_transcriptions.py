@@ -27,7 +27,7 @@ from baichuan_audio import model as pipeline  # noqa: E402
 from baichuan_audio.audio.voice_activity import Speech  # noqa: E402
 from baichuan_audio.engine import Engine, EngineConfig, EngineFull  # noqa: E402
 from baichuan_audio.server import create_app  # noqa: E402
-from baichuan_audio.server.audio import input as audio_input
+from baichuan_audio.server.audio import input as audio_input  # noqa: E402
 from baichuan_audio.server.audio.input import read_file  # noqa: E402
 from baichuan_audio.server.http.subtitles import Segment, srt, vtt  # noqa: E402
 

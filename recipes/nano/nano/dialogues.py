@@ -43,7 +43,9 @@ def generate_sums(
     for number in range(count):
         rng = random.Random(f"{seed}:sums:{split}:{number}")
         language = rng.choice(list(languages))
-        yield _row(rng, f"{split}-{seed}-sums-{number}", split, language, "sums", text_question_prob_generated, _practised)
+        yield _row(
+            rng, f"{split}-{seed}-sums-{number}", split, language, "sums", text_question_prob_generated, _practised
+        )
 
 
 def _row(

@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
-from baichuan_audio.errors import (BaichuanAudioError, ConfigError)
+from baichuan_audio.errors import BaichuanAudioError, ConfigError
 
 from .commands import ROOT, guarded
 from .stages import Settings, Stage, stages

@@ -207,7 +207,9 @@ def _before_codes(make: _Maker) -> list[Stage]:
 def _joint(make: _Maker) -> list[Stage]:
     """From hearing and reading aloud to spoken dialogues; then four more layers."""
     if make.settings.paper:
-        sft = make.lm("lm_sft", "lm_sft", "lm_stage2/model", more="reset_audio_embeddings=false after_pseudo_speech=false")
+        sft = make.lm(
+            "lm_sft", "lm_sft", "lm_stage2/model", more="reset_audio_embeddings=false after_pseudo_speech=false"
+        )
         before = [
             make.lm("lm_stage1", "lm_stage1", "lm_text/model", texts=False),
             make.texts("lm_stage2", "--seed 3 --count 60000 --typed-share 0.3"),

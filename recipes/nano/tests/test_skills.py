@@ -10,7 +10,7 @@ import re
 import pytest
 
 from baichuan_audio.data.dialogues import parse_dialogue
-from baichuan_audio.text.normalization.number_words import (english_number, mandarin_number)
+from baichuan_audio.text.normalization.number_words import english_number, mandarin_number
 from nano.corpus.plan import Plan, PlanSizes
 from nano.corpus.voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES
 from nano.dialogues import generate_dialogues, generate_sums

@@ -123,9 +123,15 @@ class ModelWorker:
     # -- replies, on the worker's thread --------------------------------------------------------------------------
 
     def answer(
-        self, dialogue_state: DialogueState, reply: Reply, system: str, spoken: bool, program: Callable[[TokenSequence], ReplyProgram],
-        most_tokens: int | None, item: Item | None,
-    ) -> None:  # fmt: skip
+        self,
+        dialogue_state: DialogueState,
+        reply: Reply,
+        system: str,
+        spoken: bool,
+        program: Callable[[TokenSequence], ReplyProgram],
+        most_tokens: int | None,
+        item: Item | None,
+    ) -> None:
         """Begin a reply in a dialogue, once all of the user's audio has been encoded."""
 
         def begin() -> None:
@@ -162,9 +168,17 @@ class ModelWorker:
             self._held[reply] = dialogue_state
 
     def write(
-        self, slot: int, tokens: Sequence[Token], program: Callable[[TokenSequence], ReplyProgram], random: Random, reply: Reply,
-        spoken: bool, most_tokens: int | None = None, history: History | None = None, item: Item | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        slot: int,
+        tokens: Sequence[Token],
+        program: Callable[[TokenSequence], ReplyProgram],
+        random: Random,
+        reply: Reply,
+        spoken: bool,
+        most_tokens: int | None = None,
+        history: History | None = None,
+        item: Item | None = None,
+    ) -> None:
         """Begin to write in `slot` after the prompt `tokens`, by `program`."""
         try:
             if len(tokens) + _MARKS >= self.capacity:

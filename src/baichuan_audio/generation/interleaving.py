@@ -1,8 +1,8 @@
 """Where text and speech take turns within a spoken reply (`interleave_min_letters` in config.json).
 
 The released models speak clause by clause. A small model loses its place in a clause long before it loses a word: one
-that has `interleave_min_letters` takes turns every word or two, and the speech of its reply is one stretch of sound. Its
-text is a run of words ahead: how a word ends depends on the one that follows.
+that has `interleave_min_letters` takes turns every word or two, and the speech of its reply is one stretch of sound.
+Its text is a run of words ahead: how a word ends depends on the one that follows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A sequence in the making: what stands in it, how much of it has been read, and what its rules may ask for.
 
 Nothing here computes with the model. The rules of a reply (`reply.py`) are generators that lay ids and frames into a
-sequence and ask for the next one by a `DecodeRequest`; whoever runs them answers: `Session` for one sequence at a time, the
-engine for many in one batch. So there is one place that says how a reply goes, and two that compute it.
+sequence and ask for the next one by a `DecodeRequest`; whoever runs them answers: `Session` for one sequence at a
+time, the engine for many in one batch. So there is one place that says how a reply goes, and two that compute it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 
 from baichuan_audio.errors import MissingDependencyError
-from baichuan_audio.evaluation.asr import (in_processes, padded_int16, pocketsphinx_decoder, pronunciations, write_dictionary)
+from baichuan_audio.evaluation.asr import (
+    in_processes,
+    padded_int16,
+    pocketsphinx_decoder,
+    pronunciations,
+    write_dictionary,
+)
 from baichuan_audio.evaluation.text import tokens
 
 _PADDING_SECONDS = 0.75  # with less, the aligner was seen to drop the last word

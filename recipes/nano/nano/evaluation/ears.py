@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from baichuan_audio.evaluation.asr import (in_processes, transcribe_all)
+from baichuan_audio.evaluation.asr import in_processes, transcribe_all
 from baichuan_audio.evaluation.text import same
 from baichuan_audio.evaluation.whisper import Whisper
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.audio.waveform import save_waveform
 from baichuan_audio.checkpoint import load
 from baichuan_audio.data.store.codes_store import CodesStore
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
-from baichuan_audio.evaluation.metrics import (codebook_use, error_rate)
-from baichuan_audio.evaluation.report import (Figure, markdown_table, plot_latency, plot_mels, write_figures)
-from baichuan_audio.evaluation.text import (same, script)
-from baichuan_audio.acceleration import optimize_for_inference
+from baichuan_audio.evaluation.metrics import codebook_use, error_rate
+from baichuan_audio.evaluation.report import Figure, markdown_table, plot_latency, plot_mels, write_figures
+from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.model import BaichuanAudio
 
 from .. import LANGUAGES
@@ -298,7 +298,9 @@ class Examination:
                 after = error_rate(wanted, heard[len(items) :], "en")
                 self.add(f"original WER by {perceptual_model}, {name}", before.rate, before.num_texts, "%", "", how)
                 limit = f"<= {before.rate + 0.05:.4f}"
-                self.add(f"reconstruction WER by {perceptual_model}, {name}", after.rate, after.num_texts, "%", limit, how)
+                self.add(
+                    f"reconstruction WER by {perceptual_model}, {name}", after.rate, after.num_texts, "%", limit, how
+                )
 
     # -- bookkeeping -------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from baichuan_audio.audio_tokenizer import AudioTokenizer
 from baichuan_audio.data.alignment.phone_alignment import PLACES
 from baichuan_audio.text.phonemes import phonetic_symbols
 from baichuan_audio.training.common.checkpointing import load_module
-from baichuan_audio.training.tokenizer.text_loss import (phoneme_errors, trained_head, ctc_nll)
+from baichuan_audio.training.tokenizer.text_loss import ctc_nll, phoneme_errors, trained_head
 
 
 class PhonemeRecognizer:

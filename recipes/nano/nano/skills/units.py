@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from baichuan_audio.text.normalization.number_words import (english_number, mandarin_number)
+from baichuan_audio.text.normalization.number_words import english_number, mandarin_number
 
 from .base import Turn, draw, follow_ups, phrased
 

@@ -13,7 +13,7 @@ pytest.importorskip("pocketsphinx")
 from baichuan_audio.audio.waveform import load_waveform
 from baichuan_audio.data.dialogues import write_dialogues
 from baichuan_audio.data.store.manifest import ClipWriter
-from baichuan_audio.errors import (ConfigError, DataError)
+from baichuan_audio.errors import ConfigError, DataError
 from nano.evaluation.examination import evaluate_nano
 from nano.evaluation.items import HeldOut, spread
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from baichuan_audio.audio_tokenizer import AudioTokenizer
-from baichuan_audio.text.phonemes import (SYMBOLS, phonetic_symbols)
 from baichuan_audio.errors import TrainingError
+from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
 from baichuan_audio.training.common.checkpointing import save_training_state
 from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
 from nano.evaluation.phonetic_ear import PhonemeRecognizer

@@ -1,7 +1,8 @@
 """One decode step of many rows as a function of tensors that never move: what a CUDA graph captures.
 
-The host writes what it knows into `DecodeBuffers` before a step, in two copies, and reads the drawn ids or codes after it; in
-between nothing waits for it. A row that takes no part in a step keeps what it holds. The functions run on any device.
+The host writes what it knows into `DecodeBuffers` before a step, in two copies, and reads the drawn ids or codes
+after it; in between nothing waits for it. A row that takes no part in a step keeps what it holds. The functions run
+on any device.
 """
 
 from __future__ import annotations

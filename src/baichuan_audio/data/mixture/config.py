@@ -67,8 +67,8 @@ class MixtureConfig:
     voice said elsewhere: whatever the skills' generators come up with can then be asked aloud."""
     retold: float = 0.0
     """Share of spoken dialogues whose replies, too, are any of the generators', put together from words that the output
-    voice said elsewhere. Of these only the text is learnt, by `text_skill_weights`: what a sum makes must be known in speech
-    as in writing, but nobody shall learn to speak with seams."""
+    voice said elsewhere. Of these only the text is learnt, by `text_skill_weights`: what a sum makes must be known in
+    speech as in writing, but nobody shall learn to speak with seams."""
     takes: float = 0.0
     """Share of reading aloud that says what the model read aloud itself (`data/mixture/takes.py`)."""
     longest: int = 0

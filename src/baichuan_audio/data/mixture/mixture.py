@@ -37,8 +37,8 @@ class Mixture:
     """Draws one training sequence at a time.
 
     `codes` finds a clip's frames [K, T], `heard_also` more of them, at other speeds, for clips that are heard;
-    `read_along` knows which token each frame says; `interleave_min_letters` (config.json; needs `read_along`) lets text and
-    speech take turns every few words instead of every clause; `texts` are dialogues used without audio
+    `read_along` knows which token each frame says; `interleave_min_letters` (config.json; needs `read_along`) lets
+    text and speech take turns every few words instead of every clause; `texts` are dialogues used without audio
     (generated, or the corpus' own); `dialogues` those whose clips all have codes; `utterances` the transcribed clips;
     `takes` what the model read aloud itself.
 

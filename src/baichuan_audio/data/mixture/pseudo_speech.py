@@ -2,8 +2,8 @@
 
 A language model needs most of its steps to find out that frames are read in order, each word at its place and for a
 varying time, and how words are spelt. That can be learnt from frames that only follow the text's sounds, each as long
-as it is in aligned speech (`data/alignment/phone_alignment.py`). Such frames cost nothing to make and never repeat. True codes
-are then given embeddings that say the same (`training/common/initialise.py: embed_codes_like_sounds`).
+as it is in aligned speech (`data/alignment/phone_alignment.py`). Such frames cost nothing to make and never repeat.
+True codes are then given embeddings that say the same (`training/common/initialise.py: embed_codes_like_sounds`).
 """
 
 from __future__ import annotations

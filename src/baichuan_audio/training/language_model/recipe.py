@@ -64,8 +64,9 @@ class LanguageModelRecipe(StageRecipe):
     codebook0_weight: float = 1.0
     """How much code 0 counts against each of the others: it says most of which sound it is."""
     read_along: float = 0.0
-    """Weight of naming, at every code frame, the text token that is being said (`data/alignment/token_alignment.py`); needs `clips`
-    with alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead of thousands."""
+    """Weight of naming, at every code frame, the text token that is being said (`data/alignment/token_alignment.py`);
+    needs `clips` with alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead
+    of thousands."""
     sounds: float = 0.0
     """Weight of naming, from the middle of the backbone, the sounds of every code frame that is heard or about to be
     said (`phoneme_probe.py`); needs `clips` with alignments. A clip is then heard, and not only recognised."""
