@@ -16,7 +16,8 @@ from .common import Progress, add_command, check_output, check_text, load_model,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..model import BaichuanAudio, Conversation
+    from ..conversation import Conversation
+    from ..model import BaichuanAudio
 
 _RATE = 16000  # Hz; the rate audio is read at before the model is there to say its own
 _AUDIO_SUFFIXES = {
