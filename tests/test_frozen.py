@@ -71,7 +71,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_tokenizer(root: Path, output: str) -> None:
     clips = ClipRecipe(corpus=str(root / "corpus"), seconds_per_step=1.5, max_seconds=2.0)
     settings = {"config": str(root / "model" / "config.json"), "clips": clips, "text_width": 16}
-    tokenizer.train(tokenizer.TokenizerRecipe(**COMMON | settings, output=output, quantise_from=2, ramp_steps=2))
+    tokenizer.train(tokenizer.TokenizerRecipe(**COMMON | settings, output=output, quantize_start_step=2, ramp_steps=2))
 
 
 def train_flow(root: Path, output: str) -> None:
@@ -89,7 +89,7 @@ def train_vocoder(root: Path, output: str) -> None:
     vocoder.train(
         vocoder.VocoderRecipe(
             **COMMON, output=output, data=str(root / "corpus"), vocos=VocosConfig(dim=24, ffn_dim=32, num_layers=1),
-            batch_size=2, crop_frames=10, fft_sizes=(256, 512), num_loss_mel_bins=20, adversarial_from=3,
+            batch_size=2, crop_frames=10, fft_sizes=(256, 512), num_loss_mel_bins=20, adversarial_start_step=3,
             discriminators=discriminators,
             kinds={"answer": 0.6, "real": 0.25, "question": 0.15},
         )
@@ -97,8 +97,8 @@ def train_vocoder(root: Path, output: str) -> None:
 
 
 def train_resynthesis(root: Path, output: str) -> None:
-    settings = {"config": str(root / "model" / "config.json"), "decoders": str(root / "model")}
-    settings |= {"vocoder": str(root / "model" / "vocoder.safetensors"), "ear": str(root / "heard")}
+    settings = {"config": str(root / "model" / "config.json"), "decoder_checkpoint": str(root / "model")}
+    settings |= {"vocoder": str(root / "model" / "vocoder.safetensors"), "perceptual_model": str(root / "heard")}
     settings |= {"corpus": str(root / "corpus"), "codes": str(root / "codes")}
     resynthesis.train(
         resynthesis.ResynthesisRecipe(
@@ -120,17 +120,17 @@ AUDIO_TASKS = MixtureConfig(
     tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "spoken_dialogue": 1.0, "text_dialogue": 1.0,
            "heard_interleaved": 0.5, "spoken_interleaved": 0.5, "pure_audio": 0.5},
     default_voice_is="Ada",
-    augmentation=Augmentation(replaced_frames=0.1, replaced_codes=0.1, tempo=0.1, careless=0.3),
+    augmentation=Augmentation(replaced_frames=0.1, replaced_codes=0.1, time_warp=0.1, unpunctuated_prob=0.3),
 )  # fmt: skip
 STAGES: dict[str, Callable[[Path, str], None]] = {
     "tokenizer": train_tokenizer,
     "flow": train_flow,
     "vocoder": train_vocoder,
     "resynthesis": train_resynthesis,
-    "lm_text": train_lm("text", diet=MixtureConfig(tasks={"text_dialogue": 1.0})),
-    "lm_stage1": train_lm("stage1", diet=MixtureConfig(tasks={"asr": 1.0, "tts": 1.0})),
-    "lm_stage2": train_lm("stage2", diet=AUDIO_TASKS),
-    "lm_sft": train_lm("sft", diet=AUDIO_TASKS, read_along=0.4, sounds=0.5, forgotten_speech=0.2),
+    "lm_text": train_lm("text", mixture=MixtureConfig(tasks={"text_dialogue": 1.0})),
+    "lm_stage1": train_lm("stage1", mixture=MixtureConfig(tasks={"asr": 1.0, "tts": 1.0})),
+    "lm_stage2": train_lm("stage2", mixture=AUDIO_TASKS),
+    "lm_sft": train_lm("sft", mixture=AUDIO_TASKS, read_along=0.4, sounds=0.5, frame_corruption_prob=0.2),
 }
 
 

@@ -16,10 +16,10 @@ HEAVY = (
 
 _READY = """
 import sys, torch, baichuan_audio
-from baichuan_audio.fast import accelerate
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.language_model.sampling import Sampling
 model = baichuan_audio.load(sys.argv[1], dtype=torch.float32)
-session = accelerate(model).start([5, 6, 7], seed=0)
+session = optimize_for_inference(model).start([5, 6, 7], seed=0)
 session.write_text(2, Sampling())
 session.write_codes(2, Sampling())
 print(*[name for name in sys.argv[2].split() if name in sys.modules])

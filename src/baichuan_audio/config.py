@@ -8,6 +8,7 @@ import math
 import os
 import types
 import typing
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,14 @@ def check_size(name: str, number: object, where: str, least: int = 1) -> None:
         raise ConfigError(f"{where}: {name} must lie between {least} and {most}, not {number}.")
     if isinstance(number, float) and not math.isfinite(number):
         raise ConfigError(f"{where}: {name} must be a finite number, not {number}.")
+
+
+def renamed_key(mapping: Mapping[str, Any], name: str, old: str) -> Any:
+    """The value under `name`, or under its old name, which is read for one release with a warning; else None."""
+    if name not in mapping and old in mapping:
+        warnings.warn(f"config.json: '{old}' is now called '{name}'; rename it.", FutureWarning, stacklevel=3)
+        return mapping[old]
+    return mapping.get(name)
 
 
 def strict(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:

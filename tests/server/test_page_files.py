@@ -16,7 +16,11 @@ from baichuan_audio.server.app import create_app
 from baichuan_audio.server.web import static_files as static_page
 
 FOLDER = Path(static_page.__file__).parent
-FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())
+FILES = sorted(
+    path.relative_to(FOLDER).as_posix()
+    for path in FOLDER.rglob("*")
+    if path.is_file() and path.suffix not in {".py", ".pyc"}
+)
 TEXTS = {name: (FOLDER / name).read_text(encoding="utf-8") for name in FILES}
 
 

@@ -48,7 +48,7 @@ def browser():
 def stage(browser):
     """A page that has the files and plays the part of the worklet's scope."""
     page = browser.new_page()
-    folder = static_page.__file__.replace("static_page.py", "web")
+    folder = static_page.__file__.replace("static_files.py", "")
     page.route("**/*", lambda route: serve(route, folder))
     page.goto("http://page.test/")
     page.evaluate(f"() => {{ {STAGE} }}")

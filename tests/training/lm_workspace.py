@@ -72,7 +72,7 @@ def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
         "clips": str(root / "corpus"), "codes": str(root / "codes"),
         "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
         "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
-        "diet": MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
+        "mixture": MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
                      default_voice_is="Ada"),
         "optimizer": OptimizerRecipe(learning_rate=5e-3, warmup_steps=2),
     }  # fmt: skip

@@ -166,8 +166,8 @@ def test_a_voice_may_come_while_training_runs(
 
 def test_forgotten_speech_is_the_models_own_and_never_a_target(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
-    mixture = MixtureConfig(tasks={"spoken_dialogue": 1.0}, typed=0.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture), model, "train")
+    config = MixtureConfig(tasks={"spoken_dialogue": 1.0}, typed=0.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=config), model, "train")
     drawn = [mixture.draw(np.random.default_rng(seed)) for seed in range(30)]
     batch = collate(drawn, model.special.end_of_text, model.special.audio_pad, model.language_model.codebook_sizes)
     ends = batch.frames[:, 0] == model.language_model.codebook_sizes[0]
@@ -183,8 +183,8 @@ def test_its_own_frames_are_shown_as_it_would_say_them(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = baichuan_audio.load(workspace / "model")
-    mixture = MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0}, typed=0.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture), model, "train")
+    config = MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0}, typed=0.0)
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=config), model, "train")
     rows = [mixture.draw(np.random.default_rng(seed)) for seed in range(8)]
     batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
     parts = (model.language_model, model.audio_head)
@@ -204,7 +204,7 @@ def test_its_own_frames_are_shown_as_it_would_say_them(
     changed = (said.codes != batch.codes).any(0)
     assert 0.2 < changed[batch.own].float().mean() < 0.8
     assert torch.equal(said.codes[:, changed], torch.stack(likeliest, dim=1)[:, changed])
-    train(recipe(workspace, tmp_path / "run", mixture=mixture, scheduled_sampling_prob=0.3, steps=1))
+    train(recipe(workspace, tmp_path / "run", mixture=config, scheduled_sampling_prob=0.3, steps=1))
 
 
 def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
             "model": "",
             "output": "",
             "steps": 1,
-            "diet": MixtureConfig(tasks={"asr": 1.0}),
+            "mixture": MixtureConfig(tasks={"asr": 1.0}),
             "read_along": weight,
         }
         for weight in (0.0, 0.5)

@@ -167,7 +167,7 @@ def test_some_mels_are_made_of_codes_as_they_are_in_use(recipe: VocoderRecipe, s
     generator = torch.Generator().manual_seed(0)
     write_codes({name: torch.randint(0, 4, (model.tokenizer.num_codebooks, 13), generator=generator)
                  for name in with_codes}, tmp_path / "codes")  # fmt: skip
-    files = {"config": str(TINY / "config.json"), "decoders": str(TINY), "codes": str(tmp_path / "codes")}
+    files = {"config": str(TINY / "config.json"), "decoder_checkpoint": str(TINY), "codes": str(tmp_path / "codes")}
     with pytest.raises(ConfigError, match="needs config, decoders and codes"):
         CodedRecipe(share=0.5, codes="somewhere")
 

@@ -277,7 +277,7 @@ def _changes(number: int, last: int) -> tuple[str, str]:
     before = f"{{w}}/round_{number - 1}_1"
     if number == last:
         rate = "optimizer.learning_rate=0.0005 optimizer.final_lr_ratio=0.02"
-        return f"{rate} phoneme_probe={before} takes={{w}}/takes diet.takes=0.4", f"{before} {{w}}/takes"
+        return f"{rate} phoneme_probe={before} takes={{w}}/takes mixture.takes=0.4", f"{before} {{w}}/takes"
     return f"optimizer.learning_rate=0.0008 optimizer.final_lr_ratio=0.45 phoneme_probe={before}", before
 
 

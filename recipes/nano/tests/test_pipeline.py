@@ -90,7 +90,7 @@ def test_overrides_fit_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_last_round_alone_learns_of_its_own_readings() -> None:
     by_name = {each.name: each for each in stages(Settings(rounds=4))}
-    assert {name for name, each in by_name.items() if "diet.takes=0.4" in each.command} == {"round_4_1", "round_4_2"}
+    assert {name for name, each in by_name.items() if "mixture.takes=0.4" in each.command} == {"round_4_1", "round_4_2"}
     pipeline = Pipeline(list(by_name.values()), "work")
     assert {"takes", "round_3"} <= {other.name for other in pipeline.waits_for(by_name["round_4_1"])}
     # alignments are written twice; what comes between reads the first ones, what comes later both

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from ..config import renamed_key
 from ..errors import ConfigError
 from ..language_model.prompt import CLAUSE_MARKS
 from ..language_model.text_tokenizer import TextTokenizer
@@ -21,7 +22,7 @@ _LETTERS_OF_A_CHARACTER = 3  # a Chinese character is a syllable, as long as so 
 
 def interleave_min_letters(config: Mapping[str, Any]) -> int | None:
     """The entry of `config.json`; None: clause by clause. Raises ConfigError."""
-    letters = config.get("interleave_min_letters")
+    letters = renamed_key(config, "interleave_min_letters", "interleave_letters")
     if letters is not None and (not isinstance(letters, int) or isinstance(letters, bool) or letters < 1):
         raise ConfigError(f"config.json: interleave_min_letters must be a whole number of letters, not {letters!r}.")
     return letters
