@@ -157,8 +157,8 @@ def test_speech_is_repeatable_and_each_clause_follows_the_one_before(
     model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before: list[int] = []
-    lay = TokenSequence.lay
-    monkeypatch.setattr(TokenSequence, "lay", lambda self, tokens: before.append(len(self)) or lay(self, tokens))
+    extend = TokenSequence.extend
+    monkeypatch.setattr(TokenSequence, "extend", lambda self, tokens: before.append(len(self)) or extend(self, tokens))
     short = ReplySampling(max_segment_frames=2, stop_runaways=False)
     text = "a clause of some length, and one more word of it that goes on, " * 20
     first, again = (model.speak(text, sampling=short, seed=1) for _ in range(2))

@@ -139,7 +139,7 @@ def test_fast_is_not_slower_than_obvious(random: BaichuanAudio, dtype: torch.dty
     if dtype is torch.bfloat16 and not fast_bfloat16("cpu"):
         pytest.skip("this processor has no instructions for bfloat16")
     paths = on_each_path(never_end(random.to(dtype)), [])
-    assert paths["obvious"].session_type is ReferenceSession and paths["fast"].session_type is Session
+    assert paths["obvious"].session_factory is ReferenceSession and paths["fast"].session_factory is Session
     stage = stages.frames(paths, 20, 4)
     timings = interleave(stage.cases, 7, CPU)
     assert timings["fast"].times_faster_than(timings["obvious"], cpu=True) > 1.3

@@ -13,7 +13,7 @@ from ..language_model.build_tokenizer import build_text_tokenizer
 from ..language_model.text_tokenizer import TextTokenizer
 from ..layers.shapes import shapes_only
 from ..model import BaichuanAudio
-from ..reference import obvious
+from ..reference import reference_copy
 from ..safetensors_io import read_json
 from ..training.common.initialise import complete_config
 from ..vocoder.hift import Hift, HiftConfig
@@ -63,8 +63,8 @@ def never_end(model: BaichuanAudio) -> BaichuanAudio:
 
 
 def on_each_path(model: BaichuanAudio, quantizations: list[str]) -> dict[str, BaichuanAudio]:
-    """`model` on the obvious path, on the fast one, and with each kind of quantised weights."""
-    paths = {"obvious": obvious(model), "fast": optimize_for_inference(model)}
+    """`model` on the reference path, on the fast one, and with each kind of quantised weights."""
+    paths = {"obvious": reference_copy(model), "fast": optimize_for_inference(model)}
     return paths | {kind: optimize_for_inference(model, kind) for kind in quantizations}
 
 

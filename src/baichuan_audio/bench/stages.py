@@ -55,7 +55,7 @@ class Written:
         """To the history, all of it read."""
         if self.session is None:
             self.session = self.model.start(self.ids, seed=1)
-        self.session.cut(self.history)
+        self.session.truncate(self.history)
 
     def to_frames(self) -> None:
         self.back()
@@ -66,13 +66,13 @@ class Written:
         session = self.session
         assert session is not None
         for _ in range(count):
-            session.append(session.answer(self.text))  # type: ignore[arg-type]
+            session.append(session.decode(self.text))  # type: ignore[arg-type]
 
     def write_frames(self, count: int) -> None:
         session = self.session
         assert session is not None
         for _ in range(count):
-            session.append(session.answer(self.frame))  # type: ignore[arg-type]
+            session.append(session.decode(self.frame))  # type: ignore[arg-type]
 
 
 def prefill(paths: Mapping[str, BaichuanAudio], positions: int) -> Stage:
@@ -120,15 +120,15 @@ def batch(model: BaichuanAudio, rows: int, history: int, count: int) -> Stage:
     def prepare() -> None:
         for row, (sequence, each) in enumerate(zip(sequences, written, strict=True)):
             if not len(sequence):
-                sequence.lay(each.ids)
-            sequence.cut(history)
+                sequence.extend(each.ids)
+            sequence.truncate(history)
             sequence.begin_segment()
             decoder.read(row, sequence)
 
     def work() -> None:
         asks = [RowRequest(row, each, written[row].frame) for row, each in enumerate(sequences)]
         for _ in range(count):
-            for sequence, frame in zip(sequences, decoder.answer(asks), strict=True):
+            for sequence, frame in zip(sequences, decoder.decode(asks), strict=True):
                 sequence.append(frame)  # type: ignore[arg-type]
 
     kept = history * (rows - 1)
@@ -204,10 +204,10 @@ def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], Non
             clause: list[Tensor] = []
             while len(clause) < FIRST_CLAUSE[1]:
                 for _ in range(tokens):
-                    session.append(session.answer(TextRequest(sampling.first)))  # type: ignore[arg-type]
+                    session.append(session.decode(TextRequest(sampling.first)))  # type: ignore[arg-type]
                 session.begin_segment()
                 for _ in range(count):
-                    frame = session.answer(FrameRequest(sampling.codes))
+                    frame = session.decode(FrameRequest(sampling.codes))
                     session.append(frame)  # type: ignore[arg-type]
                     clause.append(torch.tensor(frame))
                     if path != "obvious" and stream.push(clause[-1][:, None]).numel() and first_only:
