@@ -50,6 +50,7 @@ ORDER = (
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in ([names] if isinstance(names, str) else names)}
 
 PUBLIC = [
+    "AudioDelta",
     "AudioError",
     "BaichuanAudio",
     "BaichuanAudioError",
@@ -62,9 +63,10 @@ PUBLIC = [
     "PromptTooLongError",
     "ReplySampling",
     "Sampling",
-    "TextPiece",
+    "TextDelta",
+    "TextPiece",  # the name of TextDelta in 0.1, for one release
     "TrainingError",
-    "WaveformPiece",
+    "WaveformPiece",  # of AudioDelta
     "__version__",
     "load",
     "save",

@@ -43,7 +43,7 @@ from .language_model.prompt import (
 from .language_model.sampling import Sampling
 from .language_model.text_tokenizer import TextTokenizer
 from .layers.module_copy import module_copy
-from .synthesis import Joiner, SpeechStream, sentence_pause, synthesize
+from .synthesis import CrossfadeJoiner, SpeechStream, sentence_pause, synthesize
 from .text.user_input import input_steps, normalize_user_text
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _SHORT_TEXT = 120  # bytes in UTF-8; a text up to this length is not split
 
 
 TextPiece, WaveformPiece = TextDelta, AudioDelta
-"""The names of 0.1, kept for one release."""
+"""Earlier names of the same classes, kept for one release."""
 ReplyDeltas = Generator[TextDelta | AudioDelta, None, None]
 
 
@@ -169,7 +169,7 @@ class BaichuanAudio(nn.Module):
         voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice,
         BaichuanAudioError where the model fails to read the text to its end.
         """
-        joiner, waveforms = Joiner(self.sample_rate), list[Tensor]()
+        joiner, waveforms = CrossfadeJoiner(self.sample_rate), list[Tensor]()
         for sentence in self._sentences(self._read_aloud(text, voice, sampling, seed)):
             if waveforms and self.continuous_speech:
                 waveforms += [joiner.flush(), sentence_pause(self.sample_rate)]

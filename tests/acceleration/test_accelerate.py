@@ -81,8 +81,8 @@ def test_writes_what_the_obvious_path_writes(plain: BaichuanAudio, optimized: Ba
 
 def test_memory_is_shared_and_the_model_stays_whole(plain: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("baichuan_audio.acceleration.optimize")
-    monkeypatch.setattr(module, "_CACHE_BYTES", 0)  # as for a model that fits no cache
-    monkeypatch.setattr(module, "_NATIVE_BYTES", 0)
+    monkeypatch.setattr(module, "_MAX_CACHED_BYTES", 0)  # as for a model that fits no cache
+    monkeypatch.setattr(module, "_MAX_NATIVE_BYTES", 0)
     fast = optimize_for_inference(plain)
 
     def storages(model: BaichuanAudio) -> dict[int, int]:

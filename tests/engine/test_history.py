@@ -139,7 +139,7 @@ def test_what_fails_or_leaves_no_trace_forgets_nothing(small: Any, history: Hist
     history.add(user(small, "last", "why"))
     with pytest.raises(PromptError, match="system text and message"):
         history.prompt("s" * 90, True)
-    assert len(history.prompt("s" * 30, True, forget=False)) <= 75
+    assert len(history.prompt("s" * 30, True, drop=False)) <= 75
     assert not any(item.dropped for item in history.items)
     assert told(small, history.prompt("", True)).startswith("SU") and any(item.dropped for item in history.items)
 

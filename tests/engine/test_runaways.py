@@ -10,8 +10,8 @@ import torch
 from baichuan_audio.engine.history import History, HistoryItem
 from baichuan_audio.errors import BaichuanAudioError, ConfigError
 from baichuan_audio.generation.context import context_length, turns_to_drop
+from baichuan_audio.generation.events import TextDelta
 from baichuan_audio.generation.reply import ReplySampling
-from baichuan_audio.model import TextPiece
 
 from .conftest import Script, perform, read, running, seconds
 from .test_history import spoken, told, user
@@ -58,7 +58,7 @@ def test_conversation_and_engine_stop_alike(pair: tuple[Any, Any]) -> None:
     texts, reasons = [], []
     for turn in ("Hello there.", "And you?"):
         pieces = list(conversation.ask(turn))
-        texts.append("".join(piece.text for piece in pieces if isinstance(piece, TextPiece)))
+        texts.append("".join(piece.text for piece in pieces if isinstance(piece, TextDelta)))
         reasons.append(conversation.incomplete_reason)
     assert reasons[0] in ("audio_overrun", "repetition")
 

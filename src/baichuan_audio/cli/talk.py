@@ -99,13 +99,13 @@ def answer(conversation: Conversation, content: Any, show: Callable[[str], None]
     """Ask, hand each piece of text to `show` as it comes, and collect the rest."""
     import torch
 
-    from ..model import TextPiece
+    from ..generation.events import TextDelta
 
     started = time.perf_counter()
     first_sound: float | None = None
     text, sound = "", []
     for piece in conversation.ask(content):
-        if isinstance(piece, TextPiece):
+        if isinstance(piece, TextDelta):
             text += piece.text
             show(piece.text)
         elif piece.waveform.numel():

@@ -18,7 +18,8 @@ from baichuan_audio.data.store.manifest import Clip
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.generation.reply import ReplySampling
-from baichuan_audio.model import BaichuanAudio, WaveformPiece
+from baichuan_audio import AudioDelta
+from baichuan_audio.model import BaichuanAudio
 
 from .items import HeldOut
 
@@ -88,7 +89,7 @@ def _listen(ask_model: Callable[[Any], Iterable[Any]], content: Any) -> dict[str
     sounds: list[Tensor] = []
     rate = SAMPLE_RATE
     for piece in ask_model(content):
-        if isinstance(piece, WaveformPiece):
+        if isinstance(piece, AudioDelta):
             if first_sound is None and piece.waveform.numel():
                 first_sound = time.perf_counter() - start
             sounds.append(piece.waveform)
