@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("pocketsphinx")
 
 from baichuan_audio.audio.waveform import load_waveform
-from baichuan_audio.evaluation.alignment import Aligner, choices_right, distractors, syllable_phones, syllables
+from baichuan_audio.data.alignment.pinyin_phones import syllable_phones
+from baichuan_audio.evaluation.alignment import Aligner, choices_right, distractors, syllables
 from baichuan_audio.evaluation.asr import EnglishRecogniser, arpa, transcribe_all
 
 SPEECH = Path(__file__).parents[1] / "fixtures" / "speech"

@@ -1,0 +1,1 @@
+"""Samples on disk: their records, webdataset shards with an index, readers, export."""
