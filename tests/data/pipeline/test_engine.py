@@ -68,7 +68,7 @@ def test_comments_do_not_count_as_code(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_any_number_of_workers_makes_the_same_bytes(manifest: Path, tmp_path: Path):
     run_pipeline(simple_recipe(tmp_path / "inline", manifest))
-    for workers in (1, 2, 4):
+    for workers in (1, 4):
         run_pipeline(simple_recipe(tmp_path / str(workers), manifest), LocalExecutor(workers))
         assert fingerprint(tmp_path / str(workers) / "shards") == fingerprint(tmp_path / "inline" / "shards")
 

@@ -13,6 +13,7 @@ from ...errors import DataError
 from ..store.atomic import text_digest, write_text
 from ..store.records import Draft, Source, to_json
 from ..store.shards import IndexEntry
+from .backends.registry import check_backend
 from .engine.cross_stage import CrossStage, run_cross_stage
 from .engine.local import Executor, LocalExecutor
 from .engine.outputs import read_output
@@ -20,7 +21,7 @@ from .engine.source_task import Outcome, RunStages, SourceTask
 from .engine.stage import Stage
 from .recipe import PipelineRecipe
 from .shard_tasks import WriteShard, finish_shards, plan_shards
-from .sources import read_sources
+from .sources import read_sources, read_texts
 
 RUN_FILE = "run.json"
 Progress = Callable[[str, int, int], None]
@@ -49,16 +50,23 @@ def run_pipeline(
     Raises:
         DataError, ConfigError, MissingDependencyError: nothing can be done at all.
     """
-    work = Path(recipe.work)
-    work.mkdir(parents=True, exist_ok=True)
-    sources = read_sources(recipe.sources, work, recipe.license, recipe.origin)
+    Path(recipe.work).mkdir(parents=True, exist_ok=True)
     return run_jobs(
-        [source_task(source) for source in sources],
+        source_tasks(recipe),
         (recipe.first_job, recipe.across, recipe.last_job),
         recipe,
         executor or LocalExecutor(0),
         progress,
     )
+
+
+def source_tasks(recipe: PipelineRecipe) -> list[SourceTask]:
+    """A task for each recording or text of a recipe."""
+    if recipe.texts:
+        items = read_texts(recipe.texts, recipe.license, recipe.origin)
+        return [SourceTask(item.id, item.origin, text_digest(to_json(item)), (item,)) for item in items]
+    sources = read_sources(recipe.sources, Path(recipe.work), recipe.license, recipe.origin)
+    return [source_task(source) for source in sources]
 
 
 def source_task(source: Source) -> SourceTask:
@@ -75,8 +83,11 @@ def run_jobs(
     progress: Progress = lambda what, done, total: None,
 ) -> RunResult:
     """Tasks through a first job, the stages between, a last job, and into shards."""
-    work = Path(recipe.work)
+    work = Path(recipe.work).absolute()
     first, across, last = jobs
+    for stage in (*first, *across, *last):
+        for kind, name in stage.backends():
+            check_backend(kind, name)
     outputs: dict[str, list[tuple[str, str]]] = {task.source: [] for task in tasks}
     problems: dict[str, str] = {}
     ran = 0
@@ -84,14 +95,17 @@ def run_jobs(
     ran += sum(outcome.ran for outcome in outcomes.values())
     for source, outcome in outcomes.items():
         outputs[source] += outcome.outputs
+    if len(problems) == len(tasks):
+        source, problem = next(iter(sorted(problems.items())))
+        raise DataError(f"all {len(tasks)} sources were set aside, e.g. {source}: {problem}.")
     at = {source: (o.outputs[-1][1], first[-1].record) for source, o in outcomes.items() if not o.problem}
     digests = {source: outcomes[source].digest for source in at}
-    for stage in across:
-        files = run_cross_stage(stage, work, at)
-        at = {source: (path, stage.record) for source, (path, _) in files.items()}
+    for stage_across in across:
+        files = run_cross_stage(stage_across, work, at)
+        at = {source: (path, stage_across.record) for source, (path, _) in files.items()}
         digests = {source: digest for source, (_, digest) in files.items()}
         for source, (path, _) in files.items():
-            outputs[source].append((stage.name, path))
+            outputs[source].append((stage_across.name, path))
     origins = {task.source: task.origin for task in tasks}
     following = [SourceTask(name, origins[name], digests[name], None, at[name]) for name in sorted(at)]
     outcomes = _run_job(last, following, work, executor, problems, "samples", progress)
@@ -131,7 +145,7 @@ def _run_job(
 def _write_shards(
     drafts: Sequence[Draft], recipe: PipelineRecipe, executor: Executor, progress: Progress
 ) -> list[IndexEntry]:
-    work, output = Path(recipe.work), Path(recipe.output)
+    work, output = Path(recipe.work).absolute(), Path(recipe.output)
     tasks = plan_shards(drafts, recipe.shard_samples)
     shards: dict[str, str] = {}
     for done, (task, key) in enumerate(executor.map(WriteShard(str(work)), tasks), 1):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import DataError
 from ..store.atomic import file_digest, write_text
-from ..store.records import Source, Utterance
+from ..store.records import Source, TextItem, Turn, Utterance
 
 AUDIO_SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".w64", ".caf"))
 
@@ -79,6 +79,61 @@ def _source(row: Mapping[str, Any], digests: _Digests, license: str | None, orig
         speaker=row.get("speaker"),
         transcript=row.get("transcript") or None,
         utterances=utterances,
+    )
+
+
+TEXT_KINDS = ("text", "aqa", "s2tt", "sft")
+
+
+def read_texts(path: str | Path, license: str | None = None, origin: str | None = None) -> list[TextItem]:
+    """Items of the text road: JSON lines with kind, language, text, answer, system, turns, license, source; or a .txt
+    file, a text to be read aloud on each line, its language by its letters.
+
+    Raises:
+        DataError: there is nothing, a row cannot be read, or no licence is known.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file of texts.")
+    items = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line) if path.suffix == ".jsonl" else {"text": line.strip()}
+            items.append(_text_item(row, f"{path.stem}-{number:06d}", license, origin))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}, line {number}: no item of the text road ({error}).") from error
+    if not items:
+        raise DataError(f"{path}: there are no texts in it.")
+    return items
+
+
+def _text_item(row: Mapping[str, Any], name: str, license: str | None, origin: str | None) -> TextItem:
+    kind = row.get("kind", "text")
+    if kind not in TEXT_KINDS:
+        raise ValueError(f"kind '{kind}'; there are {', '.join(TEXT_KINDS)}")
+    named = row.get("license") or license
+    if not named:
+        raise ValueError("no licence; give `license` in the row or in the recipe")
+    turns = tuple(Turn(str(turn["user"]), str(turn["reply"])) for turn in row.get("turns") or ())
+    text = str(row.get("text") or "")
+    if kind == "sft" and not turns:
+        raise ValueError("a dialogue without turns")
+    if kind in ("aqa", "s2tt") and not row.get("answer"):
+        raise ValueError(f"an item of kind {kind} needs an answer")
+    sample = text or (turns[0].user if turns else "")
+    chinese = any("\u4e00" <= character <= "\u9fff" for character in sample)
+    return TextItem(
+        id=str(row.get("id") or name),
+        kind=str(kind),
+        language=str(row.get("language") or ("zh" if chinese else "en")),
+        license=str(named),
+        origin=str(row.get("source") or origin or "unknown"),
+        text=text,
+        answer=str(row.get("answer") or ""),
+        system=str(row.get("system") or ""),
+        turns=turns,
     )
 
 

@@ -48,6 +48,52 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A user's words and the reply to them."""
+
+    user: str
+    reply: str
+
+
+@dataclass(frozen=True)
+class TextItem:
+    """One item of the text road.
+
+    kind: "text" (to be read aloud), "aqa" (text is the question), "s2tt" (answer is the translation) or "sft" (turns).
+    """
+
+    id: str
+    kind: str
+    language: str
+    license: str
+    origin: str
+    text: str = ""
+    answer: str = ""
+    system: str = ""
+    turns: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one voice says in one go, as written and as it is spoken. role: "user" or "reply"."""
+
+    item: str
+    number: int
+    role: str
+    language: str
+    text: str
+    spoken: str = ""
+
+
+@dataclass(frozen=True)
+class Script:
+    """An item of the text road cut into lines."""
+
+    item: TextItem
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
 class Recording:
     """A source's sound as 24 kHz mono: the file `recordings/<audio>.wav` of the work folder, `samples` long.
 

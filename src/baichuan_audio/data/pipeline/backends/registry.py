@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,22 @@ def load_backend(kind: str, name: str) -> Any:
         ConfigError: there is no such backend, or its model cannot be had.
         MissingDependencyError: its library is not installed.
     """
+    return _maker(kind, name)(name.partition(":")[2])
+
+
+def check_backend(kind: str, name: str) -> None:
+    """Raises ConfigError where there is no backend of that name; loads none."""
+    _maker(kind, name)
+
+
+def _maker(kind: str, name: str) -> Any:
     module = importlib.import_module(f"{__package__}.{MODULES[kind]}")
-    base, _, argument = name.partition(":")
+    base = name.partition(":")[0]
     if base not in module.BACKENDS:
         near = difflib.get_close_matches(base, module.BACKENDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(sorted(module.BACKENDS))}."
         raise ConfigError(f"no {kind} backend '{base}'; {hint}")
-    return module.BACKENDS[base](argument)
+    return module.BACKENDS[base]
 
 
 @functools.cache

@@ -15,6 +15,8 @@ from ..engine.stage import Context, Stage, StageResult
 _MADE_OF_PASSAGES = ("itts", "intlv")
 _MADE_OF_PIECES = ("asr", "tts", "audio")
 JOINED = "pieces joined"
+_PROMPTS = {("s2tt", "en"): "Translate the speech into Chinese: ", ("s2tt", "zh"): "将语音翻译成英文："}
+"""What stands before the audio of a translation; a spoken question needs nothing."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,12 @@ class Assemble(Stage[Piece, Draft]):
         builder = _Builder(passage[0])
         for index, (piece, clause) in enumerate(clauses):
             if kind == "itts":
-                builder.text(clause.text, loss=index > 0)
+                builder.text(_after(clause.text, piece, index), loss=index > 0)
                 builder.audio(piece, clause.start, clause.end, clause.text, loss=True)
             elif index % 2 == 0:
                 builder.audio(piece, clause.start, clause.end, clause.text, loss=False)
             else:
-                builder.text(clause.text, loss=True)
+                builder.text(_after(clause.text, piece, index), loss=True)
         return [builder.finish(kind, passage[0].id, self._split(passage[0]))]
 
     def _of_piece(self, kind: str, piece: Piece) -> Draft:
@@ -100,8 +102,8 @@ class Assemble(Stage[Piece, Draft]):
             builder.audio(piece, piece.start, piece.end, piece.text or "", loss=False, role="user")
             builder.text(piece.text or "", loss=True)
         elif kind == "tts":
-            for clause in piece.clauses:
-                builder.text(clause.text, loss=False)
+            for index, clause in enumerate(piece.clauses):
+                builder.text(_after(clause.text, piece, index), loss=False)
                 builder.audio(piece, clause.start, clause.end, clause.text, loss=True)
         else:
             builder.audio(piece, piece.start, piece.end, piece.text or "", loss=True)
@@ -116,7 +118,7 @@ class Assemble(Stage[Piece, Draft]):
             return [self._of_piece("asr" if piece.extra["role"] == "user" else "tts", piece) for piece in lines]
         builder = _Builder(first)
         if kind in ("aqa", "s2tt"):
-            builder.text(first.extra.get("prompt", ""), loss=False, role="prompt")
+            builder.text(_PROMPTS.get((kind, first.language or ""), ""), loss=False, role="prompt")
             builder.audio(first, first.start, first.end, first.text or "", loss=False, role="user")
             builder.text(first.extra["answer"], loss=True)
         else:
@@ -125,8 +127,8 @@ class Assemble(Stage[Piece, Draft]):
                 if piece.extra["role"] == "user":
                     builder.audio(piece, piece.start, piece.end, piece.text or "", loss=False, role="user")
                     continue
-                for clause in piece.clauses:
-                    builder.text(clause.text, loss=True)
+                for index, clause in enumerate(piece.clauses):
+                    builder.text(_after(clause.text, piece, index), loss=True)
                     builder.audio(piece, clause.start, clause.end, clause.text, loss=True)
         return [builder.finish(kind, first.extra["item"], self._split(lines[-1]))]
 
@@ -135,6 +137,11 @@ class Assemble(Stage[Piece, Draft]):
         if place < self.test:
             return "test"
         return "validation" if place < self.test + self.validation else "train"
+
+
+def _after(text: str, piece: Piece, index: int) -> str:
+    """A clause's text with the blank that leads it where another one stands before it."""
+    return text if index == 0 or piece.language == "zh" else f" {text}"
 
 
 class _Builder:

@@ -92,8 +92,8 @@ class Speakers(Stage[Piece, Piece]):
     ) -> list[_Stretch]:
         size = round(encode.window_s * ANALYSIS_RATE)
         hop = size // 2
-        windows = encode(_windows(samples, size, hop))
-        place, similarity = _change(windows)
+        windows = encode(windows_of(samples, size, hop))
+        place, similarity = change_point(windows)
         if similarity >= self.change:
             return [_Stretch(piece, windows)]
         if piece.given:  # its text cannot be split between them
@@ -162,14 +162,15 @@ class Speakers(Stage[Piece, Piece]):
         )
 
 
-def _windows(samples: Samples, size: int, hop: int) -> list[Samples]:
+def windows_of(samples: Samples, size: int, hop: int) -> list[Samples]:
+    """Windows [size] every `hop` samples, the last at the end; a shorter sound is repeated to fill one."""
     if len(samples) < size:
         return [np.resize(samples, size)] if len(samples) else [np.zeros(size, np.float32)]
     starts = [*range(0, len(samples) - size, hop), len(samples) - size]
     return [samples[start : start + size] for start in starts]
 
 
-def _change(windows: Embeddings) -> tuple[int, float]:
+def change_point(windows: Embeddings) -> tuple[int, float]:
     """The window at which the voice changes most, and the cosine similarity of what is before and after it.
 
     Two windows on each side at least; those across the border count for neither side.
