@@ -14,7 +14,7 @@ from baichuan_audio.data.pipeline.recipe import PipelineRecipe
 
 SIMPLE = {
     "vad": {"backend": "energy"},
-    "speakers": {"backend": "spectrum", "change": 0.0, "distance": 0.5, "mixture": 9.0},
+    "speakers": {"backend": "spectrum", "change": 0.0, "change_given": 0.0, "distance": 0.5, "mixture": 9.0},
     "language": {"backend": "declared"},
     "quality": {"mos": 0.0},
     "recognise": {"recognisers": []},

@@ -94,13 +94,13 @@ def test_calibrate_proposes_what_separates_good_from_bad(workplace: Path, capsys
             wave = np.clip(speech_like(3.0, 20 + number), -0.03, 0.03)
             soundfile.write(workplace / "speech" / f"bad{number}.wav", wave, 24_000)
             file.write(json.dumps({**row, "path": f"bad{number}.wav"}) + "\n")
-            labels.append({"id": f"bad{number}", "label": "clipped"})
+            labels.append({"id": f"bad{number}", "label": "clipping"})
     (workplace / "labels.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
     words = ["data", "calibrate", "recipe.yaml", "--labels", "labels.jsonl", "--workers", "0"]
-    assert main([*words, "quality.clipped=100000", "--json"]) == 0
-    found = said(capsys)["quality.clipped"]
+    assert main([*words, "quality.clipping=100000", "--json"]) == 0
+    found = said(capsys)["quality.clipping"]
     assert found["caught_now"] == 0.0 and found["caught"] == 1.0 and found["lost"] == 0.0 and found["bad"] == 3
-    assert main([*words]) == 0 and "quality.clipped=" in capsys.readouterr().out
+    assert main([*words]) == 0 and "quality.clipping=" in capsys.readouterr().out
     (workplace / "labels.jsonl").write_text('{"id": "clip0"}\n')
     assert main(words) == 2 and "needs `id` and `label`" in capsys.readouterr().err
 

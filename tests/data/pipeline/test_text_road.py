@@ -39,7 +39,7 @@ def text_recipe(root: Path, **entries: object) -> PipelineRecipe:
         "output": str(root / "shards"),
         "license": "CC0-1.0",
         "voice_check": {"backend": "spectrum", "change": 0.0},
-        "quality": {"mos": 0.0, "bandwidth_hz": 0, "clipped": 1000, "tones": 1},
+        "quality": {"mos": 0.0, "bandwidth_hz": 0, "clipping": 1000, "tones": 1},
         "align": {"aligners": ["pocketsphinx"]},
         "repetition": {"fastest_en": 9, "fastest_zh": 12},
         **entries,

@@ -33,7 +33,7 @@ class Filter:
 
 FILTERS = (
     Filter("quality", "bandwidth_hz", "bandwidth_hz", True, 0.0),
-    Filter("quality", "clipped", "clipped", False, 1e9),
+    Filter("quality", "clipping", "clipping", False, 1e9),
     Filter("quality", "tones", "tones", False, 2.0),
     Filter("quality", "mos", "mos_ovrl", True, 0.001),
     Filter("recognise", "disagreement", "disagreement", False, 99.0),
@@ -64,7 +64,7 @@ def calibrate(
     executor: Executor | None = None,
     most_lost: float = 0.05,
 ) -> list[Proposal]:
-    """labels: source id -> "good", or the filter's score that should catch it ("clipped", "tones", ...), or "bad".
+    """labels: source id -> "good", or the filter's score that should catch it ("clipping", "tones", ...), or "bad".
 
     All filters are opened and the scores of every source taken. A threshold is proposed that loses at most `most_lost`
     of the good sources and catches most of those that are bad for its reason ("bad": for any), half-way between the

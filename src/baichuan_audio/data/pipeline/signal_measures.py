@@ -34,18 +34,19 @@ def bandwidth_hz(samples: Samples, rate: int = SAMPLE_RATE) -> float:
     return float(np.flatnonzero(above > 5e-5)[-1] * rate / _BAND_FFT)
 
 
-def clipped_share(samples: Samples) -> float:
-    """Share of samples within a tenth of the peak, per mille of the loud ones; samples [S].
+def clipping(samples: Samples) -> float:
+    """How much the histogram of amplitudes rises anywhere in its upper half: the largest ratio of a bin to the one
+    below it; samples [S].
 
-    The waveform of speech reaches its peak rarely: below about 20, where nothing was cut off. Unlike runs of equal
-    samples, that survives resampling and coding.
+    The amplitudes of speech grow ever rarer: below 1. What was cut off piles up in a bump, which unlike runs of equal
+    samples survives resampling and coding.
     """
     size = np.abs(samples)
     if not len(size) or not size.max():
         return 0.0
-    peak = float(np.quantile(size, 0.9999))
-    loud = size > 0.1 * peak
-    return float(1000 * (size > 0.9 * peak).sum() / max(1, int(loud.sum())))
+    counts, _ = np.histogram(size, bins=20, range=(0.0, float(np.quantile(size, 0.9995))))
+    upper = counts[8:].astype(float)
+    return float((upper[1:] / (upper[:-1] + 20.0)).max())
 
 
 def tone_share(samples: Samples, rate: int = ANALYSIS_RATE) -> float:

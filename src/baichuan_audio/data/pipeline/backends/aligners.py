@@ -57,7 +57,14 @@ class Pocketsphinx:
             path.write_text(english + "".join(line + "\n" for line in lines), encoding="utf-8")
             # Wide beams: the text is given, so it is only a question of finding a path at all.
             self._decoder = library.Decoder(
-                dict=str(path), lm=None, loglevel="FATAL", cmn="batch", bestpath=False, beam=1e-80, wbeam=1e-60
+                dict=str(path),
+                lm=None,
+                loglevel="FATAL",
+                cmn="batch",
+                bestpath=False,
+                beam=1e-200,
+                wbeam=1e-200,
+                pbeam=1e-200,
             )
 
     def __call__(self, samples: Samples, text: str, language: str) -> list[AlignedUnit] | None:

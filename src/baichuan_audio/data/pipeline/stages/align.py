@@ -92,13 +92,18 @@ def _power_db(samples: Samples) -> np.ndarray:
 _REACH = 8  # frames of 10 ms
 
 
+def _level(power: np.ndarray, quiet: np.ndarray, rise_db: float) -> float:
+    """What counts as sound beside a pause: above its noise, and within 35 dB of the loud parts of the piece."""
+    return max(float(np.quantile(quiet, 0.3)) + rise_db, float(np.quantile(power, 0.95)) - 35.0)
+
+
 def _onset(power: np.ndarray, start: float, pause: float, rise_db: float) -> float:
     """Where the sound of a word after a pause rises, within 80 ms of `start`; times in seconds."""
     at = round(start * 100)
     quiet = power[round(pause * 100) : at]
     if len(quiet) < 3:
         return start
-    level = float(np.quantile(quiet, 0.3)) + rise_db
+    level = _level(power, quiet, rise_db)
     first, last = max(round(pause * 100), at - _REACH), min(len(power), at + _REACH)
     loud = np.flatnonzero(power[first:last] > level)
     return (first + int(loud[0])) / 100 if len(loud) else start
@@ -110,7 +115,7 @@ def _offset(power: np.ndarray, end: float, pause_end: float, rise_db: float) -> 
     quiet = power[at : round(pause_end * 100)]
     if len(quiet) < 3:
         return end
-    level = float(np.quantile(quiet, 0.3)) + rise_db
+    level = _level(power, quiet, rise_db)
     first, last = max(0, at - _REACH), min(len(power), at + _REACH)
     loud = np.flatnonzero(power[first:last] > level)
     return (first + int(loud[-1]) + 1) / 100 if len(loud) else end

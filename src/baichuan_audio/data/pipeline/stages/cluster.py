@@ -27,8 +27,8 @@ class Cluster(CrossStage):
     name: ClassVar[str] = "cluster"
     record: ClassVar[type] = Piece
     modules: ClassVar[tuple[str, ...]] = (f"{__package__.rpartition('.')[0]}.clustering",)
-    within: float = 0.28
-    across: float = 0.2
+    within: float = 0.26
+    across: float = 0.22
     declared: bool = True
 
     def run_all(self, records: Mapping[str, Sequence[Any]]) -> Mapping[str, StageResult[Any]]:

@@ -24,16 +24,19 @@ _AROUND = SAMPLE_RATE // 100  # half of the window in which a cut must be quiet
 
 @dataclass(frozen=True)
 class Cut(Stage[Piece, Piece]):
-    """mark_pause_s: the least pause at a punctuation mark; pause_s: without one. quiet_db: below the level of the
-    piece's speech that a cut has to lie. shortest_s and longest_s of a clause: pauses below `pause_s` are used only in
-    what is longer than that."""
+    """mark_pause_s: the least pause at a punctuation mark; pause_s: without one.
+
+    quiet_db: so far below the level of the piece's speech a cut has to lie, and within `floor_db` of its quietest
+    parts. shortest_s: of a clause. longest_s: in a clause that is longer, short pauses without a mark are used too.
+    """
 
     name: ClassVar[str] = "cut"
     record: ClassVar[type] = Piece
     modules: ClassVar[tuple[str, ...]] = (f"{__package__.rpartition('.')[0]}.spoken_units",)
     mark_pause_s: float = 0.08
     pause_s: float = 0.3
-    quiet_db: float = 25.0
+    quiet_db: float = 15.0
+    floor_db: float = 6.0
     shortest_s: float = 0.8
     longest_s: float = 12.0
 
@@ -45,7 +48,7 @@ class Cut(Stage[Piece, Piece]):
     def clauses(self, piece: Piece, samples: Samples) -> tuple[Clause, ...]:
         """samples [S]: the piece at 24 kHz. Every word and every sample is in one clause."""
         text, named, words = piece.text or "", units(piece.text or ""), piece.words
-        level = _speech_level(samples)
+        limit = self._limit(samples)
         borders = [0]
         places = [piece.start]
         for index in range(1, len(words)):
@@ -58,7 +61,7 @@ class Cut(Stage[Piece, Piece]):
                 continue
             if piece.end - words[index].start < self.shortest_s * SAMPLE_RATE:
                 continue
-            place = self._place(piece.start, samples, words[index - 1], words[index], level)
+            place = self._place(piece.start, samples, words[index - 1], words[index], limit)
             if place is not None:
                 borders.append(index)
                 places.append(place)
@@ -70,7 +73,17 @@ class Cut(Stage[Piece, Piece]):
             )
         )
 
-    def _place(self, origin: int, samples: Samples, before: Word, after: Word, level: float) -> int | None:
+    def _limit(self, samples: Samples) -> float:
+        """The most power of a cut, in dB."""
+        frames = samples[: len(samples) // 480 * 480].reshape(-1, 480).astype(np.float64)
+        if not len(frames):
+            return -120.0
+        power = np.sort((frames**2).mean(axis=1))
+        level = float(10 * np.log10(power[len(power) // 2 :].mean() + 1e-12))
+        floor = float(10 * np.log10(np.quantile(power, 0.05) + 1e-12))
+        return min(level - self.quiet_db, max(floor + self.floor_db, level - 35.0))
+
+    def _place(self, origin: int, samples: Samples, before: Word, after: Word, limit: float) -> int | None:
         """The best sample to cut at between two words; None where none is quiet."""
         first, last = before.end + _AROUND, after.start - _AROUND
         if last <= first:
@@ -82,7 +95,7 @@ class Cut(Stage[Piece, Piece]):
                 continue
             powers = [_power(samples, int(candidate)) for candidate in candidates]
             best = int(np.argmin(powers))
-            if 10 * np.log10(powers[best] + 1e-12) <= level - self.quiet_db:
+            if 10 * np.log10(powers[best] + 1e-12) <= limit:
                 return origin + int(candidates[best])
         return None
 
@@ -94,10 +107,3 @@ def _samples(piece: Piece, context: Context) -> Samples:
 def _power(samples: Samples, middle: int) -> float:
     window = samples[max(0, middle - _AROUND) : middle + _AROUND]
     return float((window.astype(np.float64) ** 2).mean()) if len(window) else 0.0
-
-
-def _speech_level(samples: Samples) -> float:
-    """Level of the loud half of the frames, in dB."""
-    frames = samples[: len(samples) // 480 * 480].reshape(-1, 480).astype(np.float64)
-    power = np.sort((frames**2).mean(axis=1))
-    return float(10 * np.log10(power[len(power) // 2 :].mean() + 1e-12)) if len(power) else -120.0

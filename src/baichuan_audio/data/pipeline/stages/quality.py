@@ -11,13 +11,13 @@ from ...store.records import Dropped, Piece
 from ..audio_access import ANALYSIS_RATE, read_piece
 from ..backends.registry import load_backend
 from ..engine.stage import Context, Stage, StageResult
-from ..signal_measures import bandwidth_hz, clipped_share, tone_share
+from ..signal_measures import bandwidth_hz, clipping, tone_share
 from .filters import drop
 
 
 @dataclass(frozen=True)
 class Quality(Stage[Piece, Piece]):
-    """bandwidth_hz at least; clipped and tones at most (`signal_measures`); mos: the least overall score.
+    """bandwidth_hz at least; clipping and tones at most (`signal_measures`); mos: the least overall score.
 
     mos_share: of pieces that are scored, chosen by their id; the others pass. mos 0 scores none.
     """
@@ -27,7 +27,7 @@ class Quality(Stage[Piece, Piece]):
     modules: ClassVar[tuple[str, ...]] = (f"{__package__.rpartition('.')[0]}.signal_measures",)
     backend: str = "dnsmos"
     bandwidth_hz: float = 5000.0
-    clipped: float = 12.0
+    clipping: float = 1.4
     tones: float = 0.14
     mos: float = 1.8
     mos_share: float = 1.0
@@ -42,7 +42,7 @@ class Quality(Stage[Piece, Piece]):
             samples = read_piece(context.recordings, piece)
             piece = piece.scored(
                 bandwidth_hz=bandwidth_hz(samples, ANALYSIS_RATE),
-                clipped=clipped_share(samples),
+                clipping=clipping(samples),
                 tones=tone_share(samples),
             )
             reason = self._reason(piece)
@@ -60,7 +60,7 @@ class Quality(Stage[Piece, Piece]):
     def _reason(self, piece: Piece) -> str | None:
         if piece.scores["bandwidth_hz"] < self.bandwidth_hz:
             return "bandwidth"
-        if piece.scores["clipped"] > self.clipped:
+        if piece.scores["clipping"] > self.clipping:
             return "clipped"
         return "music" if piece.scores["tones"] > self.tones else None
 

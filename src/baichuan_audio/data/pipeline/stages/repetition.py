@@ -15,9 +15,9 @@ from .filters import drop
 
 _INVENTED = (
     "thanks for watching", "thank you for watching", "please subscribe", "subtitles by", "amara.org",
-    "字幕由", "字幕by", "请不吝点赞", "订阅我的频道", "谢谢观看", "感谢观看",
+    "字幕由", "字幕by", "请不吝点赞", "订阅我的频道", "谢谢观看", "感谢观看", "简体中文写成",
 )  # fmt: skip
-"""What Whisper writes over silence and music."""
+"""What Whisper writes over silence and music, its own prompt among it."""
 
 
 @dataclass(frozen=True)

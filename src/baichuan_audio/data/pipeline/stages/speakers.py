@@ -42,7 +42,8 @@ class _Stretch:
 
 @dataclass(frozen=True)
 class Speakers(Stage[Piece, Piece]):
-    """change: cosine similarity of the halves below which a stretch is two people's. distance: of the clustering.
+    """change: cosine similarity of the halves below which a stretch is two people's and split between them;
+    change_given: below which one whose text is given, and so cannot be split, is dropped. distance: of the clustering.
 
     Clustering decides by stretches of at least `certain_s`; a shorter one goes to the nearest voice, its neighbour's
     by preference. mixture: share of a second known voice in a stretch from which it counts as two voices at once.
@@ -52,9 +53,10 @@ class Speakers(Stage[Piece, Piece]):
     record: ClassVar[type] = Piece
     modules: ClassVar[tuple[str, ...]] = (f"{__package__.rpartition('.')[0]}.clustering",)
     backend: str = "resemblyzer"
-    change: float = 0.6
-    distance: float = 0.3
-    mixture: float = 0.6
+    change: float = 0.75
+    change_given: float = 0.68
+    distance: float = 0.25
+    mixture: float = 0.4
     certain_s: float = 1.6
     join_s: float = 0.8
     longest_s: float = 28.0
@@ -94,7 +96,7 @@ class Speakers(Stage[Piece, Piece]):
         hop = size // 2
         windows = encode(windows_of(samples, size, hop))
         place, similarity = change_point(windows)
-        if similarity >= self.change:
+        if similarity >= (self.change_given if piece.given else self.change):
             return [_Stretch(piece, windows)]
         if piece.given:  # its text cannot be split between them
             dropped.append(drop(piece, "two speakers", f"{similarity:.2f}"))

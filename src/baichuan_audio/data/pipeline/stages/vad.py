@@ -32,9 +32,9 @@ class VoiceActivityStage(Stage[Recording, Piece]):
     name: ClassVar[str] = "vad"
     record: ClassVar[type] = Piece
     backend: str = "silero"
-    threshold: float = 0.5
+    threshold: float = 0.4
     hysteresis: float = 0.15
-    silence_s: float = 0.2
+    silence_s: float = 0.3
     speech_s: float = 0.2
     padding_s: float = 0.1
     longest_s: float = 28.0
