@@ -16,6 +16,7 @@ from baichuan_audio.audio_tokenizer.encoder import AudioEncoder
 from baichuan_audio.errors import CheckpointError
 from baichuan_audio.pretrained.ctranslate2 import read_variables
 from baichuan_audio.pretrained.whisper import read_whisper
+from baichuan_audio.pretrained.whisper_decoder import WhisperTextDecoder
 
 WIDTH, LAYERS, INNER, MELS, WORDS = 16, 2, 32, 8, 20
 
@@ -158,3 +159,25 @@ def test_damaged_files_are_named(tmp_path: Path, data: bytes, words: str) -> Non
 def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected a directory"):
         read_whisper(tmp_path / "none")
+
+
+def test_the_text_decoder_reads_features(tmp_path: Path) -> None:
+    decoder = WhisperTextDecoder.from_pretrained(read_whisper(ctranslate2(tmp_path / "model"))).eval()
+    ids, features = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.randn(2, 7, WIDTH)
+    logits = decoder(ids, features)
+    assert logits.shape == (2, 3, WORDS)
+    later = ids.clone()
+    later[:, 2] = 9
+    torch.testing.assert_close(decoder(later, features)[:, :2], logits[:, :2])  # causal
+    padded = features.clone()
+    padded[1, 4:] = 100.0
+    lengths = torch.tensor([7, 4])
+    torch.testing.assert_close(decoder(ids, padded, lengths)[1:], decoder(ids[1:], features[1:, :4]))
+    assert not torch.allclose(decoder(ids, padded), logits)
+
+
+def test_a_decoder_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    whisper = read_whisper(ctranslate2(tmp_path / "model"))
+    del whisper.tensors["decoder.layers.1.fc2.bias"]
+    with pytest.raises(CheckpointError, match="text decoder cannot be built"):
+        WhisperTextDecoder.from_pretrained(whisper)
