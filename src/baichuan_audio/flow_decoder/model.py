@@ -39,7 +39,7 @@ class FlowConfig:
     """100 in the released weights, whose config.json has no such entry; smaller: shorter time to first audio."""
     diffusion_steps: int = 10
     """Solver steps. 0 uses the prenet's mel directly: smoother, far cheaper, and for a small model more
-    intelligible (LOG.md has the figures)."""
+    intelligible (dev/LOG.md has the measurements)."""
     prenet_max_source_positions: int = 5000
     prenet_target_mel_length_scale_ratio: float = 1.0
     spk_emb_dim: int = 0

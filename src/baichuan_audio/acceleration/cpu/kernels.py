@@ -114,8 +114,8 @@ class KernelError(RuntimeError):
 
 
 class PackedLinear(nn.Module):
-    """The weights of a Linear in the layout of kernels.c: in bfloat16 where that is exact (as for a model stored in it),
-    else in float32. `structure` points into the buffers, which must not be replaced."""
+    """The weights of a Linear in the layout of kernels.c: bfloat16 where that is exact (as for a model stored in it), else
+    float32. `structure` points into the buffers, which must not be replaced."""
 
     def __init__(self, compiled: ctypes.CDLL, weight: Tensor, bias: Tensor | None = None) -> None:
         """weight [out, in], bias [out], float32 or bfloat16."""
