@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baichuan_audio import AudioDelta
 from baichuan_audio.audio.mel import FLOW_MEL, natural_log_mel
 from baichuan_audio.audio.waveform import resample
 from baichuan_audio.data.dialogues import Dialogue
@@ -18,7 +19,6 @@ from baichuan_audio.data.store.manifest import Clip
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.generation.reply import ReplySampling
-from baichuan_audio import AudioDelta
 from baichuan_audio.model import BaichuanAudio
 
 from .items import HeldOut

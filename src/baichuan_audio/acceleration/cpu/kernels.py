@@ -114,7 +114,7 @@ class KernelError(RuntimeError):
 
 
 class PackedLinear(nn.Module):
-    """The weights of a Linear in the layout of kernels.c: bfloat16 where that is exact (as for a model stored in it), else
+    """The weights of a Linear in the layout of kernels.c: bfloat16 where that is exact (as for a model stored so), else
     float32. `structure` points into the buffers, which must not be replaced."""
 
     def __init__(self, compiled: ctypes.CDLL, weight: Tensor, bias: Tensor | None = None) -> None:
