@@ -296,9 +296,7 @@ def test_full_house_and_keys(page, browser, server):
     taken = server.engine.open()
     ask(page, "hello")
     page.wait_for_selector("#messages[data-kind=retry]")
-    assert re.fullmatch(
-        r"The server is busy\. Trying again in \d+ s\.", page.text_content("#notice")
-    )
+    assert re.fullmatch(r"The server is busy\. Trying again in \d+ s\.", page.text_content("#notice"))
     assert page.get_attribute("body", "data-state") == "waiting"
     assert page.text_content("#state-words") == "Waiting for the server"
     server.engine.release()

@@ -1,4 +1,4 @@
-"""What the page says of a conversation: turns without speech, replies that were stopped, time, metrics, lost connections."""
+"""What the page says of a conversation: turns without speech, stopped replies, time, metrics, lost connections."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 THRESHOLD = 0.5  # speech probability that begins a segment
 HYSTERESIS = 0.15  # speech goes on until the probability falls so far below the threshold
-MARGIN_S = 0.35  # kept around a segment, at most half the pause, so that no phone is lost
+MARGIN_S = 0.3  # kept around a segment, at most half the pause, so that no phone is lost
 MIN_PAUSE_S = 0.4  # a shorter pause does not end a segment (measured: docs/serving.md)
 _LEAST_WINDOWS = 3  # above the threshold in a segment: music often reaches it for one or two, a spoken digit for five
 _SHORT_WINDOWS = 12  # with fewer it must also stand out of the background, as the notes of a melody do not
