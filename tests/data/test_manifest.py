@@ -6,6 +6,7 @@ import pytest
 import soundfile
 import torch
 
+from baichuan_audio.data import readers
 from baichuan_audio.data.importers import (
     RealSplit,
     pack_recordings,
@@ -181,6 +182,8 @@ def test_librispeech_and_aishell_layouts(tmp_path):
     assert (row.speaker, row.transcript, row.language) == ("S0764", "甚至出现交易", "zh")
     assert [list(read_recordings(folder)) for folder in (tmp_path / "libri", root)] == [[found], [row]]
     assert len(list(read_recordings(make_manifest(tmp_path)))) == 80
+    with pytest.warns(DeprecationWarning, match="importers.read_recordings"):
+        assert len(list(readers.read_recordings(make_manifest(tmp_path)))) == 80
 
     with pytest.raises(DataError, match=r"dev-clean/84/nowhere: no recordings\. Name a manifest"):
         read_recordings(tmp_path / "libri" / "dev-clean" / "84" / "nowhere")

@@ -60,7 +60,7 @@ def test_every_import_and_word_exists():
         for target in re.findall(r"from \"(\..*?)\"|import\(\"(\..*?)\"\)", text):
             path = (FOLDER / name).parent / next(filter(None, target))
             assert path.is_file(), f"{name} imports {path.name}"
-    known = set(re.findall(r'^ {4}"?([\w.]+)"?:', TEXTS["modules/i18n.js"], re.MULTILINE))
+    known = set(re.findall(r'^ {4}"?([\w.]+)"?:', TEXTS["modules/ui/i18n.js"], re.MULTILINE))
     used = set(re.findall(r'data-i18n(?:-[a-z-]+)?="([\w.]+)"', TEXTS["index.html"]))
     for name in FILES:
         if name.endswith(".js"):

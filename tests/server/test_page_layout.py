@@ -273,7 +273,7 @@ def test_chinese_text_says_that_it_is(browser, server):
             assert family in families
         kinds = page.evaluate(
             """async () => {
-              const { languageOf } = await import("./modules/transcript_view.js");
+              const { languageOf } = await import("./modules/ui/transcript_view.js");
               return ["hello", "你好 OK", "東京へ行きます", "42", "한국"].map(languageOf);
             }"""
         )

@@ -1,4 +1,4 @@
-"""What the page says of a conversation: turns without speech, replies that were stopped, time, figures, lost lines."""
+"""What the page says of a conversation: turns without speech, stopped replies, time, metrics, lost connections."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_busy_and_lost_are_told_apart(page, fake):
     state(page, "connecting")
     happens(page, lambda: len(fake.sockets) == 3)
     state(page, "ready")
-    happens(page, lambda: "Connected again; the conversation goes on." in page.evaluate("window.noticed"))
+    happens(page, lambda: "Reconnected. The conversation continues." in page.evaluate("window.noticed"))
     assert page.evaluate("window.noticed[0]") == "The connection was lost. Trying again in 1 s."
     page.wait_for_selector("#notice", state="hidden", timeout=8000)
 
@@ -171,31 +171,31 @@ def test_busy_is_all_that_is_said(page, fake):
     fake.send("error", error={"code": "server_full", "message": "all 8 conversations are taken; try again."})
     fake.close(1013, "server_full")
     page.wait_for_selector("#notice:has-text('in 1 s')")
-    assert page.evaluate("window.noticed") == ["The server is busy: all places are taken. Trying again in 1 s."]
+    assert page.evaluate("window.noticed") == ["The server is busy. Trying again in 1 s."]
     assert page.locator("#messages :is(p, button):visible").count() == 2  # the sentence and "Reconnect now"
 
 
-def test_time_and_figures(page, fake):
-    """The time runs while the conversation does; figures are sentences, numbers lie folded below."""
+def test_time_and_metrics(page, fake):
+    """The time runs while the conversation does; metrics are sentences, the numbers lie folded below."""
     assert not page.is_visible("#elapsed")
-    assert page.text_content("#figures-text") == "Nothing was answered yet."
+    assert page.text_content("#metrics-text") == "No answers yet."
     ask(page, "hello")
     state(page, "thinking")
     fake.reply("one", "Tuesday.", 0.3)
     page.wait_for_selector(".turn.assistant .note:has-text('answered after')")
     assert re.search(r"answered after \d\.\d s", notes(page)[1])
     happens(page, lambda: page.text_content("#elapsed") == "0:03", 5)
-    sentence = r"The answer came after \d\.\d s\. The sound ran without a break\."
-    happens(page, lambda: re.fullmatch(sentence, page.text_content("#figures-text")) is not None)
-    assert not page.is_visible("#firstSound")
+    sentence = r"The answer began after \d\.\d s\. Playback had no gaps\."
+    happens(page, lambda: re.fullmatch(sentence, page.text_content("#metrics-text")) is not None)
+    assert not page.is_visible("#firstAudio")
     page.click("summary:has-text('Details')")
-    assert page.is_visible("#firstSound") and page.text_content("#played") == "0.30 s"
+    assert page.is_visible("#firstAudio") and page.text_content("#played") == "0.30 s"
     state(page, "ready")
     ask(page, "and then?")
     fake.reply("two", "Wednesday.", 0.3)
-    happens(page, lambda: "typically" in page.text_content("#figures-text"))
+    happens(page, lambda: "typically" in page.text_content("#metrics-text"))
     page.click("#language")
-    assert "后开始回答" in page.text_content("#figures-text") and "后开始回答" in notes(page)[1]
+    assert "后开始回答" in page.text_content("#metrics-text") and "后开始回答" in notes(page)[1]
     page.click("#end")
     stopped = page.text_content("#elapsed")
     page.wait_for_timeout(1500)
@@ -207,7 +207,7 @@ def test_time_and_figures(page, fake):
 def test_a_long_conversation_shows_hours(page):
     shown = page.evaluate(
         """async () => {
-          const { clockText } = await import("./modules/stopwatch.js");
+          const { clockText } = await import("./modules/ui/stopwatch.js");
           return [0, 59_999, 60_000, 3_599_000, 3_661_000].map(clockText);
         }"""
     )

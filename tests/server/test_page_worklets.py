@@ -187,7 +187,7 @@ def test_capture_resamples(stage, rate):
 def test_captions_follow_the_sound(stage):
     result = stage.evaluate(
         """async () => {
-          const { Captions } = await import("http://page.test/modules/captions.js");
+          const { Captions } = await import("http://page.test/modules/audio/captions.js");
           const captions = new Captions();
           captions.addText("The answer is ");
           captions.addText("nine.");
@@ -210,7 +210,7 @@ def test_captions_of_words_that_come_with_their_sound(stage):
     """Pieces of a word or two, the blank first, as a model sends them that takes turns every few words."""
     result = stage.evaluate(
         """async () => {
-          const { Captions } = await import("http://page.test/modules/captions.js");
+          const { Captions } = await import("http://page.test/modules/audio/captions.js");
           const captions = new Captions();
           for (const piece of ["I", " am", " here", " now", "，", "你", "好"]) {
             captions.addText(piece);
@@ -227,7 +227,7 @@ def test_captions_of_words_that_come_with_their_sound(stage):
 def test_recording_lays_both_sides_on_one_clock(stage):
     result = stage.evaluate(
         """async () => {
-          const { Recording } = await import("http://page.test/modules/recording.js");
+          const { Recording } = await import("http://page.test/modules/audio/recording.js");
           const recording = new Recording();
           recording.add("user", 1.0, new Int16Array(2400).fill(100), 0);
           recording.add("assistant", 1.05, new Int16Array(2400).fill(-7), 0);
@@ -243,7 +243,7 @@ def test_recording_lays_both_sides_on_one_clock(stage):
 def test_base64_keeps_every_sample(stage):
     result = stage.evaluate(
         """async () => {
-          const { toBase64, fromBase64, toInt16 } = await import("http://page.test/modules/pcm.js");
+          const { toBase64, fromBase64, toInt16 } = await import("http://page.test/modules/audio/pcm.js");
           const samples = Int16Array.from({ length: 9001 }, (_, i) => i * 7 - 30000);
           return [...toInt16(fromBase64(toBase64(samples)))].map((value, i) => Math.abs(value - samples[i]));
         }"""
@@ -255,7 +255,7 @@ def test_a_turn_is_found_in_the_recording(stage):
     """By positions on its side, through pauses on the clock; never more than is kept, and nothing when it is gone."""
     result = stage.evaluate(
         """async () => {
-          const { Recording } = await import("http://page.test/modules/recording.js");
+          const { Recording } = await import("http://page.test/modules/audio/recording.js");
           const recording = new Recording(10);
           const second = (value) => new Int16Array(24000).fill(value);
           for (const n of [0, 1, 2, 3]) recording.add("user", n < 2 ? n : n + 3, second(n + 1), n * 24000);
@@ -277,7 +277,7 @@ def test_silence_of_the_microphone(stage):
     """Five seconds of nothing at first; later a pause of half a minute; a quiet room is not nothing."""
     result = stage.evaluate(
         """async () => {
-          const { SilenceMonitor } = await import("http://page.test/modules/silence_monitor.js");
+          const { SilenceMonitor } = await import("http://page.test/modules/audio/silence_monitor.js");
           const told = [];
           const monitor = new SilenceMonitor((silent) => told.push(silent));
           const listen = (seconds, value) => {
@@ -309,7 +309,7 @@ def test_silence_of_the_microphone(stage):
 def test_echo_of_the_replies(stage, voices, advised):
     told = stage.evaluate(
         """async (voices) => {
-          const { EchoDetector } = await import("http://page.test/modules/echo_detector.js");
+          const { EchoDetector } = await import("http://page.test/modules/audio/echo_detector.js");
           let count = 0;
           const echo = new EchoDetector(() => (count += 1));
           voices.forEach((voice, item) => {

@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 import soxr  # noqa: E402
 import torch  # noqa: E402
-from http_tools import Serving, encoded, serving  # noqa: E402
+from http_tools import Serving, assert_error, encoded, serving  # noqa: E402
 from realtime_tools import PCM_RATE, dial  # noqa: E402
 
 import baichuan_audio  # noqa: E402
@@ -119,6 +119,32 @@ def test_a_minute_of_sentences(server: Serving):
     text = server.client.audio.transcriptions.create(model="x", file=("x.wav", wav(samples))).text
     assert len(samples) > 50 * 16000
     assert sum(min(text.count(TEXTS[name]), 5) for name in set(order)) >= 18, text
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Three plus four is seven.", "After Tuesday comes Wednesday.", "Two plus two is four."] * 3,
+        ["七加二等于九。", "星期四之后是星期五。"] * 4,
+    ],
+    ids=["English", "Chinese"],
+)
+def test_sentences_read_in_one_request_can_all_be_transcribed(server: Serving, sentences: list[str]):
+    read = server.client.audio.speech.create(
+        model="x", voice="default", input=" ".join(sentences), response_format="wav"
+    )
+    create, file = server.client.audio.transcriptions.create, ("x.wav", read.read())
+    segments = create(model="x", file=file, response_format="verbose_json").segments or []
+    assert [str(segment.text) for segment in segments] == [text.rstrip(".。").lower() for text in sentences]
+
+
+def test_a_text_without_words_is_refused_with_its_field(server: Serving):
+    body: dict[str, Any] = {"model": "x", "voice": "default", "input": "\u200b\U0001f600"}
+    refused = assert_error(server.http.post("/v1/audio/speech", json=body), 400, "invalid_prompt")
+    assert refused["param"] == "input"
+    body = {"model": "x", "messages": [{"role": "user", "content": "\u200b\U0001f600"}]}
+    refused = assert_error(server.http.post("/v1/chat/completions", json=body), 400, "invalid_prompt")
+    assert refused["param"] == "messages[0].content"
 
 
 def chat(server: Serving, *samples: np.ndarray, text: str | None = None) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 THRESHOLD = 0.5  # speech probability that begins a segment
 HYSTERESIS = 0.15  # speech continues until the probability is this far below the threshold
-MARGIN_S = 0.35  # added on both sides of a segment, at most half the pause
+MARGIN_S = 0.3  # added on both sides of a segment, at most half the pause
 MIN_PAUSE_S = 0.4  # a shorter pause does not end a segment (measured: docs/serving.md)
 _MIN_WINDOWS = 3  # above the threshold in a segment: music often has one or two, a spoken digit five
 _SHORT_WINDOWS = 12  # with fewer, a segment must also be louder than the background, which notes of a melody are not

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..audio.waveform import crossfade
 from ..audio_tokenizer.model import CROSSFADE_MS
 
-_SENTENCE_PAUSE_MS = 200
+_SENTENCE_PAUSE_MS = 400  # a reader's pause, and one at which `audio.find_speech` divides what was read
 
 
 def sentence_pause(sample_rate: int) -> Tensor:

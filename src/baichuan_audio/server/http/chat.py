@@ -14,7 +14,7 @@ import torch
 from fastapi import APIRouter, Request
 
 from ...engine import AudioDelta, AudioInput, Dialogue, ReplyDone, ReplyEvent, TextDelta, Usage
-from ...errors import NoSpeechError
+from ...errors import NoSpeechError, PromptError
 from ...generation.reply import ReplySampling
 from ..audio.output import encode, pcm16
 from ..audio.voices import choose_voice
@@ -273,11 +273,11 @@ class Answer:
 
 
 async def _add_user(dialogue: Dialogue, parts: list[Any], param: str) -> None:
-    """Add a turn of the user's. Raises ApiError 400 "no_speech" when there is not a word in it."""
+    """Add a turn of the user's. Raises ApiError 400, "no_speech" where nobody speaks in its audio."""
     try:
         await dialogue.add_user(parts)
-    except NoSpeechError as error:
-        raise bad_request(f"{param}: {error}", param, "no_speech") from None
+    except (NoSpeechError, PromptError) as error:
+        raise bad_request(f"{param}: {error}", param, as_api_error(error).code) from None
 
 
 def _usage(usage: Usage) -> ChatUsage:

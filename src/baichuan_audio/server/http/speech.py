@@ -13,10 +13,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 from torch import Tensor
 
+from ...errors import PromptError
 from ..audio.output import MEDIA_TYPES, AudioEncoder, AudioFormat
 from ..audio.time_stretch import TimeStretch
 from ..audio.voices import choose_voice
-from ..errors import bad_request
+from ..errors import as_api_error, bad_request
 from .chat_types import Input, Text, VoiceId
 from .openapi import error_responses, other_content
 from .streaming import EVENT_STREAM, RequestTrace, StreamedResponse, event
@@ -83,10 +84,13 @@ class Speech:
             if not text.strip():
                 raise bad_request("input: there is nothing in it that can be said.", "input")
             async with aclosing(self._sound(text, voice)) as pieces:
-                async for piece in pieces:
-                    data = encoder.push(piece)
-                    if data:
-                        yield data
+                try:
+                    async for piece in pieces:
+                        data = encoder.push(piece)
+                        if data:
+                            yield data
+                except PromptError as error:
+                    raise bad_request(f"input: {error}", "input", as_api_error(error).code) from None
             rest = await encoder.finish()
             if rest:
                 yield rest

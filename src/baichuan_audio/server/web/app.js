@@ -1,17 +1,17 @@
 /** Ties the page's buttons and fields to the conversation. */
-import { copyText } from "./modules/clipboard.js";
-import { Conversation } from "./modules/conversation.js";
-import { Figures } from "./modules/figures.js";
-import { language, preferredLanguage, setLanguage, t } from "./modules/i18n.js";
-import { EventLog } from "./modules/log.js";
-import { Meter } from "./modules/meter.js";
-import { Notices } from "./modules/notices.js";
-import { askServer } from "./modules/realtime.js";
-import { Recording } from "./modules/recording.js";
-import { Settings } from "./modules/settings.js";
-import { SoundSettings } from "./modules/sound_settings.js";
-import { Stopwatch, clockText } from "./modules/stopwatch.js";
-import { TranscriptView, languageOf } from "./modules/transcript_view.js";
+import { copyText } from "./modules/ui/clipboard.js";
+import { Conversation } from "./modules/net/conversation.js";
+import { Metrics } from "./modules/ui/metrics.js";
+import { language, preferredLanguage, setLanguage, t } from "./modules/ui/i18n.js";
+import { EventLog } from "./modules/ui/event_log.js";
+import { Meter } from "./modules/ui/meter.js";
+import { Notices } from "./modules/ui/notices.js";
+import { askServer } from "./modules/net/realtime.js";
+import { Recording } from "./modules/audio/recording.js";
+import { Settings } from "./modules/ui/settings.js";
+import { SoundSettings } from "./modules/ui/sound_settings.js";
+import { Stopwatch, clockText } from "./modules/ui/stopwatch.js";
+import { TranscriptView, languageOf } from "./modules/ui/transcript_view.js";
 
 const TAP_MS = 300; // a shorter press of the talk button holds it until the next one
 const SETTLE_MS = 400; // a slider that is moved is not sent at every step
@@ -24,7 +24,7 @@ const transcript = new TranscriptView($("turns"), $("empty"), {
   onCopy: copyTurn,
 });
 const recording = new Recording();
-const figures = new Figures($);
+const metrics = new Metrics($);
 const stopwatch = new Stopwatch();
 const log = new EventLog($("log"), $("log-empty"));
 const notices = new Notices({ text: $("notice"), action: $("notice-action"), close: $("notice-close") });
@@ -37,7 +37,7 @@ const conversation = new Conversation({
   transcript,
   recording,
   meter,
-  figures,
+  metrics,
   notices,
   view: {
     onState: showState,
@@ -154,7 +154,7 @@ function showLanguage(code) {
   showSettings();
   soundSettings.showVolume();
   soundSettings.showDevices();
-  figures.render();
+  metrics.render();
   transcript.translate();
   showState(conversation.state);
 }
@@ -173,11 +173,11 @@ function shutCovered() {
 }
 
 let lock = null;
-async function keepAwake(wanted) {
-  if (wanted === (lock !== null) || !navigator.wakeLock) return;
-  const held = lock;
-  lock = wanted ? navigator.wakeLock.request("screen").catch(() => null) : null;
-  (await held)?.release();
+async function keepAwake(awake) {
+  if (awake === (lock !== null) || !navigator.wakeLock) return;
+  const previous = lock;
+  lock = awake ? navigator.wakeLock.request("screen").catch(() => null) : null;
+  (await previous)?.release();
 }
 
 // --- what is pressed --------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ $("new").addEventListener("click", () => {
   conversation.stop();
   transcript.clear();
   recording.clear();
-  figures.clear();
+  metrics.clear();
   stopwatch.reset();
   showState(conversation.state);
 });

@@ -4,13 +4,13 @@ import { SAMPLE_RATE, level, toInt16 } from "./pcm.js";
 const PREROLL_CHUNKS = 8; // a quarter of a second: the first syllable comes before the finger
 const TAIL_MS = 150; // and the last one after it
 const SHORTEST_SECONDS = 0.3;
-const SILENCE_AFTER_MUTE_SECONDS = 3; // so that the server hears that the sentence has ended
+const SILENCE_AFTER_MUTE_SECONDS = 3; // so that the server detects the end of the turn
 
 export class Listener {
   /**
    * @param {(int16: Int16Array) => boolean} send false: it was not sent
    * @param {import("./recording.js").Recording} recording
-   * @param {import("./meter.js").Meter} meter
+   * @param {import("../ui/meter.js").Meter} meter
    */
   constructor(send, recording, meter) {
     Object.assign(this, { send, recording, meter });

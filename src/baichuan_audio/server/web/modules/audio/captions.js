@@ -1,5 +1,5 @@
 /**
- * Which of an answer's words have been heard, from the number of its samples that were played.
+ * Which of a reply's words have been played, from the number of its samples that were.
  *
  * The model writes a clause and then speaks it. So the words that came between two stretches of sound belong to the
  * second: they are spread over it evenly. While that stretch is still coming its end is guessed from a speaking rate
@@ -49,7 +49,7 @@ export class Captions {
     this.complete = true;
   }
 
-  /** @param {number} played samples that were heard */
+  /** @param {number} played samples that were played */
   textAt(played) {
     if (this.complete && played >= this.received) return this.text;
     let scale = 1;
@@ -70,7 +70,7 @@ export class Captions {
   }
 }
 
-/** The first `share` of a text by speaking time, up to the end of the word that is being said. */
+/** The first `share` of a text by speaking time, up to the end of the word that is being spoken. */
 function wholeWords(text, share) {
   const characters = [...text];
   let budget = share * characters.reduce((sum, character) => sum + secondsOf(character), 0);

@@ -1,4 +1,4 @@
-/** What the page plays: the audio context, the player's worklet and the volume of everything. */
+/** Audio output: the audio context, the player's worklet and the volume. */
 import { SAMPLE_RATE } from "./pcm.js";
 
 const FADE_SECONDS = 0.02; // a volume that jumps clicks
@@ -33,13 +33,13 @@ export class Sound {
     await Promise.all([this.context.resume(), this.playerReady]);
   }
 
-  /** @param {number} volume in [0, 1] of a slider; loudness is heard by its ratio, so the gain is its square */
+  /** @param {number} volume in [0, 1] of a slider; loudness is perceived by its ratio, so the gain is its square */
   setVolume(volume) {
     this.volume = volume ** 2;
     this.output?.gain.setTargetAtTime(this.volume, this.context.currentTime, FADE_SECONDS);
   }
 
-  /** Seconds between a sample's leaving the worklet and its being heard. */
+  /** Seconds between a sample's leaving the worklet and its leaving the loudspeaker. */
   get latency() {
     const { baseLatency = 0, outputLatency = 0 } = this.context ?? {};
     return Math.max(baseLatency, outputLatency);
@@ -59,7 +59,7 @@ export class Sound {
     if (!this.player) return Promise.resolve(nothing);
     const id = ++this.flushCount;
     this.player.port.postMessage({ type: "flush", id });
-    if (this.context.state !== "running") return Promise.resolve(nothing); // a halted worklet does not answer
+    if (this.context.state !== "running") return Promise.resolve(nothing); // a suspended worklet does not reply
     return new Promise((resolve) => this.flushes.set(id, resolve));
   }
 

@@ -45,19 +45,19 @@ export class Meter {
     const pen = this.canvas.getContext("2d");
     pen.scale(ratio, ratio);
     const pitch = 6;
-    const places = Math.max(1, Math.floor(width / pitch));
-    if (this.history.length > places) this.history.splice(0, this.history.length - places);
-    // Without motion only the newest moment is drawn, at every place.
-    const shown = this.still.matches ? Array(places).fill(this.history.at(-1)) : this.history;
+    const columns = Math.max(1, Math.floor(width / pitch));
+    if (this.history.length > columns) this.history.splice(0, this.history.length - columns);
+    // Without motion only the newest moment is drawn, in every column.
+    const shown = this.still.matches ? Array(columns).fill(this.history.at(-1)) : this.history;
     const middle = height / 2;
     for (const [side, direction] of [["user", -1], ["assistant", 1]]) {
       pen.fillStyle = getComputedStyle(this.colours[side]).color;
-      for (let place = 0; place < places; place++) {
-        const moment = shown[shown.length - places + place];
+      for (let column = 0; column < columns; column++) {
+        const moment = shown[shown.length - columns + column];
         const length = 1.5 + (moment?.[side] ?? 0) * (middle - 4);
-        pen.globalAlpha = moment ? 0.25 + 0.75 * Math.min(1, (place / places) * 1.6) : 0.18;
+        pen.globalAlpha = moment ? 0.25 + 0.75 * Math.min(1, (column / columns) * 1.6) : 0.18;
         pen.beginPath();
-        pen.roundRect(place * pitch, direction < 0 ? middle - 1 - length : middle + 1, 3, length, 1.5);
+        pen.roundRect(column * pitch, direction < 0 ? middle - 1 - length : middle + 1, 3, length, 1.5);
         pen.fill();
       }
     }

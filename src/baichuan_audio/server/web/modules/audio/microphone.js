@@ -1,7 +1,7 @@
 /** The microphone: which one, its permission, its stream and the worklet that cuts it into 24 kHz chunks. */
 import { SAMPLE_RATE } from "./pcm.js";
 
-// A browser's noise suppression is made for ears: it takes away what tells "two" from "five" to an encoder (LOG.md).
+// Noise suppression is off: it is tuned for human listeners, and without it the encoder tells "two" from "five" better.
 const PREFERENCES = { echoCancellation: true, noiseSuppression: false, autoGainControl: true, channelCount: 1 };
 const ABSENT = ["NotFoundError", "OverconstrainedError"]; // what a browser says of a device that is not there
 const NO_DEVICES = ["", "default", "communications"]; // entries of Chromium's list that stand for another one
@@ -26,7 +26,7 @@ export class Microphone {
     return this.current?.stream.getAudioTracks()[0];
   }
 
-  /** The device's name as the system tells it, "" when it does not. */
+  /** The device's name as the system reports it, "" when it does not. */
   get label() {
     return this.track?.label ?? "";
   }
@@ -49,7 +49,7 @@ export class Microphone {
   }
 
   /**
-   * All who want it while the browser asks for permission share one answer; after `close` it opens nothing.
+   * Calls made while the browser asks for permission share one result; after `close` it opens nothing.
    * Raises the DOMException of getUserMedia, or an Error named "InsecureContext" where there is none.
    * @param {string} deviceId "" for the system's default, which also stands in for a device that is not connected
    */
@@ -62,7 +62,7 @@ export class Microphone {
     return this.opening;
   }
 
-  async ask(deviceId, wanted) {
+  async ask(deviceId, isCurrent) {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw Object.assign(new Error("no getUserMedia"), { name: "InsecureContext" });
     }
@@ -74,9 +74,9 @@ export class Microphone {
       this.handlers.onLost();
     });
     try {
-      if (wanted()) Object.assign(opened, await this.connect(stream));
+      if (isCurrent()) Object.assign(opened, await this.connect(stream));
     } finally {
-      if (wanted() && opened.node) this.current = opened;
+      if (isCurrent() && opened.node) this.current = opened;
       else this.release(opened);
     }
   }

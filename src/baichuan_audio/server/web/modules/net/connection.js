@@ -1,9 +1,9 @@
-/** Keeps a session with the server: connects, waits and tries again, and says in one sentence why when it cannot. */
-import { t } from "./i18n.js";
+/** Keeps a session with the server: connects, retries, and says in one sentence why when it cannot connect. */
+import { t } from "../ui/i18n.js";
 import { Realtime, askServer, carries } from "./realtime.js";
 
 const RETRY_SECONDS = [1, 2, 4, 8, 15, 15];
-const TRY_AGAIN_LATER = 1013; // the close code of a server whose places are all taken
+const TRY_AGAIN_LATER = 1013; // the close code of a server with no free slot
 /** Error codes after which trying again at once is of no use -> the text for them. */
 const FINAL = {
   invalid_api_key: "error.key",
@@ -19,9 +19,9 @@ const PASSING = {
 
 export class Connection {
   /**
-   * phase: "offline", "connecting", "waiting" (for a place on a busy server), "open".
-   * @param {import("./settings.js").Settings} settings
-   * @param {import("./notices.js").Notices} notices
+   * phase: "offline", "connecting", "waiting" (for a slot on a busy server), "open".
+   * @param {import("../ui/settings.js").Settings} settings
+   * @param {import("../ui/notices.js").Notices} notices
    * @param {object} handlers onEvent(event), onSent(event), onVoices(names), onPhase(), onOpen(again), async onLost(),
    *   onGiveUp(text, kind): the conversation is over
    */
@@ -35,7 +35,7 @@ export class Connection {
     this.phase = "offline";
     this.model = null;
     this.attempt = 0;
-    this.round = 0; // one more with every end: what was begun before it is not carried on
+    this.round = 0; // one more with every end: what was begun before it is dropped
     this.fatal = null;
     this.hadSession = false; // in this round
   }
@@ -64,7 +64,7 @@ export class Connection {
     this.realtime.connect(this.model, this.settings.key);
   }
 
-  /** The countdown is over, or the person would not wait for it. */
+  /** After the countdown, or by its button. */
   reconnect() {
     this.notices.show(""); // and with it the button, which would connect twice
     return this.connect();
@@ -91,7 +91,7 @@ export class Connection {
     this.handlers.onEvent(event);
   }
 
-  /** An error event. @returns {boolean} whether the connection is about to be closed for it, which is told then */
+  /** An error event. @returns {boolean} whether the connection is about to be closed for it: the notice comes then */
   closesFor(error) {
     this.fatal = error;
     return error.code in FINAL || error.code in PASSING;

@@ -1,5 +1,5 @@
 /**
- * Notices a microphone that delivers nothing: muted at the device, unplugged behind an adapter, or the wrong one.
+ * Detects a microphone that delivers nothing: muted at the device, unplugged behind an adapter, or the wrong one.
  * A quiet room is louder than this floor; once there was sound, a longer silence is needed before it counts.
  */
 import { SAMPLE_RATE } from "./pcm.js";

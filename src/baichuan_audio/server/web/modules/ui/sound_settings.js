@@ -5,7 +5,7 @@ export class SoundSettings {
   /**
    * @param {(id: string) => HTMLElement} element
    * @param {import("./settings.js").Settings} settings
-   * @param {import("./conversation.js").Conversation} conversation
+   * @param {import("../net/conversation.js").Conversation} conversation
    */
   constructor(element, settings, conversation) {
     Object.assign(this, { element, settings, conversation });
@@ -15,7 +15,7 @@ export class SoundSettings {
     this.showVolume();
   }
 
-  /** Whether replies cannot be heard. */
+  /** Whether replies are inaudible. */
   get silent() {
     return this.settings.soundOff || this.settings.volume === 0;
   }

@@ -1,6 +1,6 @@
-/** What the person chose, kept in this browser; the API key only until the tab is closed. */
+/** The person's choices, stored in this browser; the API key only until the tab is closed. */
 
-const PLACE = "baichuan-audio";
+const STORAGE_KEY = "baichuan-audio";
 const DEFAULTS = {
   microphone: "", // a device id; "" for the system's default
   microphoneName: "",
@@ -35,25 +35,25 @@ function write(storage, name, value) {
 
 export class Settings {
   constructor() {
-    let kept = {};
+    let stored = {};
     try {
-      kept = JSON.parse(read(() => localStorage, PLACE, "{}"));
+      stored = JSON.parse(read(() => localStorage, STORAGE_KEY, "{}"));
     } catch {
       // written by something else: start anew
     }
     for (const [name, value] of Object.entries(DEFAULTS)) {
-      this[name] = typeof kept?.[name] === typeof value ? kept[name] : value;
+      this[name] = typeof stored?.[name] === typeof value ? stored[name] : value;
     }
-    this.key = read(() => sessionStorage, `${PLACE}-key`, "");
+    this.key = read(() => sessionStorage, `${STORAGE_KEY}-key`, "");
   }
 
   set(name, value) {
     this[name] = value;
     if (name === "key") {
-      write(() => sessionStorage, `${PLACE}-key`, value);
+      write(() => sessionStorage, `${STORAGE_KEY}-key`, value);
     } else {
-      const kept = Object.fromEntries(Object.keys(DEFAULTS).map((each) => [each, this[each]]));
-      write(() => localStorage, PLACE, JSON.stringify(kept));
+      const stored = Object.fromEntries(Object.keys(DEFAULTS).map((key) => [key, this[key]]));
+      write(() => localStorage, STORAGE_KEY, JSON.stringify(stored));
     }
   }
 

@@ -1,5 +1,5 @@
 /**
- * Finds replies that interrupt themselves: the loudspeaker reaches the microphone and is taken for a voice.
+ * Detects replies that interrupt themselves: the loudspeaker reaches the microphone and is taken for a voice.
  *
  * A voice that cut a reply counts as echo when nothing was understood of it, or mostly words of that reply.
  */

@@ -1,12 +1,12 @@
 /** The conversation as it is read: one list item a turn, plain text only, whatever the text holds. */
-import { delayText } from "./figures.js";
+import { delayText } from "./metrics.js";
 import { t } from "./i18n.js";
 import { icon } from "./icons.js";
 
 const HAN = /\p{Script=Han}/u;
 const OTHER_WIDE = /[\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}]/u;
 const COPIED_MS = 2000;
-const NOTE_PLACES = ["speed", "end"]; // in the order in which they are read
+const NOTE_KINDS = ["speed", "end"]; // in the order in which they are read
 
 export class TranscriptView {
   /**
@@ -83,16 +83,16 @@ export class TranscriptView {
   }
 
   /**
-   * @param {"speed" | "end"} place  @param {string} key of the text
-   * @param {number | null} seconds where the text tells of a time
+   * @param {"speed" | "end"} kind  @param {string} key of the text
+   * @param {number | null} seconds where the text contains a duration
    */
-  setNote(turn, place, key, seconds = null) {
-    turn.notes.set(place, { key, seconds });
+  setNote(turn, kind, key, seconds = null) {
+    turn.notes.set(kind, { key, seconds });
     this.showNotes(turn);
   }
 
   showNotes(turn) {
-    const notes = NOTE_PLACES.map((place) => turn.notes.get(place)).filter(Boolean);
+    const notes = NOTE_KINDS.map((kind) => turn.notes.get(kind)).filter(Boolean);
     const texts = notes.map(({ key, seconds }) => (seconds === null ? t(key) : delayText(key, seconds)));
     this.keepInView(() => (turn.noteElement.textContent = texts.join(" · ")));
   }
@@ -107,7 +107,7 @@ export class TranscriptView {
     this.setNote(turn, "end", "interrupted");
   }
 
-  /** The person's turn had no speech in it. Several of them in a row are told once. */
+  /** The person's turn had no speech in it. Several of them in a row are shown once. */
   setNothing(turn) {
     const before = this.all[this.all.indexOf(turn) - 1];
     if (before?.nothing) this.remove(before);

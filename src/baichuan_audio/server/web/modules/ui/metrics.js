@@ -1,7 +1,7 @@
-/** How fast the replies came and whether their sound ran through, in a sentence or two; the numbers lie folded below. */
+/** Response times and playback gaps: a sentence or two, and the numbers in a folded list below. */
 import { language, t } from "./i18n.js";
 
-export class Figures {
+export class Metrics {
   /** @param {(id: string) => HTMLElement} element */
   constructor(element) {
     this.element = element;
@@ -39,18 +39,18 @@ export class Figures {
   render() {
     const { buffered, gaps, played } = this.numbers;
     const seconds = (value) => (value === null ? "–" : t("seconds", { n: value.toFixed(2) }));
-    this.write("firstSound", seconds(this.delays.at(-1) ?? null));
+    this.write("firstAudio", seconds(this.delays.at(-1) ?? null));
     this.write("median", seconds(median(this.delays)));
     this.write("buffered", seconds(buffered));
     this.write("gaps", String(gaps));
     this.write("played", seconds(played));
-    const speed = this.delays.length > 1 ? delayText("figures.typical", median(this.delays)) : this.lastDelay();
-    const flow = gaps === 0 ? t("figures.noGaps") : t(gaps === 1 ? "figures.oneGap" : "figures.gaps", { n: gaps });
-    this.write("figures-text", played === null ? t("figures.none") : [speed, flow].filter(Boolean).join(language() === "zh" ? "" : " "));
+    const speed = this.delays.length > 1 ? delayText("metrics.typical", median(this.delays)) : this.lastDelay();
+    const flow = gaps === 0 ? t("metrics.noGaps") : t(gaps === 1 ? "metrics.oneGap" : "metrics.gaps", { n: gaps });
+    this.write("metrics-text", played === null ? t("metrics.none") : [speed, flow].filter(Boolean).join(language() === "zh" ? "" : " "));
   }
 
   lastDelay() {
-    return this.delays.length === 1 ? delayText("figures.last", this.delays[0]) : "";
+    return this.delays.length === 1 ? delayText("metrics.last", this.delays[0]) : "";
   }
 
   write(id, text) {
@@ -59,7 +59,7 @@ export class Figures {
   }
 }
 
-/** A text about a delay in tenths of a second; shorter ones are not told apart. */
+/** A text about a delay, rounded to tenths of a second, 0.1 s at least. */
 export function delayText(key, seconds) {
   const tenths = Math.max(1, Math.round(seconds * 10));
   return t(key, { n: t("seconds", { n: (tenths / 10).toFixed(1) }) });

@@ -1,12 +1,12 @@
 /**
- * The one line above the controls. What happened outranks advice; news leaves by itself; one thing is said at a time.
+ * The one line above the controls. One message at a time: events come before hints, and notes disappear by themselves.
  */
-const NEWS_MS = 5000;
+const NOTE_MS = 5000;
 
 export class Notices {
   /**
    * @param {{text: HTMLElement, action: HTMLButtonElement, close: HTMLButtonElement}} parts
-   * kinds of a message: "error", "key" (one is needed), "retry" (a countdown), "note" (leaves by itself)
+   * kinds of a message: "error", "key" (one is needed), "retry" (a countdown), "note" (disappears by itself)
    */
   constructor({ text, action, close }) {
     Object.assign(this, { text, action, close });
@@ -18,7 +18,7 @@ export class Notices {
     this.render();
   }
 
-  /** The message, or the newest piece of advice when there is none. */
+  /** The message, or the newest hint when there is none. */
   get current() {
     return this.message ?? [...this.hints.values()].at(-1) ?? null;
   }
@@ -27,11 +27,11 @@ export class Notices {
   show(text, kind = "note", action = null) {
     clearTimeout(this.timer);
     this.message = text ? { text, kind, action } : null;
-    if (text && kind === "note") this.timer = setTimeout(() => this.show(""), NEWS_MS);
+    if (text && kind === "note") this.timer = setTimeout(() => this.show(""), NOTE_MS);
     this.render();
   }
 
-  /** Advice that stays until it is cleared or dismissed; dismissed advice is not given again before `reset`. */
+  /** A hint that stays until it is cleared or dismissed; a dismissed one does not come back before `reset`. */
   setHint(name, text, action = null) {
     if (this.dismissed.has(name) || this.hints.has(name)) return;
     this.hints.set(name, { name, text, kind: "hint", action });
@@ -42,7 +42,7 @@ export class Notices {
     if (this.hints.delete(name)) this.render();
   }
 
-  /** No advice is left, and none counts as dismissed. */
+  /** No hint is left, and none counts as dismissed. */
   reset() {
     this.hints.clear();
     this.dismissed.clear();

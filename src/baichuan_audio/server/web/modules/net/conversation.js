@@ -1,24 +1,24 @@
 /** One conversation over the Realtime protocol: whose turn it is, and what is sent and shown for it. */
 import { Connection } from "./connection.js";
-import { EchoDetector } from "./echo_detector.js";
-import { hasText, t } from "./i18n.js";
-import { Listener } from "./listener.js";
-import { Microphone } from "./microphone.js";
-import { SAMPLE_RATE, toBase64 } from "./pcm.js";
-import { Playback } from "./playback.js";
-import { Replay } from "./replay.js";
-import { SilenceMonitor } from "./silence_monitor.js";
-import { Sound } from "./sound.js";
+import { EchoDetector } from "../audio/echo_detector.js";
+import { hasText, t } from "../ui/i18n.js";
+import { Listener } from "../audio/listener.js";
+import { Microphone } from "../audio/microphone.js";
+import { SAMPLE_RATE, toBase64 } from "../audio/pcm.js";
+import { Playback } from "../audio/playback.js";
+import { Replay } from "../audio/replay.js";
+import { SilenceMonitor } from "../audio/silence_monitor.js";
+import { Sound } from "../audio/sound.js";
 
 const RESTORED_TURNS = 20;
-const QUIET = "quiet"; // an error in answer to such an event is no news: it came too late to matter
-const NO_SPEECH = "no_speech"; // the error code of a request to answer a turn without speech: the turn tells of it
+const QUIET = "quiet"; // an error in answer to such an event is not shown: the event came too late to matter
+const NO_SPEECH = "no_speech"; // the error code of a request to answer a turn without speech: the turn shows it
 
 export class Conversation {
   /**
-   * @param {object} parts settings, transcript, recording, meter, figures, notices
+   * @param {object} parts settings, transcript, recording, meter, metrics, notices
    * @param {object} view onState(name), onVoices(names), onDevices(), onEvent(way, event), onKeyNeeded(),
-   *   chooseMicrophone(): show where; announce(text), announceTurn(turn): to those who listen to the page
+   *   chooseMicrophone(): show where; announce(text), announceTurn(turn): to screen readers
    */
   constructor({ view, ...parts }) {
     Object.assign(this, parts, { view });
@@ -29,8 +29,8 @@ export class Conversation {
       onDevices: () => this.devicesChanged(),
     });
     this.listener = new Listener((int16) => this.sendSound(int16), this.recording, this.meter);
-    this.silence = new SilenceMonitor((silent) => this.tellSilence(silent));
-    this.echo = new EchoDetector(() => this.adviseHeadphones("hint.echo"));
+    this.silence = new SilenceMonitor((silent) => this.showSilence(silent));
+    this.echo = new EchoDetector(() => this.suggestHeadphones("hint.echo"));
     this.replay = new Replay(this.sound, () => this.replayChanged());
     this.playback = new Playback({
       ...parts,
@@ -51,10 +51,10 @@ export class Conversation {
     this.asking = 0; // how often the browser is being asked for the microphone
     this.releasing = false;
     this.onOpen = null; // called once, when the next session begins
-    this.forgetTurn();
+    this.resetTurn();
   }
 
-  forgetTurn() {
+  resetTurn() {
     this.userSpeaking = false;
     this.response = null;
     this.requested = null; // the id of the newest response.create
@@ -105,13 +105,13 @@ export class Conversation {
     if (round === this.connection.round) await this.connection.connect();
   }
 
-  /** The person's wish, or with a text an end that they should know of. */
+  /** End the conversation. @param {string} text why, where it was not the person who ended it */
   stop(text = "", kind = "error") {
     this.replay.stop();
     this.connection.end();
     this.microphone.close();
     this.playback.cut().then(() => this.phase === "offline" && !this.replay.turn && this.sound.rest());
-    this.forgetTurn();
+    this.resetTurn();
     this.meter.stop();
     this.notices.reset();
     this.notices.show(text, kind);
@@ -120,12 +120,12 @@ export class Conversation {
   }
 
   async lost() {
-    this.forgetTurn();
+    this.resetTurn();
     this.listener.held = false;
     await this.playback.cut();
   }
 
-  /** A new session was made: tell it the settings and, after a lost connection, what was said before. */
+  /** A new session was made: send the settings and, after a lost connection, the turns so far. */
   begin(again) {
     this.configure();
     this.sessionStart = this.listener.sent;
@@ -145,7 +145,7 @@ export class Conversation {
     return this.connection.send(event, prefix);
   }
 
-  /** Hands-free or held to talk; what was half said is forgotten. */
+  /** Hands-free or push-to-talk; a turn that was begun is dropped. */
   setMode(handsFree) {
     this.listener.handsFree = handsFree;
     this.listener.held = false;
@@ -159,14 +159,14 @@ export class Conversation {
     this.listener.handsFree = this.settings.handsFree;
     const session = this.settings.session(this.connection.model);
     this.instructed ||= session.instructions !== "";
-    if (!this.instructed) delete session.instructions; // the server has words of its own
+    if (!this.instructed) delete session.instructions; // the server has default instructions
     this.send({ type: "session.update", session });
     this.refresh();
   }
 
   // --- the microphone -----------------------------------------------------------------------------------------
 
-  /** @returns {Promise<boolean>} whether it is open now; why it is not has been told */
+  /** @returns {Promise<boolean>} whether it is open now; if not, a notice says why */
   async openMicrophone({ muted = false } = {}) {
     const { round } = this.connection;
     let error = null;
@@ -224,7 +224,7 @@ export class Conversation {
     this.listener.capture(samples, start);
   }
 
-  tellSilence(silent) {
+  showSilence(silent) {
     if (!silent) return this.notices.clearHint("silence");
     const name = this.microphone.label;
     const text = name ? t("hint.silence", { name }) : t("hint.silenceUnnamed");
@@ -232,7 +232,7 @@ export class Conversation {
     this.notices.setHint("silence", text, action);
   }
 
-  adviseHeadphones(key) {
+  suggestHeadphones(key) {
     this.notices.setHint("headphones", t(key));
   }
 
@@ -294,10 +294,10 @@ export class Conversation {
     this.refresh();
   }
 
-  /** By a button or a new turn; `told`: the server has heard it itself. */
-  async interrupt({ told = false } = {}) {
+  /** By a button or a new turn. `byServer`: the server has cancelled the response already. */
+  async interrupt({ byServer = false } = {}) {
     this.replay.stop();
-    if (!told && this.response) {
+    if (!byServer && this.response) {
       this.send({ type: "response.cancel", response_id: this.response }, QUIET);
     }
     this.awaiting = false;
@@ -333,7 +333,7 @@ export class Conversation {
   handlers = {
     "input_audio_buffer.speech_started": (event) => this.speechStarted(event),
     "input_audio_buffer.speech_stopped": (event) => this.speechStopped(event),
-    "input_audio_buffer.cleared": () => this.speechForgotten(),
+    "input_audio_buffer.cleared": () => this.speechCleared(),
     "input_audio_buffer.committed": ({ item_id: item }) => this.committed(item),
     "conversation.item.input_audio_transcription.delta": ({ item_id: item, delta }) => {
       const turn = this.transcript.add("user", item);
@@ -367,7 +367,7 @@ export class Conversation {
     this.spoken.set(item, { from: this.sentAt(start) });
     if (this.settings.interruptible) {
       if (this.playback.playing) this.echo.interrupted(item, this.playback.playing.captions.text);
-      this.interrupt({ told: true });
+      this.interrupt({ byServer: true });
     }
     this.transcript.setWaiting(this.transcript.add("user", item), true);
     this.refresh();
@@ -405,11 +405,11 @@ export class Conversation {
     if (text) return this.view.announceTurn(turn);
     this.transcript.setNothing(turn);
     this.view.announce(t("nothing"));
-    if (this.awaitingItem === item && !this.response) this.awaiting = false; // nobody answers nothing
+    if (this.awaitingItem === item && !this.response) this.awaiting = false; // a turn without speech gets no reply
     this.refresh();
   }
 
-  speechForgotten() {
+  speechCleared() {
     this.userSpeaking = false;
     for (const turn of this.transcript.all) {
       if (turn.role === "user" && turn.element.classList.contains("waiting")) this.transcript.remove(turn);
@@ -418,7 +418,7 @@ export class Conversation {
   }
 
   replyStarted() {
-    if (this.microphone.active && !this.microphone.echoCancelled) this.adviseHeadphones("hint.noCancellation");
+    if (this.microphone.active && !this.microphone.echoCancelled) this.suggestHeadphones("hint.noCancellation");
   }
 
   /** It was played or shown to its end. */
@@ -439,12 +439,12 @@ export class Conversation {
       const why = details?.error?.message ?? details?.error?.code ?? details?.reason ?? "";
       this.notices.show(t("error.reply", { why }), "error");
     } else if (response.status === "incomplete") {
-      this.tellIncomplete(response, details?.reason);
+      this.showIncomplete(response, details?.reason);
     }
     this.refresh();
   }
 
-  tellIncomplete({ output = [] }, reason) {
+  showIncomplete({ output = [] }, reason) {
     const key = reason === "max_output_tokens" ? "incomplete.length" : "incomplete.stopped";
     const turns = output.map(({ id }) => this.transcript.get(id)).filter(Boolean);
     for (const turn of turns) {

@@ -61,12 +61,12 @@ export class Realtime {
   }
 }
 
-/** What the server tells of itself: {status, models}. status 0: it cannot be reached. */
+/** The server's models: {status, models}. status 0: it cannot be reached. */
 export async function askServer(key) {
   try {
     const headers = key ? { Authorization: `Bearer ${key}` } : {};
-    const answer = await fetch(new URL("v1/models", document.baseURI), { headers, cache: "no-store" });
-    return { status: answer.status, models: answer.ok ? (await answer.json()).data : [] };
+    const response = await fetch(new URL("v1/models", document.baseURI), { headers, cache: "no-store" });
+    return { status: response.status, models: response.ok ? (await response.json()).data : [] };
   } catch {
     return { status: 0, models: [] };
   }
