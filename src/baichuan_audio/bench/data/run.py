@@ -178,7 +178,7 @@ def _small(manifest: str, root: Path, count: int) -> PipelineRecipe:
 
 
 def _kills(manifest: str, root: Path) -> dict[str, str]:
-    found = measure_kills(_small(manifest, root, 8), root, 25, 2)
+    found = measure_kills(_small(manifest, root, 6), root, 25, 2)
     return {
         "kill -9": f"{found.kills} kills, {found.repeated} tasks repeated by {found.workers} workers, "
         f"shards {'equal' if found.equal else 'DIFFERENT'}"
@@ -193,7 +193,7 @@ def _ways(manifest: str, root: Path) -> dict[str, str]:
         "4 workers": LocalExecutor(4),
         "Ray": RayExecutor(2),
     }
-    rows = measure_ways(replace(_small(manifest, root, 12), shard_samples=20), root, ways)
+    rows = measure_ways(replace(_small(manifest, root, 8), shard_samples=20), root, ways)
     return {
         row.name: f"{row.wall:.1f} s, stages {row.stages:.1f} s, shards {'equal' if row.equal else 'DIFFERENT'}"
         for row in rows

@@ -98,6 +98,7 @@ class Pocketsphinx:
         decoder = self._decoder
         try:
             decoder.set_align_text(" ".join(words))
+            decoder.reinit_feat()  # its noise filter carries over: the times would depend on the piece before
             decoder.start_utt()
             try:
                 decoder.process_raw(int16_bytes(samples, padding_s), full_utt=True)

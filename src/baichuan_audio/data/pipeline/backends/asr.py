@@ -120,6 +120,7 @@ class Pocketsphinx:
     def __call__(self, samples: Samples, language: str) -> Hypothesis | None:
         if language != "en":
             return None
+        self._decoder.reinit_feat()  # its noise filter carries over: the text would depend on the piece before
         self._decoder.start_utt()
         self._decoder.process_raw(int16_bytes(samples), full_utt=True)
         self._decoder.end_utt()

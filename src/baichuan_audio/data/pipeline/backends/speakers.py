@@ -56,7 +56,12 @@ class Resemblyzer:
         batch = torch.zeros(len(windows), size)
         for row, window in enumerate(windows):
             batch[row, : len(window)] = torch.from_numpy(_at_level(window[:size]))
-        found = [self._embed(part) for part in batch.split(32)]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # more add up in another order: the same sound would be another embedding
+        try:
+            found = [self._embed(part) for part in batch.split(32)]
+        finally:
+            torch.set_num_threads(threads)
         return torch.cat(found).numpy()
 
     def _embed(self, batch: torch.Tensor) -> torch.Tensor:
