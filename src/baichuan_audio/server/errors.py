@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from ..engine import EngineFull, EngineStopped
 from ..errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError, PromptTooLongError
-from .http.validation import explain
+from .validation import explain
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .validation import FieldRefusal
+from ..validation import Identifier, Metadata, Text, refusal
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
@@ -24,18 +24,6 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 """Fields whose meaning this server cannot give, and the values that ask for nothing."""
 _UNUSED_WITH_NONE = {"tools": "tool_choice", "functions": "function_call"}
 """Tools are not asked for, either, where the choice among them is "none"."""
-
-
-def _well_formed(text: str) -> str:
-    """JSON can spell halves of characters (a lone \\ud800), which no text encoder takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise FieldRefusal("holds half a character (a lone surrogate)") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_well_formed)]
 
 
 class Input(BaseModel):
@@ -86,7 +74,7 @@ class UserMessage(Input):
 
 
 class AudioReference(Input):
-    id: str
+    id: Identifier
 
 
 class AssistantMessage(Input):
@@ -107,13 +95,13 @@ Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discri
 
 
 class VoiceId(Input):
-    id: str
+    id: Identifier
 
 
 class AudioOutput(Input):
     """How the spoken reply shall be: whose voice, and in which format (pcm16 when streaming)."""
 
-    voice: str | VoiceId | None = None
+    voice: Identifier | VoiceId | None = None
     format: Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"]
 
     @property
@@ -149,6 +137,7 @@ class ChatRequest(Input):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     response_format: ResponseFormat | None = None
+    metadata: Metadata | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +146,7 @@ class ChatRequest(Input):
             return fields
         for name, harmless in _REFUSED.items():
             if fields.get(name) not in harmless and fields.get(_UNUSED_WITH_NONE.get(name, "")) != "none":
-                raise FieldRefusal("cannot be met by this model; leave it out", name)
+                raise refusal("cannot be met by this model; leave it out", name)
         return fields
 
     @property

@@ -17,7 +17,8 @@ from ..audio.output import MEDIA_TYPES, AudioEncoder, AudioFormat
 from ..audio.time_stretch import TimeStretch
 from ..audio.voices import choose_voice
 from ..errors import bad_request
-from .chat_types import Input, Text, VoiceId
+from ..validation import Identifier, Text
+from .chat_types import Input, VoiceId
 from .openapi import error_responses, other_content
 from .streaming import EVENT_STREAM, RequestTrace, StreamedResponse, event
 
@@ -33,7 +34,7 @@ class SpeechRequest(Input):
 
     model: str
     input: Annotated[Text, Field(min_length=1)]
-    voice: str | VoiceId | None = None
+    voice: Identifier | VoiceId | None = None
     response_format: AudioFormat = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"

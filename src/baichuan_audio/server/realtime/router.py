@@ -13,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from ...engine import Dialogue
 from ..access.auth import check_websocket
 from ..errors import ApiError, as_api_error
-from .protocol import events
+from .protocol import server_events
 from .rate_limits import TokenBucket
 from .send_queue import SendQueue
 from .session import RealtimeSession
@@ -31,18 +31,18 @@ async def realtime(websocket: WebSocket) -> None:
     state = websocket.app.state
     try:
         _check_room(websocket)
-        carried = check_websocket(websocket)
+        client_settings = check_websocket(websocket)
     except ApiError as error:
         await _deny(websocket, error)
         return
-    asked = websocket.scope.get("subprotocols", ())
-    await websocket.accept(subprotocol="realtime" if "realtime" in asked else None)
+    subprotocols = websocket.scope.get("subprotocols", ())
+    await websocket.accept(subprotocol="realtime" if "realtime" in subprotocols else None)
     try:
         async with state.work.at_work():
             dialogue = state.engine.open()
-            await _converse(websocket, dialogue, carried)
+            await _run_session(websocket, dialogue, client_settings)
     except Exception as error:
-        await _turn_away(websocket, error)
+        await _refuse(websocket, error)
 
 
 @router.websocket("/{path:path}")
@@ -66,24 +66,25 @@ async def _deny(websocket: WebSocket, error: ApiError) -> None:
         await websocket.close(1008)
 
 
-async def _turn_away(websocket: WebSocket, error: Exception) -> None:
+async def _refuse(websocket: WebSocket, error: Exception) -> None:
     """There is no room, or no server any more: an `error` event, then a close code that means to try again later."""
-    told = as_api_error(error)
+    api_error = as_api_error(error)
+    reason = api_error.code or "refused"
     state = websocket.app.state
-    state.metrics.error(told.code or "refused")
-    if told.code == "internal_error":
+    state.metrics.error(reason)
+    if reason == "internal_error":
         state.log.exception(error)
-    code = {429: 1013, 503: 1012}.get(told.status, 1011)
-    event = events.error(told.message, told.code or "refused", told.type)
+    code = {429: 1013, 503: 1012}.get(api_error.status, 1011)
+    event = server_events.error(api_error.message, reason, api_error.type)
     with suppress(WebSocketDisconnect, RuntimeError):  # gone already
-        await websocket.send_text(json.dumps({"event_id": events.new_id("event"), **event}))
-    await _close(websocket, code, told.code or "refused")
+        await websocket.send_text(json.dumps({"event_id": server_events.new_id("event"), **event}))
+    await _close(websocket, code, reason)
 
 
-async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str, Any] | None) -> None:
+async def _run_session(websocket: WebSocket, dialogue: Dialogue, client_settings: dict[str, Any] | None) -> None:
     """One session from `session.created` to the end; its slot is free before the connection is closed.
 
-    carried: settings that came with the client's key.
+    client_settings: of the client's key, if any.
     """
     state = websocket.app.state
     send_queue = SendQueue(websocket.send_text)
@@ -101,7 +102,7 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str,
     ]
     waiting: list[asyncio.Future[Any]] = [*tasks, session.ended]
     try:
-        session.greet(carried)
+        session.start(client_settings)
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         code, outcome = session.ended.result() if session.ended.done() else (1000, _why(tasks, state.log, session.id))
         if session.ended.done() and not any(task.done() for task in tasks):
