@@ -390,7 +390,7 @@ def test_the_log_holds_no_words_unless_asked():
             log.exception(error, session_id="s")
         first, second = map(json.loads, lines.getvalue().splitlines())
         assert (first["event"], first["session_id"], first["response_id"], first["seconds"]) == ("chat", "s", "r", 1.5)
-        assert second["kind"] == "ValueError" and "test_http_door.py" in second["where"][0]
+        assert second["kind"] == "ValueError" and "test_http_admission.py" in second["where"][0]
         assert ("secret" in lines.getvalue()) == asked
 
 

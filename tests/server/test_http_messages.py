@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from baichuan_audio.server.http.chat_types import ChatRequest
 from baichuan_audio.server.http.speech import SpeechRequest
-from baichuan_audio.server.http.validation import explain
+from baichuan_audio.server.validation import explain
 
 CHAT, SPEECH, TRANSCRIPTIONS = "/v1/chat/completions", "/v1/audio/speech", "/v1/audio/transcriptions"
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}

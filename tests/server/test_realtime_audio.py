@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,11 @@ from baichuan_audio.server.realtime.conversation.playback import Playback
 from baichuan_audio.server.realtime.input.codec import InputDecoder, OutputEncoder, Resampler, decode, encode, seconds
 from baichuan_audio.server.realtime.input.turn_detection import (
     SAMPLE_RATE,
-    SemanticVad,
-    ServerVad,
     SpeechStarted,
     SpeechStopped,
     TurnDetector,
 )
+from baichuan_audio.server.realtime.protocol.session_config import SemanticVad, ServerVad
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LAWS = {"audio/pcmu": "ULAW", "audio/pcma": "ALAW"}
@@ -83,6 +83,20 @@ def test_resampling_lets_no_alias_through():
     for original, new in ((24000, 16000), (24000, 8000)):
         assert np.abs(Resampler(original, new).push(tone(0.6 * new, original))[200:]).max() < 1e-3
     assert Resampler(24000, 8000).push(np.zeros(240, np.float32)).size >= 80 - 32  # not far behind
+
+
+def lag_ms(push: Callable[[np.ndarray], np.ndarray], original: int, new: int) -> float:
+    """How far the output is behind the input at worst, in chunks of 20 ms."""
+    samples, chunk = tone(700.0, original, 2.0), original // 50
+    sizes = np.cumsum([len(push(piece)) for piece in np.split(samples, len(samples) // chunk)])
+    return float(max(20 * (number + 1) - size / new * 1000 for number, size in enumerate(sizes)))
+
+
+@pytest.mark.parametrize(("original", "new"), [(24000, 16000), (8000, 16000), (24000, 8000)])
+def test_why_the_resampler_is_ours(original, new):
+    """soxr costs less, but its output comes in blocks, behind by more than a chunk even at low quality."""
+    assert lag_ms(Resampler(original, new).push, original, new) <= 2.1
+    assert lag_ms(soxr.ResampleStream(original, new, 1, quality="LQ").resample_chunk, original, new) > 15
 
 
 def test_input_and_output_formats_meet():

@@ -202,8 +202,8 @@ async def test_time_is_limited(serve):
 def test_the_clock_runs_from_the_end_of_what_is_heard():
     """The same with a clock that is set by hand."""
     ends, spoke_up = [], []
-    send_queue = SimpleNamespace(overflowed=False, stuck_for=lambda: 0.0)
-    turns = SimpleNamespace(heard_at=0.0, speaking=False, idle_timeout_ms=None)
+    send_queue = SimpleNamespace(overflowed=False, stalled_s=lambda: 0.0)
+    turns = SimpleNamespace(last_speech_at=0.0, speaking=False, idle_timeout_ms=None)
     finished: list[float] = []
 
     def ended_at(now: float) -> float | None:
@@ -215,27 +215,27 @@ def test_the_clock_runs_from_the_end_of_what_is_heard():
     def end(code: int, outcome: str, message: str) -> None:
         ends.append((code, outcome))
 
-    watch = Timeouts(limits, send_queue, turns, responses, end, spoke_up.append)
+    timeouts = Timeouts(limits, send_queue, turns, responses, end, spoke_up.append)
     began = time.monotonic()
     playback = Playback(24000)
     playback.add(40 * 24000, began)  # sent at once
     responses.newest = object()
-    watch.look(began + 500)  # it is still being made
+    timeouts.check(began + 500)  # it is still being made
     finished.append(began + 1)
     for after in (30, 70, 95):
-        watch.look(began + after)
+        timeouts.check(began + after)
     assert not ends and not spoke_up
-    watch.look(began + 105)
+    timeouts.check(began + 105)
     assert ends.pop() == (1008, "idle")
     turns.idle_timeout_ms = 20_000
-    watch.look(began + 55)
+    timeouts.check(began + 55)
     assert not spoke_up
-    watch.look(began + 65)
+    timeouts.check(began + 65)
     assert spoke_up == [pytest.approx(25)] and not ends
-    watch.look(began + 1005)
+    timeouts.check(began + 1005)
     assert ends.pop() == (1008, "expired")
     send_queue.overflowed = True
-    watch.look(began)
+    timeouts.check(began)
     assert ends == [(1008, "slow")]
 
 

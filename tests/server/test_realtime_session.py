@@ -162,7 +162,7 @@ async def test_an_interruption_cuts_all_that_has_not_been_heard() -> None:
         await client.ask(conversation="none", output_modalities=["text"], input=[_message()])
         await client.say()
         second = (await client.ask())["output"][0]["id"]
-        client.session.interrupt()
+        client.session._responses.interrupt()
         await client.wait("conversation.item.truncated", 2)
         cut = {event["item_id"]: event["audio_end_ms"] for event in client.of("conversation.item.truncated")}
         assert cut.keys() == {first, second} and 0 <= cut[first] < 3000 and cut[second] == 0
@@ -178,7 +178,7 @@ async def test_what_the_client_plays_no_more_does_not_keep_the_next_waiting(how:
         apart = {"conversation": "none", "input": [_message()]} if how == "apart" else {}
         first = (await client.ask(**apart))["output"][0]["id"]
         if how == "apart":
-            client.session.interrupt()
+            client.session._responses.interrupt()
         else:
             truncate = how == "conversation.item.truncate"
             await client.do(how, item_id=first, **({"content_index": 0, "audio_end_ms": 500} if truncate else {}))
@@ -187,7 +187,7 @@ async def test_what_the_client_plays_no_more_does_not_keep_the_next_waiting(how:
         await client.say()
         second = (await client.ask())["output"][0]["id"]
         await asyncio.sleep(0.3)
-        client.session.interrupt()
+        client.session._responses.interrupt()
         await client.wait("conversation.item.truncated", 1 + (how == "conversation.item.truncate"))
         cut = [(event["item_id"], event["audio_end_ms"]) for event in client.of("conversation.item.truncated")]
         assert cut[-1][0] == second and 200 < cut[-1][1] < 3000
@@ -250,7 +250,7 @@ async def test_speaking_up_in_a_full_conversation_is_an_error_and_not_the_end(mo
         await client.say()
         await client.ask(output_modalities=["text"])
         await client.do("input_audio_buffer.append", audio=silence(6))
-        client.session._time_out(6.0)
+        client.session._respond_to_silence(6.0)
         assert (await client.wait("error"))["error"]["code"] == "conversation_full"
 
 
@@ -263,7 +263,7 @@ async def test_half_a_sample_is_refused_before_any_of_it_is_taken() -> None:
 
 
 async def test_the_users_sound_is_taken_by_its_length_in_any_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_SOUND_S", (2.0, 4.0))
+    monkeypatch.setattr(session, "_INPUT_AUDIO_S", (2.0, 4.0))
     async with talk() as client:
         audio = {"input": {"format": {"type": "audio/pcmu"}, "turn_detection": None}}
         await client.do("session.update", session={"type": "realtime", "audio": audio})
@@ -274,15 +274,15 @@ async def test_the_users_sound_is_taken_by_its_length_in_any_format(monkeypatch:
 
 async def test_transcripts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async with talk(FakeEngine(delay=0.3), max_audio_seconds=60.0) as client:
-        heard = transcripts.Transcriber(client.session._desk, client.dialogue, 60.0)
+        transcriber = transcripts.Transcriber(client.session._context)
         sound = transcripts.AudioInput(fake_engine.torch.zeros(25 * 16000), 16000)
         for number in range(4):
-            heard.start(f"item_{number}", [sound], 25.0)
+            transcriber.start(f"item_{number}", [sound], 25.0)
         failed = await client.wait("conversation.item.input_audio_transcription.failed", 2)
         assert failed["item_id"] == "item_3" and failed["error"]["code"] == "too_many_requests"
         await client.wait("conversation.item.input_audio_transcription.completed", 2)
-        heard._waiting_s = 2e-16  # what rounding leaves
-        heard.start("item_5", [sound], 61.0)
+        transcriber._waiting_s = 2e-16  # what rounding leaves
+        transcriber.start("item_5", [sound], 61.0)
         await client.wait("conversation.item.input_audio_transcription.completed", 3)
 
 

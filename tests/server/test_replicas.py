@@ -31,10 +31,16 @@ from baichuan_audio.errors import ConfigError
 from baichuan_audio.server.monitoring.metrics import Metrics
 from baichuan_audio.server.ray import replicas
 from baichuan_audio.server.ray.replica_metrics import Exporter
-from baichuan_audio.server.ray.replicas import HOST_ENVIRONMENT, Plan, ReplicaConfig, application, make_application
+from baichuan_audio.server.ray.replicas import (
+    HOST_ENVIRONMENT,
+    DeploymentConfig,
+    ReplicaConfig,
+    application,
+    make_application,
+)
 from baichuan_audio.server.ray.websocket_close import (
-    JsonRefusals,
-    StalledClients,
+    JsonErrorsMiddleware,
+    StalledClientsMiddleware,
     WebSocketCloseMiddleware,
     proxy_middlewares,
 )
@@ -62,7 +68,7 @@ def test_application_from_a_config_file():
     assert config.graceful_shutdown_timeout_s == 930
     assert (config.autoscaling_config.min_replicas, config.autoscaling_config.max_replicas) == (1, 4)
     assert config.autoscaling_config.target_ongoing_requests == pytest.approx(0.7 * 6)
-    fixed = make_application(Plan("m", replicas=ReplicaConfig(2, 2)))._bound_deployment
+    fixed = make_application(DeploymentConfig("m", replicas=ReplicaConfig(2, 2)))._bound_deployment
     assert fixed.num_replicas == 2
 
 
@@ -183,7 +189,7 @@ async def _through_json_refusals(scope: dict, status: int, kind: bytes) -> list[
     async def send(message):
         sent.append(message)
 
-    await JsonRefusals(app)({"type": "http", **scope}, None, send)
+    await JsonErrorsMiddleware(app)({"type": "http", **scope}, None, send)
     return sent
 
 
@@ -205,7 +211,7 @@ async def test_a_client_that_takes_nothing_of_a_proxy():
 
     cycle = Cycle()
     with pytest.raises(TimeoutError):
-        await StalledClients(app, limit_s=0.05)({"type": "websocket"}, None, cycle.send)
+        await StalledClientsMiddleware(app, limit_s=0.05)({"type": "websocket"}, None, cycle.send)
     assert cycle.aborted
 
 

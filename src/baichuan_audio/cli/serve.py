@@ -107,7 +107,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
 def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> None:
     """The same server, several times, behind one address."""
-    from ..server.ray.replicas import Plan, ReplicaConfig, run_replicas
+    from ..server.ray.replicas import DeploymentConfig, ReplicaConfig, run_replicas
 
     fewest, _, most = arguments.replicas.partition("-")
     if not (fewest.isdigit() and (most or fewest).isdigit()):
@@ -116,7 +116,7 @@ def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> 
     if gpus is None:
         gpus = 1.0 if arguments.device.startswith("cuda") else 0.0
     model = Path(arguments.model)
-    plan = Plan(
+    deployment = DeploymentConfig(
         model=str(model.absolute()) if model.is_dir() else arguments.model,
         vocoder=str(Path(arguments.vocoder).absolute()) if arguments.vocoder else None,
         device=arguments.device,
@@ -135,7 +135,7 @@ def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> 
     def stop() -> None:
         _say(f"finishing, for at most {arguments.grace} s; a second signal stops at once")
 
-    run_replicas(plan, arguments.grace, ready, stop)
+    run_replicas(deployment, arguments.grace, ready, stop)
 
 
 def make_settings(arguments: argparse.Namespace) -> Any:

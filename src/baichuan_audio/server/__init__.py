@@ -1,8 +1,8 @@
-"""The server: OpenAI's interfaces over HTTP and WebSocket, and a page to talk to (docs/serving.md).
+"""The server: OpenAI's HTTP and Realtime APIs, and a web page (docs/serving.md).
 
     app = create_app(engine, ServerSettings())     # an ASGI application for uvicorn or Ray Serve
 
-Needs the libraries of `pip install 'baichuan-audio[server]'`, which are imported with the parts that use them.
+Needs the libraries of `pip install 'baichuan-audio[server]'`, imported where they are used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The application: the routers, the page, and what they all find in `app.state`."""
+"""The application: the routers, the page, and what they share in `app.state`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
     """The server around an engine: OpenAI's HTTP endpoints, its Realtime WebSocket, and the page at `/`.
 
     The application starts the engine and, when it ends, stops it. `app.state` holds `engine`, `settings`, `metrics`,
-    `log` and `work` (what goes on; `work.closing` when nothing new is let in).
+    `log`, and `work`: the requests and sessions in progress; `work.closing` when no new ones are accepted.
     """
 
     @asynccontextmanager
@@ -51,14 +51,14 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
         title="Baichuan-Audio",
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # their scripts would come from another site
+        docs_url=None,  # they load scripts from another site
         redoc_url=None,
         redirect_slashes=False,
     )
     state: Any = app.state
     state.engine, state.settings = engine, settings or ServerSettings()
     state.metrics, state.log, state.work = Metrics(engine), EventLog(state.settings.log_content), GracefulShutdown()
-    state.said, state.reader = ReplyStore(), AudioReader()
+    state.replies, state.reader = ReplyStore(), AudioReader()
     state.client_secrets = ClientSecrets(state.settings.signing_key)
     add_error_handlers(app)
     for part in (http_chat, http_speech, http_transcriptions, http_info, http_client_secrets, realtime):
@@ -70,8 +70,8 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> FastAP
 
 
 async def warm_up(engine: Engine) -> None:
-    """One short reply, so that the first user does not wait for memory, kernels and networks to be made ready."""
-    with suppress(MissingDependencyError):  # whoever sends audio is told
+    """One short reply, so that the first user does not wait for kernels and memory."""
+    with suppress(MissingDependencyError):  # reported to clients that send audio
         await asyncio.to_thread(load_voice_activity_model)
     dialogue = engine.open(seed=0)
     try:

@@ -1,4 +1,4 @@
-"""Errors in the shape that OpenAI's clients know: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors as OpenAI's clients expect them: `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from ..engine import EngineFull, EngineStopped
 from ..errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError, PromptTooLongError
-from .http.validation import explain
+from .validation import explain
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
@@ -20,9 +20,9 @@ RETRY_AFTER_S = 2
 
 
 class ApiError(Exception):
-    """A refusal that the client gets to read.
+    """An error for the client, over HTTP or as a Realtime `error` event.
 
-    message: one sentence. param: the field that is at fault. code: a word for programs. headers: sent with it.
+    message: one sentence. param: path of the field at fault. code: for programs. headers: of the HTTP response.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ApiError(Exception):
 
     @property
     def type(self) -> str:
-        """OpenAI's name for this kind of error."""
+        """OpenAI's type of this error."""
         return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
     def body(self) -> dict[str, Any]:
@@ -51,22 +51,22 @@ class ApiError(Exception):
         return error_body(self.message, self.type, self.code, self.param)
 
     def response(self) -> JSONResponse:
-        """The error as an answer."""
+        """The error as an HTTP response."""
         return JSONResponse(self.body(), self.status, headers=self.headers)
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """The client's fault, status 400."""
+    """An invalid request, status 400."""
     return ApiError(400, message, code=code, param=param)
 
 
 def error_body(message: str, type: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """The one shape of an error."""
+    """The body of all errors."""
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What went wrong inside -> what the client is told. Anything unforeseen is told as that, and no more."""
+    """An error of ours -> the client's. An unforeseen one becomes "internal_error", without details."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineFull):
@@ -87,14 +87,14 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Give every refusal of the framework that shape, too."""
+    """Give the framework's errors the same shape."""
 
-    async def refused(request: Request, error: Exception) -> JSONResponse:
+    async def send_error(request: Request, error: Exception) -> JSONResponse:
         api_error = as_api_error(error)
         request.app.state.metrics.error(api_error.code or str(api_error.status))
         return api_error.response()
 
-    async def not_served(request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 405 and error.headers:
             error.headers = {**error.headers, "Allow": _allowed(error.headers.get("Allow", ""))}
@@ -105,22 +105,22 @@ def add_error_handlers(app: FastAPI) -> None:
             404: f"there is nothing at {request.url.path}.",
             405: f"{request.method} is not allowed at {request.url.path}.",
         }.get(error.status_code, str(error.detail))
-        return await refused(request, ApiError(error.status_code, message, headers=error.headers))
+        return await send_error(request, ApiError(error.status_code, message, headers=error.headers))
 
-    async def not_understood(request: Request, error: Exception) -> JSONResponse:
+    async def invalid_request(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        faults = error.errors()
-        if faults and faults[0]["type"] == "json_invalid":
-            return await refused(request, bad_request("the body is not valid JSON.", code="invalid_json"))
-        return await refused(request, bad_request(*explain(faults, error.body)))
+        errors = error.errors()
+        if errors and errors[0]["type"] == "json_invalid":
+            return await send_error(request, bad_request("the body is not valid JSON.", code="invalid_json"))
+        return await send_error(request, bad_request(*explain(errors, error.body)))
 
     for kind in (ApiError, BaichuanAudioError):
-        app.add_exception_handler(kind, refused)
-    app.add_exception_handler(HTTPException, not_served)
-    app.add_exception_handler(RequestValidationError, not_understood)
+        app.add_exception_handler(kind, send_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid_request)
 
 
 def _allowed(methods: str) -> str:
-    """What a route allows, with what every route of that kind can do besides."""
+    """The methods of a route, with those that every such route has."""
     names = {name.strip() for name in methods.split(",")} | {"OPTIONS"}
     return ", ".join(sorted(names | ({"HEAD"} if "GET" in names else set())))

@@ -1,4 +1,4 @@
-"""Running the application in one process: the socket, the log, and an end that lets conversations finish."""
+"""Runs the application in one process: the socket, the log, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .app import create_app
 from .monitoring.logging import collect_logs
 from .settings import ServerSettings
 
-_LAST_WORDS_S = 3.0
-_FORCED = 130
+_CLOSE_S = 3.0
+_EXIT_CODE = 130
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, not listening yet. Raises BaichuanAudioError when it cannot be had."""
+    """A socket bound to the address, not listening yet. Raises BaichuanAudioError when it is not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
@@ -43,10 +43,10 @@ def run(
     on_ready: Callable[[], None],
     on_stop: Callable[[int], None],
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then let what goes on come to its end; a second signal ends all at once.
+    """Serve until SIGINT or SIGTERM, then let replies finish; a second signal ends the process at once.
 
-    grace_s: how long that may take; what then still goes on is told that the server ends. on_ready: called when the
-    engine is warm and the socket listens. on_stop: called at the signal, with the number of conversations at work.
+    grace_s: how long that may take; replies still in progress then end with an error. on_ready: called when the engine
+    is warm and the socket listens. on_stop: called at the signal, with the number of requests and sessions in progress.
     """
     app = create_app(engine, settings)
     collect_logs(app.state.log)
@@ -60,7 +60,7 @@ def run(
         proxy_headers=False,
         ws_max_size=settings.max_message_bytes,
         ws_per_message_deflate=False,
-        timeout_graceful_shutdown=int(_LAST_WORDS_S),
+        timeout_graceful_shutdown=int(_CLOSE_S),
     )
     server = _Server(config, engine, grace_s, on_ready, on_stop)
     try:
@@ -68,11 +68,11 @@ def run(
     except SystemExit as error:
         raise BaichuanAudioError("the server could not start; the log says why.") from error
     finally:
-        asyncio.run(engine.stop(_LAST_WORDS_S))  # where the start failed: no interpreter ends well under its threads
+        asyncio.run(engine.stop(_CLOSE_S))  # where the start failed: its threads must end before the interpreter does
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which at the first signal finishes before it stops."""
+    """uvicorn's server with a graceful shutdown at the first signal."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
         self._engine, self._grace_s = engine, grace_s
         self._on_ready, self._on_stop = on_ready, on_stop
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._shutdown_task: asyncio.Task[None] | None = None
         state = config.app.state  # type: ignore[union-attr]
         self._work, self._reader = state.work, state.reader
 
@@ -99,19 +99,19 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._work.closing:
-            os._exit(_FORCED)  # at once: an orderly end would wait for the engine's threads
+            os._exit(_EXIT_CODE)  # an orderly exit would wait for the engine's threads
         if self._loop is None or not self.started:
             self.should_exit = True
             return
         self._work.close()
-        self._loop.call_soon_threadsafe(self._begin_ending)
+        self._loop.call_soon_threadsafe(self._begin_shutdown)
 
-    def _begin_ending(self) -> None:
+    def _begin_shutdown(self) -> None:
         self._on_stop(self._work.count)
-        self._ending = asyncio.ensure_future(self._end())
+        self._shutdown_task = asyncio.ensure_future(self._shut_down())
 
-    async def _end(self) -> None:
+    async def _shut_down(self) -> None:
         if not await self._work.wait_idle(self._grace_s):
-            await self._engine.stop(_LAST_WORDS_S)  # every reply ends and says why
-            await self._work.wait_idle(_LAST_WORDS_S)
+            await self._engine.stop(_CLOSE_S)  # every reply ends with a reason
+            await self._work.wait_idle(_CLOSE_S)
         self.should_exit = True

@@ -1,4 +1,4 @@
-"""What a server may be told: where it listens, whom it lets in, and how much one client may ask for."""
+"""Settings of a server: its address, who may use it, and its limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigError
 
 _STALLED_S = 20.0
-_SHORTEST_SIGNING_KEY = 32
+_MIN_SIGNING_KEY = 32
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -19,14 +19,13 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 class ServerSettings:
     """Where a server listens, who may use it, and its limits.
 
-    api_keys: one of them must come with every request; none: nobody is asked. allowed_origins: web sites
+    api_keys: every request needs one of them; empty: no key is required. allowed_origins: web sites
     (`https://voice.example`, or `*` for all) whose pages may use the server; its own page always may.
-    max_message_bytes: of a request's body, or of one WebSocket message. max_audio_seconds: of one piece of audio that
-    comes in. max_session_seconds: of one conversation or one HTTP request. idle_seconds: without a word from the
-    client, or without its taking what is sent. max_input_characters: of a text to be spoken. model_name: what
-    `/v1/models` calls the model. log_content: whether what people say may stand in the log.
-    signing_key: signs the keys that pages get; replicas of one server share it, and a new server has a new one.
-    Raises ConfigError for values that make no sense.
+    max_message_bytes: of a request's body, or of one WebSocket message. max_audio_seconds: of one piece of audio from a
+    client. max_session_seconds: of one session or one HTTP request. idle_seconds: without anything from the client, or
+    without its reading anything. max_input_characters: of a text to speech request. model_name: in `/v1/models`.
+    log_content: whether user content is logged. signing_key: signs the keys of pages; shared by the replicas of one
+    server. Raises ConfigError for invalid values.
     """
 
     host: str = "127.0.0.1"
@@ -50,25 +49,25 @@ class ServerSettings:
                 raise ConfigError(f"{name} must be above 0, not {value}.")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port must lie in 0..65535, not {self.port}.")
-        if len(self.signing_key) < _SHORTEST_SIGNING_KEY:
-            raise ConfigError(f"signing_key must have at least {_SHORTEST_SIGNING_KEY} characters.")
+        if len(self.signing_key) < _MIN_SIGNING_KEY:
+            raise ConfigError(f"signing_key must have at least {_MIN_SIGNING_KEY} characters.")
         if not self.model_name.strip():
             raise ConfigError("model_name must not be empty.")
         for key in self.api_keys:
             if not is_token(key):  # browsers send it as the name of a WebSocket's subprotocol
-                raise ConfigError("an API key must consist of ASCII letters, digits and !#$%&'*+-.^_`|~ alone.")
+                raise ConfigError("an API key may have only ASCII letters, digits and !#$%&'*+-.^_`|~.")
         for origin in self.allowed_origins:
             if origin != "*" and not (urlsplit(origin).scheme and urlsplit(origin).netloc):
-                raise ConfigError(f"'{origin}' is no origin; give scheme and host, such as https://voice.example.")
+                raise ConfigError(f"'{origin}' is not an origin; give scheme and host, such as https://voice.example.")
 
     @property
     def stalled_seconds(self) -> float:
-        """How long a client may take nothing of what lies ready for it."""
+        """How long a client may read nothing."""
         return min(_STALLED_S, self.idle_seconds)
 
     @property
     def local_only(self) -> bool:
-        """Whether it listens to this machine alone."""
+        """Whether it serves this machine only."""
         return is_loopback(self.host)
 
 

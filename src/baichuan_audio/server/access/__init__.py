@@ -1,1 +1,1 @@
-"""Who may connect, and how much at once."""
+"""Authentication, admission control, and limits of connections."""

@@ -1,4 +1,9 @@
-"""The door: every HTTP request is checked, measured and counted here before any of its body is read."""
+"""Admission control: every HTTP request is checked and counted here before any of its body is read.
+
+Starlette's own middlewares do not do. CORSMiddleware knows a fixed list of origins, not the server's own (which depends
+on the Host header), repeats any header name of a preflight, and refuses in plain text. RequestBodyLimitMiddleware
+(Starlette 1.10, Python 3.11) refuses in plain text, too, and has no time limit for a body.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +27,21 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _REQUESTS_PER_SESSION = 4
-_FEWEST_REQUESTS = 32
-_LEAST_BYTES_PER_S = 16_384  # of a body
-_BODY_S = 20.0  # without a piece of it: who announces one has it at hand, and meanwhile takes a place of the others
+_MIN_REQUESTS = 32
+_MIN_BYTES_PER_S = 16_384  # of a body
+_BODY_S = (
+    20.0  # without a piece of it; shorter than `idle_seconds`, since a request that waits counts against the limit
+)
 _SPARE_PATHS = ("/health", "/metrics")
 _CORS = {
     "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
     "access-control-max-age": "600",
 }
-_MOST_HEADERS, _LONGEST_HEADER = 50, 100  # openai's client in a browser sends a dozen
+_MAX_HEADERS, _MAX_HEADER_CHARACTERS = 50, 100  # openai's client in a browser sends a dozen
 
 
 class GracefulShutdown:
-    """What is going on, so that a server which is told to stop can let it end first."""
+    """Counts requests and sessions in progress, so that a server that shuts down can let them end first."""
 
     def __init__(self) -> None:
         self.closing = False
@@ -45,21 +52,21 @@ class GracefulShutdown:
 
     @property
     def count(self) -> int:
-        """Requests and conversations at work."""
+        """Requests and sessions in progress."""
         return self._count
 
     def close(self) -> None:
-        """Let nothing new in."""
+        """Accept nothing new."""
         self.closing = True
         self._closing.set()
 
     async def wait_closing(self) -> None:
-        """Returns when `close` has been called: conversations should come to an end."""
+        """Wait until `close` is called: sessions should end then."""
         await self._closing.wait()
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
-        """While inside, the server is not idle. Raises ApiError 503 when nothing new is let in."""
+        """Counts the block as in progress. Raises ApiError 503 after `close`."""
         if self.closing:
             raise ApiError(503, "the server is shutting down.", code="shutting_down")
         self._count += 1
@@ -72,7 +79,7 @@ class GracefulShutdown:
                 self._idle.set()
 
     async def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing goes on any more; says whether that came about in time."""
+        """Wait until nothing is in progress -> whether that happened in time."""
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except asyncio.TimeoutError:
@@ -81,7 +88,7 @@ class GracefulShutdown:
 
 
 class AdmissionMiddleware:
-    """ASGI middleware for HTTP: host, origin and key; the body's size; readers that stall; errors in one shape."""
+    """ASGI middleware for HTTP: host, origin and key; size of the body; stalled clients; errors in one shape."""
 
     def __init__(self, inner: ASGIApp, app: FastAPI) -> None:
         self._inner, self._app = inner, app
@@ -97,7 +104,7 @@ class AdmissionMiddleware:
             return
         without_body = scope["method"] == "HEAD"
         scope = {**scope, "path": _without_slash(scope["path"]), "app": self._app}
-        if scope["method"] == "HEAD":  # what a GET would say, but for the body
+        if scope["method"] == "HEAD":  # the response to a GET without its body
             scope["method"] = "GET"
         request_id = f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
@@ -109,15 +116,15 @@ class AdmissionMiddleware:
             self._app.state.metrics.error("stalled")
             exchange.abort()
         except Exception as error:
-            fault, exchange.fault = exchange.fault, None
-            await self._report(exchange, fault or error)
+            body_error, exchange.body_error = exchange.body_error, None
+            await self._report(exchange, body_error or error)
         if exchange.status:
             self._app.state.metrics.request(exchange.endpoint, exchange.status)
 
     async def _admit(self, exchange: _Exchange) -> None:
         request = exchange.request
         if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
-            # a browser asks beforehand, without a key
+            # a browser's preflight, without a key
             await exchange.preflight()
             return
         if exchange.is_spare and request.scope["path"] not in _SPARE_PATHS:
@@ -128,7 +135,7 @@ class AdmissionMiddleware:
             await self._inner(request.scope, exchange.receive, exchange.send)
             return
         stats = self._app.state.engine.stats()
-        if self._busy >= max(_FEWEST_REQUESTS, _REQUESTS_PER_SESSION * (stats.active_sessions + stats.slots_free)):
+        if self._busy >= max(_MIN_REQUESTS, _REQUESTS_PER_SESSION * (stats.active_sessions + stats.slots_free)):
             raise ApiError(429, "too many requests at once; try again shortly.", code="too_many_requests")
         self._busy += 1
         try:
@@ -144,16 +151,16 @@ class AdmissionMiddleware:
         self._app.state.metrics.error(api_error.code or str(api_error.status))
         if not exchange.status:
             if not exchange.body_read:
-                api_error.headers["Connection"] = "close"  # the rest of the body is not wanted
+                api_error.headers["Connection"] = "close"  # the rest of the body is not read
             await api_error.response()(exchange.request.scope, exchange.receive, exchange.send)
 
 
 class _Stalled(Exception):
-    """The client has not taken what was sent for too long, or has not sent what it announced."""
+    """The client does not read the response."""
 
 
 class _Exchange:
-    """One request and its answer, as far as the door has to do with it."""
+    """One request and its response."""
 
     def __init__(
         self, request: Request, receive: Receive, send: Send, settings: ServerSettings, without_body: bool
@@ -163,7 +170,7 @@ class _Exchange:
         self.body_read = not {"content-length", "transfer-encoding"} & set(request.headers)
         self._receive, self._send, self._settings = receive, send, settings
         self._began, self._received = time.monotonic(), 0
-        self.fault: ApiError | None = None  # of the body
+        self.body_error: ApiError | None = None
 
     @property
     def is_spare(self) -> bool:
@@ -171,14 +178,14 @@ class _Exchange:
         return bool(self.request.scope["state"].get("spare"))
 
     def abort(self) -> None:
-        """End the connection with what is unsent, where the server that runs the application lets it."""
+        """Abort the connection, where the server that runs the application allows it."""
         abort = self.request.scope["state"].get("abort")
         if abort is not None:
             abort()
 
     @property
     def endpoint(self) -> str:
-        """The route that answers; never what a client typed."""
+        """The path of the route; never what a client sent."""
         route = self.request.scope.get("route")
         return str(getattr(route, "path", "") or "none")
 
@@ -193,34 +200,34 @@ class _Exchange:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        """The next piece of the body, counted, and waited for only so long; then word of the client's leaving."""
+        """The next piece of the body, within its limits; then the client's disconnect."""
         if self.body_read:
             return await self._receive()
         try:
-            with anyio.fail_after(self._patience()):
+            with anyio.fail_after(self._time_left_s()):
                 message = await self._receive()
         except TimeoutError:
-            self.fault = ApiError(408, "the rest of the request did not come.", code="request_timeout")
-            raise self.fault from None
+            self.body_error = ApiError(408, "the rest of the body was not received in time.", code="request_timeout")
+            raise self.body_error from None
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
             self.body_read = not message.get("more_body", False)
             if self._received > self._settings.max_message_bytes:
                 self.body_read = False
-                self.fault = self._too_large()
-                raise self.fault
+                self.body_error = self._too_large()
+                raise self.body_error
         return message
 
-    def _patience(self) -> float:
-        """Seconds to wait for more of the body: less than for a word, and in all no longer than a slow line needs."""
+    def _time_left_s(self) -> float:
+        """Seconds to wait for more of the body, which has to keep up a least rate."""
         pause = min(_BODY_S, self._settings.idle_seconds)
-        due = self._began + pause + self._received / _LEAST_BYTES_PER_S
+        due = self._began + pause + self._received / _MIN_BYTES_PER_S
         return min(pause, due - time.monotonic())
 
     async def send(self, message: Message) -> None:
-        """Pass an answer on; a client that does not take it is given up."""
-        if self.fault is not None and not self.status:
-            raise self.fault  # whatever the framework made of it
+        """Send a message of the response. Raises _Stalled when the client does not read it."""
+        if self.body_error is not None and not self.status:
+            raise self.body_error  # whatever the framework answers
         if message["type"] == "http.response.start":
             self.status = message["status"]
             request_id = self.request.scope["state"]["request_id"]
@@ -237,12 +244,12 @@ class _Exchange:
             raise _Stalled from None
 
     async def preflight(self) -> None:
-        """Answer a browser's question whether a page may ask."""
+        """Answer a browser's preflight request."""
         allowed = auth.origin_allowed(self.request, self._settings)
         if not allowed:
             raise ApiError(403, "pages of this web site may not use the server.", code="origin_not_allowed")
-        asked = self.request.headers.get("access-control-request-headers", "authorization, content-type")
-        cors = {**_CORS, "access-control-allow-headers": _names_in(asked)}
+        requested = self.request.headers.get("access-control-request-headers", "authorization, content-type")
+        cors = {**_CORS, "access-control-allow-headers": _header_names(requested)}
         headers: list[Any] = [(name.encode(), value.encode()) for name, value in cors.items()]
         await self.send({"type": "http.response.start", "status": 204, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
@@ -258,16 +265,15 @@ class _Exchange:
         }
 
     def _too_large(self) -> ApiError:
-        most = self._settings.max_message_bytes
-        return ApiError(413, f"the body is larger than the {most} bytes that this server takes.")
+        return ApiError(413, f"the body may have at most {self._settings.max_message_bytes} bytes.")
 
 
 def _without_slash(path: str) -> str:
-    """Some clients end every address with a slash."""
+    """Some clients end every path with a slash."""
     return path.rstrip("/") or "/"
 
 
-def _names_in(asked: str) -> str:
-    """The names of headers in a browser's list, without what is no name and what would be long to repeat."""
-    names = [name.strip() for name in asked.split(",")[:_MOST_HEADERS]]
-    return ", ".join(name for name in names if is_token(name) and len(name) <= _LONGEST_HEADER)
+def _header_names(requested: str) -> str:
+    """The header names of a preflight, without what is no name and what is too long to repeat."""
+    names = [name.strip() for name in requested.split(",")[:_MAX_HEADERS]]
+    return ", ".join(name for name in names if is_token(name) and len(name) <= _MAX_HEADER_CHARACTERS)

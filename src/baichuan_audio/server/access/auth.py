@@ -1,4 +1,4 @@
-"""Who may come in: API keys, the pages of which web sites, and under which host name."""
+"""Authentication: API keys, allowed origins, and the Host header."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 _OPEN_PATHS = ("/health", "/openapi.json")
 KEY_PROTOCOL = "openai-insecure-api-key."
-"""Browsers cannot set headers on a WebSocket: OpenAI's clients put the key behind this word among the subprotocols."""
+"""Browsers cannot set headers on a WebSocket: OpenAI's clients send the key as a subprotocol with this prefix."""
 
 
 def check_http(request: Request) -> None:
-    """Raises ApiError 403 for a foreign web site or host name, 401 without a valid key. The page itself is open."""
+    """Raises ApiError 403 for an origin or host that is not allowed, 401 without a valid key. The page needs no key."""
     settings: ServerSettings = request.app.state.settings
     _check_site(request, settings)
-    path = request.scope["path"]  # `request.url` is made of the Host header, too, which may hold another path
-    wants_key = path.startswith("/v1/") or path == "/metrics"
-    if wants_key and path not in _OPEN_PATHS and not has_key(request, settings):
+    path = request.scope["path"]  # `request.url` contains the Host header, which may hold another path
+    needs_key = path.startswith("/v1/") or path == "/metrics"
+    if needs_key and path not in _OPEN_PATHS and not has_key(request, settings):
         raise ApiError(
             401,
-            "a valid API key is needed: send it as 'Authorization: Bearer KEY'.",
+            "a valid API key is required: send it as 'Authorization: Bearer KEY'.",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
 
 
 def check_websocket(websocket: WebSocket) -> dict[str, Any] | None:
-    """The same for a WebSocket, which may also come with a client secret -> the session's settings in that, if any.
+    """The same for a WebSocket, which may also present a client secret -> the session's settings in it, if any.
 
     Raises ApiError 403 or 401.
     """
@@ -51,18 +51,18 @@ def check_websocket(websocket: WebSocket) -> dict[str, Any] | None:
             raise ApiError(401, "the client secret is wrong or has expired; get a new one.", code="invalid_api_key")
         return session
     if settings.api_keys:
-        raise ApiError(401, "a valid API key is needed.", code="invalid_api_key")
+        raise ApiError(401, "a valid API key is required.", code="invalid_api_key")
     return None
 
 
 def has_key(connection: HTTPConnection, settings: ServerSettings) -> bool:
-    """Whether the connection brings one of the API keys (or none is asked for). Takes the same time for all keys."""
+    """Whether the connection presents one of the API keys, or none is required. Compares in constant time."""
     if not settings.api_keys:
         return True
-    given = presented_key(connection)
-    digest = sha256(given.encode()).digest()
-    found = [hmac.compare_digest(digest, sha256(key.encode()).digest()) for key in settings.api_keys]
-    return any(found)
+    presented = presented_key(connection)
+    digest = sha256(presented.encode()).digest()
+    matches = [hmac.compare_digest(digest, sha256(key.encode()).digest()) for key in settings.api_keys]
+    return any(matches)
 
 
 def presented_key(connection: HTTPConnection) -> str:
@@ -78,7 +78,7 @@ def presented_key(connection: HTTPConnection) -> str:
 
 
 def origin_allowed(connection: HTTPConnection, settings: ServerSettings) -> bool:
-    """Whether the page that asks, if a page does, belongs to this server or to an allowed site."""
+    """Whether the Origin header is absent, this server's own, or an allowed one."""
     origin = connection.headers.get("origin")
     if origin is None or "*" in settings.allowed_origins or origin in settings.allowed_origins:
         return True
@@ -92,8 +92,8 @@ def origin_allowed(connection: HTTPConnection, settings: ServerSettings) -> bool
 
 
 def _check_site(connection: HTTPConnection, settings: ServerSettings) -> None:
-    """Pages of other sites are kept out by their Origin; and where only this machine is served, another host name is
-    a site that had its name point here (DNS rebinding)."""
+    """Raises ApiError 403 for pages of other sites, and, where only this machine is served, for other host names:
+    a site can have its name point here (DNS rebinding)."""
     if settings.local_only and not _host_allowed(connection.headers.get("host", ""), settings):
         raise ApiError(
             403,

@@ -1,4 +1,9 @@
-"""Connections: how many there may be, how long one stays with nothing going on, and how much waits to be taken."""
+"""Limits of connections: their number, their time without a request, and the time in which a client reads nothing.
+
+uvicorn's own limits are not enough: with `limit_concurrency` and `timeout_keep_alive` in place of these protocols, 12
+of 14 tests in tests/server/test_connections.py fail. `limit_concurrency` refuses /health as well, in plain text;
+`timeout_keep_alive` begins after a first response; and nothing ends a connection whose client reads nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,49 +16,49 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from ..settings import ServerSettings
 
-_HEAD_S = 10.0  # for the head of a request to come
+_HEAD_S = 10.0  # for the head of a request to be received
 _LOOK_S = 0.5
-_MARGIN_S = 2.0  # for the application, which counts as well, to end what it does and say why
+_MARGIN_S = 2.0  # for the application, which has the same limits, to end first with a reason
 _CLOSE_S = 3.0  # for a client to answer the close of a WebSocket
 _KERNEL_BYTES = 128 * 1024  # unsent in the kernel, which doubles it; it asks for more when a third is free
 _MOST_UNSENT_FOR_PONGS = 64 * 1024
 _CONNECTIONS_PER_SESSION = 8
 _FEWEST_CONNECTIONS = 256
-_SPARE_CONNECTIONS = 32  # beyond these, for /health and /metrics alone
+_SPARE_CONNECTIONS = 32  # above the limit, for /health and /metrics only
 _SPARE_HEAD_S = 2.0
 
 
 class _Unsent:
-    """Watches whether what lies ready in a transport is taken. limit_s: how long nothing may be."""
+    """Detects a client that reads nothing of what a transport has to send. limit_s: how long it may do so."""
 
     def __init__(self, transport: asyncio.Transport, now: float, limit_s: float) -> None:
         self._transport, self._limit_s = transport, limit_s
-        self._size, self._taken_at = 0, now
+        self._size, self._read_at = 0, now
 
-    def taken(self, now: float) -> None:
-        """Something has been taken; looks alone may miss it, since what is taken is soon replaced."""
-        self._taken_at = now
+    def progressed(self, now: float) -> None:
+        """The client has read something; checks of the size may miss it, since more is soon written."""
+        self._read_at = now
 
     def stalled(self, now: float) -> bool:
-        """To be asked every now and then."""
+        """To be called regularly."""
         size = self._transport.get_write_buffer_size()
         if size == 0 or size < self._size:
-            self._taken_at = now
+            self._read_at = now
         self._size = size
-        return now - self._taken_at > self._limit_s
+        return now - self._read_at > self._limit_s
 
 
 def http_protocol(settings: ServerSettings, max_sessions: int, protocol: Any = AutoHTTPProtocol) -> Any:
-    """One of uvicorn's HTTP protocols (by default the one it would take), without connections that stay for ever.
+    """One of uvicorn's HTTP protocols (by default the one it would choose), with limits.
 
-    A connection is ended when no head of a request has come for 10 s, and when nothing of an answer that lies ready
-    has been taken for 20 s. Above the greatest number, of which WebSockets are part, a few more are taken in, marked
-    `spare` in the state of their requests: the server answers /health and /metrics there. When these are taken, too,
-    the oldest makes room. `abort` in that state ends a connection at once, whatever is unsent.
+    A connection is aborted when no head of a request is received for 10 s, and when its client reads nothing of a
+    response for 20 s. Above the limit of connections, WebSockets included, a few more are accepted, marked `spare` in
+    the state of their requests: the server answers /health and /metrics there. When these are in use, too, the oldest
+    is aborted. `abort` in that state aborts a connection, whatever is unsent.
     """
-    most = max(_FEWEST_CONNECTIONS, _CONNECTIONS_PER_SESSION * max_sessions)
+    limit = max(_FEWEST_CONNECTIONS, _CONNECTIONS_PER_SESSION * max_sessions)
     head_s = min(_HEAD_S, settings.idle_seconds)
-    spares: dict[Any, None] = {}  # in the order they came
+    spares: dict[Any, None] = {}  # in order of arrival
 
     class HttpProtocol(protocol):
         app_state: dict[str, Any]
@@ -63,7 +68,7 @@ def http_protocol(settings: ServerSettings, max_sessions: int, protocol: Any = A
             _bound_kernel_buffer(transport)
             now = self.loop.time()
             self._unsent, self._waiting_since = _Unsent(transport, now, settings.stalled_seconds + _MARGIN_S), now
-            spare = len(self.connections) - len(spares) > most
+            spare = len(self.connections) - len(spares) > limit
             if spare:
                 while len(spares) >= _SPARE_CONNECTIONS:
                     oldest = next(iter(spares))
@@ -72,8 +77,8 @@ def http_protocol(settings: ServerSettings, max_sessions: int, protocol: Any = A
                     oldest.transport.abort()
                 spares[self] = None
             self._head_s = min(head_s, _SPARE_HEAD_S) if spare else head_s
-            self.app_state = {**self.app_state, "abort": transport.abort, "spare": spare}  # that of all is shared
-            self._timer = self.loop.call_later(_LOOK_S, self._look)
+            self.app_state = {**self.app_state, "abort": transport.abort, "spare": spare}  # the original is shared
+            self._timer = self.loop.call_later(_LOOK_S, self._check)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._timer.cancel()
@@ -81,10 +86,10 @@ def http_protocol(settings: ServerSettings, max_sessions: int, protocol: Any = A
             super().connection_lost(exc)
 
         def resume_writing(self) -> None:
-            self._unsent.taken(self.loop.time())
+            self._unsent.progressed(self.loop.time())
             super().resume_writing()
 
-        def _look(self) -> None:
+        def _check(self) -> None:
             if self not in self.connections:  # it has become a WebSocket
                 spares.pop(self, None)
                 return
@@ -95,15 +100,15 @@ def http_protocol(settings: ServerSettings, max_sessions: int, protocol: Any = A
             if self._unsent.stalled(now) or now - self._waiting_since > self._head_s:
                 self.transport.abort()
                 return
-            self._timer = self.loop.call_later(_LOOK_S, self._look)
+            self._timer = self.loop.call_later(_LOOK_S, self._check)
 
     return HttpProtocol
 
 
 def websocket_protocol(settings: ServerSettings, protocol: Any = AutoWebSocketsProtocol) -> Any:
-    """One of uvicorn's WebSocket protocols, which ends a connection when nothing that lies ready is taken for 20 s.
+    """One of uvicorn's WebSocket protocols, which aborts a connection when its client reads nothing for 20 s.
 
-    It does so after the session's end as well: a socket that is closed in order waits for its client for ever.
+    It does so after the session's end as well: an orderly close would wait for the client without limit.
     """
 
     class WebSocketProtocol(protocol):
@@ -111,34 +116,34 @@ def websocket_protocol(settings: ServerSettings, protocol: Any = AutoWebSocketsP
             super().connection_made(transport)
             self.close_timeout = _CLOSE_S
             self._unsent = _Unsent(transport, self.loop.time(), settings.stalled_seconds + _MARGIN_S)
-            self._timer = self.loop.call_later(_LOOK_S, self._look)
+            self._timer = self.loop.call_later(_LOOK_S, self._check)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._timer.cancel()
             super().connection_lost(exc)
 
         def resume_writing(self) -> None:
-            self._unsent.taken(self.loop.time())
+            self._unsent.progressed(self.loop.time())
             super().resume_writing()
 
         def handle_ping(self, *event: Any) -> None:
-            """The answer, or none while much is unsent: pings could otherwise fill the memory."""
+            """Answer, but not while much is unsent: pings could otherwise fill the memory."""
             if self.transport.get_write_buffer_size() > _MOST_UNSENT_FOR_PONGS and hasattr(self.conn, "data_to_send"):
-                self.conn.data_to_send()  # takes the answer out of the queue
+                self.conn.data_to_send()  # drops the answer
             else:
                 super().handle_ping(*event)
 
-        def _look(self) -> None:
+        def _check(self) -> None:
             if self._unsent.stalled(self.loop.time()):
                 self.transport.abort()
                 return
-            self._timer = self.loop.call_later(_LOOK_S, self._look)
+            self._timer = self.loop.call_later(_LOOK_S, self._check)
 
     return WebSocketProtocol
 
 
 def _bound_kernel_buffer(transport: asyncio.Transport) -> None:
-    """Left alone, the kernel takes megabytes for a client that reads nothing."""
+    """By default the kernel buffers megabytes for a client that reads nothing."""
     connection = transport.get_extra_info("socket")
     if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)

@@ -1,1 +1,1 @@
-"""Audio in requests, and audio of replies."""
+"""Audio of requests and responses: decoding, encoding, voices, speed."""

@@ -1,4 +1,4 @@
-"""Decoding of uploaded audio in processes that can be ended, where short files do not wait for long ones."""
+"""Decoding of uploaded audio in processes that can be killed, where short files do not wait for long ones."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _MAIN = "import sys; sys.path[:] = {path!r}; from baichuan_audio.audio.decoder_p
 
 
 class DecoderStopped(BaichuanAudioError):
-    """The process ended before it had answered: the file made it crash."""
+    """The process ended without an answer: the file made it crash."""
 
 
 class _Request:
-    """One file that a process is to read. `process` is set while it does, `abandoned` when nobody waits any more."""
+    """One file to decode. `process` is set while it is decoded, `abandoned` when its caller has been cancelled."""
 
     def __init__(self, header: dict[str, Any], data: bytes) -> None:
         self.header, self.data = header, data
@@ -45,7 +45,7 @@ class _Request:
 
 
 class DecoderProcess:
-    """One process and the thread that talks with it. Starts at the first request, and again after it was ended."""
+    """One process and the thread that talks to it. Starts at the first request, and again after a kill."""
 
     def __init__(self, niceness: int = 0) -> None:
         self._niceness = niceness
@@ -57,23 +57,23 @@ class DecoderProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, None while there is none."""
+        """The process id, None while there is none."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
     @property
     def is_busy(self) -> bool:
-        """Whether it reads a file."""
+        """Whether it decodes a file."""
         return self._request is not None
 
     def prepare(self) -> None:
         """Start the process in the background and have it load every decoder."""
         self._thread.submit(self._prepare)
 
-    async def ask(self, header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        """One file, read by the process, which is ended when its `wall_s` are over ("long") or this is cancelled.
+    async def decode_file(self, header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        """Have one file decoded. The process is killed after `wall_s` (status "long") or when this is cancelled.
 
-        Raises DecoderStopped when the process ends by itself, ApiError 500 when it does not start.
+        Raises DecoderStopped when the process ends by itself, ApiError 500 where it does not start.
         """
         if self._closed:
             raise _shutting_down()
@@ -89,7 +89,7 @@ class DecoderProcess:
             return {"status": "long"}, b""
 
     def close(self) -> None:
-        """End the process for good, whatever it is doing."""
+        """Kill the process for good."""
         with self._lock:
             self._closed = True
             if self._process is not None:
@@ -134,10 +134,10 @@ class DecoderProcess:
             if request.abandoned or process.poll() is not None:
                 self._discard()
                 with contextlib.suppress(RuntimeError):  # closed meanwhile
-                    self._thread.submit(self._prepare)  # ready again before the next file comes
+                    self._thread.submit(self._prepare)  # ready again for the next file
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """The process, started where there is none. Raises ApiError 500 when it does not start."""
+        """The process, started if there is none. Raises ApiError 500 where it does not start."""
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._discard()
@@ -166,8 +166,8 @@ class DecoderProcess:
 class DecoderPool:
     """One process for short files and two, with less priority, for long ones.
 
-    Every file of up to 4 MiB, and every plain WAV, is first given to the process for short ones, which gives it up
-    after 0.3 s of work, or by its header; then it waits for one of the others. Short files wait for each other only.
+    Every file of up to 4 MiB, and every plain WAV, goes first to the process for short files, which gives up by the
+    header or after 0.3 s of work; then it waits for one of the others. Short files wait for each other only.
     """
 
     def __init__(self) -> None:
@@ -179,20 +179,20 @@ class DecoderPool:
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that there are."""
+        """Ids of the running processes."""
         return [process.pid for process in (self._short, *self._long) if process.pid is not None]
 
     @property
     def busy_pids(self) -> list[int]:
-        """Of the processes for long files that read one."""
+        """Ids of the processes for long files that decode one."""
         return [process.pid for process in self._long if process.is_busy and process.pid is not None]
 
     def prepare(self) -> None:
-        """Start the process for short files now, in the background; the others start when they are needed."""
+        """Start the process for short files now, in the background; the others start on demand."""
         self._short.prepare()
 
     def close(self) -> None:
-        """End all processes."""
+        """Kill all processes."""
         for process in (self._short, *self._long):
             process.close()
 
@@ -208,33 +208,33 @@ class DecoderPool:
         short = {"short_samples": _SHORT_SAMPLES, "short_cpu_s": _SHORT_CPU_S, "wall_s": _SHORT_WALL_S}
         answer, samples = {"status": "long"}, b""
         if len(data) <= _SHORT_BYTES or is_plain_wav(data[:64]):
-            answer, samples = await self._ask(True, header | short, data, param)
+            answer, samples = await self._run(True, header | short, data, param)
         if answer["status"] == "long":
-            answer, samples = await self._ask(False, header, data, param)
+            answer, samples = await self._run(False, header, data, param)
         if answer["status"] == "long":
             raise bad_request(
-                f"{param}: decoding this file takes too long; send a shorter one, or WAV.", param, "audio_too_large"
+                f"'{param}' takes too long to decode; send a shorter file, or WAV.", param, "audio_too_large"
             )
         if answer["status"] == "refused":
             raise bad_request(answer["message"], param, answer["code"])
         return np.frombuffer(bytearray(samples), np.float32)
 
-    async def _ask(
+    async def _run(
         self, is_short: bool, header: dict[str, Any], data: bytes, param: str
     ) -> tuple[dict[str, Any], bytes]:
         free = self._free[is_short]
         process = await free.get()
         try:
-            return await process.ask(header, data)
+            return await process.decode_file(header, data)
         except DecoderStopped:
-            message = f"{param}: the decoder broke off at this file, which may be damaged; send WAV."
+            message = f"'{param}' made the decoder crash; it may be damaged. Send WAV."
             raise bad_request(message, param, "invalid_audio") from None
         finally:
             free.put_nowait(process)
 
 
 def _started(niceness: int) -> subprocess.Popen[bytes]:
-    """A new process. It is not forked from this one, whose threads and memory it could not use, and gets no sockets."""
+    """A new process. It is not forked: it needs none of this one's threads, memory and sockets."""
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | (subprocess.BELOW_NORMAL_PRIORITY_CLASS if niceness else 0)

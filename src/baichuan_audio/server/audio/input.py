@@ -1,4 +1,4 @@
-"""Audio files and bare samples in requests -> waveforms at the rate that the model reads."""
+"""Audio files and raw samples in requests -> waveforms at the rate of the model."""
 
 from __future__ import annotations
 
@@ -24,33 +24,31 @@ from .decoding import DecoderPool
 T = TypeVar("T")
 PCM_RATE_HZ = 24_000
 INPUT_RATE_HZ = 16_000
-"""What comes in is resampled to this while it is read; no model here reads more."""
-BARE_FORMATS = ("pcm16", "pcm")
-_SAMPLES_PER_S = 192_000  # four channels at 48 kHz, on average over the longest file that is taken
-_LEAST_SECONDS = 60.0  # of such samples, for servers that take short files only
-_QUICK_BYTES = 2 * 1024**2
+"""Audio is resampled to this while it is decoded; no model here reads more."""
+RAW_FORMATS = ("pcm16", "pcm")
+_SAMPLES_PER_S = 192_000  # four channels at 48 kHz, on average over the longest file
+_MIN_SECONDS = 60.0  # of such samples, for servers with a low max_seconds
+_MAX_IN_PROCESS_BYTES = 2 * 1024**2
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 
 
 def audio_limits(max_seconds: float) -> AudioLimits:
-    """What one file may cost: seconds, and samples (seconds x rate x channels), which take time to decode."""
-    return AudioLimits(max_seconds=max_seconds, max_samples=_SAMPLES_PER_S * max(max_seconds, _LEAST_SECONDS))
+    """Limits of one file: seconds, and samples (seconds x rate x channels), which take time to decode."""
+    return AudioLimits(max_seconds=max_seconds, max_samples=_SAMPLES_PER_S * max(max_seconds, _MIN_SECONDS))
 
 
 def decode_base64(text: str, param: str) -> bytes:
     """Strict base64, also as a data URL (`data:audio/wav;base64,...`). Raises ApiError 400."""
     if match := _DATA_URL.match(text, 0, 256):
         if not match[2].lower().endswith(";base64"):
-            raise bad_request(f"{param}: a data URL must be in base64 (data:audio/wav;base64,...).", param)
+            raise bad_request(f"'{param}': a data URL must be in base64 (data:audio/wav;base64,...).", param)
         text = text[match.end() :]
     elif text[:8].lower().startswith(("http://", "https://", "file://")):
-        raise bad_request(
-            f"{param}: addresses are not opened; send the audio itself in base64.", param, "invalid_base64"
-        )
+        raise bad_request(f"'{param}': URLs are not opened; send the audio itself in base64.", param, "invalid_base64")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise bad_request(f"{param} is not valid base64.", param, "invalid_base64") from None
+        raise bad_request(f"'{param}' is not valid base64.", param, "invalid_base64") from None
 
 
 def read_file(data: bytes, max_seconds: float, param: str) -> Tensor:
@@ -67,9 +65,9 @@ def read_file(data: bytes, max_seconds: float, param: str) -> Tensor:
 def read_pcm(data: bytes, max_seconds: float, param: str) -> Tensor:
     """16-bit little-endian samples at 24 kHz -> waveform [S] at 16 kHz. Raises ApiError 400."""
     if not data:
-        raise bad_request(f"{param}: there are no samples in this audio.", param, "invalid_audio")
+        raise bad_request(f"'{param}' has no samples.", param, "invalid_audio")
     if len(data) % 2:
-        raise bad_request(f"{param}: 16-bit samples are of two bytes each; one is cut.", param, "invalid_audio")
+        raise bad_request(f"'{param}' must hold whole 16-bit samples, an even number of bytes.", param, "invalid_audio")
     if len(data) / 2 > max_seconds * PCM_RATE_HZ:
         raise _too_long(max_seconds, param)
     samples = torch.from_numpy(np.frombuffer(data, "<i2").astype(np.float32) / 32768)
@@ -77,14 +75,14 @@ def read_pcm(data: bytes, max_seconds: float, param: str) -> Tensor:
 
 
 def _too_long(max_seconds: float, param: str) -> ApiError:
-    return bad_request(f"{param}: the audio is longer than the {max_seconds:g} s taken.", param, "audio_too_long")
+    return bad_request(f"'{param}' is longer than {max_seconds:g} s.", param, "audio_too_long")
 
 
 class AudioReader:
     """Reads audio for one server, off its event loop.
 
-    A small WAV, which cannot unfold to more than its bytes, is read on one of two threads; everything else by
-    processes that can be ended (`decoding`). Cancelling a call ends its work.
+    A small WAV, which cannot decode to more than its bytes, is read on one of two threads; everything else by processes
+    that can be killed (`decoding`). Cancelling a call ends its work.
     """
 
     def __init__(self) -> None:
@@ -92,11 +90,11 @@ class AudioReader:
         self.pool = DecoderPool()
 
     def prepare(self) -> None:
-        """Start decoding's first process in the background, so that the first file finds it there."""
+        """Start the first decoder process in the background."""
         self.pool.prepare()
 
     def close(self) -> None:
-        """End everything that still reads."""
+        """Stop all threads and processes."""
         self.pool.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -104,17 +102,17 @@ class AudioReader:
         """An audio file of any format -> (waveform [S] mono, 16000), of `max_seconds` at most. Raises ApiError 400."""
         if max_seconds <= 0:
             raise _too_long(max_seconds, param)
-        if len(data) <= _QUICK_BYTES and is_plain_wav(data[:64]):
+        if len(data) <= _MAX_IN_PROCESS_BYTES and is_plain_wav(data[:64]):
             return await self._run(read_file, data, max_seconds, param), INPUT_RATE_HZ
         samples = await self.pool.decode(data, INPUT_RATE_HZ, audio_limits(max_seconds), param)
         return torch.from_numpy(samples), INPUT_RATE_HZ
 
     async def base64(self, text: str, format: str | None, max_seconds: float, param: str) -> tuple[Tensor, int]:
-        """A file in base64 or in a data URL, or for "pcm16" bare samples at 24 kHz; what has a file's header is one."""
+        """A file in base64 or in a data URL, or for "pcm16" raw samples at 24 kHz, unless they have a WAV header."""
         data = await self._run(decode_base64, text, f"{param}.data")
-        if format in BARE_FORMATS and not is_plain_wav(data[:64]):
+        if format in RAW_FORMATS and not is_plain_wav(data[:64]):
             return await self._run(read_pcm, data, max_seconds, param), INPUT_RATE_HZ
         return await self.file(data, max_seconds, param)
 
-    async def _run(self, function: Callable[..., T], *given: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
+    async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)

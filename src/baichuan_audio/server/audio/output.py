@@ -1,4 +1,4 @@
-"""Audio of a reply, encoded while it is made."""
+"""Audio of a response, encoded while it is generated."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MP3_LEVEL = 0.6  # 67 kbit/s at 24 kHz
 
 
 class AudioEncoder:
-    """Mono waveforms that come piece by piece -> bytes of one audio file, piece by piece.
+    """Pieces of a mono waveform -> pieces of one audio file.
 
-    A WAV header that is sent before the end is known states the greatest length, as is usual for streams.
-    Raises ApiError 400 for AAC where ffmpeg, which alone can make it here, is missing.
+    A WAV header that is sent before the length is known states the greatest length, as is usual for streams.
+    Raises ApiError 400 for AAC where ffmpeg, which encodes it, is missing.
     """
 
     def __init__(self, format: str, sample_rate: int) -> None:
@@ -41,7 +41,7 @@ class AudioEncoder:
             self._ffmpeg = shutil.which("ffmpeg")
             if self._ffmpeg is None:
                 raise bad_request(
-                    "aac needs ffmpeg, which this server lacks; take wav, mp3, flac, opus or pcm.",
+                    "'aac' needs ffmpeg, which this server does not have; use wav, mp3, flac, opus or pcm.",
                     "response_format",
                     "unsupported_format",
                 )
@@ -54,7 +54,7 @@ class AudioEncoder:
             self._file = soundfile.SoundFile(self._sink, "w", sample_rate, 1, subtype, format=container, **constant)
 
     def push(self, waveform: Tensor) -> bytes:
-        """waveform [S] -> the bytes that are now certain; may be none."""
+        """waveform [S] -> the bytes that are complete; may be none."""
         samples = pcm16(waveform)
         if self._file is None:
             self._sink.write(samples.tobytes())
@@ -102,12 +102,12 @@ async def _to_aac(ffmpeg: str, samples: bytes, sample_rate: int) -> bytes:
         if process.returncode is None:
             process.kill()
     if process.returncode:
-        raise ApiError(500, "ffmpeg could not make AAC of this audio.", code="encoding_failed")
+        raise ApiError(500, "ffmpeg could not encode the audio as AAC.", code="encoding_failed")
     return encoded
 
 
 def _endless_wav_header(sample_rate: int) -> bytes:
-    """RIFF header of mono 16-bit audio whose length is not known yet."""
+    """RIFF header of mono 16-bit audio of unknown length."""
     unknown = b"\xff\xff\xff\xff"
     numbers = (16, 4), (1, 2), (1, 2), (sample_rate, 4), (sample_rate * 2, 4), (2, 2), (16, 2)
     fields = b"".join(value.to_bytes(size, "little") for value, size in numbers)
@@ -115,14 +115,14 @@ def _endless_wav_header(sample_rate: int) -> bytes:
 
 
 class _Sink(io.RawIOBase):
-    """A file to be written into whose bytes are taken away as they come.
+    """A file for encoders to write to, whose bytes are taken out as they are written.
 
-    Encoders go back at the end to write the length into the header; what has been taken stays as it was sent.
+    Encoders seek back at the end to write the length into the header; bytes that were taken stay as they were sent.
     """
 
     def __init__(self) -> None:
         self._waiting = bytearray()
-        self._taken = self._place = 0
+        self._taken = self._position = 0
 
     def take(self) -> bytes:
         """What has been written since the last time."""
@@ -133,8 +133,8 @@ class _Sink(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        start = self._place - self._taken
-        self._place += len(data)
+        start = self._position - self._taken
+        self._position += len(data)
         if start < 0:
             written, start = data[-start:], 0
         else:
@@ -143,12 +143,12 @@ class _Sink(io.RawIOBase):
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._taken + len(self._waiting)}[whence]
-        self._place = base + offset
-        return self._place
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._taken + len(self._waiting)}[whence]
+        self._position = base + offset
+        return self._position
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
         return b""

@@ -1,4 +1,4 @@
-"""Speech faster or slower at the same pitch, while it streams."""
+"""Speech faster or slower at the same pitch, streamed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Samples = NDArray[np.float32]
 
 
 class TimeStretch:
-    """Overlap-add with a search for the like wave form (WSOLA: Verhelst and Roelands, ICASSP 1993).
+    """Waveform-similarity overlap-add (WSOLA: Verhelst and Roelands, ICASSP 1993).
 
-    Each output frame begins near its nominal place in the input, where the input best continues the frame before.
-    sample_rate in Hz; speed: 2.0 is twice as fast. All pieces laid end to end are the same whatever the cut.
+    Each output frame begins near its nominal position in the input, where the input best continues the frame before.
+    sample_rate in Hz; speed: 2.0 is twice as fast. The output is the same for any chunking.
     """
 
     def __init__(self, sample_rate: int, speed: float) -> None:
@@ -27,14 +27,14 @@ class TimeStretch:
         self._samples: Samples = np.zeros(0, np.float32)
         self._first = 0  # index in the whole input of self._samples[0]
         self._count = 0  # output frames so far
-        self._tail: Samples | None = None  # how the input went on after the last frame's first half
+        self._tail: Samples | None = None  # the input after the first half of the last frame
 
     def push(self, samples: Samples) -> Samples:
-        """samples [S] -> [S'], what can be said now."""
+        """samples [S] -> the output [S'] that depends on no later samples."""
         self._samples = np.concatenate([self._samples, samples])
         pieces = []
-        while (place := int(self._count * self._advance)) + self._search + 2 * self._hop <= self._end:
-            pieces.append(self._next_frame(place))
+        while (position := int(self._count * self._advance)) + self._search + 2 * self._hop <= self._end:
+            pieces.append(self._next_frame(position))
         return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
     def flush(self) -> Samples:
@@ -46,9 +46,9 @@ class TimeStretch:
     def _end(self) -> int:
         return self._first + len(self._samples)
 
-    def _next_frame(self, place: int) -> Samples:
-        """Half a frame of output, taken near `place` of the input."""
-        start = place if self._tail is None else self._best_start(place)
+    def _next_frame(self, position: int) -> Samples:
+        """Half a frame of output, taken near `position` of the input."""
+        start = position if self._tail is None else self._best_start(position)
         frame = self._samples[start - self._first : start - self._first + 2 * self._hop]
         head = frame[: self._hop]
         output = head if self._tail is None else self._mix(self._tail, head)
@@ -58,15 +58,15 @@ class TimeStretch:
         self._samples, self._first = self._samples[kept - self._first :], kept
         return output.copy()
 
-    def _best_start(self, place: int) -> int:
-        """Where, at most the search range from `place`, the input is most like the tail (normalised correlation)."""
+    def _best_start(self, position: int) -> int:
+        """Where, at most the search range from `position`, the input is most like the tail (normalised correlation)."""
         assert self._tail is not None
-        low = max(place - self._search, self._first)
-        region = self._samples[low - self._first : place + self._search + self._hop - self._first]
-        likeness = np.correlate(region, self._tail, "valid")
+        low = max(position - self._search, self._first)
+        region = self._samples[low - self._first : position + self._search + self._hop - self._first]
+        correlation = np.correlate(region, self._tail, "valid")
         power = np.concatenate([[0.0], np.cumsum(region.astype(np.float64) ** 2)])
         power = power[self._hop :] - power[: -self._hop]
-        return low + int(np.argmax(likeness / np.sqrt(power + 1e-6)))
+        return low + int(np.argmax(correlation / np.sqrt(power + 1e-6)))
 
     def _mix(self, fading: Samples, rising: Samples) -> Samples:
         rise = self._rise[: len(rising)]

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: text and audio in, text and audio out, at once or as a stream."""
+"""POST /v1/chat/completions: text and audio in, text and audio out, whole or streamed."""
 
 from __future__ import annotations
 
@@ -48,61 +48,61 @@ router = APIRouter()
     response_model=ChatCompletion,
     responses={200: other_content("The reply, or events that carry it.", EVENT_STREAM), **error_responses()},
 )
-async def create_chat_completion(request: Request, asked: ChatRequest) -> StreamedResponse:
+async def create_chat_completion(request: Request, body: ChatRequest) -> StreamedResponse:
     """Answer a dialogue. With `stream`, server-sent events as OpenAI sends them; audio is then 16-bit PCM at 24 kHz."""
-    _check(asked)
-    answer = Answer(request, asked)
-    if asked.stream:
-        return StreamedResponse(answer.stream(), EVENT_STREAM)
-    return StreamedResponse(answer.whole(), "application/json")
+    _check(body)
+    handler = ChatHandler(request, body)
+    if body.stream:
+        return StreamedResponse(handler.stream(), EVENT_STREAM)
+    return StreamedResponse(handler.whole(), "application/json")
 
 
-def _check(asked: ChatRequest) -> None:
-    """What the single fields cannot show."""
-    if asked.speak and asked.audio is None:
-        raise bad_request("audio: voice and format are needed for a spoken reply.", "audio", "missing_audio")
-    if asked.speak and asked.stream and asked.audio is not None and asked.audio.format != "pcm16":
-        raise bad_request("audio.format must be 'pcm16' when streaming.", "audio.format", "unsupported_format")
-    if asked.speak and asked.stops:
-        raise bad_request("stop works on written replies only.", "stop")
-    if not isinstance(asked.messages[-1], UserMessage):
-        raise bad_request("messages: the last one must be the user's, for the model to answer it.", "messages")
+def _check(body: ChatRequest) -> None:
+    """Fields that depend on each other."""
+    if body.speak and body.audio is None:
+        raise bad_request("'audio' is missing; a spoken reply needs its voice and format.", "audio", "missing_audio")
+    if body.speak and body.stream and body.audio is not None and body.audio.format != "pcm16":
+        raise bad_request("'audio.format' must be 'pcm16' when streaming.", "audio.format", "unsupported_format")
+    if body.speak and body.stops:
+        raise bad_request("'stop' works for text replies only.", "stop")
+    if not isinstance(body.messages[-1], UserMessage):
+        raise bad_request("'messages' must end with a message of the user's.", "messages")
 
 
 @dataclass
 class _ChatProgress:
-    """What has been told of a reply; `finish_reason` stands when it has come to its end."""
+    """What has been sent of a reply; `finish_reason` counts once it has ended."""
 
     text: str = ""
     usage: Usage = field(default_factory=Usage)
     finish_reason: str = "stop"
 
 
-class Answer:
+class ChatHandler:
     """One chat completion."""
 
-    def __init__(self, request: Request, asked: ChatRequest) -> None:
+    def __init__(self, request: Request, body: ChatRequest) -> None:
         self._state: Any = request.app.state
-        self._asked = asked
-        self._said: ReplyStore = self._state.said
-        self._owner = self._said.owner(request)
+        self._body = body
+        self._replies: ReplyStore = self._state.replies
+        self._owner = self._replies.owner(request)
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
-        self._heard_s = 0.0
+        self._audio_in_s = 0.0
         self._trace = RequestTrace(self._state, "chat", request.scope["state"]["request_id"], self._id)
 
     async def whole(self) -> AsyncGenerator[bytes, None]:
         """The completion as one JSON object."""
         progress, waves = _ChatProgress(), [torch.zeros(0)]
         async with self._events(progress) as events:
-            async for said in events:
-                if isinstance(said, AudioDelta):
-                    waves.append(said.waveform)
+            async for reply_event in events:
+                if isinstance(reply_event, AudioDelta):
+                    waves.append(reply_event.waveform)
         message = ReplyMessage(content=progress.text)
-        if self._asked.speak and self._asked.audio:
-            format = self._asked.audio.format.removesuffix("16")
+        if self._body.speak and self._body.audio:
+            format = self._body.audio.format.removesuffix("16")
             data = await encode(torch.cat(waves), format, self._state.engine.sample_rate)
-            audio_id, expires_at = self._said.keep(self._owner, progress.text)
+            audio_id, expires_at = self._replies.keep(self._owner, progress.text)
             audio = ReplyAudio(
                 id=audio_id, data=base64.b64encode(data).decode(), expires_at=expires_at, transcript=progress.text
             )
@@ -119,23 +119,24 @@ class Answer:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The completion as events."""
         progress = _ChatProgress()
-        audio_id = f"audio_{secrets.token_hex(12)}" if self._asked.speak else None
+        audio_id = f"audio_{secrets.token_hex(12)}" if self._body.speak else None
         first: dict[str, Any] = {"role": "assistant"}
         first |= {"audio": {"id": audio_id}, "content": None} if audio_id else {"content": "", "refusal": None}
         async with self._events(progress) as events:
-            async for said in events:
+            async for reply_event in events:
                 if first:
                     yield self._chunk(first)
                     first = {}
-                if isinstance(said, AudioDelta):
-                    data = base64.b64encode(pcm16(said.waveform).tobytes()).decode()
+                if isinstance(reply_event, AudioDelta):
+                    data = base64.b64encode(pcm16(reply_event.waveform).tobytes()).decode()
                     yield self._chunk({"audio": {"data": data}})
-                elif isinstance(said, TextDelta):
-                    yield self._chunk({"audio": {"transcript": said.text}} if audio_id else {"content": said.text})
+                elif isinstance(reply_event, TextDelta):
+                    text = reply_event.text
+                    yield self._chunk({"audio": {"transcript": text}} if audio_id else {"content": text})
         if first:
             yield self._chunk(first)
         if audio_id:
-            _, expires_at = self._said.keep(self._owner, progress.text, audio_id)
+            _, expires_at = self._replies.keep(self._owner, progress.text, audio_id)
             yield self._chunk({"audio": {"expires_at": expires_at}})
         yield self._chunk({}, progress.finish_reason)
         if self._wants_usage:
@@ -144,15 +145,15 @@ class Answer:
 
     @asynccontextmanager
     async def _events(self, progress: _ChatProgress) -> AsyncIterator[AsyncIterator[ReplyEvent]]:
-        """Open a dialogue, have it answered, and close it whatever happens; `progress` fills on the way."""
-        asked, engine = self._asked, self._state.engine
+        """Open a dialogue, generate its reply, and close it whatever happens; `progress` is filled on the way."""
+        body, engine = self._body, self._state.engine
         with self._trace:
-            system = "\n".join(m.text for m in asked.messages if isinstance(m, SystemMessage)) or None
-            named = asked.audio.voice_name if asked.audio else None
-            if named is None and asked.speak:
+            system = "\n".join(m.text for m in body.messages if isinstance(m, SystemMessage)) or None
+            named = body.audio.voice_name if body.audio else None
+            if named is None and body.speak:
                 named = "default"  # beside a system text the model takes a voice only from its name
             voice = choose_voice(engine, named, "audio.voice")
-            dialogue: Dialogue = engine.open(system=system, voice=voice, seed=asked.seed)
+            dialogue: Dialogue = engine.open(system=system, voice=voice, seed=body.seed)
             try:
                 for number, role, parts in await self._turns():
                     if role == "user":
@@ -160,30 +161,30 @@ class Answer:
                     else:
                         await dialogue.add_assistant("\n".join(str(part) for part in parts))
                 reply = dialogue.reply(
-                    speak=asked.speak, sampling=self._sampling(), max_tokens=asked.most_tokens, remember=False
+                    speak=body.speak, sampling=self._sampling(), max_tokens=body.max_reply_tokens, remember=False
                 )
-                async with aclosing(self._tell(reply, progress)) as events:
+                async with aclosing(self._reply_events(reply, progress)) as events:
                     yield events
             finally:
                 await dialogue.close()
 
-    async def _tell(self, reply: Any, progress: _ChatProgress) -> AsyncGenerator[ReplyEvent, None]:
+    async def _reply_events(self, reply: Any, progress: _ChatProgress) -> AsyncGenerator[ReplyEvent, None]:
         """The reply's events but the last, which becomes a finish reason or an error."""
-        stop = StopSequenceFilter(self._asked.stops)
+        stop = StopSequenceFilter(self._body.stops)
         async with aclosing(self._trace.limited(reply)) as events:
-            async for said in events:
-                if isinstance(said, ReplyDone):
-                    self._end(said, progress)
+            async for reply_event in events:
+                if isinstance(reply_event, ReplyDone):
+                    self._end(reply_event, progress)
                     break
-                if isinstance(said, AudioDelta):
-                    self._trace.spoke(said)
-                    yield said
+                if isinstance(reply_event, AudioDelta):
+                    self._trace.audio_out(reply_event)
+                    yield reply_event
                     continue
-                text = stop.push(said.text)
+                text = stop.push(reply_event.text)
                 progress.text += text
                 if text:
                     yield TextDelta(text)
-                if stop.found:
+                if stop.matched:
                     reply.cancel("stop")
         rest = stop.flush()
         if rest:
@@ -211,22 +212,22 @@ class Answer:
         (number of its first message, "user" or "assistant", parts) of each.
         """
         turns: list[tuple[int, str, list[Any]]] = []
-        for number, message in enumerate(self._asked.messages):
+        for number, message in enumerate(self._body.messages):
             if isinstance(message, SystemMessage):
                 continue
             parts = await self._parts(message, f"messages[{number}]")
             if not turns or turns[-1][1] != message.role:
                 turns.append((number, message.role, []))
             turns[-1][2].extend(parts)
-        self._trace.heard(self._heard_s)
-        self._trace.note(turns=len(turns), audio_in_s=round(self._heard_s, 3))
+        self._trace.audio_in(self._audio_in_s)
+        self._trace.note(turns=len(turns), audio_in_s=round(self._audio_in_s, 3))
         return turns
 
     async def _parts(self, message: Message, where: str) -> list[Any]:
         if isinstance(message, AssistantMessage):
             if message.audio is None:
                 return [message.text] if message.text else []
-            return [self._said.recall(self._owner, message.audio.id, f"{where}.audio.id")]
+            return [self._replies.recall(self._owner, message.audio.id, f"{where}.audio.id")]
         assert isinstance(message, UserMessage)
         if isinstance(message.content, str):
             return [message.content]
@@ -237,18 +238,17 @@ class Answer:
             for index, part in enumerate(message.content)
         ]
 
-    async def _audio(self, given: InputAudio, where: str) -> AudioInput:
-        left = self._state.settings.max_audio_seconds - self._heard_s
+    async def _audio(self, audio: InputAudio, where: str) -> AudioInput:
+        left = self._state.settings.max_audio_seconds - self._audio_in_s
         param = f"{where}.input_audio"
-        waveform, sample_rate = await self._state.reader.base64(given.data, given.format or "", left, param)
-        self._heard_s += waveform.shape[-1] / sample_rate
+        waveform, sample_rate = await self._state.reader.base64(audio.data, audio.format or "", left, param)
+        self._audio_in_s += waveform.shape[-1] / sample_rate
         return AudioInput(waveform, sample_rate)
 
     def _sampling(self) -> ReplySampling | None:
-        """The model's own way of drawing text, with what was asked for; None when nothing was."""
-        asked = self._asked
-        wanted = {"temperature": asked.temperature, "top_p": asked.top_p}
-        changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        """The model's sampling with the temperature and top_p of the request; None without them."""
+        requested = {"temperature": self._body.temperature, "top_p": self._body.top_p}
+        changes: dict[str, Any] = {name: value for name, value in requested.items() if value is not None}
         if not changes:
             return None
         sampling = ReplySampling.from_config(self._state.engine.model.config)
@@ -256,7 +256,7 @@ class Answer:
 
     @property
     def _wants_usage(self) -> bool:
-        return bool(self._asked.stream_options and self._asked.stream_options.include_usage)
+        return bool(self._body.stream_options and self._body.stream_options.include_usage)
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         return self._event([{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}])
@@ -273,11 +273,11 @@ class Answer:
 
 
 async def _add_user(dialogue: Dialogue, parts: list[Any], param: str) -> None:
-    """Add a turn of the user's. Raises ApiError 400, "no_speech" where nobody speaks in its audio."""
+    """Add a user's turn. Raises ApiError 400, "no_speech" where nobody speaks in its audio."""
     try:
         await dialogue.add_user(parts)
     except (NoSpeechError, PromptError) as error:
-        raise bad_request(f"{param}: {error}", param, as_api_error(error).code) from None
+        raise bad_request(f"'{param}': {error}", param, as_api_error(error).code) from None
 
 
 def _usage(usage: Usage) -> ChatUsage:

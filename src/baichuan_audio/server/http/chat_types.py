@@ -1,12 +1,12 @@
-"""What a chat completion is asked with: the fields that are read, and those that are refused rather than ignored."""
+"""Requests and responses of chat completions: the fields that are read, and those that are refused."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .validation import FieldRefusal
+from ..validation import Identifier, Metadata, Text, refusal
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
@@ -21,40 +21,28 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
     "web_search_options": (None,),
 }
-"""Fields whose meaning this server cannot give, and the values that ask for nothing."""
+"""Fields that this model cannot serve, and their values without effect."""
 _UNUSED_WITH_NONE = {"tools": "tool_choice", "functions": "function_call"}
-"""Tools are not asked for, either, where the choice among them is "none"."""
+"""Tools have no effect where the choice among them is "none"."""
 
 
-def _well_formed(text: str) -> str:
-    """JSON can spell halves of characters (a lone \\ud800), which no text encoder takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise FieldRefusal("holds half a character (a lone surrogate)") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_well_formed)]
-
-
-class Input(BaseModel):
-    """Base of what requests hold: unknown fields are ignored, numbers are finite."""
+class RequestModel(BaseModel):
+    """Base of request bodies: unknown fields are ignored, numbers are finite."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class TextPart(Input):
+class TextPart(RequestModel):
     type: Literal["text"]
     text: Text
 
 
-class RefusalPart(Input):
+class RefusalPart(RequestModel):
     type: Literal["refusal"]
     refusal: Text
 
 
-class InputAudio(Input):
+class InputAudio(RequestModel):
     """Audio in base64 or as a data URL: a file (wav, mp3, m4a, webm, flac, ogg ...; its content decides, whatever
     `format` says), or bare 16-bit samples at 24 kHz (`pcm16`)."""
 
@@ -62,7 +50,7 @@ class InputAudio(Input):
     format: Annotated[str, Field(max_length=64)] | None = None
 
 
-class InputAudioPart(Input):
+class InputAudioPart(RequestModel):
     type: Literal["input_audio"]
     input_audio: InputAudio
 
@@ -71,7 +59,7 @@ UserPart = Annotated[TextPart | InputAudioPart, Field(discriminator="type")]
 AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 
-class SystemMessage(Input):
+class SystemMessage(RequestModel):
     role: Literal["system", "developer"]
     content: Text | list[TextPart]
 
@@ -80,17 +68,17 @@ class SystemMessage(Input):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class UserMessage(Input):
+class UserMessage(RequestModel):
     role: Literal["user"]
     content: Text | Annotated[list[UserPart], Field(min_length=1)]
 
 
-class AudioReference(Input):
-    id: str
+class AudioReference(RequestModel):
+    id: Identifier
 
 
-class AssistantMessage(Input):
-    """A reply that was given: its text, or the `id` of its audio, which stands for what was said in it."""
+class AssistantMessage(RequestModel):
+    """An earlier reply: its text, or the `id` of its audio, which stands for its transcript."""
 
     role: Literal["assistant"]
     content: Text | list[AssistantPart] | None = None
@@ -106,14 +94,14 @@ class AssistantMessage(Input):
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
-class VoiceId(Input):
-    id: str
+class VoiceId(RequestModel):
+    id: Identifier
 
 
-class AudioOutput(Input):
-    """How the spoken reply shall be: whose voice, and in which format (pcm16 when streaming)."""
+class AudioOutput(RequestModel):
+    """Voice and format (pcm16 when streaming) of the spoken reply."""
 
-    voice: str | VoiceId | None = None
+    voice: Identifier | VoiceId | None = None
     format: Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"]
 
     @property
@@ -121,19 +109,19 @@ class AudioOutput(Input):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-class StreamOptions(Input):
+class StreamOptions(RequestModel):
     include_usage: bool | None = None
 
 
-class ResponseFormat(Input):
+class ResponseFormat(RequestModel):
     type: Literal["text"]
 
 
-class ChatRequest(Input):
-    """A dialogue to be answered, as OpenAI's chat completions have it.
+class ChatRequest(RequestModel):
+    """A dialogue to be answered, as in OpenAI's chat completions.
 
-    Fields that ask for what this model cannot do (tools, several choices, log probabilities, penalties) are refused;
-    others that are not listed are ignored. Any `model` is taken; the answer names the one that gave it.
+    Fields for what this model cannot do (tools, several choices, log probabilities, penalties) are refused; others that
+    are not listed are ignored. Any `model` is accepted; the response names the one that was used.
     """
 
     model: str
@@ -149,6 +137,7 @@ class ChatRequest(Input):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     response_format: ResponseFormat | None = None
+    metadata: Metadata | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +146,7 @@ class ChatRequest(Input):
             return fields
         for name, harmless in _REFUSED.items():
             if fields.get(name) not in harmless and fields.get(_UNUSED_WITH_NONE.get(name, "")) != "none":
-                raise FieldRefusal("cannot be met by this model; leave it out", name)
+                raise refusal("cannot be met by this model; leave it out", name)
         return fields
 
     @property
@@ -165,7 +154,7 @@ class ChatRequest(Input):
         return "audio" in (self.modalities or ())
 
     @property
-    def most_tokens(self) -> int | None:
+    def max_reply_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
     @property
@@ -202,7 +191,7 @@ class ReplyAudio(BaseModel):
 
 
 class ReplyMessage(BaseModel):
-    """The reply: `content` when it is written, `audio` when it is spoken."""
+    """The reply: `content` for text, `audio` for speech."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None

@@ -17,14 +17,14 @@ _UPGRADE = {"Upgrade": "websocket"}
 
 
 class Model(BaseModel):
-    """A model that this server answers with."""
+    """The model of this server."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "baichuan-audio"
     voices: list[str]
-    """The names that `voice` may have; the page lets people choose one."""
+    """The names that `voice` may have."""
 
 
 class ModelList(BaseModel):
@@ -42,7 +42,7 @@ class AudioModelList(BaseModel):
 
 
 class Voice(BaseModel):
-    """A name that `voice` may have."""
+    """A value of `voice`."""
 
     id: str
     name: str
@@ -60,41 +60,41 @@ class Health(BaseModel):
 
 @router.get("/v1/models", operation_id="list_models", responses=error_responses())
 async def list_models(request: Request) -> ModelList:
-    """The one model of this server."""
+    """List the one model of this server."""
     return ModelList(data=[_model(request)])
 
 
 @router.get("/v1/models/{id:path}", operation_id="get_model", responses=error_responses())
 async def get_model(request: Request, id: str) -> Model:
-    """That model by its name."""
+    """Get the model by its name."""
     model = _model(request)
     if id != model.id:
-        raise ApiError(404, f"this server has no such model; it has '{model.id}'.", code="model_not_found")
+        raise ApiError(404, f"this server has only the model '{model.id}'.", code="model_not_found")
     return model
 
 
 @router.get("/v1/audio/models", operation_id="list_audio_models", responses=error_responses())
 async def list_audio_models(request: Request) -> AudioModelList:
-    """The one model again, as pages with a choice of speech models ask for it (Open WebUI)."""
+    """List the one model in the form that Open WebUI asks for."""
     name = request.app.state.settings.model_name
     return AudioModelList(models=[AudioModel(id=name, name=name)])
 
 
 @router.get("/v1/audio/voices", operation_id="list_voices", responses=error_responses())
 async def list_voices(request: Request) -> VoiceList:
-    """The model's voices, as pages with a choice of voices ask for them (Open WebUI)."""
+    """List the model's voices in the form that Open WebUI asks for."""
     return VoiceList(voices=[Voice(id=name, name=name) for name in request.app.state.engine.voices])
 
 
 @router.get("/v1/realtime", include_in_schema=False)
 async def realtime_without_upgrade() -> None:
-    """Tells a client that this address is a WebSocket's."""
+    """Answers a client that does not open a WebSocket here."""
     raise ApiError(426, "this is a WebSocket: connect with ws:// or wss://.", code="upgrade_required", headers=_UPGRADE)
 
 
 @router.get("/health", operation_id="health", responses={**error_responses(400, 403, 413), 503: {"model": Health}})
 async def health(request: Request, response: Response) -> Health:
-    """200 while conversations may begin, 503 when the server is about to end."""
+    """200 while conversations may begin, 503 when the server is shutting down."""
     state = request.app.state
     if state.work.closing:
         response.status_code = 503
@@ -106,10 +106,10 @@ async def health(request: Request, response: Response) -> Health:
     "/metrics",
     operation_id="metrics",
     response_class=Response,
-    responses={200: other_content("The figures.", "text/plain"), **error_responses(400, 401, 403, 413)},
+    responses={200: other_content("The metrics.", "text/plain"), **error_responses(400, 401, 403, 413)},
 )
 async def metrics(request: Request) -> Response:
-    """Figures in Prometheus' text format."""
+    """Metrics in Prometheus' text format."""
     return Response(request.app.state.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made true: errors as they are sent, keys where they are asked for, streams beside objects."""
+"""The OpenAPI document: errors as they are sent, keys where they are required, streams beside objects."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pydantic import BaseModel
 from .streaming import EVENT_STREAM
 
 _ERRORS = {
-    400: "The request cannot be met as it is; the message says why.",
-    401: "A valid API key is needed.",
+    400: "The request is invalid; the message says why.",
+    401: "A valid API key is required.",
     403: "This host name or web site may not use the server.",
-    404: "There is no such thing.",
-    408: "The rest of the body did not come.",
-    413: "The body is larger than the server takes.",
-    429: "All conversations are taken, or too many requests are made; come again after Retry-After seconds.",
+    404: "Not found.",
+    408: "The rest of the body was not received in time.",
+    413: "The body is larger than the limit.",
+    429: "No free slot, or too many requests; retry after Retry-After seconds.",
     500: "Something went wrong in the server.",
     503: "The server is shutting down.",
-    504: "The request took longer than one may.",
+    504: "The request took longer than the limit.",
 }
-_WITH_WORK = tuple(_ERRORS)
+_ALL = tuple(_ERRORS)
 
 
-class Fault(BaseModel):
-    """What was wrong: a sentence, the kind of error, the field at fault, a word for programs."""
+class ErrorDetails(BaseModel):
+    """An error: a sentence, its type, the field at fault, a code for programs."""
 
     message: str
     type: str
@@ -33,19 +33,19 @@ class Fault(BaseModel):
     code: str | None
 
 
-class Error(BaseModel):
-    """The one shape of all errors."""
+class ErrorBody(BaseModel):
+    """The body of all errors."""
 
-    error: Fault
+    error: ErrorDetails
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route: these errors, or all that a request with a body may meet."""
-    return {status: {"model": Error, "description": _ERRORS[status]} for status in statuses or _WITH_WORK}
+    """For a route: these errors, or all that a request with a body may get."""
+    return {status: {"model": ErrorBody, "description": _ERRORS[status]} for status in statuses or _ALL}
 
 
 def other_content(description: str, *media_types: str) -> dict[str, Any]:
-    """For a route's 200: what it may send besides, or instead of, JSON."""
+    """For a route's 200: media types besides, or instead of, JSON."""
     content: dict[str, Any] = {
         media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types
     }
@@ -55,7 +55,7 @@ def other_content(description: str, *media_types: str) -> dict[str, Any]:
 
 
 def describe(app: FastAPI) -> None:
-    """Mend the document that FastAPI writes: faults of form are 400 here, and the key is named."""
+    """Adapt FastAPI's document: invalid requests are 400 here, and the API key is named."""
     write = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech: a text read aloud, in any format, sent while it is made."""
+"""POST /v1/audio/speech: text to speech, in any format, streamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ..audio.output import MEDIA_TYPES, AudioEncoder, AudioFormat
 from ..audio.time_stretch import TimeStretch
 from ..audio.voices import choose_voice
 from ..errors import as_api_error, bad_request
-from .chat_types import Input, Text, VoiceId
+from ..validation import Identifier, Text
+from .chat_types import RequestModel, VoiceId
 from .openapi import error_responses, other_content
 from .streaming import EVENT_STREAM, RequestTrace, StreamedResponse, event
 
@@ -26,15 +27,15 @@ router = APIRouter()
 _FRAMES_PER_SECOND = 12.5
 
 
-class SpeechRequest(Input):
-    """A text to read aloud. Any `model` is taken; `instructions` are accepted and have no effect.
+class SpeechRequest(RequestModel):
+    """A text to read aloud. Any `model` is accepted; `instructions` have no effect.
 
     speed: 2.0 is twice as fast, at the same pitch. stream_format: `sse` sends events with base64, `audio` the bytes.
     """
 
     model: str
     input: Annotated[Text, Field(min_length=1)]
-    voice: str | VoiceId | None = None
+    voice: Identifier | VoiceId | None = None
     response_format: AudioFormat = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
@@ -50,39 +51,39 @@ class SpeechRequest(Input):
         **error_responses(),
     },
 )
-async def create_speech(request: Request, asked: SpeechRequest) -> StreamedResponse:
-    """Read a text aloud; the first sound is sent before the rest is made."""
-    most = request.app.state.settings.max_input_characters
-    if len(asked.input) > most:
-        raise bad_request(f"input: {len(asked.input)} characters are more than the {most} taken.", "input")
-    speech = Speech(request, asked)
-    if asked.stream_format == "sse":
-        return StreamedResponse(speech.events(), EVENT_STREAM)
-    return StreamedResponse(speech.audio(), MEDIA_TYPES[asked.response_format])
+async def create_speech(request: Request, body: SpeechRequest) -> StreamedResponse:
+    """Read a text aloud; audio is sent while it is generated."""
+    limit = request.app.state.settings.max_input_characters
+    if len(body.input) > limit:
+        raise bad_request(f"'input' may have at most {limit} characters.", "input")
+    handler = SpeechHandler(request, body)
+    if body.stream_format == "sse":
+        return StreamedResponse(handler.events(), EVENT_STREAM)
+    return StreamedResponse(handler.audio(), MEDIA_TYPES[body.response_format])
 
 
-class Speech:
-    """One text being read."""
+class SpeechHandler:
+    """One request."""
 
-    def __init__(self, request: Request, asked: SpeechRequest) -> None:
+    def __init__(self, request: Request, body: SpeechRequest) -> None:
         self._state: Any = request.app.state
-        self._asked = asked
+        self._body = body
         self._trace = RequestTrace(
             self._state, "speech", request.scope["state"]["request_id"], f"speech_{secrets.token_hex(12)}"
         )
         self._seconds = 0.0
 
     async def audio(self) -> AsyncGenerator[bytes, None]:
-        """The bytes of the audio file as they come."""
-        engine, asked = self._state.engine, self._asked
+        """The bytes of the audio file as they are generated."""
+        engine, body = self._state.engine, self._body
         with self._trace:
-            name = asked.voice.id if isinstance(asked.voice, VoiceId) else asked.voice
+            name = body.voice.id if isinstance(body.voice, VoiceId) else body.voice
             voice = choose_voice(engine, name)
-            encoder = AudioEncoder(asked.response_format, engine.sample_rate)
-            self._trace.note_content(input=asked.input)
-            text = asked.input
+            encoder = AudioEncoder(body.response_format, engine.sample_rate)
+            self._trace.note_content(input=body.input)
+            text = body.input
             if not text.strip():
-                raise bad_request("input: there is nothing in it that can be said.", "input")
+                raise bad_request("'input' has nothing that can be spoken.", "input")
             async with aclosing(self._sound(text, voice)) as pieces:
                 try:
                     async for piece in pieces:
@@ -101,18 +102,18 @@ class Speech:
         async with aclosing(self.audio()) as pieces:
             async for data in pieces:
                 yield event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
-        read = len(self._state.engine.model.text_tokenizer.encode(self._asked.input))
+        read = len(self._state.engine.model.text_tokenizer.encode(self._body.input))
         written = round(self._seconds * _FRAMES_PER_SECOND)
         usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
         yield event({"type": "speech.audio.done", "usage": usage})
 
     async def _sound(self, text: str, voice: str | None) -> AsyncGenerator[Tensor, None]:
-        """The engine's sound at the speed asked for."""
-        speed = self._asked.speed
+        """The engine's audio at the speed of the request."""
+        speed = self._body.speed
         stretch = TimeStretch(self._state.engine.sample_rate, speed) if speed != 1.0 else None
         async with aclosing(self._trace.limited(self._state.engine.speak(text, voice=voice))) as deltas:
             async for delta in deltas:
-                self._trace.spoke(delta)
+                self._trace.audio_out(delta)
                 self._seconds += delta.waveform.shape[-1] / delta.sample_rate
                 yield delta.waveform if stretch is None else torch.from_numpy(stretch.push(delta.waveform.numpy()))
         if stretch is not None:

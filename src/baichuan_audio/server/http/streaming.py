@@ -1,4 +1,4 @@
-"""Answers that are made while they are sent, and that stop being made when the client goes away."""
+"""Responses that are generated while they are sent, and cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _PIECE_BYTES = 64 * 1024
 class StreamedResponse(Response):
     """The pieces that `body` yields, sent as they come.
 
-    What goes wrong before the first piece becomes an answer of its own, with its status; later, in a stream of
-    events, an error event, and elsewhere the connection breaks off, so that nobody takes a part for the whole.
-    When the client goes away, `body` is cancelled where it waits.
+    An error before the first piece becomes an error response. Later it becomes an error event in a stream of events;
+    elsewhere the connection is aborted, so that a part is not mistaken for the whole. When the client disconnects,
+    `body` is cancelled.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class StreamedResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send_all(scope, receive, send))
-        leaving = asyncio.ensure_future(_client_leaves(receive))
+        disconnecting = asyncio.ensure_future(_client_disconnects(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            leaving.cancel()
+            disconnecting.cancel()
             while not sending.done():  # before Python 3.12 asyncio.wait_for may swallow a cancellation
                 sending.cancel()
                 await asyncio.wait({sending}, timeout=0.5)
@@ -57,13 +57,13 @@ class StreamedResponse(Response):
                 if not started:
                     await self._start(send)
                     started = True
-                for start in range(0, len(piece), _PIECE_BYTES):  # each has its own time to be taken
+                for start in range(0, len(piece), _PIECE_BYTES):  # each has its own time limit
                     body = piece[start : start + _PIECE_BYTES]
                     await send({"type": "http.response.body", "body": body, "more_body": True})
         except Exception as error:
             if not started or self.media_type != EVENT_STREAM:
                 raise
-            await send({"type": "http.response.body", "body": self._last_words(scope, error), "more_body": True})
+            await send({"type": "http.response.body", "body": self._error_event(scope, error), "more_body": True})
         finally:
             await self._pieces.aclose()
         if not started:
@@ -73,8 +73,8 @@ class StreamedResponse(Response):
     async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-    def _last_words(self, scope: Scope, error: Exception) -> bytes:
-        """The error as an event, for the log too when nobody foresaw it."""
+    def _error_event(self, scope: Scope, error: Exception) -> bytes:
+        """The error as an event; an unforeseen one is logged, too."""
         api_error = as_api_error(error)
         state = scope["app"].state
         state.metrics.error(api_error.code or str(api_error.status))
@@ -84,9 +84,9 @@ class StreamedResponse(Response):
 
 
 class RequestTrace:
-    """One request at work: its figures, its line in the log, and its time limit.
+    """One request: its metrics, its line in the log, and its time limit.
 
-    outcome: how it ended; "failed" unless somebody says otherwise.
+    outcome: how it ended; "failed" unless set.
     """
 
     def __init__(self, state: Any, kind: str, request_id: str, response_id: str | None = None) -> None:
@@ -94,7 +94,7 @@ class RequestTrace:
         self._started = time.perf_counter()
         self._first_audio: float | None = None
         self._audio_s = 0.0
-        self._facts: dict[str, Any] = {}
+        self._fields: dict[str, Any] = {}
         self._content: dict[str, Any] = {}
         self.outcome = "failed"
 
@@ -119,23 +119,23 @@ class RequestTrace:
             first_audio_s=self._first_audio,
             audio_out_s=round(self._audio_s, 3),
             content=self._content,
-            **self._facts,
+            **self._fields,
         )
 
-    def note(self, **facts: Any) -> None:
-        """More for the log: nothing that a user said."""
-        self._facts.update(facts)
+    def note(self, **fields: Any) -> None:
+        """More fields for the log, without user content."""
+        self._fields.update(fields)
 
-    def note_content(self, **words: Any) -> None:
-        """What was said, for those who asked to have it in the log."""
-        self._content.update(words)
+    def note_content(self, **content: Any) -> None:
+        """User content, which is logged where the settings say so."""
+        self._content.update(content)
 
-    def heard(self, seconds: float) -> None:
-        """So much audio came in."""
+    def audio_in(self, seconds: float) -> None:
+        """So much audio was received."""
         self._state.metrics.audio_seconds("in", seconds)
 
-    def spoke(self, delta: AudioDelta) -> None:
-        """Some sound goes out."""
+    def audio_out(self, delta: AudioDelta) -> None:
+        """A piece of audio is sent."""
         seconds = delta.waveform.shape[-1] / delta.sample_rate
         if seconds and self._first_audio is None:
             self._first_audio = round(time.perf_counter() - self._started, 3)
@@ -144,28 +144,30 @@ class RequestTrace:
         self._state.metrics.audio_seconds("out", seconds)
 
     async def limited(self, events: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-        """The same events, until the request has taken its time. Raises ApiError 504."""
-        most = self._state.settings.max_session_seconds
+        """The same events, up to the request's time limit. Raises ApiError 504."""
+        limit_s = self._state.settings.max_session_seconds
         iterator = events.__aiter__()
         while True:
-            left = most - (time.perf_counter() - self._started)
+            left_s = limit_s - (time.perf_counter() - self._started)
             try:
-                with anyio.fail_after(left):
-                    said = await iterator.__anext__()
+                with anyio.fail_after(left_s):
+                    item = await iterator.__anext__()
             except StopAsyncIteration:
                 return
             except TimeoutError:
                 self.outcome = "timeout"
-                raise ApiError(504, f"this took longer than the {most:g} s of a request.", code="timeout") from None
-            yield said
+                raise ApiError(
+                    504, f"the request took longer than the limit of {limit_s:g} s.", code="timeout"
+                ) from None
+            yield item
 
 
 def event(data: object, name: str | None = None) -> bytes:
-    """One server-sent event; data: what becomes JSON, or a text that is sent as it stands."""
+    """One server-sent event. data: becomes JSON; a string is sent as it is."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return (f"event: {name}\n" if name else "").encode() + f"data: {text}\n\n".encode()
 
 
-async def _client_leaves(receive: Receive) -> None:
+async def _client_disconnects(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""Transcripts with times, and the ways to write them."""
+"""Transcripts with times, as subtitles or JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Segment:
-    """What was said between two times in seconds."""
+    """The transcript between two times in seconds."""
 
     start: float
     end: float
@@ -20,7 +20,7 @@ class Segment:
 def srt(segments: Sequence[Segment]) -> str:
     """SubRip."""
     blocks = (
-        f"{number}\n{_clock(segment.start, ',')} --> {_clock(segment.end, ',')}\n{segment.text}\n"
+        f"{number}\n{_timestamp(segment.start, ',')} --> {_timestamp(segment.end, ',')}\n{segment.text}\n"
         for number, segment in enumerate(segments, 1)
     )
     return "\n".join(blocks)
@@ -29,14 +29,14 @@ def srt(segments: Sequence[Segment]) -> str:
 def vtt(segments: Sequence[Segment]) -> str:
     """WebVTT."""
     blocks = (
-        f"{_clock(segment.start, '.')} --> {_clock(segment.end, '.')}\n{segment.text.replace('-->', '->')}\n"
+        f"{_timestamp(segment.start, '.')} --> {_timestamp(segment.end, '.')}\n{segment.text.replace('-->', '->')}\n"
         for segment in segments
     )
     return "\n".join(["WEBVTT\n", *blocks])
 
 
 def verbose(segments: Sequence[Segment]) -> Iterator[dict[str, Any]]:
-    """OpenAI's fields of a segment; what is not known here is 0."""
+    """OpenAI's fields of a segment; what the model does not estimate is 0."""
     for number, segment in enumerate(segments):
         data = segment.text.encode()
         yield {
@@ -53,7 +53,7 @@ def verbose(segments: Sequence[Segment]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _clock(seconds: float, mark: str) -> str:
+def _timestamp(seconds: float, separator: str) -> str:
     milliseconds = round(seconds * 1000)
     minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{mark}{rest % 1000:03}"
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{separator}{rest % 1000:03}"

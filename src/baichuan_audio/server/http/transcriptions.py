@@ -80,25 +80,25 @@ async def create_transcription(
     temperature: Annotated[float | None, Form(ge=0, le=1, allow_inf_nan=False)] = None,
     granularities: Annotated[list[Literal["segment"]] | None, Form(alias="timestamp_granularities[]")] = None,
 ) -> StreamedResponse:
-    """Write down what is said in a file: wav, mp3, m4a, webm, flac, ogg and others; the content decides.
+    """Transcribe a file: wav, mp3, m4a, webm, flac, ogg and others; its content decides, not its name.
 
-    Any `model` is taken. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. In every
-    format each stretch of speech between pauses is written by itself; where nobody speaks the text is empty. Subtitles
-    and verbose_json have a segment for each; single words have no times here.
+    Any `model` is accepted. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. Each
+    stretch of speech between pauses is transcribed by itself; where nobody speaks the text is empty. Subtitles and
+    verbose_json have a segment for each; there are no word timestamps.
     """
     if stream and response_format not in ("json", "text"):
-        raise bad_request("response_format must be json or text when streaming.", "response_format")
+        raise bad_request("'response_format' must be 'json' or 'text' when streaming.", "response_format")
     data = await file.read()
     if not data:
-        raise bad_request("file: it is empty.", "file", "invalid_audio")
-    transcript = Transcript(request, data, language)
+        raise bad_request("'file' is empty.", "file", "invalid_audio")
+    handler = TranscriptionHandler(request, data, language)
     if stream:
-        return StreamedResponse(transcript.stream(), EVENT_STREAM)
-    return StreamedResponse(transcript.whole(response_format), _MEDIA_TYPES[response_format])
+        return StreamedResponse(handler.stream(), EVENT_STREAM)
+    return StreamedResponse(handler.whole(response_format), _MEDIA_TYPES[response_format])
 
 
-class Transcript:
-    """One file being written down."""
+class TranscriptionHandler:
+    """One request."""
 
     def __init__(self, request: Request, data: bytes, language: str | None) -> None:
         self._state: Any = request.app.state
@@ -113,13 +113,13 @@ class Transcript:
         segments: list[Segment] = []
         text = ""
         with self._trace:
-            async with self._slot_kept():
-                sound = await self._read()
-            async with aclosing(self._words(sound)) as deltas:
+            async with self._reserved_slot():
+                audio = await self._read()
+            async with aclosing(self._deltas(audio)) as deltas:
                 async for delta in deltas:
                     text += delta.text
-                    begun = segments.pop().text if segments and segments[-1].start == delta.start else ""
-                    segments.append(Segment(delta.start, delta.end, (begun + delta.text).lstrip()))
+                    previous = segments.pop().text if segments and segments[-1].start == delta.start else ""
+                    segments.append(Segment(delta.start, delta.end, (previous + delta.text).lstrip()))
             self._done(text)
         usage = DurationUsage(seconds=self._seconds)
         if format == "json":
@@ -138,16 +138,16 @@ class Transcript:
                 .encode()
             )
         else:
-            written = {"text": f"{text}\n", "srt": srt(segments), "vtt": vtt(segments)}
-            yield written[format].encode()
+            formats = {"text": f"{text}\n", "srt": srt(segments), "vtt": vtt(segments)}
+            yield formats[format].encode()
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The transcript in events, as it is written."""
+        """The transcript in events, as it is generated."""
         pieces: list[str] = []
         with self._trace:
-            async with self._slot_kept():
-                sound = await self._read()
-            async with aclosing(self._words(sound)) as deltas:
+            async with self._reserved_slot():
+                audio = await self._read()
+            async with aclosing(self._deltas(audio)) as deltas:
                 async for delta in deltas:
                     pieces.append(delta.text)
                     yield event({"type": "transcript.text.delta", "delta": delta.text})
@@ -155,30 +155,29 @@ class Transcript:
         yield event({"type": "transcript.text.done", "text": "".join(pieces)})
 
     @asynccontextmanager
-    async def _slot_kept(self) -> AsyncIterator[None]:
-        """Hold a slot, so that nothing is read in vain. Raises EngineFull.
+    async def _reserved_slot(self) -> AsyncIterator[None]:
+        """Hold a slot while the file is decoded, so that no work is wasted. Raises EngineFull.
 
-        Nobody else gets it before `transcribe` takes it again, at once: nothing is awaited in between that would let
-        another task run.
+        `transcribe` takes it again at once: nothing is awaited in between that would let another task run.
         """
-        place = self._state.engine.open()
+        slot = self._state.engine.open()
         try:
             yield
         finally:
-            await place.close()
+            await slot.close()
 
     async def _read(self) -> AudioInput:
-        """The file as sound; then the file is let go."""
+        """Decode the file, and free its bytes."""
         data, self._data = self._data, b""
-        sound = AudioInput(*await self._state.reader.file(data, self._state.settings.max_audio_seconds, "file"))
-        self._seconds = round(sound.waveform.shape[-1] / sound.sample_rate, 3)
-        return sound
+        audio = AudioInput(*await self._state.reader.file(data, self._state.settings.max_audio_seconds, "file"))
+        self._seconds = round(audio.waveform.shape[-1] / audio.sample_rate, 3)
+        return audio
 
-    def _words(self, sound: AudioInput) -> AsyncGenerator[TranscriptDelta, None]:
-        return self._trace.limited(self._state.engine.transcribe(sound.waveform, sound.sample_rate))
+    def _deltas(self, audio: AudioInput) -> AsyncGenerator[TranscriptDelta, None]:
+        return self._trace.limited(self._state.engine.transcribe(audio.waveform, audio.sample_rate))
 
     def _done(self, text: str) -> None:
-        self._trace.heard(self._seconds)
+        self._trace.audio_in(self._seconds)
         self._trace.note(audio_in_s=self._seconds)
         self._trace.note_content(text=text)
         self._trace.outcome = "completed"

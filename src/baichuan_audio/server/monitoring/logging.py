@@ -1,25 +1,52 @@
-"""The log: one JSON object a line, with the ids of session and response, without what people say unless asked."""
+"""The server's log: one JSON object a line, with the ids of session and response, without user content unless asked."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
-import threading
-import time
 import traceback
 from typing import Any, TextIO
 
+_LIBRARIES = ("baichuan_audio", "uvicorn.error", "asyncio")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record -> one line of JSON. log_content: whether user content is written.
+
+    Records of `EventLog` have their fields as arguments. Of other records with an error only its class and traceback
+    are written: its message may hold user content.
+    """
+
+    def __init__(self, log_content: bool = False) -> None:
+        super().__init__()
+        self._log_content = log_content
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any]
+        if isinstance(record.args, dict) and "event" in record.args:
+            fields = dict(record.args)
+        elif record.exc_info and record.exc_info[1] is not None:
+            fields = error_fields(record.exc_info[1])
+        else:
+            level, message = record.levelname.lower(), record.getMessage()
+            fields = {"event": "log", "level": level, "logger": record.name, "message": message}
+        content = fields.pop("content", None)
+        if content and self._log_content:
+            fields["content"] = content
+        return json.dumps({"time": round(record.created, 3), **fields}, ensure_ascii=False, default=str)
+
 
 class EventLog:
-    """Writes events as JSON lines; safe to use from any thread.
+    """Events of one server, written by a handler of the standard library's logging; safe to use from any thread.
 
-    stream: None for standard error. log_content: whether `content` is written.
+    stream: None for standard error. log_content: whether user content is written.
     """
 
     def __init__(self, log_content: bool = False, stream: TextIO | None = None) -> None:
-        self._log_content, self._stream = log_content, stream
-        self._lock = threading.Lock()
+        self.handler = logging.StreamHandler(stream)
+        self.handler.setFormatter(JsonFormatter(log_content))
+        self._logger = logging.Logger("baichuan_audio.server.events")  # not registered: each server has its own
+        self._logger.addHandler(self.handler)
 
     def write(
         self,
@@ -28,45 +55,28 @@ class EventLog:
         session_id: str | None = None,
         response_id: str | None = None,
         content: dict[str, Any] | None = None,
-        **facts: Any,
+        **fields: Any,
     ) -> None:
-        """One line. `facts` hold no words of a user; those go into `content`."""
-        line: dict[str, Any] = {"time": round(time.time(), 3), "event": event}
-        if session_id is not None:
-            line["session_id"] = session_id
-        if response_id is not None:
-            line["response_id"] = response_id
-        line.update(facts)
-        if content and self._log_content:
-            line["content"] = content
-        text = json.dumps(line, ensure_ascii=False, default=str)
-        with self._lock:
-            print(text, file=self._stream or sys.stderr, flush=True)
+        """One line. content: what users say and get as an answer; `fields` must hold none of it."""
+        ids = {"session_id": session_id, "response_id": response_id}
+        named = {name: value for name, value in ids.items() if value is not None}
+        self._logger.info("event", {"event": event, **named, **fields, "content": content})
 
-    def exception(self, error: BaseException, **ids: str | None) -> None:
-        """An unforeseen error: its kind and where it happened; its words may hold what a user said."""
-        frames = traceback.extract_tb(error.__traceback__)
-        where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-        self.write("error", kind=type(error).__name__, where=where, content={"message": str(error)}, **ids)
+    def exception(self, error: BaseException, **ids: Any) -> None:
+        """An unforeseen error: its class and traceback."""
+        self.write(**error_fields(error), **ids)
 
 
-class LogHandler(logging.Handler):
-    """Lets the lines of Python's logging, such as uvicorn's, into the same log."""
-
-    def __init__(self, log: EventLog) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.exc_info[1] is not None:
-            self._log.exception(record.exc_info[1])
-        else:
-            self._log.write("log", level=record.levelname.lower(), logger=record.name, message=record.getMessage())
+def error_fields(error: BaseException) -> dict[str, Any]:
+    """The fields of an error; its message counts as content."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return {"event": "error", "kind": type(error).__name__, "where": where, "content": {"message": str(error)}}
 
 
 def collect_logs(log: EventLog) -> None:
-    """Have our own loggers, uvicorn's and asyncio's write there, from warnings on, and nowhere else."""
-    for name in ("baichuan_audio", "uvicorn.error", "asyncio"):
+    """Send the warnings and errors of our own loggers, uvicorn's and asyncio's to this log, and nowhere else."""
+    for name in _LIBRARIES:
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [LogHandler(log)], False
+        logger.handlers, logger.propagate = [log.handler], False
         logger.setLevel(logging.WARNING)

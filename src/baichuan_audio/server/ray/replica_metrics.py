@@ -1,4 +1,4 @@
-"""A replica's figures in Ray's own metrics, where Prometheus finds those of all replicas on all hosts."""
+"""Copies a replica's metrics to Ray's, where Prometheus finds those of all replicas on all hosts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ..monitoring.metrics import Metrics
 
-_EVERY_S = 5.0
+_INTERVAL_S = 5.0
 
 
 class Exporter:
@@ -23,10 +23,10 @@ class Exporter:
         self._gauges: dict[str, Any] = {}
 
     def copy(self, metrics: Metrics) -> None:
-        """The figures as they are now."""
+        """Copy the present values."""
         for family in text_string_to_metric_families(metrics.exposition().decode()):
             for sample in family.samples:
-                if sample.name.endswith("_created"):  # when a series began; nothing to draw
+                if sample.name.endswith("_created"):  # the start time of a series
                     continue
                 if sample.name not in self._gauges:
                     self._gauges[sample.name] = self._make_gauge(
@@ -36,10 +36,10 @@ class Exporter:
 
 
 def export_forever(metrics: Metrics) -> None:
-    """Keep Ray's figures fresh, on a thread of their own."""
+    """Copy at regular intervals; runs on a thread."""
     from ray.serve.metrics import Gauge
 
     exporter = Exporter(Gauge)
     while True:
         exporter.copy(metrics)
-        time.sleep(_EVERY_S)
+        time.sleep(_INTERVAL_S)

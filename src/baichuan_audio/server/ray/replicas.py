@@ -1,7 +1,7 @@
 """Several engines behind one address, by Ray Serve (docs/scaling.md).
 
 A replica is a whole server: engine, HTTP and WebSocket in one process, so a conversation's cache stays where its
-connection is. Ray places the replicas, spreads new connections over them and starts more when they fill up.
+connection is. Ray starts the replicas, spreads new connections over them and adds more under load.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 NAME = "baichuan-audio"
 HOST_ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "baichuan_audio.server.ray.websocket_close:proxy_middlewares",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # five seconds by default: too few for a busy host
-    "RAY_worker_niceness": "0",  # Ray makes its processes wait for all others (nice 15); speech cannot wait
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 by default, too few for a busy host
+    "RAY_worker_niceness": "0",  # 15 by default, too low a priority for live audio
 }
-"""What Ray should find in the environment of every host; on a cluster, set before `ray start`."""
+"""The environment of Ray on every host; on a cluster, set before `ray start`."""
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Despite its name: at 0, Ray's own ports are those of 127.0.0.1 on every system."""
 _OBJECT_STORE_BYTES = 100 * 1024**2  # nothing of ours goes through it
 _SPARE_REQUESTS = 32
 _DRAIN_MARGIN_S = 30.0
-_LOOK_S = 0.2
+_CHECK_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
 class ReplicaConfig:
-    """How many replicas, and what each takes.
+    """The number of replicas, and the resources of each.
 
     fewest, most: Ray keeps between so many, by the conversations that go on. cpus, gpus: what one reserves of its
     host; a part of a GPU lets several share it. fill: share of its slots that should be taken on average; above it
@@ -59,7 +59,7 @@ class ReplicaConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.fewest <= self.most:
-            raise ConfigError(f"replicas must be 1 or more, the fewest first, not {self.fewest}-{self.most}.")
+            raise ConfigError(f"replicas must be 1 or more, the smaller number first, not {self.fewest}-{self.most}.")
         if self.cpus < 0 or self.gpus < 0 or self.shrink_after_s < 0:
             raise ConfigError("cpus, gpus and shrink_after_s of a replica must not be negative.")
         if not 0 < self.fill <= 1:
@@ -67,8 +67,8 @@ class ReplicaConfig:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything a replica needs to know to build itself on its own host.
+class DeploymentConfig:
+    """What a replica needs to build itself on its host.
 
     model: a checkpoint directory that is there on every host, or a hub id. device, dtype: "auto" for cuda and
     bfloat16 where the replica has a GPU, else cpu and float32.
@@ -107,52 +107,53 @@ class Replica:
 
     app: FastAPI  # set by Ray from what `__serve_build_asgi_app__` returns
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, config: DeploymentConfig) -> None:
+        self._config = config
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from ..app import create_app
         from ..monitoring.logging import collect_logs
         from .replica_metrics import export_forever
 
-        app = create_app(self._plan.build_engine(), self._plan.server)
+        app = create_app(self._config.build_engine(), self._config.server)
         collect_logs(app.state.log)
         app.state.reader.prepare()
         threading.Thread(target=export_forever, args=(app.state.metrics,), daemon=True).start()
         return app
 
     async def end(self) -> None:
-        """Let nothing new in, and conversations come to an end."""
+        """Accept nothing new, and let sessions end."""
         self.app.state.work.close()
 
     async def is_idle(self) -> bool:
-        """Whether nothing goes on any more."""
+        """Whether no request or session is in progress."""
         return bool(self.app.state.work.count == 0)
 
 
 def application(args: Mapping[str, Any]) -> Any:
     """The application for a Serve config file: `import_path: baichuan_audio.server.ray.replicas:application`.
 
-    args: the fields of Plan; `engine`, `server` and `replicas` hold the fields of theirs. Raises ConfigError.
+    args: the fields of DeploymentConfig; `engine`, `server` and `replicas` hold those of their classes.
+    Raises ConfigError.
     """
-    return make_application(strict(Plan, args, "args"))
+    return make_application(strict(DeploymentConfig, args, "args"))
 
 
-def make_application(plan: Plan) -> Any:
-    """A Ray Serve application of that plan.
+def make_application(config: DeploymentConfig) -> Any:
+    """A Ray Serve application.
 
-    Ray's own limit of requests a replica lies above ours, so that who finds the house full is told so, instead of
-    waiting in Ray's queue. A replica that is to go keeps its conversations for as long as they may last.
+    Ray's limit of requests per replica is above ours, so that clients get our 429 instead of waiting in Ray's queue. A
+    replica that is removed keeps its sessions for as long as they may last.
     """
     serve = _ray()[1]
-    sessions, replicas = plan.engine.max_sessions, plan.replicas
+    sessions, replicas = config.engine.max_sessions, config.replicas
     size: dict[str, Any] = {"num_replicas": replicas.fewest}
     if replicas.most > replicas.fewest:
         autoscaling = {
             "min_replicas": replicas.fewest,
             "max_replicas": replicas.most,
             "target_ongoing_requests": replicas.fill * sessions,
-            "upscale_delay_s": 2.0,  # a conversation lasts: who is there now will be there in a minute
+            "upscale_delay_s": 2.0,  # sessions last: the load will be the same in a minute
             "downscale_delay_s": replicas.shrink_after_s,
         }
         size = {"num_replicas": "auto", "autoscaling_config": autoscaling}
@@ -161,17 +162,19 @@ def make_application(plan: Plan) -> Any:
         name="replica",
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
         max_ongoing_requests=4 * sessions + _SPARE_REQUESTS,
-        graceful_shutdown_timeout_s=plan.server.max_session_seconds + _DRAIN_MARGIN_S,
+        graceful_shutdown_timeout_s=config.server.max_session_seconds + _DRAIN_MARGIN_S,
         **size,
     )
-    return deployment.bind(plan)
+    return deployment.bind(config)
 
 
-def run_replicas(plan: Plan, grace_s: float, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then let replies come to their end; a second signal ends all at once.
+def run_replicas(
+    config: DeploymentConfig, grace_s: float, on_ready: Callable[[], None], on_stop: Callable[[], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM, then let replies finish; a second signal ends the process at once.
 
-    Joins the cluster that RAY_ADDRESS names, or else makes one of this machine alone, seen by nobody else.
-    Raises BaichuanAudioError when the application does not come up.
+    Joins the cluster that RAY_ADDRESS names, or else starts one on this machine, closed to others.
+    Raises BaichuanAudioError when the application does not start.
     """
     alone = not os.environ.get("RAY_ADDRESS")
     _set_environment(alone)
@@ -184,8 +187,8 @@ def run_replicas(plan: Plan, grace_s: float, on_ready: Callable[[], None], on_st
     signals = _Signals()
     try:
         try:
-            serve.start(http_options={"host": plan.server.host, "port": plan.server.port})
-            handle = serve.run(make_application(plan), name=NAME)
+            serve.start(http_options={"host": config.server.host, "port": config.server.port})
+            handle = serve.run(make_application(config), name=NAME)
         except Exception as error:
             raise BaichuanAudioError(f"the replicas did not start: {_last_line(error)}") from error
         on_ready()
@@ -193,11 +196,11 @@ def run_replicas(plan: Plan, grace_s: float, on_ready: Callable[[], None], on_st
         on_stop()
         _finish(serve, handle, grace_s, signals)
     finally:
-        ray.shutdown()  # of a cluster of our own, everything; of another, only our place in it
+        ray.shutdown()  # a cluster of our own ends; another one is left
 
 
 def _set_environment(alone: bool) -> None:
-    """What Ray reads when it is imported, here and in the processes that it starts; what is set already stays."""
+    """Set what Ray reads when it is imported, here and in its processes; variables that are set already stay."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for name, value in HOST_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -206,37 +209,37 @@ def _set_environment(alone: bool) -> None:
 
 
 def _finish(serve: Any, handle: Any, grace_s: float, signals: _Signals) -> None:
-    """Tell the conversations, and wait for the replicas to be empty, until time is up or somebody insists.
+    """Have sessions end, and wait until the replicas are idle, time is up, or a second signal comes.
 
-    Only then the application is deleted: until then its replicas say to everybody who comes that the server ends.
+    The application is deleted afterwards: until then its replicas answer new clients that the server is shutting down.
     """
     end = time.monotonic() + grace_s
-    with contextlib.suppress(Exception):  # a replica that cannot be told now is ended below all the same
+    with contextlib.suppress(Exception):  # a replica that does not answer is ended below
         handle.broadcast("end").results(timeout_s=grace_s)
         while time.monotonic() < end and signals.count < 2:
-            if all(handle.broadcast("is_idle").results(timeout_s=max(_LOOK_S, end - time.monotonic()))):
+            if all(handle.broadcast("is_idle").results(timeout_s=max(_CHECK_INTERVAL_S, end - time.monotonic()))):
                 break
-            time.sleep(_LOOK_S)
+            time.sleep(_CHECK_INTERVAL_S)
     serve.delete(NAME, _blocking=False)
     while NAME in serve.status().applications and time.monotonic() < end and signals.count < 2:
-        time.sleep(_LOOK_S)
+        time.sleep(_CHECK_INTERVAL_S)
 
 
 class _Signals:
-    """Counts SIGINT and SIGTERM instead of being ended by them."""
+    """Counts SIGINT and SIGTERM."""
 
     def __init__(self) -> None:
         self.count = 0
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._take)
+            signal.signal(number, self._handle)
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
 
     def wait(self, count: int) -> None:
-        """Until so many have come."""
+        """Wait for so many signals."""
         while self.count < count:
-            time.sleep(_LOOK_S)
+            time.sleep(_CHECK_INTERVAL_S)
 
 
 def _last_line(error: Exception) -> str:

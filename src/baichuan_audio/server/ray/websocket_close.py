@@ -1,7 +1,7 @@
-"""What Ray's proxies put around themselves, so that clients meet the same server as without Ray.
+"""Middlewares of Ray's proxies, so that the server behaves as without Ray.
 
-A WebSocket whose server process died is closed with a word, refusals of the proxy itself have the shape of ours, and a
-client that takes nothing loses its connection.
+A WebSocket whose replica died is closed with a reason, the proxy's own errors have the shape of ours, and a client that
+reads nothing is disconnected.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..settings import ServerSettings
 SERVICE_RESTART = 1012
 REASON = "replica_lost"
 _RETRY_AFTER_S = b"2"
-_OF_RAY = "/-/"  # addresses of the proxy's own
+_RAY_PATHS = "/-/"  # of the proxy itself
 
 
 class WebSocketCloseMiddleware:
-    """ASGI middleware for a proxy: when what stands behind it ends without closing an open WebSocket, close it.
+    """ASGI middleware for a proxy: when a replica ends without closing an open WebSocket, close it.
 
-    1012 means that the service restarts: a client may connect again at once and finds another replica.
+    1012 means that the service restarts: a client may connect again at once, to another replica.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -54,65 +54,69 @@ class WebSocketCloseMiddleware:
                 await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": REASON})
 
 
-class JsonRefusals:
-    """ASGI middleware for a proxy: what it refuses itself, in plain text, is retold as our server says it.
+class JsonErrorsMiddleware:
+    """ASGI middleware for a proxy: its own errors, in plain text, become errors of our shape.
 
-    Ray knows no application while one starts and while one ends, and calls that 404; here it is 503, which asks to
-    come again. An application of ours refuses in JSON alone, so plain text is Ray's.
+    While an application starts or ends, Ray answers 404; here it is 503, which asks to retry. Our application sends
+    errors in JSON only, so plain text is Ray's.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"].startswith(_OF_RAY):
+        if scope["type"] not in ("http", "websocket") or scope["path"].startswith(_RAY_PATHS):
             await self._app(scope, receive, send)
             return
-        retold = False
+        replaced = False
 
-        async def retelling_send(message: Message) -> None:
-            nonlocal retold
-            if message["type"] == "http.response.start" and _is_refusal_of_ray(message):
-                retold = True
-                await _refuse(scope, send, 503 if message["status"] == 404 else message["status"])
-            elif not (retold and message["type"].startswith("http.response.")):
+        async def replacing_send(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and _is_error_of_ray(message):
+                replaced = True
+                await _send_error(scope, send, 503 if message["status"] == 404 else message["status"])
+            elif not (replaced and message["type"].startswith("http.response.")):
                 await send(message)
 
-        await self._app(scope, receive, retelling_send)
+        await self._app(scope, receive, replacing_send)
 
 
-class StalledClients:
-    """ASGI middleware for a proxy: a client that takes nothing of what is sent for 20 s loses its connection."""
+class StalledClientsMiddleware:
+    """ASGI middleware for a proxy: a client that reads nothing for 20 s is disconnected."""
 
     def __init__(self, app: ASGIApp, limit_s: float | None = None) -> None:
         self._app, self._limit_s = app, ServerSettings().stalled_seconds if limit_s is None else limit_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def impatient_send(message: Message) -> None:
+        async def send_in_time(message: Message) -> None:
             try:
                 with anyio.fail_after(self._limit_s):
                     await send(message)
             except TimeoutError:
                 transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's
                 if transport is not None:
-                    transport.abort()  # a close in order would wait for the client
+                    transport.abort()  # an orderly close would wait for the client
                 raise
 
-        await self._app(scope, receive, impatient_send if scope["type"] in ("http", "websocket") else send)
+        await self._app(scope, receive, send_in_time if scope["type"] in ("http", "websocket") else send)
 
 
 def proxy_middlewares() -> list[Middleware]:
-    """For Ray's proxies, which find it through an environment variable, and load only this; the last is outermost."""
-    return [Middleware(JsonRefusals), Middleware(WebSocketCloseMiddleware), Middleware(StalledClients)]
+    """For Ray's proxies, which load this through an environment variable; the last is outermost."""
+    return [
+        Middleware(JsonErrorsMiddleware),
+        Middleware(WebSocketCloseMiddleware),
+        Middleware(StalledClientsMiddleware),
+    ]
 
 
-def _is_refusal_of_ray(message: Message) -> bool:
+def _is_error_of_ray(message: Message) -> bool:
     headers = {name.lower(): value for name, value in message.get("headers", ())}
     return message["status"] >= 400 and headers.get(b"content-type", b"text/plain").startswith(b"text/plain")
 
 
-async def _refuse(scope: Scope, send: Send, status: int) -> None:
-    """An answer in the shape of all errors, also to a WebSocket's handshake."""
+async def _send_error(scope: Scope, send: Send, status: int) -> None:
+    """An error in our shape, also in answer to a WebSocket's handshake."""
     message, code = {
         503: ("the server is starting or about to end; try again shortly.", "unavailable"),
         408: ("the request took too long.", "timeout"),

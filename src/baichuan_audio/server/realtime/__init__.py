@@ -1,6 +1,7 @@
-"""OpenAI's Realtime API (GA form) over a WebSocket (docs/serving.md).
+"""OpenAI's Realtime API (GA form) over a WebSocket (docs/realtime.md).
 
-wire.py reads what a client sends, events.py writes what the server sends, session.py is the state machine between them.
+A frame is received (router.py), validated (protocol/client_events.py), acted on (session.py), and answered with events
+(protocol/server_events.py), which wait in send_queue.py.
 """
 
 from .router import router

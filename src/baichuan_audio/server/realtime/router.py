@@ -1,4 +1,4 @@
-"""The WebSocket endpoint `/v1/realtime`: lets a client in, runs its session, and cleans up after it."""
+"""The WebSocket endpoint `/v1/realtime`: accepts a client, runs its session, and cleans up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from starlette.websockets import WebSocketDisconnect
 from ...engine import Dialogue
 from ..access.auth import check_websocket
 from ..errors import ApiError, as_api_error
-from .protocol import events
+from .protocol import server_events
 from .rate_limits import TokenBucket
 from .send_queue import SendQueue
 from .session import RealtimeSession
 
 router = APIRouter()
 
-_FRAMES = (1000, 200)  # at once, then each second: a 20 ms append is 50 a second
+_FRAMES = (1000, 200)  # at once, then each second; appends of 20 ms are 50 a second
 _BYTES = (32 * 1024**2, 2 * 1024**2)  # about 40 times real time
-_FAREWELL_S = 1.0
+_CLOSE_S = 1.0
 
 
 @router.websocket("/v1/realtime")
@@ -30,35 +30,35 @@ async def realtime(websocket: WebSocket) -> None:
     """OpenAI's Realtime API, GA form."""
     state = websocket.app.state
     try:
-        _check_room(websocket)
-        carried = check_websocket(websocket)
+        _check_connection(websocket)
+        client_settings = check_websocket(websocket)
     except ApiError as error:
         await _deny(websocket, error)
         return
-    asked = websocket.scope.get("subprotocols", ())
-    await websocket.accept(subprotocol="realtime" if "realtime" in asked else None)
+    subprotocols = websocket.scope.get("subprotocols", ())
+    await websocket.accept(subprotocol="realtime" if "realtime" in subprotocols else None)
     try:
         async with state.work.at_work():
             dialogue = state.engine.open()
-            await _converse(websocket, dialogue, carried)
+            await _run_session(websocket, dialogue, client_settings)
     except Exception as error:
-        await _turn_away(websocket, error)
+        await _refuse(websocket, error)
 
 
 @router.websocket("/{path:path}")
-async def elsewhere(websocket: WebSocket) -> None:
-    """No other address takes a WebSocket."""
-    await _deny(websocket, ApiError(404, "the WebSocket of this server is at /v1/realtime."))
+async def not_found(websocket: WebSocket) -> None:
+    """Refuses WebSockets at other paths."""
+    await _deny(websocket, ApiError(404, "the WebSocket endpoint of this server is /v1/realtime."))
 
 
-def _check_room(websocket: WebSocket) -> None:
+def _check_connection(websocket: WebSocket) -> None:
     """Raises ApiError 503 where the connection is one of the few above the limit (server/access/connections.py)."""
     if websocket.scope.get("state", {}).get("spare"):
         raise ApiError(503, "too many connections at once; try again shortly.", code="too_many_connections")
 
 
 async def _deny(websocket: WebSocket, error: ApiError) -> None:
-    """Refuse the handshake, with the reason where the server can say it."""
+    """Refuse the handshake, with an error where the server supports that."""
     websocket.app.state.metrics.error(str(error.code))
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(error.response())
@@ -66,24 +66,25 @@ async def _deny(websocket: WebSocket, error: ApiError) -> None:
         await websocket.close(1008)
 
 
-async def _turn_away(websocket: WebSocket, error: Exception) -> None:
-    """There is no room, or no server any more: an `error` event, then a close code that means to try again later."""
-    told = as_api_error(error)
+async def _refuse(websocket: WebSocket, error: Exception) -> None:
+    """No free slot, or a shutdown: an `error` event, then a close code that means to try again later."""
+    api_error = as_api_error(error)
+    reason = api_error.code or "refused"
     state = websocket.app.state
-    state.metrics.error(told.code or "refused")
-    if told.code == "internal_error":
+    state.metrics.error(reason)
+    if reason == "internal_error":
         state.log.exception(error)
-    code = {429: 1013, 503: 1012}.get(told.status, 1011)
-    event = events.error(told.message, told.code or "refused", told.type)
-    with suppress(WebSocketDisconnect, RuntimeError):  # gone already
-        await websocket.send_text(json.dumps({"event_id": events.new_id("event"), **event}))
-    await _close(websocket, code, told.code or "refused")
+    code = {429: 1013, 503: 1012}.get(api_error.status, 1011)
+    event = server_events.error(api_error.message, reason, api_error.type)
+    with suppress(WebSocketDisconnect, RuntimeError):  # disconnected already
+        await websocket.send_text(json.dumps({"event_id": server_events.new_id("event"), **event}))
+    await _close(websocket, code, reason)
 
 
-async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str, Any] | None) -> None:
-    """One session from `session.created` to the end; its slot is free before the connection is closed.
+async def _run_session(websocket: WebSocket, dialogue: Dialogue, client_settings: dict[str, Any] | None) -> None:
+    """Run one session; its slot is free before the connection is closed.
 
-    carried: settings that came with the client's key.
+    client_settings: of the client's key, if any.
     """
     state = websocket.app.state
     send_queue = SendQueue(websocket.send_text)
@@ -97,16 +98,23 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str,
     code, outcome = 1011, "failed"
     tasks = [
         asyncio.create_task(work)
-        for work in (_read(websocket, session), send_queue.run(), session.run(), _end_with_server(state.work, session))
+        for work in (
+            _receive(websocket, session),
+            send_queue.run(),
+            session.run(),
+            _end_with_server(state.work, session),
+        )
     ]
     waiting: list[asyncio.Future[Any]] = [*tasks, session.ended]
     try:
-        session.greet(carried)
+        session.start(client_settings)
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        code, outcome = session.ended.result() if session.ended.done() else (1000, _why(tasks, state.log, session.id))
+        code, outcome = (
+            session.ended.result() if session.ended.done() else (1000, _outcome(tasks, state.log, session.id))
+        )
         if session.ended.done() and not any(task.done() for task in tasks):
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(send_queue.flushed(), _FAREWELL_S)
+                await asyncio.wait_for(send_queue.flushed(), _CLOSE_S)
     finally:
         for task in tasks:
             task.cancel()
@@ -118,14 +126,14 @@ async def _converse(websocket: WebSocket, dialogue: Dialogue, carried: dict[str,
 
 
 def _abort(websocket: WebSocket) -> None:
-    """End a connection whose client does not take the close, where the server that runs the application lets us."""
+    """Abort a connection whose client does not close, where the server that runs the application allows it."""
     abort = websocket.scope.get("state", {}).get("abort")
     if abort is not None:
         abort()
 
 
-async def _read(websocket: WebSocket, session: RealtimeSession) -> None:
-    """Take frames until the client leaves; one who sends too many waits, by not being read."""
+async def _receive(websocket: WebSocket, session: RealtimeSession) -> None:
+    """Receive frames until the client disconnects; a client above the rate limit is not read for a while."""
     frames, volume = TokenBucket(*_FRAMES), TokenBucket(*_BYTES)
     while True:
         message: dict[str, Any] = dict(await websocket.receive())
@@ -142,9 +150,9 @@ async def _read(websocket: WebSocket, session: RealtimeSession) -> None:
 
 
 async def _end_with_server(work: Any, session: RealtimeSession) -> None:
-    """When the server is about to stop, let the reply that is being given come to its end, then say so.
+    """When the server shuts down, let the response in progress finish, then end the session.
 
-    One that takes too long is ended by whoever stops the server, and then this goes on as well.
+    One that takes too long is ended with the engine.
     """
     await work.wait_closing()
     await session.wait_quiet()
@@ -152,8 +160,8 @@ async def _end_with_server(work: Any, session: RealtimeSession) -> None:
     await asyncio.Event().wait()
 
 
-def _why(tasks: list[asyncio.Task[None]], log: Any, session_id: str) -> str:
-    """The outcome of a session that one of its tasks has ended: mostly the client has left."""
+def _outcome(tasks: list[asyncio.Task[None]], log: Any, session_id: str) -> str:
+    """The outcome of a session whose client has disconnected, or one of whose tasks has failed."""
     for task in tasks:
         error = task.exception() if task.done() and not task.cancelled() else None
         if error is not None and not isinstance(error, WebSocketDisconnect | RuntimeError | OSError):
@@ -163,10 +171,10 @@ def _why(tasks: list[asyncio.Task[None]], log: Any, session_id: str) -> str:
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
-    """Close in order, and else at once."""
+    """Close; abort where the client does not answer."""
     try:
-        await asyncio.wait_for(websocket.close(code, reason), _FAREWELL_S)
+        await asyncio.wait_for(websocket.close(code, reason), _CLOSE_S)
     except asyncio.TimeoutError:
         _abort(websocket)
-    except (WebSocketDisconnect, RuntimeError):  # gone already
+    except (WebSocketDisconnect, RuntimeError):  # disconnected already
         pass

@@ -1,4 +1,4 @@
-"""What waits to be sent to one client: bounded, so that a client which does not read holds up nobody else."""
+"""Events that wait to be sent to one client: bounded, so that a client that does not read delays nobody else."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from .protocol.events import Event, new_id
+from .protocol.server_events import Event, new_id
 
-_HIGH_WATER = 256 * 1024  # bytes of sound that wait before a reply does: about four seconds
-_LIMIT = 8 * 1024 * 1024  # bytes of anything
+_HIGH_WATER = 256 * 1024  # bytes above which a response waits: about four seconds of audio
+_LIMIT = 8 * 1024 * 1024  # bytes at which the session ends
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SendQueue:
         """Queue an event. stream: frames that `drop` may take back; on_sent: called when it has gone out."""
         frame = _Frame(json.dumps({"event_id": new_id("event"), **event}, separators=(",", ":")), stream, on_sent)
         if self._size + len(frame.text) > _LIMIT:
-            self.overflowed = True  # the session ends; what is left out is never missed
+            self.overflowed = True  # the session ends; what is dropped is not missed
             return
         self._frames.append(frame)
         self._size += len(frame.text)
@@ -54,17 +54,17 @@ class SendQueue:
         self._emptied.set()
 
     async def room(self) -> None:
-        """Wait until there is room for more sound."""
+        """Wait until there is room for more audio."""
         while self._size > _HIGH_WATER:
             self._emptied.clear()
             await self._emptied.wait()
 
-    def stuck_for(self) -> float:
-        """Seconds since when the client has not taken the frame that is being sent."""
+    def stalled_s(self) -> float:
+        """Seconds for which the client has not taken the frame that is being sent."""
         return 0.0 if self._sending_since is None else time.monotonic() - self._sending_since
 
     async def run(self) -> None:
-        """Send for as long as the connection stands."""
+        """Send until cancelled."""
         while True:
             while self._frames:
                 frame = self._frames.popleft()

@@ -1,4 +1,4 @@
-"""The eye on the clock: when a session has lasted too long, when a client does not read, when nobody says anything."""
+"""The time limits of a session: its length, a client that does not read, nobody who speaks."""
 
 from __future__ import annotations
 
@@ -9,70 +9,71 @@ from typing import Protocol
 
 from ..settings import ServerSettings
 from .conversation.responses import ResponseQueue
-from .input.turns import TurnManager
+from .input.input_audio import InputAudio
 from .send_queue import SendQueue
 
-_LOOK_S = 0.1
+_CHECK_INTERVAL_S = 0.1
 
 
-class End(Protocol):
+class EndSession(Protocol):
     """Ends the session."""
 
     def __call__(self, code: int, outcome: str, message: str) -> None: ...
 
 
 class Timeouts:
-    """One session's, which begins when this is made. time_out: what to do after so many seconds of silence."""
+    """Of one session, which begins when this is made.
+
+    on_silence: called with the seconds of silence after which the model shall respond (`idle_timeout_ms`).
+    """
 
     def __init__(
         self,
         settings: ServerSettings,
         send_queue: SendQueue,
-        turns: TurnManager,
+        input_audio: InputAudio,
         responses: ResponseQueue,
-        end: End,
-        time_out: Callable[[float], None],
+        end: EndSession,
+        on_silence: Callable[[float], None],
     ) -> None:
-        self._settings, self._send_queue, self._input_audio, self._responses = settings, send_queue, turns, responses
-        self._end, self._time_out = end, time_out
-        self._started = self._busy_at = time.monotonic()
+        self._settings, self._send_queue = settings, send_queue
+        self._input_audio, self._responses = input_audio, responses
+        self._end, self._on_silence = end, on_silence
+        self._started_at = self._busy_at = time.monotonic()
 
     def busy(self) -> None:
-        """The client asks for something, or the user speaks."""
+        """The client has sent an event other than audio."""
         self._busy_at = time.monotonic()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_S)
-            self.look(time.monotonic())
+            await asyncio.sleep(_CHECK_INTERVAL_S)
+            self.check(time.monotonic())
 
-    def look(self, now: float) -> None:
-        """End the session when a limit has been reached; speak up when the user is silent for too long."""
+    def check(self, now: float) -> None:
+        """End the session when a limit has been reached; have the model respond to a user who is silent for too long.
+
+        now: on the monotonic clock.
+        """
         settings = self._settings
-        quiet, since_word = self._quiet_for(now), now - max(self._busy_at, self._input_audio.heard_at)
-        if self._send_queue.overflowed or self._send_queue.stuck_for() > settings.stalled_seconds:
+        quiet_s, inactive_s = self._quiet_s(now), now - max(self._busy_at, self._input_audio.last_speech_at)
+        if self._send_queue.overflowed or self._send_queue.stalled_s() > settings.stalled_seconds:
             self._end(1008, "slow", "The client does not read what it is sent.")
-        elif now - self._started > settings.max_session_seconds:
+        elif now - self._started_at > settings.max_session_seconds:
             self._end(1008, "expired", f"A session lasts {settings.max_session_seconds:g} s at most.")
-        elif quiet is not None and min(quiet, since_word) > settings.idle_seconds:
-            self._end(1008, "idle", f"Nothing was said for {settings.idle_seconds:g} s.")
-        else:
-            self._speak_up(now)
+        elif quiet_s is not None and min(quiet_s, inactive_s) > settings.idle_seconds:
+            self._end(1008, "idle", f"Nobody spoke for {settings.idle_seconds:g} s.")
+        elif quiet_s is not None and self._responses.newest is not None:
+            timeout_ms = self._input_audio.idle_timeout_ms
+            if timeout_ms is not None and quiet_s * 1000 >= timeout_ms:
+                self._on_silence(quiet_s)
 
-    def _quiet_for(self, now: float) -> float | None:
-        """Seconds since the last response was heard to its end; None while something goes on."""
+    def _quiet_s(self, now: float) -> float | None:
+        """Seconds since the playback of the last response ended; None while anybody speaks."""
         if self._responses.newest is None:
-            return now - self._started
+            return now - self._started_at
         ended_at = self._responses.ended_at(now)
         if ended_at is None or self._input_audio.speaking:
             return None
-        return now - max(ended_at, self._input_audio.heard_at)
-
-    def _speak_up(self, now: float) -> None:
-        """`idle_timeout_ms`: it runs from the end of a response's playback."""
-        timeout_ms, quiet = self._input_audio.idle_timeout_ms, self._quiet_for(now)
-        if timeout_ms is None or self._responses.newest is None or quiet is None:
-            return
-        if quiet * 1000 >= timeout_ms:
-            self._time_out(quiet)
+        return now - max(ended_at, self._input_audio.last_speech_at)

@@ -1,4 +1,4 @@
-"""The items of a conversation as the client sees them; the engine's dialogue holds the same ones in the same order."""
+"""The items of a conversation as the client sees them; the engine's dialogue has the same ones in the same order."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ from numpy.typing import NDArray
 
 from ....audio.voice_activity import SAMPLE_RATE, Speech
 from ....engine import AudioInput
+from ...errors import bad_request
 from ..input.codec import RATES, AudioFormat, decode, encode, seconds
-from ..protocol.fields import WireError
-from ..protocol.wire import NewItem, PartType, Role
+from ..protocol.client_events import ConversationItem, PartType, Role
 
 _MAX_ITEMS = 4096
 _MAX_CHARACTERS = 4_000_000
-_KEPT_SECONDS = 300.0  # sound of the user's that may be had back; of what is older the transcript stays
-_LONGEST_SHOWN_S = 60.0  # of one item
+_MAX_AUDIO_S = 300.0  # of the user's audio; of older items only the transcript is kept
+_MAX_RETRIEVED_S = 60.0  # of one item
 
 Samples = NDArray[np.float32]
+Sound = NDArray[np.int16]  # at 16 kHz
+Segments = Sequence[tuple[int, int]]  # of speech: first sample, sample after the last
 Status = Literal["completed", "incomplete", "in_progress"]
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredPart:
     """text: of an audio part its transcript, None while unknown. sound: int16 [S] at 16 kHz. segments: of speech in
-    the sound, (first sample, sample after the last); None: all of it."""
+    it, (first sample, sample after the last); None: all of it."""
 
     type: PartType
     text: str | None = None
-    sound: NDArray[np.int16] | None = None
-    segments: Sequence[tuple[int, int]] | None = None
+    sound: Sound | None = None
+    segments: Segments | None = None
 
     @property
     def silent(self) -> bool:
-        """Whether it is sound in which nobody speaks."""
+        """Whether it is audio in which nobody speaks."""
         return self.segments is not None and not self.segments
 
     def speech(self) -> Speech:
-        """The sound, and where somebody speaks in it."""
+        """The audio, and where somebody speaks in it."""
         assert self.sound is not None
         segments = [(0, len(self.sound))] if self.segments is None else self.segments
         return Speech(torch.from_numpy(to_float(self.sound)), SAMPLE_RATE, segments)
 
     def as_wire(self, sound_format: AudioFormat | None) -> dict[str, Any]:
-        """The content part; its sound only in a format asked for."""
+        """The content part of the protocol. sound_format: of its audio; None leaves the audio out."""
         if self.type in ("input_text", "output_text"):
             return {"type": self.type, "text": self.text or ""}
         wire: dict[str, Any] = {"type": self.type, "transcript": self.text}
@@ -60,27 +62,27 @@ class Part:
 
 
 @dataclass
-class ConversationItem:
+class StoredItem:
     """One message.
 
-    Of the assistant's: made_samples is its sound made for the client, at sample_rate in Hz and `speed` times faster
-    than the model said it; heard_samples what of that counts, None for all of it. Whole samples, because what a client
-    names in milliseconds is compared with it. counted: characters that the conversation counts for it.
+    Of the assistant's: generated_samples is its audio sent to the client, at sample_rate in Hz and `speed` times faster
+    than the model generated it; played_samples how much of that stays, None for all of it. Whole samples, because they
+    are compared with a client's milliseconds. counted: characters that the conversation counts for it.
     """
 
     id: str
     role: Role
-    parts: list[Part] = field(default_factory=list)
+    parts: list[StoredPart] = field(default_factory=list)
     status: Status = "completed"
-    made_samples: int = 0
-    heard_samples: int | None = None
+    generated_samples: int = 0
+    played_samples: int | None = None
     sample_rate: int = SAMPLE_RATE
     speed: float = 1.0
     counted: int = 0
 
     def as_wire(self, sound_format: AudioFormat | None = None) -> dict[str, Any]:
-        """The item of the protocol; its sound, if it is not too long, only in a format asked for."""
-        if self.sound_seconds > _LONGEST_SHOWN_S:
+        """The item of the protocol. sound_format: of its audio; None, or more than 60 s, leaves the audio out."""
+        if self.sound_seconds > _MAX_RETRIEVED_S:
             sound_format = None
         return {
             "id": self.id,
@@ -93,22 +95,22 @@ class ConversationItem:
 
     @property
     def text(self) -> str:
-        """Its words, of sound the transcript."""
+        """Its text, of audio the transcript."""
         return "\n".join(part.text for part in self.parts if part.text)
 
     @property
     def sound_seconds(self) -> float:
-        """How much sound is in it."""
+        """How much audio is in it."""
         return sum(len(part.sound) for part in self.parts if part.sound is not None) / SAMPLE_RATE
 
     @property
     def silent(self) -> bool:
-        """Whether it is sound in which nobody speaks, and nothing else: the engine does not get it."""
-        heard = (part.text or part.sound is not None for part in self.parts if not part.silent)
-        return any(part.silent for part in self.parts) and not any(heard)
+        """Whether it is audio in which nobody speaks, and nothing else: the engine does not get it."""
+        has_content = (part.text or part.sound is not None for part in self.parts if not part.silent)
+        return any(part.silent for part in self.parts) and not any(has_content)
 
     def for_engine(self) -> list[str | AudioInput]:
-        """The user's message as the engine takes it: sound with long pauses shortened, and none without speech."""
+        """The user's message as the engine takes it: long pauses in audio shortened, audio without speech left out."""
         content: list[str | AudioInput] = []
         for part in self.parts:
             if part.sound is not None and not part.silent:
@@ -118,36 +120,37 @@ class ConversationItem:
         return content
 
 
-def without_words(items: Sequence[ConversationItem]) -> bool:
-    """Whether nobody spoke in what the user said last, so that there is nothing to answer."""
+def has_no_speech(items: Sequence[StoredItem]) -> bool:
+    """Whether nobody speaks in the user's last items, so that there is nothing to answer."""
     for number, item in enumerate(reversed(items)):
         if not item.silent:
             return number > 0 and item.role == "assistant"
     return len(items) > 0
 
 
-def new_item(item_id: str, new: NewItem, format: AudioFormat, longest_seconds: float) -> ConversationItem:
-    """A client's message; its sound is in the session's input format.
+def stored_item(item_id: str, item: ConversationItem, format: AudioFormat, longest_s: float) -> StoredItem:
+    """A client's message; its audio is in the session's input format.
 
-    Raises AudioError for half a sample, WireError for sound that is too long.
+    Raises AudioError for half a sample, ApiError for audio that is too long.
     """
-    if sum(seconds(len(part.audio), format) for part in new.parts if part.audio is not None) > longest_seconds:
-        raise WireError(f"The audio is longer than {longest_seconds:g} s.", "audio_too_long", "item.content")
+    audio = [getattr(part, "audio", None) for part in item.content]
+    if sum(seconds(len(data), format) for data in audio if data is not None) > longest_s:
+        raise bad_request(f"The audio is longer than {longest_s:g} s.", "item.content", "audio_too_long")
     parts = []
-    for part in new.parts:
+    for part, data in zip(item.content, audio, strict=True):
         sound = None
-        if part.audio is not None:
-            sound = to_int16(soxr.resample(decode(part.audio, format), RATES[format], SAMPLE_RATE))
-        parts.append(Part(part.type, part.text, sound))
-    return ConversationItem(item_id, new.role, parts)
+        if data is not None:
+            sound = to_int16(soxr.resample(decode(data, format), RATES[format], SAMPLE_RATE))
+        parts.append(StoredPart(part.type, part.words, sound))
+    return StoredItem(item_id, item.role, parts)
 
 
-def to_int16(samples: Samples) -> NDArray[np.int16]:
+def to_int16(samples: Samples) -> Sound:
     """float32 in [-1, 1] -> half the memory."""
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-def to_float(sound: NDArray[np.int16]) -> Samples:
+def to_float(sound: Sound) -> Samples:
     """And back."""
     return np.multiply(sound, np.float32(1 / 32768), dtype=np.float32)
 
@@ -156,10 +159,10 @@ class ItemList:
     """Items in their order."""
 
     def __init__(self) -> None:
-        self._items: list[ConversationItem] = []
+        self._items: list[StoredItem] = []
         self._characters = 0  # that clients have sent
 
-    def __iter__(self) -> Iterator[ConversationItem]:
+    def __iter__(self) -> Iterator[StoredItem]:
         return iter(self._items)
 
     def __contains__(self, item_id: str) -> bool:
@@ -170,8 +173,8 @@ class ItemList:
         """Id of the last item."""
         return self._items[-1].id if self._items else None
 
-    def get(self, item_id: str) -> ConversationItem:
-        """Raises WireError when there is none."""
+    def get(self, item_id: str) -> StoredItem:
+        """Raises ApiError when there is none."""
         return self._items[self._index(item_id)]
 
     def last_spoken(self, item_id: str) -> str:
@@ -186,23 +189,23 @@ class ItemList:
         index = self._index(item_id)
         return self._items[index - 1].id if index else None
 
-    def insert(self, item: ConversationItem, after: str | None = None) -> None:
-        """after: None for the end, "root" for the beginning, else an item. Raises WireError: no such item, id taken."""
+    def insert(self, item: StoredItem, after: str | None = None) -> None:
+        """after: None for the end, "root" for the beginning, else an item. Raises ApiError: no such item, id taken."""
         if item.id in self:
-            raise WireError("There is an item with this id already.", "item_id_taken", "item.id")
+            raise bad_request("There is an item with this id already.", "item.id", "item_id_taken")
         characters = self._characters + len(item.text)
         if len(self._items) >= _MAX_ITEMS or characters > _MAX_CHARACTERS:
-            raise WireError("The conversation is full; delete items.", "conversation_full", "item")
+            raise bad_request("The conversation is full; delete items.", "item", "conversation_full")
         if after is None:
             self._items.append(item)
         else:
-            place = 0 if after == "root" else self._index(after, "previous_item_id") + 1
-            self._items.insert(place, item)
+            index = 0 if after == "root" else self._index(after, "previous_item_id") + 1
+            self._items.insert(index, item)
         item.counted, self._characters = characters - self._characters, characters
-        self._forget_old_sound()
+        self._drop_old_audio()
 
     def remove(self, item_id: str) -> None:
-        """Raises WireError when there is none."""
+        """Raises ApiError when there is none."""
         item = self._items.pop(self._index(item_id))
         self._characters -= item.counted
 
@@ -210,11 +213,11 @@ class ItemList:
         for index, item in enumerate(self._items):
             if item.id == item_id:
                 return index
-        raise WireError(f"There is no item '{item_id}'.", "item_not_found", param)
+        raise bad_request(f"There is no item '{item_id}'.", param, "item_not_found")
 
-    def _forget_old_sound(self) -> None:
-        """The newest sound is kept, up to the limit."""
-        left = _KEPT_SECONDS
+    def _drop_old_audio(self) -> None:
+        """The newest audio is kept, up to the limit."""
+        left = _MAX_AUDIO_S
         for item in reversed(self._items[:-1]):
             for index, part in enumerate(item.parts):
                 if part.sound is not None:

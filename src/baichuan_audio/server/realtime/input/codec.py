@@ -1,4 +1,4 @@
-"""Audio formats of the wire: 16-bit PCM at 24 kHz and G.711 at 8 kHz, resampled while it streams."""
+"""Audio formats of the protocol: 16-bit PCM at 24 kHz and G.711 at 8 kHz, resampled while it streams."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ _CODES = {format: _bytes_of_samples(levels) for format, levels in _LEVELS.items(
 
 
 def decode(data: bytes, format: AudioFormat) -> Samples:
-    """Bytes of the wire -> samples [S] float32 at the format's rate. Raises AudioError for half a sample."""
+    """Bytes of the protocol -> samples [S] float32 at the format's rate. Raises AudioError for half a sample."""
     check_whole(data, format)
-    whole = np.frombuffer(data, "<i2") if format == "audio/pcm" else _LEVELS[format][np.frombuffer(data, np.uint8)]
-    return np.multiply(whole, np.float32(1 / 32768), dtype=np.float32)
+    integers = np.frombuffer(data, "<i2") if format == "audio/pcm" else _LEVELS[format][np.frombuffer(data, np.uint8)]
+    return np.multiply(integers, np.float32(1 / 32768), dtype=np.float32)
 
 
 def encode(samples: Samples, format: AudioFormat) -> bytes:
-    """Samples [S] float32 in [-1, 1] (more is clipped) -> bytes of the wire."""
-    whole = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int32)
+    """Samples [S] float32 in [-1, 1] (more is clipped) -> bytes of the protocol."""
+    integers = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int32)
     if format == "audio/pcm":
-        return whole.astype("<i2").tobytes()
-    return _CODES[format][whole + 32768].tobytes()
+        return integers.astype("<i2").tobytes()
+    return _CODES[format][integers + 32768].tobytes()
 
 
 def seconds(num_bytes: int, format: AudioFormat) -> float:
@@ -88,9 +88,12 @@ def in_pieces(data: bytes, format: AudioFormat, seconds: float = 1.0) -> Iterato
 
 
 class Resampler:
-    """Changes the rate of a stream that comes in pieces; a Kaiser-windowed sinc, one polyphase branch an output sample.
+    """Changes the sample rate of a stream; a Kaiser-windowed sinc, one polyphase branch per output sample.
 
-    All pieces and the flush laid end to end are the same whatever the cut. Runs behind its input by 1 ms or 2 ms.
+    The output is the same for any chunking. Its delay is the reason why this is not `soxr.ResampleStream`: measured
+    with chunks of 20 ms (2 CPU cores, one thread), at 24 -> 16, 8 -> 16 and 24 -> 8 kHz, ours is 1, 2 and 2 ms behind
+    its input, soxr at its default quality 21, 64 and 43 ms (median; at most 37, 115 and 73), at LQ 11, 33 and 23 ms;
+    QQ has no delay and lets aliases through. Ours costs 75 to 90 us per chunk, soxr 3 to 11 us.
     """
 
     def __init__(self, original_rate: int, sample_rate: int) -> None:
@@ -113,7 +116,7 @@ class Resampler:
         return padded.reshape(self._taps, self._up).T[:, ::-1].astype(np.float32)
 
     def push(self, samples: Samples) -> Samples:
-        """samples [S] -> the output [S'] that they make certain."""
+        """samples [S] -> the output [S'] that depends on no later samples."""
         if self._up == self._down:
             return samples
         self._samples = np.concatenate([self._samples, samples])
@@ -121,10 +124,10 @@ class Resampler:
         count = max(0, (known * self._up - 1 - self._half) // self._down + 1 - self._next)
         if count == 0:
             return _EMPTY
-        places = (self._next + np.arange(count)) * self._down + self._half
-        last = places // self._up - self._first
+        positions = (self._next + np.arange(count)) * self._down + self._half
+        last = positions // self._up - self._first
         windows = np.lib.stride_tricks.sliding_window_view(self._samples, self._taps)[last - self._taps + 1]
-        output = np.einsum("nk,nk->n", windows, self._branches[places % self._up])
+        output = np.einsum("nk,nk->n", windows, self._branches[positions % self._up])
         self._next += count
         kept = (self._next * self._down + self._half) // self._up - self._taps + 1
         self._samples, self._first = self._samples[kept - self._first :], kept
@@ -139,7 +142,7 @@ _EMPTY: Samples = np.zeros(0, np.float32)
 
 
 class InputDecoder:
-    """Bytes of one format -> samples at 16 kHz, which is what turn detection and the model hear."""
+    """Bytes of one format -> samples at 16 kHz, the rate of turn detection and the model."""
 
     def __init__(self, format: AudioFormat, sample_rate: int = 16000) -> None:
         self._format = format
@@ -151,7 +154,7 @@ class InputDecoder:
 
 
 class OutputEncoder:
-    """A reply's samples -> bytes of one format, said faster or slower if wanted."""
+    """A response's samples -> bytes of one format; speed: 2.0 is twice as fast, at the same pitch."""
 
     def __init__(self, format: AudioFormat, sample_rate: int, speed: float = 1.0) -> None:
         self.format = format

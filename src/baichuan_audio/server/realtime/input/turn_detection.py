@@ -1,89 +1,45 @@
-"""When somebody begins to speak and when they have finished.
+"""Turn detection: when somebody begins to speak and when they have finished.
 
-Speech probability: `audio/voice_activity.py`, one window of 32 ms at a time as the sound comes in.
+Speech probability: `audio/voice_activity.py`, one window of 32 ms at a time as the audio comes in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....audio.speech_segments import HYSTERESIS
 from ....audio.voice_activity import SAMPLE_RATE, WINDOW, SpeechProbability, VoiceActivityModel
+from ..protocol.session_config import TurnDetection
 
-_ONSET_WINDOWS = 2  # windows above the threshold before it counts: a click of a key is shorter than 64 ms
-
-Eagerness = Literal["low", "medium", "high", "auto"]
-_EAGERNESS_WAIT_MS: dict[Eagerness, int] = {"low": 1600, "medium": 800, "auto": 800, "high": 400}
+_ONSET_WINDOWS = 2  # windows above the threshold that count as speech: a keystroke is shorter than 64 ms
 
 Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class ServerVad:
-    """A turn ends after a fixed silence.
-
-    threshold: speech probability in [0, 1] that counts as speech. prefix_padding_ms: sound kept from before it.
-    silence_duration_ms: silence that ends a turn. idle_timeout_ms: after so long without speech the model speaks up.
-    create_response: answer when the turn ends. interrupt_response: speech ends a reply that is being given.
-    """
-
-    threshold: float = 0.5
-    prefix_padding_ms: int = 300
-    silence_duration_ms: int = 500
-    idle_timeout_ms: int | None = None
-    create_response: bool = True
-    interrupt_response: bool = True
-
-
-@dataclass(frozen=True)
-class SemanticVad:
-    """A turn ends after a silence that depends on how eager the model shall be: 1600, 800 (auto too) or 400 ms.
-
-    There is no model of meaning behind it: the words are those of the protocol, the waits are ours.
-    """
-
-    eagerness: Eagerness = "auto"
-    create_response: bool = True
-    interrupt_response: bool = True
-
-    threshold = 0.5
-    prefix_padding_ms = 300
-    idle_timeout_ms = None
-
-    @property
-    def silence_duration_ms(self) -> int:
-        """Silence that ends a turn."""
-        return _EAGERNESS_WAIT_MS[self.eagerness]
-
-
-TurnDetection = ServerVad | SemanticVad
-
-
-@dataclass(frozen=True)
 class SpeechStarted:
-    """Somebody speaks. Positions count samples at 16 kHz from the stream's beginning; `start` includes the padding."""
+    """Somebody speaks. Positions count samples at 16 kHz from the start of the stream; `start` includes the padding."""
 
     start: int
 
 
 @dataclass(frozen=True)
 class SpeechStopped:
-    """They have finished: `speech_end` is where the last speech was, `decided` where the silence was long enough."""
+    """They have finished. speech_end: end of the last speech. decided: where the silence was long enough."""
 
     speech_end: int
     decided: int
 
 
 class TurnDetector:
-    """Finds the turns in one stream of sound at 16 kHz."""
+    """Finds the turns in one stream of audio at 16 kHz."""
 
     def __init__(self, settings: TurnDetection, position: int = 0, model: VoiceActivityModel | None = None) -> None:
-        """position: where in the stream, in samples, the first sample pushed stands."""
+        """position: of the first sample that will be pushed, in samples."""
         self.settings = settings
         self.speaking = False
         self._probabilities = SpeechProbability(model)
@@ -93,7 +49,7 @@ class TurnDetector:
         self._silence_from: int | None = None
 
     def push(self, samples: Samples) -> Iterator[SpeechStarted | SpeechStopped]:
-        """samples [S] -> what happened in them, in order."""
+        """samples [S] float32 -> the starts and ends of turns in them, in order."""
         for probability in self._probabilities.push(samples):
             self._position += WINDOW
             event = self._in_speech(probability) if self.speaking else self._in_silence(probability)
@@ -101,7 +57,7 @@ class TurnDetector:
                 yield event
 
     def end_turn(self) -> None:
-        """The turn has been ended from outside (a commit, a limit): wait for the next one."""
+        """The turn was ended by a commit or a limit: wait for the next one."""
         self.speaking = False
         self._floor = self._position
         self._onset, self._onset_windows, self._silence_from = None, 0, None

@@ -1,6 +1,6 @@
 """What the server sends: every event of the Realtime API that it uses, built here and nowhere else.
 
-An event is a plain dict; the outbox adds its `event_id`.
+An event is a plain dict; the send queue adds its `event_id`.
 """
 
 from __future__ import annotations
@@ -137,30 +137,30 @@ def output_item_done(response_id: str, item: Event) -> Event:
 
 
 class OutputEvents:
-    """Events of the one message that a response consists of, spoken or written."""
+    """Events of the one message in a response, audio or text."""
 
     def __init__(self, response_id: str, item_id: str, speak: bool) -> None:
         self._speak = speak
-        self._place = {"response_id": response_id, "item_id": item_id, "output_index": 0, "content_index": 0}
+        self._ids = {"response_id": response_id, "item_id": item_id, "output_index": 0, "content_index": 0}
 
     def part_added(self) -> Event:
-        return {"type": "response.content_part.added", **self._place, "part": self._part("")}
+        return {"type": "response.content_part.added", **self._ids, "part": self._part("")}
 
     def part_done(self, text: str) -> Event:
-        return {"type": "response.content_part.done", **self._place, "part": self._part(text)}
+        return {"type": "response.content_part.done", **self._ids, "part": self._part(text)}
 
     def audio_delta(self, base64_audio: str) -> Event:
-        return {"type": "response.output_audio.delta", **self._place, "delta": base64_audio}
+        return {"type": "response.output_audio.delta", **self._ids, "delta": base64_audio}
 
     def audio_done(self) -> Event:
-        return {"type": "response.output_audio.done", **self._place}
+        return {"type": "response.output_audio.done", **self._ids}
 
     def text_delta(self, text: str) -> Event:
-        return {"type": f"response.{self._text_kind}.delta", **self._place, "delta": text}
+        return {"type": f"response.{self._text_kind}.delta", **self._ids, "delta": text}
 
     def text_done(self, text: str) -> Event:
         name = "transcript" if self._speak else "text"
-        return {"type": f"response.{self._text_kind}.done", **self._place, name: text}
+        return {"type": f"response.{self._text_kind}.done", **self._ids, name: text}
 
     @property
     def _text_kind(self) -> str:
@@ -171,7 +171,7 @@ class OutputEvents:
 
 
 def usage(usage: Usage) -> Event:
-    """The engine's counts in the protocol's words; an audio token is one code frame."""
+    """The engine's counts as the protocol has them; an audio token is one code frame."""
     total_input = usage.input_text_tokens + usage.input_audio_tokens
     total_output = usage.output_text_tokens + usage.output_audio_tokens
     return {
