@@ -27,15 +27,10 @@ PAGES = [
 ]
 ELSEWHERE = {"api.md", "serving.md"}
 ONLY_PARSED = {
-    "assemble",
-    "average",
-    "grow",
-    "start",
-    "carry",
+    "checkpoint",
     "bench",
     "train",
     "data",
-    "eval",
     "demo",
     "completion",
     "serve",
