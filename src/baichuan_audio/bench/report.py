@@ -1,4 +1,4 @@
-"""A measurement as Markdown."""
+"""The results as Markdown tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The tables of `run.measure`."""
+    """The tables of a result of `run.measure`."""
     model, machine, limits = result["model"], result["machine"], result["ceilings"]
     facts = [machine["cpu"], f"{machine['threads']} of {machine['cores']} cores", f"torch {machine['torch']}"]
     if "instructions" in machine:
@@ -20,9 +20,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [
         f"### {model['name']}, {model['type']} on {model['device']}",
         "",
-        f"{'; '.join(facts)}. {machine['date']}{load}. Medians of {result['repeats']} interleaved repeats (of a "
-        f"long stage fewer), quartiles in brackets. Copying moves {limits['bytes_per_second'] / 1e9:.1f} GB/s, a "
-        f"matrix product runs at {limits['operations_per_second'] / 1e12:.2f} Tflop/s.",
+        f"{'; '.join(facts)}. {machine['date']}{load}. Medians of {result['repeats']} interleaved repeats (fewer of "
+        f"long stages), quartiles in brackets. Memory copies at {limits['bytes_per_second'] / 1e9:.1f} GB/s, matrix "
+        f"products run at {limits['operations_per_second'] / 1e12:.2f} Tflop/s.",
         "",
         *_stages(result["stages"]),
         "",
@@ -36,13 +36,13 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Markdown lines; all columns but the first are set to the right."""
+    """Lines of a Markdown table; all columns but the first are right-aligned."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in [head, rule, *rows]]
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits."""
+    """Seconds as milliseconds with three digits."""
     value = seconds * 1e3
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -53,12 +53,12 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> list[str]:
         for path, row in stage["paths"].items():
             spread = f"[{milliseconds(row['low'])}, {milliseconds(row['high'])}]"
             faster = f"{row['times_faster']:.1f}" if "times_faster" in row else ""
-            less = f"{row['times_less_processor']:.1f}" if "times_less_processor" in row else ""
+            cpu = f"{row['cpu_times_faster']:.1f}" if "cpu_times_faster" in row else ""
             floor = milliseconds(row["floor"]) if "floor" in row else ""
             above = f"{row['times_floor']:.1f}" if "floor" in row else ""
             shown = f"{milliseconds(row['median'])} {spread}"
-            rows.append([f"{stage['title']}, ms a {stage['unit']}", path, shown, faster, less, floor, above])
-    head = ["stage", "path", "time", "× obvious", "× obvious, processor time", "floor", "× floor"]
+            rows.append([f"{stage['title']}, ms per {stage['unit']}", path, shown, faster, cpu, floor, above])
+    head = ["stage", "path", "time", "× reference", "× reference, CPU time", "floor", "× floor"]
     return table(head, rows)
 
 
@@ -73,8 +73,8 @@ def _real_time(stages: Sequence[Mapping[str, Any]]) -> list[str]:
 def _startup(startup: Mapping[str, float] | None) -> list[str]:
     if startup is None:
         return []
-    told = f"{startup['seconds']:.1f} s ({startup['processor']:.1f} s of processor time)"
-    return [f"From a new interpreter to a model that is ready: {told}.", ""]
+    seconds, cpu = f"{startup['seconds']:.1f} s", f"{startup['cpu']:.1f} s"
+    return [f"From a new interpreter to a model that is ready: {seconds} ({cpu} of CPU time).", ""]
 
 
 def _memory(memory: Mapping[str, Any]) -> list[str]:
@@ -83,7 +83,7 @@ def _memory(memory: Mapping[str, Any]) -> list[str]:
         rows += [[f"{name}, {path}", f"{size / 1e6:.1f}"] for name, size in parts.items()]
     rows.append(["keys and values of 1000 positions", f"{memory['position'] / 1e3:.1f}"])
     if "peak" in memory:
-        rows.append(["most in use during this run, all paths together", f"{memory['peak'] / 1e6:.0f}"])
+        rows.append(["peak of this run, all paths together", f"{memory['peak'] / 1e6:.0f}"])
     return [*table(["memory", "MB"], rows), ""]
 
 
@@ -104,4 +104,4 @@ def _parity(parity: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def _flow_steps(rows: Sequence[Mapping[str, float]]) -> list[str]:
     shown = [[f"{row['steps']}", milliseconds(row["seconds"]), f"{row['error']:.4f}"] for row in rows]
-    return [*table(["solver steps", "ms", "error of the mel, against 32 steps"], shown), ""] if rows else []
+    return [*table(["solver steps", "ms", "error of the mel against 32 steps"], shown), ""] if rows else []
