@@ -98,7 +98,7 @@ def _parity(parity: Mapping[str, Mapping[str, float]]) -> list[str]:
         ]
         for kind, row in parity.items()
     ]
-    head = ["weights", "error of text logits", "same id", "error of code logits", "same code"]
+    head = ["weights", "error of text logits", "same token", "error of code logits", "same code"]
     return [*table(head, rows), ""] if rows else []
 
 
