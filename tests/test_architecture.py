@@ -151,3 +151,15 @@ def test_core_needs_only_core_libraries():
                 names = [node.module or ""]
             foreign = {name.split(".")[0] for name in names} - allowed_here
             assert not foreign, f"{path.relative_to(SOURCE)} imports {foreign} at its top"
+
+
+MOST_SIBLINGS = 12
+LARGER_FOLDERS = {SOURCE: "the list of the package's parts, in the order of ORDER"}
+
+
+def test_folders_stay_small():
+    """More siblings than a reader can keep in mind are a concept without a folder; exceptions have a reason."""
+    folders = {path.parent for path in [*MODULES, *PROJECTS]}
+    for folder in sorted(folders):
+        siblings = [path for path in folder.iterdir() if path.name != "__pycache__"]
+        assert len(siblings) <= MOST_SIBLINGS or folder in LARGER_FOLDERS, f"{folder}: {len(siblings)} siblings"

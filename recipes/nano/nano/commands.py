@@ -113,7 +113,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from baichuan_audio.evaluation.report import markdown_table
 
-    from .evaluation.examination import PARTS, evaluate_nano
+    from .evaluation.evaluate import PARTS, evaluate_nano
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

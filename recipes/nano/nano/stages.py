@@ -327,7 +327,7 @@ def _finish(make: _Maker) -> list[Stage]:
             "{out}",
         ),
         make.stage(
-            "examination",
+            "evaluation",
             "evaluate.py --model {out} --corpus {w} --phoneme-scorer {w}/tokenizer --output {w}/evaluation",
             "{out} {w}/dialogues.jsonl {w}/audio {w}/tokenizer",
             "{w}/evaluation",
