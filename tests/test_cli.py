@@ -19,9 +19,8 @@ from safetensors import safe_open
 
 from baichuan_audio.audio.waveform import load_waveform
 from baichuan_audio.cli import main
-from baichuan_audio.cli.app import build_parser
+from baichuan_audio.cli.app import COMMANDS, OPTIONS, build_parser, current_names
 from baichuan_audio.cli.common import default_model
-from baichuan_audio.cli.renamed import COMMANDS, OPTIONS, current_names
 from baichuan_audio.cli.train import STAGES
 
 ROOT = Path(__file__).parents[1]

@@ -10,11 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import BaichuanAudioError
+from ..errors import BaichuanAudioError, ConfigError
 from ..version import __version__
-from . import bench, chat, checkpoint, codes, demo, serve, train
+from . import bench, chat, checkpoint, codes, data, demo, serve, train
 from .common import add_command
-from .renamed import current_names
 
 BAD_INPUT = 2
 FAILED = 1
@@ -28,6 +27,31 @@ _INSTALL = {
 }
 
 
+COMMANDS = {
+    "start": "checkpoint init",
+    "carry": "checkpoint transfer",
+    "grow": "checkpoint expand",
+    "average": "checkpoint average",
+    "assemble": "checkpoint assemble",
+    "data codes": "data encode",
+    "data said": "data sample-codes",
+    "data takes": "data rejection-sample",
+}
+"""Old command -> new command. Old names are accepted for one release, with one line of warning."""
+
+OPTIONS = {
+    "data codes": {"--only": "--kinds"},
+    "data takes": {"--tries": "--num-candidates", "--tokenizer": "--phoneme-scorer"},
+}
+"""Old command -> its old options and their new names."""
+
+MOVED = {
+    "eval nano": "python recipes/nano/evaluate.py",
+    "data nano": "python recipes/nano/make_corpus.py",
+}
+"""Commands that are now scripts of the project in recipes/nano -> what to run in a clone of the repository."""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. Imports nothing heavier than argparse."""
     parser = argparse.ArgumentParser(
@@ -37,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (chat, codes, serve, demo, checkpoint, train, bench):
+    for group in (chat, codes, serve, demo, data, checkpoint, train, bench):
         group.add_commands(commands)
     completion = add_command(
         commands,
@@ -84,6 +108,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _complain(f"{error.filename}: {error.strerror}.", BAD_INPUT)
         text = " ".join(str(error).split()) or "no message"
         return _complain(f"unexpected failure: {type(error).__name__}: {text} (--debug shows where).", FAILED)
+
+
+def current_names(argv: Sequence[str]) -> list[str]:
+    """The command line `argv` with new names for old ones. Raises ConfigError for a command that has moved out."""
+    words = list(argv)
+    for length in (1, 2):
+        old, rest = " ".join(words[:length]), words[length:]
+        if old in MOVED:
+            raise ConfigError(
+                f"'{old}' is no longer a command of this package; in a clone of the repository run: "
+                f"{' '.join([MOVED[old], *rest])}"
+            )
+        if old in COMMANDS:
+            options = OPTIONS.get(old, {})
+            renamed = [option for option in options if any(word.partition("=")[0] == option for word in rest)]
+            before = " ".join([old, *renamed])
+            after = " ".join([COMMANDS[old], *(options[option] for option in renamed)])
+            print(
+                f"baichuan-audio: '{before}' is now called '{after}'; the old name goes with the next release.",
+                file=sys.stderr,
+            )
+            return [*COMMANDS[old].split(), *(_renamed_option(word, options) for word in rest)]
+    return words
+
+
+def _renamed_option(word: str, options: dict[str, str]) -> str:
+    name, equals, value = word.partition("=")
+    return f"{options.get(name, name)}{equals}{value}"
 
 
 def _complain(sentence: str, code: int) -> int:

@@ -33,9 +33,9 @@ def add_commands(commands: Any) -> None:
         "what",
         nargs="?",
         default="model",
-        choices=("model", "serve", "soak"),
+        choices=("model", "serve", "soak", "data"),
         help="model: every stage of one dialogue; serve: concurrent dialogues with a server that it starts; soak: a "
-        "long test of a running server",
+        "long test of a running server; data: the data pipeline against known truth",
     )
     bench.add_argument("--random-init", metavar="CONFIG", help="random weights with the sizes in this config.json")
     bench.add_argument(
@@ -71,6 +71,15 @@ def add_commands(commands: Any) -> None:
     bench.add_argument(
         "--longest-reply", type=float, default=15.0, metavar="S", help="soak: a longer reply is a failure (default: 15)"
     )
+    bench.add_argument("--clips", metavar="FILE", help="data: manifest of clean clips with speaker and transcript")
+    bench.add_argument("--hours", type=float, default=3.0, help="data: of simulated programmes (default: %(default)s)")
+    bench.add_argument("--whisper", default="base", metavar="MODEL", help="data: size or folder (default: %(default)s)")
+    bench.add_argument(
+        "--items", type=positive, default=20, metavar="N", help="data: items of each fault (default: %(default)s)"
+    )
+    bench.add_argument(
+        "--metrics", metavar="NAMES", help="data: only these metrics, of words,cuts,speech,faults,kills,ways"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,12 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BaichuanAudioError(f"{output}: the directory cannot be made ({error.strerror}).") from error
-    result, text = {"model": _stages, "serve": _serve, "soak": _soak}[arguments.what](arguments)
+    makers = {"model": _stages, "serve": _serve, "soak": _soak, "data": _data}
+    result, text = makers[arguments.what](arguments)
     if output is not None:
         stem = "bench" if arguments.what == "model" else arguments.what
         (output / f"{stem}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (output / f"{stem}.md").write_text(text, encoding="utf-8")
-        if arguments.what != "soak":
+        if arguments.what in ("model", "serve"):
             _plot(arguments.what, result, output / f"{stem}.png")
     print_json(result) if arguments.json else print(text, end="")
     return 1 if result.get("failures") else 0
@@ -187,8 +197,28 @@ def _soak(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return summary(result), report(result)
 
 
+def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from ..bench.data.run import PARTS, measure_data
+
+    if arguments.clips is None or arguments.output is None:
+        raise BaichuanAudioError(
+            "bench data needs --clips, a manifest of clean clips, and --output, a folder to work in."
+        )
+    parts = tuple(arguments.parts.split(",")) if arguments.parts else PARTS
+    with Progress("measuring") as line:
+        return measure_data(
+            arguments.clips,
+            Path(arguments.output),
+            arguments.whisper,
+            arguments.hours,
+            arguments.items,
+            parts,
+            line.update,
+        )
+
+
 def _plot(what: str, result: dict[str, Any], file: Path) -> None:
-    from ..bench.plots import plot_paths, plot_sweep
+    from ..bench.report import plot_paths, plot_sweep
 
     if what == "serve":
         plot_sweep(result["sweep"], result["model"]["name"], file)

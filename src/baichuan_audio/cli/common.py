@@ -66,10 +66,12 @@ def add_command(
     return parser
 
 
-def add_group(commands: Any, name: str, help_text: str) -> Any:
-    """Add a command that has commands of its own -> the object to add those to."""
+def add_group(
+    commands: Any, name: str, help_text: str, parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser
+) -> Any:
+    """Add a command group -> the object to add its commands to; `parser_class`: of these commands."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
-    return parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    return parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True, parser_class=parser_class)
 
 
 def positive(text: str) -> int:

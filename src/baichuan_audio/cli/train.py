@@ -1,4 +1,4 @@
-"""train: runs one stage of training; data: alignments, codes and sampled speech of a training corpus."""
+"""train: runs one stage of training; data align, encode, sample-codes, rejection-sample: on a clip store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from .common import Progress, add_command, add_group, positive
+from .common import Progress, add_command, positive
 
 if TYPE_CHECKING:
     from ..model import BaichuanAudio
@@ -30,18 +30,17 @@ STAGES = {
 
 
 def add_commands(commands: Any) -> None:
-    """Add the command `train` and the command group `data` to the parser."""
+    """Add the command `train` to the parser."""
     train = add_command(
         commands, "train", run_train, "Train one stage by its recipe.", model=False, machine_readable=False
     )
     train.add_argument("stage", choices=tuple(STAGES), help="lm, sft: the language model; its recipe says which stage")
     train.add_argument("recipe", help="a YAML file, e.g. recipes/base-7b/flow.yaml")
     train.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. steps=100 optimizer.learning_rate=1e-4")
-    _add_data_commands(commands)
 
 
-def _add_data_commands(commands: Any) -> None:
-    group = add_group(commands, "data", "Make alignments, codes or sampled speech for a training corpus.")
+def add_data_commands(group: Any) -> None:
+    """Add the commands on clip stores to the command group `data`."""
 
     align = _add(group, "align", run_align, "Align the speech of a corpus with its text.")
     _add_recipe(align, "tokenizer", optional="; only with --tokenizer")
