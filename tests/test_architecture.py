@@ -15,7 +15,8 @@ import baichuan_audio
 
 SOURCE = Path(baichuan_audio.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-PROJECTS = sorted((Path(__file__).parents[1] / "recipes").rglob("*.py"))
+PROJECT_ROOT = Path(__file__).parents[1] / "recipes"
+PROJECTS = sorted(PROJECT_ROOT.rglob("*.py"))
 
 # In the order the data walks through: a part may import itself and what stands above it.
 ORDER = (
@@ -155,7 +156,13 @@ def test_core_needs_only_core_libraries():
 
 
 MOST_SIBLINGS = 12
-LARGER_FOLDERS = {SOURCE: "the list of the package's parts, in the order of ORDER"}
+LARGER_FOLDERS = {
+    SOURCE: "the list of the package's parts, in the order of ORDER",
+    SOURCE / "data" / "pipeline": "one file for each concern of a run",
+    SOURCE / "data" / "pipeline" / "stages": "one file a stage",
+    SOURCE / "text" / "normalization": "one file for each class of expressions",
+    PROJECT_ROOT / "nano" / "nano" / "skills": "one file a skill",
+}
 
 
 def test_folders_stay_small():

@@ -1,7 +1,7 @@
 """A second independent recognizer: Whisper (arXiv 2212.04356), run by faster-whisper.
 
 It was trained on human speech. It hardly transcribes Mandarin of formant synthesizers, but it nearly always selects the
-right one of several texts (recipes/nano/evaluation.md).
+right one of several texts (docs/evaluation.md).
 """
 
 from __future__ import annotations
