@@ -192,5 +192,5 @@ def test_words_are_found_where_the_engine_spoke_them(tmp_path: Path):
 def test_the_command_names_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["bench", "data"]) == 2 and "--clips" in capsys.readouterr().err
     words = ["bench", "data", "--clips", str(tmp_path / "none"), "--output", str(tmp_path)]
-    assert main([*words, "--parts", "word"]) == 2 and "no part 'word'" in capsys.readouterr().err
-    assert main([*words, "--parts", "kills"]) == 2 and "no such manifest" in capsys.readouterr().err
+    assert main([*words, "--metrics", "word"]) == 2 and "no part 'word'" in capsys.readouterr().err
+    assert main([*words, "--metrics", "kills"]) == 2 and "no such manifest" in capsys.readouterr().err

@@ -76,7 +76,7 @@ def _make_dialogues(arguments: argparse.Namespace) -> None:
         generate(arguments.seed, count if split == "train" else -(-count // VALIDATION_SHARE), split, *rest)
         for split in ("train", "validation")
         for generate, count in ((generate_dialogues, arguments.count), (generate_sums, arguments.sums))
-        for rest in [(arguments.languages, arguments.text_question_prob_generated)]
+        for rest in [(arguments.languages, arguments.typed_share)]
     )
     write_dialogues(chain.from_iterable(rows), arguments.output)
     print(f"{arguments.output}: {arguments.count + arguments.sums} dialogues for training, others for validation")
@@ -95,9 +95,9 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--split", choices=("test", "validation"), default="test", help="validation: to choose between models by"
     )
-    parser.add_argument("--parts", metavar="NAMES", help="only these measurements, e.g. written,recognition")
+    parser.add_argument("--metrics", metavar="NAMES", help="only these metrics, e.g. written,recognition")
     parser.add_argument(
-        "--ear", metavar="DIR", help="output of `train tokenizer`, whose phonetic head reads answers back"
+        "--phoneme-scorer", metavar="DIR", help="output of `train tokenizer`, whose phoneme head scores spoken replies"
     )
     parser.add_argument(
         "--whisper", metavar="MODEL",
@@ -113,7 +113,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from baichuan_audio.evaluation.report import markdown_table
 
-    from .evaluation.examination import PARTS, evaluate_nano
+    from .evaluation.evaluate import PARTS, evaluate_nano
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -123,8 +123,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.limit,
         arguments.output,
         arguments.processes or 0,
-        arguments.parts.split(",") if arguments.parts else PARTS,
-        arguments.perceptual_model,
+        arguments.metrics.split(",") if arguments.metrics else PARTS,
+        arguments.phoneme_scorer,
         arguments.whisper,
         arguments.split,
     )

@@ -122,9 +122,9 @@ def test_mistakes_are_told_in_one_sentence(workplace: Path, capsys: pytest.Captu
         assert reason in error.strip().splitlines()[-1] and "Traceback" not in error, error
 
 
-def test_the_commands_of_nano_are_still_there():
-    arguments = build_parser().parse_args(["data", "codes", "--model", "x", "--speed", "0.9"])
-    assert arguments.what == "codes" and arguments.speed == 0.9
+def test_the_commands_on_clip_stores_stand_beside_them():
+    arguments = build_parser().parse_args(["data", "encode", "--corpus", "c", "--model", "x", "--speed", "0.9"])
+    assert arguments.subcommand == "encode" and arguments.speed == 0.9
 
 
 def test_the_page_and_the_recipes_hold_commands_that_parse():

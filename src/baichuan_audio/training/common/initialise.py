@@ -125,7 +125,7 @@ def embed_codes_like_sounds(
         wanted.append(torch.stack([embeddings[k].weight[sounds[:, k]] for k in range(PLACES)]).sum(0).double())
     if not vectors:
         raise DataError(
-            "no clip has both codes and an alignment; make them with `baichuan-audio data codes` and `align`."
+            "no clip has both codes and an alignment; make them with `baichuan-audio data encode` and `data align`."
         )
     x, y = torch.cat(vectors), torch.cat(wanted)
     voices = sum(embedding.weight[:-1].mean(0).double() for embedding in embeddings[PLACES:])

@@ -42,9 +42,9 @@ class LanguageModelRecipe(StageRecipe):
     codes: str | None = None
     """Folder with the clips' codes."""
     additional_codes: tuple[str, ...] = ()
-    """Folders with codes of clips that are heard, made at other speeds (`baichuan-audio data codes --speed`)."""
+    """Folders with codes of clips that are heard, made at other speeds (`baichuan-audio data encode --speed`)."""
     takes: str | None = None
-    """Folder with what the model read aloud itself (`baichuan-audio data takes`)."""
+    """Folder with what the model read aloud itself (`baichuan-audio data rejection-sample`)."""
     pseudo_speech: bool = False
     """Whether the dialogues get stand-in codes, to learn hearing and speaking before there are true ones."""
     reset_audio_embeddings: bool = False

@@ -70,7 +70,7 @@ class ResynthesisRecipe(StageRecipe):
     codes: str
     """Folder with the clips' codes."""
     codes_said: str | None = None
-    """Folder with codes of the same frames as the language model says them (`baichuan-audio data said`)."""
+    """Folder with codes of the same frames as the language model says them (`baichuan-audio data sample-codes`)."""
     sampled_code_share: float = 0.5
     """Share of the crops of clips found there that are made of those: what it says is less certain than what the
     encoder hears, above all in the later codebooks."""

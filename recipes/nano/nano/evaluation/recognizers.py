@@ -1,4 +1,4 @@
-"""The independent ears of the examination: which of them hears what, and what they made of it."""
+"""The independent recognizers of the evaluation: which of them hears what, and what they made of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHOICES = 10
 """Texts out of which an ear that cannot write a language down chooses the one that was said."""
 
 
-class Ears:
+class Recognizers:
     """pocketsphinx, and Whisper where a model of it is named (`whisper.py`).
 
     Raises ConfigError or MissingDependencyError where that cannot be had: now, and not after an hour.

@@ -14,7 +14,7 @@ from baichuan_audio.errors import TrainingError
 from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
 from baichuan_audio.training.common.checkpointing import save_training_state
 from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
-from nano.evaluation.phonetic_ear import PhonemeRecognizer
+from nano.evaluation.phoneme_recognizer import PhonemeRecognizer
 
 CONFIG = json.loads((Path(__file__).parents[2] / "config.json").read_text())
 

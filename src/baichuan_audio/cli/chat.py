@@ -1,4 +1,4 @@
-"""chat, transcribe, speak: what people come for."""
+"""chat, transcribe, speak: dialogue, speech recognition and speech synthesis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..conversation import Conversation
     from ..model import BaichuanAudio
 
-_RATE = 16000  # Hz; the rate audio is read at before the model is there to say its own
+_RATE = 16000  # Hz; sample rate to read audio at, which may be read before the model is loaded
 _AUDIO_SUFFIXES = {
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga", ".aiff", ".aif", ".au", ".caf", ".w64"),
     *(".m4a", ".mp4", ".mov", ".3gp", ".aac", ".amr", ".webm", ".weba", ".mkv", ".wma"),
@@ -27,97 +27,98 @@ _AUDIO_SUFFIXES = {
 
 
 def add_commands(commands: Any) -> None:
-    """Put this file's commands into the parser."""
-    chat = add_command(commands, "chat", run_chat, "Answer spoken or written turns in text and speech.")
+    """Add the commands `chat`, `transcribe` and `speak` to the parser."""
+    chat = add_command(commands, "chat", run_chat, "Reply to spoken or typed turns in text and speech.")
     chat.add_argument(
-        "turns", nargs="*", metavar="TURN", help="an audio file or a text; several make a dialogue; none: ask here"
+        "turns",
+        nargs="*",
+        metavar="TURN",
+        help="an audio file or a text; several make a dialogue; none: typed on standard input",
     )
-    chat.add_argument("--voice", metavar="NAME", help="who answers; `baichuan-audio info` lists the voices")
-    chat.add_argument("--system", metavar="TEXT", help="system text: after the words that choose --voice, or alone")
+    chat.add_argument("--voice", metavar="NAME", help="voice of the replies; `baichuan-audio info` lists the voices")
+    chat.add_argument(
+        "--system", metavar="TEXT", help="system prompt; follows the text that selects --voice, if that is given"
+    )
     chat.add_argument(
         "--output",
         "-o",
         metavar="FILE",
-        help="where to write the spoken answer (default: answer.wav); of several: answer-1.wav, answer-2.wav ...",
+        help="audio file of the reply (default: answer.wav); of several: answer-1.wav, answer-2.wav ...",
     )
     _add_no_vad(chat)
-    chat.add_argument("--text-only", action="store_true", help="answer in text, without speech")
-    chat.add_argument(
-        "--no-play", action="store_true", help="do not play the answer, even where there is a sound device"
-    )
+    chat.add_argument("--text-only", action="store_true", help="reply in text only")
+    chat.add_argument("--no-play", action="store_true", help="do not play the reply, even if there is an audio device")
 
-    transcribe = add_command(commands, "transcribe", run_transcribe, "Write down what is said in audio files.")
+    transcribe = add_command(commands, "transcribe", run_transcribe, "Transcribe the speech in audio files.")
     transcribe.add_argument("audio", nargs="+", help="audio files: any format, rate and number of channels")
     _add_no_vad(transcribe)
 
     speak = add_command(commands, "speak", run_speak, "Read a text aloud.")
-    speak.add_argument("text", help="what to say; - reads it from standard input")
-    speak.add_argument("--voice", metavar="NAME", help="who speaks; `baichuan-audio info` lists the voices")
+    speak.add_argument("text", help="the text; - reads it from standard input")
+    speak.add_argument("--voice", metavar="NAME", help="the voice; `baichuan-audio info` lists the voices")
     speak.add_argument("--output", "-o", default="speech.wav", metavar="FILE", help="(default: %(default)s)")
-    speak.add_argument("--no-play", action="store_true", help="do not play it, even where there is a sound device")
+    speak.add_argument("--no-play", action="store_true", help="do not play it, even if there is an audio device")
 
 
 def _add_no_vad(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--no-vad", action="store_true", help="read the audio as it is, without finding the speech in it first"
-    )
+    command.add_argument("--no-vad", action="store_true", help="use the whole audio, without voice activity detection")
 
 
 @dataclass
-class Answer:
-    """One reply and what it took; times in seconds since the question was handed over."""
+class TimedReply:
+    """One reply, text and waveform [S], with its times in seconds since the request."""
 
     text: str
     waveform: Tensor | None
     sample_rate: int
-    first_sound_s: float | None
+    first_audio_s: float | None
     compute_s: float
 
     @property
     def seconds(self) -> float:
         return 0.0 if self.waveform is None else self.waveform.shape[0] / self.sample_rate
 
-    def figures(self) -> dict[str, Any]:
-        """Times, and the real-time factor: computing time by length of the answer."""
+    def times(self) -> dict[str, Any]:
+        """Times for --json; the real-time factor is computing time divided by the reply's duration."""
         return {
             "seconds": round(self.seconds, 3),
-            "first_sound_s": None if self.first_sound_s is None else round(self.first_sound_s, 3),
+            "first_audio_s": None if self.first_audio_s is None else round(self.first_audio_s, 3),
             "compute_s": round(self.compute_s, 3),
             "real_time_factor": round(self.compute_s / self.seconds, 3) if self.seconds else None,
         }
 
     def timing_line(self) -> str:
         if not self.seconds:
-            return f"no speech; answered in {self.compute_s:.2f} s"
+            return f"no speech; replied in {self.compute_s:.2f} s"
         return (
             f"{self.seconds:.2f} s of speech in {self.compute_s:.2f} s (real-time factor "
-            f"{self.compute_s / self.seconds:.2f}), first sound after {self.first_sound_s:.2f} s"
+            f"{self.compute_s / self.seconds:.2f}), first audio after {self.first_audio_s:.2f} s"
         )
 
 
-def answer(conversation: Conversation, content: Any, show: Callable[[str], None], sample_rate: int) -> Answer:
-    """Ask, hand each piece of text to `show` as it comes, and collect the rest."""
+def timed_reply(conversation: Conversation, content: Any, show: Callable[[str], None], sample_rate: int) -> TimedReply:
+    """Ask `content`, pass each piece of the reply's text to `show` as it comes, and collect the whole reply."""
     import torch
 
     from ..generation.events import TextDelta
 
     started = time.perf_counter()
-    first_sound: float | None = None
-    text, sound = "", []
+    first_audio: float | None = None
+    text, pieces = "", []
     for piece in conversation.ask(content):
         if isinstance(piece, TextDelta):
             text += piece.text
             show(piece.text)
         elif piece.waveform.numel():
-            first_sound = first_sound or time.perf_counter() - started
-            sound.append(piece.waveform)
-    waveform = torch.cat(sound) if sound else None
-    return Answer(text, waveform, sample_rate, first_sound, time.perf_counter() - started)
+            first_audio = first_audio or time.perf_counter() - started
+            pieces.append(piece.waveform)
+    waveform = torch.cat(pieces) if pieces else None
+    return TimedReply(text, waveform, sample_rate, first_audio, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What the user says: `content` as the model takes it, `shown` as it was typed."""
+class UserTurn:
+    """A turn of the user: `content` as the model takes it, `shown` as it was typed."""
 
     content: Any
     shown: str
@@ -144,20 +145,20 @@ def run_chat(arguments: argparse.Namespace) -> None:
         try:
             results.append(_answer_turn(model, conversation, turn, file, arguments))
         except NoSpeechError:
-            sentence = f"{turn.shown}: no speech was found in it, so there is nothing to answer."
+            sentence = f"{turn.shown}: no speech was found in it, so there is nothing to reply to."
             if turns or not sys.stdin.isatty():
                 raise NoSpeechError(sentence) from None
             print(sentence, file=sys.stderr)
     if not results and not sys.stdin.isatty():
-        raise PromptError("there is no turn to answer; give a text or an audio file.")
+        raise PromptError("there is no turn to reply to; give a text or an audio file.")
     if arguments.json:
         print_json({"voice": arguments.voice or model.voices[0], "turns": results})
 
 
 def _answer_turn(
-    model: BaichuanAudio, conversation: Conversation, turn: Turn, file: str, arguments: argparse.Namespace
+    model: BaichuanAudio, conversation: Conversation, turn: UserTurn, file: str, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Answer one turn, print or collect it, write and play its sound; the figures of --json."""
+    """Reply to one turn: print it, write and play its audio -> its entry in the output of --json."""
     from ..audio.waveform import save_waveform
 
     quiet = arguments.json
@@ -166,9 +167,9 @@ def _answer_turn(
     show = (lambda text: None) if quiet else (lambda text: print(text, end="", flush=True))
     if quiet:
         with Progress(f"answering {turn.shown}"):
-            reply = answer(conversation, turn.content, show, model.sample_rate)
+            reply = timed_reply(conversation, turn.content, show, model.sample_rate)
     else:
-        reply = answer(conversation, turn.content, show, model.sample_rate)
+        reply = timed_reply(conversation, turn.content, show, model.sample_rate)
         print(f"\n  [{reply.timing_line()}]")
     written = None
     if reply.waveform is not None:
@@ -178,25 +179,25 @@ def _answer_turn(
             print(f"  [{file}]")
         if not arguments.no_play:
             play(reply.waveform, model.sample_rate)
-    return {"user": turn.shown, "text": reply.text, "output": written, **reply.figures()}
+    return {"user": turn.shown, "text": reply.text, "output": written, **reply.times()}
 
 
-def read_turn(argument: str) -> Turn:
-    """An audio file, by its being there or by its suffix, is read at once; anything else is a text."""
+def read_turn(argument: str) -> UserTurn:
+    """An existing file, or a name with an audio suffix, is read as audio; anything else is a text."""
     from ..audio.reading import is_file
     from ..audio.waveform import load_waveform
 
     path = Path(argument)
     if is_file(path) or (path.suffix.lower() in _AUDIO_SUFFIXES and "\n" not in argument):
         with Progress(f"reading {argument}"):
-            return Turn({"audio": (load_waveform(path, _RATE), _RATE)}, argument)
+            return UserTurn({"audio": (load_waveform(path, _RATE), _RATE)}, argument)
     if not argument.strip():
         raise PromptError("a turn is empty; give a text or an audio file.")
-    return Turn(argument, argument)
+    return UserTurn(argument, argument)
 
 
-def _typed_turns(model: BaichuanAudio) -> Iterator[Turn]:
-    """Turns from standard input, a line each, until it ends; on a terminal a bad one may be mended."""
+def _typed_turns(model: BaichuanAudio) -> Iterator[UserTurn]:
+    """Turns from standard input, one per line; on a terminal a line with an error can be typed again."""
     typing = sys.stdin.isatty()
     if typing:
         print("Type a question or the name of an audio file; an empty line ends.", file=sys.stderr)
@@ -215,11 +216,11 @@ def _typed_turns(model: BaichuanAudio) -> Iterator[Turn]:
 
 
 def typed_lines() -> Iterator[str]:
-    """Standard input as it comes; PromptError where it is no text."""
+    """Lines of standard input as they come. Raises PromptError if they are not UTF-8."""
     try:
         yield from sys.stdin
     except UnicodeDecodeError as error:
-        raise PromptError("standard input is no text in UTF-8.") from error
+        raise PromptError("standard input is not UTF-8 text.") from error
 
 
 def _numbered(output: str, number: int) -> str:
@@ -228,7 +229,7 @@ def _numbered(output: str, number: int) -> str:
 
 
 def run_transcribe(arguments: argparse.Namespace) -> int:
-    """Transcribe each file; one that cannot be used is named and the others go on, with exit code 2 at the end."""
+    """Transcribe each file. A bad file is reported and skipped, and the exit code is then 2."""
     model: BaichuanAudio | None = None
     results: list[dict[str, Any]] = []
     for path in arguments.audio:
@@ -254,7 +255,7 @@ def run_transcribe(arguments: argparse.Namespace) -> int:
 def _transcribe(
     path: str, model: BaichuanAudio | None, arguments: argparse.Namespace
 ) -> tuple[BaichuanAudio, dict[str, Any]]:
-    """The model, loaded once a first file is found to be audio, and what it makes of this one."""
+    """Transcribe one file -> (the model, loaded when the first file has been read; its entry in the output)."""
     from ..audio.waveform import load_waveform
 
     with Progress(f"reading {path}"):
@@ -282,23 +283,23 @@ def run_speak(arguments: argparse.Namespace) -> None:
     if not text.strip():
         raise PromptError("there is no text to speak.")
     model = load_model(arguments)
-    check_text(model, text)  # as it was given: written for speech, a control token's spelling would be gone unseen
-    said = normalize_for_speech(text)
-    if not said:
-        raise PromptError("nothing in this text can be said.")
-    first_sound: float | None = None
+    check_text(model, text)  # before normalization, which would silently remove a control token's name
+    normalized = normalize_for_speech(text)
+    if not normalized:
+        raise PromptError("this text has nothing that can be spoken.")
+    first_audio: float | None = None
     pieces = []
     with Progress("speaking") as progress:
-        for piece in model.speak_pieces(said, voice=arguments.voice, seed=arguments.seed):
-            first_sound = first_sound or time.perf_counter() - progress.started
+        for piece in model.speak_pieces(normalized, voice=arguments.voice, seed=arguments.seed):
+            first_audio = first_audio or time.perf_counter() - progress.started
             pieces.append(piece.waveform)
-            progress.update(f"{sum(len(done) for done in pieces) / model.sample_rate:.1f} s of speech so far,")
-    spoken = Answer(text, torch.cat([torch.zeros(0), *pieces]), model.sample_rate, first_sound, progress.seconds)
+            progress.update(f"{sum(len(part) for part in pieces) / model.sample_rate:.1f} s of speech so far,")
+    spoken = TimedReply(text, torch.cat([torch.zeros(0), *pieces]), model.sample_rate, first_audio, progress.seconds)
     assert spoken.waveform is not None
     save_waveform(arguments.output, spoken.waveform, model.sample_rate)
     if arguments.json:
-        figures = {"text": text, "voice": arguments.voice or model.voices[0], "output": arguments.output}
-        print_json(figures | spoken.figures())
+        result = {"text": text, "voice": arguments.voice or model.voices[0], "output": arguments.output}
+        print_json(result | spoken.times())
     else:
         print(f"{arguments.output}: {spoken.timing_line()}")
     if not arguments.no_play:
@@ -306,10 +307,10 @@ def run_speak(arguments: argparse.Namespace) -> None:
 
 
 def play(waveform: Tensor, sample_rate: int) -> bool:
-    """Play waveform [S] where sounddevice is installed and a device exists; says whether it did."""
+    """Play waveform [S] if sounddevice is installed and there is an output device; returns whether it was played."""
     try:
         import sounddevice
-    except (ImportError, OSError):  # OSError: the library is there, PortAudio is not
+    except (ImportError, OSError):  # OSError: PortAudio is missing
         return False
     try:
         sounddevice.query_devices(kind="output")

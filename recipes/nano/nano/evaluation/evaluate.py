@@ -1,4 +1,4 @@
-"""nano's examination: every figure of its model card, on items and voices that training never had.
+"""nano's evaluation: every figure of its model card, on items and voices that training never had.
 
 `evaluate_nano` asks the model first, with all threads, so that the times are honest, and only then sets the
 independent ear to work in parallel.
@@ -23,16 +23,16 @@ from baichuan_audio.data.store.codes_store import CodesStore
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.metrics import codebook_use, error_rate
-from baichuan_audio.evaluation.report import Figure, markdown_table, plot_latency, plot_mels, write_figures
+from baichuan_audio.evaluation.report import Metric, markdown_table, plot_latency, plot_mels, write_metrics
 from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.model import BaichuanAudio
 
 from .. import LANGUAGES
 from . import tasks
 from .alignment import distractors
-from .ears import CHOICES, Ears
 from .items import HeldOut, spread
-from .phonetic_ear import PhonemeRecognizer
+from .phoneme_recognizer import PhonemeRecognizer
+from .recognizers import CHOICES, Recognizers
 from .tasks import Answer, Progress
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Mandarin"}
@@ -44,7 +44,7 @@ WRITTEN_TARGET = 0.9
 """Answers that should be right; spoken ones may fall 5 points short of that, or of what is reached beyond it."""
 
 
-class Examination:
+class Evaluation:
     """Collects figures and, item by item, what they were made of."""
 
     def __init__(
@@ -52,13 +52,13 @@ class Examination:
         model: BaichuanAudio,
         held_out: HeldOut,
         limit: int,
-        ears: Ears,
+        recognizers: Recognizers,
         progress: Progress,
         perceptual_model: PhonemeRecognizer | None = None,
     ) -> None:
         self.model, self.held_out, self.limit = model, held_out, limit
-        self.ears, self.progress, self.perceptual_model = ears, progress, perceptual_model
-        self.figures: list[Figure] = []
+        self.recognizers, self.progress, self.perceptual_model = recognizers, progress, perceptual_model
+        self.metrics: list[Metric] = []
         self.details: list[dict[str, Any]] = []
         self.sounds: dict[str, np.ndarray] = {}
         self.spoken: dict[str, np.ndarray] = {}
@@ -75,14 +75,14 @@ class Examination:
         read_aloud = self.read_aloud() if "reading" in parts else []
         rebuilt = self.reconstructions() if "reconstruction" in parts else {}
         if spoken:
-            self.heard_answers(spoken, written)
-        self.heard_reading(read_aloud)
-        self.heard_reconstructions(rebuilt)
+            self.score_spoken_replies(spoken, written)
+        self.score_reading(read_aloud)
+        self.score_reconstructions(rebuilt)
 
     def add(self, name: str, value: float, n: int, unit: str = "", target: str = "", note: str = "") -> None:
         """One more figure; one that nothing was measured for is left out."""
         if n:
-            self.figures.append(Figure(name, float(value), n, unit, target, note))
+            self.metrics.append(Metric(name, float(value), n, unit, target, note))
 
     # -- what the model writes ---------------------------------------------------------------------------------
 
@@ -118,10 +118,10 @@ class Examination:
         self.spoken = dict(with_sound[:: max(1, len(with_sound) // _KEPT_SOUNDS)])
         name = "speech→speech answers, their text right"
         self.add(name, _share(a.right for a in answers), len(answers), "%")
-        timed = [a for a in answers if a.first_sound_s is not None and a.sound_s > 0.2]
+        timed = [a for a in answers if a.first_audio_s is not None and a.sound_s > 0.2]
         if timed:
             factors = [a.total_s / a.sound_s for a in timed]
-            first = [a.first_sound_s or 0.0 for a in timed]
+            first = [a.first_audio_s or 0.0 for a in timed]
             self.times = (first, factors)
             overall = sum(a.total_s for a in timed) / sum(a.sound_s for a in timed)
             threads = f"{torch.get_num_threads()} threads"
@@ -212,19 +212,19 @@ class Examination:
 
     # -- what the ear hears ------------------------------------------------------------------------------------
 
-    def heard_answers(self, answers: list[Answer], written_right: dict[str, float]) -> None:
+    def score_spoken_replies(self, answers: list[Answer], written_right: dict[str, float]) -> None:
         """Spoken answers read back; and the same of the corpus's own answers, to know the ear."""
         for language in LANGUAGES:
             own = [a for a in answers if a.spoken_in == language]
             sounds = [a.sound if a.sound is not None else np.zeros(SAMPLE_RATE // 10, np.float32) for a in own]
-            heard, right = self.ears.read_back(language, sounds, [a.wanted for a in own])
+            heard, right = self.recognizers.read_back(language, sounds, [a.wanted for a in own])
             if language == "zh":
                 # the ear chose: a wrong answer, not among its choices, may sound most like the right one
                 right = [chosen and a.right for chosen, a in zip(right, own, strict=True)]
             target = (
                 f">= {max(written_right[language], WRITTEN_TARGET) - 0.05:.4f}" if language in written_right else ""
             )
-            how = "read back by pocketsphinx" if language == "en" else self.ears.for_choosing
+            how = "read back by pocketsphinx" if language == "en" else self.recognizers.for_choosing
             name = f"spoken answers right, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%", target, how)
             for trained, which in ((True, "that training speaks too"), (False, "that training never speaks")):
@@ -236,7 +236,7 @@ class Examination:
                 [self.held_out.samples(clip) for clip in clips],
                 [clip.transcript or "" for clip in clips],
             )
-            _, right = self.ears.read_back(language, originals, texts)
+            _, right = self.recognizers.read_back(language, originals, texts)
             name = f"the same ear on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%")
             if self.perceptual_model is not None:
@@ -244,7 +244,7 @@ class Examination:
                 self._phonetically(self.perceptual_model, name, language, sounds, [a.wanted for a in own])
                 name = f"the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
                 self._phonetically(self.perceptual_model, name, language, originals, texts)
-        self._own_ear([a for a in answers if a.spoken_in == "zh" and a.sound is not None])
+        self._own_transcripts([a for a in answers if a.spoken_in == "zh" and a.sound is not None])
 
     def _phonetically(
         self, perceptual_model: PhonemeRecognizer, name: str, language: str, sounds: list[np.ndarray], wanted: list[str]
@@ -260,7 +260,7 @@ class Examination:
         self.add(f"{name}: likeliest of {CHOICES} texts by their sounds", _share(right), len(right), "%", "", note)
         self.add(f"{name}: sounds wrong", wrong / max(total, 1), len(right), "%", "", note)
 
-    def _own_ear(self, answers: list[Answer]) -> None:
+    def _own_transcripts(self, answers: list[Answer]) -> None:
         texts = [
             self.model.transcribe((torch.from_numpy(a.sound), SAMPLE_RATE), vad=False)
             if a.sound is not None and a.sound_s > 0.3
@@ -270,11 +270,11 @@ class Examination:
         note = "the model's own transcript: not independent"
         self.add("spoken answers right, Mandarin, own ear", _share(right), len(right), "%", "", note)
 
-    def heard_reading(self, read: list[tuple[str, str, str, np.ndarray]]) -> None:
+    def score_reading(self, read: list[tuple[str, str, str, np.ndarray]]) -> None:
         """Texts read aloud, by voice."""
         for language in LANGUAGES:
             own = [item for item in read if item[0] == language]
-            heard, right = self.ears.read_back(language, [item[3] for item in own], [item[2] for item in own])
+            heard, right = self.recognizers.read_back(language, [item[3] for item in own], [item[2] for item in own])
             by_voice: dict[str, list[int]] = defaultdict(list)
             for index, item in enumerate(own):
                 by_voice[item[1]].append(index)
@@ -286,14 +286,14 @@ class Examination:
                     name = f"reading aloud, Mandarin, right text chosen, {voice}"
                     self.add(name, _share(right[i] for i in indices), len(indices), "%")
 
-    def heard_reconstructions(self, groups: dict[str, list[tasks.Reconstruction]]) -> None:
+    def score_reconstructions(self, groups: dict[str, list[tasks.Reconstruction]]) -> None:
         """Word error rate of rebuilt sound against that of the original."""
         questions = self.held_out.questions["en"]
         for name, items in groups.items():
             texts = questions if name == "synthetic" else None
             wanted = [item.clip.transcript or "" for item in items]
             sounds = [item.original for item in items] + [item.rebuilt for item in items]
-            for perceptual_model, how, heard in self.ears.write_english(sounds, texts, name):
+            for perceptual_model, how, heard in self.recognizers.write_english(sounds, texts, name):
                 before = error_rate(wanted, heard[: len(items)], "en")
                 after = error_rate(wanted, heard[len(items) :], "en")
                 self.add(f"original WER by {perceptual_model}, {name}", before.rate, before.num_texts, "%", "", how)
@@ -312,14 +312,14 @@ class Examination:
             row |= {"task": task, "right": right[index] if right else answer.right}
             self.details.append(row | ({"heard": heard[index]} if heard else {}))
 
-    def by_skill(self) -> list[Figure]:
+    def by_skill(self) -> list[Metric]:
         """Right written answers to speech, skill by skill."""
         groups: dict[tuple[str, str], list[bool]] = defaultdict(list)
         for row in self.details:
             if row["task"] == "speech_to_text":
                 groups[row["language"], row["skill"]].append(row["right"])
         return [
-            Figure(f"{LANGUAGE_NAMES[language]}, {skill}", _share(right), len(right), "%")
+            Metric(f"{LANGUAGE_NAMES[language]}, {skill}", _share(right), len(right), "%")
             for (language, skill), right in sorted(groups.items())
         ]
 
@@ -334,10 +334,10 @@ def evaluate_nano(
     perceptual_model: str | os.PathLike[str] | None = None,
     whisper_model: str | None = None,
     split: str = "test",
-) -> list[Figure]:
+) -> list[Metric]:
     """Examine a trained nano on the held-out items of its corpus.
 
-    Writes `figures.json`, `figures.md`, `skills.md`, `details.jsonl`, `mels.png`, `latency.png` and a few spoken
+    Writes `metrics.json`, `metrics.md`, `skills.md`, `details.jsonl`, `mels.png`, `latency.png` and a few spoken
     answers (`sounds/`) into `output`.
 
     Args:
@@ -360,28 +360,28 @@ def evaluate_nano(
     held_out = HeldOut(corpus_root, split)
     model = optimize_for_inference(load(model_dir, dtype=torch.float32))
     phonetic = None if perceptual_model is None else PhonemeRecognizer(perceptual_model, model.config)
-    ears = Ears(held_out, processes or os.cpu_count() or 1, _progress, whisper_model)
-    examination = Examination(model, held_out, limit, ears, _progress, phonetic)
-    examination.run(parts)
-    examination.figures.sort(key=lambda figure: not figure.target)  # what has a target stands first
+    recognizers = Recognizers(held_out, processes or os.cpu_count() or 1, _progress, whisper_model)
+    evaluation = Evaluation(model, held_out, limit, recognizers, _progress, phonetic)
+    evaluation.run(parts)
+    evaluation.metrics.sort(key=lambda figure: not figure.target)  # what has a target stands first
     output = Path(output)
     facts = {
         "items": f"at most {limit} questions a language, "
         + ("held out by content and by voice" if split == "test" else "held out by content, in voices of training"),
         "threads": torch.get_num_threads(),
-        "Mandarin speech": ears.for_choosing,
+        "Mandarin speech": recognizers.for_choosing,
     }
-    write_figures(examination.figures, examination.details, facts, output)
+    write_metrics(evaluation.metrics, evaluation.details, facts, output)
     if "written" in parts:
-        (output / "skills.md").write_text(markdown_table(examination.by_skill()), encoding="utf-8")
+        (output / "skills.md").write_text(markdown_table(evaluation.by_skill()), encoding="utf-8")
     (output / "sounds").mkdir(exist_ok=True)
-    for name, sound in examination.spoken.items():
+    for name, sound in evaluation.spoken.items():
         save_waveform(output / "sounds" / f"{name}.wav", torch.from_numpy(sound), SAMPLE_RATE)
-    if examination.sounds:
-        plot_mels(examination.sounds, SAMPLE_RATE, output / "mels.png")
-    if examination.times[0]:
-        plot_latency(*examination.times, output / "latency.png")
-    return examination.figures
+    if evaluation.sounds:
+        plot_mels(evaluation.sounds, SAMPLE_RATE, output / "mels.png")
+    if evaluation.times[0]:
+        plot_latency(*evaluation.times, output / "latency.png")
+    return evaluation.metrics
 
 
 def _progress(items: Iterable[Any], label: str, count: int) -> Iterable[Any]:

@@ -1,4 +1,4 @@
-"""The whole examination on a tiny random model and a tiny corpus: every figure is there, with its n."""
+"""The whole evaluation on a tiny random model and a tiny corpus: every figure is there, with its n."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from baichuan_audio.audio.waveform import load_waveform
 from baichuan_audio.data.dialogues import write_dialogues
 from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, DataError
-from nano.evaluation.examination import evaluate_nano
+from nano.evaluation.evaluate import evaluate_nano
 from nano.evaluation.items import HeldOut, spread
 
 FIXTURES = Path(__file__).parents[4] / "tests" / "fixtures"
@@ -99,9 +99,9 @@ def test_examination(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert figures["reconstruction WER by pocketsphinx, synthetic"].target.startswith("<= ")
     assert figures["codebook 8: perplexity"].n > 10
     assert any(name.startswith("reading aloud, English WER, Ada") for name in figures)
-    written = json.loads((tmp_path / "figures.json").read_text())
-    assert {row["name"] for row in written["figures"]} == set(figures)
-    assert all(row["n"] > 0 for row in written["figures"])
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert {row["name"] for row in written["metrics"]} == set(figures)
+    assert all(row["n"] > 0 for row in written["metrics"])
     tasks = {json.loads(line)["task"] for line in (tmp_path / "details.jsonl").read_text().splitlines()}
     assert tasks == {"speech_to_text", "text_to_text", "speech_to_speech", "recognition", "digits"}
     assert "English, repeat" in (tmp_path / "skills.md").read_text()
@@ -133,7 +133,7 @@ def test_models_are_chosen_by_other_items(corpus: Path, checkpoint: Path, tmp_pa
     finally:
         path.write_text(written, encoding="utf-8")
     assert {figure.n for figure in figures} == {1} and not any("digits" in figure.name for figure in figures)
-    assert "in voices of training" in (tmp_path / "figures.md").read_text()
+    assert "in voices of training" in (tmp_path / "metrics.md").read_text()
 
 
 def test_only_some_measurements(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
