@@ -19,11 +19,10 @@ from baichuan_audio.training.common.checkpointing import save_training_state
 from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
 from baichuan_audio.training.vocoder.resynthesis import (
-    Ear,
+    CodesToWaveform,
+    PerceptualLoss,
     ResynthesisBatches,
     ResynthesisRecipe,
-    Speaker,
-    listening_losses,
     to_rate,
     train,
 )
@@ -63,9 +62,9 @@ def recipe(base: Path, workspace: Path, tmp_path: Path) -> ResynthesisRecipe:
         decoder_checkpoint=str(base),
         vocoder=str(base / "vocoder.safetensors"),
         perceptual_model=str(workspace / "ear"),
-        corpus=str(workspace / "corpus"),
+        dataset=str(workspace / "corpus"),
         codes=str(workspace / "codes"),
-        kinds={"answer": 1.0},
+        source_weights={"answer": 1.0},
         crop_seconds=0.8,
         batch_seconds=1.6,
         fft_sizes=(512, 1024),
@@ -87,7 +86,7 @@ def test_losses_fall_and_only_what_speaks_learns(recipe: ResynthesisRecipe, base
     rows = [json.loads(line) for line in (Path(recipe.output) / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
-    assert {"held_out_sounds", "held_out_features", "held_out_mel_mae"} <= set(rows[-1])
+    assert {"validation/sounds", "validation/features", "validation/mel_mae"} <= set(rows[-1])
     assert list((Path(recipe.output) / "samples").glob("*.wav"))
 
     before = load(base, dtype=torch.float32)
@@ -124,7 +123,7 @@ def test_what_it_makes_is_a_models_part(recipe: ResynthesisRecipe, base: Path, t
 
 
 def test_a_batch_holds_what_was_said(recipe: ResynthesisRecipe, workspace: Path) -> None:
-    batches = ResynthesisBatches(recipe, Speaker(recipe))
+    batches = ResynthesisBatches(recipe, CodesToWaveform(recipe))
     codes, waveforms, mels = batches.batch(0)
     frames = 4 * codes.shape[2] - 1
     assert waveforms.shape == (len(codes), frames * 480) and mels.shape == (len(codes), 80, frames)
@@ -134,7 +133,7 @@ def test_a_batch_holds_what_was_said(recipe: ResynthesisRecipe, workspace: Path)
 
 
 def test_crops_at_the_edges_begin_or_end_with_their_clip(recipe: ResynthesisRecipe, workspace: Path) -> None:
-    speaker = Speaker(recipe)
+    speaker = CodesToWaveform(recipe)
     clips = [codes for name, codes in _codes(workspace).items() if name != "c3"]
     for share, all_at_edges in ((1.0, True), (0.0, False)):
         batches = ResynthesisBatches(replace(recipe, boundary_crop_prob=share), speaker)
@@ -154,15 +153,15 @@ def _codes(workspace: Path) -> dict[str, Tensor]:
 
 
 def test_the_ear_is_frozen_and_tells_sounds_apart(recipe: ResynthesisRecipe) -> None:
-    perceptual_model = Ear(recipe)
+    perceptual_loss = PerceptualLoss(recipe)
     made = (0.1 * torch.randn(2, 48 * 480)).requires_grad_()
-    same = listening_losses(perceptual_model, made, made.detach())
+    same = perceptual_loss(made, made.detach())
     assert max(float(value.detach()) for value in same.values()) < 1e-6
-    other = listening_losses(perceptual_model, made, 0.1 * torch.randn(2, 48 * 480))
+    other = perceptual_loss(made, 0.1 * torch.randn(2, 48 * 480))
     sum(other.values()).backward()  # type: ignore[union-attr]
     assert made.grad is not None and float(made.grad.abs().sum()) > 0
     assert all(float(other[name].detach()) > 10 * float(same[name].detach()) for name in other)
-    assert not any(parameter.requires_grad for parameter in perceptual_model.parameters())
+    assert not any(parameter.requires_grad for parameter in perceptual_loss.parameters())
 
 
 def test_resampling_keeps_what_both_rates_hold() -> None:

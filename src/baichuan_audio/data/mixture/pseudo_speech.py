@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import DataError
 from ...text.phonemes import SYMBOLS, phonetic_symbols
-from ..alignment.phone_alignment import FRAMES_PER_SECOND, PLACES, Alignment
+from ..alignment.phone_alignment import FRAMES_PER_SECOND, PHONES_PER_FRAME, Alignment
 from ..dialogues import Dialogue, Exchange
 
 _PLACES_PER_SECOND = 50.0
@@ -42,22 +42,22 @@ class PseudoSpeech:
     """
 
     def __init__(self, codebook_sizes: Sequence[int], alignments: Iterable[Alignment], seed: int = 0) -> None:
-        if len(codebook_sizes) < PLACES or min(codebook_sizes[:PLACES]) < len(SYMBOLS):
-            raise DataError(f"stand-in speech needs {PLACES} codebooks of at least {len(SYMBOLS)} entries.")
+        if len(codebook_sizes) < PHONES_PER_FRAME or min(codebook_sizes[:PHONES_PER_FRAME]) < len(SYMBOLS):
+            raise DataError(f"stand-in speech needs {PHONES_PER_FRAME} codebooks of at least {len(SYMBOLS)} entries.")
         rng = np.random.default_rng(seed)
         self._lengths = sound_lengths(alignments)
-        self._voices = [rng.integers(size, size=(_SPEAKERS, _VARIANTS)) for size in codebook_sizes[PLACES:]]
+        self._voices = [rng.integers(size, size=(_SPEAKERS, _VARIANTS)) for size in codebook_sizes[PHONES_PER_FRAME:]]
 
     def __getitem__(self, name: str) -> Tensor:
         voice = name.split("|", 1)[0]
         rng = _draws(name)
         places = _places(self._timeline(name, rng))
-        frames = -(-len(places) // PLACES)
-        sounds = np.pad(places, (0, frames * PLACES - len(places)))
+        frames = -(-len(places) // PHONES_PER_FRAME)
+        sounds = np.pad(places, (0, frames * PHONES_PER_FRAME - len(places)))
         misheard = rng.random(len(sounds)) < (_MISHEARD if voice.startswith(_ASKER) else 0)
         sounds[misheard] = rng.integers(len(SYMBOLS), size=int(misheard.sum()))
         speaker = zlib.crc32(voice.encode("utf-8")) % _SPEAKERS
-        codes = [*sounds.reshape(frames, PLACES).T]
+        codes = [*sounds.reshape(frames, PHONES_PER_FRAME).T]
         codes += [table[speaker, rng.integers(_VARIANTS, size=frames)] for table in self._voices]
         return torch.from_numpy(np.stack(codes)).long()
 

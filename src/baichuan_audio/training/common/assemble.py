@@ -16,7 +16,8 @@ from ...model import BaichuanAudio
 from ...safetensors_io import read_json
 from ...text.lines import read_json_rows
 from ...vocoder.vocos import Vocos, save_vocos
-from ..flow.train import load_part, load_vocoder
+from ..flow.train import load_vocoder
+from .checkpointing import load_part
 from .initialise import initialise, texts_of
 
 _SECTIONS = (

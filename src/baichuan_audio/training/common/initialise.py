@@ -16,7 +16,7 @@ from torch import nn
 from ...audio_tokenizer import AudioTokenizer
 from ...audio_tokenizer.quantizer import codebooks
 from ...checkpoint import save
-from ...data.alignment.phone_alignment import PLACES, Alignment, frame_sounds
+from ...data.alignment.phone_alignment import PHONES_PER_FRAME, Alignment, frame_phonemes
 from ...data.store.codes_store import CodesStore
 from ...errors import ConfigError, DataError
 from ...language_model.build_tokenizer import token_id_entries
@@ -121,14 +121,16 @@ def embed_codes_like_sounds(
     for name in _shuffled([name for name in alignments if name in codes], seed)[:_FITTED_CLIPS]:
         clip = codes[name]
         vectors.append(torch.stack([book[row] for book, row in zip(books, clip, strict=True)]).sum(0))
-        sounds = torch.from_numpy(frame_sounds(alignments[name], clip.shape[1], tokenizer.frame_rate))
-        wanted.append(torch.stack([embeddings[k].weight[sounds[:, k]] for k in range(PLACES)]).sum(0).double())
+        sounds = torch.from_numpy(frame_phonemes(alignments[name], clip.shape[1], tokenizer.frame_rate))
+        wanted.append(
+            torch.stack([embeddings[k].weight[sounds[:, k]] for k in range(PHONES_PER_FRAME)]).sum(0).double()
+        )
     if not vectors:
         raise DataError(
             "no clip has both codes and an alignment; make them with `baichuan-audio data codes` and `align`."
         )
     x, y = torch.cat(vectors), torch.cat(wanted)
-    voices = sum(embedding.weight[:-1].mean(0).double() for embedding in embeddings[PLACES:])
+    voices = sum(embedding.weight[:-1].mean(0).double() for embedding in embeddings[PHONES_PER_FRAME:])
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
     ridge = _RIDGE * x.square().sum() / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)
