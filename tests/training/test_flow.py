@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.audio_tokenizer import AudioTokenizer
-from baichuan_audio.config import load_recipe
 from baichuan_audio.data.store.codes_store import write_codes
 from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, DataError, TrainingError
 from baichuan_audio.flow_decoder import FlowDecoder
 from baichuan_audio.training.common.checkpointing import load_module, save_training_state
-from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
 from baichuan_audio.training.flow.train import CodedCrops, FlowBatches, FlowRecipe, crop_mel, train
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiny-a" / "checkpoint"
@@ -168,7 +167,7 @@ def test_bad_inputs_are_named(workspace: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["recipes/nano/stages/flow.yaml", "recipes/base-7b/flow.yaml"])
 def test_recipes_are_valid(path: str) -> None:
-    load_recipe(ROOT / path, FlowRecipe)
+    load_stage_recipe(ROOT / path, FlowRecipe)
 
 
 def test_the_audio_decoder_may_learn_along_and_nothing_before_it(checkpoint_dir: Path) -> None:

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 import baichuan_audio
 from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
-from baichuan_audio.config import load_recipe
 from baichuan_audio.data.alignment.token_alignment import UNKNOWN
 from baichuan_audio.data.mixture.config import MixtureConfig
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, interleaved_heard, transcription
@@ -33,7 +32,7 @@ from baichuan_audio.training.common.initialise import (
     initialise_audio,
 )
 from baichuan_audio.training.common.logging import TrainingLog
-from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
 from baichuan_audio.training.language_model.batch import (
     collate,
     depth_loss_subset,
@@ -348,7 +347,7 @@ def test_recipes_are_checked(workspace: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="audio_head_fraction"):
         recipe(workspace, tmp_path, audio_head_fraction=0.0)
     for path in sorted((ROOT / "recipes/nano/stages").glob("lm_*.yaml")):
-        assert load_recipe(path, LanguageModelRecipe).stage
+        assert load_stage_recipe(path, LanguageModelRecipe).stage
 
 
 def test_stand_in_speech_needs_no_codes_and_fresh_audio_leaves_the_text_model(workspace: Path, tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.checkpoint import load
-from baichuan_audio.config import load_recipe
 from baichuan_audio.data.store.codes_store import CodesStore, write_codes
 from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, TrainingError
 from baichuan_audio.training.common.assemble import assemble
 from baichuan_audio.training.common.checkpointing import save_training_state
-from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
 from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
 from baichuan_audio.training.vocoder.resynthesis import (
     CodesToWaveform,
@@ -184,4 +183,4 @@ def test_bad_inputs_are_named(recipe: ResynthesisRecipe, tmp_path: Path) -> None
 
 
 def test_nanos_recipe_is_valid() -> None:
-    assert load_recipe(RECIPES / "nano" / "stages" / "resynthesis.yaml", ResynthesisRecipe).steps > 0
+    assert load_stage_recipe(RECIPES / "nano" / "stages" / "resynthesis.yaml", ResynthesisRecipe).steps > 0

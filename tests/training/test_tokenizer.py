@@ -11,13 +11,12 @@ import torch
 from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe, codebooks, quantize
-from baichuan_audio.config import load_recipe
 from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.layers.attention import TransformerLayer
 from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
 from baichuan_audio.training.common.checkpointing import load_training_state
-from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
 from baichuan_audio.training.tokenizer import batch as tokenizer_batch
 from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.batch import prepare
@@ -157,7 +156,7 @@ def test_hearing_comes_before_the_mel(recipe: TokenizerRecipe) -> None:
 def test_a_batch_with_nothing_to_learn_is_no_error(recipe: TokenizerRecipe) -> None:
     silent = changed(recipe, phonetic_start_step=100, mel_start_step=100, quantize_start_step=100, steps=2)
     stage.train(silent)
-    assert [row["loss"] for row in log(silent)] == [0.0, 0.0]
+    assert [row["loss"] for row in log(silent) if "loss" in row] == [0.0, 0.0]
 
 
 def test_labels_follow_speed_and_crop(recipe: TokenizerRecipe) -> None:
@@ -332,9 +331,9 @@ def test_recipes_name_the_nearest_valid_entry(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("output: x\nsteps: 3\nconfig: c\ndataset: y\nsede: 1\n")
     with pytest.raises(ConfigError, match="unknown entry 'sede'; did you mean 'seed'"):
-        load_recipe(path, TokenizerRecipe)
+        load_stage_recipe(path, TokenizerRecipe)
     path.write_text("output: x\nsteps: 3\nconfig: c\ndataset: y\n")
-    loaded = load_recipe(path, TokenizerRecipe, ["optimizer.learning_rate=1e-4", "steps=5"])
+    loaded = load_stage_recipe(path, TokenizerRecipe, ["optimizer.learning_rate=1e-4", "steps=5"])
     assert loaded.optimizer.learning_rate == 1e-4 and loaded.steps == 5
 
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import baichuan_audio
-from baichuan_audio.config import load_recipe
 from baichuan_audio.data.store.codes_store import CodesStore, write_codes
 from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError, DataError
-from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
 from baichuan_audio.training.vocoder.coded_mels import CodedMels, CodedRecipe, Crop
 from baichuan_audio.training.vocoder.losses import SpectralLoss, pitch
 from baichuan_audio.training.vocoder.train import VocoderCrops, VocoderRecipe, train
@@ -140,9 +139,9 @@ def test_batches_depend_on_seed_and_step_only(recipe: VocoderRecipe, store: Path
 
 def test_recipes_are_valid() -> None:
     for path in (RECIPES / "nano" / "stages" / "vocoder.yaml", RECIPES / "base-7b" / "vocoder.yaml"):
-        assert load_recipe(path, VocoderRecipe).steps > 0
+        assert load_stage_recipe(path, VocoderRecipe).steps > 0
     with pytest.raises(ConfigError, match="architecture"):
-        load_recipe(RECIPES / "nano" / "stages" / "vocoder.yaml", VocoderRecipe, ["architecture=griffin"])
+        load_stage_recipe(RECIPES / "nano" / "stages" / "vocoder.yaml", VocoderRecipe, ["architecture=griffin"])
 
 
 def test_pitch_of_harmonic_sounds() -> None:

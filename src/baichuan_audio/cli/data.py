@@ -145,13 +145,11 @@ def run_takes(arguments: argparse.Namespace) -> None:
         raise DataError("takes need somebody to listen; name a tokenizer's training output with --tokenizer.")
     recipe, model = _speaking(arguments)
     output = arguments.output or _corpus(arguments) / "takes"
-    perceptual_model, texts = (
-        PhonemeScorer(model, arguments.tokenizer),
-        texts_to_read(recipe, model.voices, arguments.count or 2000),
-    )
+    scorer = PhonemeScorer(model, arguments.tokenizer)
+    texts = texts_to_read(recipe, model.voices, arguments.count or 2000)
     model = optimize_for_inference(model)
     with clip_bar("reading texts aloud", "text") as progress:
-        count = record_takes(model, perceptual_model, texts, output, arguments.tries, recipe.seed, progress)
+        count = record_takes(model, scorer, texts, output, arguments.tries, recipe.seed, progress)
     print(f"{output}: {count} takes")
 
 
@@ -160,14 +158,14 @@ def _speaking(arguments: argparse.Namespace) -> tuple[LanguageModelRecipe, Baich
     import torch
 
     from ..checkpoint import load
-    from ..config import load_recipe
+    from ..training.common.recipe import load_stage_recipe
     from ..training.language_model.recipe import LanguageModelRecipe
 
     if arguments.model is None:
         raise DataError(f"{arguments.what} needs a model that speaks; name its checkpoint with --model.")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return load_recipe(_recipe(arguments), LanguageModelRecipe, arguments.overrides), load(
+    return load_stage_recipe(_recipe(arguments), LanguageModelRecipe, arguments.overrides), load(
         arguments.model, dtype=torch.float32
     )
 
@@ -196,10 +194,10 @@ def run_align(arguments: argparse.Namespace) -> None:
 
             count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
         else:
-            from ..config import load_recipe
+            from ..training.common.recipe import load_stage_recipe
             from ..training.tokenizer.ctc_alignment import add_alignments
             from ..training.tokenizer.recipe import TokenizerRecipe
 
-            recipe = load_recipe(_recipe(arguments), TokenizerRecipe, arguments.overrides)
+            recipe = load_stage_recipe(_recipe(arguments), TokenizerRecipe, arguments.overrides)
             count = add_alignments(audio, recipe, arguments.tokenizer, progress)
     print(f"{audio}: {count} more clips aligned")

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import typing
 from typing import Any
 
 from ..errors import ConfigError
+from ..training import STAGE_NAMES
 from .common import add_command
-
-STAGES = {
-    "tokenizer": "training.tokenizer.train",
-    "flow": "training.flow.train",
-    "vocoder": "training.vocoder.train",
-    "resynthesis": "training.vocoder.resynthesis",
-    "lm": "training.language_model.train",
-    "sft": "training.language_model.train",
-}
 
 
 def add_commands(commands: Any) -> None:
@@ -25,7 +15,7 @@ def add_commands(commands: Any) -> None:
     train = add_command(
         commands, "train", run_train, "Train one stage by its recipe.", model=False, machine_readable=False
     )
-    train.add_argument("stage", choices=tuple(STAGES), help="lm, sft: the language model; its recipe says which stage")
+    train.add_argument("stage", choices=STAGE_NAMES, help="lm, sft: the language model; its recipe says which stage")
     train.add_argument("recipe", help="a YAML file, e.g. recipes/base-7b/flow.yaml")
     train.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. steps=100 optimizer.learning_rate=1e-4")
     examine = add_command(commands, "eval", run_eval, "Say where the evaluation of nano is now.", model=False)
@@ -35,13 +25,13 @@ def add_commands(commands: Any) -> None:
 
 def run_train(arguments: argparse.Namespace) -> None:
     from ..checkpoint import checked_device
-    from ..config import load_recipe
+    from ..training.common.recipe import load_stage_recipe
+    from ..training.stages import STAGES
 
-    train = importlib.import_module(f"..{STAGES[arguments.stage]}", __package__).train
-    recipe_class = typing.get_type_hints(train)["recipe"]
-    recipe = load_recipe(arguments.recipe, recipe_class, arguments.overrides)
+    stage = STAGES[arguments.stage]
+    recipe = load_stage_recipe(arguments.recipe, stage.recipe, arguments.overrides)
     checked_device(recipe.device)
-    train(recipe)
+    stage.train(recipe)
 
 
 def run_eval(arguments: argparse.Namespace) -> None:

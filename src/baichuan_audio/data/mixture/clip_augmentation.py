@@ -177,7 +177,7 @@ def _by_length(runs: Sequence[tuple[str, int]], rng: np.random.Generator) -> int
 def augment_codes(
     codes: Tensor, sizes: Tensor, settings: Augmentation, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Input codes [K, T] with tempo, frames and later codebooks disturbed: codes [K, S], and the index in T of each, [S].
+    """Augment input codes [K, T] -> codes [K, S], and the index in T of each frame [S].
 
     S is at least one. A replaced frame keeps the index of the frame that belongs there.
     """

@@ -68,8 +68,8 @@ class MixtureConfig:
     """Share of asr, and of dialogues with spoken questions, whose questions are concatenated of a speaker's words: any
     generated question can then be asked."""
     retold: float = 0.0
-    """Share of spoken_dialogue with generated replies, concatenated of the output voice's words. They have no audio loss:
-    facts are learnt from them, but not how the joints sound."""
+    """Share of spoken_dialogue with generated replies, concatenated of the output voice's words; without audio loss, so
+    that facts are learnt from them, but not how the joints sound."""
     takes: float = 0.0
     """Share of tts on the model's own best readings (`data/mixture/takes.py`)."""
     max_frames: int = 0

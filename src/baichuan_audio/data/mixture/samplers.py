@@ -18,9 +18,10 @@ from .weighted_sampling import LanguageSampler, SkillSampler, SourceSampler, Utt
 
 @dataclass(frozen=True)
 class MixtureData:
-    """The data of one split. `codes` gives a clip's frames [K, T], `additional_codes` those at other speeds, for input."""
+    """The data of one split."""
 
     codes: Callable[[str], Tensor]
+    """Clip id -> frames [K, T]."""
     texts: Sequence[Dialogue] = ()
     """Dialogues used without audio."""
     dialogues: Sequence[Dialogue] = ()
@@ -30,6 +31,7 @@ class MixtureData:
     aligner: TokenAligner | None = None
     """The text token of each frame; None: not known."""
     additional_codes: Sequence[CodesStore] = ()
+    """Codes of input clips at other speeds."""
     takes: Sequence[Take] = ()
     """The model's own best readings."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,28 +41,31 @@ def clip_weights(clips: Sequence[Clip], lengths: Sequence[float], source_weights
     return weights
 
 
+class _Row(NamedTuple):
+    clip: Clip
+    length: int
+    weight: float
+
+
+def _weighted(rows: Sequence[_Row]) -> WeightedItems[_Row]:
+    return WeightedItems(rows, [row.weight for row in rows])
+
+
 class CropSampler:
     """Crops of clips whose `lengths` (code frames or samples) give the unit of every length and start below."""
 
     def __init__(self, clips: Sequence[Clip], lengths: Sequence[int], source_weights: Mapping[str, float]) -> None:
         weights = clip_weights(clips, lengths, source_weights)
-        ordered = sorted(
-            (pair for pair in zip(lengths, clips, weights, strict=True) if pair[2] > 0),
-            key=lambda row: (row[0], row[1].id),
-        )
-        self._lengths = np.array([length for length, _, _ in ordered])
-        clips = [clip for _, clip, _ in ordered]
-        chances = np.array([weight for _, _, weight in ordered])
-        rows = list(zip(clips, self._lengths.tolist(), strict=True))
-        self._clips = WeightedItems(rows, chances)
-        sources = np.array([clip_source(clip, source_weights) for clip in clips])
-        groups = [sources == name for name in source_weights or ("",)]
+        rows = [_Row(*row) for row in zip(clips, lengths, weights.tolist(), strict=True) if row[2] > 0]
+        ascending = sorted(rows, key=lambda row: (row.length, row.clip.id))
+        self._lengths = np.array([row.length for row in ascending])
+        self._clips = _weighted(ascending)
         by_source = [
-            WeightedItems([row for row, inside in zip(rows, group, strict=True) if inside], chances[group])
-            for group in groups
-            if group.any()
+            [row for row in rows if clip_source(row.clip, source_weights) == name] for name in source_weights or ("",)
         ]
-        self._sources = WeightedItems(by_source, [float(chances[group].sum()) for group in groups if group.any()])
+        self._sources = WeightedItems(
+            [_weighted(group) for group in by_source], [sum(row.weight for row in group) for group in by_source]
+        )
 
     def equal_length(
         self, random: np.random.Generator, max_length: int, total: int
@@ -70,13 +74,13 @@ class CropSampler:
 
         A drawn clip sets the length, at most `max_length`; clips at least as long fill the batch up to `total`.
         """
-        length = min(max_length, self._clips.pick(random)[1])
+        length = min(max_length, self._clips.pick(random).length)
         first = int(np.searchsorted(self._lengths, length))
         rows = (self._clips.pick(random, first) for _ in range(max(1, total // length)))
-        return length, [(clip, int(random.integers(whole - length + 1))) for clip, whole in rows]
+        return length, [(row.clip, int(random.integers(row.length - length + 1))) for row in rows]
 
     def fixed_length(self, random: np.random.Generator, length: int, count: int) -> Iterator[tuple[Clip, int]]:
         """(clip, start) of `count` crops of one length; a shorter clip starts at 0. Sources are drawn first."""
         for source in [self._sources.pick(random) for _ in range(count)]:
-            clip, whole = source.pick(random)
-            yield clip, int(random.integers(max(1, whole - length + 1)))
+            row = source.pick(random)
+            yield row.clip, int(random.integers(max(1, row.length - length + 1)))

@@ -136,7 +136,7 @@ R = TypeVar("R", bound=StageRecipe)
 
 
 def load_stage_recipe(path: str | os.PathLike[str], cls: type[R], overrides: Sequence[str] = ()) -> R:
-    """Read a stage's YAML recipe with overrides (`steps=10`) into `cls`; entries under old names are read with a warning.
+    """Read a stage's YAML recipe with overrides (`steps=10`) into `cls`; old names of entries are read with a warning.
 
     Raises ConfigError for a missing file, broken YAML, or an unknown entry (named, with the nearest valid one).
     """

@@ -76,7 +76,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
 
 
 def frame_corruption(batch: Batch, share: float, seed: int, step: int) -> Batch:
-    """The batch with about that share of the generated frames, in spans of one to four, replaced by other such frames."""
+    """The batch with about that share of the generated frames, in spans of one to four, replaced by others of them."""
     rng = np.random.default_rng([seed, step, 2])
     replaced = np.flatnonzero(_random_spans(len(batch.generated), share, rng) & batch.generated.numpy())
     codes = batch.codes.clone()

@@ -100,8 +100,8 @@ def record_takes(
             write_takes(takes, output, rejected)
     if not takes:
         raise DataError(
-            f"none of {len(texts)} texts was read with at most {_MAX_ERROR_RATE:.0%} phoneme errors: this model does not speak "
-            "well enough yet to be trained on its own readings."
+            f"none of {len(texts)} texts was read with at most {_MAX_ERROR_RATE:.0%} phoneme errors: this model does "
+            "not speak well enough yet to be trained on its own readings."
         )
     return write_takes(takes, output, rejected)
 

@@ -57,8 +57,8 @@ def mel_losses(
 def level_with(wide: Tensor, narrow: Tensor, lengths: Tensor) -> Tensor:
     """The mel `wide` [B, F, M] moved to the mean that `narrow` has in each band over the valid frames [B].
 
-    A window twice as long raises magnitudes, of a tone by ln 2 and of noise by ln 2√2: without this, a mel that is right
-    at the first scale would be wrong at the second.
+    A window twice as long raises magnitudes, of a tone by ln 2 and of noise by ln 2√2: without this, a mel that is
+    right at the first scale would be wrong at the second.
     """
     mask = valid_mask(lengths, wide.shape[1])[..., None]
     return wide - ((wide - narrow) * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)

@@ -22,7 +22,7 @@ class AugmentRecipe:
     masked_bands: int = 0
     """Largest number of adjacent mel bands masked, in half of the clips (SpecAugment, arXiv 1904.08779)."""
     warp: float = 0.0
-    """Largest frequency warp of clips that are not decoded (vocal tract length perturbation: Jaitly and Hinton 2013)."""
+    """Largest frequency warp of clips that are not decoded (VTLP: Jaitly and Hinton 2013)."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class LossWeights:
     commitment: float = 0.25
     phonetic: float = 0.3
     frame: float = 0.0
-    """Cross-entropy of the aligned phoneme at each position, of clips with an alignment (`baichuan-audio data align`)."""
+    """Cross-entropy of the phoneme at each position, of clips with an alignment (`baichuan-audio data align`)."""
     text: float = 0.3
     mel_floor: float = 1e-5
-    """Floor of the target mel's magnitude. Digital silence and the empty upper band of telephone recordings lie at 1e-5;
-    with the floor there, differences between kinds of silence dominate the loss."""
+    """Floor of the target mel's magnitude. Digital silence and the empty upper band of telephone recordings lie at
+    1e-5; with the floor there, differences between kinds of silence dominate the loss."""
 
     def __post_init__(self) -> None:
         if self.mel_floor <= 0:

@@ -98,7 +98,7 @@ def initialise_for_training(tokenizer: AudioTokenizer) -> None:
 
 
 def quantised_share(step: int, recipe: TokenizerRecipe) -> float:
-    """Share of samples whose vectors are quantised for the decoder: 0 before `quantize_start_step`, then 10 % to 100 %."""
+    """Share of samples whose vectors are quantised: 0 before `quantize_start_step`, then 10 % to 100 %."""
     if step < recipe.quantize_start_step:
         return 0.0
     return min(1.0, 0.1 + 0.9 * (step - recipe.quantize_start_step) / max(1, recipe.ramp_steps))

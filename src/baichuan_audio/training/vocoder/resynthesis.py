@@ -66,7 +66,7 @@ class ResynthesisRecipe(CodedCropRecipe):
     sampled_codes: str | None = None
     """Folder with codes of the same clips as the language model samples them (`baichuan-audio data said`)."""
     sampled_code_share: float = 0.5
-    """Share of crops that use those codes where they exist; they differ from the encoder's mostly in later codebooks."""
+    """Share of crops that use those codes where they exist; they differ mostly in later codebooks."""
     crop_seconds: float = 1.6
     batch_seconds: float = 16.0
     boundary_crop_prob: float = 0.4
@@ -84,7 +84,10 @@ class ResynthesisRecipe(CodedCropRecipe):
 
 
 class CodesToWaveform(nn.Module):
-    """Audio decoder, prenet and vocoder: codes [B, K, T] -> waveform [B, L * hop], mel [B, M, L], F0 logits [B, L, bins]."""
+    """Audio decoder, prenet and vocoder.
+
+    codes [B, K, T] -> waveform [B, L * hop], mel [B, M, L], F0 logits [B, L, bins].
+    """
 
     def __init__(self, recipe: ResynthesisRecipe) -> None:
         super().__init__()

@@ -26,7 +26,9 @@ _KEPT = 2.0  # the same for the output of the audio head
 
 
 @torch.no_grad()
-def carry(old: str | Path, new: str | Path, corpus: str | Path, output: str | Path, clips: int = 2500) -> float:
+def transfer_codebooks(
+    old: str | Path, new: str | Path, corpus: str | Path, output: str | Path, clips: int = 2500
+) -> float:
     """Write checkpoint `new` to `output`, its embeddings and heads of codes saying what those of `old` say of theirs.
 
     corpus: a clip store, of whose training clips `clips` are encoded by both. Returns the share of the variance of a

@@ -39,7 +39,7 @@ class Sizes:
     """Layers of the audio tokenizer's encoder and decoder."""
 
 
-def grow(checkpoint: str | Path, output: str | Path, sizes: Sizes) -> BaichuanAudio:
+def expand(checkpoint: str | Path, output: str | Path, sizes: Sizes) -> BaichuanAudio:
     """Write the model of `checkpoint` with those sizes, computing the same, to `output`.
 
     Raises CheckpointError where it cannot be read, TrainingError where it has as much already.
