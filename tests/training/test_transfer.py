@@ -59,7 +59,7 @@ def test_other_sizes_and_an_empty_corpus_are_refused(base: Path, template: Path,
     config["audio_config"]["vq_config"] = {"codebook_sizes": [8, 8]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     start(tmp_path / "config.json", base.parent / "dialogues.jsonl", tmp_path / "other")
-    with pytest.raises(TrainingError, match="other codebooks"):
+    with pytest.raises(TrainingError, match="different sizes of codebooks"):
         transfer_codebooks(base, tmp_path / "other", corpus, tmp_path / "nothing")
     with ClipWriter(tmp_path / "empty"):
         pass

@@ -121,7 +121,7 @@ class SequenceBuilder:
         self._prompt.reply(spoken)
         self._mark()
 
-    def heard(self, frames: Frames) -> None:
+    def user_audio(self, frames: Frames) -> None:
         """A user's audio, without loss on its codes. A frame is aligned with the last token that ended."""
         start = len(self._prompt)
         self._prompt.audio(frames.codes)
@@ -168,7 +168,7 @@ def transcription(builder: SequenceBuilder, frames: Frames, transcript: str) -> 
 def audio_response(builder: SequenceBuilder, prompt: str, frames: Frames, response: str) -> TokenSequence:
     """Audio question answering and speech translation: prompt, audio, response (learnt)."""
     builder.text(prompt)
-    builder.heard(frames)
+    builder.user_audio(frames)
     builder.text(response, learn=True)
     builder.end()
     return builder.finish()
@@ -180,7 +180,7 @@ def interleaved_heard(builder: SequenceBuilder, pieces: Sequence[str | Frames]) 
         if isinstance(piece, str):
             builder.text(piece, learn=True)
         else:
-            builder.heard(piece)
+            builder.user_audio(piece)
     builder.end()
     return builder.finish()
 
@@ -224,7 +224,7 @@ def dialogue(builder: SequenceBuilder, system: str, turns: Sequence[Turn], spoke
         if isinstance(turn.user, str):
             builder.text(turn.user)
         else:
-            builder.heard(turn.user)
+            builder.user_audio(turn.user)
         builder.reply(spoken)
         if spoken:
             for text, frames in turn.reply:

@@ -45,8 +45,8 @@ class Ears:
             jobs = transcribe_all(sounds, known, self._processes)
             heard = list(self._progress(jobs, "listening, en", len(sounds)))
             return heard, [same(text, reference, "en") for text, reference in zip(heard, wanted, strict=True)]
-        recognizer = (Aligner,) if self._whisper is None else (Whisper, (self._whisper, language))
-        choices = choices_right(sounds, wanted, known, CHOICES, self._processes, *recognizer)
+        perceptual_model = (Aligner,) if self._whisper is None else (Whisper, (self._whisper, language))
+        choices = choices_right(sounds, wanted, known, CHOICES, self._processes, *perceptual_model)
         right = list(self._progress(choices, f"choosing, {language}", len(sounds)))
         return [""] * len(right), right
 

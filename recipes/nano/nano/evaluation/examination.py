@@ -54,10 +54,10 @@ class Examination:
         limit: int,
         ears: Ears,
         progress: Progress,
-        recognizer: PhonemeRecognizer | None = None,
+        perceptual_model: PhonemeRecognizer | None = None,
     ) -> None:
         self.model, self.held_out, self.limit = model, held_out, limit
-        self.ears, self.progress, self.recognizer = ears, progress, recognizer
+        self.ears, self.progress, self.perceptual_model = ears, progress, perceptual_model
         self.figures: list[Figure] = []
         self.details: list[dict[str, Any]] = []
         self.sounds: dict[str, np.ndarray] = {}
@@ -239,22 +239,22 @@ class Examination:
             _, right = self.ears.read_back(language, originals, texts)
             name = f"the same ear on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%")
-            if self.recognizer is not None:
+            if self.perceptual_model is not None:
                 name = f"spoken answers, {LANGUAGE_NAMES[language]}"
-                self._phonetically(self.recognizer, name, language, sounds, [a.wanted for a in own])
+                self._phonetically(self.perceptual_model, name, language, sounds, [a.wanted for a in own])
                 name = f"the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
-                self._phonetically(self.recognizer, name, language, originals, texts)
+                self._phonetically(self.perceptual_model, name, language, originals, texts)
         self._own_ear([a for a in answers if a.spoken_in == "zh" and a.sound is not None])
 
     def _phonetically(
-        self, recognizer: PhonemeRecognizer, name: str, language: str, sounds: list[np.ndarray], wanted: list[str]
+        self, perceptual_model: PhonemeRecognizer, name: str, language: str, sounds: list[np.ndarray], wanted: list[str]
     ) -> None:
         """By the phonetic ear: whether the wanted text is the likeliest of several, and how many sounds are wrong."""
         known = self.held_out.answers[language]
         right, wrong, total = [], 0, 0
         for sound, text in zip(self.progress(sounds, f"reading sounds, {language}", len(sounds)), wanted, strict=True):
-            right.append(recognizer.choose(sound, [text, *distractors(text, known, CHOICES - 1)]) == 0)
-            errors, count = recognizer.errors(sound, text)
+            right.append(perceptual_model.choose(sound, [text, *distractors(text, known, CHOICES - 1)]) == 0)
+            errors, count = perceptual_model.errors(sound, text)
             wrong, total = wrong + errors, total + count
         note = "not independent: the tokenizer's phonetic head"
         self.add(f"{name}: likeliest of {CHOICES} texts by their sounds", _share(right), len(right), "%", "", note)
@@ -293,12 +293,14 @@ class Examination:
             texts = questions if name == "synthetic" else None
             wanted = [item.clip.transcript or "" for item in items]
             sounds = [item.original for item in items] + [item.rebuilt for item in items]
-            for recognizer, how, heard in self.ears.write_english(sounds, texts, name):
+            for perceptual_model, how, heard in self.ears.write_english(sounds, texts, name):
                 before = error_rate(wanted, heard[: len(items)], "en")
                 after = error_rate(wanted, heard[len(items) :], "en")
-                self.add(f"original WER by {recognizer}, {name}", before.rate, before.num_texts, "%", "", how)
+                self.add(f"original WER by {perceptual_model}, {name}", before.rate, before.num_texts, "%", "", how)
                 limit = f"<= {before.rate + 0.05:.4f}"
-                self.add(f"reconstruction WER by {recognizer}, {name}", after.rate, after.num_texts, "%", limit, how)
+                self.add(
+                    f"reconstruction WER by {perceptual_model}, {name}", after.rate, after.num_texts, "%", limit, how
+                )
 
     # -- bookkeeping -------------------------------------------------------------------------------------------
 
@@ -329,7 +331,7 @@ def evaluate_nano(
     output: str | os.PathLike[str] = "work/nano/evaluation",
     processes: int = 0,
     parts: Sequence[str] = PARTS,
-    recognizer: str | os.PathLike[str] | None = None,
+    perceptual_model: str | os.PathLike[str] | None = None,
     whisper_model: str | None = None,
     split: str = "test",
 ) -> list[Figure]:
@@ -350,14 +352,14 @@ def evaluate_nano(
         split: "test", or "validation": for choosing between models, so that the test items have no part in it.
 
     Raises ConfigError for an unknown part or Whisper model, DataError for a missing corpus, CheckpointError for a bad
-    model, TrainingError for a `recognizer` that does not fit, MissingDependencyError for a missing one.
+    model, TrainingError for an `perceptual_model` that does not fit, MissingDependencyError for a missing one.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise ConfigError(f"there is no measurement '{unknown[0]}'; there are {', '.join(PARTS)}.")
     held_out = HeldOut(corpus_root, split)
     model = optimize_for_inference(load(model_dir, dtype=torch.float32))
-    phonetic = None if recognizer is None else PhonemeRecognizer(recognizer, model.config)
+    phonetic = None if perceptual_model is None else PhonemeRecognizer(perceptual_model, model.config)
     ears = Ears(held_out, processes or os.cpu_count() or 1, _progress, whisper_model)
     examination = Examination(model, held_out, limit, ears, _progress, phonetic)
     examination.run(parts)

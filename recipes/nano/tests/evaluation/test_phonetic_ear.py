@@ -20,7 +20,7 @@ CONFIG = json.loads((Path(__file__).parents[2] / "config.json").read_text())
 
 
 @pytest.fixture
-def recognizer(tmp_path: Path) -> PhonemeRecognizer:
+def perceptual_model(tmp_path: Path) -> PhonemeRecognizer:
     torch.manual_seed(0)
     tokenizer = AudioTokenizer.from_config(CONFIG)
     head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, 24)
@@ -28,23 +28,23 @@ def recognizer(tmp_path: Path) -> PhonemeRecognizer:
     return PhonemeRecognizer(tmp_path / "run", CONFIG)
 
 
-def test_it_listens_at_four_places_a_code_frame(recognizer: PhonemeRecognizer) -> None:
-    heard = recognizer.listen(np.zeros(16000, np.float32))
+def test_it_listens_at_four_places_a_code_frame(perceptual_model: PhonemeRecognizer) -> None:
+    heard = perceptual_model.listen(np.zeros(16000, np.float32))
     assert heard.shape == (48, len(SYMBOLS))  # 12 whole frames of 80 ms
     torch.testing.assert_close(heard.exp().sum(-1), torch.ones(48))
 
 
-def test_it_chooses_and_counts_by_sounds(recognizer: PhonemeRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_chooses_and_counts_by_sounds(perceptual_model: PhonemeRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pocketsphinx")
     pytest.importorskip("pypinyin")
     said = [each for symbol in phonetic_symbols("你好 two") for each in (symbol, 0)]
     spoken = torch.full((len(said), len(SYMBOLS)), -9.0)
     spoken[range(len(said)), said] = -0.01
-    monkeypatch.setattr(recognizer, "listen", lambda waveform: spoken)
+    monkeypatch.setattr(perceptual_model, "listen", lambda waveform: spoken)
     nothing = np.zeros(1, np.float32)
-    assert recognizer.choose(nothing, ["您好 ten", "你好 two", "two"]) == 1
-    assert recognizer.errors(nothing, "你好 two") == (0, len(phonetic_symbols("你好 two")))
-    assert recognizer.errors(nothing, "你号 two")[0] == 1  # another tone
+    assert perceptual_model.choose(nothing, ["您好 ten", "你好 two", "two"]) == 1
+    assert perceptual_model.errors(nothing, "你好 two") == (0, len(phonetic_symbols("你好 two")))
+    assert perceptual_model.errors(nothing, "你号 two")[0] == 1  # another tone
 
 
 def test_a_folder_without_a_state_is_named(tmp_path: Path) -> None:
