@@ -1,20 +1,24 @@
-# demo and test are all a newcomer needs: each sets up what is missing, once, and is quick after that.
+# `make demo` and `make test` set up what they need, once, and are quick after that.
 SHELL := /bin/sh
 VENV := .venv
 RUN := $(VENV)/bin/python -m baichuan_audio.cli
-# Free text-to-speech engines for the synthetic corpus; the tests that need them are skipped without.
+# Free text-to-speech engines for the synthetic corpus; without them their tests are skipped.
 SPEECH_ENGINES := espeak-ng flite festival festvox-us-slt-hts festvox-kallpc16k
-# The page of `baichuan-audio serve` is tested in it; those tests are skipped without.
+# For the tests of the server's page; without it they are skipped.
 BROWSER := chromium
+# Parallel test processes; JOBS=0 runs the tests in one process, e.g. to debug. A file stays in one process.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n || echo 4)
+PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup demo talk test check nano clean
+.PHONY: help setup demo talk test test-quick check nano clean
 help:
-	@echo "make demo   answer the questions in examples/ in speech, with the model in models/nano"
-	@echo "make talk   serve that model: a page to talk to it, and an OpenAI-compatible API"
-	@echo "make test   run the tests"
-	@echo "make check  formatting, lint, types, tests"
-	@echo "make nano   train models/nano from nothing (hours on two CPU cores)"
-	@echo "make setup  only set up $(VENV) for all of the above"
+	@echo "make demo        reply to the questions in examples/ in speech, with the model in models/nano"
+	@echo "make talk        serve that model: a page to talk to it, and an OpenAI-compatible API"
+	@echo "make test        run all tests; ARGS=tests/test_cli.py runs some, JOBS=0 runs them in one process"
+	@echo "make test-quick  run the tests that are not marked slow, in less than a minute"
+	@echo "make check       check formatting, lint and types, and run all tests"
+	@echo "make nano        train models/nano from scratch (hours on two CPU cores)"
+	@echo "make setup       only set up $(VENV) for all of the above"
 
 setup: $(VENV)/.stamp-dev
 
@@ -43,7 +47,10 @@ talk: $(VENV)/.stamp-server
 test: $(VENV)/.stamp-dev
 	@sh scripts/debian.sh $(SPEECH_ENGINES) || echo "tests of the speech engines will be skipped"
 	@sh scripts/debian.sh $(BROWSER) || echo "tests of the page will be skipped"
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-quick: $(VENV)/.stamp-dev
+	@$(PYTEST) -q -m "not slow" $(ARGS)
 
 check: $(VENV)/.stamp-dev
 	@$(VENV)/bin/ruff format --check src tests recipes

@@ -8,24 +8,41 @@ import os
 import shutil
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; programs that tests start inherit it
+
 import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-FIXTURES = Path(__file__).parent / "fixtures"
+TESTS = Path(__file__).parent
+FIXTURES = TESTS / "fixtures"
 GOLDEN = FIXTURES / "tiny-a"
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = TESTS.parent / "examples"
 CHECKPOINT = GOLDEN / "checkpoint"
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)]
 
 
+# Browsers in real time and Ray's many processes disturb each other: under pytest-xdist one worker runs them in turn.
+ALONE = ("tests/server/test_page", "tests/server/test_replicas")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file's tests on one worker (`--dist loadgroup`), for their shared fixtures; the longest group first."""
+
+    def group(item: pytest.Item) -> str:
+        return "alone" if str(item.path.relative_to(TESTS.parent)).startswith(ALONE) else str(item.path)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) != "alone")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> None:
-    """Tiny tensors gain nothing from more, and threads of several processes wait for each other."""
+def _one_thread() -> None:
+    """Small tensors gain nothing from more threads, and two workers would compete for the cores."""
     torch.set_num_threads(1)
 
 

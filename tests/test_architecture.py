@@ -15,7 +15,8 @@ import baichuan_audio
 
 SOURCE = Path(baichuan_audio.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-PROJECTS = sorted((Path(__file__).parents[1] / "recipes").rglob("*.py"))
+PROJECT_ROOT = Path(__file__).parents[1] / "recipes"
+PROJECTS = sorted(PROJECT_ROOT.rglob("*.py"))
 
 # In the order the data walks through: a part may import itself and what stands above it.
 ORDER = (
@@ -35,6 +36,7 @@ ORDER = (
     "generation",
     ("model", "conversation"),  # a model begins conversations, which ask it
     "checkpoint",
+    "pretrained",
     "reference",
     "acceleration",
     "engine",
@@ -108,8 +110,8 @@ def test_files_stay_short(path: Path):
 
 
 def test_the_package_knows_nothing_of_nano():
-    """A project that uses the package has a folder of its own; only the commands that moved there name it."""
-    moved = {SOURCE / "cli" / "work.py", SOURCE / "cli" / "data.py"}
+    """A project that uses the package has its own folder; only the table of commands that moved there names it."""
+    moved = {SOURCE / "cli" / "app.py"}
     for path in SOURCE.rglob("*"):
         if path.suffix in (".py", ".js", ".html", ".c") and path not in moved:
             assert not re.search(r"\bnano\b", path.read_text(encoding="utf-8"), re.IGNORECASE), path
@@ -151,3 +153,21 @@ def test_core_needs_only_core_libraries():
                 names = [node.module or ""]
             foreign = {name.split(".")[0] for name in names} - allowed_here
             assert not foreign, f"{path.relative_to(SOURCE)} imports {foreign} at its top"
+
+
+MOST_SIBLINGS = 12
+LARGER_FOLDERS = {
+    SOURCE: "the list of the package's parts, in the order of ORDER",
+    SOURCE / "data" / "pipeline": "one file for each concern of a run",
+    SOURCE / "data" / "pipeline" / "stages": "one file a stage",
+    SOURCE / "text" / "normalization": "one file for each class of expressions",
+    PROJECT_ROOT / "nano" / "nano" / "skills": "one file a skill",
+}
+
+
+def test_folders_stay_small():
+    """More siblings than a reader can keep in mind are a concept without a folder; exceptions have a reason."""
+    folders = {path.parent for path in [*MODULES, *PROJECTS]}
+    for folder in sorted(folders):
+        siblings = [path for path in folder.iterdir() if path.name != "__pycache__"]
+        assert len(siblings) <= MOST_SIBLINGS or folder in LARGER_FOLDERS, f"{folder}: {len(siblings)} siblings"

@@ -103,30 +103,30 @@ AUDIO = [
 ]
 
 
-def assert_refused(code: int, capsys, told: str = "") -> None:
-    said = capsys.readouterr()
-    assert code == 2, said.err
-    assert said.out == ""
-    lines = [line for line in said.err.splitlines() if not line.endswith(" ...")]  # signs of life aside
-    assert len(lines) == 1, said.err
-    assert lines[0].startswith("baichuan-audio: ") and lines[0].endswith(".") and told in lines[0]
-    assert "Traceback" not in said.err and len(lines[0]) < 500
+def assert_refused(code: int, capsys, message: str = "") -> None:
+    printed = capsys.readouterr()
+    assert code == 2, printed.err
+    assert printed.out == ""
+    lines = [line for line in printed.err.splitlines() if not line.endswith(" ...")]  # signs of life aside
+    assert len(lines) == 1, printed.err
+    assert lines[0].startswith("baichuan-audio: ") and lines[0].endswith(".") and message in lines[0]
+    assert "Traceback" not in printed.err and len(lines[0]) < 500
 
 
-@pytest.mark.parametrize(("make", "told"), AUDIO, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(("make", "message"), AUDIO, ids=lambda value: getattr(value, "__name__", None))
 @pytest.mark.parametrize("command", ["transcribe", "chat", "encode", "reconstruct"])
-def test_audio(tiny: Path, tmp_path: Path, capsys, command: str, make, told: str):
+def test_audio(tiny: Path, tmp_path: Path, capsys, command: str, make, message: str):
     output = tmp_path / ("out.safetensors" if command == "encode" else "out.wav")
     arguments = [command, make(tmp_path)]
     if command != "transcribe":
         arguments += ["--output", str(output)]
-    assert_refused(main([*arguments, "--json"]), capsys, told)
+    assert_refused(main([*arguments, "--json"]), capsys, message)
     assert not output.exists()
 
 
 @pytest.mark.parametrize("command", ["speak", "chat"])
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", ""),
         ("  \n", ""),
@@ -136,9 +136,9 @@ def test_audio(tiny: Path, tmp_path: Path, capsys, command: str, make, told: str
         ("half a pair \ud83d", "surrogate"),
     ],
 )
-def test_text(tiny: Path, tmp_path: Path, capsys, command: str, text: str, told: str):
+def test_text(tiny: Path, tmp_path: Path, capsys, command: str, text: str, message: str):
     output = tmp_path / "out.wav"
-    assert_refused(main([command, text, "--no-play", "--json", "--output", str(output)]), capsys, told)
+    assert_refused(main([command, text, "--no-play", "--json", "--output", str(output)]), capsys, message)
     assert not output.exists()
 
 
@@ -192,10 +192,10 @@ def test_a_recording_is_never_replaced(tiny: Path, question: Path, tmp_path: Pat
 def test_one_bad_recording_among_others(tiny: Path, question: Path, tmp_path: Path, capsys):
     bad = [no_such_file(tmp_path), ten_milliseconds(tmp_path)]
     assert main(["transcribe", str(question), *bad, str(question), "--json"]) == 2
-    said = capsys.readouterr()
-    rows = json.loads(said.out)["transcripts"]
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)["transcripts"]
     assert ["text" in row for row in rows] == [True, False, False, True]
-    assert all(path in said.err and path in row["error"] for path, row in zip(bad, rows[1:3], strict=True))
+    assert all(path in printed.err and path in row["error"] for path, row in zip(bad, rows[1:3], strict=True))
 
 
 @pytest.mark.parametrize("command", [["speak", "-"], ["chat"]])
@@ -273,10 +273,10 @@ def test_the_unforeseen_is_one_sentence_too(tiny: Path, monkeypatch, capsys):
     def burst(*_):
         raise RuntimeError("something\nnobody thought of")
 
-    monkeypatch.setattr("baichuan_audio.cli.info.describe", burst)
+    monkeypatch.setattr("baichuan_audio.cli.checkpoint.describe", burst)
     assert main(["info"]) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "RuntimeError: something nobody thought of" in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "RuntimeError: something nobody thought of" in printed
     with pytest.raises(RuntimeError):
         main(["info", "--debug"])
 
@@ -284,6 +284,6 @@ def test_the_unforeseen_is_one_sentence_too(tiny: Path, monkeypatch, capsys):
 def test_json_is_not_mixed_with_progress(tiny: Path, question: Path, capsys, monkeypatch):
     monkeypatch.setattr("baichuan_audio.cli.common.QUIET_S", 0.0)
     assert main(["transcribe", str(question), "--json"]) == 0
-    said = capsys.readouterr()
-    json.loads(said.out)
-    assert "transcribing" in said.err
+    printed = capsys.readouterr()
+    json.loads(printed.out)
+    assert "transcribing" in printed.err

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import re
 import shutil
 import subprocess
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +19,16 @@ from safetensors import safe_open
 
 from baichuan_audio.audio.waveform import load_waveform
 from baichuan_audio.cli import main
-from baichuan_audio.cli.app import build_parser
+from baichuan_audio.cli.app import COMMANDS, OPTIONS, build_parser, current_names
 from baichuan_audio.cli.common import default_model
+from baichuan_audio.cli.train import STAGES
+
+ROOT = Path(__file__).parents[1]
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(actions[0].choices) if actions else {}
 
 
 def result(capsys) -> dict:
@@ -47,10 +58,10 @@ def test_encode_and_decode_any_format(tiny: Path, tmp_path: Path, capsys, rate: 
         assert json.loads(stored.metadata()["codebook_sizes"]) == [64, 48, 32, 16, 16, 16, 16, 16]
     decoded = tmp_path / "decoded.wav"
     assert main(["decode", str(codes), "-o", str(decoded), "--json"]) == 0
-    told = result(capsys)
+    printed = result(capsys)
     info = soundfile.info(decoded)
     assert (info.samplerate, info.channels) == (24000, 1)
-    assert info.frames / 24000 == pytest.approx(told["seconds"], abs=1e-3)
+    assert info.frames / 24000 == pytest.approx(printed["seconds"], abs=1e-3)
 
 
 def test_reconstruct_with_picture(tiny: Path, question: Path, tmp_path: Path, capsys):
@@ -70,13 +81,13 @@ def test_transcribe_prints_the_models_words(tiny: Path, question: Path, capsys, 
 
 
 def test_speak_is_repeatable(tiny: Path, tmp_path: Path, capsys):
-    heard = []
+    waveforms = []
     for name in ("a.wav", "b.wav"):
         arguments = ["speak", "Hello.", "--voice", "Ada", "--seed", "3", "--no-play", "--json"]
         assert main([*arguments, "-o", str(tmp_path / name)]) == 0
         assert result(capsys)["voice"] == "Ada"
-        heard.append(load_waveform(tmp_path / name, 24000))
-    assert torch.equal(*heard)
+        waveforms.append(load_waveform(tmp_path / name, 24000))
+    assert torch.equal(*waveforms)
 
 
 def test_chat_of_two_turns(tiny: Path, question: Path, tmp_path: Path, capsys):
@@ -88,7 +99,7 @@ def test_chat_of_two_turns(tiny: Path, question: Path, tmp_path: Path, capsys):
     for number, entry in enumerate(answers, 1):
         assert entry["output"] == str(tmp_path / f"answer-{number}.wav")
         assert soundfile.info(entry["output"]).frames / 24000 == pytest.approx(entry["seconds"], abs=1e-3)
-        assert 0 < entry["first_sound_s"] <= entry["compute_s"]
+        assert 0 < entry["first_audio_s"] <= entry["compute_s"]
     assert not out.exists()
 
 
@@ -113,7 +124,7 @@ def test_demo_on_its_examples(tiny: Path, question: Path, tmp_path: Path, capsys
     (folder / "examples.json").write_text(json.dumps(items))
     assert main(["demo", "--examples", str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("real-time factor") == 2 and "first sound after" in printed and "heard:" in printed
+    assert printed.count("real-time factor") == 2 and "first audio after" in printed and "transcript:" in printed
     made = {path.name for path in (folder / "out").iterdir()}
     assert {"sum-1.wav", "sum-2.wav", "hello.wav", "q-reconstructed.wav", "q-mels.png", "report.json"} <= made
 
@@ -142,20 +153,71 @@ def test_commands_that_moved_say_where(capsys):
     assert "python recipes/nano/make_corpus.py" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "warning"),
+    [
+        (
+            ["start", "t.json", "out", "--dialogues", "d"],
+            ["checkpoint", "init", "t.json", "out", "--dialogues", "d"],
+            "",
+        ),
+        (["grow", "a", "b", "--layers", "8"], ["checkpoint", "expand", "a", "b", "--layers", "8"], ""),
+        (["carry", "a", "b", "c"], ["checkpoint", "transfer", "a", "b", "c"], ""),
+        (["average", "a", "b", "c"], ["checkpoint", "average", "a", "b", "c"], ""),
+        (["assemble", "a", "b"], ["checkpoint", "assemble", "a", "b"], ""),
+        (["data", "said", "r.yaml", "--count", "3"], ["data", "sample-codes", "r.yaml", "--count", "3"], ""),
+        (
+            ["data", "codes", "--only", "question", "digits"],
+            ["data", "encode", "--kinds", "question", "digits"],
+            "'data codes --only' is now called 'data encode --kinds'",
+        ),
+        (
+            ["data", "takes", "r.yaml", "--tries=3", "--tokenizer", "t"],
+            ["data", "rejection-sample", "r.yaml", "--num-candidates=3", "--phoneme-scorer", "t"],
+            "'data takes --tries --tokenizer' is now called 'data rejection-sample --num-candidates --phoneme-scorer'",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_old_command_names_are_accepted_with_one_warning(old: list[str], new: list[str], warning: str, capsys):
+    assert current_names(old) == new
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert (warning or f"'{' '.join(old[: 2 if old[0] == 'data' else 1])}' is now called") in printed.err
+    assert current_names(new) == new and capsys.readouterr().err == ""
+
+
+def test_every_old_name_leads_to_a_command():
+    for old, new in COMMANDS.items():
+        command = build_parser()
+        for word in new.split():
+            command = subcommands(command)[word]
+        options = {option for action in command._actions for option in action.option_strings}
+        assert set(OPTIONS.get(old, {}).values()) <= options
+    assert main(["grow", "a", "b"]) == 2  # the new command's error: there is no size
+
+
+def test_every_stage_has_a_recipe():
+    for module_name, recipe_name in STAGES.values():
+        module = importlib.import_module(f"baichuan_audio.training.{module_name}")
+        assert typing.get_type_hints(module.train)["recipe"] is getattr(module, recipe_name)
+
+
 def test_data_needs_its_corpus_and_recipe(capsys):
-    assert main(["data", "align"]) == 2
-    assert "data align needs a corpus; name its folder with --corpus" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "align"])
+    assert "--corpus" in capsys.readouterr().err
     assert main(["data", "align", "--corpus", "c", "--tokenizer", "t"]) == 2
-    assert "data align needs a recipe" in capsys.readouterr().err
+    assert "data align --tokenizer needs the tokenizer's recipe" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion(shell: str, capsys):
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    for word in ("transcribe", "reconstruct", "voice"):
+    for word in ("transcribe", "reconstruct", "voice", "rejection-sample"):
         assert word in script
-    if shutil.which(shell):
+    if shell != "tcsh" and shutil.which(shell):
         run = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True)
         assert run.returncode == 0, run.stderr
 
@@ -163,7 +225,8 @@ def test_completion(shell: str, capsys):
 def test_bash_completes_commands_and_options(capsys):
     main(["completion", "bash"])
     script = (
-        capsys.readouterr().out + "\nCOMP_WORDS=({words}); COMP_CWORD={at}; _baichuan_audio; echo ${{COMPREPLY[@]}}"
+        capsys.readouterr().out
+        + "\nCOMP_WORDS=({words}); COMP_CWORD={at}; _shtab_baichuan_audio; echo ${{COMPREPLY[@]}}"
     )
 
     def complete(*words: str) -> str:
@@ -174,13 +237,17 @@ def test_bash_completes_commands_and_options(capsys):
     assert complete("baichuan-audio", "trans") == "transcribe"
     assert complete("baichuan-audio", "speak", "--voi") == "--voice"
     assert complete("baichuan-audio", "train", "toke") == "tokenizer"
+    assert complete("baichuan-audio", "checkpoint", "exp") == "expand"
+    assert complete("baichuan-audio", "checkpoint", "expand", "--lay") == "--layers"
+    assert complete("baichuan-audio", "transcribe", str(ROOT / "pyproj")) == str(ROOT / "pyproject.toml")
 
 
 def test_every_command_has_help_and_debug():
-    parser = build_parser()
-    commands = next(action for action in parser._actions if action.dest == "command").choices
+    commands = subcommands(build_parser())
     assert {"chat", "transcribe", "speak", "reconstruct", "encode", "decode", "info", "train"} <= set(commands)
+    for group in ("checkpoint", "data"):
+        commands |= {f"{group} {name}": command for name, command in subcommands(commands[group]).items()}
     for name, command in commands.items():
         assert command.description, name
-        assert "--debug" in command.format_help()
+        assert "--debug" in command.format_help() or subcommands(command)
         assert re.search(r"[.]$", command.description), f"{name}: a help text is a sentence"

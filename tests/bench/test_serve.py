@@ -1,4 +1,4 @@
-"""The benchmark of conversations: what a listener notices, and one run of it against the real server."""
+"""The benchmark of concurrent dialogues: what a listener measures, and one run against the real server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from page_tools import LiveServer
 
 from baichuan_audio.bench import serve
 from baichuan_audio.bench.listener import RATE, SILENCE_MS, Player
-from baichuan_audio.bench.serve import QUESTION_SECONDS, hold, read_speech
+from baichuan_audio.bench.serve import QUESTION_SECONDS, hold_dialogues, read_speech
 from baichuan_audio.bench.server_process import ServerProcess
 from baichuan_audio.cli import main
 from baichuan_audio.errors import AudioError
@@ -38,7 +38,7 @@ def test_speech_is_read_without_the_silence_around(tmp_path: Path):
     soundfile.write(tmp_path / "tone.wav", np.concatenate([faint, tone, faint]), RATE)
     assert len(read_speech(tmp_path / "tone.wav")) / 2 == pytest.approx(RATE, abs=RATE // 100)
     soundfile.write(tmp_path / "silence.wav", 0 * tone, RATE)
-    with pytest.raises(AudioError, match="nothing is to be heard"):
+    with pytest.raises(AudioError, match="the recording is silent"):
         read_speech(tmp_path / "silence.wav")
 
 
@@ -47,17 +47,17 @@ def _short(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(serve, "REPLY_TOKENS", 12)
 
 
-async def test_what_listeners_notice():
+async def test_what_listeners_measure():
     """A server with an engine that takes at least 20 ms for a tenth of a second of sound."""
     engine = FakeEngine(delay=0.02, answer="word " * 2000)
     server = LiveServer(engine)
     try:
         there = ServerProcess(server.port)
-        row = await hold(there, read_speech(EXAMPLE), 2, 1)
+        row = await hold_dialogues(there, read_speech(EXAMPLE), 2, 1)
     finally:
         server.stop()
-    asked = [dialogue.items[0][2][0] for dialogue in engine.dialogues[-2:]]
-    assert [len(sound.waveform) / sound.sample_rate for sound in asked] == pytest.approx(
+    questions = [dialogue.items[0][2][0] for dialogue in engine.dialogues[-2:]]
+    assert [len(sound.waveform) / sound.sample_rate for sound in questions] == pytest.approx(
         [QUESTION_SECONDS] * 2, abs=0.1
     )
     assert row["sessions"] == row["replies"] == 2
@@ -70,12 +70,29 @@ async def test_what_listeners_notice():
     assert row["endpoint_p50"] > 0.3 and SILENCE_MS == 500
 
 
+def test_soak_holds_dialogues_with_a_running_server(tmp_path: Path, capsys):
+    (tmp_path / "question.wav").write_bytes(EXAMPLE.read_bytes())
+    server = LiveServer(FakeEngine(answer="two words"))
+    options = ["--minutes", "0.01", "--dialogues", "1", "--questions", str(tmp_path)]
+    try:
+        url = f"http://127.0.0.1:{server.port}"
+        assert main(["bench", "soak", "--url", url, *options, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["replies"] == 1 and result["failures"] == [] and result["first_audio_p50"] > 0
+        assert main(["bench", "soak", "--url", url, *options, "--longest-reply", "0.1"]) == 1
+        assert "1 failures" in capsys.readouterr().out
+    finally:
+        server.stop()
+    assert main(["bench", "soak", "--url", url, *options]) == 2
+    assert "no server answers there" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_command_holds_conversations(tiny_dir: Path, tmp_path: Path, capsys):
     options = ["--sessions", "2", "--turns", "1", "--speech", str(EXAMPLE), "--device", "cpu", "--threads", "1"]
     output = tmp_path / "out"
     assert main(["bench", "serve", "--model", str(tiny_dir), *options, "--output", str(output)]) == 0
-    assert "| end of turn found" in capsys.readouterr().out
+    assert "| end of turn detected" in capsys.readouterr().out
     assert {path.name for path in output.iterdir()} == {"serve.json", "serve.md", "serve.png"}
     (row,) = json.loads((output / "serve.json").read_text())["sweep"]
     assert row["sessions"] == row["replies"] == 2 and row["batch"] > 0 and row["peak"] > 10_000_000

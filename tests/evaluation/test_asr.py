@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("pocketsphinx")
 
 from baichuan_audio.audio.waveform import load_waveform
-from baichuan_audio.evaluation.asr import EnglishRecogniser, arpa, transcribe_all
+from baichuan_audio.evaluation.asr import EnglishRecognizer, arpa, transcribe_all
 
 SPEECH = Path(__file__).parents[1] / "fixtures" / "speech"
 ENGLISH = "has never been surpassed"
@@ -25,7 +25,7 @@ def english() -> np.ndarray:
 
 def test_a_closed_vocabulary_hears_only_its_words(english: np.ndarray) -> None:
     texts = ["It has never rained.", "We have been surpassed!", "She has been here.", "qqqzz never"]
-    recogniser = EnglishRecogniser(texts)
+    recogniser = EnglishRecognizer(texts)
     assert recogniser.transcribe(english) == ENGLISH
     assert recogniser.transcribe(english) == ENGLISH  # nothing is carried from one utterance to the next
     assert recogniser.transcribe(np.zeros(1600, np.float32)) == ""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from baichuan_audio.evaluation.metrics import codebook_use, error_rate, mel_mae
-from baichuan_audio.evaluation.report import Figure, markdown_table
+from baichuan_audio.evaluation.report import Metric, markdown_table
 from baichuan_audio.evaluation.text import english_number, mandarin_number, same, script, tokens
 
 
@@ -60,7 +60,7 @@ def test_codebook_use() -> None:
 
 
 def test_figures_know_their_targets() -> None:
-    missed, met = Figure("answers", 0.85, 40, "%", ">= 0.9"), Figure("latency", 0.5, 10, "s", "<= 0.7")
-    assert missed.met is False and met.met is True and Figure("x", 1.0, 1).met is None
+    missed, met = Metric("answers", 0.85, 40, "%", ">= 0.9"), Metric("latency", 0.5, 10, "s", "<= 0.7")
+    assert missed.met is False and met.met is True and Metric("x", 1.0, 1).met is None
     table = markdown_table([missed, met])
     assert "| answers | 85.0 % | ≥ 90.0 % ✗ | 40 |" in table and "✓" in table

@@ -98,7 +98,7 @@ def test_it_writes_what_it_hears(libraries: None) -> None:
 
 
 def test_what_is_missing_is_named(libraries: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"'nowhere' cannot be had: name a size like base, or a folder.*no snapshot"):
+    with pytest.raises(ConfigError, match=r"'nowhere' cannot be loaded: .* or a faster-whisper folder.*no snapshot"):
         Whisper("nowhere", "zh")
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'baichuan-audio\[whisper\]'"):

@@ -16,7 +16,7 @@ from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, DataError, TrainingError
 from baichuan_audio.flow_decoder import FlowDecoder
 from baichuan_audio.training.common.checkpointing import load_module, save_training_state
-from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.flow.train import CodedCrops, FlowBatches, FlowRecipe, crop_mel, train
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiny-a" / "checkpoint"
@@ -163,11 +163,6 @@ def test_bad_inputs_are_named(workspace: Path, tmp_path: Path) -> None:
         recipe(workspace, tmp_path, crop_seconds=9.0, batch_seconds=3.0)
     with pytest.raises(TrainingError, match="train that stage first"):
         train(recipe(workspace, tmp_path, tokenizer=str(tmp_path)))
-
-
-@pytest.mark.parametrize("path", ["recipes/nano/stages/flow.yaml", "recipes/base-7b/flow.yaml"])
-def test_recipes_are_valid(path: str) -> None:
-    load_stage_recipe(ROOT / path, FlowRecipe)
 
 
 def test_the_audio_decoder_may_learn_along_and_nothing_before_it(checkpoint_dir: Path) -> None:

@@ -15,7 +15,7 @@ from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, TrainingError
 from baichuan_audio.training.common.assemble import assemble
 from baichuan_audio.training.common.checkpointing import save_training_state
-from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
 from baichuan_audio.training.vocoder.resynthesis import (
     CodesToWaveform,
@@ -180,7 +180,3 @@ def test_bad_inputs_are_named(recipe: ResynthesisRecipe, tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="diffusion_steps"):
         train(replace(recipe, config=str(tmp_path / "config.json")))
-
-
-def test_nanos_recipe_is_valid() -> None:
-    assert load_stage_recipe(RECIPES / "nano" / "stages" / "resynthesis.yaml", ResynthesisRecipe).steps > 0

@@ -12,11 +12,10 @@ from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe, codebooks, quantize
 from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipStore, ClipWriter
-from baichuan_audio.errors import ConfigError
 from baichuan_audio.layers.attention import TransformerLayer
 from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
 from baichuan_audio.training.common.checkpointing import load_training_state
-from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
+from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.tokenizer import batch as tokenizer_batch
 from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.batch import prepare
@@ -325,16 +324,6 @@ def test_phonetic_symbols_of_both_languages() -> None:
 def test_edit_distance() -> None:
     assert edit_distance("kitten", "sitting") == 3
     assert edit_distance("", "abc") == edit_distance("abc", "") == 3
-
-
-def test_recipes_name_the_nearest_valid_entry(tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
-    path.write_text("output: x\nsteps: 3\nconfig: c\ndataset: y\nsede: 1\n")
-    with pytest.raises(ConfigError, match="unknown entry 'sede'; did you mean 'seed'"):
-        load_stage_recipe(path, TokenizerRecipe)
-    path.write_text("output: x\nsteps: 3\nconfig: c\ndataset: y\n")
-    loaded = load_stage_recipe(path, TokenizerRecipe, ["optimizer.learning_rate=1e-4", "steps=5"])
-    assert loaded.optimizer.learning_rate == 1e-4 and loaded.steps == 5
 
 
 def test_warped_frequencies_are_those_of_another_voice(recipe: TokenizerRecipe) -> None:

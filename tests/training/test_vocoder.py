@@ -137,9 +137,7 @@ def test_batches_depend_on_seed_and_step_only(recipe: VocoderRecipe, store: Path
         VocoderCrops(ClipStore(store), replace(recipe, source_weights={"question": 1.0}), 4800)
 
 
-def test_recipes_are_valid() -> None:
-    for path in (RECIPES / "nano" / "stages" / "vocoder.yaml", RECIPES / "base-7b" / "vocoder.yaml"):
-        assert load_stage_recipe(path, VocoderRecipe).steps > 0
+def test_an_unknown_architecture_is_named() -> None:
     with pytest.raises(ConfigError, match="architecture"):
         load_stage_recipe(RECIPES / "nano" / "stages" / "vocoder.yaml", VocoderRecipe, ["architecture=griffin"])
 

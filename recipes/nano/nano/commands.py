@@ -95,12 +95,9 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--split", choices=("test", "validation"), default="test", help="validation: to choose between models by"
     )
-    parser.add_argument("--metrics", "--parts", metavar="NAMES", help="only these metrics, e.g. written,recognition")
+    parser.add_argument("--metrics", metavar="NAMES", help="only these metrics, e.g. written,recognition")
     parser.add_argument(
-        "--phoneme-scorer",
-        "--ear",
-        metavar="DIR",
-        help="output of `train tokenizer`, whose phonetic head reads replies back",
+        "--phoneme-scorer", metavar="DIR", help="output of `train tokenizer`, whose phoneme head scores spoken replies"
     )
     parser.add_argument(
         "--whisper", metavar="MODEL",
@@ -116,7 +113,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from baichuan_audio.evaluation.report import markdown_table
 
-    from .evaluation.examination import PARTS, evaluate_nano
+    from .evaluation.evaluate import PARTS, evaluate_nano
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

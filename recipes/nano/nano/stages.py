@@ -108,12 +108,14 @@ class _Maker:
 
     def codes(self, name: str, options: str = "") -> Stage:
         """The corpus in codes."""
-        command = f"data codes --model {{w}}/hearing --corpus {{w}} --output {{w}}/{name} {options}"
+        command = f"data encode --model {{w}}/hearing --corpus {{w}} --output {{w}}/{name} {options}"
         return self.stage(name, command, "{w}/hearing {w}/audio", f"{{w}}/{name}")
 
     def voiced(self, name: str, base: str) -> Stage:
         """A checkpoint of the language model, with what makes sound of its codes."""
-        command = f"assemble {{w}}/{base} {{w}}/{name} --template {{t}} --tokenizer {{w}}/flow --flow {{w}}/flow"
+        command = (
+            f"checkpoint assemble {{w}}/{base} {{w}}/{name} --template {{t}} --tokenizer {{w}}/flow --flow {{w}}/flow"
+        )
         vocoder = "--vocoder {w}/vocoder/vocoder.safetensors"
         return self.stage(name, f"{command} {vocoder}", f"{{w}}/{base} {{w}}/flow {{w}}/vocoder", f"{{w}}/{name}")
 
@@ -132,7 +134,7 @@ def _corpus(make: _Maker) -> list[Stage]:
         ),
         make.stage(
             "start",
-            "start {t} {w}/lm_start --dialogues {w}/dialogues.jsonl",
+            "checkpoint init {t} {w}/lm_start --dialogues {w}/dialogues.jsonl",
             "{t} {w}/dialogues.jsonl",
             "{w}/lm_start",
         ),
@@ -165,7 +167,7 @@ def _tokenizer(make: _Maker) -> list[Stage]:
         make.stage("tokenizer", f"{train} output={{w}}/tokenizer", f"{reads} {alignments}", "{w}/tokenizer"),
         make.stage(
             "hearing",
-            "assemble {w}/lm_start {w}/hearing --template {t} --tokenizer {w}/tokenizer --dtype bfloat16",
+            "checkpoint assemble {w}/lm_start {w}/hearing --template {t} --tokenizer {w}/tokenizer --dtype bfloat16",
             "{t} {w}/lm_start {w}/tokenizer",
             "{w}/hearing",
         ),
@@ -223,13 +225,13 @@ def _joint(make: _Maker) -> list[Stage]:
         *before,
         make.texts("lm_sft", "--seed 4 --count 60000 --text-question-share 0.3"),
         sft,
-        make.stage("lm_deep", "grow {w}/lm_sft/model {w}/lm_deep --layers 8", "{w}/lm_sft", "{w}/lm_deep"),
+        make.stage("lm_deep", "checkpoint expand {w}/lm_sft/model {w}/lm_deep --layers 8", "{w}/lm_sft", "{w}/lm_deep"),
     ]
 
 
 def _sound(make: _Maker) -> list[Stage]:
     """From codes to a mel; the vocoder goes on with mels of codes; questions at other speeds, for the rounds."""
-    only = "--only question digits --threads 1"
+    kinds = "--kinds question digits --threads 1"
     return [
         make.stage(
             "flow",
@@ -245,8 +247,8 @@ def _sound(make: _Maker) -> list[Stage]:
             "{r}/vocoder_coded.yaml {w}/audio {w}/vocoder {w}/flow {w}/codes",
             "{w}/vocoder_coded",
         ),
-        make.codes("codes_slow", f"--speed 0.9 {only}"),
-        make.codes("codes_fast", f"--speed 1.13 {only}"),
+        make.codes("codes_slow", f"--speed 0.9 {kinds}"),
+        make.codes("codes_fast", f"--speed 1.13 {kinds}"),
     ]
 
 
@@ -266,7 +268,7 @@ def _rounds(make: _Maker) -> list[Stage]:
             inputs = f"{{w}}/codes_slow {{w}}/codes_fast {reads}"
             result.append(make.lm(name, "lm_rounds", start, more=more, reads=inputs))
         runs = [f"{{w}}/round_{number}_{seed}" for seed in (1, 2)]
-        average = f"average {{w}}/round_{number} {runs[0]}/model {runs[1]}/model"
+        average = f"checkpoint average {{w}}/round_{number} {runs[0]}/model {runs[1]}/model"
         result.append(make.stage(f"round_{number}", average, " ".join(runs), f"{{w}}/round_{number}"))
     return result
 
@@ -291,14 +293,14 @@ def _own_readings(make: _Maker, base: str) -> list[Stage]:
         make.texts("takes", "--seed 9 --count 50000 --sums 12000 --text-question-share 0.3"),
         make.stage(
             "takes",
-            f"data takes {{r}}/lm_rounds.yaml dialogues=[{{w}}/texts/takes.jsonl,{{w}}/dialogues.jsonl] {data} "
-            "--tokenizer {w}/tokenizer --output {w}/takes --count 3000",
+            f"data rejection-sample {{r}}/lm_rounds.yaml dialogues=[{{w}}/texts/takes.jsonl,{{w}}/dialogues.jsonl] "
+            f"{data} --phoneme-scorer {{w}}/tokenizer --output {{w}}/takes --count 3000",
             f"{reads} {{w}}/texts/takes.jsonl {{w}}/tokenizer",
             "{w}/takes",
         ),
         make.stage(
             "said",
-            f"data said {{r}}/lm_rounds.yaml dialogues=[{{w}}/dialogues.jsonl] {data} "
+            f"data sample-codes {{r}}/lm_rounds.yaml dialogues=[{{w}}/dialogues.jsonl] {data} "
             "--output {w}/codes_said --count 7500",
             reads,
             "{w}/codes_said",
@@ -320,13 +322,13 @@ def _finish(make: _Maker) -> list[Stage]:
         ),
         make.stage(
             "model",
-            f"assemble {base} {{out}} --template {{t}} --tokenizer {{w}}/resynthesis --flow {{w}}/resynthesis "
-            "--vocoder {w}/resynthesis/vocoder.safetensors --dtype bfloat16",
+            f"checkpoint assemble {base} {{out}} --template {{t}} --tokenizer {{w}}/resynthesis "
+            "--flow {w}/resynthesis --vocoder {w}/resynthesis/vocoder.safetensors --dtype bfloat16",
             f"{{t}} {base} {{w}}/resynthesis",
             "{out}",
         ),
         make.stage(
-            "examination",
+            "evaluation",
             "evaluate.py --model {out} --corpus {w} --phoneme-scorer {w}/tokenizer --output {w}/evaluation",
             "{out} {w}/dialogues.jsonl {w}/audio {w}/tokenizer",
             "{w}/evaluation",

@@ -226,8 +226,8 @@ def test_a_dry_run_prints_and_changes_nothing(
     (tmp_path / "work" / "done" / "corpus").touch()
     assert main(["--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "corpus: done" and lines[1].startswith("start: python -m baichuan_audio.cli start")
-    assert lines[-1].startswith("examination: ") and [path.name for path in (tmp_path / "work").iterdir()] == ["done"]
+    assert lines[0] == "corpus: done" and lines[1].startswith("start: python -m baichuan_audio.cli checkpoint init")
+    assert lines[-1].startswith("evaluation: ") and [path.name for path in (tmp_path / "work").iterdir()] == ["done"]
     assert main(["--dry-run", "tokeniser"]) == 2 and "did you mean tokenizer" in capsys.readouterr().err
     (tmp_path / "work" / "rounds").write_text("4\n")
     assert main(["--dry-run"]) == 2 and "begun with ROUNDS=4" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Measurements: one run, every path beside the obvious one and beside what the machine allows at best."""
+"""Benchmarks: every stage on every path, beside the reference path and the machine's ceilings; and a live server."""

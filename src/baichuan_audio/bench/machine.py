@@ -1,4 +1,4 @@
-"""The machine, and its two ceilings: how fast it copies memory and how fast it multiplies matrices."""
+"""The machine and its two ceilings: memory bandwidth and matrix multiplication."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..acceleration.cpu.kernels import library
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """What a reader must know to compare figures."""
+    """Facts that a reader needs to compare results: CPU, threads, versions, date, load."""
     facts: dict[str, Any] = {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -49,20 +49,20 @@ def _cpu_name() -> str:
 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """Measured `bytes_per_second` (a large copy, reads and writes counted) and `operations_per_second` (a product).
+    """Measured `bytes_per_second` (a large copy; reads plus writes) and `operations_per_second` (a matrix product).
 
-    The best of several, for a ceiling is what the machine can do when nothing is in the way.
+    The best of several repeats: a ceiling is what the machine reaches undisturbed.
     """
     cuda = device.type == "cuda"
     source = torch.randint(0, 255, (1 << 30 if cuda else 1 << 27,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copying = _best(lambda: target.copy_(source), device)
+    copy_seconds = _best(lambda: target.copy_(source), device)
     size = 8192 if cuda else 1024
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    multiplying = _best(lambda: left @ right, device)
+    product_seconds = _best(lambda: left @ right, device)
     return {
-        "bytes_per_second": 2 * source.nbytes / copying,
-        "operations_per_second": 2 * size**3 / multiplying,
+        "bytes_per_second": 2 * source.nbytes / copy_seconds,
+        "operations_per_second": 2 * size**3 / product_seconds,
     }
 
 
@@ -79,7 +79,7 @@ def _best(work: Callable[[], Any], device: torch.device, repeats: int = 7) -> fl
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of the GPU, or of this process."""
+    """Peak memory so far in bytes, of the GPU or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

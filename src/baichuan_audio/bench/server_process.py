@@ -1,6 +1,6 @@
-"""The real server in a process of its own, as the benchmark of conversations needs it; run as a program, that process.
+"""Runs the real server in a separate process for the benchmark; as a program, this module is that process.
 
-It prints the port when it is ready, ends when its standard input does, and prints the most memory it had in use.
+It prints the port when it is ready, stops when its standard input ends, and then prints its peak memory.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _END_S = 60.0
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What is served. model: a checkpoint, or with `random_init` nothing; threads: of the engine, 0 for its own choice.
+    """The model to serve. model: a checkpoint, or None with `random_init`; threads: of the engine, 0 for its default.
 
-    Its replies do not end by themselves: a clause has at most 8 ids of text and always 500 code frames (40 s).
+    Replies do not end by themselves: a clause has at most 8 text tokens and always 500 code frames (40 s).
     """
 
     model: str | None
@@ -44,7 +44,7 @@ class ServedModel:
 
 
 class ServerProcess:
-    """port: where it listens. peak: bytes it had in use at most, known after its end."""
+    """A running server. port: where it listens. peak: peak memory in bytes, known after it has stopped."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -52,11 +52,11 @@ class ServerProcess:
 
     @property
     def realtime(self) -> str:
-        """The WebSocket's address."""
+        """URL of the WebSocket."""
         return f"ws://{_HOST}:{self.port}/v1/realtime"
 
-    def figures(self) -> dict[str, float]:
-        """Its `/metrics` that have no labels, by their names without the prefix."""
+    def metrics(self) -> dict[str, float]:
+        """The values of `/metrics` that have no labels, by name without the prefix."""
         connection = http.client.HTTPConnection(_HOST, self.port, timeout=30)
         with closing(connection):
             connection.request("GET", "/metrics")
@@ -66,7 +66,7 @@ class ServerProcess:
 
 @contextmanager
 def serving(served: ServedModel) -> Iterator[ServerProcess]:
-    """Inside, the server is there and warm. Raises BaichuanAudioError when it does not start."""
+    """Run a server as long as the context lasts. Raises BaichuanAudioError when it does not start."""
     command = [sys.executable, "-m", __name__, json.dumps(asdict(served))]
     pipe = subprocess.PIPE
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
@@ -89,11 +89,11 @@ def serving(served: ServedModel) -> Iterator[ServerProcess]:
 def _last_line(log: IO[str]) -> str:
     log.seek(0)
     lines = log.read().strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no message"
 
 
 def _serve(served: ServedModel) -> None:
-    """Until standard input ends."""
+    """Serve until standard input ends."""
     import torch
 
     from ..acceleration import optimize_for_inference

@@ -1,4 +1,4 @@
-"""The stages that are timed, each as one case a path."""
+"""The timed stages; each has one case per path."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from .timing import Case
 
 QUESTION_SECONDS = 5.0
 FIRST_CLAUSE = (8, 24)
-"""Text ids and code frames of the first clause of a measured reply; the second is as long."""
-_RUN = (3, 6)  # the same of a run of words, the drawn mark before the speech counted, where speech is continuous
+"""Text tokens and code frames of the first clause of a measured reply; the second has as many."""
+_RUN = (3, 6)  # the same of one run of words, with its mark, for models with continuous speech
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Something timed on every path. unit: what one of its timings is for; per_second: audio seconds of one unit, for
-    stages that are judged against real time; reads and operations: of one unit, for the floor (0: none is given)."""
+    """A stage that is timed on every path.
+
+    unit: name of what one timing counts. reads, operations: bytes read and operations of one unit, for the floor (0:
+    no floor). audio_seconds: audio of one unit, for stages with a real-time factor.
+    """
 
     name: str
     title: str
@@ -40,8 +43,8 @@ class Stage:
     audio_seconds: float = 0.0
 
 
-class Written:
-    """A session that is taken back to the same history before each repeat."""
+class RepeatedSession:
+    """A session that is cut back to the same history before each repeat."""
 
     def __init__(self, model: BaichuanAudio, history: int) -> None:
         sampling = ReplySampling.from_config(model.config)
@@ -51,14 +54,15 @@ class Written:
         self.model, self.history = model, history
         self.session: Session | None = None
 
-    def back(self) -> None:
-        """To the history, all of it read."""
+    def restore(self) -> None:
+        """Cut the session back to its history, which is in the cache."""
         if self.session is None:
             self.session = self.model.start(self.ids, seed=1)
         self.session.cut(self.history)
 
-    def to_frames(self) -> None:
-        self.back()
+    def restore_to_segment(self) -> None:
+        """The same, with an audio segment begun."""
+        self.restore()
         assert self.session is not None
         self.session.begin_segment()
 
@@ -76,109 +80,113 @@ class Written:
 
 
 def prefill(paths: Mapping[str, BaichuanAudio], positions: int) -> Stage:
-    """Reading a prompt of text."""
+    """Prefill of a text prompt."""
     cases = {}
     for name, model in paths.items():
-        ids = Written(model, positions).ids
+        ids = RepeatedSession(model, positions).ids
         cases[name] = Case(lambda model=model, ids=ids: model.start(ids), positions)  # type: ignore[misc]
     reads = {name: _decode_bytes(model, text=None) / positions for name, model in paths.items()}
-    operations = 2.0 * decode_elements(paths["obvious"], text=True)
-    return Stage(f"prefill_{positions}", f"read a prompt of {positions}", "token", cases, reads, operations)
+    operations = 2.0 * decode_elements(paths["reference"], text=True)
+    return Stage(f"prefill_{positions}", f"prefill of {positions}", "token", cases, reads, operations)
 
 
 def text(paths: Mapping[str, BaichuanAudio], history: int, count: int) -> Stage:
-    """Writing text after a history."""
-    written = {name: Written(model, history) for name, model in paths.items()}
+    """Text tokens after a history."""
+    sessions = {name: RepeatedSession(model, history) for name, model in paths.items()}
     cases = {
-        name: Case(lambda each=each: each.write_text(count), count, each.back)  # type: ignore[misc]
-        for name, each in written.items()
+        name: Case(lambda session=session: session.write_text(count), count, session.restore)  # type: ignore[misc]
+        for name, session in sessions.items()
     }
     reads = {name: _decode_bytes(model, True, history + count // 2) for name, model in paths.items()}
-    operations = 2.0 * decode_elements(paths["obvious"], text=True)
-    return Stage(f"text_{history}", f"write text after {history}", "token", cases, reads, operations)
+    operations = 2.0 * decode_elements(paths["reference"], text=True)
+    return Stage(f"text_{history}", f"text after {history}", "token", cases, reads, operations)
 
 
 def frames(paths: Mapping[str, BaichuanAudio], history: int, count: int) -> Stage:
-    """Writing code frames after a history."""
-    written = {name: Written(model, history) for name, model in paths.items()}
+    """Code frames after a history."""
+    sessions = {name: RepeatedSession(model, history) for name, model in paths.items()}
     cases = {
-        name: Case(lambda each=each: each.write_frames(count), count, each.to_frames)  # type: ignore[misc]
-        for name, each in written.items()
+        name: Case(lambda session=session: session.write_frames(count), count, session.restore_to_segment)  # type: ignore[misc]
+        for name, session in sessions.items()
     }
     reads = {name: _decode_bytes(model, False, history + count // 2) for name, model in paths.items()}
-    operations = 2.0 * decode_elements(paths["obvious"], text=False)
-    seconds = 1 / paths["obvious"].tokenizer.frame_rate
-    return Stage(f"frames_{history}", f"write code frames after {history}", "frame", cases, reads, operations, seconds)
+    operations = 2.0 * decode_elements(paths["reference"], text=False)
+    seconds = 1 / paths["reference"].tokenizer.frame_rate
+    return Stage(f"frames_{history}", f"code frames after {history}", "frame", cases, reads, operations, seconds)
 
 
 def batch(model: BaichuanAudio, rows: int, history: int, count: int) -> Stage:
-    """Code frames of many sequences in one step; `model` is accelerated. A unit is a step of all rows."""
-    written = [Written(model, history) for _ in range(rows)]
+    """Code frames of many rows in one step; `model` is optimized. A unit is a step of all rows."""
+    sources = [RepeatedSession(model, history) for _ in range(rows)]
     decoder = Decoder(model.language_model, model.audio_head, rows, history + count + 2)
     sequences = [Session(model.language_model, model.audio_head, model.special, seed) for seed in range(rows)]
 
     def prepare() -> None:
-        for row, (sequence, each) in enumerate(zip(sequences, written, strict=True)):
+        for row, (sequence, source) in enumerate(zip(sequences, sources, strict=True)):
             if not len(sequence):
-                sequence.lay(each.ids)
+                sequence.lay(source.ids)
             sequence.cut(history)
             sequence.begin_segment()
             decoder.read(row, sequence)
 
     def work() -> None:
-        asks = [RowRequest(row, each, written[row].frame) for row, each in enumerate(sequences)]
+        requests = [RowRequest(row, sequence, sources[row].frame) for row, sequence in enumerate(sequences)]
         for _ in range(count):
-            for sequence, frame in zip(sequences, decoder.answer(asks), strict=True):
+            for sequence, frame in zip(sequences, decoder.answer(requests), strict=True):
                 sequence.append(frame)  # type: ignore[arg-type]
 
-    kept = history * (rows - 1)
+    other_rows = history * (rows - 1)
     return Stage(
         f"batch_{rows}",
-        f"write code frames of {rows} rows after {history}",
+        f"code frames of {rows} rows after {history}",
         "step",
-        {"fast": Case(work, count, prepare)},
-        {"fast": _decode_bytes(model, False, history + kept)},
+        {"optimized": Case(work, count, prepare)},
+        {"optimized": _decode_bytes(model, False, history + other_rows)},
         2.0 * rows * decode_elements(model, text=False),
         1 / model.tokenizer.frame_rate,
     )
 
 
 def encode(model: BaichuanAudio, seconds: float) -> Stage:
-    """Waveform to codes; one path, which all share."""
+    """Waveform to codes; all paths share this stage."""
     waveform, rate = question(model, seconds), model.tokenizer.config.sampling_rate
     case = Case(lambda: model.tokenizer.encode(waveform, rate))
-    return Stage(f"encode_{seconds:g}s", f"hear {seconds:g} s", "piece", {"fast": case}, {}, audio_seconds=seconds)
+    return Stage(
+        f"encode_{seconds:g}s", f"encode {seconds:g} s of audio", "clip", {"optimized": case}, {}, audio_seconds=seconds
+    )
 
 
 def decode(model: BaichuanAudio, count: int) -> Stage:
-    """Codes to waveform; one path, which all share."""
+    """Codes to waveform; all paths share this stage."""
     codes = random_codes(model, count)
     case = Case(lambda: model.tokenizer.decode(codes))
     seconds = count / model.tokenizer.frame_rate
-    return Stage(f"decode_{seconds:g}s", f"sound of {seconds:g} s", "piece", {"fast": case}, {}, audio_seconds=seconds)
+    return Stage(
+        f"decode_{seconds:g}s", f"decode {seconds:g} s of audio", "clip", {"optimized": case}, {}, audio_seconds=seconds
+    )
 
 
 def first_audio(paths: Mapping[str, BaichuanAudio]) -> Stage:
-    """From the end of a spoken question to the first sound: the obvious path hears out its first clause first."""
+    """From the end of a spoken question to the first audio; the reference path completes its first clause before."""
     cases = {name: Case(_talk(model, name, first_only=True)) for name, model in paths.items()}
-    return Stage("first_audio", f"first sound after {QUESTION_SECONDS:g} s of question", "reply", cases, {})
+    return Stage("first_audio", f"first audio after {QUESTION_SECONDS:g} s of question", "reply", cases, {})
 
 
 def chat(paths: Mapping[str, BaichuanAudio]) -> Stage:
     """A spoken question and the whole of a reply of two clauses."""
     cases = {name: Case(_talk(model, name, first_only=False)) for name, model in paths.items()}
-    seconds = 2 * FIRST_CLAUSE[1] / paths["obvious"].tokenizer.frame_rate
-    return Stage("chat", f"a reply of {seconds:g} s, all of it", "reply", cases, {}, audio_seconds=seconds)
+    seconds = 2 * FIRST_CLAUSE[1] / paths["reference"].tokenizer.frame_rate
+    return Stage("chat", f"whole reply of {seconds:g} s", "reply", cases, {}, audio_seconds=seconds)
 
 
 def question(model: BaichuanAudio, seconds: float) -> Tensor:
-    """Noise of so many seconds at the audio tokenizer's rate: what it says does not change how long it takes."""
+    """Noise [S] at the audio tokenizer's rate; the content does not change the time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(int(seconds * model.tokenizer.config.sampling_rate), generator=generator) * 0.1
 
 
 def random_codes(model: BaichuanAudio, count: int) -> Tensor:
-    """codes [K, count], any that exist."""
+    """Random codes [K, count] within the codebook sizes."""
     generator = torch.Generator().manual_seed(0)
     sizes = model.tokenizer.codebook_sizes
     codes = torch.stack([torch.randint(0, size, (count,), generator=generator) for size in sizes])
@@ -186,12 +194,12 @@ def random_codes(model: BaichuanAudio, count: int) -> Tensor:
 
 
 def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], None]:
-    """One exchange with counted ids and frames; the obvious path makes the sound of a clause when it is written."""
+    """One turn with fixed numbers of tokens and frames; the reference path decodes a clause when it is complete."""
     waveform = question(model, QUESTION_SECONDS)
     sampling = ReplySampling.from_config(model.config)
     tokens, count = _RUN if model.continuous_speech else FIRST_CLAUSE
 
-    def sound(codes: list[Tensor]) -> int:
+    def decode_clause(codes: list[Tensor]) -> int:
         return model.tokenizer.decode(torch.stack(codes, dim=1)).cpu().shape[0]
 
     def run() -> None:
@@ -210,11 +218,11 @@ def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], Non
                     frame = session.answer(FrameRequest(sampling.codes))
                     session.append(frame)  # type: ignore[arg-type]
                     clause.append(torch.tensor(frame))
-                    if path != "obvious" and stream.push(clause[-1][:, None]).numel() and first_only:
+                    if path != "reference" and stream.push(clause[-1][:, None]).numel() and first_only:
                         return
                 session.append(model.special.audiogen_end)
-            if path == "obvious":
-                sound(clause)
+            if path == "reference":
+                decode_clause(clause)
                 if first_only:
                     return
             elif not model.continuous_speech:
@@ -225,13 +233,15 @@ def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], Non
 
 
 def _decode_bytes(model: BaichuanAudio, text: bool | None, history: int = 0) -> float:
-    """Bytes that one decode step must read: weights of its path, keys and values of `history` positions.
+    """Bytes that one decode step must read: weights of its path, and keys and values of `history` positions.
 
     text: a text step, a code frame, or (None) the backbone alone.
     """
     language_model, head = model.language_model, model.audio_head
     layers, last = language_model.layers, cast(nn.Module, language_model.lm_head)
-    if isinstance(language_model, NativeLanguageModel) and text is not None:  # which keeps a second copy for steps
+    if (
+        isinstance(language_model, NativeLanguageModel) and text is not None
+    ):  # keeps a second copy of the weights for decode steps
         layers, last = language_model.steps, cast(NativeLinear, last).packed
     total = weight_bytes(layers)
     if text:
@@ -244,7 +254,7 @@ def _decode_bytes(model: BaichuanAudio, text: bool | None, history: int = 0) -> 
 
 
 def flow_steps(model: BaichuanAudio, count: int) -> list[dict[str, float]]:
-    """Fewer solver steps: seconds, and the relative error of the mel against 32 steps, for `count` frames."""
+    """Seconds and relative mel error against 32 steps, by number of solver steps, for `count` frames."""
     with torch.inference_mode():
         tokenizer = model.tokenizer
         hidden = tokenizer.decoder_hidden(tokenizer.dequantize(random_codes(model, count)))

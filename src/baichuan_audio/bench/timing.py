@@ -1,21 +1,25 @@
-"""Interleaved repeats: every path takes its turn in every round, so that a slow moment hits all of them."""
+"""Timing: interleaved repeats, so that a slow moment affects every path alike; and start-up in a new process."""
 
 from __future__ import annotations
 
 import math
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
+from ..errors import BaichuanAudioError
 from .machine import synchronise
 
 
 @dataclass
 class Case:
-    """Something to time. `prepare` runs before each repeat, untimed; `work` does `count` units of the stage."""
+    """Work to time. `prepare` runs before each repeat, untimed; `work` does `count` units of the stage."""
 
     work: Callable[[], object]
     count: float = 1.0
@@ -24,7 +28,7 @@ class Case:
 
 @dataclass
 class Timing:
-    """Seconds per unit over the rounds: by the clock, and of processor time (which other programs do not stretch)."""
+    """Seconds per unit in each round: wall time, and CPU time, which other programs hardly change."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -35,33 +39,33 @@ class Timing:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Lower and upper quartile."""
+        """Lower and upper quartile of the wall time."""
         if len(self.wall) < 2:
             return self.wall[0], self.wall[0]
         low, _, high = statistics.quantiles(self.wall, n=4, method="inclusive")
         return low, high
 
     def times_faster_than(self, other: Timing, cpu: bool = False) -> float:
-        """The median over the rounds of other's time over this one's."""
+        """Median over the rounds of the ratio other / self."""
         mine, theirs = (self.cpu, other.cpu) if cpu else (self.wall, other.wall)
         return statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
 
 
-_FEWEST = 3
+_MIN_ROUNDS = 3
 
 
 @torch.inference_mode()
 def interleave(
     cases: Mapping[str, Case], repeats: int, device: torch.device, seconds: float = math.inf
 ) -> dict[str, Timing]:
-    """Time each case `repeats` times, one after another in each round, after one round that does not count.
+    """Time each case `repeats` times, all cases once in each round, after one warm-up round.
 
-    After so many `seconds` no further round begins, if there have been three.
+    After `seconds` no further round begins, but there are at least three.
     """
     timings = {name: Timing() for name in cases}
     begun = time.perf_counter()
-    for turn in range(repeats + 1):
-        if turn > _FEWEST and time.perf_counter() - begun > seconds:
+    for round_number in range(repeats + 1):
+        if round_number > _MIN_ROUNDS and time.perf_counter() - begun > seconds:
             break
         for name, case in cases.items():
             case.prepare()
@@ -70,7 +74,34 @@ def interleave(
             case.work()
             synchronise(device)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            if turn:
+            if round_number:
                 timings[name].wall.append(wall / case.count)
                 timings[name].cpu.append(cpu / case.count)
     return timings
+
+
+_READY = """
+import sys, torch, baichuan_audio
+from baichuan_audio.acceleration import optimize_for_inference
+torch.set_num_threads(int(sys.argv[4]))
+optimize_for_inference(baichuan_audio.load(sys.argv[1], dtype=getattr(torch, sys.argv[2]), device=sys.argv[3]))
+"""
+
+
+def startup(directory: str, dtype: str, device: str, threads: int, repeats: int = 3) -> dict[str, float]:
+    """Import, load and optimize a model in a new interpreter -> wall and CPU seconds, the best of `repeats`.
+
+    The first repeat also fills the file cache. Raises BaichuanAudioError when the program fails.
+    """
+    wall, cpu = [], []
+    for _ in range(repeats):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
+        command = [sys.executable, "-c", _READY, directory, dtype, device, str(threads)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BaichuanAudioError(f"start-up failed: {done.stderr.strip().splitlines()[-1]}")
+        wall.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return {"seconds": min(wall), "cpu": min(cpu)}

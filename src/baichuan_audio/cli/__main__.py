@@ -1,4 +1,4 @@
-"""Lets `python -m baichuan_audio.cli` stand for `baichuan-audio`."""
+"""Makes `python -m baichuan_audio.cli` the same as `baichuan-audio`."""
 
 from .app import entry_point
 

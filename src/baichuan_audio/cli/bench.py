@@ -1,4 +1,4 @@
-"""bench: how fast a model is here, on every path, beside the obvious one and the machine's floor."""
+"""bench: speed and memory of every stage, of concurrent dialogues with a server, and a soak test of a server."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ _SPEECH = "examples/en-day.wav"
 
 
 def add_commands(commands: Any) -> None:
-    """Put this file's command into the parser."""
-    bench = add_command(commands, "bench", run, "Measure speed and memory of every stage, and of many conversations.")
+    """Add the command `bench` to the parser."""
+    bench = add_command(commands, "bench", run, "Measure speed and memory of every stage, or of a server.")
     bench.add_argument(
         "what",
         nargs="?",
         default="model",
-        choices=("model", "serve"),
-        help="model: one conversation, stage by stage; serve: more and more at once, with the real server",
+        choices=("model", "serve", "soak", "data"),
+        help="model: every stage of one dialogue; serve: concurrent dialogues with a server that it starts; soak: a "
+        "long test of a running server; data: the data pipeline against known truth",
     )
-    bench.add_argument("--random-init", metavar="CONFIG", help="random weights with the sizes of this config.json")
+    bench.add_argument("--random-init", metavar="CONFIG", help="random weights with the sizes in this config.json")
     bench.add_argument(
-        "--quantize", nargs="+", default=[], metavar="KIND", help="measure quantised weights too: int8, int4, fp8"
+        "--quantize", nargs="+", default=[], metavar="KIND", help="also measure quantized weights: int8, int4, fp8"
     )
     bench.add_argument(
-        "--repeats", type=positive, metavar="N", help="of every timing (default: 7, fewer where they take long)"
+        "--repeats", type=positive, metavar="N", help="repeats of every timing (default: 7, fewer of long stages)"
     )
-    bench.add_argument("--quick", action="store_true", help="few repeats of short work, without sound")
+    bench.add_argument("--quick", action="store_true", help="few repeats of short work, without audio")
     bench.add_argument("--output", metavar="DIR", help="write bench.json, bench.md and plots into this directory")
     bench.add_argument(
         "--sessions",
@@ -51,35 +52,65 @@ def add_commands(commands: Any) -> None:
         nargs="+",
         default=[1, 2, 4, 8],
         metavar="N",
-        help="serve: how many conversations at once (default: 1 2 4 8)",
+        help="serve: numbers of concurrent dialogues (default: 1 2 4 8)",
     )
-    bench.add_argument("--turns", type=positive, default=2, metavar="N", help="serve: replies in each (default: 2)")
-    bench.add_argument("--speech", metavar="FILE", help=f"serve: what is said there (default: {_SPEECH})")
+    bench.add_argument(
+        "--turns", type=positive, default=2, metavar="N", help="serve: replies in each dialogue (default: 2)"
+    )
+    bench.add_argument("--speech", metavar="FILE", help=f"serve: recording of the questions (default: {_SPEECH})")
+    bench.add_argument(
+        "--url", default="http://127.0.0.1:8000", help="soak: address of the server (default: %(default)s)"
+    )
+    bench.add_argument("--minutes", type=float, default=12.0, metavar="N", help="soak: duration (default: 12)")
+    bench.add_argument(
+        "--dialogues", type=positive, default=3, metavar="N", help="soak: dialogues at once (default: 3)"
+    )
+    bench.add_argument(
+        "--questions", default="examples", metavar="DIR", help="soak: folder of recorded questions (default: examples)"
+    )
+    bench.add_argument(
+        "--longest-reply", type=float, default=15.0, metavar="S", help="soak: a longer reply is a failure (default: 15)"
+    )
+    bench.add_argument("--clips", metavar="FILE", help="data: manifest of clean clips with speaker and transcript")
+    bench.add_argument("--hours", type=float, default=3.0, help="data: of simulated programmes (default: %(default)s)")
+    bench.add_argument("--whisper", default="base", metavar="MODEL", help="data: size or folder (default: %(default)s)")
+    bench.add_argument(
+        "--items", type=positive, default=20, metavar="N", help="data: items of each fault (default: %(default)s)"
+    )
+    bench.add_argument(
+        "--metrics", metavar="NAMES", help="data: only these metrics, of words,cuts,speech,faults,kills,ways"
+    )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    if arguments.what == "serve" and (arguments.quantize or arguments.repeats or arguments.quick):
-        raise BaichuanAudioError("--quantize, --repeats and --quick are for `bench`, not for `bench serve`.")
+def run(arguments: argparse.Namespace) -> int:
+    """Run the benchmark -> exit code: 1 where a soak test had failures, else 0."""
+    if arguments.what != "model" and (arguments.quantize or arguments.repeats or arguments.quick):
+        raise BaichuanAudioError(
+            f"--quantize, --repeats and --quick belong to `bench`, not to `bench {arguments.what}`."
+        )
     output = Path(arguments.output) if arguments.output else None
     if output is not None:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BaichuanAudioError(f"{output}: the directory cannot be made ({error.strerror}).") from error
-    result, text = _serve(arguments) if arguments.what == "serve" else _stages(arguments)
+    makers = {"model": _stages, "serve": _serve, "soak": _soak, "data": _data}
+    result, text = makers[arguments.what](arguments)
     if output is not None:
-        stem = "serve" if arguments.what == "serve" else "bench"
+        stem = "bench" if arguments.what == "model" else arguments.what
         (output / f"{stem}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (output / f"{stem}.md").write_text(text, encoding="utf-8")
-        _plot(arguments.what, result, output / f"{stem}.png")
+        if arguments.what in ("model", "serve"):
+            _plot(arguments.what, result, output / f"{stem}.png")
     print_json(result) if arguments.json else print(text, end="")
+    return 1 if result.get("failures") else 0
 
 
 def _model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:
     if arguments.random_init is None:
         model, name = load_plain_model(arguments)
         return model, _name(name, None)
-    with Progress("drawing random weights"):
+    with Progress("initialising random weights"):
         from ..bench.models import random_model
 
         device, dtype = choose_device(arguments)
@@ -88,7 +119,7 @@ def _model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:
 
 
 def _name(model: str | None, random_init: str | None) -> str:
-    """What the tables call it."""
+    """The model's name in the tables."""
     if random_init is None:
         return Path(model or "").name
     return f"{Path(random_init).parent.name}/{Path(random_init).stem}, random weights"
@@ -103,7 +134,7 @@ def _stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     model, name = _model(arguments)
     plan = QUICK if arguments.quick else Plan()
     if arguments.quick:
-        plan = replace(plan, sound=False)
+        plan = replace(plan, audio=False)
     if arguments.repeats:
         plan = replace(plan, repeats=arguments.repeats, stage_seconds=float("inf"))
     with Progress("measuring") as progress:
@@ -111,7 +142,7 @@ def _stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if arguments.random_init is None and not arguments.quick:
             import torch
 
-            from ..bench.startup import startup
+            from ..bench.timing import startup
 
             progress.update("start-up")
             directory, facts = arguments.model or default_model(), result["model"]
@@ -145,8 +176,49 @@ def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return result, markdown(result)
 
 
+def _soak(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    import asyncio
+
+    from ..bench.soak import report, soak, summary
+
+    check_libraries()
+    with Progress("holding dialogues"):
+        result = asyncio.run(
+            soak(
+                arguments.url.rstrip("/"),
+                Path(arguments.questions),
+                arguments.minutes,
+                arguments.dialogues,
+                arguments.longest_reply,
+            )
+        )
+    if not result.replies:
+        result.failures.append("there was no reply at all")
+    return summary(result), report(result)
+
+
+def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from ..bench.data.run import PARTS, measure_data
+
+    if arguments.clips is None or arguments.output is None:
+        raise BaichuanAudioError(
+            "bench data needs --clips, a manifest of clean clips, and --output, a folder to work in."
+        )
+    parts = tuple(arguments.parts.split(",")) if arguments.parts else PARTS
+    with Progress("measuring") as line:
+        return measure_data(
+            arguments.clips,
+            Path(arguments.output),
+            arguments.whisper,
+            arguments.hours,
+            arguments.items,
+            parts,
+            line.update,
+        )
+
+
 def _plot(what: str, result: dict[str, Any], file: Path) -> None:
-    from ..bench.plots import plot_paths, plot_sweep
+    from ..bench.report import plot_paths, plot_sweep
 
     if what == "serve":
         plot_sweep(result["sweep"], result["model"]["name"], file)

@@ -22,23 +22,26 @@ _MAX_CODES_BYTES = 1 << 30
 
 
 def add_commands(commands: Any) -> None:
-    """Put this file's commands into the parser."""
-    encode = add_command(commands, "encode", run_encode, "Turn audio into codes and keep them in a file.")
+    """Add the commands `encode`, `decode` and `reconstruct` to the parser."""
+    encode = add_command(commands, "encode", run_encode, "Encode audio as codes and write them to a file.")
     encode.add_argument("audio", help="an audio file: any format, rate and number of channels")
     encode.add_argument("--output", "-o", default="codes.safetensors", metavar="FILE", help="(default: %(default)s)")
 
-    decode = add_command(commands, "decode", run_decode, "Turn a file of codes back into audio.")
-    decode.add_argument("codes", help="what encode wrote")
+    decode = add_command(commands, "decode", run_decode, "Decode a file of codes to audio.")
+    decode.add_argument("codes", help="a file written by encode")
     decode.add_argument("--output", "-o", default="decoded.wav", metavar="FILE", help="(default: %(default)s)")
 
     reconstruct = add_command(
-        commands, "reconstruct", run_reconstruct, "Audio to codes to audio, with figures and a picture of both mels."
+        commands,
+        "reconstruct",
+        run_reconstruct,
+        "Encode and decode audio; print metrics and plot both mel spectrograms.",
     )
     reconstruct.add_argument("audio", help="an audio file: any format, rate and number of channels")
     reconstruct.add_argument(
         "--output", "-o", default="reconstructed.wav", metavar="FILE", help="(default: %(default)s)"
     )
-    reconstruct.add_argument("--plot", metavar="PNG", help="draw both mel spectrograms (needs matplotlib)")
+    reconstruct.add_argument("--plot", metavar="PNG", help="plot both mel spectrograms (needs matplotlib)")
 
 
 def run_encode(arguments: argparse.Namespace) -> None:
@@ -85,23 +88,23 @@ def run_reconstruct(arguments: argparse.Namespace) -> None:
     check_output(arguments.output, inputs=[arguments.audio])
     check_output(arguments.plot, (".png", ".svg", ".pdf"))
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
-        raise MissingDependencyError("drawing needs matplotlib: pip install 'baichuan-audio[plot]'.")
+        raise MissingDependencyError("plots need matplotlib: pip install 'baichuan-audio[plot]'.")
     rate, waveform = _read(arguments.audio)
     model = load_model(arguments)
-    figures = reconstruct(model, waveform, rate, arguments.output, arguments.plot)
+    metrics = reconstruct(model, waveform, rate, arguments.output, arguments.plot)
     if arguments.json:
-        print_json(figures)
+        print_json(metrics)
     else:
         print(
-            f"{figures['output']}: {figures['seconds']:.2f} s at {figures['bits_per_second']:.0f} bits/s, "
-            f"mel error {figures['mel_mae']:.3f} (mean |difference| of natural-log mels), "
-            f"encoded in {figures['encode_s']:.2f} s, decoded in {figures['decode_s']:.2f} s"
+            f"{metrics['output']}: {metrics['seconds']:.2f} s at {metrics['bits_per_second']:.0f} bits/s, "
+            f"mel error {metrics['mel_mae']:.3f} (mean |difference| of natural-log mels), "
+            f"encoded in {metrics['encode_s']:.2f} s, decoded in {metrics['decode_s']:.2f} s"
         )
-        print(f"different codes by level: {' '.join(str(count) for count in figures['distinct_codes'])}")
+        print(f"distinct codes by codebook: {' '.join(str(count) for count in metrics['distinct_codes'])}")
 
 
 def reconstruct(model: BaichuanAudio, waveform: Tensor, rate: int, output: str, plot: str | None) -> dict[str, Any]:
-    """Audio to codes to audio: writes `output` and, if named, the picture `plot`; returns the figures."""
+    """Encode and decode `waveform` [S]; write the audio `output` and, if named, the plot `plot` -> metrics."""
     from ..audio.waveform import resample, save_waveform
     from ..evaluation.metrics import mel_mae
     from ..evaluation.report import plot_mels
@@ -113,8 +116,8 @@ def reconstruct(model: BaichuanAudio, waveform: Tensor, rate: int, output: str, 
     save_waveform(output, decoded, model.sample_rate)
     original = resample(waveform, rate, model.sample_rate)
     if plot:
-        sounds = {"original": original.numpy(), "reconstructed": decoded.numpy()}
-        plot_mels(sounds, model.sample_rate, plot)
+        waveforms = {"original": original.numpy(), "reconstructed": decoded.numpy()}
+        plot_mels(waveforms, model.sample_rate, plot)
     return {
         "output": output,
         "plot": plot,
@@ -129,7 +132,7 @@ def reconstruct(model: BaichuanAudio, waveform: Tensor, rate: int, output: str, 
 
 
 def write_codes(path: str, codes: Tensor, model: BaichuanAudio) -> None:
-    """codes [K, T] -> a safetensors file with one tensor `codes` (int32) and what they mean beside it."""
+    """Write codes [K, T] as the int32 tensor `codes` of a safetensors file, with frame rate and codebook sizes."""
     import torch
 
     from ..safetensors_io import write_tensors
@@ -143,28 +146,28 @@ def write_codes(path: str, codes: Tensor, model: BaichuanAudio) -> None:
 
 
 def read_codes(path: str) -> Tensor:
-    """What `write_codes` wrote -> codes [K, T] int64. Raises DataError when it is anything else."""
+    """Read a file written by `write_codes` -> codes [K, T] int64. Raises DataError for any other file."""
     from safetensors import SafetensorError, safe_open
 
     file = Path(path)
     if not file.is_file():
         raise DataError(f"{path}: there is no such file of codes.")
     if file.stat().st_size > _MAX_CODES_BYTES:
-        raise DataError(f"{path}: larger than 1 GiB, so it is no file of codes.")
+        raise DataError(f"{path}: larger than 1 GiB, so it is not a file of codes.")
     try:
         with safe_open(path, "pt") as stored:
             if (stored.metadata() or {}).get("format") != CODES_FORMAT or "codes" not in stored.keys():  # noqa: SIM118
-                raise DataError(f"{path}: holds no codes; write such a file with 'baichuan-audio encode'.")
+                raise DataError(f"{path}: has no codes; write such a file with 'baichuan-audio encode'.")
             codes: Tensor = stored.get_tensor("codes")
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a file of codes, or a damaged one ({error}).") from error
+        raise DataError(f"{path}: not a file of codes, or damaged ({error}).") from error
     if codes.ndim != 2 or codes.is_floating_point():
         raise DataError(f"{path}: the codes in it are not whole numbers of shape [codebooks, frames].")
     return codes.long()
 
 
 def _read(path: str) -> tuple[int, Tensor]:
-    """Audio at 24 kHz, so that a picture and figures can compare with what comes out."""
+    """Audio file -> (24000, waveform [S]): at the rate of the decoded audio, so that both can be compared."""
     from ..audio.mel import FLOW_MEL
     from ..audio.waveform import load_waveform
 

@@ -1,4 +1,4 @@
-"""What the commands share: model options, progress, timing, output files."""
+"""Shared by the commands: model options, progress, timing, output files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ..model import BaichuanAudio
 
 MODEL_VARIABLE = "BAICHUAN_AUDIO_MODEL"
-DEFAULT_MODEL = f"${MODEL_VARIABLE}, or the one checkpoint in models/"
+DEFAULT_MODEL = f"${MODEL_VARIABLE}, or the only checkpoint in models/"
 _MODEL_HELP = f"checkpoint directory or hub id (default: {DEFAULT_MODEL})"
 QUIET_S = 2.0
-"""What takes longer than this shows that it is alive."""
+"""Work that takes longer shows its progress."""
 
 
 def add_command(
@@ -39,7 +39,10 @@ def add_command(
     seed: bool = True,
     threads: str = "all cores",
 ) -> argparse.ArgumentParser:
-    """A command with the options that all have; `run(arguments) -> exit code or None`; `threads`: their default."""
+    """Add a command with the common options.
+
+    `run(arguments)` returns an exit code or None. `threads`: the default of --threads, for its help text.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=run)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -48,8 +51,8 @@ def add_command(
     if model:
         group = parser.add_argument_group("model")
         group.add_argument("--model", metavar="DIR", help=_MODEL_HELP)
-        group.add_argument("--vocoder", metavar="FILE", help="hift.pt, where the checkpoint does not hold it")
-        group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+        group.add_argument("--vocoder", metavar="FILE", help="hift.pt, if the checkpoint has no vocoder")
+        group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda if available)")
         group.add_argument(
             "--dtype",
             default="auto",
@@ -63,8 +66,16 @@ def add_command(
     return parser
 
 
+def add_group(
+    commands: Any, name: str, help_text: str, parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser
+) -> Any:
+    """Add a command group -> the object to add its commands to; `parser_class`: of these commands."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
+    return parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True, parser_class=parser_class)
+
+
 def positive(text: str) -> int:
-    """An argument that counts something."""
+    """Argument type: a whole number above 0."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
@@ -72,7 +83,7 @@ def positive(text: str) -> int:
 
 
 def default_model() -> str:
-    """BAICHUAN_AUDIO_MODEL, or the one checkpoint in `models`, here or in the clone this package is installed from."""
+    """BAICHUAN_AUDIO_MODEL, or the only checkpoint in `models`, here or in the clone this package is installed from."""
     if os.environ.get(MODEL_VARIABLE):
         return os.environ[MODEL_VARIABLE]
     for root in _roots():
@@ -90,7 +101,7 @@ def default_model() -> str:
 
 
 def in_clone(name: str) -> Path | None:
-    """A file of the repository, here or in the clone that this package is installed from."""
+    """Path of a repository file, here or in the clone that this package is installed from; None if there is none."""
     return next((root / name for root in _roots() if (root / name).is_file()), None)
 
 
@@ -99,7 +110,7 @@ def _roots() -> tuple[Path, Path]:
 
 
 def load_model(arguments: argparse.Namespace) -> BaichuanAudio:
-    """The model that the options name, ready for inference, with a sign of life while it loads."""
+    """Load the model that the options name and optimize it for inference; shows progress."""
     model, name = load_plain_model(arguments)
     with Progress(f"preparing {name}"):
         from ..acceleration import optimize_for_inference
@@ -108,7 +119,7 @@ def load_model(arguments: argparse.Namespace) -> BaichuanAudio:
 
 
 def load_plain_model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:
-    """The model that the options name as `load` gives it, and its name."""
+    """Load the model that the options name, without optimizing it -> (model, its name)."""
     name = arguments.model or default_model()
     with Progress(f"loading {name}"):
         from ..checkpoint import load
@@ -118,7 +129,7 @@ def load_plain_model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]
 
 
 def choose_device(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
-    """Device and type that the options name; sets threads and seed as well."""
+    """Device and dtype that the options name; also sets threads and seed."""
     import torch
 
     from ..checkpoint import checked_device
@@ -138,10 +149,10 @@ def choose_device(arguments: argparse.Namespace) -> tuple[torch.device, torch.dt
 
 
 class Progress:
-    """`with Progress("encoding"):` shows on stderr, after two seconds, that work goes on and for how long.
+    """`with Progress("encoding"):` shows on stderr, after two seconds, that work is going on.
 
-    On a terminal one line counts the seconds and vanishes at the end; elsewhere one line is written.
-    `update("3 of 10")` adds how far it got.
+    On a terminal one line counts the seconds and is cleared at the end; elsewhere one line is written.
+    `update("3 of 10")` adds a detail. `started` and `seconds` are the start time and the duration.
     """
 
     def __init__(self, label: str) -> None:
@@ -177,10 +188,10 @@ class Progress:
 
 
 def check_text(model: BaichuanAudio, text: object) -> None:
-    """Refuse a text that is no Unicode, or that spells a control token.
+    """Raise PromptError for a text that is not valid Unicode, or that spells a control token.
 
-    To the model it would be ordinary text; but nobody says such a thing, so it is most likely a mistake, and what
-    would be heard is its characters.
+    The tokenizer would encode the spelling as ordinary text and the model would read its characters aloud, so it is
+    most likely a mistake.
     """
     if not isinstance(text, str):
         return
@@ -188,24 +199,23 @@ def check_text(model: BaichuanAudio, text: object) -> None:
     for spelling in re.findall(r"<[^<>\s]+>", text):
         if model.text_tokenizer.token_id(spelling) is not None:
             raise PromptError(
-                f"the text holds '{spelling}', the spelling of a control token, which only the program may give; "
-                "leave it out."
+                f"the text contains '{spelling}', the name of a control token, which is reserved; remove it."
             )
 
 
 def check_output(path: str | None, suffixes: Sequence[str] = (), inputs: Sequence[str] = ()) -> None:
-    """Refuse an output that cannot be written, or would replace an input, before minutes are spent on making it.
+    """Raise BaichuanAudioError, before any work, for an output that cannot be written or would overwrite an input.
 
-    Its name must end in one of `suffixes`; without any, in that of a format of audio.
+    Its name must end in one of `suffixes`, or, if none are given, in that of an audio format.
     """
     if path is None:
         return
     for given in inputs:
         if os.path.exists(given) and os.path.exists(path) and os.path.samefile(given, path):
-            raise BaichuanAudioError(f"{path}: this is the file to read; give another name for the output.")
+            raise BaichuanAudioError(f"{path}: this is the input file; give another name for the output.")
     target = Path(path)
     if target.is_dir():
-        raise BaichuanAudioError(f"{path}: this is a directory; give the name of a file to write.")
+        raise BaichuanAudioError(f"{path}: this is a directory; give a file name for the output.")
     if not target.absolute().parent.is_dir():
         raise BaichuanAudioError(f"{path}: the folder {target.parent} does not exist; make it first.")
     if not suffixes:
@@ -217,5 +227,5 @@ def check_output(path: str | None, suffixes: Sequence[str] = (), inputs: Sequenc
 
 
 def print_json(value: object) -> None:
-    """One JSON object on standard output."""
+    """Print one JSON value on standard output."""
     print(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False), flush=True)

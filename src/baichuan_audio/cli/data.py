@@ -1,203 +1,243 @@
-"""data: alignments and codes of a training corpus, and what a language model says of it."""
+"""data run, plan, calibrate, tokenize, inspect, report, export: from recordings or texts to training shards."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, DataError
-from .common import Progress, add_command, positive
+from ..errors import DataError
+from . import train as corpus
+from .common import Progress, add_command, add_group, print_json
 
 if TYPE_CHECKING:
-    from ..model import BaichuanAudio
-    from ..training.language_model.recipe import LanguageModelRecipe
+    from ..data.pipeline.engine.local import Executor
+    from ..data.pipeline.recipe import PipelineRecipe
 
 
 def add_commands(commands: Any) -> None:
-    """Put this file's command into the parser."""
-    data = add_command(
-        commands,
-        "data",
-        run_data,
-        "Make the alignments or codes of a corpus, or what a language model says of it.",
-        model=False,
-        machine_readable=False,
+    """Add the command group `data` to the parser, with the commands on clip stores of train.py."""
+    about = "Make training data: shards from recordings or texts (docs/data.md), alignments, codes."
+    parts = add_group(commands, "data", about, _Parser)
+
+    run = _recipe_command(parts, "run", run_run, "Recordings or texts -> shards; goes on where it was stopped.")
+    run.add_argument("--dry-run", action="store_true", help="tell the yield and make nothing, as `data plan` does")
+    plan = _recipe_command(parts, "plan", run_plan, "Tell the yield of a run before it is made.")
+    for parser in (run, plan):
+        parser.add_argument(
+            "--pilot", type=int, default=0, metavar="N", help="run so many sources first to estimate from (default: 0)"
+        )
+    calibrate = _recipe_command(parts, "calibrate", run_calibrate, "Propose thresholds from a judged sample.")
+    calibrate.add_argument(
+        "--labels", required=True, metavar="FILE", help="JSON lines: `id` of a source, `label` good or what is wrong"
     )
-    data.add_argument(
-        "what",
-        choices=("nano", "align", "codes", "said", "takes"),
-        help="align: when each sound is said in it; codes: what a tokenizer makes of it; "
-        "said: codes as the language model says them; takes: texts that it reads aloud, the clearest of some readings",
-    )
-    data.add_argument(
-        "recipe",
-        nargs="?",
-        help="for align --tokenizer the tokenizer's recipe, for said and takes one of the language model",
-    )
-    data.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="name=value",
-        help="entries of the recipe to replace, as for train, e.g. codes=work/codes",
-    )
-    data.add_argument(
-        "--corpus",
-        metavar="DIR",
-        help="folder of the corpus, its clips in `audio`; align and codes need it",
-    )
-    data.add_argument(
-        "--tokenizer",
-        metavar="DIR",
-        help="a tokenizer's training output: for align, to align what is not English (without it English is aligned); "
-        "for takes, to listen",
-    )
-    data.add_argument("--model", metavar="DIR", help="for codes, said, takes: the checkpoint that makes them")
-    data.add_argument("--output", metavar="DIR", help="(default: codes, codes_said or takes in --corpus)")
-    data.add_argument("--speed", type=float, default=1.0, metavar="X", help="for codes: play the clips X times as fast")
-    data.add_argument(
-        "--only", nargs="+", metavar="NAME", help="for codes: of training clips of these kinds or sources"
-    )
-    data.add_argument(
-        "--count", type=positive, metavar="N", help="for said, takes: clips or texts (default: all, 2000)"
-    )
-    data.add_argument(
-        "--tries", type=positive, metavar="N", default=4, help="for takes: readings of each text (default: 4)"
-    )
-    data.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+    report = _recipe_command(parts, "report", run_report, "A page about the last run, with sounds.", workers=False)
+    report.add_argument("--output", "-o", default="data.html", metavar="FILE", help="(default: %(default)s)")
+
+    tokenize = add_command(parts, "tokenize", run_tokenize, "Turn the sound of shards into codes, once.")
+    tokenize.add_argument("shards", help="a folder that `data run` wrote")
+    tokenize.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for the shards with codes")
+    tokenize.add_argument("--keep-audio", action="store_true", help="keep the sound beside the codes")
+    inspect = add_command(parts, "inspect", run_inspect, "Show a sample: text, mask, words, waveform, codes.")
+    inspect.add_argument("shards", help="a folder that `data run` or `data tokenize` wrote")
+    inspect.add_argument("sample", nargs="?", help="its id or key; without one, the first of each kind are listed")
+    inspect.add_argument("--audio", metavar="FILE", help="write its sound there too")
+    export = add_command(parts, "export", run_export, "Write shards as lhotse cuts.", model=False)
+    export.add_argument("shards", help="a folder that `data run` wrote")
+    export.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for cuts.jsonl.gz and the sounds")
+
+    corpus.add_data_commands(parts)
 
 
-def run_data(arguments: argparse.Namespace) -> None:
-    makers = {"nano": run_nano, "align": run_align, "codes": run_codes, "said": run_said, "takes": run_takes}
-    makers[arguments.what](arguments)
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes overrides (`name=value`) after the options, too."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, left = super().parse_known_args(args, namespace)
+        if hasattr(parsed, "overrides"):
+            parsed.overrides += [word for word in left if "=" in word and not word.startswith("-")]
+            left = [word for word in left if "=" not in word or word.startswith("-")]
+        return parsed, left
 
 
-def run_nano(arguments: argparse.Namespace) -> None:
-    """Until the next release: the command has moved to the project that trains nano."""
-    raise ConfigError(
-        "'data nano' is no command of this package any more; in a clone of the repository run: "
-        "python recipes/nano/make_corpus.py [RECIPE] [name=value ...] --output DIR"
-    )
+def _recipe_command(parts: Any, name: str, run: Any, about: str, workers: bool = True) -> argparse.ArgumentParser:
+    parser = add_command(parts, name, run, about, model=False)
+    parser.add_argument("recipe", help="a YAML file, e.g. recipes/data/crawled.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. quality.mos=2.2 sources=speech/")
+    if workers:
+        parser.add_argument(
+            "--workers", type=int, default=1, metavar="N", help="processes; 0: this one (default: %(default)s)"
+        )
+        parser.add_argument("--executor", choices=("local", "ray"), default="local", help="(default: %(default)s)")
+        parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster (default: Ray on this machine)")
+    return parser
 
 
-def run_codes(arguments: argparse.Namespace) -> None:
-    if not 0.5 <= arguments.speed <= 2:
-        raise DataError(f"--speed must lie between 0.5 and 2, not {arguments.speed:g}.")
-    if arguments.model is None:
-        raise DataError("codes need a tokenizer to make them; name its checkpoint with --model.")
-    import torch
+def _recipe(arguments: argparse.Namespace) -> PipelineRecipe:
+    from ..config import load_recipe
+    from ..data.pipeline.recipe import PipelineRecipe
 
-    from ..checkpoint import load
-    from ..data.store.codes_store import encode_corpus
-    from ..data.store.manifest import ClipStore
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    corpus = _corpus(arguments)
-    output = arguments.output or corpus / "codes"
-    clips = ClipStore(corpus / "audio")
-    model = load(arguments.model, dtype=torch.float32)
-    chosen = None
-    if arguments.only:
-        chosen = [clip.id for clip in clips.select(split="train") if {clip.kind, clip.source} & set(arguments.only)]
-    with clip_bar("encoding the corpus") as progress:
-        count = encode_corpus(model.tokenizer, clips, output, chosen, progress=progress, speed=arguments.speed)
-    print(f"{output}: codes of {count} more clips")
+    return load_recipe(arguments.recipe, PipelineRecipe, arguments.overrides)
 
 
-@contextmanager
-def clip_bar(label: str, unit: str = "clip") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over clips, moved by `progress(done, all)`; a line that counts where tqdm is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        with Progress(label) as line:
-            yield lambda done, total: line.update(f"{done} of {total} {unit}s,")
+def _executor(arguments: argparse.Namespace) -> Executor:
+    from ..data.pipeline.engine.local import LocalExecutor
+    from ..data.pipeline.engine.ray_executor import RayExecutor
+
+    if arguments.workers < 0:
+        raise DataError(f"--workers must be 0 or more, not {arguments.workers}.")
+    if arguments.executor == "ray":
+        return RayExecutor(max(1, arguments.workers), arguments.address)
+    return LocalExecutor(arguments.workers)
+
+
+def run_run(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.run import run_pipeline
+
+    if arguments.dry_run:
+        run_plan(arguments)
         return
-    with tqdm(desc=label, unit=unit) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
-
-
-def run_said(arguments: argparse.Namespace) -> None:
-    from ..training.language_model.sampled_codes import sample_codes, sampling_mixture
-
-    recipe, model = _speaking(arguments)
-    output = arguments.output or _corpus(arguments) / "codes_said"
-    mixture = sampling_mixture(recipe, model)
-    with clip_bar("saying the corpus") as progress:
-        count = sample_codes(model, mixture, output, arguments.count, seed=recipe.seed, progress=progress)
-    print(f"{output}: codes of {count} clips as the language model says them")
-
-
-def run_takes(arguments: argparse.Namespace) -> None:
-    from ..acceleration import optimize_for_inference
-    from ..training.language_model.takes import PhonemeScorer, record_takes, texts_to_read
-
-    if arguments.tokenizer is None:
-        raise DataError("takes need somebody to listen; name a tokenizer's training output with --tokenizer.")
-    recipe, model = _speaking(arguments)
-    output = arguments.output or _corpus(arguments) / "takes"
-    scorer = PhonemeScorer(model, arguments.tokenizer)
-    texts = texts_to_read(recipe, model.voices, arguments.count or 2000)
-    model = optimize_for_inference(model)
-    with clip_bar("reading texts aloud", "text") as progress:
-        count = record_takes(model, scorer, texts, output, arguments.tries, recipe.seed, progress)
-    print(f"{output}: {count} takes")
+    recipe = _recipe(arguments)
+    with Progress("making training data") as line:
+        result = run_pipeline(
+            recipe, _executor(arguments), lambda what, done, all_: line.update(f"{what} {done}/{all_}")
+        )
+    hours = sum(entry.seconds for entry in result.entries) / 3600
+    if arguments.json:
+        print_json(
+            {
+                "output": recipe.output,
+                "samples": len(result.entries),
+                "hours": round(hours, 4),
+                "tasks": result.ran,
+                "set_aside": dict(result.set_aside),
+            }
+        )
+        return
+    print(f"{recipe.output}: {len(result.entries)} samples, {hours:.2f} h, {result.ran} tasks run")
+    for source, reason in sorted(result.set_aside.items()):
+        print(f"set aside: {source}: {reason}")
 
 
-def _speaking(arguments: argparse.Namespace) -> tuple[LanguageModelRecipe, BaichuanAudio]:
-    """The recipe and the checkpoint that `data said` and `data takes` are about."""
-    import torch
+def run_plan(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.plan import plan_yield
 
-    from ..checkpoint import load
-    from ..training.common.recipe import load_stage_recipe
-    from ..training.language_model.recipe import LanguageModelRecipe
+    recipe = _recipe(arguments)
+    with Progress("estimating the yield"):
+        found = plan_yield(recipe, arguments.pilot, _executor(arguments))
+    unknown = found.kept != found.kept  # nan
+    if arguments.json:
+        print_json(
+            {
+                "sources": found.sources,
+                "hours": round(found.hours_in, 4),
+                "known": round(found.known, 4),
+                "kept": None if unknown else round(found.kept, 4),
+                "error": None if unknown else round(found.error, 4),
+            }
+        )
+        return
+    print(f"{found.sources} sources, {found.hours_in:.2f} h; {found.known:.2f} h of them have been through the stages")
+    if unknown:
+        print("nothing is known yet to estimate the yield from; run some first with --pilot 20")
+        return
+    print(f"kept: {found.kept:.2f} h, give or take {2 * found.error:.2f} h")
+    for origin, (hours, kept) in found.by_origin.items():
+        print(f"  {origin}: {kept:.2f} of {hours:.2f} h")
 
-    if arguments.model is None:
-        raise DataError(f"{arguments.what} needs a model that speaks; name its checkpoint with --model.")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    return load_stage_recipe(_recipe(arguments), LanguageModelRecipe, arguments.overrides), load(
-        arguments.model, dtype=torch.float32
+
+def run_calibrate(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.calibrate import calibrate, read_labels
+
+    recipe, labels = _recipe(arguments), read_labels(arguments.labels)
+    with Progress(f"scoring {len(labels)} labelled sources"):
+        found = calibrate(recipe, labels, _executor(arguments))
+    if arguments.json:
+        print_json({proposal.name: vars(proposal) for proposal in found})
+        return
+    for p in found:
+        print(
+            f"{p.name}={p.proposed:g}  # now {p.now:g}: catches {p.caught_now:.0%} of {p.bad} bad, drops "
+            f"{p.lost_now:.0%} of {p.good} good; then {p.caught:.0%} and {p.lost:.0%}"
+        )
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.report import as_json, write_report
+
+    found = write_report(_recipe(arguments), arguments.output)
+    print(as_json(found) if arguments.json else f"{arguments.output}: written")
+
+
+def run_tokenize(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.tokenize_shards import tokenize_shards
+    from .common import load_plain_model
+
+    model, _ = load_plain_model(arguments)
+    with Progress("encoding") as line:
+        count = tokenize_shards(
+            arguments.shards,
+            arguments.output,
+            model.tokenizer,
+            _weights_digest(model.tokenizer),
+            arguments.keep_audio,
+            lambda done, total: line.update(f"{done} of {total} samples"),
+        )
+    print_json({"output": arguments.output, "encoded": count}) if arguments.json else print(
+        f"{arguments.output}: codes of {count} more samples"
     )
 
 
-def _corpus(arguments: argparse.Namespace) -> Path:
-    if arguments.corpus is None:
-        raise ConfigError(f"data {arguments.what} needs a corpus; name its folder with --corpus.")
-    return Path(arguments.corpus)
+def _weights_digest(tokenizer: Any) -> str:
+    """What codes depend on: every weight of the tokenizer, whatever file it came from."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        digest.update(name.encode("utf-8"))
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
-def _recipe(arguments: argparse.Namespace) -> str:
-    if arguments.recipe is None:
-        raise ConfigError(f"data {arguments.what} needs a recipe; name its YAML file.")
-    return str(arguments.recipe)
+def run_inspect(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.inspect_sample import describe
+    from ..data.store.shards import ShardReader
+
+    reader = ShardReader(arguments.shards)
+    if arguments.sample is None:
+        shown: set[str] = set()
+        for entry in reader.entries:
+            if entry.kind not in shown:
+                shown.add(entry.kind)
+                print(entry.id)
+        return
+    entry = reader.entry(arguments.sample)
+    sample, codes = reader.sample(entry), reader.codes(entry)
+    if arguments.json:
+        print(reader.member(entry, "json").decode("utf-8"))
+        return
+    tokens = None
+    if codes is not None:
+        from .common import load_plain_model
+
+        model, _ = load_plain_model(arguments)
+        tokens = (model.text_tokenizer, model.special)
+    waveform = reader.waveform(entry) if "flac" in entry.members else None
+    if arguments.audio:
+        if waveform is None:
+            raise DataError(f"{arguments.shards}: these shards hold codes alone; name those with the sound.")
+        import torch
+
+        from ..audio.waveform import save_waveform
+        from ..data.store.records import SAMPLE_RATE
+
+        save_waveform(arguments.audio, torch.from_numpy(waveform), SAMPLE_RATE)
+    print(describe(sample, waveform, codes, tokens), end="")
 
 
-def run_align(arguments: argparse.Namespace) -> None:
-    import torch
+def run_export(arguments: argparse.Namespace) -> None:
+    from ..data.store.export import export_lhotse
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    audio = _corpus(arguments) / "audio"
-    with clip_bar("aligning speech with its text") as progress:
-        if arguments.tokenizer is None:
-            from ..data.alignment.phone_alignment import write_alignments
-
-            count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
-        else:
-            from ..training.common.recipe import load_stage_recipe
-            from ..training.tokenizer.ctc_alignment import add_alignments
-            from ..training.tokenizer.recipe import TokenizerRecipe
-
-            recipe = load_stage_recipe(_recipe(arguments), TokenizerRecipe, arguments.overrides)
-            count = add_alignments(audio, recipe, arguments.tokenizer, progress)
-    print(f"{audio}: {count} more clips aligned")
+    count = export_lhotse(arguments.shards, arguments.output)
+    print_json({"output": arguments.output, "cuts": count}) if arguments.json else print(
+        f"{arguments.output}/cuts.jsonl.gz: {count} cuts"
+    )

@@ -1,4 +1,4 @@
-"""demo: answers every question in examples/ in speech and reconstructs a sentence. What `make demo` runs."""
+"""demo: replies to the questions in examples/ and reconstructs a sentence. `make demo` runs it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..text.lines import read_text
+from .chat import timed_reply
 from .codes import reconstruct
 from .common import Progress, add_command, in_clone, load_model, print_json
-from .talk import answer
 
 if TYPE_CHECKING:
     from ..model import BaichuanAudio
@@ -21,8 +21,8 @@ _LIST = "examples.json"
 
 
 def add_commands(commands: Any) -> None:
-    """Put this file's command into the parser."""
-    demo = add_command(commands, "demo", run, "Answer the questions in examples/ and reconstruct a sentence.")
+    """Add the command `demo` to the parser."""
+    demo = add_command(commands, "demo", run, "Reply to the questions in examples/ and reconstruct a sentence.")
     demo.add_argument(
         "--examples", metavar="DIR", help="folder with the audio and its examples.json (default: examples)"
     )
@@ -43,22 +43,22 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(report)
     else:
-        print(f"\nAnswers, transcripts and the picture are in {output}.")
+        print(f"\nThe replies, transcripts and plot are in {output}.")
 
 
 def _examples() -> Path:
-    found = in_clone(f"examples/{_LIST}")
-    if found is None:
+    path = in_clone(f"examples/{_LIST}")
+    if path is None:
         raise DataError(
             "there is no folder 'examples' here; run this in a clone of the repository, or give --examples DIR."
         )
-    return found.parent
+    return path.parent
 
 
 def read_examples(folder: Path) -> list[dict[str, Any]]:
-    """The list that names the examples; each entry has a `task`, and `turns`, `audio` or `text`.
+    """The entries of the folder's examples.json; each has a `task`, and `turns`, `audio` or `text`.
 
-    Raises DataError when it is missing or an entry makes no sense.
+    Raises DataError when the file is missing or an entry is invalid.
     """
     path = folder / _LIST
     try:
@@ -68,13 +68,11 @@ def read_examples(folder: Path) -> list[dict[str, Any]]:
     needed = {"chat": "turns", "transcribe": "audio", "reconstruct": "audio", "speak": "text"}
     for item in items if isinstance(items, list) else [None]:
         if not isinstance(item, dict) or needed.get(item.get("task", "")) not in item:
-            raise DataError(
-                f"{path}: an example needs a task ({', '.join(needed)}) and what it works on; got {item!r}."
-            )
+            raise DataError(f"{path}: an example needs a task ({', '.join(needed)}) and its input; got {item!r}.")
     return list(items)
 
 
-def _say(arguments: argparse.Namespace, text: str) -> None:
+def _print(arguments: argparse.Namespace, text: str) -> None:
     if not arguments.json:
         print(text, flush=True)
 
@@ -82,7 +80,7 @@ def _say(arguments: argparse.Namespace, text: str) -> None:
 def _chat(
     model: BaichuanAudio, folder: Path, item: dict[str, Any], output: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """A dialogue of one or more turns: what the model heard, what it answers, and how fast."""
+    """A dialogue of one or more turns: transcript, reply and times of each."""
     from ..audio.waveform import save_waveform
 
     voice = item.get("voice")
@@ -91,17 +89,17 @@ def _chat(
     for turn in item["turns"]:
         source = folder / turn
         spoken = source.suffix == ".wav"
-        heard = model.transcribe(source) if spoken else turn
-        _say(arguments, f"\n> {turn}" + (f"\n  heard:  {heard}" if spoken else ""))
-        reply = answer(conversation, {"audio": source} if spoken else turn, lambda text: None, model.sample_rate)
-        result: dict[str, Any] = {"turn": turn, "heard": heard, "answer": reply.text, "output": None}
-        _say(arguments, f"  answer: {reply.text}\n  {reply.timing_line()}")
+        transcript = model.transcribe(source) if spoken else turn
+        _print(arguments, f"\n> {turn}" + (f"\n  transcript: {transcript}" if spoken else ""))
+        reply = timed_reply(conversation, {"audio": source} if spoken else turn, lambda text: None, model.sample_rate)
+        result: dict[str, Any] = {"turn": turn, "transcript": transcript, "reply": reply.text, "output": None}
+        _print(arguments, f"  reply:      {reply.text}\n  {reply.timing_line()}")
         if reply.waveform is not None:
             file = output / f"{item['name']}-{len(turns) + 1}.wav"
             save_waveform(file, reply.waveform, model.sample_rate)
             result["output"] = str(file)
-            _say(arguments, f"  {file}")
-        turns.append(result | reply.figures())
+            _print(arguments, f"  {file}")
+        turns.append(result | reply.times())
     return {"name": item["name"], "voice": voice, "turns": turns}
 
 
@@ -110,8 +108,8 @@ def _transcribe(
 ) -> dict[str, Any]:
     with Progress(f"transcribing {item['audio']}") as progress:
         text = model.transcribe(folder / item["audio"])
-    _say(arguments, f"\n> {item['audio']} (a recording: {item.get('about', 'no word about it')})")
-    _say(arguments, f"  heard:  {text}\n  in {progress.seconds:.2f} s")
+    _print(arguments, f"\n> {item['audio']} (a recording: {item.get('about', 'no description')})")
+    _print(arguments, f"  transcript: {text}\n  in {progress.seconds:.2f} s")
     return {"audio": item["audio"], "text": text, "compute_s": round(progress.seconds, 3)}
 
 
@@ -126,7 +124,7 @@ def _speak(
     file = output / f"{item['name']}.wav"
     save_waveform(file, waveform, model.sample_rate)
     seconds = waveform.shape[0] / model.sample_rate
-    _say(
+    _print(
         arguments,
         f"\n> speak as {voice}: {item['text']}\n  {seconds:.2f} s of speech in {progress.seconds:.2f} s\n  {file}",
     )
@@ -142,12 +140,12 @@ def _reconstruct(
     waveform = load_waveform(folder / item["audio"], FLOW_MEL.sample_rate)
     stem = Path(item["audio"]).stem
     plot = str(output / f"{stem}-mels.png") if importlib.util.find_spec("matplotlib") else None
-    figures = reconstruct(model, waveform, FLOW_MEL.sample_rate, str(output / f"{stem}-reconstructed.wav"), plot)
-    _say(arguments, f"\n> {item['audio']} to codes and back ({item.get('about', 'no word about it')})")
-    _say(
+    metrics = reconstruct(model, waveform, FLOW_MEL.sample_rate, str(output / f"{stem}-reconstructed.wav"), plot)
+    _print(arguments, f"\n> {item['audio']} to codes and back ({item.get('about', 'no description')})")
+    _print(
         arguments,
-        f"  {figures['seconds']:.2f} s at {figures['bits_per_second']:.0f} bits/s, mel error {figures['mel_mae']:.3f}, "
-        f"encoded in {figures['encode_s']:.2f} s, decoded in {figures['decode_s']:.2f} s\n  {figures['output']}"
+        f"  {metrics['seconds']:.2f} s at {metrics['bits_per_second']:.0f} bits/s, mel error {metrics['mel_mae']:.3f}, "
+        f"encoded in {metrics['encode_s']:.2f} s, decoded in {metrics['decode_s']:.2f} s\n  {metrics['output']}"
         + (f"\n  {plot}" if plot else ""),
     )
-    return figures
+    return metrics

@@ -1,4 +1,4 @@
-"""serve: the model behind OpenAI's interfaces, and a page to talk to it."""
+"""serve: an OpenAI-compatible server, with a web page to talk to the model."""
 
 from __future__ import annotations
 
@@ -17,59 +17,77 @@ _NEEDED = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_c
 
 
 def add_commands(commands: Any) -> None:
-    """Put this file's command into the parser."""
+    """Add the command `serve` to the parser."""
     serve = add_command(
         commands,
         "serve",
         run_serve,
-        "Let browsers and programs talk to the model, through a page and OpenAI's interfaces.",
+        "Serve the model: a web page to talk to it, and an OpenAI-compatible API.",
         machine_readable=False,
         seed=False,
         threads="a third of the cores, at most 4, for each worker",
     )
     serve.add_argument("directory", nargs="?", metavar="MODEL", help="checkpoint directory or hub id, as --model")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: %(default)s)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, metavar="N", help="(default: %(default)s; 0: any free one)")
-    serve.add_argument("--name", help="what /v1/models calls the model (default: the directory's name)")
+    serve.add_argument("--name", help="name of the model in /v1/models (default: the directory's name)")
     serve.add_argument(
         "--api-key",
         action="append",
         default=[],
         metavar="KEY",
-        help=f"ask for this key; or in {KEYS_VARIABLE}, by commas",
+        help=f"require this key; or keys in {KEYS_VARIABLE}, separated by commas",
     )
     serve.add_argument(
-        "--allow-origin", action="append", default=[], metavar="URL", help="a web site whose pages may use the server"
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="origin of a web site whose pages may use the server",
     )
-    serve.add_argument("--log-content", action="store_true", help="write into the log what people say, too")
+    serve.add_argument("--log-content", action="store_true", help="also log the content of the dialogues")
     limits = serve.add_argument_group("limits")
-    limits.add_argument("--max-sessions", type=positive, default=8, metavar="N", help="conversations (default: 8)")
-    limits.add_argument("--max-context", type=positive, metavar="N", help="positions of each (default: at most 4096)")
+    limits.add_argument("--max-sessions", type=positive, default=8, metavar="N", help="sessions at once (default: 8)")
     limits.add_argument(
-        "--max-audio", type=positive, default=600, metavar="S", help="of one file or turn (default: 600)"
+        "--max-context", type=positive, metavar="N", help="context length of each, in positions (default: at most 4096)"
     )
     limits.add_argument(
-        "--max-minutes", type=positive, default=60, metavar="N", help="of one conversation (default: 60)"
+        "--max-audio", type=positive, default=600, metavar="S", help="seconds of audio in a file or turn (default: 600)"
     )
-    limits.add_argument("--idle", type=positive, default=120, metavar="S", help="without a word (default: 120)")
-    limits.add_argument("--max-megabytes", type=positive, default=25, metavar="N", help="of a request (default: 25)")
     limits.add_argument(
-        "--grace", type=positive, default=30, metavar="S", help="to finish when told to stop (default: 30)"
+        "--max-minutes", type=positive, default=60, metavar="N", help="minutes a session may last (default: 60)"
     )
-    replicas = serve.add_argument_group("replicas", "the limits then count for each of them (docs/scaling.md)")
+    limits.add_argument(
+        "--idle", type=positive, default=120, metavar="S", help="seconds a session may be idle (default: 120)"
+    )
+    limits.add_argument(
+        "--max-megabytes", type=positive, default=25, metavar="N", help="size of a request (default: 25)"
+    )
+    limits.add_argument(
+        "--grace",
+        type=positive,
+        default=30,
+        metavar="S",
+        help="seconds to finish replies after a stop signal (default: 30)",
+    )
+    replicas = serve.add_argument_group("replicas", "the limits apply to each replica (docs/scaling.md)")
     replicas.add_argument("--ray", action="store_true", help="run replicas of the server with Ray Serve")
-    replicas.add_argument("--replicas", default="1", metavar="N", help="so many, or MIN-MAX by load (default: 1)")
-    replicas.add_argument("--replica-cpus", type=float, default=1.0, metavar="N", help="CPU cores of each (default: 1)")
+    replicas.add_argument(
+        "--replicas", default="1", metavar="N", help="number of replicas, or MIN-MAX to scale by load (default: 1)"
+    )
+    replicas.add_argument(
+        "--replica-cpus", type=float, default=1.0, metavar="N", help="CPU cores per replica (default: 1)"
+    )
     replicas.add_argument(
         "--replica-gpus",
         type=float,
         metavar="N",
-        help="GPUs of each, or 0.5 of one (default: 1 with --device cuda)",
+        help="GPUs per replica, may be a fraction (default: 1 with --device cuda)",
     )
 
 
 def check_libraries() -> None:
-    """Raises MissingDependencyError when what the server needs is not installed."""
+    """Raises MissingDependencyError when a library that the server needs is not installed."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependencyError(f"serving needs {', '.join(missing)}: pip install 'baichuan-audio[server]'.")
@@ -88,7 +106,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
     if arguments.ray:
         _run_replicas(arguments, settings, config)
         return
-    bound = open_socket(settings.host, settings.port)  # a port that is taken shows before the model is loaded
+    bound = open_socket(settings.host, settings.port)  # fails before the model is loaded if the port is taken
     model = load_model(arguments)
     warming = Progress("warming up")
     warming.__enter__()
@@ -100,13 +118,13 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
     def stop(count: int) -> None:
         if count:
-            _say(f"finishing {count}, for at most {arguments.grace} s; a second signal stops at once")
+            _print(f"finishing {count}, for at most {arguments.grace} s; a second signal stops at once")
 
     run(Engine(model, config), settings, bound, arguments.grace, ready, stop)
 
 
 def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> None:
-    """The same server, several times, behind one address."""
+    """Several replicas of the server behind one address."""
     from ..server.ray.replicas import Plan, ReplicaConfig, run_replicas
 
     fewest, _, most = arguments.replicas.partition("-")
@@ -133,13 +151,13 @@ def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> 
         _greet(settings.host, settings.port, settings)
 
     def stop() -> None:
-        _say(f"finishing, for at most {arguments.grace} s; a second signal stops at once")
+        _print(f"finishing, for at most {arguments.grace} s; a second signal stops at once")
 
     run_replicas(plan, arguments.grace, ready, stop)
 
 
 def make_settings(arguments: argparse.Namespace) -> Any:
-    """The options as the server takes them. Raises ConfigError for those that make no sense."""
+    """The server's settings from the options. Raises ConfigError for invalid ones."""
     from ..server.settings import ServerSettings
 
     keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
@@ -158,17 +176,18 @@ def make_settings(arguments: argparse.Namespace) -> Any:
 
 
 def _greet(host: str, port: int, settings: Any) -> None:
-    """Where it is, and a line to try it with."""
+    """Print the server's address and a curl command to try it."""
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
-    _say(f"{settings.model_name}: talk to it at {address}/ ; programs use {address}/v1")
+    _print(f"{settings.model_name}: talk to it at {address}/ ; programs use {address}/v1")
     message = '{"model":"any","messages":[{"role":"user","content":"Hello"}]}'
-    _say(f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{message}'")
+    _print(f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{message}'")
     if not settings.api_keys and not settings.local_only:
         print(
-            "baichuan-audio: everybody who reaches this address may use it; --api-key asks for a key.", file=sys.stderr
+            "baichuan-audio: anyone who can reach this address may use the server; --api-key requires a key.",
+            file=sys.stderr,
         )
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)

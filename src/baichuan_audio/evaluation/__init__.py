@@ -1,1 +1,1 @@
-"""Measuring a model: error rates, independent recognisers, and reports."""
+"""Evaluation of a model: error rates and other metrics, independent speech recognizers, reports."""

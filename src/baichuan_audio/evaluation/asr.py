@@ -1,6 +1,6 @@
-"""An ear that knows nothing of the model: pocketsphinx, with its general English or with a closed vocabulary.
+"""Independent speech recognition of English with pocketsphinx, with a general or a closed vocabulary.
 
-The closed form is a trigram over given texts: it can write any order of their words and nothing else, so it
+The closed form is a trigram model of given texts: it can output their words in any order and nothing else, so it
 favours no single sentence. Source of the smoothing: Witten and Bell 1991.
 """
 
@@ -25,11 +25,11 @@ from .text import tokens
 SAMPLE_RATE = 16_000
 _START, _END = "<s>", "</s>"
 _SILENCE_SECONDS = 0.3
-"""Put before and after: the recogniser loses words that touch the ends."""
+"""Padding before and after the speech: the recognizer loses words at the very ends."""
 
 
 def pocketsphinx_decoder(**options: Any) -> Any:
-    """A pocketsphinx decoder with its English acoustic model; each utterance is normalised for itself."""
+    """A pocketsphinx decoder with its English acoustic model and cepstral mean normalization per utterance."""
     return _pocketsphinx().Decoder(loglevel="FATAL", cmn="batch", **options)
 
 
@@ -45,17 +45,17 @@ def _pocketsphinx() -> Any:
 
 @functools.cache
 def pronunciations() -> dict[str, list[str]]:
-    """Every English word that pocketsphinx knows, each of its pronunciations in phones (ARPAbet)."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Every English word in pocketsphinx's dictionary -> its pronunciations in phones (ARPAbet)."""
+    entries: dict[str, list[str]] = defaultdict(list)
     path = Path(_pocketsphinx().get_model_path("en-us/cmudict-en-us.dict"))
     for line in path.read_text(encoding="utf-8").splitlines():
         word, _, phones = line.partition(" ")
-        found[word.partition("(")[0]].append(phones)
-    return dict(found)
+        entries[word.partition("(")[0]].append(phones)
+    return dict(entries)
 
 
 def write_dictionary(words: Mapping[str, Sequence[str]], path: Path) -> None:
-    """A pronouncing dictionary in pocketsphinx's form; one as large as needed loads and searches much faster."""
+    """Write a pronouncing dictionary in pocketsphinx's format; a small one loads and searches much faster."""
     lines = []
     for word, variants in words.items():
         for number, phones in enumerate(variants, 1):
@@ -64,19 +64,19 @@ def write_dictionary(words: Mapping[str, Sequence[str]], path: Path) -> None:
 
 
 def padded_int16(waveform: np.ndarray, silence_seconds: float = _SILENCE_SECONDS) -> bytes:
-    """Samples [S] at 16 kHz, float in [-1, 1] -> the bytes that pocketsphinx takes, silence around them.
+    """Samples [S] at 16 kHz, float in [-1, 1] -> 16-bit PCM for pocketsphinx, padded with silence.
 
-    The silence is faint noise: with digital zeros the features have no variance.
+    The silence is faint noise: with digital zeros the features would have no variance.
     """
     silence = np.random.default_rng(0).normal(0.0, 3.0, round(silence_seconds * SAMPLE_RATE))
     samples = np.clip(waveform, -1.0, 1.0).astype(np.float32) * 32767.0
     return np.concatenate([silence, samples, silence]).round().astype(np.int16).tobytes()
 
 
-class EnglishRecogniser:
-    """Waveform -> words. `texts`: the closed vocabulary's sentences; None: general English.
+class EnglishRecognizer:
+    """Transcribes English. `texts`: sentences of the closed vocabulary; None: general English.
 
-    Words whose pronunciation is not known are left out of the vocabulary and so are never heard.
+    Words without a known pronunciation are not part of the vocabulary and never recognized.
     """
 
     def __init__(self, texts: Sequence[str] | None = None) -> None:
@@ -92,7 +92,7 @@ class EnglishRecogniser:
             self._decoder = pocketsphinx_decoder(dict=str(dictionary), lm=str(model))
 
     def transcribe(self, waveform: np.ndarray) -> str:
-        """Samples [S] at 16 kHz -> the words heard, "" for none."""
+        """Samples [S] at 16 kHz -> transcript, "" for none."""
         return self.transcribe_bytes(padded_int16(waveform))
 
     def transcribe_bytes(self, samples: bytes) -> str:
@@ -105,7 +105,7 @@ class EnglishRecogniser:
 
 
 def arpa(sentences: Iterable[Sequence[str]], order: int = 3) -> Iterator[str]:
-    """The lines of an ARPA file: a Witten-Bell smoothed n-gram of the sentences."""
+    """The lines of an ARPA file: a Witten-Bell smoothed n-gram model of the sentences."""
     counts: list[Counter[tuple[str, ...]]] = [Counter() for _ in range(order)]
     for sentence in sentences:
         words = (_START, *sentence, _END)
@@ -123,7 +123,7 @@ def arpa(sentences: Iterable[Sequence[str]], order: int = 3) -> Iterator[str]:
             seen, kinds = sum(followers[gram[:-1]]), len(followers[gram[:-1]])
             probability[gram] = (count + kinds * probability[gram[1:]]) / (seen + kinds)
             backoff[gram[:-1]] = kinds / (seen + kinds)
-    probability[(_START,)] = 10.0**-99  # never written, only seen
+    probability[(_START,)] = 10.0**-99  # only a context, never predicted
 
     yield "\\data\\\n"
     yield from (f"ngram {n}={len(counts[n - 1])}\n" for n in range(1, order + 1))
@@ -135,7 +135,7 @@ def arpa(sentences: Iterable[Sequence[str]], order: int = 3) -> Iterator[str]:
     yield "\n\\end\\\n"
 
 
-_worker: Any = None  # what a worker process works with; set once when it starts
+_worker: Any = None  # set once when a worker process starts
 
 
 def _start_worker(build: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -154,7 +154,7 @@ def in_processes(
     calls: Sequence[tuple[Any, ...]],
     processes: int,
 ) -> Iterator[Any]:
-    """`build(*build_arguments).method(*call)` for each call, in order, in so many processes (1: in this one)."""
+    """Results of `build(*build_arguments).method(*call)`, in order, from `processes` processes (1: this one)."""
     if not calls:
         return
     if processes <= 1 or len(calls) == 1:
@@ -169,6 +169,6 @@ def in_processes(
 def transcribe_all(
     waveforms: Sequence[np.ndarray], texts: Sequence[str] | None = None, processes: int = 1
 ) -> Iterator[str]:
-    """What the recogniser hears in each waveform [S] at 16 kHz; `texts` as for EnglishRecogniser."""
+    """Transcripts of waveforms [S] at 16 kHz; `texts` as for EnglishRecognizer."""
     calls = [(waveform,) for waveform in waveforms]
-    return in_processes(EnglishRecogniser, (texts,), "transcribe", calls, processes)
+    return in_processes(EnglishRecognizer, (texts,), "transcribe", calls, processes)

@@ -1,4 +1,4 @@
-"""Figures: error rates of texts, mel distance, and how codebooks are used."""
+"""Metrics: word and character error rates, mel distance, codebook usage."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ErrorRate:
 
     @property
     def rate(self) -> float:
-        """Errors per reference token; 0 where there is nothing to compare."""
+        """Errors per reference token; 0 without reference tokens."""
         return self.errors / self.count if self.count else 0.0
 
 
 def error_rate(references: Sequence[str], hypotheses: Sequence[str], language: str) -> ErrorRate:
     """Word error rate for "en", character error rate for "zh", over all texts together.
 
-    Raises MissingDependencyError without jiwer. A reference without tokens is left out.
+    Raises MissingDependencyError without jiwer. References without tokens are skipped.
     """
     try:
         import jiwer
@@ -49,7 +49,7 @@ def error_rate(references: Sequence[str], hypotheses: Sequence[str], language: s
 
 
 def mel_mae(first: Tensor, second: Tensor, config: MelConfig = FLOW_MEL) -> float:
-    """Mean absolute difference of the natural-log mels of two waveforms [S] (the shorter one's length counts)."""
+    """Mean absolute difference of the natural-log mels of two waveforms [S] (compared over the shorter length)."""
     samples = min(first.shape[-1], second.shape[-1])
     mels = natural_log_mel(torch.stack([first[..., :samples], second[..., :samples]]), config)
     return float((mels[0] - mels[1]).abs().mean())
@@ -57,7 +57,7 @@ def mel_mae(first: Tensor, second: Tensor, config: MelConfig = FLOW_MEL) -> floa
 
 @dataclass(frozen=True)
 class CodebookUse:
-    """One level: entries, how many of them never occur, and exp(entropy) of what occurs."""
+    """Usage of one codebook: its size, the number of unused entries, and exp(entropy) of the codes."""
 
     size: int
     dead: int
@@ -65,7 +65,7 @@ class CodebookUse:
 
 
 def codebook_use(codes: Sequence[Tensor], sizes: Sequence[int]) -> list[CodebookUse]:
-    """Use of every level over codes [K, T] of many clips."""
+    """Usage of every codebook over codes [K, T] of many clips."""
     joined = torch.cat([clip.long().cpu() for clip in codes], dim=1)
     result = []
     for level, size in zip(joined, sizes, strict=True):

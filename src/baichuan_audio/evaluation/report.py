@@ -1,4 +1,4 @@
-"""Figures as JSON, as a Markdown table, and as pictures."""
+"""Metrics as JSON and as a Markdown table, and plots."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..errors import MissingDependencyError
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One measured value. `n` is what it was measured on; `target` reads like "<= 0.08", empty for none."""
+class Metric:
+    """One measured value. `n`: number of items; `target`: e.g. "<= 0.08", empty for none."""
 
     name: str
     value: float
@@ -27,14 +27,14 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
+        """Whether the target is met; None without a target."""
         if not self.target:
             return None
         sign, limit = self.target.split()
         return self.value >= float(limit) if sign == ">=" else self.value <= float(limit)
 
     def shown(self) -> str:
-        """The value as people read it: shares in per cent."""
+        """The value with its unit; shares in per cent."""
         return _shown(self.value, self.unit)
 
 
@@ -44,30 +44,30 @@ def _shown(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}".strip()
 
 
-def markdown_table(figures: Sequence[Figure]) -> str:
+def markdown_table(metrics: Sequence[Metric]) -> str:
     """A table for the model card."""
     lines = ["| measured | value | target | n | |", "| --- | --- | --- | --- | --- |"]
-    for figure in figures:
+    for metric in metrics:
         target = ""
-        if figure.target:
-            sign, limit = figure.target.split()
-            target = f"{'≥' if sign == '>=' else '≤'} {_shown(float(limit), figure.unit)} {'✓' if figure.met else '✗'}"
-        lines.append(f"| {figure.name} | {figure.shown()} | {target} | {figure.n} | {figure.note} |")
+        if metric.target:
+            sign, limit = metric.target.split()
+            target = f"{'≥' if sign == '>=' else '≤'} {_shown(float(limit), metric.unit)} {'✓' if metric.met else '✗'}"
+        lines.append(f"| {metric.name} | {metric.shown()} | {target} | {metric.n} | {metric.note} |")
     return "\n".join(lines) + "\n"
 
 
-def write_figures(
-    figures: Sequence[Figure], details: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], output: str | Path
+def write_metrics(
+    metrics: Sequence[Metric], details: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], output: str | Path
 ) -> None:
-    """`figures.json`, `figures.md` and `details.jsonl` (every item, right or wrong) in the folder `output`."""
+    """Write `metrics.json`, `metrics.md` and `details.jsonl` (one row per item) into the folder `output`."""
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(figure) | {"met": figure.met} for figure in figures]
-    (output / "figures.json").write_text(
-        json.dumps({"facts": dict(facts), "figures": rows}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    rows = [asdict(metric) | {"met": metric.met} for metric in metrics]
+    (output / "metrics.json").write_text(
+        json.dumps({"facts": dict(facts), "metrics": rows}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
-    stated = "; ".join(f"{name}: {value}" for name, value in facts.items())
-    (output / "figures.md").write_text(f"{markdown_table(figures)}\n{stated}\n", encoding="utf-8")
+    summary = "; ".join(f"{name}: {value}" for name, value in facts.items())
+    (output / "metrics.md").write_text(f"{markdown_table(metrics)}\n{summary}\n", encoding="utf-8")
     with (output / "details.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in details)
 
@@ -76,12 +76,12 @@ def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure as Canvas
     except ImportError as error:
-        raise MissingDependencyError("pictures need matplotlib: pip install 'baichuan-audio[plot]'.") from error
+        raise MissingDependencyError("plots need matplotlib: pip install 'baichuan-audio[plot]'.") from error
     return Canvas(figsize=(width, height), layout="constrained")
 
 
 def plot_mels(waveforms: Mapping[str, np.ndarray], sample_rate: int, path: str | Path) -> None:
-    """Named waveforms [S] as natural-log mels, one above the other, on one colour scale."""
+    """Plot named waveforms [S] as natural-log mels, one above the other, on one colour scale."""
     import torch
 
     from ..audio.waveform import resample
@@ -105,16 +105,16 @@ def plot_mels(waveforms: Mapping[str, np.ndarray], sample_rate: int, path: str |
     figure.savefig(path, dpi=110)
 
 
-def plot_latency(first_sound_s: Sequence[float], real_time_factors: Sequence[float], path: str | Path) -> None:
-    """How long until the first sound, and compute time over sound time, of every spoken answer."""
+def plot_latency(first_audio_s: Sequence[float], real_time_factors: Sequence[float], path: str | Path) -> None:
+    """Plot histograms of the time to first audio and of the real-time factor of spoken replies."""
     figure = _figure(9, 3)
     for column, (values, label) in enumerate(
-        ((first_sound_s, "first sound after the question's end (s)"), (real_time_factors, "real-time factor")), 1
+        ((first_audio_s, "time to first audio (s)"), (real_time_factors, "real-time factor")), 1
     ):
         axes = figure.add_subplot(1, 2, column)
         axes.hist(values, bins=30, color="#4c72b0")
         axes.axvline(float(np.median(values)), color="black", linestyle="--", label="median")
         axes.set_xlabel(label)
-        axes.set_ylabel("answers")
+        axes.set_ylabel("replies")
         axes.legend()
     figure.savefig(path, dpi=110)

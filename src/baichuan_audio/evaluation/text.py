@@ -1,4 +1,4 @@
-"""Texts as the tokens that are compared: English words, Mandarin characters; numbers spelt out, no punctuation."""
+"""Text normalization for scoring: English words and Mandarin characters, numbers spelt out, no punctuation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from ..text.language import only_language_of
 from ..text.normalization.number_words import english_digits, english_number, mandarin_digits, mandarin_number
 
-_LARGEST = 10**12
+_MAX_NUMBER = 10**12
 _NUMBER = re.compile(r"(?<![a-zA-Z0-9.])-?\d+(?:,\d{3})*(?:\.\d+)?")
 _SYMBOLS_EN = {"%": " percent ", "+": " plus ", "=": " equals ", "&": " and ", "×": " times ", "÷": " divided by "}
 _SYMBOLS_ZH = {"%": "百分之", "+": "加", "=": "等于", "×": "乘", "÷": "除以"}
@@ -18,8 +18,8 @@ _TOKEN = re.compile(r"[\u4e00-\u9fff]|[a-z]+(?:'[a-z]+)*")
 def tokens(text: str, language: str) -> list[str]:
     """The tokens by which texts are compared: Latin words and Chinese characters.
 
-    Case, punctuation, width and the way numbers are written make no difference; `language` ("en" or "zh") says in
-    which language numbers and signs are spelt out.
+    Case, punctuation, character width and the spelling of numbers make no difference. `language` ("en" or "zh") is the
+    language in which numbers and symbols are spelt out.
     """
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'").replace("−", "-")
     chinese = language == "zh"
@@ -35,14 +35,14 @@ def same(first: str, second: str, language: str) -> bool:
 
 
 def script(text: str) -> str | None:
-    """The language that a text is written in, "en" or "zh"; None for a mixture or no words at all."""
+    """The language of a text, "en" or "zh"; None for a mixture or a text without words."""
     return only_language_of(" ".join(tokens(text, "en")))
 
 
 def _spell(number: str, chinese: bool) -> str:
     whole, _, fraction = number.replace(",", "").partition(".")
     value = int(whole)
-    if abs(value) >= _LARGEST:
+    if abs(value) >= _MAX_NUMBER:
         digits = whole.lstrip("-")
         whole_words = mandarin_digits(digits) if chinese else english_digits(digits)
     else:

@@ -1,4 +1,4 @@
-"""What nano is asked in its examination: held-out items of a corpus, drawn the same way every time."""
+"""What nano is asked in its evaluation: held-out items of a corpus, drawn the same way every time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurements of nano's examination, one function each; every one returns what it saw, item by item."""
+"""The measurements of nano's evaluation, one function each; every one returns what it saw, item by item."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Answer:
     trained: bool = False
     """Whether the wanted reply is one that training has spoken, the same words in the same voice."""
     sound: np.ndarray | None = None
-    first_sound_s: float | None = None
+    first_audio_s: float | None = None
     total_s: float = 0.0
     sound_s: float = 0.0
 
@@ -83,14 +83,14 @@ def ask(
 def _listen(ask_model: Callable[[Any], Iterable[Any]], content: Any) -> dict[str, Any]:
     """One answer as it comes: text, sound at 16 kHz, and when the first sound came, from the question's end."""
     start = time.perf_counter()
-    first_sound: float | None = None
+    first_audio: float | None = None
     written: list[str] = []
     sounds: list[Tensor] = []
     rate = SAMPLE_RATE
     for piece in ask_model(content):
         if isinstance(piece, WaveformPiece):
-            if first_sound is None and piece.waveform.numel():
-                first_sound = time.perf_counter() - start
+            if first_audio is None and piece.waveform.numel():
+                first_audio = time.perf_counter() - start
             sounds.append(piece.waveform)
             rate = piece.sample_rate
         else:
@@ -100,7 +100,7 @@ def _listen(ask_model: Callable[[Any], Iterable[Any]], content: Any) -> dict[str
     return {
         "written": "".join(written),
         "sound": None if sound is None else resample(sound, rate, SAMPLE_RATE).numpy(),
-        "first_sound_s": first_sound,
+        "first_audio_s": first_audio,
         "total_s": total,
         "sound_s": 0.0 if sound is None else sound.shape[0] / rate,
     }

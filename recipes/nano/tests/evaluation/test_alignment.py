@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("pocketsphinx")
 
 from baichuan_audio.audio.waveform import load_waveform
-from nano.evaluation.alignment import Aligner, choices_right, distractors, syllable_phones, syllables
+from baichuan_audio.data.alignment.pinyin_phones import syllable_phones
+from nano.evaluation.alignment import Aligner, choices_right, distractors, syllables
 
 SPEECH = Path(__file__).parents[4] / "tests" / "fixtures" / "speech"
 MANDARIN = "一点五倍以上是安全的"
@@ -69,6 +70,6 @@ class _Shorter:
 def test_right_choices_are_counted_by_any_ear() -> None:
     sound = np.zeros(16_000)
     choices = choices_right(
-        [sound] * 2, ["一", "三"], ["一", "三", "四"], perceptual_model=_Shorter, ear_arguments=("base", "zh")
+        [sound] * 2, ["一", "三"], ["一", "三", "四"], perceptual_model=_Shorter, recognizer_arguments=("base", "zh")
     )
     assert list(choices) == [True, False]

@@ -83,7 +83,7 @@ def initialise_audio(model: BaichuanAudio) -> None:
 
 @torch.no_grad()
 def embed_codebooks(model: BaichuanAudio, tokenizer: AudioTokenizer) -> None:
-    """Initialise `audio_embed_layers` from the codebooks: all entries through one projection, so that similar ones stay similar.
+    """Initialise `audio_embed_layers` from the codebooks: by one projection of all entries.
 
     The sum over the levels is then the projected quantised vector. The projection takes the directions in which the
     entries differ most (their singular vectors), scaled to the embeddings' usual size; "end of audio" rows stay.
@@ -127,7 +127,7 @@ def embed_codes_like_sounds(
         )
     if not vectors:
         raise DataError(
-            "no clip has both codes and an alignment; make them with `baichuan-audio data codes` and `align`."
+            "no clip has both codes and an alignment; make them with `baichuan-audio data encode` and `data align`."
         )
     x, y = torch.cat(vectors), torch.cat(targets)
     voices = sum(embedding.weight[:-1].mean(0).double() for embedding in embeddings[PHONES_PER_FRAME:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -154,7 +154,7 @@ def _rename(values: dict[str, Any], old: str, new: str, where: str) -> None:
     """Move an entry to its new name; raises ConfigError where the recipe has both."""
     *old_groups, old_last = old.split(".")
     source = _group(values, old_groups)
-    if source is None or old_last not in source or (old == "clips" and isinstance(source[old_last], Mapping)):
+    if source is None or old_last not in source or (old == "clips" and isinstance(source[old_last], dict)):
         return
     *new_groups, new_last = new.split(".")
     target = _group(values, new_groups)
@@ -167,11 +167,10 @@ def _rename(values: dict[str, Any], old: str, new: str, where: str) -> None:
 
 
 def _group(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
-    """The entries under nested names, copied in place so that they can be changed; None where there are none."""
+    """The entries under nested names; None where there are none."""
     for name in names:
         inner = values.get(name)
-        if not isinstance(inner, Mapping):
+        if not isinstance(inner, dict):
             return None
-        values[name] = dict(inner)
-        values = values[name]
+        values = inner
     return values

@@ -44,9 +44,9 @@ class LanguageModelRecipe(StageRecipe):
     codes: str | None = None
     """Folder with the clips' codes."""
     additional_codes: tuple[str, ...] = ()
-    """Folders with codes of input clips at other speeds (`baichuan-audio data codes --speed`)."""
+    """Folders with codes of input clips at other speeds (`baichuan-audio data encode --speed`)."""
     takes: str | None = None
-    """Folder with the model's own best readings (`baichuan-audio data takes`)."""
+    """Folder with the model's own best readings (`baichuan-audio data rejection-sample`)."""
     pseudo_speech: bool = False
     """Give the dialogues pseudo-codes, so that audio tasks are learnt before there are true codes."""
     reset_audio_embeddings: bool = False

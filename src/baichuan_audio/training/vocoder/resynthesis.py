@@ -64,7 +64,7 @@ class ResynthesisRecipe(CodedCropRecipe):
     perceptual_model: str
     """Training output of the stage `tokenizer` that made the codes; its encoder and phonetic head are used, frozen."""
     sampled_codes: str | None = None
-    """Folder with codes of the same clips as the language model samples them (`baichuan-audio data said`)."""
+    """Folder with codes of the same clips as the language model samples them (`baichuan-audio data sample-codes`)."""
     sampled_code_share: float = 0.5
     """Share of crops that use those codes where they exist; they differ mostly in later codebooks."""
     crop_seconds: float = 1.6

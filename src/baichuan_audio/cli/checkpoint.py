@@ -1,0 +1,192 @@
+"""info: describes a checkpoint; checkpoint: makes and combines checkpoints between the stages of training."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .common import DEFAULT_MODEL, Progress, add_command, add_group, default_model, positive, print_json
+
+_PARTS = (
+    ("audio encoder", "audio_tokenizer.audio_model."),
+    ("RVQ bridge", "audio_tokenizer.audio_bridge_model."),
+    ("audio decoder", "audio_tokenizer.audio_decoder."),
+    ("flow decoder", "audio_tokenizer.audio_flow_matching_decoder."),
+    ("language model", ("model.", "lm_head.")),
+    ("audio head", "audio_head."),
+)
+_NO_PARAMETERS = ("positional_embedding", "codebook")
+"""Parts of names of buffers, which are not counted: sinusoids, and codebooks with their statistics."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command `info` and the command group `checkpoint` to the parser."""
+    info = add_command(commands, "info", run_info, "Print a checkpoint's sizes, voices and licence.", model=False)
+    info.add_argument("--model", metavar="DIR", help=f"checkpoint directory (default: {DEFAULT_MODEL})")
+    info.add_argument("--vocoder", metavar="FILE", help="hift.pt, if the checkpoint has no vocoder")
+
+    group = add_group(commands, "checkpoint", "Make, combine, expand or average checkpoints.")
+
+    init = _add(group, "init", run_init, "Write a checkpoint with random weights.")
+    init.add_argument("template", help="a config.json with the sizes, e.g. recipes/base-7b/config.json")
+    init.add_argument("output", help="checkpoint directory to write")
+    init.add_argument(
+        "--dialogues", required=True, metavar="FILE", help="dialogues.jsonl of the corpus, to build the text tokenizer"
+    )
+
+    assemble = _add(group, "assemble", run_assemble, "Combine separately trained parts into one checkpoint.")
+    assemble.add_argument("base", help="checkpoint directory with the language model")
+    assemble.add_argument("output", help="checkpoint directory to write")
+    assemble.add_argument("--template", metavar="FILE", help="config.json with the sizes of the new parts")
+    assemble.add_argument("--tokenizer", metavar="DIR", help="output of that stage, or a checkpoint directory")
+    assemble.add_argument("--flow", metavar="DIR", help="output of that stage, or a checkpoint directory")
+    assemble.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt")
+    assemble.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="round the weights to this type")
+
+    average = _add(group, "average", run_average, "Write the mean of the weights of several checkpoints.")
+    average.add_argument("output", help="checkpoint directory to write")
+    average.add_argument("checkpoints", nargs="+", metavar="DIR", help="two or more, trained from the same start")
+
+    expand = _add(group, "expand", run_expand, "Add layers and units without changing what the model computes.")
+    expand.add_argument("checkpoint", help="checkpoint directory to start from")
+    expand.add_argument("output", help="checkpoint directory to write")
+    expand.add_argument("--layers", type=positive, metavar="N", help="total layers of the language model")
+    expand.add_argument("--intermediate-size", type=positive, metavar="N", help="total feed-forward units per layer")
+    expand.add_argument("--encoder-layers", type=positive, metavar="N", help="total layers of the audio encoder")
+    expand.add_argument("--decoder-layers", type=positive, metavar="N", help="total layers of the audio decoder")
+
+    transfer = _add(
+        group, "transfer", run_transfer, "Transfer a language model's audio embeddings to a new audio tokenizer."
+    )
+    transfer.add_argument("old", help="checkpoint directory with the language model and the codes it was trained on")
+    transfer.add_argument("new", help="checkpoint directory with the new audio tokenizer")
+    transfer.add_argument("output", help="checkpoint directory to write")
+    transfer.add_argument("--corpus", metavar="DIR", required=True, help="corpus folder, with its clips in `audio`")
+
+
+def _add(group: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+    return add_command(group, name, run, help_text, model=False, machine_readable=False)
+
+
+def run_info(arguments: argparse.Namespace) -> None:
+    facts = describe(arguments.model or default_model(), arguments.vocoder)
+    if arguments.json:
+        print_json(facts)
+        return
+    print(f"{facts['model']}: {facts['parameters'] / 1e6:.2f} M parameters, {facts['bytes'] / 1e6:.1f} MB")
+    for part, count in facts["parts"].items():
+        print(f"  {part:<16} {count / 1e6:10.3f} M")
+    sizes = " ".join(map(str, facts["codebook_sizes"]))
+    print(f"codes: {len(facts['codebook_sizes'])} codebooks ({sizes}) at {facts['frame_rate_hz']:g} Hz")
+    print(f"text: {facts['vocab_size']} ids; longest audio segment {facts['max_audio_seconds']:g} s")
+    print(f"voices: {', '.join(facts['voices'])}")
+    print(f"licence: {facts['license']}")
+
+
+def describe(name: str, vocoder: str | None = None) -> dict[str, Any]:
+    """Facts from config.json and the headers of the weight files. Raises CheckpointError for a bad checkpoint."""
+    import torch
+
+    from ..audio_tokenizer.config import audio_config, codebook_sizes
+    from ..checkpoint import IGNORED, checkpoint_directory, load_vocoder
+    from ..language_model.prompt import DEFAULT_VOICE
+    from ..language_model.text_tokenizer import TextTokenizer
+    from ..safetensors_io import find_tensors, read_json
+
+    directory = checkpoint_directory(name)
+    config = read_json(directory / "config.json")
+    stored = {key: entry for key, entry in find_tensors(directory).items() if not key.startswith(IGNORED)}
+    parts: dict[str, int] = defaultdict(int)
+    for key, entry in stored.items():
+        if any(part in key for part in _NO_PARAMETERS):
+            continue
+        part = next((part for part, prefix in _PARTS if key.startswith(prefix)), "other")
+        parts[part] += math.prod(entry.shape)
+    mel_vocoder = load_vocoder(directory, config, vocoder)
+    parts["vocoder"] = sum(parameter.numel() for parameter in mel_vocoder.parameters())
+    audio = audio_config(config)
+    return {
+        "model": str(name),
+        "parameters": sum(parts.values()),
+        "bytes": sum(file.stat().st_size for file in directory.iterdir() if file.is_file()),
+        "parts": dict(parts),
+        "types": sorted({str(entry.dtype).removeprefix("torch.") for entry in stored.values()}),
+        "codebook_sizes": list(codebook_sizes(config)),
+        "frame_rate_hz": audio.frame_rate,
+        "max_audio_seconds": audio.max_audio_seconds,
+        "vocab_size": config.get("vocab_size"),
+        "text_ids": TextTokenizer.from_file(directory / "tokenizer.json").vocab_size,
+        "sample_rate_hz": mel_vocoder.sample_rate,
+        "vocoder": type(mel_vocoder).__name__,
+        "voices": list(config.get("voices") or [DEFAULT_VOICE]),
+        "license": _license(directory, config),
+        "torch": torch.__version__,
+    }
+
+
+def _license(directory: Path, config: dict[str, Any]) -> str:
+    """The licence in config.json or in the front matter of the model card."""
+    if config.get("license"):
+        return str(config["license"])
+    card = directory / "README.md"
+    if card.is_file():
+        for line in card.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("license:"):
+                return line.split(":", 1)[1].strip()
+    return "not stated; see the source of the checkpoint"
+
+
+def run_init(arguments: argparse.Namespace) -> None:
+    from ..training.common.assemble import start
+
+    model = start(arguments.template, arguments.dialogues, arguments.output)
+    print(f"{arguments.output}: {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters")
+
+
+def run_assemble(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from ..training.common.assemble import assemble
+
+    with Progress(f"assembling {arguments.output}"):
+        assemble(
+            arguments.base,
+            arguments.output,
+            template=arguments.template,
+            tokenizer=arguments.tokenizer,
+            flow=arguments.flow,
+            vocoder=arguments.vocoder,
+            dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
+        )
+    print(f"{arguments.output}: written")
+
+
+def run_average(arguments: argparse.Namespace) -> None:
+    from ..training.common.assemble import average
+
+    with Progress(f"averaging {len(arguments.checkpoints)} checkpoints"):
+        average(arguments.checkpoints, arguments.output)
+    print(f"{arguments.output}: written")
+
+
+def run_expand(arguments: argparse.Namespace) -> None:
+    from ..training.common.expand import Sizes, expand
+
+    names = ("layers", "intermediate_size", "encoder_layers", "decoder_layers")
+    sizes = Sizes(**{name: getattr(arguments, name) for name in names})
+    if sizes == Sizes():
+        raise ConfigError("checkpoint expand needs a size to expand to, e.g. --layers 8.")
+    expand(arguments.checkpoint, arguments.output, sizes)
+    print(f"{arguments.output}: written")
+
+
+def run_transfer(arguments: argparse.Namespace) -> None:
+    from ..training.common.transfer import transfer_codebooks
+
+    with Progress("encoding clips with both tokenizers"):
+        explained = transfer_codebooks(arguments.old, arguments.new, Path(arguments.corpus) / "audio", arguments.output)
+    print(f"{arguments.output}: written; {explained:.0%} of the embeddings' variance is kept")
