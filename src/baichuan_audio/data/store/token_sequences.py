@@ -31,7 +31,7 @@ def token_sequence(sample: Sample, codes: NDArray[np.int64], builder: SequenceBu
             # The model chooses to begin to speak only after text that it wrote itself.
             builder.spoken(_frames(sample, segment, codes), learn_start=previous_loss)
         else:
-            builder.heard(_frames(sample, segment, codes))
+            builder.user_audio(_frames(sample, segment, codes))
     if sample.kind not in ("tts", "audio"):
         builder.end()
     return builder.finish()
@@ -54,7 +54,7 @@ def _dialogue(sample: Sample, codes: NDArray[np.int64], builder: SequenceBuilder
         if segment.kind == "text":
             builder.text(segment.text, learn=segment.loss)
         elif role == "user":
-            builder.heard(_frames(sample, segment, codes))
+            builder.user_audio(_frames(sample, segment, codes))
         else:
             builder.spoken(_frames(sample, segment, codes))
     builder.end()
