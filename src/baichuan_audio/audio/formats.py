@@ -10,8 +10,11 @@ _MAX_CHUNKS = 1000
 
 
 class FileFormat(NamedTuple):
-    """A file format. name: for messages. demuxer: of FFmpeg, None if there is none. native: whether libsndfile reads it, which is then
-    tried first. is_audio: False for formats that are not audio."""
+    """A file format.
+
+    name: for messages. demuxer: of FFmpeg, None if there is none. native: whether libsndfile reads it, which is then
+    tried first. is_audio: False for formats that are not audio.
+    """
 
     name: str
     demuxer: str | None = None
