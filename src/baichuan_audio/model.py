@@ -70,7 +70,7 @@ class BaichuanAudio(nn.Module):
     session_factory: SessionFactory
     """Makes the sessions of this model; other paths have others (`with_parts`)."""
     inference_only: bool
-    """True where the weights were rearranged for speed: such a model is neither trained nor saved."""
+    """True for an inference copy, which can be neither trained nor saved."""
 
     def __init__(self, config: dict[str, Any], text_tokenizer: TextTokenizer, vocoder: nn.Module) -> None:
         super().__init__()

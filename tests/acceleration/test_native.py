@@ -113,7 +113,7 @@ def test_without_a_compiler_it_goes_without(
     with caplog.at_level(logging.INFO):
         optimized = optimize_for_inference(plain)
     assert not isinstance(optimized.language_model, NativeLanguageModel)
-    assert len([line for line in caplog.messages if "native steps" in line]) == 1
+    assert len([line for line in caplog.messages if "native kernels" in line]) == 1
     assert not list(fresh.glob("*.so"))
 
 

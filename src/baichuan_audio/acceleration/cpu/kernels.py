@@ -174,7 +174,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels, from the cache folder or compiled now (in two seconds); None where that is not possible."""
     compiler = shlex.split(os.environ.get("CC") or "cc")
     if not compiler or shutil.which(compiler[0]) is None:
-        _log.info("no C compiler (%s): decoding runs without native kernels", " ".join(compiler))
+        _log.info("no C compiler (%s): decoding runs without the native kernels", " ".join(compiler))
         return None
     source = (resources.files(__package__) / "kernels.c").read_bytes()
     try:
