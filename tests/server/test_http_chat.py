@@ -250,7 +250,7 @@ def test_stop(server: Serving, stream: bool):
 def test_stop_text_holds_back_only_what_may_matter():
     stop = StopSequenceFilter(["END", "EN!"])
     assert [stop.push(piece) for piece in ("abE", "N", "x", "yEN", "D z", "more")] == ["ab", "", "ENx", "y", "", ""]
-    assert stop.found and stop.flush() == ""
+    assert stop.matched and stop.flush() == ""
     stop = StopSequenceFilter(["END"])
     assert stop.push("abEN") + stop.flush() == "abEN"
 

@@ -105,6 +105,11 @@ OF_CHAT: list[tuple[dict[str, Any], str, str]] = [  # what is changed, the field
     ({"stop": ["a"] * 5}, "stop", "at most 4"),
     ({"stop": ["a", 3]}, "stop[1]", "string"),
     ({"response_format": "json"}, "response_format", "object"),
+    ({"messages": [{"role": "user", "content": "x" * 65_537}]}, "messages[0].content", "at most 65536 characters"),
+    ({"messages": [{"role": "assistant", "audio": {"id": "x" * 513}}]}, "messages[0].audio.id", "at most 512"),
+    ({"metadata": {str(number): "" for number in range(17)}}, "metadata", "at most 16 entries"),
+    ({"metadata": {"a": "x" * 513}}, "metadata.a", "at most 512 characters"),
+    ({"metadata": {"a": 3}}, "metadata.a", "string"),
     ({"response_format": {"type": "json_object"}}, "response_format.type", "'text'"),
     *(
         ({name: value}, name, "cannot be met")

@@ -55,7 +55,7 @@ class ServerSettings:
             raise ConfigError("model_name must not be empty.")
         for key in self.api_keys:
             if not is_token(key):  # browsers send it as the name of a WebSocket's subprotocol
-                raise ConfigError("an API key may have only ASCII letters, digits and !#$%&'*+-.^_`|~.")
+                raise ConfigError("an API key must consist of ASCII letters, digits and !#$%&'*+-.^_`|~.")
         for origin in self.allowed_origins:
             if origin != "*" and not (urlsplit(origin).scheme and urlsplit(origin).netloc):
                 raise ConfigError(f"'{origin}' is not an origin; give scheme and host, such as https://voice.example.")

@@ -227,7 +227,7 @@ class DecoderPool:
         try:
             return await process.decode_file(header, data)
         except DecoderStopped:
-            message = f"'{param}' made the decoder crash; it may be damaged. Send WAV."
+            message = f"'{param}': the decoder broke off; the file may be damaged. Send WAV."
             raise bad_request(message, param, "invalid_audio") from None
         finally:
             free.put_nowait(process)

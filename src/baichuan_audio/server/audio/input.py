@@ -44,7 +44,9 @@ def decode_base64(text: str, param: str) -> bytes:
             raise bad_request(f"'{param}': a data URL must be in base64 (data:audio/wav;base64,...).", param)
         text = text[match.end() :]
     elif text[:8].lower().startswith(("http://", "https://", "file://")):
-        raise bad_request(f"'{param}': URLs are not opened; send the audio itself in base64.", param, "invalid_base64")
+        raise bad_request(
+            f"'{param}': addresses are not opened; send the audio itself in base64.", param, "invalid_base64"
+        )
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

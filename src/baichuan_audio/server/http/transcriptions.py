@@ -1,4 +1,4 @@
-"""POST /v1/audio/transcriptions: what is said in an audio file, as text, JSON, subtitles, or while it is written."""
+"""POST /v1/audio/transcriptions: an audio file to text, JSON, subtitles, or streamed text."""
 
 from __future__ import annotations
 

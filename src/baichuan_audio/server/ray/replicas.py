@@ -59,7 +59,7 @@ class ReplicaConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.fewest <= self.most:
-            raise ConfigError(f"replicas must be 1 or more, the smaller number first, not {self.fewest}-{self.most}.")
+            raise ConfigError(f"replicas must be 1 or more, the fewest first, not {self.fewest}-{self.most}.")
         if self.cpus < 0 or self.gpus < 0 or self.shrink_after_s < 0:
             raise ConfigError("cpus, gpus and shrink_after_s of a replica must not be negative.")
         if not 0 < self.fill <= 1:

@@ -126,7 +126,7 @@ class RealtimeSession:
         self.ended.set_result((code, outcome))
 
     async def wait_quiet(self) -> None:
-        """Wait until no response is being made."""
+        """Wait until no response is being generated."""
         await self._responses.wait_quiet()
 
     async def _act(self, event: client_events.ClientEvent) -> None:

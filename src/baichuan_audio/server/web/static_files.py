@@ -1,4 +1,4 @@
-"""Serves the files of `web/`, each under its own name, the page itself at `/`. No other file can be asked for."""
+"""Serves the files of `web/`, each under its own name, the page itself at `/`. Other files are not served."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HEADERS = {
 
 
 def add_page(app: FastAPI) -> None:
-    """One route a file, found when the application is made: a path from a request never names a file."""
+    """Add one route per file when the application is created: a path from a request never names a file."""
     for file in sorted(_FOLDER.rglob("*")):
         if file.is_file() and file.suffix in _TYPES:
             name = "/" if file == _FOLDER / "index.html" else f"/{file.relative_to(_FOLDER).as_posix()}"

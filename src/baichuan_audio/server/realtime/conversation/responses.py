@@ -156,7 +156,7 @@ class ResponseQueue:
             self.newest.cancel("client_cancelled")
 
     async def wait_quiet(self) -> None:
-        """Wait until no response is being made."""
+        """Wait until no response is being generated."""
         while self.newest is not None and not self.newest.finished:
             await asyncio.sleep(_CHECK_INTERVAL_S)
 

@@ -88,7 +88,7 @@ class OutputText(Content):
 
 
 class OutputAudio(Content):
-    """What the assistant said counts by its words; the audio is not read."""
+    """Speech of the assistant counts by its transcript; the audio is not read."""
 
     ignored = Content.ignored - {"transcript"}
     type: Literal["output_audio"]
