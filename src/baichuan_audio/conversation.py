@@ -28,8 +28,8 @@ class Conversation:
         for delta in conversation.ask({"audio": "question.wav"}): ...
         for delta in conversation.ask("And times two?"): ...
 
-    A reply that is not iterated to its end counts as interrupted: the next turn continues after what was given out. The
-    oldest turns are dropped where the dialogue would grow beyond the model's `context_length`.
+    A reply that is not iterated to its end counts as interrupted: the next turn continues after the part that was
+    yielded. The oldest turns are dropped where the dialogue would grow beyond the model's `context_length`.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The reference path, which every fast path must agree with and is benchmarked against.
 
-Eager modules with a growing key-value cache; the audio head is computed anew, over all positions so far, for each code
-of a frame; audio is synthesized clause by clause. Nothing here is optimized.
+Eager modules with a growing key-value cache; the audio head is computed without a cache, over all positions so far, for
+each code of a frame; audio is synthesized clause by clause. Nothing here is optimized.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a reply gives out while it is generated.
+"""Events of a reply that is being generated.
 
 `TextDelta` and `AudioDelta` are what callers of the model and of the engine receive. The other events pass from a reply
 program to the code that turns code frames into sound.
@@ -37,7 +37,7 @@ class FrameDecoded:
 
 @dataclass(frozen=True, eq=False)
 class SegmentEnd:
-    """An audio segment is complete: codes [K, T], whose frames have been given out one by one."""
+    """An audio segment is complete: codes [K, T], whose frames were yielded one by one."""
 
     codes: Tensor
 

@@ -1,7 +1,7 @@
 """Detects runaway replies: text or audio that repeats itself, or audio far longer than its text needs.
 
 The amount of speech in a text is counted in letters (`speech_letters`): ordinary speech has about 14 a second, about
-one in a code frame of 80 ms. The limits are several times what slow speech needs, whoever speaks.
+one in a code frame of 80 ms. The limits are several times what slow speech of any speaker needs.
 """
 
 from __future__ import annotations

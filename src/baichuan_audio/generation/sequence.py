@@ -142,7 +142,7 @@ def audio_segment(
 ) -> Generator[DecodeRequest, DecodeResult, Tensor]:
     """Generate one audio segment of `min_frames` to `max_frames` frames; returns its codes [K, T].
 
-    audiogen_start stands before and audiogen_end after it, also when it is interrupted; a last frame at the limit is
+    audiogen_start is added before and audiogen_end after it, also when it is interrupted; a last frame at the limit is
     not fed back: audiogen_end takes its position. stop: called with each frame; True ends the segment after it.
     """
     sequence.begin_segment()

@@ -36,7 +36,7 @@ class HiftState:
     mel: Tensor  # [1, M, w] the window
     source: Tensor  # [1, 1, n] final source from the window's first frame on
     noise: Tensor  # [1, n, harmonics] behind the final source
-    tail: Tensor  # [1, n] samples behind what was given out, to be faded into the next piece
+    tail: Tensor  # [1, n] samples after the last piece, to be faded into the next one
     first: int = 0  # frame at which the window begins
     returned: int = 0  # frames returned
     final: int = 0  # frames of final source

@@ -173,7 +173,7 @@ class Replies:
             begin()
 
     def discard_settled(self) -> None:
-        """Release finished replies that nobody reads any more."""
+        """Release finished replies that have been read or cancelled."""
         self._finished = {stream: row for stream, row in self._finished.items() if not stream.settled}
 
     # -- inside ---------------------------------------------------------------------------------------------------
