@@ -92,7 +92,7 @@ class WayFigures:
 
 def measure_ways(recipe: PipelineRecipe, root: Path, ways: dict[str, Executor]) -> list[WayFigures]:
     """Runs the recipe from nothing in each way."""
-    found: list[WayFigures] = []
+    ways: list[WayFigures] = []
     first: dict[str, str] | None = None
     for name, executor in ways.items():
         here = at(recipe, root / name.replace(" ", "-"))
@@ -102,5 +102,5 @@ def measure_ways(recipe: PipelineRecipe, root: Path, ways: dict[str, Executor]) 
         hashes = shard_hashes(Path(here.output))
         first = hashes if first is None else first
         stages = sum(figures.took for figures in stage_times(Path(here.work)).values())
-        found.append(WayFigures(name, wall, stages, hashes == first))
-    return found
+        ways.append(WayFigures(name, wall, stages, hashes == first))
+    return ways
