@@ -52,6 +52,7 @@ ORDER = (
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in ([names] if isinstance(names, str) else names)}
 
 PUBLIC = [
+    "AudioDelta",
     "AudioError",
     "BaichuanAudio",
     "BaichuanAudioError",
@@ -64,9 +65,10 @@ PUBLIC = [
     "PromptTooLongError",
     "ReplySampling",
     "Sampling",
-    "TextPiece",
+    "TextDelta",
+    "TextPiece",  # the name of TextDelta in 0.1, for one release
     "TrainingError",
-    "WaveformPiece",
+    "WaveformPiece",  # of AudioDelta
     "__version__",
     "load",
     "save",

@@ -162,7 +162,7 @@ def test_visual_tensors_are_ignored_with_one_line(copy: Path, caplog):
     with caplog.at_level(logging.INFO, logger="baichuan_audio"):
         baichuan_audio.load(copy)
     assert [record.getMessage() for record in caplog.records if "visual" in record.getMessage()] == [
-        f"{copy}: ignored 2 visual tensors; this model hears and speaks only."
+        f"{copy}: ignored 2 vision tensors; this implementation has speech and text only."
     ]
 
 

@@ -23,7 +23,7 @@ from lm_workspace import make_workspace
 from lm_workspace import recipe as lm_recipe
 
 import baichuan_audio
-from baichuan_audio import BaichuanAudio, ReplySampling, TextPiece
+from baichuan_audio import BaichuanAudio, ReplySampling, TextDelta
 from baichuan_audio.data.mixture.config import Augmentation, MixtureConfig
 from baichuan_audio.training.common.checkpointing import save_training_state
 from baichuan_audio.training.common.clip_batches import ClipRecipe
@@ -165,7 +165,7 @@ def test_greedy_replies_of_nano(nano: BaichuanAudio, name: str) -> None:
     """
     conversation = nano.conversation(sampling=ReplySampling.from_config(nano.config).greedy(), seed=0)
     pieces = list(conversation.ask(QUESTIONS[name]))
-    text = "".join(piece.text for piece in pieces if isinstance(piece, TextPiece))
+    text = "".join(piece.text for piece in pieces if isinstance(piece, TextDelta))
     frames = [list(token) for token in conversation.session.tokens if isinstance(token, tuple)]
     digest = hashlib.sha256(json.dumps(frames).encode()).hexdigest()
     first_codes = [str(frame[0]) for frame in frames]

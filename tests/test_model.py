@@ -13,10 +13,11 @@ import torch
 from baichuan_audio.audio.waveform import crossfade, load_waveform, save_waveform
 from baichuan_audio.bench.models import never_end
 from baichuan_audio.errors import AudioError, BaichuanAudioError, PromptError
+from baichuan_audio.generation.events import AudioDelta, TextDelta
 from baichuan_audio.generation.reply import ReplySampling
 from baichuan_audio.generation.sequence import TokenSequence
 from baichuan_audio.language_model.sampling import Sampling
-from baichuan_audio.model import BaichuanAudio, TextPiece, WaveformPiece
+from baichuan_audio.model import BaichuanAudio
 
 SHORT = ReplySampling(
     max_segment_tokens=4, max_segment_frames=5, max_segments=2, max_text_tokens=6, stop_runaways=False
@@ -30,8 +31,8 @@ def question() -> torch.Tensor:
     return load_waveform(Path(__file__).parents[1] / "examples" / "en-sum-2.wav", RATE)
 
 
-def _sound(pieces: list[TextPiece | WaveformPiece]) -> torch.Tensor:
-    return torch.cat([piece.waveform for piece in pieces if isinstance(piece, WaveformPiece)])
+def _sound(pieces: list[TextDelta | AudioDelta]) -> torch.Tensor:
+    return torch.cat([piece.waveform for piece in pieces if isinstance(piece, AudioDelta)])
 
 
 def test_golden_run_through_the_public_calls(
@@ -54,12 +55,12 @@ def test_spoken_chat(model: BaichuanAudio, question: torch.Tensor, tmp_path: Pat
     save_waveform(tmp_path / "question.wav", question, RATE)
     content = ["What is this?", {"audio": str(tmp_path / "question.wav")}]
     pieces = list(model.chat([{"role": "user", "content": content}], sampling=SHORT, seed=0))
-    waves = [piece for piece in pieces if isinstance(piece, WaveformPiece)]
-    assert any(isinstance(piece, TextPiece) for piece in pieces)
+    waves = [piece for piece in pieces if isinstance(piece, AudioDelta)]
+    assert any(isinstance(piece, TextDelta) for piece in pieces)
     assert all(wave.sample_rate == 24000 and wave.waveform.dtype == torch.float32 for wave in waves)
     again = model.chat([{"role": "user", "content": content}], sampling=SHORT, seed=0)
-    assert "".join(p.text for p in pieces if isinstance(p, TextPiece)) == "".join(
-        p.text for p in again if isinstance(p, TextPiece)
+    assert "".join(p.text for p in pieces if isinstance(p, TextDelta)) == "".join(
+        p.text for p in again if isinstance(p, TextDelta)
     )
 
 
@@ -71,7 +72,7 @@ def test_text_chat_has_no_sound(model: BaichuanAudio) -> None:
         {"role": "user", "content": "three"},
     ]
     pieces = list(model.chat(messages, speak=False, sampling=SHORT, seed=0))
-    assert pieces and all(isinstance(piece, TextPiece) for piece in pieces)
+    assert pieces and all(isinstance(piece, TextDelta) for piece in pieces)
 
 
 def test_conversation_reads_everything_once(
@@ -145,7 +146,7 @@ def test_speech_comes_before_its_clause_is_finished(model: BaichuanAudio, monkey
     monkeypatch.setattr(model.audio_head, "frames", lambda *a: drawn.append(1) or frame(*a))
     long = ReplySampling(max_segment_tokens=4, max_segment_frames=40, max_segments=1, stop_runaways=False)
     pieces = model.chat([{"role": "user", "content": "one"}], sampling=long, seed=0)
-    seen = [len(drawn) for piece in pieces if isinstance(piece, WaveformPiece)]
+    seen = [len(drawn) for piece in pieces if isinstance(piece, AudioDelta)]
     assert seen[0] < 10 < len(drawn)
     whole = model.speak("two", sampling=long, seed=0)
     in_pieces = torch.cat([piece.waveform for piece in model.speak_pieces("two", sampling=long, seed=0)])
@@ -157,8 +158,8 @@ def test_speech_is_repeatable_and_each_clause_follows_the_one_before(
     model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before: list[int] = []
-    lay = TokenSequence.lay
-    monkeypatch.setattr(TokenSequence, "lay", lambda self, tokens: before.append(len(self)) or lay(self, tokens))
+    extend = TokenSequence.extend
+    monkeypatch.setattr(TokenSequence, "extend", lambda self, tokens: before.append(len(self)) or extend(self, tokens))
     short = ReplySampling(max_segment_frames=2, stop_runaways=False)
     text = "a clause of some length, and one more word of it that goes on, " * 20
     first, again = (model.speak(text, sampling=short, seed=1) for _ in range(2))

@@ -28,21 +28,25 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .checkpoint import load, save
+    from .generation.events import AudioDelta, TextDelta
     from .generation.reply import ReplySampling
     from .language_model.sampling import Sampling
     from .model import BaichuanAudio, TextPiece, WaveformPiece
 
 _LAZY = {
+    "AudioDelta": "generation.events",
     "BaichuanAudio": "model",
     "ReplySampling": "generation.reply",
     "Sampling": "language_model.sampling",
-    "TextPiece": "model",
-    "WaveformPiece": "model",
+    "TextDelta": "generation.events",
+    "TextPiece": "model",  # until 0.3: TextDelta
+    "WaveformPiece": "model",  # until 0.3: AudioDelta
     "load": "checkpoint",
     "save": "checkpoint",
 }
 
 __all__ = [
+    "AudioDelta",
     "AudioError",
     "BaichuanAudio",
     "BaichuanAudioError",
@@ -55,6 +59,7 @@ __all__ = [
     "PromptTooLongError",
     "ReplySampling",
     "Sampling",
+    "TextDelta",
     "TextPiece",
     "TrainingError",
     "WaveformPiece",

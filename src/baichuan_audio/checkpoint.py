@@ -30,8 +30,8 @@ from .vocoder.vocos import Vocos, load_vocos, save_vocos
 
 logger = logging.getLogger("baichuan_audio")
 
-# Released prefix -> module. The first that fits counts, so the longer ones stand first. The names below a
-# prefix are the modules' own.
+# Released prefix -> module. The first match counts, so longer prefixes come first. Below a prefix, parameters have
+# the same names in both.
 PREFIXES = (
     ("audio_tokenizer.audio_model.", "tokenizer.encoder."),
     ("audio_tokenizer.audio_bridge_model.", "tokenizer.bridge."),
@@ -43,15 +43,15 @@ PREFIXES = (
 )
 _WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 IGNORED = ("model.visual_", "model.video_", "visual_", "video_")
-"""Tensors of the model family's eyes, which this implementation does not have."""
+"""Tensors of the vision modules of the model family, which this implementation does not have."""
 
 HIFT_FILE = "hift.pt"
 VOCOS_FILE = "vocoder.safetensors"
-_OWN_FILES = re.compile(
+_CHECKPOINT_FILES = re.compile(
     r"config\.json|tokenizer(_config)?\.json|hift\.pt|vocoder\.safetensors|model.*\.safetensors(\.index\.json)?"
 )
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_LISTED = 6  # names spelt out in an error; a wholly foreign checkpoint would list thousands
+_MAX_LISTED = 6  # names listed in an error message
 
 
 class TensorMismatchError(CheckpointError):
@@ -68,19 +68,22 @@ class TensorMismatchError(CheckpointError):
         misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
     ) -> None:
         self.missing, self.unexpected, self.misshapen = sorted(missing), sorted(unexpected), dict(misshapen)
-        shapes = [f"{name} ({list(is_)} instead of {list(due)})" for name, (is_, due) in sorted(misshapen.items())]
+        shapes = [
+            f"{name} ({list(stored)} instead of {list(expected)})"
+            for name, (stored, expected) in sorted(misshapen.items())
+        ]
         groups = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", shapes))
-        told = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in groups if names)
-        super().__init__(f"{where}: the tensors do not fit this config.json ({told}).")
+        details = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in groups if names)
+        super().__init__(f"{where}: the tensors do not fit this config.json ({details}).")
 
 
 def _some(names: list[str]) -> str:
-    rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def module_name(released: str) -> str | None:
-    """The model's name of a released tensor; None for one that no part of the model owns."""
+    """The model's name of a released tensor; None for one that belongs to no part of the model."""
     for prefix, module in PREFIXES:
         if released.startswith(prefix):
             return module + released.removeprefix(prefix)
@@ -96,7 +99,7 @@ def released_name(name: str) -> str:
 
 
 def released_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and stored buffers under their released names; the vocoder has a file of its own."""
+    """All parameters and stored buffers by released name, without the vocoder, which has a separate file."""
     return {
         released_name(name): tensor for name, tensor in model.state_dict().items() if not name.startswith("vocoder.")
     }
@@ -114,12 +117,12 @@ def load(
     """Read a released checkpoint and return the model, ready for inference.
 
     path_or_hub_id: a checkpoint directory, or an id like `owner/name` on the Hugging Face hub.
-    dtype: what floating-point weights are converted to; None keeps the stored type. The vocoder always keeps
-        its own. On a CPU without fast bfloat16, `torch.float32` is much the quickest.
-    vocoder: `hift.pt` or `vocoder.safetensors`, where the directory does not hold it.
+    dtype: floating-point weights are converted to it; None keeps the stored type. The vocoder keeps its type in
+        any case. On a CPU without fast bfloat16, `torch.float32` is much faster.
+    vocoder: path of `hift.pt` or `vocoder.safetensors`, if not in the directory.
 
     Needs no more memory than the weights and the largest single tensor. Raises CheckpointError (ConfigError for
-    an impossible `config.json`), in one sentence that names the file.
+    an invalid `config.json`) that names the file.
     """
     target = checked_device(device)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -136,7 +139,7 @@ def load(
     model = _empty_model(directory, config, text_tokenizer, mel_vocoder)
     fill(model, stored, dtype, target, directory)
     mel_vocoder.to(target)
-    return model.eval().requires_grad_(False)  # training says itself what learns
+    return model.eval().requires_grad_(False)  # training enables the gradients that it needs
 
 
 def checked_device(device: str | torch.device) -> torch.device:
@@ -177,7 +180,7 @@ def _download(hub_id: str) -> Path:
 
 @dataclass(frozen=True)
 class _MelRates:
-    """What hift.pt does not say of its mel."""
+    """Rates of the mel, which hift.pt does not hold."""
 
     hop_length: int = 480
     sampling_rate: int = 24000
@@ -189,13 +192,13 @@ def load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.Pat
         if not path.is_file():
             raise CheckpointError(f"{path}: there is no such vocoder file.")
     else:
-        found = [directory / name for name in (VOCOS_FILE, HIFT_FILE) if (directory / name).is_file()]
-        if not found:
+        candidates = [directory / name for name in (VOCOS_FILE, HIFT_FILE) if (directory / name).is_file()]
+        if not candidates:
             raise CheckpointError(
                 f"{directory}: holds no vocoder ({HIFT_FILE} or {VOCOS_FILE}); put it there, or name the file "
                 "(vocoder=..., on the command line --vocoder)."
             )
-        path = found[0]
+        path = candidates[0]
     if path.suffix == ".safetensors":
         return load_vocos(path, config)
     rates = select(_MelRates, config.get("flow_matching_config", {}), "config.json: flow_matching_config")
@@ -203,7 +206,7 @@ def load_vocoder(directory: Path, config: Mapping[str, Any], given: str | os.Pat
 
 
 def _check_tokenizer(directory: Path, config: Mapping[str, Any], text_tokenizer: TextTokenizer) -> None:
-    """A tokenizer of another model would give nonsense, or ids beyond the embedding table."""
+    """Raise CheckpointError for the tokenizer of another model, whose ids would be wrong or out of range."""
     file = directory / "tokenizer.json"
     size = config.get("vocab_size")
     if isinstance(size, int) and text_tokenizer.vocab_size > size:
@@ -212,12 +215,12 @@ def _check_tokenizer(directory: Path, config: Mapping[str, Any], text_tokenizer:
             "it belongs to another model."
         )
     audio_config = config.get("audio_config")
-    for key, due in audio_config.items() if isinstance(audio_config, dict) else ():
+    for key, expected in audio_config.items() if isinstance(audio_config, dict) else ():
         token = f"<{key.removesuffix('_token_id')}_baichuan>"
-        found = text_tokenizer.token_id(token) if key.endswith("_token_id") else None
-        if found is not None and found != due:
+        token_id = text_tokenizer.token_id(token) if key.endswith("_token_id") else None
+        if token_id is not None and token_id != expected:
             raise CheckpointError(
-                f"{file}: '{token}' has id {found}, but {due} in config.json; it belongs to another model."
+                f"{file}: '{token}' has id {token_id}, but {expected} in config.json; it belongs to another model."
             )
 
 
@@ -243,32 +246,31 @@ def fill(
 ) -> None:
     """Give every parameter and buffer of `model` (on the meta device) its stored tensor, one at a time.
 
-    Raises TensorMismatchError, and CheckpointError for weights of a type that cannot be computed with, before any data
-    is read.
+    Raises TensorMismatchError, and CheckpointError for weights of an unsupported type, before any data is read.
     """
-    wanted = released_tensors(model)
+    expected = released_tensors(model)
     ignored = {name for name in stored if name.startswith(IGNORED)}
     if ignored:
-        logger.info("%s: ignored %d visual tensors; this model hears and speaks only.", where, len(ignored))
+        logger.info("%s: ignored %d vision tensors; this implementation has speech and text only.", where, len(ignored))
     misshapen = {
         name: (stored[name].shape, tuple(tensor.shape))
-        for name, tensor in wanted.items()
+        for name, tensor in expected.items()
         if name in stored and stored[name].shape != tuple(tensor.shape)
     }
-    missing, unexpected = wanted.keys() - stored.keys(), stored.keys() - wanted.keys() - ignored
+    missing, unexpected = expected.keys() - stored.keys(), stored.keys() - expected.keys() - ignored
     if missing or unexpected or misshapen:
         raise TensorMismatchError(where, missing, unexpected, misshapen)
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         if tensor.is_floating_point() and stored[name].dtype not in _WEIGHT_DTYPES:
             kind = str(stored[name].dtype).removeprefix("torch.")
             raise CheckpointError(
                 f"{where}: tensor '{name}' is of type {kind}; weights must be floats of 16 bits or more."
             )
-    for name in wanted:
+    for name in expected:
         tensor = stored[name].read()
         kept = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
         _replace(model, str(module_name(name)), tensor.to(device, kept))
-        del tensor  # the next read must not find it still alive
+        del tensor  # free it before the next read
 
 
 def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
@@ -287,25 +289,27 @@ def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
 def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_bytes: int = 5_000_000_000) -> None:
     """Write `model` in the layout that `load` reads; the tensors keep their types, bit for bit.
 
-    Weights above `max_shard_bytes` are cut into shards with an index. Everything is written aside and renamed,
-    so that `directory` is either the old or the new checkpoint; other files in it (a model card) stay.
+    Weights above `max_shard_bytes` are split into shards with an index. The files are written to a temporary directory
+    that is then renamed, so `directory` is always complete; other files in it (a model card) stay.
     Raises CheckpointError when `directory` exists and is no checkpoint, or cannot be written.
     """
     if model.inference_only:
-        raise CheckpointError("this model was rearranged for inference; save the one that load() gave.")
-    target = Path(directory).resolve()  # where a link points to, and "." has a name
+        raise CheckpointError(
+            "this is an inference copy, which cannot be saved; save the model from which it was made."
+        )
+    target = Path(directory).resolve()  # resolves links and "."
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / "config.json").is_file())):
         raise CheckpointError(f"{target}: exists and is no checkpoint directory; choose another name.")
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        aside.mkdir(parents=True)
-        _write(model, aside, max_shard_bytes)
-        _swap(aside, target)
+        temporary.mkdir(parents=True)
+        _write(model, temporary, max_shard_bytes)
+        _swap(temporary, target)
     except (OSError, RuntimeError) as error:
-        told = " ".join(str(error).split())
-        raise CheckpointError(f"{target}: the checkpoint could not be written ({told}).") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{target}: the checkpoint could not be written ({reason}).") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(model: BaichuanAudio, directory: Path, max_shard_bytes: int) -> None:
@@ -347,18 +351,18 @@ def _shards(tensors: Mapping[str, Tensor], max_bytes: int) -> Iterator[dict[str,
     yield shard
 
 
-def _swap(aside: Path, target: Path) -> None:
-    """Put the finished directory in the old one's place, with the files that are not the checkpoint's own."""
+def _swap(temporary: Path, target: Path) -> None:
+    """Replace the old directory by the new one, keeping files that do not belong to a checkpoint."""
     if not target.exists():
-        aside.rename(target)
+        temporary.rename(target)
         return
     for old in target.iterdir():
-        if not _OWN_FILES.fullmatch(old.name):
+        if not _CHECKPOINT_FILES.fullmatch(old.name):
             if old.is_dir():
-                shutil.copytree(old, aside / old.name, symlinks=True)
+                shutil.copytree(old, temporary / old.name, symlinks=True)
             else:
-                shutil.copy2(old, aside / old.name, follow_symlinks=False)
+                shutil.copy2(old, temporary / old.name, follow_symlinks=False)
     replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
     target.rename(replaced)
-    aside.rename(target)
+    temporary.rename(target)
     shutil.rmtree(replaced)

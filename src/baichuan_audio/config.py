@@ -17,14 +17,14 @@ from .errors import ConfigError, DataError, MissingDependencyError
 from .text.lines import read_text
 
 T = TypeVar("T")
-_MOST_LAYERS, _LARGEST_SIZE = 1 << 10, 1 << 24
+_MAX_LAYERS, _MAX_SIZE = 1 << 10, 1 << 24
 
 
 def select(cls: type[T], mapping: Mapping[str, Any], where: str = "config.json") -> T:
-    """Build dataclass `cls` from the keys it knows; a released config holds many keys of no interest here.
+    """Build dataclass `cls` from the keys it knows; other keys of a released config are ignored.
 
     Raises ConfigError when a field without a default is missing, or a value has the wrong type or is no size: below 1
-    (0 where the class lists the field as MAY_BE_ZERO), or so large that building the model would not end.
+    (0 where the class lists the field in MAY_BE_ZERO), or absurdly large.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{where} must hold named entries, not {mapping!r}.")
@@ -36,11 +36,11 @@ def select(cls: type[T], mapping: Mapping[str, Any], where: str = "config.json")
     return cls(**values)
 
 
-def check_size(name: str, number: object, where: str, least: int = 1) -> None:
-    """Raises ConfigError where a whole number is below `least` or absurdly large, or any other one is not finite."""
-    most = _MOST_LAYERS if name.endswith(("layers", "blocks")) else _LARGEST_SIZE
-    if type(number) is int and not least <= number <= most:
-        raise ConfigError(f"{where}: {name} must lie between {least} and {most}, not {number}.")
+def check_size(name: str, number: object, where: str, minimum: int = 1) -> None:
+    """Raises ConfigError for an integer below `minimum` or absurdly large, and for a float that is not finite."""
+    maximum = _MAX_LAYERS if name.endswith(("layers", "blocks")) else _MAX_SIZE
+    if type(number) is int and not minimum <= number <= maximum:
+        raise ConfigError(f"{where}: {name} must lie between {minimum} and {maximum}, not {number}.")
     if isinstance(number, float) and not math.isfinite(number):
         raise ConfigError(f"{where}: {name} must be a finite number, not {number}.")
 
@@ -69,7 +69,7 @@ def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _values(cls: type, mapping: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What `cls` is made of: the mapping's values in the fields' types."""
+    """The values of the fields of `cls`, converted to their types."""
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for field in _fields(cls):
@@ -81,7 +81,7 @@ def _values(cls: type, mapping: Mapping[str, Any], where: str) -> dict[str, Any]
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Turn a JSON or YAML value into what the annotation asks for (nested dataclass, tuple, number)."""
+    """Convert a JSON or YAML value to the type of the annotation (nested dataclass, tuple, number)."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must hold named entries, not {type(value).__name__}.")
@@ -131,7 +131,7 @@ def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]}).") from error
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path}: a recipe holds named entries (key: value).")
+        raise ConfigError(f"{path}: a recipe must hold named entries (key: value).")
     values: dict[str, Any] = dict(content)
     for override in overrides:
         _apply(values, override, yaml)

@@ -1,8 +1,8 @@
-"""Everything this package raises on purpose: one small tree, each message one clear sentence."""
+"""The exceptions of this package; each message is one clear sentence."""
 
 
 class BaichuanAudioError(Exception):
-    """Base of all errors raised on purpose; its text says what was wrong, where, and what to do."""
+    """Base class; the text says what was wrong, where, and what to do."""
 
 
 class ConfigError(BaichuanAudioError):
@@ -18,15 +18,15 @@ class AudioError(BaichuanAudioError):
 
 
 class NoSpeechError(AudioError):
-    """Nobody speaks in the audio of a message, and there is nothing else in it."""
+    """A message has audio without speech, and no text."""
 
 
 class PromptError(BaichuanAudioError):
-    """A message or dialogue has a form the model cannot take."""
+    """A message or dialogue has a form that the model cannot use."""
 
 
 class PromptTooLongError(PromptError):
-    """A message or dialogue is longer than can be read together with an answer."""
+    """A message or dialogue leaves no room for a reply."""
 
 
 class DataError(BaichuanAudioError):
@@ -34,7 +34,7 @@ class DataError(BaichuanAudioError):
 
 
 class TrainingError(BaichuanAudioError):
-    """A training stage cannot start, go on or resume."""
+    """A training stage cannot start, continue or resume."""
 
 
 class MissingDependencyError(BaichuanAudioError):

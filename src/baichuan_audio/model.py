@@ -1,11 +1,9 @@
-"""The whole model, and what people come for: transcribe, speak, chat."""
+"""The whole model: transcribe, speak, chat."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,16 +16,24 @@ from .audio_tokenizer.model import AudioTokenizer
 from .errors import AudioError, BaichuanAudioError, PromptError
 from .flow_decoder.model import FlowDecoder
 from .generation.context import context_length, max_positions
-from .generation.interleaving import ended, interleave_min_letters, letters_in, lookahead_schedule, split_words
-from .generation.reply import ReplySampling, follow_frames, read_aloud, write_text_reply
-from .generation.sequence import Frame, SentenceEnd, frames_to_codes
-from .generation.session import Session
+from .generation.events import AudioDelta, DecodedEvent, FrameDecoded, SegmentEnd, SentenceEnd, TextDelta
+from .generation.interleaving import (
+    ensure_terminal_punctuation,
+    interleave_min_letters,
+    letters_in,
+    lookahead_schedule,
+    split_words,
+)
+from .generation.reply import ReplySampling, read_aloud
+from .generation.runner import run_program
+from .generation.sequence import frames_to_codes
+from .generation.session import Session, SessionFactory
+from .generation.transcription import TranscriptJoiner, transcription, transcription_prompt
 from .language_model.audio_head import AudioHead
 from .language_model.model import LanguageModel
 from .language_model.prompt import (
     DEFAULT_VOICE,
     SENTENCE_MARKS,
-    TRANSCRIBE_INSTRUCTION,
     PromptBuilder,
     SpecialTokens,
     parse_messages,
@@ -36,34 +42,21 @@ from .language_model.prompt import (
 )
 from .language_model.sampling import Sampling
 from .language_model.text_tokenizer import TextTokenizer
-from .synthesis import Joiner, SpeechStream, sentence_pause, synthesize
+from .layers.module_copy import module_copy
+from .synthesis import CrossfadeJoiner, SpeechStream, sentence_pause, synthesize
 from .text.user_input import input_steps, normalize_user_text
 
 if TYPE_CHECKING:
     from .conversation import Conversation
 
-_CLAUSE_CHARACTERS = 11  # a clause to speak is longer than ten characters
-_LONGEST_CLAUSE = 200
 NO_SPEECH = "no speech was found in the audio of this message."
-_SHORT_TEXT = 120  # bytes in UTF-8 that are spoken in one go
+_MIN_CLAUSE_CHARACTERS, _MAX_CLAUSE_CHARACTERS = 11, 200
+_SHORT_TEXT = 120  # bytes in UTF-8; a text up to this length is not split
 
 
-@dataclass(frozen=True)
-class TextPiece:
-    """Some more text of a reply; the pieces joined are the reply."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class WaveformPiece:
-    """Some more sound of a reply: waveform [S] float32 on the CPU; the pieces laid end to end are the reply."""
-
-    waveform: Tensor
-    sample_rate: int
-
-
-Reply = Generator[TextPiece | WaveformPiece, None, None]
+TextPiece, WaveformPiece = TextDelta, AudioDelta
+"""Earlier names of the same classes, kept for one release."""
+ReplyDeltas = Generator[TextDelta | AudioDelta, None, None]
 
 
 class BaichuanAudio(nn.Module):
@@ -74,13 +67,14 @@ class BaichuanAudio(nn.Module):
     sample_rate in Hz).
     """
 
-    session_type: Callable[..., Session] = Session
-    """How sequences are written; `obvious` and `fast` have others."""
-    inference_only = False
-    """True where the weights were rearranged for speed: such a model is neither trained nor saved."""
+    session_factory: SessionFactory
+    """Makes the sessions of this model; other paths have others (`with_parts`)."""
+    inference_only: bool
+    """True for an inference copy, which can be neither trained nor saved."""
 
     def __init__(self, config: dict[str, Any], text_tokenizer: TextTokenizer, vocoder: nn.Module) -> None:
         super().__init__()
+        self.session_factory, self.inference_only = Session, False
         self.config, self.text_tokenizer = config, text_tokenizer
         self.special = SpecialTokens.from_config(config, text_tokenizer)
         self.tokenizer = AudioTokenizer.from_config(config)
@@ -94,6 +88,30 @@ class BaichuanAudio(nn.Module):
         self.audio_head.attach_embeddings(self.language_model.audio_embed_layers)
         self.tokenizer.attach_synthesis(self._synthesize, self.sample_rate)
 
+    def with_parts(
+        self,
+        session_factory: SessionFactory = Session,
+        language_model: LanguageModel | None = None,
+        audio_head: AudioHead | None = None,
+        flow: FlowDecoder | None = None,
+    ) -> BaichuanAudio:
+        """A second model over the same weights, with other parts where given; this one stays as it is.
+
+        A model with another language model or audio head is `inference_only`. session_factory: makes its sessions.
+        """
+        model = module_copy(self)
+        model.session_factory = session_factory
+        if language_model is not None:
+            model.language_model, model.inference_only = language_model, True
+        if audio_head is not None:
+            model.audio_head, model.inference_only = audio_head, True
+            audio_head.attach_embeddings(model.language_model.audio_embed_layers)
+        if flow is not None:
+            model.flow = flow
+        model.tokenizer = module_copy(self.tokenizer)
+        model.tokenizer.attach_synthesis(model._synthesize, model.sample_rate)
+        return model
+
     @property
     def sample_rate(self) -> int:
         """Of the waveforms it makes, in Hz."""
@@ -101,54 +119,57 @@ class BaichuanAudio(nn.Module):
 
     @property
     def voices(self) -> tuple[str, ...]:
-        """The voices known by name, the default first; a checkpoint without a list may know more."""
+        """Names of the voices, the default first; a checkpoint without a list may have more."""
         return tuple(self.config.get("voices") or (DEFAULT_VOICE,))
 
     @property
     def continuous_speech(self) -> bool:
-        """Whether the audio segments of a reply are one stretch of sound, not one each (`interleaving.py`)."""
+        """Whether the audio of a reply is continuous across its segments (`interleaving.py`)."""
         return self._interleave_min_letters is not None
 
     def start(self, ids: Tensor | Sequence[int], codes: Tensor | None = None, seed: int | None = None) -> Session:
-        """Read a prompt: ids [N], codes [K, P] with P the number of audio_pad ids -> a session that goes on from it.
+        """Read a prompt: ids [N], codes [K, P] with P the number of audio_pad ids -> a session that continues it.
 
         Raises PromptError when they do not fit each other or this model.
         """
-        session = self.session_type(self.language_model, self.audio_head, self.special, seed)
-        session.extend(ids, codes)
+        session = self.new_session(seed)
+        session.prefill(ids, codes)
         return session
+
+    def new_session(self, seed: int | None = None) -> Session:
+        """An empty session."""
+        return self.session_factory(self.language_model, self.audio_head, self.special, seed)
 
     @torch.no_grad()
     def transcribe(self, audio: Any, sampling: Sampling | None = None, vad: bool = True) -> str:
-        """What is said in `audio` (any length) -> text, "" where nobody speaks.
+        """Transcribe `audio` (any length) -> text, "" where nobody speaks.
 
-        Each segment of speech between pauses is written by itself. vad=False: all of it is read as it is, in pieces of
+        Each segment of speech between pauses is transcribed by itself. vad=False: all of it, in pieces of
         `max_audio_seconds`. Raises AudioError when the audio cannot be used.
         """
-        limits = self.tokenizer.config
-        waveform = self._waveform(audio)
-        speech = last_of(self.find_speech(waveform, limits.sampling_rate, vad, limits.max_audio_seconds))
-        texts: list[str] = []
-        for piece in itertools.chain.from_iterable(part.split(limits.piece_samples) for part in speech.pieces()):
-            if texts and piece.shape[0] < limits.min_samples:
-                continue
-            codes = self.tokenizer.encode(piece, limits.sampling_rate)
-            prompt = self.prompt_builder().text(TRANSCRIBE_INSTRUCTION).audio(codes).build()
-            session = self.start(prompt.ids, prompt.codes)
-            most = 32 + 3 * codes.shape[1]  # far more than anyone can say in that time
-            reply = write_text_reply(session, self.text_tokenizer, sampling or Sampling(), most)
-            texts.append("".join(reply).strip())
-        return join_texts(texts)
+        rate, limit = self.tokenizer.config.sampling_rate, self.tokenizer.config.max_audio_seconds
+        speech = last_of(self.find_speech(self.load_audio(audio), rate, vad, limit))
+        transcript = TranscriptJoiner()
+        for segment in speech.pieces():
+            for piece in self.tokenizer.pieces(segment, rate):
+                codes = self.tokenizer.encode(piece, rate)
+                prompt = transcription_prompt(self.prompt_builder(), codes)
+                session = self.start(prompt.ids, prompt.codes)
+                transcript.begin_piece()
+                for event in run_program(session, transcription(session, self.text_tokenizer, codes, sampling)):
+                    if isinstance(event, TextDelta):
+                        transcript.push(event.text)
+        return transcript.text
 
     def speak(
         self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
     ) -> Tensor:
-        """Read `text` aloud, all of it -> waveform [S] at `sample_rate`. Long text goes clause by clause.
+        """Read all of `text` aloud -> waveform [S] at `sample_rate`. Long text is read clause by clause.
 
         voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice,
-        BaichuanAudioError where the model cannot read the text to its end.
+        BaichuanAudioError where the model fails to read the text to its end.
         """
-        joiner, waveforms = Joiner(self.sample_rate), list[Tensor]()
+        joiner, waveforms = CrossfadeJoiner(self.sample_rate), list[Tensor]()
         for sentence in self._sentences(self._read_aloud(text, voice, sampling, seed)):
             if waveforms and self.continuous_speech:
                 waveforms += [joiner.flush(), sentence_pause(self.sample_rate)]
@@ -158,10 +179,10 @@ class BaichuanAudio(nn.Module):
 
     def speak_pieces(
         self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
-    ) -> Iterator[WaveformPiece]:
-        """`speak` while the sound is being made, before a clause is finished; nearly the same (docs/streaming.md)."""
+    ) -> Iterator[AudioDelta]:
+        """`speak` streamed, before a clause is finished; nearly the same waveform (docs/streaming.md)."""
         events = self._read_aloud(text, voice, sampling, seed)
-        return cast("Iterator[WaveformPiece]", self._sounding(events))
+        return cast("Iterator[AudioDelta]", self.synthesize_events(events))
 
     def chat(
         self,
@@ -171,8 +192,8 @@ class BaichuanAudio(nn.Module):
         sampling: ReplySampling | None = None,
         seed: int | None = None,
         vad: bool = True,
-    ) -> Iterator[TextPiece | WaveformPiece]:
-        """Answer a dialogue, giving out text and sound as they are made (`speak=False`: text only).
+    ) -> Iterator[TextDelta | AudioDelta]:
+        """Answer a dialogue; text and audio are streamed (`speak=False`: text only).
 
         messages: `[{"role": "system" | "user" | "assistant", "content": ...}, ...]`, the user last; content is a text,
         `{"audio": audio}`, or a list of such. For a dialogue of several turns, `conversation` reads each turn once.
@@ -196,10 +217,10 @@ class BaichuanAudio(nn.Module):
         seed: int | None = None,
         vad: bool = True,
     ) -> Conversation:
-        """Begin a dialogue in which each turn is heard and read once.
+        """Begin a dialogue in which each turn is encoded and read once.
 
         system: replaces the default system text, which chooses the voice. voice: one of `voices`. vad: find the speech
-        in the user's audio and shorten the silence around it; False: read it as it is.
+        in the user's audio and shorten the silence around it; False: use the audio as it is.
         """
         from .conversation import Conversation
 
@@ -207,7 +228,7 @@ class BaichuanAudio(nn.Module):
         return Conversation(self, text, speak, sampling or ReplySampling.from_config(self.config), seed, vad)
 
     def system_text(self, system: str | None = None, voice: str | None = None) -> str:
-        """The text of the system turn: the voice by its name, then `system`; a system text alone names no voice.
+        """The text of the system turn: the voice instruction, then `system`; a system text alone names no voice.
 
         Raises PromptError for a voice this model does not have.
         """
@@ -216,25 +237,25 @@ class BaichuanAudio(nn.Module):
         return chosen if system is None else system if voice is None else chosen + system
 
     def clauses_to_speak(self, text: str) -> list[list[list[int]]]:
-        """Text -> the clauses in which it is read aloud, of each the ids of its text segments, one unless text and
-        speech take turns within a clause. Raises PromptError where there is none."""
+        """Text -> the clauses in which it is read aloud, each as the ids of its text segments; one segment unless text
+        and audio alternate within a clause. Raises PromptError for an empty text."""
         if not isinstance(text, str) or not text.strip():
             raise PromptError("there is no text to speak.")
         parts = self._parts(text)
         clauses = [[part] for part in parts]
         if letters := self._interleave_min_letters:
-            parts = [clause for sentence in split_clauses(text, letters, size=letters_in, marks=SENTENCE_MARKS)
-                     for clause in self._parts(sentence, letters_in)]  # fmt: skip
-            runs = [split_words(ended(part), self.text_tokenizer, letters) for part in parts]
-            clauses = [[words for words, _ in lookahead_schedule(each)] for each in runs]
+            sentences = split_clauses(text, letters, size=letters_in, marks=SENTENCE_MARKS)
+            parts = [part for sentence in sentences for part in self._parts(sentence, letters_in)]
+            runs = [split_words(ensure_terminal_punctuation(part), self.text_tokenizer, letters) for part in parts]
+            clauses = [[words for words, _ in lookahead_schedule(clause)] for clause in runs]
         return [[self.text_tokenizer.encode(segment) for segment in clause] for clause in clauses]
 
     @staticmethod
     def _parts(text: str, size: Callable[[str], int] = len) -> list[str]:
-        """A text as it is cut for reading aloud: a short one not at all."""
+        """The parts in which a text is read aloud; a short one is not split."""
         if len(text.encode("utf-8", "replace")) <= _SHORT_TEXT:
             return [text]
-        return split_clauses(text, _CLAUSE_CHARACTERS, _LONGEST_CLAUSE, size)
+        return split_clauses(text, _MIN_CLAUSE_CHARACTERS, _MAX_CLAUSE_CHARACTERS, size)
 
     def prompt_builder(self) -> PromptBuilder:
         """Writes prompts with this model's text tokenizer and control tokens."""
@@ -244,9 +265,9 @@ class BaichuanAudio(nn.Module):
     def find_speech(
         self, waveform: Tensor, sample_rate: int, vad: bool = True, max_seconds: float | None = None
     ) -> Iterator[Speech | None]:
-        """Where somebody speaks in waveform [S] (or [channels, S]), pausing (None) every ten seconds; last the result.
+        """Voice activity in waveform [S] (or [channels, S]): yields None every ten seconds of audio, last the result.
 
-        vad=False, or a recording too short for one code frame, which `encode` refuses: all of it is one segment.
+        vad=False, or a recording too short for one code frame, which `encode` rejects: all of it is one segment.
         """
         limits = self.tokenizer.config
         long_enough = (
@@ -258,12 +279,12 @@ class BaichuanAudio(nn.Module):
 
     @property
     def context(self) -> int:
-        """Positions the backbone was made for."""
+        """Positions that the backbone can encode."""
         return max_positions(self.config)
 
     @property
     def context_length(self) -> int:
-        """Positions of a dialogue that the model answers well; older turns are forgotten (`context.py`)."""
+        """Positions of a dialogue that the model answers well; older turns are dropped (`context.py`)."""
         return context_length(self.config)
 
     # -- inside -----------------------------------------------------------------------------------------------
@@ -277,7 +298,7 @@ class BaichuanAudio(nn.Module):
             raise PromptError(f"'{voice}' cannot be the name of a voice.")
         return voice
 
-    def _waveform(self, audio: Any) -> Tensor:
+    def load_audio(self, audio: Any) -> Tensor:
         """An audio file (path, bytes, open file) or (waveform, sample_rate) -> waveform [S] at the tokenizer's rate."""
         rate = self.tokenizer.config.sampling_rate
         if isinstance(audio, (str, os.PathLike, bytes, bytearray)) or hasattr(audio, "read"):
@@ -294,65 +315,54 @@ class BaichuanAudio(nn.Module):
 
     def _read_aloud(
         self, text: str, voice: str | None, sampling: ReplySampling | None, seed: int | None
-    ) -> Iterator[str | Frame | Tensor | SentenceEnd]:
-        """What reading `text` aloud gives: the frames of each segment, then its codes [K, T]."""
+    ) -> Iterator[DecodedEvent]:
+        """The events of reading `text` aloud."""
         clauses = self.clauses_to_speak(text)
         sampling = sampling or ReplySampling.from_config(self.config)
         prompt = self.prompt_builder().system(self.system_text(None, voice)).reply(spoken=True).build()
         session = self.start(prompt.ids, prompt.codes, seed)
         program = read_aloud(session, self.text_tokenizer, clauses, sampling, self.context)
-        return _whole(follow_frames(session, program))
+        return _complete(run_program(session, program))
 
-    def _sentences(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[list[Tensor]]:
-        """What reading aloud gives -> of each sentence the codes [K, T] of its segments, at least one."""
+    def _sentences(self, events: Iterable[DecodedEvent]) -> Iterator[list[Tensor]]:
+        """Events of reading aloud -> for each sentence the codes [K, T] of its segments, at least one."""
         segments: list[Tensor] = []
         for event in events:
-            if isinstance(event, Tensor):
-                segments.append(event)
+            if isinstance(event, SegmentEnd):
+                segments.append(event.codes)
             elif isinstance(event, SentenceEnd) and segments:
                 yield segments
                 segments = []
         if segments:
             yield segments
 
-    def _sounding(self, events: Iterable[str | Frame | Tensor | SentenceEnd]) -> Iterator[TextPiece | WaveformPiece]:
-        """Text, frames and finished segments of a reply -> what the user gets of them, at once."""
+    def synthesize_events(self, events: Iterable[DecodedEvent]) -> Iterator[TextDelta | AudioDelta]:
+        """Events of a spoken reply -> its text and waveform, streamed."""
         stream = SpeechStream(self)
         for event in events:
-            if isinstance(event, str):
-                yield TextPiece(event)
+            if isinstance(event, TextDelta):
+                yield event
                 continue
-            if isinstance(event, tuple):
-                waveform = stream.push(frames_to_codes([event], self.tokenizer.num_codebooks))
-            elif isinstance(event, SentenceEnd):
-                waveform = stream.end_sentence() if self.continuous_speech else stream.end_segment()
+            if isinstance(event, FrameDecoded):
+                waveform = stream.push(frames_to_codes([event.codes], self.tokenizer.num_codebooks))
+            elif isinstance(event, SentenceEnd) and self.continuous_speech:
+                waveform = stream.end_sentence()
             elif not self.continuous_speech:
                 waveform = stream.end_segment()
             else:
                 continue
             if waveform.numel():
-                yield WaveformPiece(waveform, self.sample_rate)
+                yield AudioDelta(waveform, self.sample_rate)
         rest = stream.finish()
         if rest.numel():
-            yield WaveformPiece(rest, self.sample_rate)
+            yield AudioDelta(rest, self.sample_rate)
 
     def _synthesize(self, hidden: Tensor) -> Tensor:
         return synthesize(self, hidden)
 
 
-def _whole(
-    events: Generator[str | Frame | Tensor | SentenceEnd, None, str | None],
-) -> Iterator[str | Frame | Tensor | SentenceEnd]:
+def _complete(events: Generator[DecodedEvent, None, str | None]) -> Iterator[DecodedEvent]:
     """The events of reading a text; raises BaichuanAudioError where it was not read to its end."""
     ending = yield from events
     if ending is not None:
         raise BaichuanAudioError(f"the text could not be read to its end ({ending}); try other words or another seed.")
-
-
-def join_texts(texts: Sequence[str]) -> str:
-    """Transcripts of consecutive pieces in one line; a space between words, none next to Chinese characters."""
-    result = ""
-    for text in filter(None, texts):
-        needs_space = result and ord(result[-1]) < 0x2E80 and ord(text[0]) < 0x2E80
-        result += (" " if needs_space else "") + text
-    return result

@@ -1,7 +1,7 @@
-"""The slow, obvious path: what every faster one is measured against, and must agree with.
+"""The reference path, which every fast path must agree with and is benchmarked against.
 
-Eager modules with a growing key-value cache, as a library gives them; the audio head computed anew, over all
-positions so far, for each code of a frame; sound clause by clause. Nothing here is tuned, and nothing shall be.
+Eager modules with a growing key-value cache; the audio head is computed without a cache, over all positions so far, for
+each code of a frame; audio is synthesized clause by clause. Nothing here is optimized.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from .model import BaichuanAudio
 
 
 class ReferenceSession(Session):
-    """A session whose audio head keeps nothing between the codes of a frame."""
+    """A session whose audio head caches nothing between the codes of a frame."""
 
     @torch.inference_mode()
-    def answer(self, step: DecodeRequest) -> DecodeResult:
-        if not isinstance(step, FrameRequest):
-            return super().answer(step)
+    def decode(self, request: DecodeRequest) -> DecodeResult:
+        """See Session."""
+        if not isinstance(request, FrameRequest):
+            return super().decode(request)
         head, hidden = self.audio_head, self._last_hidden()
         codes: list[int] = []
         for level, size in enumerate(head.codebook_sizes):
             logits = head.logits_at(hidden, torch.tensor([codes], dtype=torch.long, device=hidden.device))[0]
             if level:
                 logits = logits[:size]
-            elif not step.may_end:
+            elif not request.may_end:
                 logits = forbid_end(logits[None], [False])[0]
-            code = draw(logits, step.sampling, self.random, self.said(level))
+            code = draw(logits, request.sampling, self.random, self.seen_codes(level))
             if level == 0 and code == size:
                 return None
-            self.said(level)[code] = True
+            self.seen_codes(level)[code] = True
             codes.append(code)
         return tuple(codes)
 
 
-def obvious(model: BaichuanAudio) -> BaichuanAudio:
-    """Make `model` (as `load` gives it) take the obvious path in all it does; returns the same model."""
-    model.session_type = ReferenceSession
-    return model
+def reference_copy(model: BaichuanAudio) -> BaichuanAudio:
+    """A second model over the weights of `model` (as `load` gives it) that uses the reference path throughout."""
+    return model.with_parts(session_factory=ReferenceSession)

@@ -1,9 +1,8 @@
 """Safetensors files read one tensor at a time, single or sharded.
 
-The library's own reader maps the whole file, and every page it touches counts as memory of the process.
-Here each tensor is read straight into the memory it will live in, so that loading needs no more than the
-weights and the one tensor that is being converted. The format: eight bytes with the header's length, the
-header in JSON, the raw tensors.
+The library's own reader maps the whole file, and every page it touches counts as memory of the process. Here each
+tensor is read directly into its final memory, so that loading needs no more than the weights and the one tensor that
+is being converted. The format: eight bytes with the header's length, the header in JSON, the raw tensors.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
-    # what may stand in a part that is not read
+    # only in tensors that are not read
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
     "U16": torch.uint16,
@@ -46,19 +45,19 @@ _DTYPES = {
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file that may be read by whom any other new file there may be read by. Raises OSError."""
+    """Write a safetensors file with the permissions of any other new file there. Raises OSError."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         save_file(dict(tensors), path, metadata=metadata)
-    except SafetensorError as error:  # a disk that is full, a folder that may not be written to
+    except SafetensorError as error:  # disk full, or folder not writable
         raise OSError(None, " ".join(str(error).split()), str(path)) from error
-    share_as_others(path)
+    use_default_permissions(path)
 
 
-def share_as_others(path: str | Path) -> None:
-    """Give a file the permissions of a new one beside it: the safetensors library keeps what it writes to its owner."""
+def use_default_permissions(path: str | Path) -> None:
+    """Give a file the permissions of a new one beside it: safetensors makes its files readable by the owner only."""
     path = Path(path)
     other = path.with_name(f".{os.getpid()}.{path.name[-100:]}.new")
     other.touch(exist_ok=False)
@@ -68,7 +67,7 @@ def share_as_others(path: str | Path) -> None:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies: `offset` counts bytes from the start of the file."""
+    """The position of a tensor in a file; `offset` in bytes from its start."""
 
     file: Path
     shape: tuple[int, ...]
@@ -80,7 +79,7 @@ class StoredTensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> Tensor:
-        """The tensor on the CPU, in memory of its own."""
+        """Read the tensor into new memory on the CPU."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         if tensor.numel() == 0:
             return tensor
@@ -97,7 +96,7 @@ class StoredTensor:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file by name, none of them read yet.
+    """The tensors of one safetensors file by name; their data is not read.
 
     Raises CheckpointError for a file that is missing, cut short or of another format.
     """
@@ -148,7 +147,9 @@ def find_tensors(directory: Path) -> dict[str, StoredTensor]:
         shards[name] = read_header(directory / name)
     for tensor, shard in weight_map.items():
         if tensor not in shards[shard]:
-            raise CheckpointError(f"{directory / shard}: tensor '{tensor}', which the index promises here, is missing.")
+            raise CheckpointError(
+                f"{directory / shard}: tensor '{tensor}', which the index lists for this file, is missing."
+            )
     return {name: stored for shard in shards.values() for name, stored in shard.items()}
 
 
@@ -162,7 +163,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read as text ({error}).") from error
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: not valid JSON (line {error.lineno}: {error.msg}); copy it again.") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+    except (ValueError, RecursionError) as error:  # extremely long numbers or deep nesting
         raise CheckpointError(f"{path}: this JSON cannot be read ({error}).") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: should hold one JSON object, not a {type(value).__name__}.")

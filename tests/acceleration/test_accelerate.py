@@ -49,7 +49,8 @@ def test_rows_that_end_are_dropped_in_the_midst_of_a_batch(plain: BaichuanAudio,
     def choose(level: int, rows: list[int], logits: torch.Tensor) -> list[int]:
         assert logits.shape[0] == len(rows)
         return [
-            end if level == 0 and row in ending else int(each.argmax()) for row, each in zip(rows, logits, strict=True)
+            end if level == 0 and row in ending else int(row_logits[:end].argmax())
+            for row, row_logits in zip(rows, logits, strict=True)
         ]
 
     for ending, count_of_rows in (([], 4), ([1], 4), ([0, 3], 4), ([0, 1, 2, 3], 4), ([], 1), ([0], 1)):
@@ -67,7 +68,7 @@ def test_writes_what_the_obvious_path_writes(plain: BaichuanAudio, optimized: Ba
     text, codes = (TEXT, CODES) if kind == "drawn" else (Sampling(0.0, repetition_penalty=1.1), Sampling())
 
     def write(session: Session) -> tuple[list[int], list[list[int]]]:
-        session.extend([5, 6, 7, 8])
+        session.prefill([5, 6, 7, 8])
         session.write_text(4, text)
         written = [session.write_codes(5, codes).tolist(), session.write_codes(3, codes).tolist()]
         return session.ids, written
@@ -80,8 +81,8 @@ def test_writes_what_the_obvious_path_writes(plain: BaichuanAudio, optimized: Ba
 
 def test_memory_is_shared_and_the_model_stays_whole(plain: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("baichuan_audio.acceleration.optimize")
-    monkeypatch.setattr(module, "_CACHE_BYTES", 0)  # as for a model that fits no cache
-    monkeypatch.setattr(module, "_NATIVE_BYTES", 0)
+    monkeypatch.setattr(module, "_MAX_CACHED_BYTES", 0)  # as for a model that fits no cache
+    monkeypatch.setattr(module, "_MAX_NATIVE_BYTES", 0)
     fast = optimize_for_inference(plain)
 
     def storages(model: BaichuanAudio) -> dict[int, int]:

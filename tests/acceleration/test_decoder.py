@@ -55,11 +55,11 @@ class CountedChance(random.Random):
 class CountedSession(ReferenceSession):
     """The obvious path, with chance counted by steps as a Decoder counts it."""
 
-    def answer(self, step: DecodeRequest) -> DecodeResult:
+    def decode(self, request: DecodeRequest) -> DecodeResult:
         if not isinstance(self.random, CountedChance):
             self.random = CountedChance(self._seed)
         self.random.step, self.random.place = self.random.step + 1, 0
-        return super().answer(step)
+        return super().decode(request)
 
     def __init__(self, model: BaichuanAudio, seed: int) -> None:
         super().__init__(model.language_model, model.audio_head, model.special, seed)
@@ -133,8 +133,8 @@ def test_rows_write_what_the_obvious_path_writes(
     mine = [Session(steps.language_model, steps.audio_head, steps.special, seed) for seed in range(3)]
     theirs = [CountedSession(plain, seed) for seed in range(3)]
     for row, (one, other) in enumerate(zip(mine, theirs, strict=True)):
-        one.lay(_prompt(row))
-        other.lay(_prompt(row))
+        one.extend(_prompt(row))
+        other.extend(_prompt(row))
 
     def advance(turn: int) -> None:
         rows = [row for row in range(3) if turn >= row and (turn + row) % 4]
@@ -147,15 +147,15 @@ def test_rows_write_what_the_obvious_path_writes(
                     each.begin_segment()
             decoder.read(row, mine[row])
         requests = [RowRequest(row, mine[row], step) for row, step in zip(rows, wanted, strict=True)]
-        for row, step, answer in zip(rows, wanted, decoder.answer(requests), strict=True):
-            assert answer == theirs[row].answer(step), (turn, row)
+        for row, step, answer in zip(rows, wanted, decoder.decode(requests), strict=True):
+            assert answer == theirs[row].decode(step), (turn, row)
             for each in (mine[row], theirs[row]):
                 each.append(plain.special.audiogen_end if answer is None else answer)  # type: ignore[arg-type]
 
     for turn in range(14):
         advance(turn)
     for one, other in zip(mine, theirs, strict=True):
-        assert one.tokens == other.tokens and torch.equal(one.counts, other.counts)
+        assert one.tokens == other.tokens and torch.equal(one.token_counts, other.token_counts)
 
 
 @pytest.mark.parametrize("capacity", [60, 4000])
@@ -197,12 +197,12 @@ def test_a_compiler_makes_each_region_once_for_all_layers(plain: BaichuanAudio, 
     session = Session(steps.language_model, steps.audio_head, steps.special, 0)
     oracle = CountedSession(plain, 0)
     for each in (session, oracle):
-        each.lay([5, 6, 7])
+        each.extend([5, 6, 7])
         each.begin_segment()
     for _ in range(3):
         decoder.read(0, session)
-        frame = decoder.answer([RowRequest(0, session, FrameRequest(SAMPLINGS[3]))])[0]
-        assert frame == oracle.answer(FrameRequest(SAMPLINGS[3]))
+        frame = decoder.decode([RowRequest(0, session, FrameRequest(SAMPLINGS[3]))])[0]
+        assert frame == oracle.decode(FrameRequest(SAMPLINGS[3]))
         for each in (session, oracle):
             each.append(frame)  # type: ignore[arg-type]
     assert counters["layer"].frame_count == counters["depth"].frame_count == 1
@@ -217,23 +217,23 @@ def test_an_audio_segment_ends_only_where_it_may(steps: BaichuanAudio) -> None:
     for seed in range(12):
         sessions = [Session(steps.language_model, steps.audio_head, steps.special, seed) for _ in range(2)]
         for session in sessions:
-            session.lay([5, 6, 7])
+            session.extend([5, 6, 7])
             session.begin_segment()
         decoder._bindings = [None, None]
         for row, session in enumerate(sessions):
             decoder.read(row, session)
         requests = [RowRequest(row, session, FrameRequest(_HOT, bool(row))) for row, session in enumerate(sessions)]
         for _ in range(20):
-            first, second = decoder.answer(requests)
+            first, second = decoder.decode(requests)
             never += first is None
             ended += second is None
     kinds = (Session, ReferenceSession)
     plain = [kind(steps.language_model, steps.audio_head, steps.special, 0) for kind in kinds]
     for session in plain:
-        session.lay([5, 6, 7])
+        session.extend([5, 6, 7])
         session.begin_segment()
-        never += sum(session.answer(FrameRequest(_HOT, False)) is None for _ in range(200))
-        assert any(session.answer(FrameRequest(_HOT)) is None for _ in range(400))
+        never += sum(session.decode(FrameRequest(_HOT, False)) is None for _ in range(200))
+        assert any(session.decode(FrameRequest(_HOT)) is None for _ in range(400))
     assert never == 0 and ended > 0
 
 
@@ -242,10 +242,10 @@ _HOT = Sampling(temperature=50.0)
 
 def test_a_row_that_is_too_short_says_so(steps: BaichuanAudio) -> None:
     session = DecoderSessions(rows=1, capacity=60)(steps.language_model, steps.audio_head, steps.special)
-    with pytest.raises(PromptError, match="nothing to go on"):
-        session.answer(TextRequest(GREEDY))
+    with pytest.raises(PromptError, match="the sequence is empty"):
+        session.decode(TextRequest(GREEDY))
     with pytest.raises(PromptError, match="row holds"):
-        session.extend([5] * 100)
+        session.prefill([5] * 100)
 
 
 def test_a_sequence_that_leaves_its_row_keeps_its_memory(steps: BaichuanAudio) -> None:
@@ -253,11 +253,11 @@ def test_a_sequence_that_leaves_its_row_keeps_its_memory(steps: BaichuanAudio) -
     first, second = (Session(steps.language_model, steps.audio_head, steps.special, seed) for seed in range(2))
     step = FrameRequest(SAMPLINGS[3])
     for each in (first, second):
-        each.lay([5, 6, 7])
+        each.extend([5, 6, 7])
         each.begin_segment()
         decoder.read(0, each)
-        answer = decoder.answer([RowRequest(0, each, step)])[0]
+        answer = decoder.decode([RowRequest(0, each, step)])[0]
         each.append(answer)  # type: ignore[arg-type]
-    assert int(first.counts.sum()) == len(first) and int(second.counts.sum()) == len(second)
+    assert int(first.token_counts.sum()) == len(first) and int(second.token_counts.sum()) == len(second)
     frame = first.tokens[-1]
-    assert isinstance(frame, tuple) and all(bool(first.said(i)[code]) for i, code in enumerate(frame))
+    assert isinstance(frame, tuple) and all(bool(first.seen_codes(i)[code]) for i, code in enumerate(frame))

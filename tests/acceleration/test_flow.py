@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from baichuan_audio.acceleration import optimize_for_inference
-from baichuan_audio.acceleration.cuda.flow import Chunk, StaticFlow, StepMemory, static_flow
+from baichuan_audio.acceleration.cuda.flow import Chunk, StaticFlow, StepMemory
 from baichuan_audio.acceleration.cuda.graphs import bucket
 from baichuan_audio.flow_decoder import FlowConfig, FlowDecoder
 from baichuan_audio.flow_decoder.flow import CfmParams
@@ -47,7 +47,7 @@ def eager_flow(device: str = "cpu", **changes: Any) -> FlowDecoder:
 
 def static(flow: FlowDecoder) -> StaticFlow:
     """Captured, or on a CPU as if: each step is run several times before it counts."""
-    optimized = static_flow(flow)
+    optimized = StaticFlow.from_flow(flow)
     if optimized.graphs is None:
         optimized.graphs = FakeGraphs()  # type: ignore[assignment]
     return optimized
@@ -277,7 +277,7 @@ class NoWaiting(TorchDispatchMode):
 @torch.no_grad()
 def test_a_captured_step_neither_waits_nor_asks_the_host(key: tuple[int, int]) -> None:
     """On a device that has no numbers, so that nothing can depend on one."""
-    optimized = static_flow(eager_flow("meta"))
+    optimized = StaticFlow.from_flow(eager_flow("meta"))
     memory = StepMemory(optimized.conditional_decoder, *key)
     with NoHostData(), NoWaiting():
         optimized._run(memory)

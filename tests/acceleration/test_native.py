@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.acceleration.cpu import kernels as native
 from baichuan_audio.acceleration.cpu.model import MAX_STEP_POSITIONS, NativeAudioHead, NativeLanguageModel
-from baichuan_audio.engine.kv_slots import Piece, SlotCache
+from baichuan_audio.engine.kv_slots import SlotCache, SlotTokens
 from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.model import BaichuanAudio
@@ -113,7 +113,7 @@ def test_without_a_compiler_it_goes_without(
     with caplog.at_level(logging.INFO):
         optimized = optimize_for_inference(plain)
     assert not isinstance(optimized.language_model, NativeLanguageModel)
-    assert len([line for line in caplog.messages if "native steps" in line]) == 1
+    assert len([line for line in caplog.messages if "native kernels" in line]) == 1
     assert not list(fresh.glob("*.so"))
 
 
@@ -158,7 +158,7 @@ def test_a_model_in_bfloat16_writes_what_it_writes_in_float32(
     compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio
 ) -> None:
     def write(session: Session) -> tuple[list[int], list[list[int]]]:
-        session.extend([5, 6, 7, 8])
+        session.prefill([5, 6, 7, 8])
         session.write_text(4, Sampling(0.9, 20, 0.9, 1.1))
         written = [session.write_codes(count, Sampling(0.9, 5, 0.9, 1.3)).tolist() for count in (5, 3)]
         return session.ids, written
@@ -170,7 +170,7 @@ def test_a_model_in_bfloat16_writes_what_it_writes_in_float32(
 @torch.inference_mode()
 def test_slots_of_a_model_in_bfloat16(compiled: ctypes.CDLL, model: BaichuanAudio, rounded: BaichuanAudio) -> None:
     caches = [SlotCache(each.language_model, 2, 100) for each in (optimize_for_inference(rounded), model)]
-    for pieces in ([Piece(0, [5, 6, 7])], [Piece(1, [8]), Piece(0, [9, 10])]):
+    for pieces in ([SlotTokens(0, [5, 6, 7])], [SlotTokens(1, [8]), SlotTokens(0, [9, 10])]):
         mine, theirs = (cache.read(pieces) for cache in caches)
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 

@@ -250,7 +250,7 @@ def test_a_refusal_names_what_was_found(data: bytes, words: str, tmp_path: Path)
 @pytest.mark.parametrize("name", ["m4a", "mov", "3gp"])
 def test_a_recording_without_its_index(name: str) -> None:
     data = made(name)
-    with pytest.raises(AudioError, match="cut off or damaged"):
+    with pytest.raises(AudioError, match="truncated or damaged"):
         read_audio(data[: len(data) // 2])
 
 
@@ -267,7 +267,7 @@ def test_video_is_never_decoded(muxer: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(av, "open", watched_open)
     with_sound = encoded(sine(1.0, 48_000), 48_000, muxer, "libmp3lame", video=True)
     assert_tone(read_audio(with_sound, RATE)[0])
-    with pytest.raises(AudioError, match="without sound"):
+    with pytest.raises(AudioError, match="without an audio stream"):
         read_audio(encoded(None, 48_000, muxer, "", video=True))
     assert opened == [None, None]  # to know the format of its pixels, FFmpeg would have had to decode
 

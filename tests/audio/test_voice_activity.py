@@ -207,6 +207,6 @@ def test_bad_waveforms_are_refused():
 def test_a_missing_package_is_one_sentence(missing: str, monkeypatch: pytest.MonkeyPatch):
     voice_activity.load_voice_activity_model.cache_clear()
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MissingDependencyError, match=r"^finding speech needs .*pip install .*vad=False.*\.$"):
+    with pytest.raises(MissingDependencyError, match=r"^voice activity detection needs .*pip install .*vad=False.*\.$"):
         find_speech(torch.zeros(RATE), RATE)
     assert Speech.whole(torch.zeros(RATE), RATE).segments == [(0, RATE)]

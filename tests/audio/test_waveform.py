@@ -87,7 +87,7 @@ def test_empty_and_not_finite_samples_are_refused() -> None:
 
 
 def test_saving_leaves_nothing_half_written(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="names no audio format"):
+    with pytest.raises(AudioError, match="no audio format that can be written"):
         save_waveform(tmp_path / "answer.txt", tone(16000), 16000)
     with pytest.raises(AudioError, match="does not exist"):
         save_waveform(tmp_path / "nowhere" / "answer.wav", tone(16000), 16000)

@@ -40,7 +40,7 @@ def test_each_level_takes_the_nearest_entry_of_what_is_left() -> None:
 def test_learning_finds_clusters() -> None:
     books, x = levels(16, 8), clusters(16, 2000)
     initialise(books, x)
-    recipe = QuantizerRecipe(decay=0.8, shrink=0.0, level_dropout=0.0)
+    recipe = QuantizerRecipe(decay=0.8, shrink=0.0, quantizer_dropout=0.0)
     before = (x - dequantize(books, quantize(books, x))).square().mean()
     for _ in range(30):
         learn(books, x, recipe)

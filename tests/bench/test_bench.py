@@ -146,7 +146,7 @@ def test_the_optimized_path_is_faster_than_the_reference(random: BaichuanAudio, 
     if dtype is torch.bfloat16 and not fast_bfloat16("cpu"):
         pytest.skip("this processor has no instructions for bfloat16")
     paths = on_each_path(never_end(random.to(dtype)), [])
-    assert paths["reference"].session_type is ReferenceSession and paths["optimized"].session_type is Session
+    assert paths["reference"].session_factory is ReferenceSession and paths["optimized"].session_factory is Session
     stage = stages.frames(paths, 20, 4)
     timings = interleave(stage.cases, 7, CPU)
     assert timings["optimized"].times_faster_than(timings["reference"], cpu=True) > 1.3

@@ -22,7 +22,9 @@ from baichuan_audio.data.mixture.weighted_sampling import Utterance
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn, split_reply
 from baichuan_audio.errors import DataError
 from baichuan_audio.generation import sequence as sequence_module
-from baichuan_audio.generation.reply import ReplySampling, write_spoken_reply
+from baichuan_audio.generation.events import SegmentEnd, TextDelta
+from baichuan_audio.generation.reply import ReplySampling, spoken_reply
+from baichuan_audio.generation.runner import run_program
 from baichuan_audio.language_model.prompt import PromptBuilder
 from baichuan_audio.text.phonemes import SYMBOLS
 
@@ -115,16 +117,17 @@ def test_sequence_equals_what_the_session_writes(model: Any, builder: SequenceBu
         prompt = PromptBuilder(model.text_tokenizer, special, 8).user()
         prompt = prompt.text(question) if isinstance(question, str) else prompt.audio(question.codes)
         prompt = prompt.reply(spoken=True).build()
-        live.extend(prompt.ids, prompt.codes)
+        live.prefill(prompt.ids, prompt.codes)
         for text, said in reply:
             wanted += model.text_tokenizer.encode(text)
             if text != " am,":  # a later clause that ends at a mark needs no audiogen_start from the model
                 wanted.append(special.audiogen_start)
             wanted += [*said.codes.T.flatten().tolist(), size]
         wanted.append(special.end_of_text)
-        pieces = list(write_spoken_reply(live, model.text_tokenizer, ReplySampling()))
-        spoken += [piece for piece in pieces if isinstance(piece, Tensor)]
-        assert "".join(piece for piece in pieces if isinstance(piece, str)) == "".join(text for text, _ in reply)
+        events = list(run_program(live, spoken_reply(live, model.text_tokenizer, ReplySampling())))
+        spoken += [event.codes for event in events if isinstance(event, SegmentEnd)]
+        texts = [event.text for event in events if isinstance(event, TextDelta)]
+        assert "".join(texts) == "".join(text for text, _ in reply)
     assert not wanted
     assert live.ids == built.ids.tolist()
     assert torch.equal(torch.cat([questions[0].codes, *spoken], dim=1), built.codes)  # type: ignore[union-attr]

@@ -14,20 +14,20 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.acceleration import optimize_for_inference
-from baichuan_audio.acceleration.cuda.flow import static_flow
+from baichuan_audio.acceleration.cuda.flow import StaticFlow
 from baichuan_audio.acceleration.optimize import joined_copy
 from baichuan_audio.engine import (
     AudioDelta,
     AudioInput,
     Engine,
     EngineConfig,
-    Reply,
     ReplyDone,
+    ReplyStream,
     TextDelta,
     batch,
-    worker,
 )
 from baichuan_audio.engine.batch import DecoderBatch
+from baichuan_audio.engine.worker import model_worker
 from baichuan_audio.generation.sequence import TokenSequence
 
 from ..conftest import NEEDS_CUDA
@@ -47,10 +47,8 @@ def pair(small: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     if request.param == "fast":
         return small, optimize_for_inference(small)
     if request.param == "decoder":
-        monkeypatch.setattr(worker, "batch_for", DecoderBatch)
-        twin = joined_copy(small)
-        twin.flow = static_flow(small.flow)
-        return small, twin
+        monkeypatch.setattr(model_worker, "batch_for", DecoderBatch)
+        return small, joined_copy(small, flow=StaticFlow.from_flow(small.flow))
     there = copy.deepcopy(small).to("cuda")
     return there, optimize_for_inference(there)
 
@@ -64,7 +62,7 @@ async def running(model: Any, **settings: Any) -> AsyncIterator[Engine]:
         yield engine
     finally:
         await engine.stop()
-        assert not engine._desk.worker._thread.is_alive() and not engine._desk.worker.sound.alive
+        assert not engine._allocator.worker._thread.is_alive() and not engine._allocator.worker.synthesis.alive
 
 
 def perform(test: Callable[[], Awaitable[None]]) -> None:
@@ -78,7 +76,7 @@ def perform(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-async def read(reply: Reply) -> tuple[list[Any], ReplyDone]:
+async def read(reply: ReplyStream) -> tuple[list[Any], ReplyDone]:
     """All events but the last, and the last."""
     events = [event async for event in reply]
     assert isinstance(events[-1], ReplyDone)
@@ -98,11 +96,11 @@ def noise(length: float = 1.0) -> AudioInput:
 
 async def quiet(engine: Any) -> None:
     """Until the threads have nothing left to do."""
-    worker = engine._desk.worker
+    worker = engine._allocator.worker
     for _ in range(2000):
         before = worker.steps
         await asyncio.sleep(0.01)
-        if worker.steps == before and not worker.sound.waiting and worker._commands.empty():
+        if worker.steps == before and not worker.synthesis.waiting and worker.commands._commands.empty():
             return
     raise AssertionError("the engine never comes to rest")
 
@@ -130,7 +128,7 @@ class Script:
         special, written = sequence.special, self._written(sequence)
         done = written.count(special.audiogen_end)
         current = written[len(written) - written[::-1].index(special.audiogen_end) :] if done else written
-        if special.audiogen_start in step.suppressed:
+        if special.audiogen_start in step.suppressed_tokens:
             text = self.tokenizer.encode("".join(text for text, _ in self.clauses))
             return text[len(written)] if len(written) < len(text) else special.end_of_text
         if done == len(self.clauses):

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from baichuan_audio import BaichuanAudio, ReplySampling, Sampling
 from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.acceleration.cuda.session import DecoderSessions
 from baichuan_audio.acceleration.optimize import joined_copy
-from baichuan_audio.engine.batch import Batch, DecoderBatch, Row, batch_for
-from baichuan_audio.engine.kv_slots import Piece, SlotCache
-from baichuan_audio.generation.reply import follow, spoken_reply, text_reply
-from baichuan_audio.generation.sequence import ReplyProgram, Token, TokenSequence
+from baichuan_audio.engine.batch import Batch, BatchRow, DecoderBatch, batch_for
+from baichuan_audio.engine.kv_slots import SlotCache, SlotTokens
+from baichuan_audio.generation.reply import spoken_reply, text_reply
+from baichuan_audio.generation.runner import ProgramRunner, ReplyProgram, run_to_end
+from baichuan_audio.generation.sequence import Token, TokenSequence
 
 LIMITS: dict[str, Any] = {"max_segments": 3, "max_segment_tokens": 4, "max_segment_frames": 5}
 GREEDY = ReplySampling(**LIMITS).greedy()
@@ -28,7 +28,7 @@ NO_PENALTY = ReplySampling(Sampling(), Sampling(), Sampling(), **LIMITS)
 def cache(model: BaichuanAudio, request: pytest.FixtureRequest) -> SlotCache:
     """Both ways in which attention treats rows of different lengths."""
     cache = SlotCache(model.language_model, 5, 200)
-    cache.together = request.param
+    cache.batched_attention = request.param
     return cache
 
 
@@ -51,10 +51,9 @@ def program(model: BaichuanAudio, sequence: TokenSequence, number: int, sampling
 def alone(model: BaichuanAudio, number: int, sampling: ReplySampling) -> list[Token]:
     """The whole sequence as the session writes it."""
     session = model.start([0], seed=number)
-    session.cut(0)
-    session.lay(prompt(model, number))
-    for _ in follow(session, program(model, session, number, sampling)):
-        pass
+    session.truncate(0)
+    session.extend(prompt(model, number))
+    run_to_end(session, program(model, session, number, sampling))
     return session.tokens
 
 
@@ -66,7 +65,7 @@ class Rows:
     ) -> None:
         self.model, self.cache, self.sampling = model, cache, sampling
         self.batch = kind(model, cache)
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, BatchRow] = {}
         self.free = list(range(cache.slots))
         self.written: dict[int, list[Token]] = {}
 
@@ -76,9 +75,9 @@ class Rows:
         sequence = TokenSequence(
             self.model.special, language_model.config.vocab_size, sizes, Random(number), self.cache.store.device
         )
-        sequence.lay(tokens)
+        sequence.extend(tokens)
         sequence.read = self.cache.prepare(slot, tokens)
-        row = Row(slot, sequence, program(self.model, sequence, number, self.sampling), None)
+        row = BatchRow(slot, sequence, ProgramRunner(program(self.model, sequence, number, self.sampling)))
         self.rows[number] = row
         self._send(row, None)
 
@@ -86,17 +85,14 @@ class Rows:
         for row, answer in self.batch.step([self.rows[number] for number in chosen], positions):
             self._send(row, answer)
 
-    def _send(self, row: Row, answer: Any) -> None:
-        try:
-            event = row.program.send(answer)
-            while isinstance(event, (str, Tensor)):
-                event = row.program.send(None)
-            row.step = event
-        except StopIteration:
+    def _send(self, row: BatchRow, answer: Any) -> None:
+        for _ in row.runner.advance(answer):
+            pass
+        if row.runner.finished:
             number = next(number for number, each in self.rows.items() if each is row)
             self.written[number] = self.leave(number).sequence.tokens
 
-    def leave(self, number: int) -> Row:
+    def leave(self, number: int) -> BatchRow:
         row = self.rows.pop(number)
         self.free.append(row.slot)
         return row
@@ -121,9 +117,7 @@ def test_an_accelerated_model_says_the_same_in_a_batch(model: BaichuanAudio, sam
 def decoding(plain: BaichuanAudio) -> BaichuanAudio:
     """In the forms that a Decoder takes, and with sessions on one: what `optimize_for_inference` makes where there is
     CUDA."""
-    twin = joined_copy(plain)
-    twin.session_type = DecoderSessions(rows=1, capacity=200)
-    return twin
+    return joined_copy(plain, DecoderSessions(rows=1, capacity=200))
 
 
 @torch.inference_mode()
@@ -145,9 +139,9 @@ def test_slots_know_what_a_decoder_has_read(decoding: BaichuanAudio) -> None:
     cache, tokens = run.cache, [*run.written[1], 3]
     known = cache.length(0)
     assert len(tokens) - 5 <= known == cache.prepare(1, tokens)
-    fresh = SlotCache(decoding.language_model, 1, 200).read([Piece(0, tokens)])
-    torch.testing.assert_close(cache.read([Piece(1, tokens[known:])]), fresh, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(cache.read([Piece(0, tokens[known:])]), fresh, rtol=1e-4, atol=1e-5)
+    fresh = SlotCache(decoding.language_model, 1, 200).read([SlotTokens(0, tokens)])
+    torch.testing.assert_close(cache.read([SlotTokens(1, tokens[known:])]), fresh, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cache.read([SlotTokens(0, tokens[known:])]), fresh, rtol=1e-4, atol=1e-5)
 
 
 def test_an_accelerated_model_on_cuda_has_a_decoder(plain: BaichuanAudio) -> None:
@@ -166,7 +160,7 @@ def _come_and_go(model: BaichuanAudio, run: Rows, sampling: ReplySampling) -> No
             run.join(coming.pop(0), run.free.pop(random.randrange(len(run.free))))
         if len(run.rows) > 2 and not left:  # one leaves in the midst of its reply
             left.append(random.choice(sorted(run.rows)))
-            run.leave(left[0]).program.close()
+            run.leave(left[0]).runner.close()
         if run.rows:
             run.step([number for number in run.rows if random.random() < 0.8] or list(run.rows))
     assert len(run.written) == 8 and len(left) == 1
@@ -177,14 +171,14 @@ def _come_and_go(model: BaichuanAudio, run: Rows, sampling: ReplySampling) -> No
 @torch.inference_mode()
 def test_known_beginnings_are_not_read_again(model: BaichuanAudio, cache: SlotCache) -> None:
     tokens = prompt(model, 5)
-    first = cache.read([Piece(0, tokens)])
+    first = cache.read([SlotTokens(0, tokens)])
     other = [*tokens[:9], 3, *tokens[9:]]
     assert cache.prepare(3, other) == 9  # copied from slot 0
-    copied = cache.read([Piece(3, other[9:])])
+    copied = cache.read([SlotTokens(3, other[9:])])
     fresh = SlotCache(model.language_model, 1, 200)
-    torch.testing.assert_close(copied, fresh.read([Piece(0, other)]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(copied, fresh.read([SlotTokens(0, other)]), rtol=1e-4, atol=1e-5)
     assert cache.prepare(0, tokens) == len(tokens) - 1  # the last one gives the hidden state
-    torch.testing.assert_close(cache.read([Piece(0, tokens[-1:])]), first, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cache.read([SlotTokens(0, tokens[-1:])]), first, rtol=1e-4, atol=1e-5)
     changed = [tuple(0 for _ in token) if isinstance(token, tuple) else token for token in tokens]
     assert cache.prepare(0, changed) == next(i for i, token in enumerate(tokens) if isinstance(token, tuple))
 
@@ -208,5 +202,5 @@ def test_a_long_prompt_does_not_hold_up_the_others(model: BaichuanAudio, cache: 
 @torch.inference_mode()
 def test_a_slot_holds_no_more_than_it_can(model: BaichuanAudio, cache: SlotCache) -> None:
     with pytest.raises(ValueError, match="200"):
-        cache.read([Piece(0, [1] * 201)])
+        cache.read([SlotTokens(0, [1] * 201)])
     assert cache.length(0) == 0

@@ -23,7 +23,7 @@ def test_a_long_dialogue_forgets_and_never_fails(small: Any, script: Script) -> 
                 await dialogue.add_user([f"question {turn}"])
                 _, done = await read(dialogue.reply())
                 assert done.status == "completed", done
-            assert any(item.forgotten for item in dialogue._state.history.items)
+            assert any(item.dropped for item in dialogue._state.history.items)
             with pytest.raises(PromptTooLongError, match="can be answered"):
                 await dialogue.add_user(["x" * 500])
             script.clauses = [("one,", 400)]
@@ -56,7 +56,7 @@ def test_slow_reader_waits_alone(small: Any, script: Script) -> None:
             steps = engine.stats().steps
             await asyncio.sleep(0.1)
             assert engine.stats().steps == steps  # nobody spins
-            assert engine._desk.worker.rows[0].frames < 80
+            assert engine._allocator.worker.replies.rows[0].frames < 80
             events, done = await read(waiting)
             assert done.status == "completed" and seconds(events) > 9
 
@@ -118,12 +118,17 @@ def test_nothing_leaks(small: Any, script: Script) -> None:
             for start in range(0, 12, 4):
                 await asyncio.gather(*(visit(number) for number in range(start, start + 4)))
             await quiet(engine)
-            worker = engine._desk.worker
-            engine._desk.worker.post(worker.tidy)
+            worker = engine._allocator.worker
+            worker.commands.post(worker.replies.discard_settled)
             await quiet(engine)
-            assert engine.stats().slots_free == 4 and not worker.rows and not worker._finished and not worker._held
-            assert not worker._promises and not worker.sound.waiting
-            assert worker.sound.voices == 0
+            assert (
+                engine.stats().slots_free == 4
+                and not worker.replies.rows
+                and not worker.replies._finished
+                and not worker.replies._waiting
+            )
+            assert not worker.commands._futures and not worker.synthesis.waiting
+            assert worker.synthesis.active_outputs == 0
 
     perform(test)
 
@@ -158,51 +163,51 @@ def test_stopping_ends_all(small: Any, script: Script) -> None:
 
 
 def test_failure_of_one_leaves_the_others_unharmed(small: Any, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = sound.AudioOutput.turn
+    broken = sound.AudioOutput.run
 
     def turn(self: Any, most: int) -> None:
         if getattr(self, "doomed", False):
             raise RuntimeError("no sound today")
         broken(self, most)
 
-    monkeypatch.setattr(sound.AudioOutput, "turn", turn)
+    monkeypatch.setattr(sound.AudioOutput, "run", turn)
 
     async def test() -> None:
         async with running(small) as engine:
             dialogues = [engine.open() for _ in range(3)]
             for dialogue in dialogues:
                 await dialogue.add_user(["Count"])
-            worker = engine._desk.worker
-            build = worker._voice
+            replies = engine._allocator.worker.replies
+            build = replies._audio_output
 
             def voice(reply: Any) -> Any:
                 made = build(reply)
                 made.doomed = reply is doomed
                 return made
 
-            worker._voice = voice  # type: ignore[method-assign]
+            replies._audio_output = voice  # type: ignore[method-assign]
             doomed: Any = None
-            replies = []
+            streams = []
             for number, dialogue in enumerate(dialogues):
                 reply = dialogue.reply()
                 doomed = reply if number == 0 else doomed
-                replies.append(reply)
-            results = await asyncio.gather(*map(read, replies))
+                streams.append(reply)
+            results = await asyncio.gather(*map(read, streams))
             assert [done.status for _, done in results] == ["failed", "completed", "completed"]
             assert results[0][1].reason == "internal error (RuntimeError)" and results[0][1].error is None
-            monkeypatch.setattr(worker, "_voice", build)
-            program = dialogues[1]._rules
-            dialogues[1]._rules = lambda *_: _broken_rules()  # type: ignore[method-assign]
+            monkeypatch.setattr(replies, "_audio_output", build)
+            program = dialogues[1]._program
+            dialogues[1]._program = lambda *_: _broken_program()  # type: ignore[method-assign]
             results = await asyncio.gather(*(read(dialogue.reply()) for dialogue in dialogues))
             assert [done.status for _, done in results] == ["completed", "failed", "completed"]
-            dialogues[1]._rules = program  # type: ignore[method-assign]
+            dialogues[1]._program = program  # type: ignore[method-assign]
             assert (await read(dialogues[1].reply()))[1].status == "completed"
 
     perform(test)
 
 
-def _broken_rules() -> Any:
-    raise RuntimeError("no rules today")
+def _broken_program() -> Any:
+    raise RuntimeError("no program today")
     yield
 
 

@@ -168,9 +168,9 @@ def test_what_can_never_be_answered_is_refused_before_it_is_encoded(
     async def test() -> None:
         async with running(small) as engine:
             dialogue = engine.open()
-            most = dialogue._state.history.most
-            monkeypatch.setattr(dialogue._desk, "encode", None)
-            with pytest.raises(PromptError, match="s of sound, and at most"):
+            most = dialogue._state.history.budget
+            monkeypatch.setattr(dialogue._allocator, "encode", None)
+            with pytest.raises(PromptError, match="s of audio, and at most"):
                 await dialogue.add_user([AudioInput(torch.zeros((most + 20) * 1280), 16_000, vad=False)])
             for add in (lambda text: dialogue.add_user([text]), dialogue.add_assistant, dialogue.add_system):
                 with pytest.raises(PromptError, match="characters long"):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from baichuan_audio.engine import AudioDelta
-from baichuan_audio.generation.reply import ReplySampling, follow, spoken_reply
+from baichuan_audio.generation.reply import ReplySampling, spoken_reply
+from baichuan_audio.generation.runner import run_to_end
 
 from .conftest import Script, noise, perform, read, running
 
@@ -75,9 +76,9 @@ def test_a_reply_to_what_was_cancelled_or_cut_equals_the_session(pair: tuple[Any
     assert len({len(prompt) for prompt in asked.values()}) > 1
     for number, prompt in asked.items():
         session = alone.start([0])
-        session.cut(0)
-        session.lay(prompt)
-        list(follow(session, spoken_reply(session, alone.text_tokenizer, greedy)))
+        session.truncate(0)
+        session.extend(prompt)
+        run_to_end(session, spoken_reply(session, alone.text_tokenizer, greedy))
         assert session.tokens[len(prompt) - 2 :] == answered[number]
 
 

@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 
-from baichuan_audio.engine.history import History, Item
+from baichuan_audio.engine.history import History, HistoryItem
 from baichuan_audio.errors import PromptError
 
 FRAME = (1,) * 8
 
 
-def user(model: Any, id: str, text: str) -> Item:
-    return Item(id, "user", list(model.text_tokenizer.encode(text)))
+def user(model: Any, id: str, text: str) -> HistoryItem:
+    return HistoryItem(id, "user", list(model.text_tokenizer.encode(text)))
 
 
-def spoken(model: Any, id: str, *clauses: tuple[str, int]) -> Item:
+def spoken(model: Any, id: str, *clauses: tuple[str, int]) -> HistoryItem:
     special = model.special
     tokens: list[Any] = [special.audiotext_start, special.assistant]
     for text, frames in clauses:
         tokens += [*model.text_tokenizer.encode(text), special.audiogen_start, *[FRAME] * frames, special.audiogen_end]
-    return Item(id, "assistant", [*tokens, special.end_of_text])
+    return HistoryItem(id, "assistant", [*tokens, special.end_of_text])
 
 
 def told(model: Any, tokens: list[Any]) -> str:
@@ -46,14 +46,14 @@ def test_order_and_marks(small: Any, history: History) -> None:
     history.add(user(small, "1", "hi"))
     history.add(user(small, "2", "there"))
     history.add(spoken(small, "3", ("yes,", 2)))
-    history.add(Item("4", "system", text="be brief"))
+    history.add(HistoryItem("4", "system", text="be brief"))
     history.add(user(small, "5", "why"))
     assert told(small, history.prompt("sys", True)) == "Ssys\nbe briefUhithereTAyes,<..>$UwhyTA"
     history.add(user(small, "0", "first "), "root")
     history.add(user(small, "1b", "you "), "1")
     history.remove("3")
     assert told(small, history.prompt("", False)) == "Sbe briefUfirst hiyou therewhyA"
-    history.add(Item("6", "assistant", history.written("ok")))
+    history.add(HistoryItem("6", "assistant", history.text_reply_tokens("ok")))
     assert told(small, history.prompt("", False)).endswith("whyAok$A")
     for wrong in (lambda: history.add(user(small, "1", "x")), lambda: history.remove("9"), lambda: history.find("9"),
                   lambda: history.add(user(small, "x", "x"), "9")):  # fmt: skip
@@ -101,7 +101,7 @@ def test_oldest_turns_are_forgotten(small: Any, history: History) -> None:
         prompt = history.prompt("system", True)
         assert len(prompt) <= 75 and told(small, prompt).startswith("SsystemUquestionTA")
         history.add(spoken(small, f"a{turn}", ("an answer", 8)))
-    kept = [item.id for item in history.items if not item.forgotten]
+    kept = [item.id for item in history.items if not item.dropped]
     assert kept[0].startswith("u") and kept[-1] == "a7" and len(kept) % 2 == 0
     assert len(history.items) == 16  # the forgotten ones can still be cut or deleted
     assert history.truncate("a0", 0.0) == ""
@@ -112,10 +112,10 @@ def test_forgetting_leaves_room_for_some_turns(small: Any, history: History) -> 
     forgot = []
     for turn in range(12):
         history.add(user(small, f"u{turn}", "what?"))
-        before = sum(item.forgotten for item in history.items)
+        before = sum(item.dropped for item in history.items)
         history.prompt("", False)
-        forgot.append(sum(item.forgotten for item in history.items) - before)
-        history.add(Item(f"a{turn}", "assistant", history.written("five.")))
+        forgot.append(sum(item.dropped for item in history.items) - before)
+        history.add(HistoryItem(f"a{turn}", "assistant", history.text_reply_tokens("five.")))
     assert max(forgot) >= 4 and 0 in forgot[forgot.index(max(forgot)) + 1 :]
 
 
@@ -127,21 +127,21 @@ def test_too_long_is_an_error(small: Any, history: History) -> None:
         history.prompt("s" * 90, True)
     with pytest.raises(PromptError, match="1601 characters long, far more than can be read"):
         history.check_text("x" * 1601)
-    history.check_sound(75 / 12.5)
-    with pytest.raises(PromptError, match="7 s of sound, and at most 6 s can be answered"):
-        history.check_sound(7.0)
+    history.check_audio(75 / 12.5)
+    with pytest.raises(PromptError, match="7 s of audio, and at most 6 s can be answered"):
+        history.check_audio(7.0)
 
 
 def test_what_fails_or_leaves_no_trace_forgets_nothing(small: Any, history: History) -> None:
     for turn in range(4):
         history.add(user(small, f"u{turn}", "question"))
-        history.add(Item(f"a{turn}", "assistant", history.written("the answer")))
+        history.add(HistoryItem(f"a{turn}", "assistant", history.text_reply_tokens("the answer")))
     history.add(user(small, "last", "why"))
     with pytest.raises(PromptError, match="system text and message"):
         history.prompt("s" * 90, True)
-    assert len(history.prompt("s" * 30, True, forget=False)) <= 75
-    assert not any(item.forgotten for item in history.items)
-    assert told(small, history.prompt("", True)).startswith("SU") and any(item.forgotten for item in history.items)
+    assert len(history.prompt("s" * 30, True, drop=False)) <= 75
+    assert not any(item.dropped for item in history.items)
+    assert told(small, history.prompt("", True)).startswith("SU") and any(item.dropped for item in history.items)
 
 
 def test_system_text_is_encoded_once_however_much_is_forgotten(
@@ -152,7 +152,7 @@ def test_system_text_is_encoded_once_however_much_is_forgotten(
     monkeypatch.setattr(small.text_tokenizer, "encode", lambda text: encoded.append(text) or encode(text))
     for turn in range(30):
         history.add(user(small, f"u{turn}", "question"))
-        history.add(Item(f"a{turn}", "assistant", [small.special.assistant, small.special.end_of_text]))
+        history.add(HistoryItem(f"a{turn}", "assistant", [small.special.assistant, small.special.end_of_text]))
     history.add(user(small, "last", "why"))
     encoded.clear()
     for _ in range(3):
@@ -164,8 +164,8 @@ def test_system_text_is_encoded_once_however_much_is_forgotten(
 
 
 def test_a_dialogue_has_so_many_items_and_no_more(small: Any, history: History) -> None:
-    history.items = [Item(str(number), "user", [1]) for number in range(4096)]
+    history.items = [HistoryItem(str(number), "user", [1]) for number in range(4096)]
     with pytest.raises(PromptError, match="4096 items"):
-        history.add(Item("more", "user"))
-    history.items[0].forgotten, history.items[1].tokens = True, []
-    history.add(Item("more", "user"))
+        history.add(HistoryItem("more", "user"))
+    history.items[0].dropped, history.items[1].tokens = True, []
+    history.add(HistoryItem("more", "user"))

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from baichuan_audio.engine.history import History, Item
+from baichuan_audio.engine.history import History, HistoryItem
 from baichuan_audio.errors import BaichuanAudioError, ConfigError
-from baichuan_audio.generation.context import context_length, turns_to_forget
+from baichuan_audio.generation.context import context_length, turns_to_drop
+from baichuan_audio.generation.events import TextDelta
 from baichuan_audio.generation.reply import ReplySampling
-from baichuan_audio.model import TextPiece
 
 from .conftest import Script, perform, read, running, seconds
 from .test_history import spoken, told, user
@@ -58,7 +58,7 @@ def test_conversation_and_engine_stop_alike(pair: tuple[Any, Any]) -> None:
     texts, reasons = [], []
     for turn in ("Hello there.", "And you?"):
         pieces = list(conversation.ask(turn))
-        texts.append("".join(piece.text for piece in pieces if isinstance(piece, TextPiece)))
+        texts.append("".join(piece.text for piece in pieces if isinstance(piece, TextDelta)))
         reasons.append(conversation.incomplete_reason)
     assert reasons[0] in ("audio_overrun", "repetition")
 
@@ -95,11 +95,11 @@ def test_dialogues_stay_within_the_context_length(small: Any, monkeypatch: pytes
         assert ids[0] == small.special.system and len(ids) < 100
         assert 1 <= ids.count(small.special.user) == len(conversation._turns)
     assert sum(read_once) < 12 * 75
-    forgotten = [item for item in history.items if item.forgotten]
+    forgotten = [item for item in history.items if item.dropped]
     assert len(forgotten) > 12 and sum(len(item.tokens) for item in forgotten if item.role == "user") == 0
     assert not any(token for item in forgotten for token in item.tokens if isinstance(token, tuple))
     assert history.truncate("a0", 60.0) == "an answer"
-    long = Item("long", "user", list(small.text_tokenizer.encode("x" * 200)))
+    long = HistoryItem("long", "user", list(small.text_tokenizer.encode("x" * 200)))
     history.check_size(long)
     history.add(long)  # a single turn may still fill the slot
     assert len(history.prompt("system", True)) > 200
@@ -119,15 +119,15 @@ def test_the_conversation_forgets_whole_turns_as_the_engine_does(small: Any, mon
                 await read(dialogue.reply(sampling=greedy, item_id=f"a{turn}"))
                 reply = dialogue._state.history.find(f"a{turn}").tokens
                 assert conversation.session.tokens[-len(reply) :] == reply
-            assert any(item.forgotten for item in dialogue._state.history.items)
+            assert any(item.dropped for item in dialogue._state.history.items)
 
     perform(test)
 
 
 def test_how_many_turns_are_forgotten() -> None:
-    assert turns_to_forget(10, [20, 20, 20], 100) == 0
-    assert turns_to_forget(10, [20, 20, 30], 100) == 2
-    assert turns_to_forget(10, [300], 100) == 0 and turns_to_forget(10, [1, 300], 100) == 1
+    assert turns_to_drop(10, [20, 20, 20], 100) == 0
+    assert turns_to_drop(10, [20, 20, 30], 100) == 2
+    assert turns_to_drop(10, [300], 100) == 0 and turns_to_drop(10, [1, 300], 100) == 1
     assert context_length({}) > 1 << 20 and context_length({"max_position_embeddings": 512}) == 512
     assert context_length({"max_position_embeddings": 512, "context_length": 100}) == 100
     for wrong in (0, 63, 513, "448", True, 1.5):

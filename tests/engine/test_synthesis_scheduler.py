@@ -16,8 +16,9 @@ from baichuan_audio.engine import AudioDelta, EngineConfig, ReplyDone, TextDelta
 from baichuan_audio.engine import synthesis_scheduler as sound
 from baichuan_audio.engine.synthesis_scheduler import AudioOutput, SynthesisJob, SynthesisPool, encode_in_pieces
 from baichuan_audio.errors import AudioError, ConfigError
+from baichuan_audio.generation.events import FrameDecoded
 
-FRAME = (0,) * 8
+FRAME = FrameDecoded((0,) * 8)
 
 
 class Speech:
@@ -59,16 +60,16 @@ def job(steps: int, done: list[Any]) -> SynthesisJob:
 def test_order_of_text_and_sound(clock: list[float]) -> None:
     events: list[Any] = []
     one = voice(events)
-    one.put("a, ")
+    one.put(TextDelta("a, "))
     for _ in range(5):
         one.put(FRAME)
     one.end_segment()
-    one.put("b")
+    one.put(TextDelta("b"))
     one.put(FRAME)
     end = ReplyDone("completed", None, "a, b", Usage())
     one.put(end)
     while one.ready(4):
-        one.turn(3)
+        one.run(3)
     kinds = [event.waveform.shape[0] if isinstance(event, AudioDelta) else event for event in events]
     assert kinds == [TextDelta("a, "), 30, 20, TextDelta("b"), 10, 5, end]
     assert one.ended and not one.ready(4)
@@ -92,18 +93,18 @@ def test_words_in_continuous_speech_wait_for_their_sound(clock: list[float]) -> 
     speech: Any = Lagging()
     one = AudioOutput(speech, 8, 100, 10, events.append, lambda error: None, lambda: None)
     for text, frames in (("I", 2), (" am", 2), (" here", 4), (".", 0)):
-        one.put(text)
+        one.put(TextDelta(text))
         for _ in range(frames):
             one.put(FRAME)
         one.end_segment()
         while one.ready(4):
-            one.turn(8)
+            one.run(8)
     told = [len(event.waveform) if isinstance(event, AudioDelta) else event.text for event in events]
     assert told == ["I", 20, " am", 10, 10, " here", 20]
     one.put(ReplyDone("completed", None, "I am here.", Usage()))
-    one.turn(8)
+    one.run(8)
     told = [len(event.waveform) if isinstance(event, AudioDelta) else event.text for event in events]
-    assert told[-3:] == [17, ".", "I am here."] and one.lead() == pytest.approx(0.77)
+    assert told[-3:] == [17, ".", "I am here."] and one.buffered_seconds() == pytest.approx(0.77)
 
 
 def test_few_frames_are_not_worth_a_turn(clock: list[float]) -> None:
@@ -111,9 +112,9 @@ def test_few_frames_are_not_worth_a_turn(clock: list[float]) -> None:
     for count in range(1, 6):
         one.put(FRAME)
         assert one.ready(4) == (count >= 4)
-    one.turn(8)
+    one.run(8)
     one.put(FRAME)
-    assert one.sounds and not one.ready(4)
+    assert one.has_started and not one.ready(4)
     one.put(FRAME)
     assert one.ready(4)
     one.drop()
@@ -129,7 +130,7 @@ def test_a_backlog_wakes_who_waits_for_its_end(clock: list[float]) -> None:
         if one._pending > 25:
             break
     assert one.must_wait() and not woken
-    one.turn(8)
+    one.run(8)
     assert woken == [1] and not one.must_wait()
 
 
@@ -137,19 +138,19 @@ def test_who_runs_dry_first_goes_first(clock: list[float]) -> None:
     thread = SynthesisPool(4, 8, 1, 1)
     rich, poor, new = voice(), voice(), voice()
     for each, frames in ((rich, 30), (poor, 10)):
-        thread.add_voice(each)
+        thread.add_output(each)
         for _ in range(frames + 4):
             each.put(FRAME)
-        each.turn(frames)
-    assert [rich.lead(), poor.lead()] == [3.0, 1.0] and thread._choose() is poor
-    thread.add_voice(new)
+        each.run(frames)
+    assert [rich.buffered_seconds(), poor.buffered_seconds()] == [3.0, 1.0] and thread._choose() is poor
+    thread.add_output(new)
     for _ in range(4):
         new.put(FRAME)
     clock[0] += 0.2
     assert thread._choose() is new  # its listener hears nothing yet
     clock[0] += 10
-    new.turn(4)
-    assert thread._choose() is poor and poor.lead() == pytest.approx(-9.2)
+    new.run(4)
+    assert thread._choose() is poor and poor.buffered_seconds() == pytest.approx(-9.2)
 
 
 def test_jobs_go_between(clock: list[float]) -> None:
@@ -159,19 +160,19 @@ def test_jobs_go_between(clock: list[float]) -> None:
     thread.add_job(second)
     assert thread.waiting == 2
     listener = voice()
-    thread.add_voice(listener)
+    thread.add_output(listener)
     for _ in range(30):
         listener.put(FRAME)
-    listener.turn(10)
+    listener.run(10)
     first.busy = True
     assert thread._choose() is second  # one thread has the first in hand
     first.busy = False
     assert thread._choose() is first  # the listener has a second left
-    thread._work(first)
+    thread._run_job(first)
     assert thread._choose() is second  # in turn
     clock[0] += 0.8
     assert [thread._choose() for _ in range(4)] == [listener, listener, listener, second]
-    thread._work(second)
+    thread._run_job(second)
     first.cancelled = True
     assert thread._choose() is listener and done == [("done", None)]
 
@@ -217,12 +218,12 @@ def test_several_threads_never_share_a_voice_or_a_job() -> None:
     for number in range(5):
         speech: Any = Careful(number)
         voices.append(AudioOutput(speech, 8, 100, None, partial(hear, number), fail, lambda: None))
-        threads.add_voice(voices[-1])
+        threads.add_output(voices[-1])
     for number in range(5, 8):
         threads.add_job(SynthesisJob(careful_job(number), lambda value, error, number=number: ended[number].set()))  # type: ignore[misc]
     for place in range(40):
         for each in voices:
-            each.put((place,) * 8)
+            each.put(FrameDecoded((place,) * 8))
             threads.wake(each)
     for each in voices:
         each.put(ReplyDone("completed", None, "", Usage()))

@@ -125,13 +125,13 @@ def test_dialogue_over_the_cache_equals_full_prefill(
     model = parts[0]
     session = Session(*parts, special, seed=1)
     first = _frames(3)
-    session.extend([1, special.audio_start, *[special.audio_pad] * 3, special.audio_end], first)
+    session.prefill([1, special.audio_start, *[special.audio_pad] * 3, special.audio_end], first)
     session.write_text(4, Sampling(1.0, 20, 0.9, 1.1))
     spoken = session.write_codes(5, Sampling(1.0, 5, 0.9, 1.3))
     fed = session.ids.count(special.audio_pad) - 3
     session.append(special.end_of_text)
     second = _frames(2)
-    session.extend([special.user, *[special.audio_pad] * 2, special.assistant], second)
+    session.prefill([special.user, *[special.audio_pad] * 2, special.assistant], second)
     codes = torch.cat([first, spoken[:, :fed], second], dim=1)
     hidden, _ = model(torch.tensor([session.ids]), codes)
     torch.testing.assert_close(session._last_hidden(), hidden[:, -1], **CLOSE)
@@ -141,7 +141,7 @@ def test_dialogue_over_the_cache_equals_full_prefill(
 def test_same_seed_same_sequence(parts: tuple[LanguageModel, AudioHead], special: SpecialTokens) -> None:
     def write(seed: int) -> tuple[list[int], Tensor]:
         session = Session(*parts, special, seed)
-        session.extend([1, 2, 3])
+        session.prefill([1, 2, 3])
         session.write_text(6, Sampling(1.0))
         return session.ids, session.write_codes(6, Sampling(1.0, 5, 0.9, 1.3))
 
@@ -152,7 +152,7 @@ def test_same_seed_same_sequence(parts: tuple[LanguageModel, AudioHead], special
 
 def test_marks_masks_and_taking_back(parts: tuple[LanguageModel, AudioHead], special: SpecialTokens) -> None:
     session = Session(*parts, special, seed=0)
-    session.extend([1])
+    session.prefill([1])
     written = session.write_text(60, Sampling(5.0)).tolist()  # hot enough for anything to come up
     assert not set(written) & set(special.control_ids)
     last = session.ids[-1]
@@ -166,7 +166,7 @@ def test_marks_masks_and_taking_back(parts: tuple[LanguageModel, AudioHead], spe
 
 def test_audiogen_start_is_fed_once(parts: tuple[LanguageModel, AudioHead], special: SpecialTokens) -> None:
     session = Session(*parts, special, seed=0)
-    session.extend([1, special.audiogen_start])
+    session.prefill([1, special.audiogen_start])
     session.write_codes(2, Sampling())
     assert session.ids.count(special.audiogen_start) == 1
 
@@ -183,7 +183,7 @@ def test_unfit_prompts(parts: tuple[LanguageModel, AudioHead], special: SpecialT
         ([special.audio_pad], _frames(1) + 100),
     ):
         with pytest.raises(PromptError):
-            session.extend(ids, codes)
+            session.prefill(ids, codes)
     with pytest.raises(PromptError):
         session.write_text(1, Sampling())
     with pytest.raises(PromptError):

@@ -37,7 +37,7 @@ def test_greedy_run(
     special: SpecialTokens,
 ) -> None:
     session = Session(language_model, audio_head, special)
-    session.extend(golden["prompt_ids"][0], golden["codes.0"].T)
+    session.prefill(golden["prompt_ids"][0], golden["codes.0"].T)
     prompt = golden["prompt_ids"].shape[1]
     text = session.write_text(run["n_text"] - 1, Sampling(repetition_penalty=run["text_repetition_penalty"]))
     assert torch.equal(text, golden["greedy_text_ids"][0, prompt:-1])

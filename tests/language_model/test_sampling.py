@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.language_model.sampling import Sampling, draw, draw_rows, draw_together
+from baichuan_audio.language_model.sampling import Sampling, draw, draw_rows, draw_rows_on_device
 
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.3, 0.2]))
 
@@ -59,7 +59,7 @@ def test_rows_are_drawn_alike_one_by_one_and_together(penalised: bool) -> None:
             for place, (row, sampling, random) in enumerate(zip(logits, samplings, ways[0], strict=True))
         ]
         assert draw_rows(logits, samplings, ways[1], said) == one_by_one
-        assert draw_together(logits, samplings, ways[2], said) == one_by_one
+        assert draw_rows_on_device(logits, samplings, ways[2], said) == one_by_one
 
 
 def test_values_that_make_no_sense() -> None:

@@ -65,7 +65,7 @@ class FakeEngine:
 
     voices = ("Ada", "邻家女声")
     sample_rate = SAMPLE_RATE
-    longest_turn_seconds = 600.0
+    max_turn_seconds = 600.0
 
     def start(self) -> None:
         self.running = True

@@ -20,7 +20,7 @@ import soundfile  # noqa: E402
 from fake_engine import SAMPLE_RATE, SECONDS_A_WORD, FakeEngine  # noqa: E402
 from http_tools import Serving, assert_error, serving  # noqa: E402
 
-from baichuan_audio.audio.reading import SequentialSound  # noqa: E402
+from baichuan_audio.audio.reading import SequentialSoundFile  # noqa: E402
 from baichuan_audio.server.audio.output import MEDIA_TYPES  # noqa: E402
 
 TEXT = "one two three four five six seven eight"
@@ -36,7 +36,7 @@ def server() -> Iterator[Serving]:
 def heard(data: bytes, format: str) -> np.ndarray:
     if format == "pcm":
         return np.frombuffer(data, "<i2") / 32768
-    with SequentialSound(io.BytesIO(data)) as file:
+    with SequentialSoundFile(io.BytesIO(data)) as file:
         assert file.samplerate == SAMPLE_RATE
         return file.read(60 * SAMPLE_RATE)
 

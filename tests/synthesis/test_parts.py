@@ -13,7 +13,7 @@ from torch import Tensor
 from baichuan_audio.audio.waveform import crossfade
 from baichuan_audio.audio_tokenizer.decoder import Upsampling
 from baichuan_audio.model import BaichuanAudio
-from baichuan_audio.synthesis import Joiner, SpeechStream
+from baichuan_audio.synthesis import CrossfadeJoiner, SpeechStream
 from baichuan_audio.synthesis.noise import segment_noise
 
 
@@ -64,7 +64,7 @@ def test_joiner_is_the_cross_fade_from_segment_to_segment(seed: int):
     rng = random.Random(seed)
     lengths = [rng.choice((0, 3, 100, 240, 241, 700, 2000)) for _ in range(6)]
     segments = [torch.randn(length, generator=torch.Generator().manual_seed(i)) for i, length in enumerate(lengths)]
-    joiner, given = Joiner(24000), []
+    joiner, given = CrossfadeJoiner(24000), []
     for segment in segments:
         while len(segment):
             count = rng.choice((1, 50, 240, 1000))

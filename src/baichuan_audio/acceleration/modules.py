@@ -1,11 +1,10 @@
-"""Inference forms of the layers that a decode step runs: the same functions from fewer and larger reads.
+"""Inference variants of the layers that a decode step runs: the same functions with fewer and larger reads.
 
 Each is made from a layer as loaded and shares its tensors where it can, so both can be used side by side.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 import torch
@@ -14,36 +13,29 @@ from torch.nn import functional as F
 
 from ..language_model.audio_head import DepthAttention, DepthLayer
 from ..language_model.backbone import FeedForward
+from ..layers.module_copy import module_copy
 from ..layers.shapes import shapes_only
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def module_copy(module: M) -> M:
-    """A second module of the same class over the same tensors and children, whose children can be exchanged."""
-    optimized = copy.copy(module)
-    for name in ("_modules", "_parameters", "_buffers"):
-        optimized.__dict__[name] = dict(module.__dict__[name])
-    return optimized
-
-
 def deep_module_copy(module: M) -> M:
-    """`module_copy` of the module and of all below it."""
-    optimized = module_copy(module)
-    for name, child in optimized._modules.items():
-        optimized._modules[name] = None if child is None else deep_module_copy(child)
-    return optimized
+    """`module_copy` of the module and of all its descendants."""
+    copied = module_copy(module)
+    for name, child in copied._modules.items():
+        copied._modules[name] = None if child is None else deep_module_copy(child)
+    return copied
 
 
 def as_float32(module: M) -> M:
-    """`module` with its weight in float32; itself where it is so."""
+    """`module` with its weight in float32; itself where it is that already."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     if weight.dtype == torch.float32:
         return module
-    optimized = module_copy(module)
-    optimized._parameters["weight"] = nn.Parameter(weight.detach().float(), requires_grad=False)
-    return optimized
+    converted = module_copy(module)
+    converted._parameters["weight"] = nn.Parameter(weight.detach().float(), requires_grad=False)
+    return converted
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
@@ -57,10 +49,10 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
 
 
 def fused_gate_up(source: FeedForward) -> Tensor:
-    """Gate over up as one tensor [2 I, D]; the source's weights become views of it, and are found so the next time."""
+    """Gate and up as one tensor [2 I, D]; the source's weights become views of it, so the next call copies nothing."""
     gate, up = source.gate_proj.weight.detach(), source.up_proj.weight.detach()
-    lie_together = gate.untyped_storage().data_ptr() == up.untyped_storage().data_ptr()
-    if lie_together and up.data_ptr() == gate.data_ptr() + gate.nbytes:
+    adjacent = gate.untyped_storage().data_ptr() == up.untyped_storage().data_ptr()
+    if adjacent and up.data_ptr() == gate.data_ptr() + gate.nbytes:
         return gate.as_strided((gate.shape[0] + up.shape[0], gate.shape[1]), gate.stride())
     both = torch.cat([gate, up])
     source.gate_proj.weight.data, source.up_proj.weight.data = both.chunk(2)
@@ -68,7 +60,7 @@ def fused_gate_up(source: FeedForward) -> Tensor:
 
 
 class FusedFeedForward(nn.Module):
-    """SwiGLU with gate and up as one product."""
+    """SwiGLU with gate and up as one matrix product."""
 
     def __init__(self, source: FeedForward) -> None:
         super().__init__()
@@ -105,7 +97,7 @@ class SplitDepthAttention(nn.Module):
 
 
 class SplitDepthLayer(DepthLayer):
-    """`DepthLayer` with each position's feed-forward weights laid together (a copy: they lie interleaved as stored)."""
+    """`DepthLayer` with the feed-forward weights of each position contiguous (a copy: they are stored interleaved)."""
 
     def __init__(self, source: DepthLayer) -> None:
         nn.Module.__init__(self)

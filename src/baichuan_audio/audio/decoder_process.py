@@ -1,7 +1,7 @@
-"""A process that reads audio files for another one and may be ended at any moment: `main`, and what passes between.
+"""A process that decodes audio files for the server and can be killed at any time: `main`, and its messages.
 
-It imports no torch: it starts in a third of a second and takes some 40 MB. A file that makes a decoder hang, crash or
-fill the memory costs this process, not the server.
+It does not import torch: it starts in a third of a second and takes about 40 MB. A file that makes a decoder hang,
+crash or fill the memory ends this process, not the server.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 _LENGTHS = struct.Struct("<IQ")
-_MOST_HEADER_BYTES = 1 << 16
+_MAX_HEADER_BYTES = 1 << 16
 _MEMORY_BYTES = 3 * 1024**3
 _GRACE_S = 5.0
 
 
 class _NotShort(Exception):
-    """A file that was expected to be short is not."""
+    """A file exceeds the budget of short files."""
 
 
 def send(file: BinaryIO, header: Mapping[str, Any], payload: Any = b"") -> None:
-    """Write one message: a header that becomes JSON, and bytes."""
+    """Write one message: a header (as JSON) and bytes."""
     text = json.dumps(header).encode()
     file.write(_LENGTHS.pack(len(text), len(payload)) + text)
     file.write(payload)
@@ -36,9 +36,9 @@ def send(file: BinaryIO, header: Mapping[str, Any], payload: Any = b"") -> None:
 
 
 def receive(file: BinaryIO) -> tuple[dict[str, Any], bytes]:
-    """Read one message. Raises EOFError when the other side has ended."""
+    """Read one message. Raises EOFError when the other side has closed."""
     size, payload_size = _LENGTHS.unpack(_exactly(file, _LENGTHS.size))
-    if size > _MOST_HEADER_BYTES:
+    if size > _MAX_HEADER_BYTES:
         raise EOFError
     return json.loads(_exactly(file, size)), _exactly(file, payload_size)
 
@@ -51,10 +51,10 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 
 
 def main(niceness: int = 0) -> None:
-    """Answer requests on standard input until it ends. niceness: how far this process gives way to others.
+    """Answer requests on standard input until it ends. niceness: of this process.
 
     A request has the file as its payload and in its header `limits` (of `AudioLimits`), `sample_rate`, `name`,
-    `cpu_s` and `wall_s`, and may have `short_samples` and `short_cpu_s`: beyond these it is given up. The answer is
+    `cpu_s` and `wall_s`, and may have `short_samples` and `short_cpu_s`: beyond these decoding stops. The answer is
     {"status": "read", "rate"} with float32 samples, {"status": "refused", "message", "code"}, or {"status": "long"}.
     """
     requests, answers = _take_over_pipes()
@@ -90,7 +90,7 @@ def _read(header: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], Any]:
     from .reading import AudioLimitError, AudioLimits, read_audio
 
     if not detect_format(data[:HEAD_BYTES]).native:
-        pyav.available()  # loading FFmpeg's libraries, the first time, is no work of this file
+        pyav.available()  # the first load of FFmpeg's libraries does not count for this file
     begun = time.process_time()
 
     def watch(samples: int) -> None:
@@ -116,7 +116,7 @@ def _read(header: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], Any]:
 
 
 def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Standard input and output for messages alone: what a library prints goes nowhere."""
+    """Use standard input and output for messages only: output of libraries is discarded."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -130,7 +130,7 @@ def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _limit_resources(niceness: int) -> None:
-    """Signals to the whole group are the server's, which ends this process; memory and priority are bounded."""
+    """Ignore signals to the process group (the server ends this process); limit memory and priority."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(ImportError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which format a file has, by its first bytes: names and suffixes lie, and browsers send files without either."""
+"""Detects the format of a file by its first bytes: names and suffixes may be wrong or missing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import struct
 from typing import Any, BinaryIO, NamedTuple
 
 HEAD_BYTES = 4096
-_MOST_CHUNKS = 1000
+_MAX_CHUNKS = 1000
 
 
 class FileFormat(NamedTuple):
-    """name: for messages. demuxer: FFmpeg's name of what reads it, None where nothing does. native: whether libsndfile
-    reads it, which is then asked first. is_audio: False for what is known to be something else."""
+    """A file format.
+
+    name: for messages. demuxer: of FFmpeg, None if there is none. native: whether libsndfile reads it, which is then
+    tried first. is_audio: False for formats that are not audio.
+    """
 
     name: str
     demuxer: str | None = None
@@ -67,7 +70,7 @@ _BY_START: tuple[tuple[bytes, FileFormat], ...] = (
     (b"#EXTM3U", FileFormat("a playlist", is_audio=False)),
     (b"{\\rtf", FileFormat("an RTF document", is_audio=False)),
 )
-_OGG_PAGE_START = 5  # bytes of the mark of a page that may lie before the end of what has been read
+_OGG_PAGE_START = 5  # bytes of a page header that may be at the end of a block
 _SEARCH_BYTES = 1 << 20
 _BMP_FILE_HEADER = 14
 _RIFF_KINDS = {
@@ -79,14 +82,14 @@ _RIFF_KINDS = {
 _MP3 = FileFormat("MP3", "mp3", native=True)
 _ADTS = FileFormat("AAC (ADTS)", "aac")
 _MPEG_TS = FileFormat("MPEG-TS", "mpegts")
-_SAMPLES_ONE_BY_ONE = (1, 3, 6, 7)  # format tags of a WAV: PCM, float, A-law, mu-law
+_UNCOMPRESSED_TAGS = (1, 3, 6, 7)  # format tags of a WAV: PCM, float, A-law, mu-law
 _EXTENSIBLE = 0xFFFE
 _MOV_ATOMS = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
 _PICTURE_BRANDS = {b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"}
 
 
 def detect_format(head: bytes) -> FileFormat:
-    """The format of a file by its first bytes (`HEAD_BYTES` of them are enough); UNKNOWN where nothing fits."""
+    """The format of a file by its first bytes (`HEAD_BYTES` are enough); UNKNOWN where none matches."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         return _RIFF_KINDS.get(head[8:12], UNKNOWN)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -121,7 +124,7 @@ def _is_bitmap(head: bytes) -> bool:
 
 
 def _after_id3(head: bytes) -> FileFormat:
-    """What an ID3 tag stands before: MP3, unless AAC follows within what is known of the file."""
+    """The format after an ID3 tag: MP3, unless AAC follows within `head`."""
     size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
     rest = head[10 + size :]
     return _mpeg_audio(rest) or _MP3
@@ -139,11 +142,11 @@ def _mpeg_audio(head: bytes) -> FileFormat | None:
 
 
 def _text(head: bytes) -> FileFormat | None:
-    """Text of some kind, None for bytes that are none."""
+    """The kind of a text file; None for other bytes."""
     if not head or any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head):
         return None
     try:
-        # the end may lie within a character
+        # a character may be incomplete at the end
         text = head.decode("utf-8-sig", "strict" if len(head) < HEAD_BYTES else "ignore").lstrip()
     except UnicodeDecodeError:
         return None
@@ -159,45 +162,45 @@ def _text(head: bytes) -> FileFormat | None:
 
 
 def is_plain_wav(head: bytes) -> bool:
-    """Whether these are the first 64 bytes or so of a WAV whose samples are stored one by one (PCM, float, G.711)."""
+    """Whether these are the first 64 bytes or more of a WAV with uncompressed samples (PCM, float, G.711)."""
     if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt " or len(head) < 46:
         return False
     tag = struct.unpack_from("<H", head, 20)[0]
-    return tag in _SAMPLES_ONE_BY_ONE or (
-        tag == _EXTENSIBLE and struct.unpack_from("<H", head, 44)[0] in _SAMPLES_ONE_BY_ONE
+    return tag in _UNCOMPRESSED_TAGS or (
+        tag == _EXTENSIBLE and struct.unpack_from("<H", head, 44)[0] in _UNCOMPRESSED_TAGS
     )
 
 
 def is_chained_ogg(file: Any) -> bool:
-    """Whether an Ogg file holds several streams one after another, of which libsndfile reads the first only."""
+    """Whether an Ogg file has several consecutive streams, of which libsndfile reads the first only."""
     file.seek(0)
     data = file.read(HEAD_BYTES)
     if not data.startswith(b"OggS"):
         return False
-    began, known = False, b""
+    started, window = False, b""
     while data:
-        known = known[-_OGG_PAGE_START:] + data
-        if not began:
-            pages = [at for kind in (b"\0", b"\1", b"\4", b"\5") if (at := known.find(b"OggS\0" + kind)) >= 0]
-            began, known = bool(pages), known[min(pages, default=0) :]
-        if began and b"OggS\0\2" in known:
+        window = window[-_OGG_PAGE_START:] + data
+        if not started:
+            pages = [at for kind in (b"\0", b"\1", b"\4", b"\5") if (at := window.find(b"OggS\0" + kind)) >= 0]
+            started, window = bool(pages), window[min(pages, default=0) :]
+        if started and b"OggS\0\2" in window:
             return True
         data = file.read(_SEARCH_BYTES)
     return False
 
 
 def unfinished_wav(file: BinaryIO, size: int) -> dict[int, bytes]:
-    """What to put where in the header of a WAV whose writer never came back to enter its length: {offset: bytes}.
+    """Repairs of the header of a WAV whose length was never written: {offset: bytes}.
 
-    Such a header has 0 as the length of its samples, which libsndfile believes. Empty for every other file, also for
-    a WAV that really holds nothing. `size`: of the file, in bytes.
+    Such a header has 0 as the length of its samples. Empty for every other file, also for a WAV without samples. size:
+    of the file, in bytes.
     """
     file.seek(0)
     head = file.read(12)
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return {}
     offset = 12
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         file.seek(offset)
         header = file.read(8)
         if len(header) < 8:
@@ -213,8 +216,8 @@ def unfinished_wav(file: BinaryIO, size: int) -> dict[int, bytes]:
 
 
 def _ends_in_chunks(file: BinaryIO, offset: int, size: int) -> bool:
-    """Whether whole chunks, and nothing else, follow up to the end of the file."""
-    for _ in range(_MOST_CHUNKS):
+    """Whether the rest of the file consists of complete chunks."""
+    for _ in range(_MAX_CHUNKS):
         if offset >= size:
             return True
         file.seek(offset)

@@ -1,4 +1,4 @@
-"""The two mel spectrograms of the model: Whisper's log-mel going in, a natural-log mel going out."""
+"""The two mel spectrograms of the model: Whisper's log-mel as input, a natural-log mel as output."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class MelConfig:
 
 
 FLOW_MEL = MelConfig(sample_rate=24000, n_fft=1920, hop_length=480, num_mel_bins=80)
-"""What flow decoder and vocoder speak: 50 frames a second (docs/model.md, 4.7)."""
+"""The mel of flow decoder and vocoder: 50 frames a second (docs/model.md, 4.7)."""
 MAGNITUDE_FLOOR = 1e-5
-"""Magnitude below which a natural-log mel counts as this."""
+"""Lower limit of the magnitude in a natural-log mel."""
 
 
 def _hz_to_slaney(frequency: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def mel_filters(config: MelConfig) -> Tensor:
 
 
 def warped_bands(config: MelConfig, factor: Tensor) -> Tensor:
-    """Where each mel band lies when every frequency is `factor` [B] times as high -> places among the bands [B, M]."""
+    """Mel bands with all frequencies multiplied by `factor` [B] -> their fractional band indices [B, M]."""
     limits = _hz_to_slaney(torch.tensor([config.f_min, config.f_max], dtype=torch.float64).clamp(min=1e-10))
     step = (limits[1] - limits[0]) / (config.num_mel_bins + 1)
     centres = _slaney_to_hz(limits[0] + step * torch.arange(1, config.num_mel_bins + 1))
@@ -61,14 +61,14 @@ def warped_bands(config: MelConfig, factor: Tensor) -> Tensor:
 
 
 def _bands(spectrum: Tensor, config: MelConfig) -> Tensor:
-    """spectrum [B, n_fft // 2 + 1, T] -> [B, M, T], in float32 inside autocast too: bfloat16 is off by a hundredth."""
+    """spectrum [B, n_fft // 2 + 1, T] -> [B, M, T], in float32 also under autocast: bfloat16 has an error of 1 %."""
     with torch.autocast(spectrum.device.type, enabled=False):
         return mel_filters(config).to(spectrum.device) @ spectrum
 
 
 @functools.cache
 def _hann(length: int) -> Tensor:
-    with torch.inference_mode(False):  # one window serves inference and training
+    with torch.inference_mode(False):  # the same window is used in inference and training
         return torch.hann_window(length, periodic=True)
 
 
@@ -84,8 +84,8 @@ def whisper_log_mels(
 ) -> tuple[Tensor, Tensor]:
     """Log-mels of a zero-padded batch: waveforms [B, S], valid samples [B] -> ([B, M, T], valid frames [B]).
 
-    Whisper pads each piece to `max_seconds` and floors at its maximum minus 8. Frames that lie wholly in the padding
-    are silent and cannot raise that maximum, so they are never computed.
+    Whisper pads each piece to `max_seconds` and floors at its maximum minus 8. Frames entirely in the padding
+    are silent and cannot raise that maximum, so they are not computed.
     """
     total = int(max_seconds * config.sample_rate)
     enough = (waveforms.shape[-1] // config.hop_length + 1) * config.hop_length + config.n_fft

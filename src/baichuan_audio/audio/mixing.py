@@ -1,4 +1,4 @@
-"""From channels to one, and from any scale of samples to [-1, 1]."""
+"""Mixes channels to mono, and scales samples to [-1, 1]."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from ..errors import AudioError
 
 _SILENT = 1e-6  # 60 dB below the loudest channel
-_CANCELLED = 0.5  # of the energy that the mean of unrelated channels has
-_UNSCALED = 32.0  # floating-point samples above it are whole numbers that nobody divided
+_CANCELLED = 0.5  # of the energy of the mean of uncorrelated channels
+_UNSCALED = 32.0  # floating-point samples above it are unscaled integers
 _FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
 _ENERGY_STRIDE = 7
-_OVERSHOOT = 1.5  # resampling may overshoot the largest whole number
+_OVERSHOOT = 1.5  # resampling may overshoot the largest integer
 
 
 class MonoMix:
-    """Mixes blocks [N, C] to mono [N] by their mean, and finds out whether that was right.
+    """Mixes blocks [N, C] to mono [N] by their mean, and measures whether the mean cancels out.
 
-    The mean loses what the channels hold with opposite signs, as a microphone with one wire swapped does, and is too
-    quiet where channels are silent. take: for a number of channels, the one that stands for all of them.
+    The mean loses signals with opposite signs in the channels (a microphone with swapped wires), and is too quiet where
+    channels are silent. take: for a number of channels, the index of the one to use instead of the mean.
     """
 
     def __init__(self, take: Mapping[int, int] | None = None) -> None:
@@ -41,7 +41,7 @@ class MonoMix:
         return mono
 
     def cancelled(self) -> dict[int, int]:
-        """Where the mean lost most of the energy: number of channels -> the loudest of them, to be taken instead."""
+        """Where the mean lost most of the energy: number of channels -> the index of the loudest, to use instead."""
         loudest = {}
         for channels, energy in self._energy.items():
             by_channel, active = energy[:-1], _active(energy[:-1])
@@ -52,7 +52,7 @@ class MonoMix:
 
     @property
     def gain(self) -> float:
-        """What the mix is to be multiplied by, so that silent channels do not make it quieter."""
+        """Factor of the mix that compensates silent channels."""
         if len(self._energy) != 1:
             return 1.0
         ((channels, energy),) = self._energy.items()
@@ -70,10 +70,10 @@ def mix_to_mono(samples: Any) -> Any:
 
 
 def full_scale(peak: float, where: str) -> float:
-    """The number that stands for full scale in floating-point samples whose largest magnitude is `peak`.
+    """The full scale of floating-point samples whose largest magnitude is `peak`.
 
-    1.0 for samples in [-1, 1] or a little above; 2^15, 2^23 or 2^31 where whole numbers were stored as they were.
-    Raises AudioError above that, and for what is not finite.
+    1.0 for samples in [-1, 1] or a little above; 2^15, 2^23 or 2^31 for unscaled integers. Raises AudioError above
+    that, and for a peak that is not finite.
     """
     if not np.isfinite(peak):
         raise AudioError(f"{where}: some samples are NaN or infinite.")
@@ -86,16 +86,16 @@ def full_scale(peak: float, where: str) -> float:
 
 
 def integer_scale(peak: int) -> float:
-    """The same for whole numbers of 32 or 64 bits: of 16, 24 or 32 bits, the fewest that hold `peak`."""
+    """The full scale of 32- or 64-bit integers: that of 16, 24 or 32 bits, the least that holds `peak`."""
     return next((scale for scale in _FULL_SCALES if peak <= scale), _FULL_SCALES[-1])
 
 
 def _active(energy: Any) -> int:
-    """energy [C] -> how many of the channels are not silent."""
+    """energy [C] -> number of channels that are not silent."""
     return int((energy > energy.max() * _SILENT).sum())
 
 
 def _energy(block: Any) -> Any:
-    """block [N, C] -> [C]: energy around the mean, so that a constant offset counts for nothing; of some samples."""
-    some = block[::_ENERGY_STRIDE].astype(np.float64)
-    return some.var(axis=0) * len(some)
+    """block [N, C] -> [C]: energy around the mean, so that a constant offset is ignored; of a subset of the samples."""
+    subset = block[::_ENERGY_STRIDE].astype(np.float64)
+    return subset.var(axis=0) * len(subset)

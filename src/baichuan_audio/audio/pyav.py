@@ -1,7 +1,7 @@
-"""What phones and browsers record (MP4, WebM, AAC, AMR, ALAC ...), decoded by FFmpeg's libraries through PyAV.
+"""Decodes formats of phones and browsers (MP4, WebM, AAC, AMR, ALAC ...) with PyAV (FFmpeg).
 
-Only audio is ever decoded. The demuxer is chosen by the caller, none of those among them that open other files or
-addresses, and the decoders are those listed here.
+Only audio is decoded. The caller chooses the demuxer, never one that opens other files or addresses; the decoders are
+those listed here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _DECODERS = frozenset(
 )
 _SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
 _BUFFER_BYTES = 1 << 16
-_MOST_DAMAGED_PACKETS = 1000
-_GATHERED = 1 << 14  # samples of each channel
+_MAX_DAMAGED_PACKETS = 1000
+_MIN_BLOCK = 1 << 14  # samples of each channel
 
 
 def available() -> bool:
@@ -42,8 +42,8 @@ def available() -> bool:
 def pyav_blocks(file: Any, format: FileFormat, name: str) -> Iterator[tuple[Any, int]]:
     """A file -> blocks (samples [N, C] float32, sample_rate) of its first audio stream, in order.
 
-    An empty block stands for a packet without sound, so that the caller may look at the clock. Packets that are
-    damaged are left out. Raises AudioError when the file has no audio, or none of it can be decoded.
+    An empty block is a packet without audio, so that the caller can check its time limit. Damaged packets are
+    skipped. Raises AudioError when the file has no audio, or none of it can be decoded.
     """
     import av
 
@@ -56,57 +56,57 @@ def pyav_blocks(file: Any, format: FileFormat, name: str) -> Iterator[tuple[Any,
             metadata_errors="ignore",
             buffer_size=_BUFFER_BYTES,
         )
-    except Exception as error:  # of many kinds on damaged files; each means that it cannot be used
-        raise AudioError(f"{name}: {format.name}, but cut off or damaged ({_reason(error)}).") from error
+    except Exception as error:  # damaged files raise many kinds
+        raise AudioError(f"{name}: {format.name}, but truncated or damaged ({_reason(error)}).") from error
     with container:
         if not container.streams.audio:
-            raise AudioError(f"{name}: {format.name} without sound: there is no audio stream in it.")
+            raise AudioError(f"{name}: {format.name} without an audio stream.")
         stream = container.streams.audio[0]
         context = stream.codec_context
         if context is None or context.name not in _DECODERS:
             codec = context.name if context is not None else "an unknown codec"
             raise AudioError(
-                f"{name}: {format.name} with audio coded as {codec}, which is not read; convert it to WAV."
+                f"{name}: {format.name} with audio encoded as {codec}, which is not supported; convert it to WAV."
             )
         context.thread_count = 1
-        yield from _gathered(_decoded(container, stream, f"{name}: {format.name}"))
+        yield from _merged(_decoded(container, stream, f"{name}: {format.name}"))
 
 
-def _gathered(blocks: Iterator[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
-    """Small blocks of one kind joined to larger ones, for which each further step costs as much as for a small one."""
-    waiting: list[Any] = []
+def _merged(blocks: Iterator[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+    """Merges consecutive small blocks of equal rate and channels, which saves time in the later steps."""
+    pending: list[Any] = []
     samples, kind = 0, (0, 0)
     for block, rate in blocks:
         if not len(block):
             yield block, rate
             continue
-        if kind != (rate, block.shape[1]) or samples >= _GATHERED:
-            if waiting:
-                yield np.concatenate(waiting), kind[0]
-            waiting, samples, kind = [], 0, (rate, block.shape[1])
-        waiting.append(block)
+        if kind != (rate, block.shape[1]) or samples >= _MIN_BLOCK:
+            if pending:
+                yield np.concatenate(pending), kind[0]
+            pending, samples, kind = [], 0, (rate, block.shape[1])
+        pending.append(block)
         samples += len(block)
-    if waiting:
-        yield np.concatenate(waiting), kind[0]
+    if pending:
+        yield np.concatenate(pending), kind[0]
 
 
 def _decoded(container: Any, stream: Any, where: str) -> Iterator[tuple[Any, int]]:
-    packets, damage, damaged, sounded = container.demux(stream), "", 0, False
-    while damaged < _MOST_DAMAGED_PACKETS:
+    packets, damage, damaged, has_audio = container.demux(stream), "", 0, False
+    while damaged < _MAX_DAMAGED_PACKETS:
         try:
             packet = next(packets, None)
-        except Exception as error:  # what came before it counts
+        except Exception as error:  # keep what was decoded before
             damage = _reason(error)
             break
         if packet is None:
             break
         try:
             blocks = [(_samples(frame), frame.sample_rate) for frame in packet.decode()]
-        except Exception as error:  # the next packet may be whole
+        except Exception as error:  # the next packet may be valid
             damage, damaged, blocks = _reason(error), damaged + 1, []
-        sounded = sounded or bool(blocks)
+        has_audio = has_audio or bool(blocks)
         yield from blocks or [(np.zeros((0, 1), np.float32), 0)]
-    if damage and not sounded:
+    if damage and not has_audio:
         raise AudioError(f"{where}, but damaged: none of its audio can be decoded ({damage}).")
 
 

@@ -1,7 +1,7 @@
-"""The one reader of audio files: a path, bytes or an open file, by content, in blocks and within limits.
+"""Reads audio files: a path, bytes or an open file, detected by content, in blocks and within limits.
 
-Command line, Python API, data tools and server all read through `read_audio`. It needs no torch, so that a process
-that only decodes starts fast and stays small.
+Command line, Python API, data tools and server all use `read_audio`. It does not import torch, so that a process that
+only decodes starts fast and stays small.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _CONVERT = "convert it to WAV, FLAC, MP3 or Ogg, e.g. with ffmpeg"
 
 @dataclass(frozen=True)
 class AudioLimits:
-    """What a file may cost, whatever a few of its bytes unfold to.
+    """Limits of the size and decoding cost of a file.
 
-    max_bytes: of the file. max_seconds: of its sound. max_samples: seconds x rate x channels, which is what decoding
-    costs. min_rate_hz, max_rate_hz, max_channels: of its header, and of every frame.
+    max_bytes: of the file. max_seconds: of its audio. max_samples: seconds x rate x channels, a measure of the decoding
+    cost. min_rate_hz, max_rate_hz, max_channels: of its header, and of every frame.
     """
 
     max_bytes: int = 2 * 1024**3
@@ -49,18 +49,18 @@ class AudioLimits:
 
 
 class AudioLimitError(AudioError):
-    """A file goes beyond a limit. code: "audio_too_long" or "audio_too_large"."""
+    """A file exceeds a limit. code: "audio_too_long" or "audio_too_large"."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-class SequentialSound(soundfile.SoundFile):
-    """Read from the beginning to the end, as far as there are samples.
+class SequentialSoundFile(soundfile.SoundFile):
+    """A sound file that is read sequentially, as far as there are samples.
 
-    For any file that can seek soundfile believes the header's count of frames, which in a stream is a guess, and in a
-    file that was cut short wrong: what is missing would be whatever lay in memory.
+    For a seekable file soundfile trusts the number of frames in the header, which is a guess in a stream and wrong in a
+    truncated file: the missing samples would be uninitialized memory.
     """
 
     def seekable(self) -> bool:
@@ -77,29 +77,29 @@ def read_audio(
 ) -> tuple[Any, int]:
     """An audio file -> (mono waveform [S] float32, its sample rate in Hz).
 
-    WAV, FLAC, MP3, Ogg, AIFF and what else libsndfile knows; with PyAV also MP4, M4A, QuickTime, 3GP, WebM, AAC, AMR,
-    ALAC, WMA and others. The content decides, not the name. Channels are mixed by their mean, or the loudest is taken
-    where the mean would cancel out; floating-point samples at the scale of whole numbers are divided by it.
+    WAV, FLAC, MP3, Ogg, AIFF and other formats of libsndfile; with PyAV also MP4, M4A, QuickTime, 3GP, WebM, AAC, AMR,
+    ALAC, WMA and others. The format is detected by content, not by name. Channels are averaged, or the loudest is taken
+    where the mean would cancel out; floating-point samples at the scale of integers are divided by it.
 
-    sample_rate: what to resample to, None for the file's own. limits: `AudioLimits()` by default. name: for messages
-    about bytes and open files. watch: called with the samples (of all channels) that the header promises, where that
-    is known, then with those decoded so far after each block; what it raises ends the reading.
-    Raises AudioError: no such file, no audio, a format that cannot be read (named), damaged, empty, not finite;
-    AudioLimitError beyond a limit.
+    sample_rate: to resample to, None for the rate of the file. limits: `AudioLimits()` by default. name: for error
+    messages about bytes and open files. watch: called with the number of samples (of all channels) in the header, if
+    known, then after each block with the number decoded so far; its exceptions end the reading.
+    Raises AudioError for a file that is missing, not audio, of an unsupported format (named), damaged, empty or not
+    finite; AudioLimitError beyond a limit.
     """
     limits = limits or AudioLimits()
     with _opened(source, name, limits) as (file, size, name):
         format = _checked_format(file, size, name)
         view = _View(file, unfinished_wav(file, size))
         reading = _Reading(view, format, name, sample_rate, limits, watch)
-        waveform, rate = reading.once()
+        waveform, rate = reading.read()
     peak = float(np.abs(waveform).max())
     scale = full_scale(peak, name)
     return (waveform if scale == 1.0 else waveform / np.float32(scale)), rate
 
 
 def is_file(path: Path) -> bool:
-    """`Path.is_file`, False as well for what can be no file name (too long)."""
+    """`Path.is_file`, but False for an invalid file name (too long)."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def is_file(path: Path) -> bool:
 
 @contextmanager
 def _opened(source: AudioSource, name: str | None, limits: AudioLimits) -> Iterator[tuple[BinaryIO, int, str]]:
-    """The source as a file that can seek, its size in bytes, and its name for messages."""
+    """The source as a seekable file, its size in bytes, and its name for messages."""
     if isinstance(source, (str, os.PathLike)):
         path, name = Path(source), name or str(source)
         if not is_file(path):
@@ -137,13 +137,15 @@ def _opened(source: AudioSource, name: str | None, limits: AudioLimits) -> Itera
 
 def _checked_size(size: int, limits: AudioLimits, name: str) -> int:
     if size > limits.max_bytes:
-        most = f"{limits.max_bytes / 1024**3:g} GiB"
-        raise AudioLimitError(f"{name}: the file is larger than {most}; cut it into shorter files.", "audio_too_long")
+        maximum = f"{limits.max_bytes / 1024**3:g} GiB"
+        raise AudioLimitError(
+            f"{name}: the file is larger than {maximum}; split it into shorter files.", "audio_too_long"
+        )
     return size
 
 
 def _checked_format(file: BinaryIO, size: int, name: str) -> FileFormat:
-    """What the file is by its first bytes. Raises AudioError for what is certainly no audio."""
+    """The format by the first bytes. Raises AudioError for a file that is not audio or not supported."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     if not isinstance(head, bytes):
@@ -154,14 +156,14 @@ def _checked_format(file: BinaryIO, size: int, name: str) -> FileFormat:
     if not format.is_audio:
         raise AudioError(f"{name}: this is {format.name}, not audio in a format that can be read.")
     if not format.native and format.demuxer is None:
-        raise AudioError(f"{name}: this is {format.name}, which is not read here; {_CONVERT}.")
+        raise AudioError(f"{name}: this is {format.name}, which is not supported; {_CONVERT}.")
     if not format.native and not pyav.available():
         raise AudioError(f"{name}: this is {format.name}; {_INSTALL}, or {_CONVERT}.")
     return format
 
 
 class _View(io.RawIOBase):
-    """A file as decoders see it: without its name, from which they would guess, and with its header mended."""
+    """The file given to decoders: without its name, and with its header repaired."""
 
     def __init__(self, file: BinaryIO, patches: Mapping[int, bytes]) -> None:
         self._file, self._patches = file, patches
@@ -170,12 +172,12 @@ class _View(io.RawIOBase):
         start = self._file.tell()
         data = self._file.read(len(buffer))
         if self._patches and start <= max(self._patches) + 4:
-            mended = bytearray(data)
+            repaired = bytearray(data)
             for offset, patch in self._patches.items():
                 for number, byte in enumerate(patch, offset - start):
                     if 0 <= number < len(data):
-                        mended[number] = byte
-            data = bytes(mended)
+                        repaired[number] = byte
+            data = bytes(repaired)
         buffer[: len(data)] = data
         return len(data)
 
@@ -193,7 +195,7 @@ class _View(io.RawIOBase):
 
 
 class _Reading:
-    """One file on its way to a mono waveform."""
+    """Reads one file into a mono waveform."""
 
     def __init__(
         self,
@@ -208,20 +210,20 @@ class _Reading:
         self._sample_rate, self._limits, self._watch = sample_rate, limits, watch
         self._samples = 0
 
-    def once(self) -> tuple[Any, int]:
-        """Waveform and rate; read a second time, for one channel, where the mean of all cancels out."""
+    def read(self) -> tuple[Any, int]:
+        """Waveform and rate; the file is read again for one channel where the mean of all cancels out."""
         mix = MonoMix()
-        waveform, rate = self._joined(mix)
+        waveform, rate = self._read_mono(mix)
         if take := mix.cancelled():
-            return self._joined(MonoMix(take))
+            return self._read_mono(MonoMix(take))
         return waveform * np.float32(mix.gain) if mix.gain != 1.0 else waveform, rate
 
-    def _joined(self, mix: MonoMix) -> tuple[Any, int]:
+    def _read_mono(self, mix: MonoMix) -> tuple[Any, int]:
         resampler = _Resampler(self._sample_rate)
         self._samples, seconds = 0, 0.0
         for block, rate in self._blocks():
             if not len(block):
-                self._look()
+                self._check_samples()
                 continue
             self._check_header(rate, block.shape[1])
             seconds += len(block) / rate
@@ -229,18 +231,18 @@ class _Reading:
             if seconds > self._limits.max_seconds + _ROUNDING_S:
                 raise AudioLimitError(
                     f"{self._name}: the audio is longer than {_duration(self._limits.max_seconds)}; "
-                    "cut it into shorter files.",
+                    "split it into shorter files.",
                     "audio_too_long",
                 )
-            self._look()
+            self._check_samples()
             resampler.push(mix.push(block), rate)
         waveform = resampler.finish()
         if not len(waveform):
-            raise AudioError(f"{self._name}: there are no samples in it ({self._format.name}).")
+            raise AudioError(f"{self._name}: it has no samples ({self._format.name}).")
         return waveform, resampler.rate
 
     def _blocks(self) -> Iterator[tuple[Any, int]]:
-        """Blocks (samples [N, C], rate), from libsndfile where it can read the file, else from PyAV."""
+        """Blocks (samples [N, C], rate) of libsndfile if it can read the file, else of PyAV."""
         format, use_pyav = self._format, self._format.demuxer is not None and pyav.available()
         if format.native and not (use_pyav and is_chained_ogg(self._file)):
             reason = yield from self._native_blocks()
@@ -249,16 +251,16 @@ class _Reading:
             if format.demuxer is None:
                 raise AudioError(f"{self._name}: not audio in a format that can be read ({reason}).")
             if not use_pyav:
-                what = f"{format.name} that is damaged, or coded in a way that libsndfile does not read ({reason})"
+                what = f"{format.name} that is damaged, or has an encoding that libsndfile does not read ({reason})"
                 raise AudioError(f"{self._name}: {what}; {_INSTALL}, or {_CONVERT}.")
         self._file.seek(0)
         yield from pyav.pyav_blocks(self._file, format, self._name)
 
     def _native_blocks(self) -> Generator[tuple[Any, int], None, str]:
-        """What libsndfile reads; returns why it can read nothing, "" where it could."""
+        """Blocks read by libsndfile; returns its error if it can read nothing, else ""."""
         self._file.seek(0)
         try:
-            sound = SequentialSound(self._file)
+            sound = SequentialSoundFile(self._file)
         except _SOUNDFILE_ERRORS as error:
             return _reason(error)
         with sound:
@@ -271,7 +273,7 @@ class _Reading:
                 block = np.zeros((frames, channels), np.float32)
                 try:
                     block = sound.read(out=block)
-                except _SOUNDFILE_ERRORS as error:  # cut short: what is there counts, of this block as well
+                except _SOUNDFILE_ERRORS as error:  # truncated: keep the samples read, of this block too
                     block = block[: int(block.any(axis=1).nonzero()[0].max(initial=-1)) + 1]
                     if len(block):
                         yield block, rate
@@ -284,14 +286,14 @@ class _Reading:
     def _check_header(self, rate: int, channels: int) -> None:
         if not self._limits.min_rate_hz <= rate <= self._limits.max_rate_hz:
             raise AudioError(
-                f"{self._name}: a sample rate of {rate} Hz is not read; resample it to between "
+                f"{self._name}: a sample rate of {rate} Hz is not supported; resample it to between "
                 f"{self._limits.min_rate_hz} and {self._limits.max_rate_hz} Hz."
             )
         if not 1 <= channels <= self._limits.max_channels:
             raise AudioError(f"{self._name}: {channels} channels are too many; mix it to one.")
 
     def _check_cost(self, frames: int, rate: int, channels: int) -> None:
-        """Refuse by the header what is too much: many samples a second, of a file that may be short."""
+        """Reject by the header a file with too many samples."""
         samples = frames * channels
         is_costly = rate * channels * self._limits.max_seconds > self._limits.max_samples
         if is_costly and samples > self._limits.max_samples:
@@ -299,7 +301,7 @@ class _Reading:
         if self._watch is not None:
             self._watch(samples)
 
-    def _look(self) -> None:
+    def _check_samples(self) -> None:
         if self._samples > self._limits.max_samples:
             raise self._too_large()
         if self._watch is not None:
@@ -314,17 +316,17 @@ class _Reading:
 
 
 class _Resampler:
-    """Mono pieces [N] of any rates -> one waveform [S] of one rate: the asked one, else that of the first piece."""
+    """Mono blocks [N] of any rates -> one waveform [S] of one rate: `rate`, else that of the first block."""
 
     def __init__(self, rate: int | None) -> None:
-        self._asked, self.rate = rate, rate or 0
+        self.rate = rate or 0
         self._from = 0
         self._stream: soxr.ResampleStream | None = None
         self._pieces: list[Any] = []
 
     def push(self, mono: Any, rate: int) -> None:
         self.rate = self.rate or rate
-        if rate != self._from:  # a stream may change its rate on the way
+        if rate != self._from:  # a stream may change its rate
             self._flush()
             self._from = rate
             self._stream = None if rate == self.rate else soxr.ResampleStream(rate, self.rate, 1)

@@ -1,4 +1,4 @@
-"""From the speech probability of each window of a recording to segments of speech."""
+"""Speech probabilities of windows -> segments of speech."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLD = 0.5  # speech probability that begins a segment
-HYSTERESIS = 0.15  # speech goes on until the probability falls so far below the threshold
-MARGIN_S = 0.35  # kept around a segment, at most half the pause, so that no phone is lost
+HYSTERESIS = 0.15  # speech continues until the probability is this far below the threshold
+MARGIN_S = 0.35  # added on both sides of a segment, at most half the pause
 MIN_PAUSE_S = 0.4  # a shorter pause does not end a segment (measured: docs/serving.md)
-_LEAST_WINDOWS = 3  # above the threshold in a segment: music often reaches it for one or two, a spoken digit for five
-_SHORT_WINDOWS = 12  # with fewer it must also stand out of the background, as the notes of a melody do not
-_PROMINENCE = 2.0  # times the background's level
-_EDGE_S = 0.5  # speech that is found so close to the beginning has begun with it: little tells the network apart there
-_SMOOTHING = 7  # windows over which a place to cut is judged
+_MIN_WINDOWS = 3  # above the threshold in a segment: music often has one or two, a spoken digit five
+_SHORT_WINDOWS = 12  # with fewer, a segment must also be louder than the background, which notes of a melody are not
+_PROMINENCE = 2.0  # times the level of the background
+_EDGE_S = 0.5  # speech this close to the beginning is extended to it, because the network has little context there
+_SMOOTHING = 7  # windows averaged to choose a split point
 _LEVEL_RANGE_DB = 60.0
 
 Values = NDArray[np.float32]
@@ -28,8 +28,8 @@ def speech_segments(
 ) -> list[Span]:
     """Speech probabilities [W] and levels [W] (root mean square) -> segments (start, end) in seconds, in order.
 
-    Segments lie MIN_PAUSE_S of silence apart and have MARGIN_S on either side, at most half the pause; one longer than
-    `max_seconds` is cut at its weakest places. length_s: of the recording. Empty where nobody speaks.
+    Segments are at least MIN_PAUSE_S apart and have a margin of MARGIN_S on either side, at most half the pause; one
+    longer than `max_seconds` is split where speech is weakest. length_s: of the recording. Empty without speech.
     """
     windows = min(len(probabilities), len(levels))
     probabilities, levels = probabilities[:windows], levels[:windows]
@@ -45,26 +45,26 @@ def speech_segments(
         after = runs[number + 1][0] * window_s - end if number + 1 < len(runs) else np.inf
         start = max(start - min(MARGIN_S, before / 2), 0.0) if start > _EDGE_S else 0.0
         end = min(end + min(MARGIN_S, after / 2), length_s)
-        segments += _cut(start, end, _weakness(probabilities, levels), window_s, max_seconds)
+        segments += _split(start, end, _split_scores(probabilities, levels), window_s, max_seconds)
     return segments
 
 
 def _is_speech(probabilities: Values, levels: Values, background: Values) -> bool:
-    """Whether a run holds a voice, and not only a moment that resembles one.
+    """Whether a run is speech, not a short false detection.
 
     probabilities, levels: of its windows [R]. background: levels of the windows in no run [B].
     """
     speech = probabilities >= THRESHOLD
     count = int(speech.sum())
-    if count < _LEAST_WINDOWS or count >= _SHORT_WINDOWS or len(background) < count:
-        return count >= _LEAST_WINDOWS
+    if count < _MIN_WINDOWS or count >= _SHORT_WINDOWS or len(background) < count:
+        return count >= _MIN_WINDOWS
     return bool(np.median(levels[speech]) >= _PROMINENCE * np.median(background))
 
 
 def _runs(probabilities: Values, window_s: float) -> list[Run]:
-    """Runs of speech that no silence of MIN_PAUSE_S interrupts.
+    """Runs of speech without a pause of MIN_PAUSE_S.
 
-    Speech goes from a window that reaches the threshold until one falls HYSTERESIS below it.
+    Speech begins at a window that reaches the threshold and ends at one that is HYSTERESIS below it.
     """
     decided = np.where(probabilities >= THRESHOLD, 1, np.where(probabilities < THRESHOLD - HYSTERESIS, 0, -1))
     latest = np.maximum.accumulate(np.where(decided >= 0, np.arange(len(decided)), 0))
@@ -76,19 +76,21 @@ def _runs(probabilities: Values, window_s: float) -> list[Run]:
     return [(int(first), int(last) + 1) for first, last in zip(firsts, lasts, strict=True)]
 
 
-def _weakness(probabilities: Values, levels: Values) -> Values:
-    """How little each window sounds like a voice [W]: quiet ones, and those between words, most."""
+def _split_scores(probabilities: Values, levels: Values) -> Values:
+    """Score of each window as a split point [W]: high where it is quiet and has little speech."""
     loudness = 20 * np.log10(np.maximum(levels / max(float(levels.max()), 1e-9), 10 ** (-_LEVEL_RANGE_DB / 20)))
     voice = probabilities + loudness / _LEVEL_RANGE_DB
     return -np.convolve(voice, np.ones(_SMOOTHING, np.float32) / _SMOOTHING, mode="same")
 
 
-def _cut(start: float, end: float, weakness: Values, window_s: float, max_seconds: float | None) -> Iterator[Span]:
-    """A segment in pieces no longer than `max_seconds`, cut in the second half of what is allowed."""
+def _split(
+    start: float, end: float, split_scores: Values, window_s: float, max_seconds: float | None
+) -> Iterator[Span]:
+    """Pieces of a segment no longer than `max_seconds`, each split in the second half of that length."""
     while max_seconds is not None and end - start > max_seconds:
         first = int((start + max_seconds / 2) / window_s) + 1
         last = max(int((start + max_seconds) / window_s), first + 1)
-        middle = (first + int(np.argmax(weakness[first:last])) + 0.5) * window_s
+        middle = (first + int(np.argmax(split_scores[first:last])) + 0.5) * window_s
         yield start, middle
         start = middle
     yield start, end

@@ -21,8 +21,7 @@ def load_waveform(source: AudioSource, sample_rate: int) -> Tensor:
     """Read an audio file (a path, its bytes, or a file open for reading) -> mono waveform [S] float32 at that rate.
 
     Formats, mixing and scale: see `reading.read_audio`. Raises AudioError for a missing file, one that is not audio,
-    an empty one, samples that are not finite, and files above 2 GiB or four hours (the limits guard memory; cut such
-    a file first).
+    an empty one, samples that are not finite, and files above 2 GiB or four hours (split such a file first).
     """
     return torch.from_numpy(read_audio(source, sample_rate)[0])
 
@@ -30,15 +29,15 @@ def load_waveform(source: AudioSource, sample_rate: int) -> Tensor:
 def prepare_waveform(waveform: Tensor, original_rate: int, sample_rate: int, where: str = "waveform") -> Tensor:
     """Check a waveform [S] (or [C, S] or [S, C]: mixed to mono) and resample it -> [S'] float32 in [-1, 1].
 
-    Whole numbers are taken at the scale of their type (of 8, 16, 24 or 32 bits), floating-point samples that were
-    never divided by that scale likewise. Raises AudioError when it is empty, not finite, or the rate makes no sense.
+    Integers are divided by the full scale of their type (8, 16, 24 or 32 bits), and so are unscaled floating-point
+    samples. Raises AudioError when it is empty, not finite, or the rate is not positive.
     """
     if original_rate <= 0:
         raise AudioError(f"{where}: a sample rate of {original_rate} Hz is impossible.")
     if waveform.ndim not in (1, 2):
         raise AudioError(f"{where}: expected samples of shape [S] or [channels, S], got {tuple(waveform.shape)}.")
     if waveform.numel() == 0:
-        raise AudioError(f"{where}: there are no samples in it.")
+        raise AudioError(f"{where}: it has no samples.")
     waveform = _as_floating(waveform, where)
     if waveform.ndim == 2:
         by_sample = waveform if waveform.shape[0] > waveform.shape[1] else waveform.T
@@ -49,7 +48,7 @@ def prepare_waveform(waveform: Tensor, original_rate: int, sample_rate: int, whe
 
 
 def _as_floating(waveform: Tensor, where: str) -> Tensor:
-    """Samples of any type as float32, whole numbers divided by their full scale."""
+    """Samples of any type as float32, integers divided by their full scale."""
     if waveform.is_floating_point():
         return waveform.float()
     if waveform.dtype == torch.uint8:
@@ -62,35 +61,35 @@ def _as_floating(waveform: Tensor, where: str) -> Tensor:
 
 
 def save_waveform(path: str | os.PathLike[str], waveform: Tensor, sample_rate: int) -> None:
-    """Write waveform [S] as 16-bit audio; the format follows the suffix. Written aside, then renamed.
+    """Write waveform [S] as 16-bit audio; the format follows the suffix. Written to a temporary file, then renamed.
 
-    Raises AudioError when the suffix names no format libsndfile writes, or the folder does not exist.
+    Raises AudioError for a suffix that libsndfile cannot write, or a missing folder.
     """
     path = Path(path)
     container, subtype = sound_format(path)
     if not path.parent.is_dir():
         raise AudioError(f"{path}: the folder {path.parent} does not exist.")
     samples = waveform.detach().float().clamp(-1, 1).cpu().numpy()
-    aside = path.with_name(f".{os.getpid()}.{path.name[-100:]}.part")
+    temporary = path.with_name(f".{os.getpid()}.{path.name[-100:]}.part")
     try:
-        soundfile.write(aside, samples, sample_rate, format=container, subtype=subtype)
-        os.replace(aside, path)
+        soundfile.write(temporary, samples, sample_rate, format=container, subtype=subtype)
+        os.replace(temporary, path)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: the audio could not be written ({error}).") from error
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def sound_format(path: Path) -> tuple[str, str]:
-    """The container and coding that a file name's suffix stands for; AudioError where none can be written."""
+    """The container and encoding of a file name's suffix; AudioError for one that cannot be written."""
     suffix = path.suffix.lstrip(".").upper()
     formats = {"OGG": ("OGG", "VORBIS"), "OPUS": ("OGG", "OPUS"), "MP3": ("MP3", "MPEG_LAYER_III")}
     container, subtype = formats.get(suffix, (suffix, "PCM_16"))
-    # RAW would be samples without a word of what they are
+    # RAW has no header
     if container == "RAW" or container not in soundfile.available_formats():
-        raise AudioError(f"{path}: '{path.suffix}' names no audio format that can be written; use .wav or .flac.")
+        raise AudioError(f"{path}: '{path.suffix}' is no audio format that can be written; use .wav or .flac.")
     if not soundfile.check_format(container, subtype):
-        raise AudioError(f"{path}: '{path.suffix}' takes no 16-bit audio; use .wav or .flac.")
+        raise AudioError(f"{path}: '{path.suffix}' does not support 16-bit audio; use .wav or .flac.")
     return container, subtype
 
 

@@ -27,7 +27,7 @@ class AudioBridge(nn.Module):
         self.vq_list = nn.ModuleList(VectorQuantizer(size, width) for size in codebook_sizes)
 
     def output_lengths(self, feature_lengths: Tensor) -> Tensor:
-        """Code frames for so many 50 Hz features, [B] -> [B]."""
+        """Number of code frames for numbers of 50 Hz features, [B] -> [B]."""
         return feature_lengths // self.pool
 
     def pooled(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -35,12 +35,12 @@ class AudioBridge(nn.Module):
         if lengths is not None:
             features = features * valid_mask(lengths, features.shape[1])[..., None]
         frames = features.shape[1] // self.pool
-        # A last group that is not full would be cut off again, so it is never computed: same result.
+        # An incomplete last group is not computed, because its result would be dropped.
         features = features[:, : frames * self.pool]
-        side_by_side = features.reshape(features.shape[0], frames, -1)
+        concatenated = features.reshape(features.shape[0], frames, -1)
         channels_first = features.transpose(1, 2)
         gated = F.silu(self.gate_proj(channels_first)) * self.up_proj(channels_first)
-        return self.layer_norm(self.down_proj(gated.transpose(1, 2)) + side_by_side)
+        return self.layer_norm(self.down_proj(gated.transpose(1, 2)) + concatenated)
 
     def quantize(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """features [B, L, D] -> codes [B, K, T]; T = L // pool, positions beyond a row's length are arbitrary."""

@@ -10,7 +10,7 @@ from ..audio.mel import MelConfig
 from ..config import check_size, select
 from ..errors import ConfigError
 
-_LONGEST_PIECE = 3600  # seconds
+_MAX_PIECE_SECONDS = 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class AudioConfig:
     frame is normalised alone, with the same parameters, so that code t never changes an earlier frame."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_audio_seconds <= _LONGEST_PIECE:
+        if not 0 < self.max_audio_seconds <= _MAX_PIECE_SECONDS:
             raise ConfigError(
-                f"audio_config: max_audio_seconds {self.max_audio_seconds} must lie between 0 and {_LONGEST_PIECE}."
+                f"audio_config: max_audio_seconds {self.max_audio_seconds} must lie between 0 and {_MAX_PIECE_SECONDS}."
             )
         if self.d_model % self.encoder_attention_heads or self.d_model % self.decoder_attention_heads:
             raise ConfigError(f"audio_config: d_model {self.d_model} must be divisible by both head counts.")
 
     @property
     def mel(self) -> MelConfig:
-        """Whisper's log-mel going in."""
+        """The log-mel of the encoder's input (Whisper's)."""
         return MelConfig(
             self.sampling_rate, self.n_fft, self.hop_length, self.num_mel_bins, f_max=self.sampling_rate / 2
         )

@@ -25,23 +25,23 @@ def _normalise(norm: nn.GroupNorm, x: Tensor, whole_segment: bool) -> Tensor:
 
 @dataclass
 class UpsamplingState:
-    """What a streamed `Upsampling` has seen."""
+    """State of a streamed `Upsampling`."""
 
     steps: int  # inputs so far
-    carry: Tensor  # [B, C', kernel - stride] what the last inputs add to outputs that are not yet certain
+    carry: Tensor  # [B, C', kernel - stride] contribution of the last inputs to outputs that are not final
     sums: Tensor  # [3, B] float64: count, sum and sum of squares of the convolution's output
 
 
 @dataclass
 class DecoderState:
-    """What a streamed `AudioDecoder` has seen of one segment."""
+    """State of a streamed `AudioDecoder` within one segment."""
 
     upsampling: UpsamplingState
     cache: KVCache
 
 
 class Upsampling(nn.Module):
-    """Transposed convolution, GroupNorm with one group, then the cut of kernel - stride frames at the right."""
+    """Transposed convolution, GroupNorm with one group; the last kernel - stride frames are dropped."""
 
     def __init__(self, in_width: int, out_width: int, kernel: int, stride: int, segment_norm: bool) -> None:
         super().__init__()
@@ -62,17 +62,17 @@ class Upsampling(nn.Module):
         return UpsamplingState(0, carry, torch.zeros(3, batch, dtype=torch.float64, device=weight.device))
 
     def stream(self, x: Tensor, state: UpsamplingState) -> Tensor:
-        """The next inputs x [B, C, T], T > 0 -> the outputs that are now certain [B, C', l]; changes `state`.
+        """The next inputs x [B, C, T], T > 0 -> the outputs that are final [B, C', l]; changes `state`.
 
-        Without `segment_norm` these are the outputs of the whole. With it they are normalised by the statistics of
-        the stream so far, which the outputs given before could not know.
+        Without `segment_norm` these equal the outputs of `forward`. With it they are normalised by the statistics of
+        the stream so far.
         """
         stride, kernel = self.conv.stride[0], self.conv.kernel_size[0]
         y = F.conv_transpose1d(x, self.conv.weight, None, stride)
         if self.surplus:
             y[..., : self.surplus] += state.carry
             y, state.carry = y[..., : -self.surplus], y[..., -self.surplus :]
-        elif state.steps:  # outputs between the kernels of two neighbours
+        elif state.steps:  # outputs between the kernels of adjacent inputs
             y = F.pad(y, (stride - kernel, 0))
         state.steps += x.shape[-1]
         bias = cast(Tensor, self.conv.bias)[:, None]
@@ -112,7 +112,7 @@ class PostNet(nn.Module):
 
 
 class AudioDecoder(nn.Module):
-    """Causal Transformer over 50 Hz frames; its normalised output is what the flow decoder takes."""
+    """Causal Transformer over 50 Hz frames; its normalised output is the input of the flow decoder."""
 
     positional_embedding: Tensor
 
@@ -150,9 +150,9 @@ class AudioDecoder(nn.Module):
         return DecoderState(self.dconv1.init_state(batch), cache)
 
     def stream(self, embeddings: Tensor, state: DecoderState) -> Tensor:
-        """The next embeddings of a segment [B, T, D], T > 0 -> its hidden frames that are now certain [B, l, D].
+        """The next embeddings of a segment [B, T, D], T > 0 -> its hidden frames that are final [B, l, D].
 
-        Frame by frame what `hidden` gives on the whole segment; with `segment_norm` nearly (see `Upsampling.stream`).
+        Equal to `hidden` on the whole segment; with `segment_norm` approximately (see `Upsampling.stream`).
         """
         x = self.dconv1.stream(embeddings.transpose(1, 2), state.upsampling).transpose(1, 2)
         first = state.cache.length
@@ -160,12 +160,12 @@ class AudioDecoder(nn.Module):
         return self.layer_norm(run_causal(self.layers, x, state.cache))
 
     def hidden_frames(self, codes: int) -> int:
-        """Hidden frames of a segment of so many codes."""
+        """Number of hidden frames of a segment of `codes` code frames."""
         stride, kernel = self.dconv1.conv.stride[0], self.dconv1.conv.kernel_size[0]
         return (codes - 1) * stride + min(stride, kernel)
 
     def codes_needed(self, frames: int) -> int:
-        """Codes of a segment that make so many hidden frames certain."""
+        """Number of code frames after which so many hidden frames are final."""
         stride, kernel = self.dconv1.conv.stride[0], self.dconv1.conv.kernel_size[0]
         return max(1, 1 - (min(stride, kernel) - frames) // stride)
 
@@ -178,6 +178,6 @@ class AudioDecoder(nn.Module):
         return coarse.transpose(1, 2), refined.transpose(1, 2)
 
     def mel_frames(self, frames: int) -> int:
-        """Coarse mel frames for so many 100 Hz frames, in whole numbers so that nothing is lost to rounding."""
+        """Number of coarse mel frames for a number of 100 Hz frames, in integer arithmetic."""
         seconds_by_rates = frames * self.config.hop_length * self.coarse.sampling_rate
         return seconds_by_rates // (self.config.sampling_rate * self.coarse.hop_length)

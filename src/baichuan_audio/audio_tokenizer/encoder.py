@@ -17,14 +17,14 @@ from .config import AudioConfig
 def sinusoids(length: int, width: int) -> Tensor:
     """Whisper's position table [length, width]: sines in the first half, cosines in the second."""
     half = width // 2
-    cpu = torch.device("cpu")  # also while a meta model is built: there arange would import all of torch's compiler
+    cpu = torch.device("cpu")  # not on the meta device, where arange would import torch's compiler
     rates = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, dtype=torch.float32, device=cpu))
     angles = torch.arange(length, dtype=torch.float32, device=cpu)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class AudioEncoder(nn.Module):
-    """conv -> conv (stride 2) -> + positions -> Transformer layers that see the whole piece -> LayerNorm."""
+    """conv -> conv (stride 2) -> + positions -> Transformer layers over the whole piece -> LayerNorm."""
 
     positional_embedding: Tensor
 
@@ -44,13 +44,13 @@ class AudioEncoder(nn.Module):
         self.layer_norm = nn.LayerNorm(config.d_model)
 
     def output_lengths(self, mel_lengths: Tensor) -> Tensor:
-        """Frames at 50 Hz for so many mel frames at 100 Hz, [B] -> [B]."""
+        """Number of 50 Hz frames for numbers of 100 Hz mel frames, [B] -> [B]."""
         return (mel_lengths - 1) // self.stride + 1
 
     def forward(self, log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """log_mel [B, M, T], valid mel frames [B] (None: all) -> features [B, L, D].
 
-        Padded frames change nothing: what a piece gives in a batch equals what it gives alone.
+        Padding has no effect: the result for a row is the same in any batch.
         """
         features = log_mel
         for stage in self.layerwise(log_mel, lengths):
@@ -58,7 +58,7 @@ class AudioEncoder(nn.Module):
         return features
 
     def layerwise(self, log_mel: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
-        """`forward`, pausing after each layer for those who have more urgent work; the features come last."""
+        """`forward` in steps: yields after each layer; the last value is the features."""
         x, mask = log_mel, None
         if lengths is not None:
             x = x * valid_mask(lengths, x.shape[-1])[:, None]

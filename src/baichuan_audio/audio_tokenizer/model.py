@@ -1,4 +1,4 @@
-"""The audio tokenizer: waveform -> codes [K, T] at 12.5 Hz -> hidden frames, and back to sound."""
+"""The audio tokenizer: waveform -> codes [K, T] at 12.5 Hz -> hidden frames -> waveform."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ _ENCODE_BATCH = 8
 
 
 class AudioTokenizer(nn.Module):
-    """Encoder, RVQ bridge and audio decoder; every stage can be called for itself, unbatched.
+    """Encoder, RVQ bridge and audio decoder; every stage can be called separately, unbatched.
 
-    `decode` needs flow decoder and vocoder, which stand further down the chain: the whole model hands them in
-    through `attach_synthesis`.
+    `decode` also needs flow decoder and vocoder: the whole model provides them by `attach_synthesis`.
     """
 
     def __init__(self, config: AudioConfig, coarse: CoarseMelConfig, sizes: tuple[int, ...]) -> None:
@@ -53,7 +52,7 @@ class AudioTokenizer(nn.Module):
         return self.config.frame_rate
 
     def attach_synthesis(self, synthesis: Callable[[Tensor], Tensor], sample_rate: int) -> None:
-        """Give `decode` its second half: hidden [L, D] -> waveform [S] at `sample_rate`."""
+        """Set the synthesis of `decode`: hidden [L, D] -> waveform [S] at `sample_rate`."""
         self._synthesis, self._output_rate = synthesis, sample_rate
 
     # -- waveform to codes ------------------------------------------------------------------------------------
@@ -61,12 +60,12 @@ class AudioTokenizer(nn.Module):
     def log_mel(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Log-mel of one piece: waveform [S] (any rate) -> [M, T] float32, valid frames only.
 
-        Raises AudioError for audio longer than `max_audio_seconds` (use `encode`, which cuts) or unusable.
+        Raises AudioError for audio longer than `max_audio_seconds` (use `encode`, which splits) or unusable.
         """
         waveform = prepare_waveform(waveform, sample_rate, self.config.sampling_rate)
         if waveform.shape[0] > self.config.piece_samples:
             raise AudioError(
-                f"one piece holds at most {self.config.max_audio_seconds:g} s of audio; cut it, or call encode()."
+                f"a piece has at most {self.config.max_audio_seconds:g} s of audio; split it, or call encode()."
             )
         return whisper_log_mel(waveform.to(self._device), self.config.mel, self.config.max_audio_seconds)
 
@@ -84,8 +83,8 @@ class AudioTokenizer(nn.Module):
     def encode(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """waveform [S] (or [channels, S]) at any rate -> codes [K, T] int64, T about 12.5 a second.
 
-        Cut into pieces of `max_audio_seconds`, encoded each alone (several in one batch), joined. Raises AudioError
-        when the audio is empty, not finite, or too short for one code frame.
+        Pieces of `max_audio_seconds` are encoded independently (several in one batch) and concatenated. Raises
+        AudioError when the audio is empty, not finite, or too short for one code frame.
         """
         pieces = self.pieces(waveform, sample_rate)
         mels = [self.log_mel(piece, self.config.sampling_rate) for piece in pieces]
@@ -95,17 +94,17 @@ class AudioTokenizer(nn.Module):
         return torch.cat(codes, dim=1)
 
     def pieces(self, waveform: Tensor, sample_rate: int) -> list[Tensor]:
-        """waveform [S] (or [channels, S]) at any rate -> the pieces [S'] at the tokenizer's rate that `encode` cuts.
+        """waveform [S] (or [channels, S]) at any rate -> the pieces [S'] at the tokenizer's rate that `encode` makes.
 
         Raises AudioError when the audio is empty, not finite, or too short for one code frame.
         """
         waveform = prepare_waveform(waveform, sample_rate, self.config.sampling_rate)
         pieces = [p for p in waveform.split(self.config.piece_samples) if p.shape[0] >= self.config.min_samples]
         if not pieces:
-            least = 1000 * self.config.min_samples / self.config.sampling_rate
+            min_ms = 1000 * self.config.min_samples / self.config.sampling_rate
             raise AudioError(
                 f"the audio lasts {1000 * waveform.shape[0] / self.config.sampling_rate:.0f} ms; "
-                f"at least {least:.0f} ms are needed for one code frame."
+                f"at least {min_ms:.0f} ms are needed for one code frame."
             )
         return pieces
 
@@ -121,7 +120,7 @@ class AudioTokenizer(nn.Module):
         counts = self.bridge.output_lengths(feature_lengths).tolist()
         return [row[:, :count] for row, count in zip(codes, counts, strict=True)]
 
-    # -- codes to sound ---------------------------------------------------------------------------------------
+    # -- codes to waveform ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def dequantize(self, codes: Tensor) -> Tensor:
@@ -131,7 +130,7 @@ class AudioTokenizer(nn.Module):
 
     @torch.no_grad()
     def decoder_hidden(self, embeddings: Tensor) -> Tensor:
-        """embeddings [T, D] -> hidden frames [L, D] at 50 Hz, what the flow decoder takes."""
+        """embeddings [T, D] -> hidden frames [L, D] at 50 Hz, the input of the flow decoder."""
         return self.decoder.hidden(embeddings[None])[0]
 
     @torch.no_grad()
@@ -148,7 +147,7 @@ class AudioTokenizer(nn.Module):
         """
         self.check_codes(codes)
         if self._synthesis is None:
-            raise AudioError("this tokenizer stands alone: decode() needs the flow decoder and the vocoder.")
+            raise AudioError("decode() needs the flow decoder and the vocoder; use the tokenizer of a whole model.")
         waveforms = [
             self._synthesis(self.decoder_hidden(self.dequantize(piece)))
             for piece in codes.long().split(self.config.piece_codes, dim=1)

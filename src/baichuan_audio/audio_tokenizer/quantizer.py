@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Codebook(nn.Module):
-    """The entries [size, D] of one level, and the running counts and sums they were learnt from."""
+    """The entries [size, D] of one level, with the moving averages of their counts and sums."""
 
     cluster_size: Tensor
     embed_avg: Tensor
@@ -34,7 +34,7 @@ class Codebook(nn.Module):
 
 
 class VectorQuantizer(nn.Module):
-    """One level; exists apart from its codebook because the released key names have both."""
+    """One level; separate from its codebook because of the released parameter names."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ def codebooks(levels: Iterable[nn.Module]) -> list[Codebook]:
 
 
 def quantize(levels: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Nearest entry at each level of what the levels before left over: x [..., D] -> codes [..., K].
+    """Residual quantization, nearest entry at each level: x [..., D] -> codes [..., K].
 
-    Always in float32, whatever the weights' type: a rounded distance would pick other codes.
+    Always in float32, independent of the weights' type: a rounded distance would give other codes.
     """
     residual = x.float().reshape(-1, x.shape[-1])
     codes = []
@@ -74,9 +74,9 @@ class QuantizerRecipe:
     shrink: float = 1e-4
     """Entries are multiplied by (1 - shrink) after each update: the L2 pull towards zero."""
     restart_below: float = 0.3
-    """An entry whose running count falls below this is set onto a vector of the batch."""
+    """An entry whose average count falls below this is replaced by a vector of the batch."""
     gumbel_temperature: float = 0.0
-    """Codes are drawn with noise of this share of the mean distance; 0 takes the nearest."""
+    """Codes are sampled with Gumbel noise of this share of the mean distance; 0: the nearest entry."""
     quantizer_dropout: float = 0.3
     """Share of samples that keep only their first n levels, n uniform in 1..K-1."""
 
@@ -84,10 +84,10 @@ class QuantizerRecipe:
 def learn(
     levels: Iterable[nn.Module], x: Tensor, recipe: QuantizerRecipe, keep: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One training step of all levels on vectors x [N, D]; `keep` [N] levels each vector keeps (None: all).
+    """One training step of all levels on vectors x [N, D]; keep [N]: number of levels used of each vector (None: all).
 
-    Returns (quantised [N, D], codes [N, K]); the caller makes the straight-through gradient. Codebooks are updated
-    in place from every vector; a dropped level still learns.
+    Returns (quantised [N, D], codes [N, K]); the caller adds the straight-through gradient. Codebooks are updated
+    in place from every vector, also at dropped levels.
     """
     residual = x.detach().float()
     quantised = torch.zeros_like(residual)
@@ -122,7 +122,7 @@ def _update(book: Codebook, x: Tensor, codes: Tensor, recipe: QuantizerRecipe) -
     book.embed.copy_(torch.where(alive[:, None], fresh, book.embed) * (1 - recipe.shrink))
     dead = (book.cluster_size < recipe.restart_below * (1 - recipe.decay)).nonzero()[:, 0]
     if len(dead) and len(x):
-        # a few at a time: vectors of one batch all moved at once would fight over the same region
+        # a few at a time: otherwise many entries would move to the same region
         dead = dead[torch.randperm(len(dead), device=x.device)[: max(1, len(x) // 16)]]
         picked = x[torch.randint(len(x), (len(dead),), device=x.device)]
         book.embed[dead] = picked
@@ -132,7 +132,7 @@ def _update(book: Codebook, x: Tensor, codes: Tensor, recipe: QuantizerRecipe) -
 
 @torch.no_grad()
 def initialise(levels: Iterable[nn.Module], x: Tensor, rounds: int = 10) -> None:
-    """Start every level by k-means on vectors x [N, D] (N no less than the largest codebook is wise)."""
+    """Start every level by k-means on vectors x [N, D] (N should be at least the size of the largest codebook)."""
     residual = x.float()
     for book in codebooks(levels):
         size = book.embed.shape[0]

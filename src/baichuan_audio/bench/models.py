@@ -13,7 +13,7 @@ from ..language_model.build_tokenizer import build_text_tokenizer
 from ..language_model.text_tokenizer import TextTokenizer
 from ..layers.shapes import shapes_only
 from ..model import BaichuanAudio
-from ..reference import obvious
+from ..reference import reference_copy
 from ..safetensors_io import read_json
 from ..training.common.initialise import complete_config
 from ..vocoder.hift import Hift, HiftConfig
@@ -65,7 +65,7 @@ def never_end(model: BaichuanAudio) -> BaichuanAudio:
 
 def on_each_path(model: BaichuanAudio, quantizations: list[str]) -> dict[str, BaichuanAudio]:
     """`model` on the reference path, on the optimized path, and with each kind of quantized weights."""
-    paths = {"reference": obvious(model), "optimized": optimize_for_inference(model)}
+    paths = {"reference": reference_copy(model), "optimized": optimize_for_inference(model)}
     return paths | {kind: optimize_for_inference(model, kind) for kind in quantizations}
 
 

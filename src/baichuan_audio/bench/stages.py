@@ -59,7 +59,7 @@ class RepeatedSession:
         """Cut the session back to its history, which is in the cache."""
         if self.session is None:
             self.session = self.model.start(self.ids, seed=1)
-        self.session.cut(self.history)
+        self.session.truncate(self.history)
 
     def restore_to_segment(self) -> None:
         """The same, with an audio segment begun."""
@@ -72,7 +72,7 @@ class RepeatedSession:
         session = self.session
         assert session is not None
         for _ in range(count):
-            session.append(session.answer(request))  # type: ignore[arg-type]
+            session.append(session.decode(request))  # type: ignore[arg-type]
 
 
 def prefill(paths: Mapping[str, BaichuanAudio], positions: int) -> Stage:
@@ -120,15 +120,15 @@ def batch(model: BaichuanAudio, rows: int, history: int, count: int) -> Stage:
     def prepare() -> None:
         for row, (sequence, source) in enumerate(zip(sequences, sources, strict=True)):
             if not len(sequence):
-                sequence.lay(source.ids)
-            sequence.cut(history)
+                sequence.extend(source.ids)
+            sequence.truncate(history)
             sequence.begin_segment()
             decoder.read(row, sequence)
 
     def work() -> None:
         requests = [RowRequest(row, sequence, sources[row].frame) for row, sequence in enumerate(sequences)]
         for _ in range(count):
-            for sequence, frame in zip(sequences, decoder.answer(requests), strict=True):
+            for sequence, frame in zip(sequences, decoder.decode(requests), strict=True):
                 sequence.append(frame)  # type: ignore[arg-type]
 
     other_rows = history * (rows - 1)
@@ -208,10 +208,10 @@ def _talk(model: BaichuanAudio, path: str, first_only: bool) -> Callable[[], Non
             clause: list[Tensor] = []
             while len(clause) < FIRST_CLAUSE[1]:
                 for _ in range(tokens):
-                    session.append(session.answer(TextRequest(sampling.first)))  # type: ignore[arg-type]
+                    session.append(session.decode(TextRequest(sampling.first)))  # type: ignore[arg-type]
                 session.begin_segment()
                 for _ in range(count):
-                    frame = session.answer(FrameRequest(sampling.codes))
+                    frame = session.decode(FrameRequest(sampling.codes))
                     session.append(frame)  # type: ignore[arg-type]
                     clause.append(torch.tensor(frame))
                     if path != "reference" and stream.push(clause[-1][:, None]).numel() and first_only:

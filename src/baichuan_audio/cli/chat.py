@@ -100,13 +100,13 @@ def timed_reply(conversation: Conversation, content: Any, show: Callable[[str], 
     """Ask `content`, pass each piece of the reply's text to `show` as it comes, and collect the whole reply."""
     import torch
 
-    from ..model import TextPiece
+    from ..generation.events import TextDelta
 
     started = time.perf_counter()
     first_audio: float | None = None
     text, pieces = "", []
     for piece in conversation.ask(content):
-        if isinstance(piece, TextPiece):
+        if isinstance(piece, TextDelta):
             text += piece.text
             show(piece.text)
         elif piece.waveform.numel():

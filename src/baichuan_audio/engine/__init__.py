@@ -1,10 +1,10 @@
 """Many live dialogues on one model: batched, streamed, interruptible (docs/engine.md)."""
 
+from ..generation.events import AudioDelta, TextDelta
 from .core import Engine
 from .dialogue import Dialogue
-from .reply_stream import Reply
+from .reply_stream import ReplyStream
 from .types import (
-    AudioDelta,
     AudioInput,
     EngineConfig,
     EngineFull,
@@ -12,7 +12,6 @@ from .types import (
     EngineStopped,
     ReplyDone,
     ReplyEvent,
-    TextDelta,
     TranscriptDelta,
     Usage,
 )
@@ -26,9 +25,9 @@ __all__ = [
     "EngineFull",
     "EngineStats",
     "EngineStopped",
-    "Reply",
     "ReplyDone",
     "ReplyEvent",
+    "ReplyStream",
     "TextDelta",
     "TranscriptDelta",
     "Usage",

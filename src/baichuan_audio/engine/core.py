@@ -1,4 +1,4 @@
-"""The engine: many live dialogues on one model, each step of the model for all of them together (docs/engine.md)."""
+"""The engine: many live dialogues on one model, batched in every step (docs/engine.md)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from torch import Tensor
 
 from ..audio.voice_activity import Speech
 from ..errors import PromptTooLongError
-from ..generation.context import prompt_room
+from ..generation.context import prompt_budget
+from ..generation.events import AudioDelta
 from ..generation.reply import ReplySampling, read_aloud
-from ..generation.sequence import ReplyProgram, TokenSequence
+from ..generation.runner import ReplyProgram
+from ..generation.sequence import TokenSequence
 from ..model import BaichuanAudio
 from ..text.normalization import normalize_for_speech
 from .dialogue import Dialogue
 from .slot_allocator import SlotAllocator, check_done
-from .types import AudioDelta, AudioInput, EngineConfig, EngineStats, EngineStopped, ReplyDone, TranscriptDelta
+from .types import AudioInput, EngineConfig, EngineStats, EngineStopped, ReplyDone, TranscriptDelta
 
 
 class Engine:
@@ -30,94 +32,94 @@ class Engine:
         await dialogue.close()
         await engine.stop()
 
-    Public methods are for one asyncio loop; the model itself runs on threads of the engine, and nobody else may use it
-    meanwhile. An engine that has been stopped stays so.
+    Public methods are for one asyncio loop; the model runs on threads of the engine and must not be used otherwise
+    meanwhile. An engine cannot be started again.
     """
 
     def __init__(self, model: BaichuanAudio, config: EngineConfig | None = None) -> None:
         self.model, self.config = model, config or EngineConfig()
-        self._desk = SlotAllocator(model, self.config)
+        self._allocator = SlotAllocator(model, self.config)
 
     @property
     def voices(self) -> tuple[str, ...]:
-        """The voices known by name, the default first."""
+        """Names of the voices, the default first."""
         return self.model.voices
 
     @property
     def sample_rate(self) -> int:
-        """Of all it says, in Hz."""
+        """Of the audio it generates, in Hz."""
         return self.model.sample_rate
 
     @property
-    def longest_turn_seconds(self) -> float:
-        """Sound that one turn of the user may have; a tenth of the room is for the system text."""
-        return 0.9 * prompt_room(self._desk.capacity) / self.model.tokenizer.frame_rate
+    def max_turn_seconds(self) -> float:
+        """Longest audio of one user turn; a tenth of the prompt budget is for the system text."""
+        return 0.9 * prompt_budget(self._allocator.capacity) / self.model.tokenizer.frame_rate
 
     def start(self) -> None:
-        """Begin to work. Raises EngineStopped for an engine that has run before."""
-        if self._desk.running or self._desk.worker.closed:
+        """Start the threads. Raises EngineStopped for an engine that has run before."""
+        if self._allocator.running or self._allocator.worker.commands.closed:
             raise EngineStopped("an engine can be started once; make a new one.")
-        self._desk.running = True
-        self._desk.worker.start()
+        self._allocator.running = True
+        self._allocator.worker.start()
 
     async def stop(self, timeout: float = 10.0) -> None:
-        """End all: every reply ends with "cancelled" and the reason "shutdown", who waits gets EngineStopped.
+        """End all: every reply ends with "cancelled" and the reason "shutdown", waiting callers get EngineStopped.
 
         Returns once the threads have ended, or after `timeout` seconds.
         """
-        if self._desk.running:
-            self._desk.running = False
-            await asyncio.to_thread(self._desk.worker.stop, timeout)
+        if self._allocator.running:
+            self._allocator.running = False
+            await asyncio.to_thread(self._allocator.worker.stop, timeout)
 
     def open(self, system: str | None = None, voice: str | None = None, seed: int | None = None) -> Dialogue:
         """Begin a dialogue in a slot of its own, until its `close`.
 
         system: replaces the default system text, which only chooses the voice. voice: one of `voices`. seed: makes
-        its replies repeatable, whoever else is being answered. Raises EngineFull, EngineStopped, PromptError.
+        its replies repeatable, independent of other dialogues. Raises EngineFull, EngineStopped, PromptError.
         """
         self.model.system_text(system, voice)
-        return Dialogue(self._desk, self._desk.lease(), system, voice, seed)
+        return Dialogue(self._allocator, self._allocator.lease(), system, voice, seed)
 
     async def transcribe(self, waveform: Tensor, sample_rate: int, vad: bool = True) -> AsyncIterator[TranscriptDelta]:
-        """What is said in waveform [S] (or [channels, S]) at `sample_rate`, of any length, as it is written.
+        """Transcribe waveform [S] (or [channels, S]) at `sample_rate`, of any length, streamed.
 
-        Each segment of speech between pauses is written by itself; nothing where nobody speaks. vad=False: all of it
-        is one segment. Takes a slot meanwhile. Raises EngineFull, EngineStopped, AudioError.
+        Each segment of speech between pauses is transcribed by itself; nothing where nobody speaks. vad=False: all of
+        it is one segment. Takes a slot meanwhile. Raises EngineFull, EngineStopped, AudioError.
         """
-        desk = self._desk
-        slot = desk.lease()
+        allocator = self._allocator
+        slot = allocator.lease()
         try:
-            async for delta in desk.transcribe(AudioInput(waveform, sample_rate, vad), slot):
+            async for delta in allocator.transcribe(AudioInput(waveform, sample_rate, vad), slot):
                 yield delta
         finally:
-            desk.release(slot)
+            allocator.release(slot)
 
-    async def find_speech(self, sound: AudioInput) -> Speech:
-        """Where somebody speaks in `sound`: what `transcribe` and `Dialogue.add_user` look for. Raises AudioError."""
-        return await self._desk.find_speech(sound)
+    async def find_speech(self, audio: AudioInput) -> Speech:
+        """Voice activity in `audio`, as `transcribe` and `Dialogue.add_user` use it. Raises AudioError."""
+        return await self._allocator.find_speech(audio)
 
     async def speak(self, text: str, voice: str | None = None, seed: int | None = None) -> AsyncIterator[AudioDelta]:
-        """Read `text` aloud, as `normalize_for_speech` writes it and as its sound is made. Takes a slot meanwhile.
+        """Read `text`, normalized by `normalize_for_speech`, aloud; the audio is streamed. Takes a slot meanwhile.
 
         Raises EngineFull, EngineStopped, PromptError for a text without words or an unknown voice, and
-        BaichuanAudioError, perhaps after some of the sound, where the text cannot be read to its end.
+        BaichuanAudioError, perhaps after some audio, where the model fails to read the text to its end.
         """
-        desk, model = self._desk, self.model
+        allocator, model = self._allocator, self.model
         system = model.system_text(None, voice)
         clauses = model.clauses_to_speak(normalize_for_speech(text))
-        prompt = desk.tokens(model.prompt_builder().system(system).reply(spoken=True))
+        prompt = allocator.tokens(model.prompt_builder().system(system).reply(spoken=True))
         sampling = ReplySampling.from_config(model.config)
-        longest = max(len(segment) for clause in clauses for segment in clause)
-        if len(prompt) + longest >= desk.capacity // 2:
+        max_tokens = max(len(segment) for clause in clauses for segment in clause)
+        if len(prompt) + max_tokens >= allocator.capacity // 2:
             raise PromptTooLongError(
-                f"a clause is {longest} tokens long; this engine reads at most {desk.capacity // 2}."
+                f"a clause is {max_tokens} tokens long; this engine reads at most {allocator.capacity // 2}."
             )
 
         def program(sequence: TokenSequence) -> ReplyProgram:
-            return read_aloud(sequence, model.text_tokenizer, clauses, sampling, desk.capacity)
+            return read_aloud(sequence, model.text_tokenizer, clauses, sampling, allocator.capacity)
 
-        slot = desk.lease()
-        reply = desk.write(slot, prompt, program, seed, spoken=True)
+        slot = allocator.lease()
+        reply = allocator.begin(slot, prompt, program, seed, spoken=True)
         try:
             async for event in reply:
                 if isinstance(event, AudioDelta):
@@ -126,20 +128,20 @@ class Engine:
                     check_done(event, whole=True)
         finally:
             reply.cancel()
-            desk.release(slot)
+            allocator.release(slot)
 
     def stats(self) -> EngineStats:
-        """Figures of this moment, from any thread."""
-        worker = self._desk.worker
-        free = len(self._desk.free)
+        """Statistics of this moment, from any thread."""
+        worker, replies = self._allocator.worker, self._allocator.worker.replies
+        free = len(self._allocator.free)
         return EngineStats(
             active_sessions=self.config.max_sessions - free,
             slots_free=free,
-            active_replies=len(worker.rows),
-            waiting_jobs=worker.sound.waiting,
-            last_batch_size=worker.last_batch if worker.rows else 0,
+            active_replies=len(replies.rows),
+            waiting_jobs=worker.synthesis.waiting,
+            last_batch_size=worker.last_batch if replies.rows else 0,
             steps=worker.steps,
-            text_tokens=worker.text_tokens,
-            audio_frames=worker.audio_frames,
-            runaways=dict(worker.runaways),
+            text_tokens=replies.text_tokens,
+            audio_frames=replies.audio_frames,
+            runaways=dict(replies.runaways),
         )

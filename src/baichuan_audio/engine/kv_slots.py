@@ -1,8 +1,8 @@
-"""Keys and values of many sequences in one block of memory, set aside once: a slot each.
+"""Keys and values of many sequences in one block of memory, allocated once: a slot for each sequence.
 
-What a slot has read is remembered position by position. What it is to read next is compared with that, and with what
-the other slots hold: a common beginning is kept, or copied, and never read again. So deleting an item, cutting a reply
-short, another system text and a dialogue that begins like an earlier one all need no rule of their own.
+A slot records which tokens are cached. A new prompt is compared with them, and with those of the other slots: a common
+prefix is kept, or copied, and not read again. So deleting an item, truncating a reply, another system text and a
+dialogue that begins like an earlier one need no special case.
 """
 
 from __future__ import annotations
@@ -21,117 +21,109 @@ from ..layers.kv_cache import RowPositions
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Positions to read next in one slot, at least one."""
+class SlotTokens:
+    """Tokens to read next in one slot, at least one."""
 
     slot: int
     tokens: Sequence[Token]
 
 
 class SlotCache:
-    """store [layers, 2, slots, kv heads, room, head_dim], with room for `capacity` positions and a Decoder's scratch.
+    """store [layers, 2, slots, kv heads, padded capacity, head_dim]: `capacity` positions and scratch for a Decoder.
 
-    On a GPU all rows with one new position are attended to in one call, under a mask up to the longest of them; on a
-    CPU each row for itself over its own length, which neither copies nor computes what a mask would throw away.
+    On a GPU, attention of all rows with one new position is one call, with a mask up to the longest of them; on a CPU
+    each row is attended to separately over its length, which avoids copies and masked computation.
     """
 
     def __init__(self, model: LanguageModel, slots: int, capacity: int) -> None:
         self.store = empty_store(model, slots, capacity)
         self.slots, self.capacity = slots, capacity
-        self.together = self.store.device.type != "cpu"
+        self.batched_attention = self.store.device.type != "cpu"
         self._model = model
         self._tokens: list[list[Token]] = [[] for _ in range(slots)]
 
     def length(self, slot: int) -> int:
-        """Positions read in `slot`."""
+        """Positions cached in `slot`."""
         return len(self._tokens[slot])
 
     def truncate(self, slot: int, length: int) -> None:
-        """Forget what `slot` has read beyond the first `length` positions."""
+        """Keep only the first `length` positions of `slot`."""
         del self._tokens[slot][length:]
 
     def add(self, slot: int, token: Token) -> None:
-        """Somebody else has read `token` next in `slot`, and has left its keys and values in `store`."""
+        """Record that `token` was read next in `slot`; its keys and values are in `store` already."""
         self._tokens[slot].append(token)
 
     def prepare(self, slot: int, tokens: Sequence[Token]) -> int:
-        """Make `slot` ready to read on in `tokens` -> how many of them need not be read again.
+        """Prepare `slot` to read `tokens` -> the number of them that are cached.
 
-        At least the last one is left to read: the next step needs its hidden state, which is not kept.
+        At least the last one is left to read: the next step needs its hidden state, which is not cached.
         """
-        own = common_length(self._tokens[slot], tokens)
+        current = common_length(self._tokens[slot], tokens)
         best, source = max((common_length(self._tokens[other], tokens), other) for other in range(self.slots))
-        if best > own:
-            self.store[:, :, slot, :, own:best] = self.store[:, :, source, :, own:best]
+        if best > current:
+            self.store[:, :, slot, :, current:best] = self.store[:, :, source, :, current:best]
             self._tokens[slot] = list(tokens[:best])
         else:
-            best = own
+            best = current
         best = min(best, len(tokens) - 1)
         self.truncate(slot, best)
         return best
 
-    def read(self, pieces: Sequence[Piece]) -> Tensor:
-        """Read the pieces, each in a slot of its own, in one pass -> hidden [B, D] after the last position of each.
+    def read(self, chunks: Sequence[SlotTokens]) -> Tensor:
+        """Read the chunks of different slots in one pass -> hidden [B, D] after the last position of each.
 
-        All positions of all rows lie end to end in one row of embeddings; only attention tells them apart.
+        The positions of all rows are concatenated in one row of embeddings; only attention separates them.
         """
-        counts = [len(piece.tokens) for piece in pieces]
-        starts = [self.length(piece.slot) for piece in pieces]
+        counts = [len(chunk.tokens) for chunk in chunks]
+        starts = [self.length(chunk.slot) for chunk in chunks]
         device = self.store.device
-        embedded = self._model.embed_sequence([token for piece in pieces for token in piece.tokens])
-        row_positions = torch.tensor(
+        embedded = self._model.embed_sequence([token for chunk in chunks for token in chunk.tokens])
+        positions = torch.tensor(
             [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)], device=device
         )
-        owners = torch.tensor(
-            [piece.slot for piece, count in zip(pieces, counts, strict=True) for _ in range(count)], device=device
+        slot_of = torch.tensor(
+            [chunk.slot for chunk, count in zip(chunks, counts, strict=True) for _ in range(count)], device=device
         )
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         if max(ends) > self.capacity:
             raise ValueError(f"a slot holds {self.capacity} positions, not {max(ends)}")
         cos, sin = self._model.rotary(max(ends), embedded)
-        context = _SlotContext(
-            cos[row_positions],
-            sin[row_positions],
-            self,
-            owners,
-            row_positions,
-            [p.slot for p in pieces],
-            starts,
-            counts,
-        )
+        slots = [chunk.slot for chunk in chunks]
+        context = _SlotContext(cos[positions], sin[positions], self, slot_of, positions, slots, starts, counts)
         hidden = self._model.run(embedded[None], context)[0]
-        for piece in pieces:
-            self._tokens[piece.slot] += piece.tokens
+        for chunk in chunks:
+            self._tokens[chunk.slot] += chunk.tokens
         return hidden[torch.tensor(counts, device=device).cumsum(0) - 1]
 
 
 class _SlotContext:
-    """One pass over rows of different slots, lengths and positions, laid end to end (see `backbone.Context`)."""
+    """One pass over the concatenated rows of different slots, lengths and positions (see `backbone.Context`)."""
 
     def __init__(
         self,
         cos: Tensor,
         sin: Tensor,
         cache: SlotCache,
-        owners: Tensor,
-        row_positions: Tensor,
+        slot_of: Tensor,
+        positions: Tensor,
         slots: list[int],
         starts: list[int],
         counts: list[int],
     ) -> None:
         self.cos, self.sin, self._store = cos, sin, cache.store
-        self._owners, self._places = owners, row_positions
+        self._slot_of, self._positions = slot_of, positions
         self._rows = list(zip(slots, starts, counts, strict=True))
-        together = cache.together and max(counts) == 1 and len(slots) > 1
-        self._mask = self._length_mask([start + 1 for start in starts]) if together else None
-        # neighbouring slots in order are one view; any others are gathered
+        batched = cache.batched_attention and max(counts) == 1 and len(slots) > 1
+        self._mask = self._length_mask([start + 1 for start in starts]) if batched else None
+        # adjacent slots in order are one view; others are gathered
         self._is_view = slots == list(range(slots[0], slots[0] + len(slots)))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [1, heads, T, w], key and value [1, groups, T, w], T positions of all rows -> [1, heads, T, w]."""
         keys, values = self._store[layer]
-        keys[self._owners, :, self._places] = key[0].transpose(0, 1)
-        values[self._owners, :, self._places] = value[0].transpose(0, 1)
+        keys[self._slot_of, :, self._positions] = key[0].transpose(0, 1)
+        values[self._slot_of, :, self._positions] = value[0].transpose(0, 1)
         if self._mask is not None:
             longest = self._mask.shape[-1]
             mixed = attend_to(
@@ -151,16 +143,16 @@ class _SlotContext:
 
     def row_positions(self, batch: int) -> RowPositions | None:
         """See `backbone.Context`."""
-        return RowPositions(self._store, self._owners, self._places)
+        return RowPositions(self._store, self._slot_of, self._positions)
 
     def _gather(self, store: Tensor, longest: int) -> Tensor:
-        """store [slots, groups, room, w] -> [B, groups, longest, w]."""
+        """store [slots, groups, padded capacity, w] -> [B, groups, longest, w]."""
         if self._is_view:
             first = self._rows[0][0]
             return store[first : first + len(self._rows), :, :longest]
-        return store[self._owners, :, :longest]
+        return store[self._slot_of, :, :longest]
 
     def _length_mask(self, lengths: list[int]) -> Tensor:
         """[B, 1, 1, longest] bool, True where a row has positions."""
-        row_positions = torch.arange(max(lengths), device=self._store.device)
-        return (row_positions < torch.tensor(lengths, device=self._store.device)[:, None])[:, None, None]
+        positions = torch.arange(max(lengths), device=self._store.device)
+        return (positions < torch.tensor(lengths, device=self._store.device)[:, None])[:, None, None]

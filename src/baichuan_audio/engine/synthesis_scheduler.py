@@ -1,8 +1,8 @@
-"""The threads of sound: codes to waveform for those who listen, waveform to codes for what they said.
+"""The synthesis threads: codes to waveform for replies, waveform to codes for user audio.
 
-They stand beside the thread that runs the language model (`worker.py`), because the two take turns badly: a step of the
-batch is many small operations, a chunk of sound or a layer of the encoder a few large ones, and torch lets the other
-threads run while it computes. So the batch flows on one core while sound is made on another, and neither waits.
+They are separate from the thread that runs the language model (`worker/`): a step of the batch is many small
+operations, a chunk of audio or a layer of the encoder a few large ones, and torch releases the GIL while it computes.
+So the batch runs on one core while audio is synthesized on another, and neither waits.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ import torch
 from torch import Tensor
 
 from ..audio_tokenizer.model import AudioTokenizer
-from ..generation.sequence import Frame, SentenceEnd, frames_to_codes
+from ..generation.events import AudioDelta, FrameDecoded, SentenceEnd, TextDelta
+from ..generation.sequence import Frame, frames_to_codes
 from ..synthesis import SpeechStream
-from .types import AudioDelta, ReplyDone, ReplyEvent, TextDelta
+from .types import ReplyDone, ReplyEvent
 
-_MIN_FRAMES = 2  # frames that are worth a turn once a reply sounds
-_BACKLOG = 25  # frames without sound, above which no more are written
-_JOB_LEAD = 0.5  # seconds: a job goes before listeners who have more than that left
-_MAX_SKIPS = 3  # turns that may pass a waiting job by
+_MIN_FRAMES = 2  # least frames of a chunk after the first audio of a reply
+_MAX_PENDING_FRAMES = 25  # more frames without audio pause generation
+_JOB_MIN_BUFFER_S = 0.5  # a job has priority over outputs with more buffered audio
+_MAX_SKIPS = 3  # turns for which a waiting job may be skipped
 
 
 @dataclass
-class _Clause:
-    """Frames of an audio segment that wait for their sound."""
+class _Segment:
+    """Frames of an audio segment that are not synthesized yet."""
 
     frames: list[Frame] = field(default_factory=list)
     closed: bool = False
 
 
 class AudioOutput:
-    """What one reply gives out, text and sound in order, and how far ahead of its listener it is.
+    """The output of one reply, text and audio in order, and how much of it is buffered for the listener.
 
-    The language model's thread puts in, the sound thread takes out. `frame_samples`: of a code frame, where the audio
-    segments are one stretch of sound (`BaichuanAudio.continuous_speech`), else None; such sound lags behind its
-    frames, so a text waits until its own begins. `deliver` hands an event to the reader; `on_failure` is told when the
-    sound cannot be made, `wake` when a backlog that kept the other waiting is gone.
+    The language model's thread puts events in, a synthesis thread takes them out. frame_samples: samples of a code
+    frame where speech is continuous (`BaichuanAudio.continuous_speech`), else None; continuous audio lags behind its
+    frames, so a text waits until its audio begins. deliver: passes an event to the reader. on_failure: called when
+    synthesis fails. wake: called when generation may resume after a pause.
     """
 
     def __init__(
@@ -58,130 +59,130 @@ class AudioOutput:
         self._speech, self._num_codebooks, self._sample_rate = speech, num_codebooks, sample_rate
         self._frame_samples = frame_samples
         self._deliver, self.on_failure, self._wake = deliver, on_failure, wake
-        self._pending, self._awaited = 0, False  # frames without sound; whether the other thread waits for them
-        self._entries: deque[str | _Clause | SentenceEnd | ReplyDone] = deque()
-        self._texts: deque[tuple[int, str]] = deque()  # those that wait for their sound, and the sample it begins at
-        self._frames = self._samples = 0  # put into sound; given out
-        self._begun = time.monotonic()
-        self._first_sound: float | None = None  # on the same clock
+        self._pending, self._pausing = 0, False  # frames without audio; whether generation pauses for them
+        self._entries: deque[TextDelta | _Segment | SentenceEnd | ReplyDone] = deque()
+        self._texts: deque[tuple[int, TextDelta]] = deque()  # texts before their audio, and the sample where it begins
+        self._frames = self._samples = 0  # synthesized; delivered
+        self._created = time.monotonic()
+        self._first_audio: float | None = None  # on the same clock
         self.ended = self.busy = False
         self.lock = threading.Lock()
 
-    def put(self, entry: str | Frame | SentenceEnd | ReplyDone) -> None:
+    def put(self, entry: TextDelta | FrameDecoded | SentenceEnd | ReplyDone) -> None:
         """Add text, a code frame, the end of a sentence or of the reply."""
         with self.lock:
             last = self._entries[-1] if self._entries else None
-            if not isinstance(entry, tuple):
-                if isinstance(last, _Clause):
+            if not isinstance(entry, FrameDecoded):
+                if isinstance(last, _Segment):
                     last.closed = True
                 self._entries.append(entry)
                 return
-            if not isinstance(last, _Clause) or last.closed:
-                last = _Clause()
+            if not isinstance(last, _Segment) or last.closed:
+                last = _Segment()
                 self._entries.append(last)
-            last.frames.append(entry)
+            last.frames.append(entry.codes)
             self._pending += 1
 
     def end_segment(self) -> None:
         """The audio segment is complete."""
         with self.lock:
             last = self._entries[-1] if self._entries else None
-            if not isinstance(last, _Clause) or last.closed:
-                last = _Clause()
+            if not isinstance(last, _Segment) or last.closed:
+                last = _Segment()
                 self._entries.append(last)
             last.closed = True
 
     def drop(self) -> None:
-        """Nothing more shall come out."""
+        """Deliver nothing more."""
         with self.lock:
             self.ended = True
             self._entries.clear()
 
     def must_wait(self) -> bool:
-        """Whether so many frames wait for their sound that writing should pause; if so `wake` follows."""
+        """Whether so many frames are pending that generation should pause; if so `wake` is called later."""
         with self.lock:
-            self._awaited = self._pending > _BACKLOG
-            return self._awaited
+            self._pausing = self._pending > _MAX_PENDING_FRAMES
+            return self._pausing
 
     def elapsed(self) -> float:
-        """Seconds since its first sound; 0 before."""
-        return 0.0 if self._first_sound is None else time.monotonic() - self._first_sound
+        """Seconds since the first audio; 0 before."""
+        return 0.0 if self._first_audio is None else time.monotonic() - self._first_audio
 
-    def lead(self) -> float:
-        """Seconds until the listener runs dry, were it played from the first on; negative: so long is there silence."""
-        if self._first_sound is None:
-            return self._begun - time.monotonic()
+    def buffered_seconds(self) -> float:
+        """Seconds of audio left for a listener who plays from the first audio on; negative: seconds of silence."""
+        if self._first_audio is None:
+            return self._created - time.monotonic()
         return self._samples / self._sample_rate - self.elapsed()
 
     @property
-    def sounds(self) -> bool:
-        """Whether any sound has been given out."""
-        return self._first_sound is not None
+    def has_started(self) -> bool:
+        """Whether any audio has been delivered."""
+        return self._first_audio is not None
 
     def ready(self, first_frames: int) -> bool:
-        """Whether a turn of the sound thread would give something out."""
+        """Whether `run` would deliver something."""
         with self.lock:
             if self.ended or not self._entries:
                 return False
             head = self._entries[0]
-            least = _MIN_FRAMES if self.sounds else max(first_frames, 1)
-            return not isinstance(head, _Clause) or head.closed or len(head.frames) >= least
+            min_frames = _MIN_FRAMES if self.has_started else max(first_frames, 1)
+            return not isinstance(head, _Segment) or head.closed or len(head.frames) >= min_frames
 
-    def turn(self, most: int) -> None:
-        """Give out the text that is due, or the sound of up to `most` frames."""
+    def run(self, max_frames: int) -> None:
+        """Deliver the next text, or the audio of up to `max_frames` frames."""
         with self.lock:
             if self.ended or not self._entries:
                 return
             head = self._entries[0]
-            if isinstance(head, _Clause):
-                frames, head.frames = head.frames[:most], head.frames[most:]
+            if isinstance(head, _Segment):
+                frames, head.frames = head.frames[:max_frames], head.frames[max_frames:]
                 self._pending -= len(frames)
                 closes = head.closed and not head.frames
-            if not isinstance(head, _Clause) or closes:
+            if not isinstance(head, _Segment) or closes:
                 self._entries.popleft()
-            wake = self._awaited and self._pending <= _BACKLOG
+            wake = self._pausing and self._pending <= _MAX_PENDING_FRAMES
         if wake:
             self._wake()
-        if isinstance(head, str):
+        if isinstance(head, TextDelta):
             self._texts.append((self._frames * (self._frame_samples or 0), head))
-            self._give(torch.zeros(0))
-        elif isinstance(head, _Clause):
+            self._deliver_audio(torch.zeros(0))
+        elif isinstance(head, _Segment):
             self._frames += len(frames)
-            self._give(self._speech.push(frames_to_codes(frames, self._num_codebooks)))
+            self._deliver_audio(self._speech.push(frames_to_codes(frames, self._num_codebooks)))
             if closes and self._frame_samples is None:
-                self._give(self._speech.end_segment())
+                self._deliver_audio(self._speech.end_segment())
         elif isinstance(head, SentenceEnd):
             speech, continuous = self._speech, self._frame_samples is not None
-            self._give(speech.end_sentence() if continuous else speech.end_segment())
+            self._deliver_audio(speech.end_sentence() if continuous else speech.end_segment())
         else:
-            self._give(self._speech.finish())
+            self._deliver_audio(self._speech.finish())
             for _, text in self._texts:
-                self._deliver(TextDelta(text))
+                self._deliver(text)
             self.ended = True
             self._deliver(head)
 
-    def _give(self, waveform: Tensor) -> None:
-        """Sound, and each text that waits before the sample where its own begins."""
+    def _deliver_audio(self, waveform: Tensor) -> None:
+        """Deliver audio, and each pending text before the sample where its audio begins."""
         while self._texts and self._texts[0][0] <= self._samples + waveform.shape[0] and not self.ended:
-            place, text = self._texts.popleft()
-            before, waveform = waveform.tensor_split([max(0, place - self._samples)])
-            self._sound(before)
-            self._deliver(TextDelta(text))
-        self._sound(waveform)
+            start, text = self._texts.popleft()
+            before, waveform = waveform.tensor_split([max(0, start - self._samples)])
+            self._deliver_waveform(before)
+            self._deliver(text)
+        self._deliver_waveform(waveform)
 
-    def _sound(self, waveform: Tensor) -> None:
+    def _deliver_waveform(self, waveform: Tensor) -> None:
         if waveform.shape[0] and not self.ended:
-            if self._first_sound is None:
-                self._first_sound = time.monotonic()
+            if self._first_audio is None:
+                self._first_audio = time.monotonic()
             self._samples += waveform.shape[0]
-            with torch.inference_mode(False):  # a plain tensor, for readers to do with as they like
+            with torch.inference_mode(False):  # a normal tensor, which readers may modify
                 waveform = waveform.clone()
             self._deliver(AudioDelta(waveform, self._sample_rate))
 
 
 @dataclass(eq=False)
 class SynthesisJob:
-    """Work in bounded pieces: each `next` is one; `done` gets the result of the last, or what was raised."""
+    """Work in bounded pieces: each `next` is one; `done` gets the result of the last, or the exception."""
 
     pieces: Iterator[Any]
     done: Callable[[Any, Exception | None], None]
@@ -190,21 +191,22 @@ class SynthesisJob:
 
 
 class SynthesisPool:
-    """`count` threads that take turns between voices and jobs, each voice or job in one of them at a time.
+    """`count` threads that run outputs and jobs, each of them in one thread at a time.
 
-    The voice whose listener runs dry first comes first; jobs when every listener has half a second left. A job that
-    has been passed by three times gets a turn all the same, so that it ends under any load; jobs take turns.
+    The output with the least buffered audio comes first; jobs when every output has half a second buffered. A job that
+    was skipped three times runs in any case, so that it ends under any load; jobs alternate.
     """
 
     def __init__(self, first_chunk_frames: int, chunk_frames: int, count: int, torch_threads: int) -> None:
-        self._first, self._most, self._torch_threads = first_chunk_frames, max(chunk_frames, 4), torch_threads
-        self._voices: list[AudioOutput] = []
+        self._first_chunk, self._max_chunk = first_chunk_frames, max(chunk_frames, 4)
+        self._torch_threads = torch_threads
+        self._outputs: list[AudioOutput] = []
         self._jobs: list[SynthesisJob] = []
         self._condition = threading.Condition()
         self._stopped = False
-        self._passed = 0
+        self._skips = 0
         self._threads = [
-            threading.Thread(target=self._run, name=f"baichuan-audio sound {number}", daemon=True)
+            threading.Thread(target=self._run, name=f"baichuan-audio synthesis {number}", daemon=True)
             for number in range(count)
         ]
 
@@ -213,7 +215,7 @@ class SynthesisPool:
             thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End after the turns under way; blocks."""
+        """End after the current work; blocks."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
@@ -222,33 +224,33 @@ class SynthesisPool:
 
     @property
     def alive(self) -> bool:
-        """Whether any of the threads is still at work."""
+        """Whether any of the threads is still running."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def add_voice(self, voice: AudioOutput) -> None:
+    def add_output(self, output: AudioOutput) -> None:
         with self._condition:
-            self._voices.append(voice)
+            self._outputs.append(output)
 
     def add_job(self, job: SynthesisJob) -> None:
         with self._condition:
             self._jobs.append(job)
             self._condition.notify()
 
-    def wake(self, voice: AudioOutput) -> None:
-        """Something has been put into `voice`."""
-        if voice.ready(self._first):
+    def wake(self, output: AudioOutput) -> None:
+        """Notify a thread that something has been put into `output`."""
+        if output.ready(self._first_chunk):
             with self._condition:
                 self._condition.notify()
 
     @property
     def waiting(self) -> int:
-        """Jobs not done, and voices with something to say."""
-        return len(self._jobs) + sum(voice.ready(self._first) for voice in list(self._voices))
+        """Number of unfinished jobs, and of outputs that have something to deliver."""
+        return len(self._jobs) + sum(output.ready(self._first_chunk) for output in list(self._outputs))
 
     @property
-    def voices(self) -> int:
-        """Voices that have not come to their end."""
-        return sum(not voice.ended for voice in list(self._voices))
+    def active_outputs(self) -> int:
+        """Number of outputs that have not ended."""
+        return sum(not output.ended for output in list(self._outputs))
 
     @torch.inference_mode()
     def _run(self) -> None:
@@ -263,35 +265,37 @@ class SynthesisPool:
                     return
                 chosen.busy = True
             if isinstance(chosen, AudioOutput):
-                self._sound(chosen)
+                self._run_output(chosen)
             else:
-                self._work(chosen)
+                self._run_job(chosen)
             with self._condition:
                 chosen.busy = False
-                self._condition.notify()  # what is left may be another thread's
+                self._condition.notify()  # the rest may be another thread's
 
     def _choose(self) -> AudioOutput | SynthesisJob | None:
-        """Who has the next turn."""
-        self._voices = [voice for voice in self._voices if not voice.ended]
+        """The output or job to run next."""
+        self._outputs = [output for output in self._outputs if not output.ended]
         self._jobs = [job for job in self._jobs if not job.cancelled]
-        ready = [voice for voice in self._voices if not voice.busy and voice.ready(self._first)]
-        voice = min(ready, key=AudioOutput.lead, default=None)
+        ready = [output for output in self._outputs if not output.busy and output.ready(self._first_chunk)]
+        output = min(ready, key=AudioOutput.buffered_seconds, default=None)
         job = next((job for job in self._jobs if not job.busy), None)
-        if job is not None and (voice is None or voice.lead() > _JOB_LEAD or self._passed >= _MAX_SKIPS):
-            self._passed = 0
+        if job is not None and (
+            output is None or output.buffered_seconds() > _JOB_MIN_BUFFER_S or self._skips >= _MAX_SKIPS
+        ):
+            self._skips = 0
             return job
-        self._passed += job is not None
-        return voice
+        self._skips += job is not None
+        return output
 
-    def _sound(self, voice: AudioOutput) -> None:
+    def _run_output(self, output: AudioOutput) -> None:
         try:
-            voice.turn(self._most)
+            output.run(self._max_chunk)
         except Exception as error:
-            voice.drop()
-            voice.on_failure(error)
+            output.drop()
+            output.on_failure(error)
 
-    def _work(self, job: SynthesisJob) -> None:
-        """One piece of a job, which then stands last."""
+    def _run_job(self, job: SynthesisJob) -> None:
+        """Run one piece of a job, which then is last in the queue."""
         result, failure = None, None
         try:
             result = next(job.pieces)
@@ -307,7 +311,7 @@ class SynthesisPool:
 
 
 def encode_in_pieces(tokenizer: AudioTokenizer, waveform: Tensor, sample_rate: int) -> Iterator[list[Tensor] | None]:
-    """`AudioTokenizer.encode`, pausing (None) after each stage and encoder layer; last the codes [K, T] of each piece.
+    """`AudioTokenizer.encode` in steps: yields None after each stage and layer, last the codes [K, T] of each piece.
 
     Raises AudioError as `encode` does.
     """

@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out: settings, events of a reply, figures."""
+"""Inputs and outputs of the engine: settings, events of a reply, statistics."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Literal
 from torch import Tensor
 
 from ..errors import BaichuanAudioError, ConfigError, PromptError
+from ..generation.context import MIN_CONTEXT
+from ..generation.events import AudioDelta, TextDelta
 from ..synthesis import CHUNK_FRAMES, FIRST_CHUNK_FRAMES
 
-_LEAST_CONTEXT = 64
 Status = Literal["completed", "cancelled", "incomplete", "failed"]
 
 
 class EngineFull(BaichuanAudioError):
-    """Every slot is taken; come again when a dialogue has been closed."""
+    """Every slot is taken; try again when a dialogue has been closed."""
 
 
 class EngineStopped(BaichuanAudioError):
@@ -25,17 +26,17 @@ class EngineStopped(BaichuanAudioError):
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How many dialogues one engine holds, and how it cuts its work.
+    """Size and scheduling of one engine.
 
-    max_sessions: slots; one dialogue (or one `speak`) each, one more is refused with EngineFull.
+    max_sessions: slots; one dialogue (or one `speak`) each, another one is rejected with EngineFull.
     max_context: positions a slot holds, no more than the model's max_position_embeddings; 0 = 4096. A dialogue is kept
-    within the model's context_length, where config.json has one, all the same.
+    within the model's context_length in any case, where config.json has one.
     threads: torch threads of each of the engine's workers; 0 = a third of the cores it may use, at most 4.
-    first_chunk_frames, chunk_frames: code frames (80 ms each) after which sound is made, whether or not the flow
-    decoder has a full chunk: few at first, so that the first sound comes soon; 0 = full chunks only.
-    prefill_positions: positions of a prompt that are read in one step, so that a long one holds up nobody.
-    buffer_seconds: sound and text a reply may be ahead of its reader before it waits.
-    Raises ConfigError for values that make no sense.
+    first_chunk_frames, chunk_frames: code frames (80 ms each) after which audio is synthesized, whether or not the flow
+    decoder has a full chunk: few at first, for a short time to first audio; 0 = full chunks only.
+    prefill_positions: positions of prompts read in one step, so that a long prompt does not delay other replies.
+    buffer_seconds: audio and text that a reply may be ahead of its reader before it pauses.
+    Raises ConfigError for values out of range.
     """
 
     max_sessions: int = 8
@@ -53,17 +54,17 @@ class EngineConfig:
         for name in ("max_context", "threads", "first_chunk_frames", "chunk_frames"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
-        if 0 < self.max_context < _LEAST_CONTEXT:
-            raise ConfigError(f"max_context must be 0 or at least {_LEAST_CONTEXT}, not {self.max_context}.")
+        if 0 < self.max_context < MIN_CONTEXT:
+            raise ConfigError(f"max_context must be 0 or at least {MIN_CONTEXT}, not {self.max_context}.")
         if not self.buffer_seconds > 0:
             raise ConfigError(f"buffer_seconds must be above 0, not {self.buffer_seconds}.")
 
 
 @dataclass(frozen=True)
 class AudioInput:
-    """Sound in a user's turn: waveform [S] (or [channels, S]) at any `sample_rate` in Hz.
+    """Audio in a user's turn: waveform [S] (or [channels, S]) at any `sample_rate` in Hz.
 
-    vad: find the speech in it and shorten the silence around it; False: read it as it is.
+    vad: find the speech in it and shorten the silence around it; False: use it as it is.
     """
 
     waveform: Tensor
@@ -72,20 +73,13 @@ class AudioInput:
 
     @property
     def seconds(self) -> float:
-        """How long it is; 0 for what is no sound, which whoever encodes it will say."""
+        """Duration; 0 for an invalid waveform, which encoding will report."""
         return self.waveform.shape[-1] / self.sample_rate if self.waveform.ndim and self.sample_rate > 0 else 0.0
 
 
 @dataclass(frozen=True)
-class TextDelta:
-    """Some more text of a reply."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class TranscriptDelta:
-    """Some more text of a transcript, and the segment of speech it belongs to: start and end in seconds.
+    """More text of a transcript, and the segment of speech it belongs to: start and end in seconds.
 
     The texts joined are the transcript.
     """
@@ -96,18 +90,10 @@ class TranscriptDelta:
 
 
 @dataclass(frozen=True)
-class AudioDelta:
-    """Some more sound of a reply: waveform [S] float32 on the CPU; the pieces laid end to end are the reply."""
-
-    waveform: Tensor
-    sample_rate: int
-
-
-@dataclass(frozen=True)
 class Usage:
     """Tokens of one reply; an audio token is one code frame.
 
-    Input counts the dialogue the reply answers, `cached_tokens` of which had been read for an earlier reply.
+    Input is the dialogue that the reply answers, `cached_tokens` of which were cached from an earlier reply.
     """
 
     input_text_tokens: int = 0
@@ -121,11 +107,10 @@ class Usage:
 class ReplyDone:
     """The last event of every reply.
 
-    status: "completed"; "cancelled" (reason: what `cancel` was given, "closed" or "shutdown"); "incomplete" (reason
-    "max_output_tokens", or of a reply that ran away "repetition" or "audio_overrun"; the dialogue goes on as if it had
-    not been made); "failed" (reason: what went wrong).
-    text: all that was given out. error: it failed because the model cannot take the dialogue as it is: asking again
-    would not help.
+    status: "completed"; "cancelled" (reason: the argument of `cancel`, "closed" or "shutdown"); "incomplete" (reason
+    "max_output_tokens", or for a runaway reply "repetition" or "audio_overrun"; a runaway reply is left out of the
+    dialogue); "failed" (reason: an error message).
+    text: all text of the reply. error: the dialogue as it is cannot be answered, so a retry would fail too.
     """
 
     status: Status
@@ -140,7 +125,7 @@ ReplyEvent = TextDelta | AudioDelta | ReplyDone
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Figures of one moment; `steps`, `text_tokens`, `audio_frames` and `runaways` only grow.
+    """Statistics of one moment; `steps`, `text_tokens`, `audio_frames` and `runaways` only grow.
 
     runaways: replies that were stopped, by reason (`ReplyDone`).
     """

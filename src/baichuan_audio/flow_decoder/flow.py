@@ -25,8 +25,8 @@ VelocityFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 class CfmParams:
     """`flow_matching_config.cfm_params` of config.json.
 
-    `training_cfg_rate` is the share of training rows whose condition is dropped; `inference_cfg_rate` w
-    guides with v = (1 + w) v(mu) - w v(0); `reg_loss_type` is the prior loss of the prenet.
+    `training_cfg_rate`: share of training rows whose condition is dropped. `inference_cfg_rate` w: guidance
+    v = (1 + w) v(mu) - w v(0). `reg_loss_type`: prior loss of the prenet.
     """
 
     sigma_min: float = 1e-6
@@ -70,10 +70,10 @@ def flow_matching_loss(
     """Mean squared error of the velocity at one random time of each row's path.
 
     Args:
-        velocity: the network, already aware of the rows' lengths.
+        velocity: the network, which knows the lengths of the rows.
         mel: target [B, L, M].
         mu: condition [B, L, M]; whole rows of it are set to zero with probability `training_cfg_rate`.
-        params: of the flow.
+        params: parameters of the flow.
         lengths: valid frames of each row [B], or None when all are.
         generator: source of the noise, the times and the dropped rows.
     """

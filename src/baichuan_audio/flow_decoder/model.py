@@ -36,10 +36,10 @@ class FlowConfig:
     attention_head_dim: int
     in_channels: int = 80
     attention_chunk_frames: int = CHUNK_FRAMES
-    """100 in the released weights, whose config.json does not hold it; shorter ones give an earlier sound."""
+    """100 in the released weights, whose config.json has no such entry; smaller: shorter time to first audio."""
     diffusion_steps: int = 10
-    """Solver steps. 0 takes the prenet's guess itself for the mel: smoother, far cheaper, and of a small model easier
-    to understand (dev/LOG.md has the measurements)."""
+    """Solver steps. 0 uses the prenet's mel directly: smoother, far cheaper, and for a small model more
+    intelligible (dev/LOG.md has the measurements)."""
     prenet_max_source_positions: int = 5000
     prenet_target_mel_length_scale_ratio: float = 1.0
     spk_emb_dim: int = 0
@@ -66,13 +66,13 @@ class FlowConfig:
 
 @dataclass
 class FlowState:
-    """What a streamed segment has seen: one network state for each solver step."""
+    """State of a streamed segment: one network state for each solver step."""
 
     steps: list[VelocityState]
     ended: bool = False
 
     def copy(self) -> FlowState:
-        """A snapshot; going on from it leaves this one as it is."""
+        """An independent copy."""
         return FlowState([dict(step) for step in self.steps], self.ended)
 
 
@@ -80,7 +80,7 @@ class FlowDecoder(nn.Module):
     """Prenet and velocity network with the released parameter names (docs/model.md, 4.5 - 4.7).
 
     `prenet(hidden)`, `velocity(...)` and `sample(...)` are the stages one by one, unbatched;
-    `sample_batch` and `loss` work on padded batches; `sample_chunks` makes the mel piece by piece.
+    `sample_batch` and `loss` work on padded batches; `sample_chunks` streams the mel.
     """
 
     def __init__(self, config: FlowConfig) -> None:
@@ -113,7 +113,7 @@ class FlowDecoder(nn.Module):
             raise ConfigError("config.json: the entry 'flow_matching_config' is missing; add it.")
         where = "config.json: flow_matching_config"
         section = config["flow_matching_config"]
-        # Entries of the published trainer that this package does not know may stand in either level.
+        # Both levels may have entries of the published trainer that this package does not use.
         if not isinstance(section, dict):
             raise ConfigError(f"{where} must hold named entries, not {section!r}.")
         params = select(CfmParams, section.get("cfm_params", {}), f"{where}.cfm_params")
@@ -125,9 +125,9 @@ class FlowDecoder(nn.Module):
         return self._velocity(x.T[None], mu.T[None], times)[0].T
 
     def sample(self, mu: Tensor, noise: Tensor | None = None, num_steps: int | None = None) -> Tensor:
-        """Solve the flow from noise [M, L] (None: drawn here) under mu [L, M] -> mel [M, L].
+        """Solve the flow from noise [M, L] (None: random) under mu [L, M] -> mel [M, L].
 
-        `num_steps` Euler steps, or as many as the configuration says; with 0 the mel is mu.
+        num_steps: Euler steps, by default those of the configuration; with 0 the mel is mu.
         """
         return self.sample_batch(mu[None], None if noise is None else noise[None], num_steps)[0]
 
@@ -141,7 +141,7 @@ class FlowDecoder(nn.Module):
     ) -> Tensor:
         """`sample` on rows: mu [B, L, M], noise [B, M, L], lengths [B] (None: all full) -> mel [B, M, L].
 
-        Frames behind a row's length are meaningless.
+        Frames beyond a row's length are undefined.
         """
         steps = self._steps(num_steps)
         if steps == 0:
@@ -154,11 +154,11 @@ class FlowDecoder(nn.Module):
         mel = euler(lambda _, x, t: guided_velocity(network, x, mu.float(), t, scale), noise.transpose(1, 2), times)
         return mel.transpose(1, 2).to(mu.dtype)
 
-    def _steps(self, wanted: int | None) -> int:
-        return self.config.diffusion_steps if wanted is None else wanted
+    def _steps(self, num_steps: int | None) -> int:
+        return self.config.diffusion_steps if num_steps is None else num_steps
 
     def init_state(self, num_steps: int | None = None) -> FlowState:
-        """The state of a segment of which nothing has been sampled yet."""
+        """The state before the first chunk of a segment."""
         return FlowState([{} for _ in range(self._steps(num_steps))])
 
     @torch.no_grad()
@@ -166,7 +166,7 @@ class FlowDecoder(nn.Module):
         """The next chunk of a segment: mu [L, M], noise [M, L], at most one chunk -> mel [M, L].
 
         Equal to those frames of `sample` on the whole segment. A chunk of fewer frames than
-        `attention_chunk_frames` ends the segment; to hear an unfinished chunk early, sample it on `state.copy()`.
+        `attention_chunk_frames` ends the segment; to sample an unfinished chunk early, use `state.copy()`.
         Raises ValueError for a chunk that is too long, or after the segment's end.
         """
         self._begin_chunk(mu.shape[0], state)
@@ -182,7 +182,7 @@ class FlowDecoder(nn.Module):
         return mel[0].T.to(mu.dtype)
 
     def _begin_chunk(self, frames: int, state: FlowState) -> None:
-        """Note the chunk in `state`; raises ValueError where the segment has ended or the chunk is too long."""
+        """Record the chunk in `state`; raises ValueError where the segment has ended or the chunk is too long."""
         full = self.config.attention_chunk_frames
         if frames > full:
             raise ValueError(f"a chunk has at most {full} frames, not {frames}")
@@ -191,7 +191,7 @@ class FlowDecoder(nn.Module):
         state.ended = frames < full
 
     def sample_chunks(self, mu: Tensor, noise: Tensor | None = None, num_steps: int | None = None) -> Iterator[Tensor]:
-        """The mel of `sample` chunk by chunk as they are done: mu [L, M] -> mels [M, at most a chunk]."""
+        """The mel of `sample`, streamed chunk by chunk: mu [L, M] -> mels [M, at most a chunk]."""
         if noise is None:
             noise = torch.randn(mu.T.shape, device=mu.device)
         state = self.init_state(num_steps)
@@ -208,20 +208,20 @@ class FlowDecoder(nn.Module):
         generator: torch.Generator | None = None,
         with_velocity: bool = True,
     ) -> dict[str, Tensor]:
-        """Training losses: `flow` (OT-CFM; not without `with_velocity`) and `prior` (L1 of mu), each a scalar.
+        """Training losses: `flow` (OT-CFM; only with `with_velocity`) and `prior` (L1 of mu), each a scalar.
 
         Args:
             hidden: decoder hidden states [B, L, D].
             mel: targets [B, M, L].
             lengths: valid frames of each row [B]; None: all of them.
-            generator: makes the random choices repeatable.
+            generator: source of the random choices.
         """
         target = mel.transpose(1, 2)
         mu = self.prenet(hidden)
         losses = {"prior": masked_mean((mu.float() - target).abs(), lengths)}
         if with_velocity:
             network = partial(self._velocity, lengths=lengths)
-            # mu is not detached: the flow loss may shape its own condition too.
+            # mu is not detached: the flow loss also trains the prenet.
             losses["flow"] = flow_matching_loss(network, target, mu, self.config.cfm_params, lengths, generator)
         return losses
 
@@ -234,7 +234,7 @@ class FlowDecoder(nn.Module):
         state: VelocityState | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """The network in its own dtype; `lengths` of the rows are repeated where guidance doubles them."""
+        """The network in the dtype of its weights; `lengths` are repeated where guidance doubles the rows."""
         dtype = self.conditional_decoder.final_proj.weight.dtype
         if lengths is not None and lengths.shape[0] != x.shape[0]:
             lengths = lengths.repeat(x.shape[0] // lengths.shape[0])

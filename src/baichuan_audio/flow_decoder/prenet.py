@@ -1,4 +1,4 @@
-"""The prenet: decoder hidden states to `mu`, a first guess of the mel that conditions the flow."""
+"""The prenet: decoder hidden states to `mu`, a first estimate of the mel that conditions the flow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Prenet(nn.Module):
         )
         self.final_norm = RMSNorm(d_model)
         self.out_proj = nn.Linear(d_model, out_dim, bias=False)
-        # The released checkpoints carry this table although no position is ever added.
+        # The released checkpoints hold this table although it is not used.
         self.register_buffer("positional_embedding", torch.zeros(max_positions, d_model))
 
     def init_cache(self, batch: int = 1) -> KVCache:
@@ -52,8 +52,8 @@ class Prenet(nn.Module):
     def forward(self, hidden: Tensor, cache: KVCache | None = None) -> Tensor:
         """Decoder hidden states [L, D] or [B, L, D] -> mu [L, M] or [B, L, M], one frame for each.
 
-        Causal: padding at the end of a row changes nothing before it. With a cache, `hidden` are the next frames of
-        its stream, and mu is what the whole sequence has at those frames.
+        Causal: padding at the end of a row does not change earlier frames. With a cache, `hidden` are the next frames
+        of its stream, and the result equals that of the whole sequence at those frames.
         """
         x = self.in_mlp(hidden if hidden.dim() == 3 else hidden[None])
         x = run_causal(self.transformer_layers, x, cache)

@@ -20,7 +20,7 @@ CHUNK_FRAMES = 100
 """Frames of one attention chunk (2 s at 50 Hz); a constant of the released weights, not in config.json."""
 
 VelocityState: TypeAlias = dict[nn.Module, Tensor]
-"""What each causal convolution (its last inputs) and attention (its keys and values) has seen so far.
+"""State of each causal convolution (its last inputs) and attention (its keys and values).
 
 Tensors are replaced, never written to, so a shallow copy of the dictionary is a snapshot.
 """
@@ -29,16 +29,16 @@ Tensors are replaced, never written to, so a shallow copy of the dictionary is a
 def chunk_causal_mask(
     num_frames: int, lengths: Tensor | None, device: torch.device, chunk_frames: int = CHUNK_FRAMES
 ) -> Tensor | None:
-    """Which frame sees which: its own chunk and all earlier ones, and no padding.
+    """The attention mask: a frame attends to its own chunk and all earlier ones, not to padding.
 
     Args:
         num_frames: L.
         lengths: valid frames of each row [B], or None when every row is full.
-        device: where the mask lives.
+        device: of the mask.
         chunk_frames: frames of one attention chunk.
 
     Returns:
-        True where attention is allowed, [1 or B, 1, L, L]; None when everything is.
+        True where attention is allowed, [1 or B, 1, L, L]; None when all is.
     """
     if lengths is None and num_frames <= chunk_frames:
         return None
@@ -63,7 +63,7 @@ class CausalConv(nn.Conv1d):
             padded = F.pad(x, (0, 0, past, 0))
         if state is not None:
             state[self] = padded[:, -past:]
-            # A chunk is short: to rearrange its frames costs less than to rearrange the weights.
+            # A chunk is short: transposing its frames costs less than transposing the weights.
             return F.linear(padded.unfold(1, past + 1, 1).flatten(2), self.weight.flatten(1), self.bias)
         windows = torch.cat([padded[:, i : i + x.shape[1]] for i in range(past + 1)], dim=-1)
         return F.linear(windows, self.weight.transpose(1, 2).flatten(1), self.bias)
@@ -180,7 +180,7 @@ class TimeEmbedding(nn.Module):
 
 
 class Velocity(nn.Module):
-    """v(x, mu, t): the direction in which x flows from noise to the mel that mu describes.
+    """v(x, mu, t): the velocity of x on its path from noise to the mel conditioned by mu.
 
     Args:
         in_channels: channels of [x; mu], twice the mel bins.
@@ -236,11 +236,11 @@ class Velocity(nn.Module):
             x: noisy mel [B, L, M].
             mu: condition [B, L, M].
             t: flow times [B] in [0, 1], or one [1] for all rows.
-            lengths: valid frames of each row [B]; frames behind them are never seen. None: all of them.
-            state: what came before, for one chunk at a time: x is then the next chunk of at most
-                `chunk_frames` frames, and a chunk shorter than that is the last. Updated in place.
-            mask: with a state, what the rows see of it and of this chunk, [B, 1, 1, seen + L] in the network's dtype,
-                added to the scores (0 or -inf). None: everything.
+            lengths: valid frames of each row [B]; later frames are not attended to. None: all.
+            state: of the earlier chunks, for streaming: x is then the next chunk of at most
+                `chunk_frames` frames, and a shorter chunk is the last. Updated in place.
+            mask: with a state, [B, 1, 1, cached + L] over the earlier chunks and this one, in the network's dtype,
+                added to the attention scores (0 or -inf). None: all visible.
 
         Returns:
             velocity [B, L, M].
@@ -248,7 +248,7 @@ class Velocity(nn.Module):
         num_frames = x.shape[1]
         if state is not None and (num_frames > self.chunk_frames or lengths is not None):
             raise ValueError(f"with a state, feed one full-length chunk of at most {self.chunk_frames} frames")
-        if state is None:  # with one, all that is cached lies before this chunk, and a chunk sees all of itself
+        if state is None:  # with a state, all cached frames are before this chunk, and attention within a chunk is full
             mask = chunk_causal_mask(num_frames, lengths, x.device, self.chunk_frames)
         time = self.time_mlp(t)
         x = torch.cat([x, mu], dim=-1)

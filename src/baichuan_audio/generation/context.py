@@ -1,7 +1,7 @@
-"""How much of a dialogue the model reads: whole turns, the oldest forgotten first.
+"""How much of a dialogue the model reads: whole turns; the oldest are dropped first.
 
-`max_position_embeddings` is how far the position encoding reaches; `context_length` in config.json, where a checkpoint
-has it, how far the model was shown to answer well. A dialogue is kept within the second.
+`max_position_embeddings` is the range of the position encoding; `context_length` in config.json, where a checkpoint has
+it, the range in which the model was measured to answer well. A dialogue is kept within the second.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from ..errors import ConfigError
 
-LEAST_CONTEXT = 64
+MIN_CONTEXT = 64
 
 
 def max_positions(config: Mapping[str, Any]) -> int:
-    """Positions the backbone was made for: `max_position_embeddings`, or no limit where it is missing."""
+    """Positions that the backbone can encode: `max_position_embeddings`, or no limit where it is missing."""
     return int(config.get("max_position_embeddings") or 1 << 30)
 
 
@@ -24,28 +24,28 @@ def context_length(config: Mapping[str, Any]) -> int:
 
     Raises ConfigError for a value that is no whole number from 64 to `max_position_embeddings`.
     """
-    most, value = max_positions(config), config.get("context_length")
+    limit, value = max_positions(config), config.get("context_length")
     if value is None:
-        return most
-    if not isinstance(value, int) or isinstance(value, bool) or not LEAST_CONTEXT <= value <= most:
-        raise ConfigError(f"config.json: context_length must lie between {LEAST_CONTEXT} and {most}, not {value!r}.")
+        return limit
+    if not isinstance(value, int) or isinstance(value, bool) or not MIN_CONTEXT <= value <= limit:
+        raise ConfigError(f"config.json: context_length must lie between {MIN_CONTEXT} and {limit}, not {value!r}.")
     return value
 
 
-def prompt_room(context: int) -> int:
+def prompt_budget(context: int) -> int:
     """Positions of a context that a prompt may fill; the last quarter is for the reply."""
     return context - context // 4
 
 
-def turns_to_forget(rest: int, turns: Sequence[int], context: int) -> int:
-    """How many of the oldest turns to forget before a reply; the last turn always stays.
+def turns_to_drop(rest: int, turns: Sequence[int], context: int) -> int:
+    """How many of the oldest turns to drop before a reply; the last turn always stays.
 
-    turns: positions of each turn, oldest first; rest: positions of all else, the system text and the marks of the
-    reply. None are forgotten while all of it leaves a quarter of `context` for the reply; then so many that half of
-    `context` is enough, so that what stays need not be read again at every turn.
+    turns: positions of each turn, oldest first; rest: positions of all else, the system text and the control tokens of
+    the reply. None are dropped while all of it leaves a quarter of `context` for the reply; otherwise enough that the
+    rest fits half of `context`, so that it need not be read again at every turn.
     """
     length, count = rest + sum(turns), 0
-    if length > prompt_room(context):
+    if length > prompt_budget(context):
         while count < len(turns) - 1 and length > context // 2:
             length -= turns[count]
             count += 1

@@ -1,8 +1,8 @@
-"""Where text and speech take turns within a spoken reply (`interleave_min_letters` in config.json).
+"""Where text and audio segments alternate within a spoken reply (`interleave_min_letters` in config.json).
 
-The released models speak clause by clause. A small model loses its place in a clause long before it loses a word: one
-that has `interleave_min_letters` takes turns every word or two, and the speech of its reply is one stretch of sound.
-Its text is a run of words ahead: how a word ends depends on the one that follows.
+The released models speak clause by clause. A small model loses alignment within a clause long before it does within a
+word: one with `interleave_min_letters` alternates every word or two, and the audio of its reply is continuous. Its text
+is one run of words ahead of its audio, because the end of a word depends on the word after it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..language_model.prompt import CLAUSE_MARKS
 from ..language_model.text_tokenizer import TextTokenizer
 
 _CHINESE_FROM = "\u2e80"
-_LETTERS_OF_A_CHARACTER = 3  # a Chinese character is a syllable, as long as so many letters
+_LETTERS_OF_A_CHARACTER = 3  # a Chinese character is a syllable, about as long as three letters
 
 
 def interleave_min_letters(config: Mapping[str, Any]) -> int | None:
@@ -34,19 +34,20 @@ def split_words(text: str, tokenizer: TextTokenizer, letters: int) -> list[str]:
     No token is cut; the blank before a word leads its run. Joined, the runs are the text.
     """
     runs, start, weight = [], 0, 0
-    for place, end in _words(text, [first for _, first, _ in tokenizer.spans(text)]):
-        if weight >= letters or _ends_clause(text[start:place], text[place:end]):
-            runs.append(text[start:place])
-            start, weight = place, 0
-        weight += letters_in(text[place:end])
+    for begin, end in _words(text, [first for _, first, _ in tokenizer.spans(text)]):
+        if weight >= letters or _ends_clause(text[start:begin], text[begin:end]):
+            runs.append(text[start:begin])
+            start, weight = begin, 0
+        weight += letters_in(text[begin:end])
     return [*runs, text[start:]] if text else []
 
 
 def lookahead_schedule(runs: Sequence[str]) -> list[tuple[str, int]]:
-    """Runs of words (`split_words`) -> the texts written one after the other, and how many runs are said after each.
+    """Runs of words (`split_words`) -> the text segments in order, each with the number of runs spoken after it.
 
-    Within a clause the text is one run ahead of its speech, so its first text has two runs and its last speech too. Its
-    mark tells the last: what is read aloud needs one (`ended`).
+    Within a clause the text is one run ahead of the audio: the first text segment has two runs, and so has the last
+    audio segment. The model knows the last one by its punctuation, so a text to be read aloud needs some
+    (`ensure_terminal_punctuation`).
     """
     segments: list[tuple[str, int]] = []
     start = 0
@@ -55,7 +56,7 @@ def lookahead_schedule(runs: Sequence[str]) -> list[tuple[str, int]]:
             continue
         clause = runs[start:end]
         texts = ["".join(clause[:2]), *clause[2:]]
-        segments += [(text, place) for place, text in enumerate(texts[:-1], start + 1)]
+        segments += [(text, spoken) for spoken, text in enumerate(texts[:-1], start + 1)]
         segments.append((texts[-1], end))
         start = end
     return segments
@@ -66,33 +67,29 @@ def letters_in(text: str) -> int:
     return sum(_weight(character) for character in text)
 
 
-def ended(text: str) -> str:
-    """The text with a full stop, where it ends without a mark."""
+def ensure_terminal_punctuation(text: str) -> str:
+    """The text with a full stop added, if it ends without punctuation."""
     text = text.rstrip()
     if not text or text[-1] == "." or text[-1] in CLAUSE_MARKS:
         return text
     return text + ("。" if text[-1] >= _CHINESE_FROM else ".")
 
 
-def _words(text: str, row_positions: list[int]) -> Iterator[tuple[int, int]]:
-    """First and end of each word with the blanks before it: they begin at a place with a blank or Chinese character."""
-    begins = [
-        0,
-        *(_with_blanks(text, place) for place in row_positions if place > 0 and _begins_word(text, place)),
-        len(text),
-    ]
-    yield from pairwise(begins)
+def _words(text: str, token_starts: list[int]) -> Iterator[tuple[int, int]]:
+    """First and end of each word with the blanks before it; words begin at tokens after a blank or at Chinese ones."""
+    inner = (_with_blanks(text, start) for start in token_starts if start > 0 and _begins_word(text, start))
+    yield from pairwise([0, *inner, len(text)])
 
 
-def _begins_word(text: str, place: int) -> bool:
-    here = text[place]
-    return here.isspace() or text[place - 1].isspace() or (here >= _CHINESE_FROM and here.isalnum())
+def _begins_word(text: str, index: int) -> bool:
+    character = text[index]
+    return character.isspace() or text[index - 1].isspace() or (character >= _CHINESE_FROM and character.isalnum())
 
 
-def _with_blanks(text: str, place: int) -> int:
-    while place > 0 and text[place - 1].isspace():
-        place -= 1
-    return place
+def _with_blanks(text: str, index: int) -> int:
+    while index > 0 and text[index - 1].isspace():
+        index -= 1
+    return index
 
 
 def _ends_clause(before: str, after: str) -> bool:

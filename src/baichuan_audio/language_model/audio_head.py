@@ -1,4 +1,5 @@
-"""The audio head, a depth transformer: one hidden state -> K codes, each seeing those before it (docs/model.md, 6)."""
+"""The audio head, a depth transformer: one hidden state -> K codes, each conditioned on the previous ones
+(docs/model.md, 6)."""
 
 from __future__ import annotations
 
@@ -19,14 +20,14 @@ HEAD_DIM = 128  # a constant of the architecture, not in config.json
 
 
 class DepthCache:
-    """Keys and values [layers, 2, B, heads, K, 128] of one frame's positions; reused frame after frame."""
+    """Keys and values [layers, 2, B, heads, K, 128] of the positions of one frame; reused for every frame."""
 
     def __init__(self, layers: int, batch: int, heads: int, positions: int, like: Tensor) -> None:
         shape = (layers, 2, batch, heads, positions, HEAD_DIM)
         self.store = torch.empty(shape, dtype=like.dtype, device=like.device)
 
     def rows(self, rows: slice | list[int]) -> DepthCache:
-        """Some of the rows: a slice shares their memory, a list copies them."""
+        """Some of the rows: a slice shares memory, a list copies."""
         result = copy.copy(self)
         result.store = self.store[:, :, rows]
         return result
@@ -65,7 +66,7 @@ class DepthAttention(nn.Module):
 
 
 class DepthLayer(nn.Module):
-    """Attention shared by all positions, then a feed-forward with weights of its own for each.
+    """Attention shared by all positions, then a feed-forward layer with separate weights for each position.
 
     The biases of linear1 and linear2 exist in released checkpoints and are not applied, so they get no gradient.
     """
@@ -102,7 +103,7 @@ class AudioHead(nn.Module):
     """One hidden state of the backbone -> the logits of K codes, each `size + 1` wide (the last: end of audio).
 
     Position 0 is the hidden state, position i the sum of the embeddings of codes 0..i-1. The embeddings are the
-    backbone's, handed in by `attach_embeddings`; they stay its parameters.
+    backbone's, set by `attach_embeddings`; they stay its parameters.
     """
 
     def __init__(self, width: int, layers: int, sizes: tuple[int, ...]) -> None:
@@ -111,7 +112,7 @@ class AudioHead(nn.Module):
         self.transformer_layers = nn.ModuleList([DepthLayer(width, len(sizes)) for _ in range(layers)])
         self.headnorm = RMSNorm(width)
         self.heads = nn.ModuleList([nn.Linear(width, size + 1) for size in sizes])
-        self._embeddings: tuple[nn.ModuleList, ...] = ()  # in a tuple, so that they are not registered here as well
+        self._embeddings: tuple[nn.ModuleList, ...] = ()  # in a tuple, so that they are not registered as submodules
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> AudioHead:
@@ -140,16 +141,16 @@ class AudioHead(nn.Module):
         return len(self.codebook_sizes)
 
     def logits(self, hidden: Tensor, codes: Tensor) -> list[Tensor]:
-        """hidden [B, D], codes [B, K] (the last one is not looked at) -> K tensors [B, size + 1].
+        """hidden [B, D], codes [B, K] (the last one is not used) -> K tensors [B, size + 1].
 
         The training form: all frames and all positions in one pass.
         """
         return self._logits(hidden, codes, self.num_codebooks)
 
     def logits_at(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """hidden [B, D], codes 0..i-1 [B, i] -> logits [B, size + 1] of code i, everything computed anew.
+        """hidden [B, D], codes 0..i-1 [B, i] -> logits [B, size + 1] of code i, without a cache.
 
-        The slow, obvious path that the cached one must agree with.
+        The reference path that the cached one must agree with.
         """
         return self._logits(hidden, codes, codes.shape[1] + 1)[-1]
 
@@ -171,7 +172,7 @@ class AudioHead(nn.Module):
         return table
 
     def init_cache(self, batch: int = 1) -> DepthCache:
-        """Room for one frame of `batch` rows."""
+        """A cache for one frame of `batch` rows."""
         return DepthCache(
             len(self.transformer_layers), batch, self.width // HEAD_DIM, self.num_codebooks, self.headnorm.weight
         )
@@ -190,8 +191,8 @@ class AudioHead(nn.Module):
     ) -> tuple[list[tuple[int, ...] | None], Tensor]:
         """One frame of each row, position by position: hidden [B, D] -> K codes a row, None where audio ends.
 
-        `choose(level, rows, logits [rows, size + 1])` picks a code for each row named. `cache` has room for B rows or
-        more. Also returned: the summed embeddings [rows that go on, D].
+        `choose(level, rows, logits [rows, size + 1])` picks a code for each of `rows`. `cache` has at least B rows.
+        Also returned: the summed embeddings [rows without an end, D].
         """
         rows = list(range(hidden.shape[0]))
         codes: list[list[int]] = [[] for _ in rows]
@@ -200,8 +201,8 @@ class AudioHead(nn.Module):
             logits = self.step(x, level, cache)
             drawn = choose(level, rows, logits if level == 0 else logits[:, :size])
             if level == 0 and size in drawn:
-                kept = [place for place, code in enumerate(drawn) if code != size]
-                rows, drawn = [rows[place] for place in kept], [drawn[place] for place in kept]
+                kept = [index for index, code in enumerate(drawn) if code != size]
+                rows, drawn = [rows[index] for index in kept], [drawn[index] for index in kept]
                 x, cache = x[kept], cache.rows(kept)
                 if not rows:
                     break

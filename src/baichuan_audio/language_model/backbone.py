@@ -63,7 +63,7 @@ class BackboneConfig:
 
 
 class Context(Protocol):
-    """What all layers share in one pass: rotary cos and sin [N, head_dim] of the N positions, and what each sees."""
+    """What all layers share in one pass: rotary cos and sin [N, head_dim] of the N positions, and the attention."""
 
     @property
     def cos(self) -> Tensor: ...
@@ -74,14 +74,14 @@ class Context(Protocol):
         """query [B, heads, N, head_dim], key and value [B, groups, N, head_dim] -> mixed [B, heads, N, head_dim]."""
 
     def row_positions(self, batch: int) -> RowPositions | None:
-        """For who computes all layers at once and without `attend`, B x N positions; None where that cannot be told."""
+        """Where B x N new positions go in the cache, for kernels that do not call `attend`; None where unknown."""
 
 
 @dataclass(frozen=True)
 class CausalContext:
-    """Rows of one length: every position sees those before it, in `cache` and among the new ones.
+    """Rows of equal length: each position attends to all earlier ones, in `cache` and among the new ones.
 
-    mask [N, length + N] (True = may be seen) is needed only when several new positions follow cached ones.
+    mask [N, length + N] (True = visible) is needed only when several new positions follow cached ones.
     """
 
     cos: Tensor
@@ -90,7 +90,7 @@ class CausalContext:
     cache: KVCache | None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `Context`; key and value join the cache."""
+        """See `Context`; key and value are appended to the cache."""
         positions, cache = query.shape[2], self.cache
         if cache is not None and (cache.length or positions == 1):
             return attend_to(query, *cache.append(layer, key, value), self.mask)
@@ -106,7 +106,7 @@ class CausalContext:
 def attend_to(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """query [B, heads, N, w] over keys and values [B, groups, L, w], mask [N, L] or [B, 1, N, L] -> [B, heads, N, w].
 
-    The queries that share a key head become its rows, so that keys and values are never copied.
+    Queries that share a key head become rows of it, so that keys and values are not copied.
     """
     batch, heads, positions, width = query.shape
     groups = keys.shape[1]
@@ -117,7 +117,7 @@ def attend_to(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None =
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention; `W_pack` holds q, k and v on top of each other."""
+    """Causal grouped-query attention; `W_pack` holds q, k and v stacked."""
 
     def __init__(self, config: BackboneConfig, layer: int) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class Backbone(nn.Module):
         self.config = config
         self.layers = nn.ModuleList([DecoderLayer(config, layer) for layer in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self._rotary: tuple[Tensor, Tensor] | None = None  # cos and sin of the positions met so far
+        self._rotary: tuple[Tensor, Tensor] | None = None  # cos and sin of the positions used so far
 
     def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
         """An empty cache for `batch` sequences."""
@@ -190,7 +190,7 @@ class Backbone(nn.Module):
         )
 
     def hidden(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Embeddings x [B, N, D] -> hidden [B, N, D]. With a cache, x follows what the cache has seen and joins it."""
+        """Embeddings x [B, N, D] -> hidden [B, N, D]. With a cache, x follows the cached positions and is appended."""
         positions = x.shape[1]
         start = cache.length if cache is not None else 0
         if cache is not None:
@@ -205,7 +205,7 @@ class Backbone(nn.Module):
         return x
 
     def run(self, x: Tensor, context: Context) -> Tensor:
-        """Embeddings x [B, N, D] -> hidden [B, N, D]; where they stand and what they see is the context's affair."""
+        """Embeddings x [B, N, D] -> hidden [B, N, D]; positions and attention are those of `context`."""
         for layer in self.layers:
             x = layer(x, context)
         result: Tensor = self.norm(x)
@@ -221,7 +221,7 @@ class Backbone(nn.Module):
         table = self._rotary
         if table is None or table[0].shape[0] < end or table[0].dtype != x.dtype or table[0].device != x.device:
             rows = max(256, 1 << (end - 1).bit_length())
-            with torch.inference_mode(False):  # training may use the table that an inference has made
+            with torch.inference_mode(False):  # the table may be used in training later
                 table = self._rotary = rotary_table(
                     rows, self.config.head_width, self.config.rope_theta, x.dtype, x.device
                 )
@@ -239,5 +239,5 @@ def rotary_table(
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x [..., N, head_dim] to its positions."""
+    """Apply the rotary embedding to x [..., N, head_dim]."""
     return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin

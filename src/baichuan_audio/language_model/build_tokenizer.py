@@ -1,7 +1,7 @@
 """Builds a small text tokenizer: characters with byte fallback, frequent words whole, control tokens at the end.
 
 A model with a closed vocabulary needs no learnt merges: a word that the corpus repeats is one id, any other
-word is spelt by its characters, and a character outside the table falls back to its UTF-8 bytes, so every
+word is encoded by its characters, and a character outside the table falls back to its UTF-8 bytes, so every
 text comes back unchanged. Stored as an ordinary `tokenizer.json` (BPE without merges, `byte_fallback`).
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
-CONTROL_TOKENS = (  # docs/model.md, 7, and the neighbours that config.json names
+CONTROL_TOKENS = (  # docs/model.md, 7, and the related ones in config.json
     END_OF_TEXT,
     "<B_SYS>",
     "<C_Q>",
@@ -35,10 +35,10 @@ _PUNCTUATION = "，。！？、；：“”‘’（）《》【】…—·％�
 _PIECES = r" ?[A-Za-z]+|[\s\S]"  # a word with the blank before it, or any other character
 
 
-def frequent_words(texts: Iterable[str], at_least: int, limit: int = 2000) -> list[str]:
-    """English words (with the blank before them, where there is one) seen `at_least` times, most frequent first."""
+def frequent_words(texts: Iterable[str], min_count: int, limit: int = 2000) -> list[str]:
+    """English words (with the preceding blank, if any) that occur at least `min_count` times, most frequent first."""
     counts = Counter(piece for text in texts for piece in re.findall(r" ?[A-Za-z]{2,}", text))
-    return [word for word, count in counts.most_common(limit) if count >= at_least]
+    return [word for word, count in counts.most_common(limit) if count >= min_count]
 
 
 def build_text_tokenizer(texts: Iterable[str], words: Iterable[str] = ()) -> Tokenizer:

@@ -36,15 +36,15 @@ class LanguageModel(Backbone):
     def forward(self, ids: Tensor, codes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """ids [B, N], codes [K, P] -> hidden [B, N, D] after the final norm, logits [B, N, V].
 
-        P is the number of audio_pad ids, row after row; None where there are none. Rows of different length
-        are padded at the right with any other id: attention is causal, so the padding changes nothing before it.
+        P is the number of audio_pad ids, row after row; None where there are none. Rows of different length are padded
+        at the right with any other id: attention is causal, so padding does not change earlier positions.
         Raises PromptError when codes and audio_pad ids do not match.
         """
         hidden = self.hidden(self.embed(ids, codes))
         return hidden, self.lm_head(hidden)
 
     def embed(self, ids: Tensor, codes: Tensor | None = None) -> Tensor:
-        """ids [B, N], codes [K, P] -> embeddings [B, N, D], the frames' where the id is audio_pad."""
+        """ids [B, N], codes [K, P] -> embeddings [B, N, D], those of frames where the id is audio_pad."""
         embedded: Tensor = self.embed_tokens(ids)
         frames = 0 if codes is None else codes.shape[1]
         is_frame = ids == self.audio_pad_id
@@ -64,19 +64,18 @@ class LanguageModel(Backbone):
         return total
 
     def embed_sequence(self, tokens: Sequence[int | tuple[int, ...]]) -> Tensor:
-        """Ids and frames in order, known to be in range -> embeddings [N, D]."""
+        """Ids and frames in order (not checked) -> embeddings [N, D]."""
         device = self.embed_tokens.weight.device
         ids = [self.audio_pad_id if isinstance(token, tuple) else token for token in tokens]
         embedded: Tensor = self.embed_tokens(torch.tensor(ids, device=device))
-        row_positions = [place for place, token in enumerate(tokens) if isinstance(token, tuple)]
-        if row_positions:
-            embedded[row_positions] = self.embed_frames(
-                torch.tensor([tokens[place] for place in row_positions], device=device).T
-            )
+        frame_positions = [position for position, token in enumerate(tokens) if isinstance(token, tuple)]
+        if frame_positions:
+            frames = torch.tensor([tokens[position] for position in frame_positions], device=device)
+            embedded[frame_positions] = self.embed_frames(frames.T)
         return embedded
 
     def tokens(self, ids: Tensor | Sequence[int], codes: Tensor | None = None) -> list[int | tuple[int, ...]]:
-        """ids [N], codes [K, P] with P the number of audio_pad ids -> the sequence, a frame's codes in its place.
+        """ids [N], codes [K, P] with P the number of audio_pad ids -> the tokens, a frame as its codes.
 
         Raises PromptError for ids or codes out of range, or when their numbers do not match.
         """
@@ -90,11 +89,11 @@ class LanguageModel(Backbone):
         count, frames = int((ids == self.audio_pad_id).sum()), 0 if codes is None else codes.shape[1]
         if count != frames:
             raise PromptError(f"{count} audio_pad ids need as many code frames, not {frames}.")
-        left = iter([] if codes is None else codes.long().T.tolist())
-        return [tuple(next(left)) if id == self.audio_pad_id else id for id in ids.tolist()]
+        frames_left = iter([] if codes is None else codes.long().T.tolist())
+        return [tuple(next(frames_left)) if id == self.audio_pad_id else id for id in ids.tolist()]
 
     def check_codes(self, codes: Tensor) -> None:
-        """Raise PromptError unless codes [K, P] has this model's K and every code is an entry or its end mark."""
+        """Raise PromptError unless codes [K, P] have this model's K and are entries or end marks."""
         if codes.ndim != 2 or codes.shape[0] != len(self.codebook_sizes):
             raise PromptError(f"codes must be [{len(self.codebook_sizes)}, P], not {tuple(codes.shape)}.")
         sizes = torch.tensor(self.codebook_sizes, device=codes.device)[:, None]

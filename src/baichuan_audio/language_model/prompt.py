@@ -1,6 +1,6 @@
-"""Control tokens, and what people say -> the sequence the backbone reads (docs/model.md, 7).
+"""Control tokens and messages -> the sequence that the backbone reads (docs/model.md, 7).
 
-A sequence is ids plus the codes of its audio: each audio_pad id stands for one code frame, in order.
+A sequence is ids and the codes of its audio: each audio_pad id is one code frame, in order.
 
     dialogue        <B_SYS> system text, then per turn <C_Q> user content, [audiotext_start] <C_A> reply
     user's audio    audio_start, one audio_pad a code frame, audio_end
@@ -23,7 +23,7 @@ from .text_tokenizer import TextTokenizer
 
 DEFAULT_VOICE = "邻家女声"
 TRANSCRIBE_INSTRUCTION = "将语音转录为文本:"
-CLAUSE_MARKS = frozenset(",!?，。！？")  # and a full stop that a space follows
+CLAUSE_MARKS = frozenset(",!?，。！？")  # and a full stop before a space
 SENTENCE_MARKS = frozenset("!?。！？")  # likewise
 
 _TEXTS = {
@@ -60,9 +60,9 @@ class SpecialTokens:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], tokenizer: TextTokenizer) -> SpecialTokens:
-        """Ids from `audio_config` where it has them (the backbone computes with those), else by text.
+        """Ids from `audio_config` where it has them, otherwise by their text.
 
-        Raises ConfigError naming the token that neither of them knows.
+        Raises ConfigError naming a token that is in neither.
         """
         audio = config.get("audio_config", {})
         ids: dict[str, int] = {}
@@ -76,7 +76,7 @@ class SpecialTokens:
 
     @property
     def control_ids(self) -> tuple[int, ...]:
-        """Ids that may not be chosen in a text segment: all control tokens but audiogen_start and endoftext."""
+        """Ids that are never sampled in a text segment: all control tokens but audiogen_start and endoftext."""
         ids = {getattr(self, field.name) for field in fields(self) if field.name != "others"}
         return tuple(sorted(ids.union(self.others) - {self.audiogen_start, self.end_of_text}))
 
@@ -90,7 +90,7 @@ class Prompt:
 
 
 class PromptBuilder:
-    """Writes a sequence piece by piece; every method returns the builder itself.
+    """Builds a sequence part by part; every method returns the builder itself.
 
     >>> PromptBuilder(tokenizer, special, 8).system("Be brief.").user().text("Hello").reply(spoken=True).build()
     """
@@ -98,18 +98,18 @@ class PromptBuilder:
     def __init__(
         self, tokenizer: TextTokenizer, special: SpecialTokens, num_codebooks: int, input_steps: Collection[str] = ()
     ) -> None:
-        """input_steps: what `normalize_user_text` does to what users type, beside what is safe for every model."""
+        """input_steps: steps of `normalize_user_text` beyond those that are safe for every model."""
         self._tokenizer, self._special, self._num_codebooks = tokenizer, special, num_codebooks
         self._input_steps = input_steps
         self._ids: list[int] = []
         self._codes: list[Tensor] = []
 
     def __len__(self) -> int:
-        """Ids laid so far."""
+        """Number of ids so far."""
         return len(self._ids)
 
     def copy(self) -> PromptBuilder:
-        """A second builder that goes on from here; this one stays as it is."""
+        """A second builder with the same content."""
         other = PromptBuilder(self._tokenizer, self._special, self._num_codebooks, self._input_steps)
         other._ids, other._codes = list(self._ids), list(self._codes)
         return other
@@ -120,7 +120,7 @@ class PromptBuilder:
         return self
 
     def user_text(self, text: str) -> PromptBuilder:
-        """Text that a user typed, normalised as this model wants it; nothing of it may be left."""
+        """Text that a user typed, normalized for this model; nothing is added if no text is left."""
         text = normalize_user_text(text, self._input_steps)
         return self.text(text) if text.strip() else self
 
@@ -135,22 +135,22 @@ class PromptBuilder:
         return self
 
     def reply(self, spoken: bool) -> PromptBuilder:
-        """Begin a reply of the model, to be spoken or only written."""
+        """Begin a reply of the model, spoken or text only."""
         if spoken:
             self._ids.append(self._special.audiotext_start)
         self._ids.append(self._special.assistant)
         return self
 
     def audio(self, codes: Tensor) -> PromptBuilder:
-        """Audio that the model hears: codes [K, T]."""
+        """Input audio: codes [K, T]."""
         return self._frames(self._special.audio_start, codes, self._special.audio_end)
 
     def speech(self, codes: Tensor) -> PromptBuilder:
-        """Audio that the model speaks, after its text: codes [K, T]."""
+        """Output audio, after its text: codes [K, T]."""
         return self._frames(self._special.audiogen_start, codes, self._special.audiogen_end)
 
     def end_reply(self) -> PromptBuilder:
-        """The end of a reply (endoftext)."""
+        """End a reply (endoftext)."""
         self._ids.append(self._special.end_of_text)
         return self
 
@@ -176,7 +176,7 @@ class AudioPart:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who says it, and its texts and audio in order."""
+    """One turn: its role, and its texts and audio in order."""
 
     role: str
     parts: tuple[str | AudioPart, ...]
@@ -185,7 +185,7 @@ class Message:
 def parse_content(content: Any) -> tuple[str | AudioPart, ...]:
     """`str`, `{"text": str}`, `{"audio": file or (waveform, sample_rate)}` or a list of such -> parts.
 
-    Raises PromptError when it is something else, or there is nothing in it.
+    Raises PromptError for anything else, and for empty content.
     """
     items = content if isinstance(content, list) else [content]
     parts: list[str | AudioPart] = []
@@ -209,8 +209,8 @@ def parse_content(content: Any) -> tuple[str | AudioPart, ...]:
 def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """`[{"role": "system" | "user" | "assistant", "content": ...}, ...]` -> messages, checked.
 
-    The first may be the system's; then user and assistant alternate and the user has the last word.
-    Raises PromptError naming the message that is wrong.
+    The first may be the system's; then user and assistant alternate, and the last is the user's.
+    Raises PromptError naming the invalid message.
     """
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
         raise PromptError('messages must be a list such as [{"role": "user", "content": "Hello"}].')
@@ -247,11 +247,10 @@ def split_clauses(
     size: Callable[[str], int] = len,
     marks: Iterable[str] = CLAUSE_MARKS,
 ) -> list[str]:
-    """Cut after each of the marks, or a full stop before a space -> clauses that joined are the text again.
+    """Split after each of `marks`, or a full stop before a space -> clauses; joined they are the text.
 
-    The space after a mark leads the next clause. A clause goes on until it has at least `min_characters`, counted by
-    `size`; a shorter rest joins the last one. One above `max_characters` is cut before its last space that fits, or
-    anywhere.
+    The space after a mark begins the next clause. A clause has at least `min_characters`, counted by `size`; a shorter
+    rest joins the last clause. A clause above `max_characters` is split before its last space that fits, or anywhere.
     """
     clauses = [""]
     ends = re.compile(rf".*?(?:[{''.join(sorted(marks))}]+|\.(?=\s)|$)", flags=re.DOTALL)
@@ -262,14 +261,14 @@ def split_clauses(
     if len(clauses) > 1 and size(clauses[-1].strip()) < min_characters:
         rest = clauses.pop()
         clauses[-1] += rest
-    return [part for clause in clauses if clause for part in _cut(clause, max_characters or len(clause))]
+    return [part for clause in clauses if clause for part in _split_long(clause, max_characters or len(clause))]
 
 
-def _cut(clause: str, most: int) -> list[str]:
+def _split_long(clause: str, limit: int) -> list[str]:
     parts = []
-    while len(clause) > most:
-        space = clause.rfind(" ", 1, most + 1)
-        parts.append(clause[: space if space > 0 else most])
+    while len(clause) > limit:
+        space = clause.rfind(" ", 1, limit + 1)
+        parts.append(clause[: space if space > 0 else limit])
         clause = clause[len(parts[-1]) :]
     return [*parts, clause]
 

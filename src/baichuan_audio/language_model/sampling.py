@@ -1,4 +1,4 @@
-"""Choosing the next id or code from its logits."""
+"""Sampling of the next id or code from its logits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-_FEW = 64
+_MAX_SORTED = 64  # with a larger top_k, tensors are faster than Python
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one id or code is drawn.
+    """How one id or code is sampled.
 
-    temperature: 0 takes the likeliest (greedy). top_k: draw among so many likeliest, 0 for all.
-    top_p: draw among the likeliest that together reach this probability. repetition_penalty: positive logits of what
-    has been said already are divided by it and negative ones multiplied, before the temperature (arXiv 1909.05858).
-    stop: ids after which a text ends (they are part of it); codes end by their own mark.
-    Raises ConfigError for values that make no sense.
+    temperature: 0 for greedy decoding. top_k: sample among this many most likely entries, 0 for all. top_p: sample
+    among the most likely entries that together reach this probability. repetition_penalty: positive logits of entries
+    seen before are divided by it and negative ones multiplied, before the temperature (arXiv 1909.05858). stop: ids
+    after which a text ends (they are part of it); audio segments end by their end mark.
+    Raises ConfigError for values out of range.
     """
 
     temperature: float = 0.0
@@ -46,61 +46,61 @@ class Sampling:
             raise ConfigError(f"repetition_penalty must be above 0, not {self.repetition_penalty}.")
 
 
-def draw(logits: Tensor, sampling: Sampling, random: Random, said: Tensor | None = None) -> int:
-    """logits [V], said [V] bool (what the penalty counts) -> the index drawn."""
-    return draw_rows(logits[None], [sampling], [random], None if said is None else [said])[0]
+def draw(logits: Tensor, sampling: Sampling, random: Random, seen: Tensor | None = None) -> int:
+    """logits [V], seen [V] bool (what the penalty applies to) -> the sampled index."""
+    return draw_rows(logits[None], [sampling], [random], None if seen is None else [seen])[0]
 
 
 def draw_rows(
-    logits: Tensor, samplings: Sequence[Sampling], randoms: Sequence[Random], said: Sequence[Tensor] | None = None
+    logits: Tensor, samplings: Sequence[Sampling], randoms: Sequence[Random], seen: Sequence[Tensor] | None = None
 ) -> list[int]:
-    """logits [B, V], said B times [V] bool -> the index drawn in each row, as `draw` does for that row alone."""
+    """logits [B, V], seen B times [V] bool -> the sampled index of each row, the same as `draw` gives for the row."""
     logits = logits.detach().float()
     if logits.device.type == "cpu":
         rows = logits.numpy()
-        masks = [None] * len(rows) if said is None else [each.numpy() for each in said]
-        return [_draw_row(*each) for each in zip(rows, samplings, randoms, masks, strict=True)]
-    return draw_together(logits, samplings, randoms, said)
+        masks = [None] * len(rows) if seen is None else [mask.numpy() for mask in seen]
+        return [_draw_row(*row) for row in zip(rows, samplings, randoms, masks, strict=True)]
+    return draw_rows_on_device(logits, samplings, randoms, seen)
 
 
-def _draw_row(row: np.ndarray, sampling: Sampling, random: Random, said: np.ndarray | None) -> int:
-    """row [V] float32. numpy's calls take a quarter of the time of torch's, and there are eight of these a frame."""
-    if said is not None and sampling.repetition_penalty != 1.0:
+def _draw_row(row: np.ndarray, sampling: Sampling, random: Random, seen: np.ndarray | None) -> int:
+    """row [V] float32. A numpy call takes a quarter of the time of a torch call, and a frame needs eight."""
+    if seen is not None and sampling.repetition_penalty != 1.0:
         penalty = np.float32(sampling.repetition_penalty)
-        row = np.where(said, np.where(row > 0, row / penalty, row * penalty), row)
+        row = np.where(seen, np.where(row > 0, row / penalty, row * penalty), row)
     if sampling.temperature == 0:
         return int(row.argmax())
     limit = min(sampling.top_k or len(row), len(row))
-    if limit > _FEW:
+    if limit > _MAX_SORTED:
         return _draw_many(torch.from_numpy(row), limit, sampling, random.random())
     top = np.argpartition(row, len(row) - limit)[-limit:]
-    top = top[np.argsort(-row[top])]  # likeliest first
+    top = top[np.argsort(-row[top])]  # most likely first
     return int(top[_draw_few(row[top].tolist(), sampling, random.random())])
 
 
-def draw_together(
-    logits: Tensor, samplings: Sequence[Sampling], randoms: Sequence[Random], said: Sequence[Tensor] | None
+def draw_rows_on_device(
+    logits: Tensor, samplings: Sequence[Sampling], randoms: Sequence[Random], seen: Sequence[Tensor] | None
 ) -> list[int]:
-    """`draw_rows` for another device: float32 logits [B, V], and few waits for it, however many rows there are."""
-    if said is not None:
+    """`draw_rows` for a GPU: float32 logits [B, V], with few synchronizations for any number of rows."""
+    if seen is not None:
         penalty = torch.tensor([[sampling.repetition_penalty] for sampling in samplings], device=logits.device)
         penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
-        logits = torch.where(torch.stack(list(said)), penalised, logits)
+        logits = torch.where(torch.stack(list(seen)), penalised, logits)
     size = logits.shape[1]
     drawn = [-1] * len(samplings)
     greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0]
-    limits = {row: min(each.top_k or size, size) for row, each in enumerate(samplings) if each.temperature != 0}
-    few = [row for row, limit in limits.items() if limit <= _FEW]
+    limits = {row: min(how.top_k or size, size) for row, how in enumerate(samplings) if how.temperature != 0}
+    few = [row for row, limit in limits.items() if limit <= _MAX_SORTED]
     if greedy:
         for row, index in zip(greedy, _rows(logits, greedy).argmax(-1).tolist(), strict=True):
             drawn[row] = index
     if few:
-        values, indices = _rows(logits, few).topk(max(limits[row] for row in few))  # likeliest first
-        for row, own_values, own_indices in zip(few, values.tolist(), indices.tolist(), strict=True):
-            place = _draw_few(own_values[: limits[row]], samplings[row], randoms[row].random())
-            drawn[row] = own_indices[place]
+        values, indices = _rows(logits, few).topk(max(limits[row] for row in few))  # most likely first
+        for row, row_values, row_indices in zip(few, values.tolist(), indices.tolist(), strict=True):
+            rank = _draw_few(row_values[: limits[row]], samplings[row], randoms[row].random())
+            drawn[row] = row_indices[rank]
     for row, limit in limits.items():
-        if limit > _FEW:
+        if limit > _MAX_SORTED:
             drawn[row] = _draw_many(logits[row], limit, samplings[row], randoms[row].random())
     return drawn
 
@@ -109,18 +109,18 @@ def _rows(logits: Tensor, rows: list[int]) -> Tensor:
     return logits if len(rows) == logits.shape[0] else logits[rows]
 
 
-def _draw_many(logits: Tensor, limit: int, sampling: Sampling, chance: float) -> int:
+def _draw_many(logits: Tensor, limit: int, sampling: Sampling, uniform: float) -> int:
     values, indices = logits.topk(limit)
     reached = (values / sampling.temperature).softmax(-1).cumsum(-1)
     kept = int((reached < sampling.top_p * reached[-1]).sum()) + 1  # the first always
-    place = int((reached[:kept] <= chance * reached[:kept][-1]).sum())
-    return int(indices[min(place, limit - 1)])
+    rank = int((reached[:kept] <= uniform * reached[:kept][-1]).sum())
+    return int(indices[min(rank, limit - 1)])
 
 
-def _draw_few(values: list[float], sampling: Sampling, chance: float) -> int:
-    """The place drawn among a few logits, the likeliest first; plain Python takes less time than tensors here."""
+def _draw_few(values: list[float], sampling: Sampling, uniform: float) -> int:
+    """The sampled rank among a few sorted logits; plain Python is faster than tensors here."""
     weights = [math.exp((value - values[0]) / sampling.temperature) for value in values]
     reached = list(accumulate(weights))
     kept = bisect_left(reached, sampling.top_p * reached[-1]) + 1
     kept = min(kept, len(reached))
-    return min(bisect_right(reached, chance * reached[kept - 1]), kept - 1)
+    return min(bisect_right(reached, uniform * reached[kept - 1]), kept - 1)

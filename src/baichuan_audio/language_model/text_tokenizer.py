@@ -1,7 +1,7 @@
-"""The text tokenizer of a checkpoint (`tokenizer.json`): text to ids, ids to text, and text while it is being made.
+"""The text tokenizer of a checkpoint (`tokenizer.json`): text to ids, ids to text, and streamed decoding.
 
 Control tokens are written by the program only. Text that spells one, such as "<C_Q>", is ordinary text: the encoder
-used here is a second tokenizer from which every control token has been taken out, so no input can produce one.
+used here is a second tokenizer without control tokens, so no input can produce one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..errors import CheckpointError, PromptError
 FILE_NAME = "tokenizer.json"
 SETTINGS_NAME = "tokenizer_config.json"  # read by other programs only
 LONG_TEXT = 2000
-"""Characters above which encoding takes a millisecond, and lets other threads run meanwhile."""
-_REPLACEMENT = "�"  # what decoding puts where bytes do not (yet) make a character
-_LONGEST_TAIL = 3  # a UTF-8 character has at most four bytes, so at most three of an unfinished one
+"""Above this many characters, encoding takes more than a millisecond; it then releases the GIL."""
+_REPLACEMENT = "�"  # in place of bytes that do not (yet) form a character
+_MAX_TAIL = 3  # a UTF-8 character has at most four bytes, so at most three of an unfinished one
 
 
 class TextTokenizer:
     """Text <-> ids of one checkpoint.
 
     `source` is the text of `tokenizer.json`, `settings` that of `tokenizer_config.json`; both are kept for saving.
-    Raises CheckpointError when `source` cannot be used.
+    Raises CheckpointError when `source` is not a usable tokenizer.
     """
 
     def __init__(self, source: str, settings: str | None = None) -> None:
@@ -68,7 +68,7 @@ class TextTokenizer:
         return max(self._decoder.get_vocab(with_added_tokens=True).values()) + 1
 
     def token_id(self, text: str) -> int | None:
-        """The id of a control token by its text, None when the tokenizer has none of that name."""
+        """The id of a control token by its text, None when the tokenizer has no such token."""
         return self._added.get(text)
 
     def encode(self, text: str) -> list[int]:
@@ -76,33 +76,33 @@ class TextTokenizer:
         return list(self._encoding(text).ids)
 
     def _encoding(self, text: str) -> Encoding:
-        """`text` with its ids and their places. Raises PromptError where it is no text."""
+        """The ids of `text` and their offsets. Raises PromptError for anything but valid text."""
         if not isinstance(text, str):
             raise PromptError(f"text must be a string, not {type(text).__name__}.")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise PromptError("the text holds a half of a surrogate pair; give valid Unicode.") from error
-        if len(text) > LONG_TEXT:  # as a batch it lets other threads run meanwhile
+        if len(text) > LONG_TEXT:  # a batch releases the GIL
             return self._encoder.encode_batch([text], add_special_tokens=False)[0]
         return self._encoder.encode(text, add_special_tokens=False)
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
-        """Each id of `encode(text)` with the place of its first character in `text` and of the one after its last."""
-        found = self._encoding(text)
-        return [(id, start, end) for id, (start, end) in zip(found.ids, found.offsets, strict=True)]
+        """Each id of `encode(text)` with the start and end of its characters in `text`."""
+        encoding = self._encoding(text)
+        return [(id, start, end) for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text; control tokens leave no text."""
         return str(self._decoder.decode([int(id) for id in ids], skip_special_tokens=True))
 
     def stream(self) -> TextStream:
-        """A decoder for ids that come one after another."""
+        """A streaming decoder of ids."""
         return TextStream(self)
 
 
 class TextStream:
-    """Ids one after another -> text as soon as its characters are complete.
+    """Streaming decoder: ids one by one -> text as soon as its characters are complete.
 
     The pieces joined are the text of all ids; a piece never holds half a character.
     """
@@ -110,24 +110,24 @@ class TextStream:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._window: list[int] = []  # ids since the last one that ended with a whole character
-        self._given = 0  # characters of the window's text that have been given out
+        self._returned = 0  # characters of the window's text returned so far
 
     def push(self, id: int) -> str:
-        """Take one more id; return the text that it completes ("" when it completes none)."""
+        """Add an id -> the text that it completes, perhaps empty."""
         self._window.append(id)
         text = self._tokenizer.decode(self._window)
         tail = len(text) - len(text.rstrip(_REPLACEMENT))
-        stable = len(text) - min(tail, _LONGEST_TAIL)
-        piece = text[self._given : stable]
-        self._given = max(self._given, stable)
+        stable = len(text) - min(tail, _MAX_TAIL)
+        piece = text[self._returned : stable]
+        self._returned = max(self._returned, stable)
         if tail == 0:
-            self._window, self._given = [], 0
+            self._window, self._returned = [], 0
         return piece
 
     def flush(self) -> str:
-        """The rest when no more ids come (bytes that never became a character included)."""
-        rest = self._tokenizer.decode(self._window)[self._given :]
-        self._window, self._given = [], 0
+        """The rest of the text after the last id (including incomplete characters)."""
+        rest = self._tokenizer.decode(self._window)[self._returned :]
+        self._window, self._returned = [], 0
         return rest
 
 

@@ -14,18 +14,18 @@ from .kv_cache import KVCache
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """query [B, H, N, w] over keys and values [B, G, L, w] (H a multiple of G) -> [B, H, N, w].
 
-    mask (True = may be seen) broadcasts to [B, H, N, L] where H = G. `causal`, where N = L, excludes a mask.
+    mask (True = visible) broadcasts to [B, H, N, L] where H = G. `causal`, where N = L, excludes a mask.
     """
     if query.requires_grad and values.dtype == torch.bfloat16 and query.device.type == "cpu":
-        return _attend_learning(query, keys, values, mask, causal)
+        return _attend_for_training(query, keys, values, mask, causal)
     repeats = query.shape[1] // keys.shape[1]
     if repeats > 1:
         keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)
     return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal)
 
 
-def _attend_learning(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """The same from two products: the backward pass of torch's own kernel takes four times as long here."""
+def _attend_for_training(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """`attend` as two matrix products: the backward pass of torch's kernel takes four times as long here."""
     batch, heads, positions, width = query.shape
     groups = keys.shape[1]
     rows = (query * width**-0.5).to(values.dtype).reshape(batch, groups, -1, width)
@@ -41,8 +41,8 @@ def _attend_learning(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor |
 class SelfAttention(nn.Module):
     """Multi-head self-attention; q, v and the output have biases, k has none.
 
-    x [B, T, D], mask [B, 1, T, T] or [B, 1, 1, T] (True = may be seen) -> [B, T, D]. With `past`, a cache and the
-    layer's place in it, x also sees what the cache holds; the mask is then [T, seen + T].
+    x [B, T, D], mask [B, 1, T, T] or [B, 1, 1, T] (True = visible) -> [B, T, D]. With `past`, a cache and the
+    index of the layer in it, x also attends to the cached positions; the mask is then [T, cached + T].
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -70,7 +70,7 @@ class SelfAttention(nn.Module):
 class TransformerLayer(nn.Module):
     """Pre-norm layer: x += attention(norm(x)); x += fc2(GELU(fc1(norm(x)))), GELU exact.
 
-    `norm` makes the two norms: LayerNorm in encoder and audio decoder, RMSNorm in the prenet.
+    norm: makes the two norms; LayerNorm in encoder and audio decoder, RMSNorm in the prenet.
     """
 
     def __init__(self, width: int, heads: int, ffn_width: int, norm: Callable[[int], nn.Module] = nn.LayerNorm) -> None:
@@ -89,20 +89,20 @@ class TransformerLayer(nn.Module):
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
 
     def new_cache(self, layers: int, batch: int) -> KVCache:
-        """An empty cache for a stack of so many layers like this one."""
+        """An empty cache for `layers` layers like this one."""
         weight, heads = self.self_attn.k_proj.weight, self.self_attn.heads
         return KVCache(layers, batch, heads, weight.shape[0] // heads, weight.dtype, weight.device)
 
 
 def run_causal(layers: Iterable[nn.Module], x: Tensor, cache: KVCache | None) -> Tensor:
-    """x [B, T, D] through causal `TransformerLayer`s. With a cache x are the next positions of its sequence."""
+    """x [B, T, D] through causal `TransformerLayer`s. With a cache, x are the next positions of its sequence."""
     if cache is None:
         for layer in layers:
             x = layer(x, causal=True)
         return x
-    new, seen = x.shape[1], cache.length
+    new, cached = x.shape[1], cache.length
     cache.reserve(new)
-    mask = torch.ones(new, seen + new, dtype=torch.bool, device=x.device).tril(seen)
+    mask = torch.ones(new, cached + new, dtype=torch.bool, device=x.device).tril(cached)
     for i, layer in enumerate(layers):
         x = layer(x, mask, past=(cache, i))
     cache.advance(new)

@@ -1,4 +1,4 @@
-"""Keys and values of what an attention has already seen, in memory that is set aside once."""
+"""Key-value cache of attention layers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 class RowPositions(NamedTuple):
-    """Where the keys and values of new positions go: store [layers, 2, rows, heads, room, head_dim], the row and the
-    position in it of each, [T] int64. Each sees the positions of its row up to itself."""
+    """Where the keys and values of new positions go: store [layers, 2, rows, heads, capacity, head_dim], and the row
+    and the position in it of each, [T] int64. Each position attends to those of its row up to itself."""
 
     store: Tensor
     rows: Tensor
@@ -33,16 +33,16 @@ class KVCache:
         device: torch.device | str,
         capacity: int = 256,
     ) -> None:
-        self.length = 0  # positions seen
+        self.length = 0  # cached positions
         self._store = torch.empty(layers, 2, batch, heads, capacity, head_dim, dtype=dtype, device=device)
 
     @property
     def capacity(self) -> int:
-        """Positions for which memory is set aside."""
+        """Positions for which memory is allocated."""
         return self._store.shape[4]
 
     def reserve(self, positions: int) -> None:
-        """Make room for `positions` more; call it once before the layers append."""
+        """Allocate memory for `positions` more; call it once before the layers append."""
         needed = self.length + positions
         if needed > self.capacity:
             shape = list(self._store.shape)
@@ -60,7 +60,7 @@ class KVCache:
         return keys[:, :, :end], values[:, :, :end]
 
     def row_positions(self, batch: int, positions: int) -> RowPositions | None:
-        """Of `positions` more in each of the `batch` rows, once there is room; None where memory is not one block."""
+        """For `positions` more in each of the `batch` rows, after `reserve`; None where memory is not one block."""
         device = self._store.device
         new = torch.arange(self.length, self.length + positions, device=device).repeat(batch)
         return RowPositions(self._store, torch.arange(batch, device=device).repeat_interleave(positions), new)
@@ -70,5 +70,5 @@ class KVCache:
         self.length += positions
 
     def truncate(self, length: int) -> None:
-        """Forget all but the first `length` positions."""
+        """Keep only the first `length` positions."""
         self.length = min(self.length, length)

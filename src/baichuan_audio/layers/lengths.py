@@ -1,4 +1,4 @@
-"""Rows of different lengths in one batch: which frames exist, and means over those."""
+"""Masks and means of batches with rows of different lengths."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def valid_mask(lengths: Tensor, size: int) -> Tensor:
-    """[B] lengths -> [B, size] bool, True on the frames that exist."""
+    """[B] lengths -> [B, size] bool, True on valid frames."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def masked_mean(values: Tensor, lengths: Tensor | None) -> Tensor:
-    """Mean of values [B, F, ...] over the valid frames [B] and everything behind them; None: over all."""
+    """Mean of values [B, F, ...] over the first `lengths` [B] frames and all other dimensions; None: over all."""
     if lengths is None:
         return values.mean()
     mask = valid_mask(lengths, values.shape[1]).reshape(*values.shape[:2], *[1] * (values.ndim - 2))

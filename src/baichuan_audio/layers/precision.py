@@ -1,4 +1,4 @@
-"""Where bfloat16 is worth it."""
+"""Whether bfloat16 is fast on a device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 def fast_bfloat16(device: str) -> bool:
     """Whether bfloat16 products are faster than float32 ones here: CUDA, or a CPU with AMX or AVX512-BF16.
 
-    Without those instructions they are emulated, and were seen to run 70 times slower.
+    Without those instructions they are emulated, measured 70 times slower.
     """
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -18,7 +18,7 @@ def fast_bfloat16(device: str) -> bool:
 
 
 def autocast(device: str) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 autocast where it is fast, otherwise nothing."""
+    """bfloat16 autocast where it is fast, otherwise a null context."""
     if not fast_bfloat16(device):
         return contextlib.nullcontext()
     return torch.autocast(device.split(":")[0], dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Modules as shapes without memory, to be given their tensors afterwards."""
+"""Modules without memory (meta device), whose tensors are loaded afterwards."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_DRAWS = {"normal_", "uniform_", "kaiming_uniform_"}
+_INITIALIZERS = {"normal_", "uniform_", "kaiming_uniform_"}
 
 
-class _NoDrawing(TorchFunctionMode):
-    """Leaves tensors as they are where a module would draw its first weights."""
+class _NoInitialization(TorchFunctionMode):
+    """Skips the random initialization of weights."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in _DRAWS:
+        if getattr(func, "__name__", "") in _INITIALIZERS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """What is built inside lies on the meta device, and nothing is drawn.
+    """Modules built inside are on the meta device, without initialization.
 
-    Random numbers on the meta device are torch's Python code, which imports its whole compiler: two seconds.
+    Random initialization on the meta device would import torch's compiler, which takes two seconds.
     """
-    with torch.device("meta"), _NoDrawing():
+    with torch.device("meta"), _NoInitialization():
         yield

@@ -1,4 +1,4 @@
-"""A whole segment at once: the obvious path, which streams are measured against."""
+"""Synthesis of a whole segment: the reference that streams are compared with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .segment_stream import SynthesisModel
 def synthesize(model: SynthesisModel, hidden: Tensor) -> Tensor:
     """Hidden frames [L, D] of one segment -> waveform [S] float32.
 
-    The flow's noise is always the same, and so is the vocoder's: the same codes give the same sound.
+    The noise of flow and vocoder is fixed: the same codes give the same waveform.
     """
     mu = model.flow.prenet(hidden)
     noise = segment_noise(*mu.shape).T.to(mu.device)

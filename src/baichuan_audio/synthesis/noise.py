@@ -1,4 +1,4 @@
-"""The flow's noise: the same at the same place of every segment, whether it is made whole or in pieces."""
+"""The noise of the flow: a function of the position in the segment, so streamed and full synthesis agree."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _LENGTH_STEP = 512  # frames; a table is made for a few lengths only
 
 
 def segment_noise(frames: int, mel_bins: int) -> Tensor:
-    """Standard normal noise [frames, mel_bins] of a segment, on the CPU; a longer one begins with the shorter one."""
+    """Standard normal noise [frames, mel_bins] of a segment, on the CPU; a prefix of that of any longer segment."""
     return _table(-(-frames // _LENGTH_STEP) * _LENGTH_STEP, mel_bins)[:frames]
 
 
 @functools.lru_cache(maxsize=8)
 def _table(frames: int, mel_bins: int) -> Tensor:
-    # Blocks of 512 rows are filled by calls of their own: how a generator fills a tensor may depend on its size.
+    # One call for each block of 512 rows: how a generator fills a tensor may depend on its size.
     generator = torch.Generator().manual_seed(_SEED)
     blocks = [torch.randn(_LENGTH_STEP, mel_bins, generator=generator) for _ in range(frames // _LENGTH_STEP)]
     return torch.cat(blocks)

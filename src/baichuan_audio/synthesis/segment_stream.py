@@ -1,4 +1,4 @@
-"""One segment from codes to samples, every stage with its own state."""
+"""Streamed synthesis of one segment: every stage with its own state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .noise import segment_noise
 
 
 class Vocoder(Protocol):
-    """What a stream asks of a vocoder; `Hift` and `Vocos` are such."""
+    """The interface that a stream needs; `Hift` and `Vocos` have it."""
 
     @property
     def sample_rate(self) -> int: ...
@@ -24,7 +24,7 @@ class Vocoder(Protocol):
 
 
 class SynthesisModel(Protocol):
-    """The parts that make sound of codes; `pipeline.BaichuanAudio` has them."""
+    """The parts that turn codes into a waveform; `BaichuanAudio` has them."""
 
     tokenizer: AudioTokenizer
     flow: FlowDecoder
@@ -32,11 +32,11 @@ class SynthesisModel(Protocol):
 
 
 class SegmentStream:
-    """Codes of one segment in, samples out. All state is the stream's own; the model is only read.
+    """Codes of one segment in, samples out. The state belongs to the stream; the model is not changed.
 
-    Audio decoder and prenet are causal and run on from their caches. The velocity network sees whole attention
-    chunks: a full chunk is sampled once and for good. Before it is full, `early` samples what there is of it and
-    gives that out; nothing of such a sampling is kept, so that later frames are what they are without it.
+    Audio decoder and prenet are causal and continue from their caches. The velocity network needs whole attention
+    chunks: a full chunk is sampled once. Before it is full, `early` samples and returns its first frames; the state is
+    not kept then, so that later frames do not depend on it.
     """
 
     def __init__(self, model: SynthesisModel) -> None:
@@ -50,13 +50,13 @@ class SegmentStream:
         self._chunk = flow.config.attention_chunk_frames
         self._mu: Tensor | None = None  # [l, M] of the unfinished attention chunk
         self._sampled = 0  # frames of full chunks
-        self._given = 0  # frames of the unfinished chunk that were given out early
+        self._returned = 0  # frames of the unfinished chunk returned early
 
     @torch.no_grad()
     def advance(self, codes: Tensor | None, early: bool = False, last: bool = False) -> Tensor:
-        """The next codes [K, n] -> samples [s] that are now certain.
+        """The next codes [K, n] -> samples [s] that are final.
 
-        early: also what can be said of an unfinished attention chunk. last: no code follows; all that is left.
+        early: also those of an unfinished attention chunk. last: no code follows; returns all the rest.
         """
         if codes is not None:
             embeddings = self._model.tokenizer.dequantize(codes)[None]
@@ -65,22 +65,22 @@ class SegmentStream:
             self._mu = mu if self._mu is None else torch.cat([self._mu, mu])
         mels = []
         while self._mu is not None and len(self._mu) >= self._chunk:
-            mels.append(self._sample(self._mu[: self._chunk], keep=True)[:, self._given :])
+            mels.append(self._sample(self._mu[: self._chunk], keep=True)[:, self._returned :])
             self._mu = self._mu[self._chunk :]
-            self._sampled, self._given = self._sampled + self._chunk, 0
+            self._sampled, self._returned = self._sampled + self._chunk, 0
         rest = 0 if self._mu is None else len(self._mu)
-        if self._mu is not None and rest > self._given and (early or last):
-            mels.append(self._sample(self._mu, keep=False)[:, self._given :])
-            self._given = rest
-        mel = torch.cat(mels, dim=1) if mels else self._mel_of_nothing()
+        if self._mu is not None and rest > self._returned and (early or last):
+            mels.append(self._sample(self._mu, keep=False)[:, self._returned :])
+            self._returned = rest
+        mel = torch.cat(mels, dim=1) if mels else self._empty_mel()
         return self._vocoder.stream(mel[None].float(), self._vocoder_state, last)[0].float()
 
     def _sample(self, mu: Tensor, keep: bool) -> Tensor:
-        """Mel [M, l] of the attention chunk's frames mu [l, M], all of it or all there is."""
+        """Mel [M, l] of the frames mu [l, M] of an attention chunk, full or not. keep: update the state."""
         noise = segment_noise(self._sampled + len(mu), mu.shape[1])[self._sampled :].T.to(mu.device)
         state = self._flow_state if keep else self._flow_state.copy()
         return self._model.flow.sample_chunk(mu, noise, state)
 
-    def _mel_of_nothing(self) -> Tensor:
+    def _empty_mel(self) -> Tensor:
         weight = self._model.flow.prenet.out_proj.weight  # for its device
         return weight.new_zeros(self._model.flow.config.in_channels, 0)

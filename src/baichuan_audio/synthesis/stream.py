@@ -1,11 +1,11 @@
-"""Speech while it is being written: code frames in, waveform out before the clause is finished."""
+"""Streamed synthesis of a reply: code frames in, waveform out before the clause is complete."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .crossfade import Joiner, sentence_pause
+from .crossfade import CrossfadeJoiner, sentence_pause
 from .segment_stream import SegmentStream, SynthesisModel
 
 FIRST_CHUNK_FRAMES = 4
@@ -14,7 +14,7 @@ _NEVER = 1 << 62
 
 
 class SpeechStream:
-    """The sound of one reply: clauses of code frames, joined as `BaichuanAudio.speak` joins them.
+    """The audio of one reply: clauses of code frames, joined as `BaichuanAudio.speak` joins them.
 
         stream = SpeechStream(model)
         for codes in clause: play(stream.push(codes))
@@ -22,13 +22,13 @@ class SpeechStream:
         ...
         play(stream.finish())
 
-    Sound leaves whenever an attention chunk of the flow decoder is full. It also leaves early: in the first clause at
-    `first_chunk_frames` code frames and each time their number has doubled, and wherever `chunk_frames` have come since
-    the last time. Early sound differs a little from the offline result (docs/streaming.md has the figures); 0 for both
-    gives out full chunks only, which are exact where `segment_norm` is false. When sound leaves follows from the codes'
-    places alone, so the result does not depend on how many are pushed at once.
+    Audio is returned whenever an attention chunk of the flow decoder is full. It is also returned early: in the first
+    clause at `first_chunk_frames` code frames and each time their number has doubled, and `chunk_frames` after the last
+    time. Early audio differs a little from the offline result (docs/streaming.md has the figures); 0 for both returns
+    full chunks only, which are exact where `segment_norm` is false. The times depend on the positions of the codes
+    only, so the result does not depend on how many are pushed at once.
 
-    Several streams may run on one model; each owns its state. Not for use by two threads at a time.
+    Several streams may use one model; each has its own state. Not for use by two threads at a time.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class SpeechStream:
         self._model = model
         self._first_chunk, self._chunk = first_chunk_frames, chunk_frames
         self._attention_chunk = model.flow.config.attention_chunk_frames
-        self._joiner = Joiner(model.vocoder.sample_rate)
-        self._sounded, self._first_clause = False, True  # whether sound of this reply has left; its first clause
+        self._joiner = CrossfadeJoiner(model.vocoder.sample_rate)
+        self._has_started, self._first_clause = False, True  # whether audio of this reply has been returned
         self._new_segment()
 
     def push(self, codes: Tensor) -> Tensor:
         """The next code frames [K, n] of the clause, n >= 0 -> waveform [S] float32 on the CPU, perhaps empty.
 
-        Raises AudioError for codes of the wrong shape or range. A clause longer than `max_audio_seconds` goes on in
+        Raises AudioError for codes of the wrong shape or range. A clause longer than `max_audio_seconds` continues in
         a new segment, as offline.
         """
         pieces = [torch.zeros(0)]
@@ -55,7 +55,7 @@ class SpeechStream:
         while codes.shape[-1]:
             stop = min(self._full_at, self._early_at, self._model.tokenizer.config.piece_codes)
             taken = min(stop - self._count, codes.shape[-1])
-            self._waiting.append(codes[:, :taken])
+            self._pending.append(codes[:, :taken])
             codes = codes[:, taken:]
             self._count += taken
             if self._count == stop:
@@ -63,30 +63,30 @@ class SpeechStream:
         return torch.cat(pieces)
 
     def end_segment(self) -> Tensor:
-        """The clause ends -> the rest of its waveform but for the 10 ms that the next clause fades into."""
+        """End the clause -> the rest of its waveform but for the 10 ms that the next clause fades into."""
         if not self._count:
             return torch.zeros(0)
         samples = self._advance(last=True)
         waveform = torch.cat([self._joiner.push(samples), self._joiner.end_segment()])
-        self._sounded, self._first_clause = True, False
+        self._has_started, self._first_clause = True, False
         self._new_segment()
         return waveform
 
     def end_sentence(self) -> Tensor:
-        """The clause ends and a sentence with it -> the rest of its waveform and a pause."""
+        """End the clause and the sentence -> the rest of its waveform and a pause."""
         rest = torch.cat([self.end_segment(), self._joiner.flush()])
         return torch.cat([rest, sentence_pause(self._model.vocoder.sample_rate)])
 
     def finish(self) -> Tensor:
-        """The reply ends -> the rest of its waveform; without codes, nothing. The stream is then as new."""
+        """End the reply -> the rest of its waveform, empty without codes; resets the stream."""
         waveform = torch.cat([self.end_segment(), self._joiner.flush()])
-        self._sounded, self._first_clause = False, True
+        self._has_started, self._first_clause = False, True
         self._new_segment()
         return waveform
 
     def _new_segment(self) -> None:
         self._segment: SegmentStream | None = None  # made when its first codes are used
-        self._waiting: list[Tensor] = []
+        self._pending: list[Tensor] = []
         self._count = 0  # codes of this segment
         self._full_chunks = 0
         self._plan_full()
@@ -98,20 +98,20 @@ class SpeechStream:
         self._full_at = self._model.tokenizer.decoder.codes_needed(frames)
 
     def _plan_early(self) -> None:
-        """Set the count of codes at which sound leaves although no attention chunk is full."""
-        if not self._sounded:
+        """Set the count of codes at which audio is returned although no attention chunk is full."""
+        if not self._has_started:
             step = self._first_chunk or self._chunk
         else:
             step = min(self._chunk, self._count) if self._first_clause else self._chunk
         self._early_at = self._count + step if step else _NEVER
 
     def _release(self) -> Tensor:
-        """Give out what the codes so far allow."""
+        """The samples that the codes so far give."""
         if self._count == self._model.tokenizer.config.piece_codes:
             return self.end_segment()
         early = self._count == self._early_at
         samples = self._advance(early=early)
-        self._sounded = True
+        self._has_started = True
         if self._count == self._full_at:
             self._full_chunks += 1
             self._plan_full()
@@ -119,8 +119,8 @@ class SpeechStream:
         return self._joiner.push(samples)
 
     def _advance(self, early: bool = False, last: bool = False) -> Tensor:
-        """Hand the waiting codes to the segment -> samples."""
+        """Pass the pending codes to the segment -> samples."""
         self._segment = self._segment or SegmentStream(self._model)
-        codes = torch.cat(self._waiting, dim=-1) if self._waiting else None
-        self._waiting = []
+        codes = torch.cat(self._pending, dim=-1) if self._pending else None
+        self._pending = []
         return self._segment.advance(codes, early, last)

@@ -1,7 +1,6 @@
-"""Which language a text is written in: the one detector of this package. It knows Mandarin and English by their script.
+"""Language detection, Mandarin or English, by script.
 
-Chinese characters count, Latin letters of any accent count ("café" is not Chinese), and nothing else does: figures,
-marks, emoji and other scripts say neither.
+Chinese characters and Latin letters with or without accents count; digits, punctuation, emoji and other scripts do not.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 """Latin letters, with and without accents, for a class in a regular expression."""
 NAMES = {"en": "english", "zh": "chinese"}
-"""As OpenAI's transcripts call them."""
+"""Names in OpenAI's transcripts."""
 
 _HAN = re.compile(f"[{CJK}]")
 _WORD = re.compile(f"[{LATIN}]+(?:['’][{LATIN}]+)*")
 
 
 def has_han(text: str) -> bool:
-    """Whether there is a Chinese character in it."""
+    """Whether the text has a Chinese character."""
     return _HAN.search(text) is not None
 
 
 def voice_language(text: str) -> str:
-    """Which language a voice must know to read it: "zh" where there is a Chinese character, else "en"."""
+    """The language that a voice needs to read the text: "zh" if it has a Chinese character, else "en"."""
     return "zh" if has_han(text) else "en"
 
 
@@ -35,7 +34,7 @@ def script_counts(text: str) -> dict[str, int]:
 
 
 def language_of(text: str) -> str | None:
-    """ "zh" or "en": of which there are more, characters or words; "zh" for as many, None where there is neither."""
+    """ "zh" or "en": whichever has more characters or words; "zh" for a tie, None for neither."""
     counts = script_counts(text)
     if not any(counts.values()):
         return None
@@ -43,7 +42,7 @@ def language_of(text: str) -> str | None:
 
 
 def only_language_of(text: str) -> str | None:
-    """The language of a text that is written in one alone; None for a mixture, and where there are no words."""
+    """The language of a text in one language; None for a mixture, and without words."""
     counts = script_counts(text)
     return language_of(text) if 0 in counts.values() else None
 

@@ -1,7 +1,7 @@
-"""Text files as people have them -> lines and rows: byte-order marks, UTF-16, line ends, a missing last newline.
+"""Reads text files as lines and rows, with byte-order marks, UTF-16, any line ends, a missing last newline.
 
-UTF-8 is what is read, and UTF-16 where a byte-order mark or its zero bytes show it. Any other encoding is refused by
-file, line and likely name, since a wrong guess would be read as wrong words. Every problem is one DataError.
+The encoding is UTF-8, or UTF-16 if a byte-order mark or zero bytes show it. Any other encoding raises a DataError with
+file, line and likely name, because a wrong guess would give wrong words.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def read_text(path: str | Path) -> str:
 def read_fields(path: str | Path, meaning: str) -> Iterator[tuple[int, str, str]]:
     """Lines of a name, white space and the rest: (number, name, rest), as in transcripts and Kaldi's lists.
 
-    meaning: what the rest is, for errors. Raises DataError for a line without a rest, and for a name that comes twice
-    with different rests; one that is merely repeated is left out.
+    meaning: what the rest is, for errors. Raises DataError for a line without a rest, and for a name with two
+    different rests; an exact repetition is skipped.
     """
     seen: dict[str, tuple[int, str]] = {}
     for number, line in read_lines(path):
@@ -77,8 +77,8 @@ def read_json_rows(path: str | Path, *, growing: bool = False) -> Iterator[tuple
     """The objects of a JSON-lines file, or of one JSON array (or object) on any number of lines, each with its number.
 
     The number is that of the line; in an array on several lines, of the entry. growing: another process may be
-    appending, so a last line without its newline that is no whole object yet is left out.
-    Raises DataError naming the file and the line when something else is there.
+    appending, so an incomplete last line without newline is skipped.
+    Raises DataError naming file and line for anything else.
     """
     path = Path(path)
     lines = _numbered_lines(path)
@@ -107,7 +107,7 @@ def read_json_rows(path: str | Path, *, growing: bool = False) -> Iterator[tuple
 def parse_rows(path: str | Path, parse: Callable[[Any], T], what: str) -> Iterator[T]:
     """Each JSON line of a file through `parse`; where that fails, a DataError with file and line.
 
-    what: the thing that a line holds, for the error: "line 2 is no alignment".
+    what: name of the content of a line, for the error: "line 2 is no alignment".
     """
     for number, line in read_lines(path):
         try:
@@ -180,7 +180,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, str, bool]]:
 
 
 def _utf8_lines(path: Path, file: Any, keep_blank: bool = False) -> Iterator[tuple[int, str, bool]]:
-    """One line at a time, so that a list may be larger than the memory."""
+    """One line at a time, so that a file may be larger than the memory."""
     number = 0
     for data in file:
         if number == 0:
@@ -190,7 +190,9 @@ def _utf8_lines(path: Path, file: Any, keep_blank: bool = False) -> Iterator[tup
         except UnicodeDecodeError as error:
             raise DataError(_not_utf8(path, number + 1, data, error)) from error
         ended = text.endswith(("\n", "\r"))
-        for part in text.removesuffix("\n").removesuffix("\r").split("\r"):  # a lone "\r" was a Macintosh's line end
+        for part in (
+            text.removesuffix("\n").removesuffix("\r").split("\r")
+        ):  # "\r" alone is a line end of old Macintosh files
             number += 1
             if keep_blank or part.strip():
                 yield number, part, ended

@@ -1,7 +1,7 @@
-"""What a text sounds like, in some eighty symbols: English phones of the CMU dictionary, Mandarin as toned pinyin.
+"""Text -> phonemes, about eighty symbols: English phones of the CMU dictionary, Mandarin as toned pinyin.
 
-The target of the tokenizer's phonetic text loss (connectionist temporal classification). Letters would do for
-Mandarin; English spelling is so far from its sound that a small encoder learns phones many times faster.
+The target of the tokenizer's phonetic text loss (connectionist temporal classification). A small encoder learns phones
+many times faster than English letters.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _HAN = re.compile(r"[\u4e00-\u9fff]+")
 def phonetic_symbols(text: str) -> list[int]:
     """Indices into SYMBOLS for a transcript in English, Mandarin or both; other characters are dropped.
 
-    A word that the dictionary lacks is spelt by its letters. Raises MissingDependencyError when pypinyin (Chinese
+    A word that is not in the dictionary becomes its letters. Raises MissingDependencyError when pypinyin (Chinese
     characters) or pocketsphinx (English words) is not installed.
     """
     gap = _INDEX[" "]
@@ -71,16 +71,16 @@ def phonetic_symbols(text: str) -> list[int]:
 
 
 def phonetic_units(text: str) -> list[tuple[int, int, list[int]]]:
-    """The words or syllables of a text: first character, the one after the last, and the sounds (see above)."""
+    """The words or syllables of a text: start, end and phonemes of each."""
     units: list[tuple[int, int, list[int]]] = []
-    for found in re.finditer(r"[\u4e00-\u9fff]+|[A-Za-z']+", text):
-        piece = found[0].lower()
+    for match in re.finditer(r"[\u4e00-\u9fff]+|[A-Za-z']+", text):
+        piece = match[0].lower()
         if _HAN.match(piece):
-            for place, syllable in enumerate(_pinyin(piece), found.start()):
-                units.append((place, place + 1, [_INDEX[c] for c in syllable if c in _INDEX]))
+            for index, syllable in enumerate(_pinyin(piece), match.start()):
+                units.append((index, index + 1, [_INDEX[c] for c in syllable if c in _INDEX]))
         else:
-            sounds = [_INDEX[symbol] for symbol in _pronunciations().get(piece, tuple(piece))]
-            units.append((found.start(), found.end(), sounds))
+            phonemes = [_INDEX[symbol] for symbol in _pronunciations().get(piece, tuple(piece))]
+            units.append((match.start(), match.end(), phonemes))
     return units
 
 
@@ -102,16 +102,16 @@ def _reader() -> Any:
 
 @functools.cache
 def _pronunciations() -> dict[str, tuple[str, ...]]:
-    """Word -> phones, the first pronunciation of each, from the dictionary that pocketsphinx brings (CMU, BSD)."""
+    """Word -> phones, the first pronunciation of each, from the dictionary in pocketsphinx (CMU, BSD)."""
     try:
         from pocketsphinx import get_model_path
     except ImportError as error:
         raise MissingDependencyError(
             "English phonetics need pocketsphinx: pip install 'baichuan-audio[train]'."
         ) from error
-    found: dict[str, tuple[str, ...]] = {}
+    pronunciations: dict[str, tuple[str, ...]] = {}
     for line in Path(get_model_path("en-us/cmudict-en-us.dict")).read_text(encoding="utf-8").splitlines():
         word, *phones = line.split()
         if "(" not in word:
-            found[word] = tuple(phones)
-    return found
+            pronunciations[word] = tuple(phones)
+    return pronunciations

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """One small discriminator a period and one an STFT size; an empty tuple leaves a kind out."""
+    """One small discriminator for each period and each STFT size; an empty tuple for none."""
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     period_channels: int = 16
@@ -21,12 +21,12 @@ class DiscriminatorConfig:
     fft_channels: int = 16
 
 
-Judgement = tuple[Tensor, list[Tensor]]
-"""A score per patch [B, ...], high where the input seems real, and the hidden feature maps."""
+DiscriminatorOutput = tuple[Tensor, list[Tensor]]
+"""A score per patch [B, ...], high for real input, and the hidden feature maps."""
 
 
 class PeriodDiscriminator(nn.Module):
-    """Sees the waveform folded into rows of `period` samples, each column by itself."""
+    """Judges the waveform reshaped to rows of `period` samples, each column separately."""
 
     def __init__(self, period: int, channels: int) -> None:
         super().__init__()
@@ -37,15 +37,15 @@ class PeriodDiscriminator(nn.Module):
         )
         self.score = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
-    def forward(self, waveform: Tensor) -> Judgement:
-        """waveform [B, S] -> judgement."""
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """waveform [B, S] -> score and feature maps."""
         missing = -waveform.shape[-1] % self.period
         padded = F.pad(waveform[:, None], (0, missing), mode="reflect")
         return _judge(padded.unflatten(-1, (-1, self.period)), self.layers, self.score)
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Sees the log magnitude of one STFT."""
+    """Judges the log magnitude of one STFT."""
 
     window: Tensor
 
@@ -59,8 +59,8 @@ class SpectrumDiscriminator(nn.Module):
         self.score = weight_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
-    def forward(self, waveform: Tensor) -> Judgement:
-        """waveform [B, S] -> judgement."""
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """waveform [B, S] -> score and feature maps."""
         spectrum = torch.stft(
             waveform.float(), self.n_fft, self.n_fft // 4, window=self.window.float(), return_complex=True
         )
@@ -69,7 +69,7 @@ class SpectrumDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """All of them, side by side."""
+    """All discriminators."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -78,36 +78,36 @@ class Discriminators(nn.Module):
             + [SpectrumDiscriminator(n_fft, config.fft_channels) for n_fft in config.fft_sizes]
         )
 
-    def forward(self, waveform: Tensor) -> list[Judgement]:
-        """waveform [B, S] -> one judgement a member."""
+    def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
+        """waveform [B, S] -> the output of each discriminator."""
         return [member(waveform) for member in self.members]
 
 
-def discriminator_loss(real: list[Judgement], made: list[Judgement]) -> Tensor:
-    """Hinge loss: real scores above 1, made ones below -1. Mean over members."""
+def discriminator_loss(real: list[DiscriminatorOutput], generated: list[DiscriminatorOutput]) -> Tensor:
+    """Hinge loss: real scores above 1, generated ones below -1. Mean over discriminators."""
     losses = [
-        F.relu(1 - score_real).mean() + F.relu(1 + score_made).mean()
-        for (score_real, _), (score_made, _) in zip(real, made, strict=True)
+        F.relu(1 - score_real).mean() + F.relu(1 + score_generated).mean()
+        for (score_real, _), (score_generated, _) in zip(real, generated, strict=True)
     ]
     return torch.stack(losses).mean()
 
 
-def adversarial_loss(made: list[Judgement]) -> Tensor:
-    """What the vocoder gains by raising its scores (hinge form). Mean over members."""
-    return torch.stack([F.relu(1 - score).mean() for score, _ in made]).mean()
+def adversarial_loss(generated: list[DiscriminatorOutput]) -> Tensor:
+    """Hinge loss of the vocoder. Mean over discriminators."""
+    return torch.stack([F.relu(1 - score).mean() for score, _ in generated]).mean()
 
 
-def feature_matching_loss(real: list[Judgement], made: list[Judgement]) -> Tensor:
-    """Mean L1 between hidden maps of real and made waveforms, relative to the real map's size."""
+def feature_matching_loss(real: list[DiscriminatorOutput], generated: list[DiscriminatorOutput]) -> Tensor:
+    """Mean L1 between hidden maps of real and generated waveforms, relative to the magnitude of the real map."""
     losses = [
         (a.detach() - b).abs().mean() / a.detach().abs().mean().clamp(min=1e-3)
-        for (_, maps_real), (_, maps_made) in zip(real, made, strict=True)
-        for a, b in zip(maps_real, maps_made, strict=True)
+        for (_, maps_real), (_, maps_generated) in zip(real, generated, strict=True)
+        for a, b in zip(maps_real, maps_generated, strict=True)
     ]
     return torch.stack(losses).mean()
 
 
-def _judge(x: Tensor, layers: nn.ModuleList, score: nn.Module) -> Judgement:
+def _judge(x: Tensor, layers: nn.ModuleList, score: nn.Module) -> DiscriminatorOutput:
     maps = []
     for layer in layers:
         x = F.leaky_relu(layer(x), 0.1)

@@ -1,10 +1,10 @@
 """The excitation of the Vocos, frame by frame in the spectral domain: glottal pulses and noise.
 
-A network that sees only a mel, and does the same at every frame, must answer a steady mel with the same frame
-again and again: a signal with the period of the hop, so that pitch snaps to multiples of 50 Hz. What it cannot
-do is count cycles. Here F0 is summed to a phase, and each STFT frame gets the spectrum of a pulse train with
+A network that only gets a mel, and is the same at every frame, must answer a constant mel with identical frames:
+a signal with the period of the hop, so that pitch snaps to multiples of 50 Hz, because it cannot count cycles.
+Here F0 is summed to a phase, and each STFT frame gets the spectrum of a pulse train with
 that phase (the idea of HiFT's harmonic source, arXiv 2309.09493, moved from samples to frames). No frame
-needs a later one, so it streams.
+needs a later one, so it can be streamed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pulse_spectra(f0: Tensor, phase: Tensor, slope: Tensor, window: Tensor, n_ff
     """Spectra of windowed pieces of a pulse train, complex64 [B, L, n_fft // 2 + 1].
 
     f0 [B, L] in Hz, phase [B, L] in cycles at the window's middle, slope [B, L] in Hz/s. The window [W], W <= n_fft,
-    stands in the middle of the transform. All harmonics below 11/24 of the sample rate are equally strong (4 / n_fft
+    is centred in the transform. All harmonics below 11/24 of the sample rate are equally strong (4 / n_fft
     each); their sum has a closed form.
     """
     width = window.shape[0]

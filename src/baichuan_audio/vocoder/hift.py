@@ -24,7 +24,7 @@ _NEW_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.
 
 @dataclass(frozen=True)
 class HiftConfig:
-    """Sizes of a HiFT vocoder; `from_tensors` reads them off a checkpoint, because no file states them."""
+    """Sizes of a HiFT vocoder; `from_tensors` infers them from a checkpoint, because no file holds them."""
 
     num_mel_bins: int = 80
     base_channels: int = 512
@@ -38,7 +38,7 @@ class HiftConfig:
     n_fft: int = 16
     sample_rate: int = 24000
 
-    # What the tensors cannot tell is the same in every published HiFT.
+    # These do not follow from the tensors, and are the same in every published HiFT.
     source_amplitude = 0.1
     noise_std = 0.003
     voiced_above_hz = 10.0
@@ -60,7 +60,7 @@ class HiftConfig:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], hop_length: int = 480, sample_rate: int = 24000) -> HiftConfig:
-        """Sizes read off the tensors (released key style). The first rate follows from `hop_length`.
+        """Infer the sizes from the tensors (released key style). The first rate follows from `hop_length`.
 
         Raises CheckpointError when the tensors do not describe a HiFT of that hop length.
         """
@@ -168,7 +168,7 @@ class HarmonicSource(nn.Module):
         return self.mix(f0, cycles, start, torch.randn(cycles.shape, generator=generator).to(f0))
 
     def steps(self, f0: Tensor) -> Tensor:
-        """By how many cycles each harmonic goes on in each sample: F0 [B, S] -> [B, S, harmonics]."""
+        """Phase increment of each harmonic in each sample, in cycles: F0 [B, S] -> [B, S, harmonics]."""
         harmonic = torch.arange(1, self.config.num_harmonics + 1, device=f0.device, dtype=f0.dtype)
         return f0[..., None] * harmonic / self.config.sample_rate
 
@@ -269,9 +269,9 @@ class Hift(nn.Module):
         return hift_stream.init_state(self, batch)
 
     def stream(self, mel: Tensor, state: HiftState, last: bool = False) -> Tensor:
-        """The next mel frames [1, M, l], l >= 0 -> the samples [1, s] that are now given out; changes `state`.
+        """The next mel frames [1, M, l], l >= 0 -> the next samples [1, s]; changes `state`.
 
-        They lag by `hift_stream.LOOKAHEAD_FRAMES`; `last` says that no frame follows and gives all that is left.
+        They lag by `hift_stream.LOOKAHEAD_FRAMES`; last: no frame follows; returns all the rest.
         """
         return hift_stream.stream(self, mel, state, last)
 
@@ -304,17 +304,17 @@ class Hift(nn.Module):
         """
         released = released_names(tensors)
         model = cls(HiftConfig.from_tensors(released, hop_length, sample_rate))
-        own = model.released_state_dict()
-        problems = [f"missing {key}" for key in own if key not in released]
-        problems += [f"unexpected {key}" for key in released if key not in own]
+        expected = model.released_state_dict()
+        problems = [f"missing {key}" for key in expected if key not in released]
+        problems += [f"unexpected {key}" for key in released if key not in expected]
         problems += [
-            f"{key} is {tuple(released[key].shape)}, not {tuple(own[key].shape)}"
-            for key in own
-            if key in released and released[key].shape != own[key].shape
+            f"{key} is {tuple(released[key].shape)}, not {tuple(expected[key].shape)}"
+            for key in expected
+            if key in released and released[key].shape != expected[key].shape
         ]
         if problems:
             raise CheckpointError("HiFT weights do not fit: " + "; ".join(problems))
-        model.load_state_dict(released)  # torch's weight norm takes the released names itself
+        model.load_state_dict(released)  # torch's weight norm accepts the released names
         return model.eval()
 
 
@@ -329,12 +329,12 @@ def released_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_hift(path: str | Path, hop_length: int = 480, sample_rate: int = 24000) -> Hift:
-    """Read `hift.pt` (weights only: no code in the file is ever run). Raises CheckpointError."""
+    """Read `hift.pt` (weights only: code in the file is not run). Raises CheckpointError."""
     try:
         tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"no vocoder file at {path}") from None
-    except Exception as error:  # the reader raises many kinds; each means the file cannot be used
+    except Exception as error:  # any error of the reader means that the file cannot be used
         raise CheckpointError(f"{path}: not a PyTorch file of weights, or a damaged one; copy it again.") from error
     named = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
     if not named or not all(isinstance(t, Tensor) and t.layout == torch.strided for t in tensors.values()):

@@ -13,9 +13,9 @@ _MAX_LOG_MAGNITUDE = math.log(1e3)
 
 
 class SpectrumHead(nn.Module):
-    """Hidden frames and excitation -> waveform frames, to be overlapped and added.
+    """Hidden frames and excitation -> waveform frames for overlap-add.
 
-    The excitation's pieces are two hops long, the frames longer: room for the tails of the gains' responses.
+    The excitation pieces are two hops long, the frames longer, for the tails of the filter responses.
     """
 
     envelope: Tensor
@@ -24,7 +24,7 @@ class SpectrumHead(nn.Module):
         super().__init__()
         self.n_fft, self.bins = mel.n_fft, mel.n_fft // 2 + 1
         self.out = nn.Linear(dim, 3 * self.bins)
-        with torch.device("cpu"):  # the filters are cached: they must be real also while a meta model is built
+        with torch.device("cpu"):  # the filters are cached, and must not be on the meta device
             envelope = _envelope(mel_filters(mel))
         self.register_buffer("envelope", envelope, persistent=False)
         self._initialise()
@@ -34,7 +34,7 @@ class SpectrumHead(nn.Module):
         """Start as a plain channel vocoder: phases near zero, noise 2 nepers below the pulses."""
         nn.init.trunc_normal_(self.out.weight, std=0.002)
         nn.init.zeros_(self.out.bias)
-        # a pulse's peaks stand above the envelope, which is a mean over peaks and gaps
+        # the peaks of pulses are above the envelope, which is a mean over peaks and gaps
         self.out.bias[: self.bins] = 0.8
         self.out.bias[self.bins : 2 * self.bins] = -1.2
 
@@ -53,8 +53,8 @@ class SpectrumHead(nn.Module):
 def _envelope(filters: Tensor) -> Tensor:
     """Mel filters [M, bins] -> [M + 1, bins]: log magnitude of a bin = log-mel @ rows[:M] + rows[M].
 
-    Each bin interpolates between the mel bins whose filters hold it; those outside all filters repeat the
-    outermost mel bin. The last row takes out what a filter sums up.
+    Each bin interpolates between the mel bins whose filters contain it; bins outside all filters repeat the outermost
+    mel bin. The last row compensates the sum of each filter.
     """
     shares = filters.clone()
     held = (filters.sum(dim=0) > 0).nonzero().flatten()

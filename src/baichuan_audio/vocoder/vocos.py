@@ -1,9 +1,9 @@
 """Vocos (arXiv 2306.00814), a vocoder that works at frame rate: ConvNeXt blocks, then one inverse STFT.
 
-Two things differ from the paper. Convolutions look back only, save for two frames in the first one, so that
-the vocoder streams exactly: chunks of any size give the samples that the whole mel gives. And the head does
-not invent phases; it shapes the spectra of a pulse train and of noise (`excitation`), and starts from the
-mel's own envelope, which makes it speak after minutes of training on a CPU.
+Two differences from the paper. Convolutions are causal, except for two frames in the first one, so that streaming is
+exact: chunks of any size give the samples of the whole mel. And the head does not predict phases; it filters the
+spectra of a pulse train and of noise (`excitation`), and starts from the envelope of the mel, so that it gives speech
+after minutes of training on a CPU.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ..safetensors_io import write_tensors
 from .excitation import NOISE_FRAMES, accumulate_phase, noise_table, pulse_spectra, synthesis_window
 from .spectrum_head import SpectrumHead
 
-# ln(1e-5), the floor of the natural-log mel: shifted to 0, so that zero padding means digital silence.
+# ln(1e-5), the floor of the natural-log mel: shifted to 0, so that zero padding is digital silence.
 _MEL_FLOOR = math.log(1e-5)
 _MEL_SCALE = 4.0
 
 
 @dataclass(frozen=True)
 class VocosConfig:
-    """Sizes of a Vocos; in a checkpoint's `config.json` they stand under `mel_vocoder_config`."""
+    """Sizes of a Vocos; in a checkpoint's `config.json` under `mel_vocoder_config`."""
 
     MAY_BE_ZERO: ClassVar = ("lookahead_frames",)
     dim: int = 256
@@ -67,11 +67,11 @@ class VocosConfig:
 
 @dataclass
 class VocosState:
-    """What a stream remembers between chunks. All tensors are [B, ...]."""
+    """State of a stream. All tensors are [B, ...]."""
 
     mel: Tensor  # [B, M, <= kernel - 1] the last input frames, normalised
     blocks: list[Tensor]  # per block [B, dim, kernel - 1], the last inputs of its depthwise convolution
-    frames: int  # excitation frames so far: the place in the noise table
+    frames: int  # excitation frames so far: the index in the noise table
     cycles: Tensor  # [B] float64, phase of the pulse train at the last frame
     f0: Tensor  # [B] in Hz at the last frame
     overlap: Tensor  # [B, n_fft - hop] samples that later frames still add to
@@ -99,7 +99,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class Vocos(nn.Module):
-    """mel [B, M, L] -> waveform [B, L * hop]; whole with a call, in chunks with `init_state` and `stream`."""
+    """mel [B, M, L] -> waveform [B, L * hop]; streamed with `init_state` and `stream`."""
 
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Vocos(nn.Module):
         return cls(select(VocosConfig, config["mel_vocoder_config"], "mel_vocoder_config"))
 
     def config_entry(self) -> dict[str, Any]:
-        """What stands under `mel_vocoder_config` in `config.json`."""
+        """The entry `mel_vocoder_config` of `config.json`."""
         entry = asdict(self.config)
         return {"type": entry.pop("type"), **entry}
 
@@ -135,7 +135,7 @@ class Vocos(nn.Module):
         return self.config.hop_length
 
     def init_state(self, batch: int, noise_start: int = 0) -> VocosState:
-        """The state before the first chunk; `noise_start` is a place in the noise table (training varies it)."""
+        """The state before the first chunk; noise_start: index in the noise table (varied in training)."""
         c, like = self.config, self.embed.weight
         past = c.kernel_size - 1
         single = torch.float32
@@ -155,14 +155,14 @@ class Vocos(nn.Module):
         return self.stream(mel, self.init_state(mel.shape[0]), last=True)
 
     def f0(self, mel: Tensor) -> Tensor:
-        """mel [B, M, L] -> F0 in Hz [B, L]; a guess without meaning where the frame is unvoiced."""
+        """mel [B, M, L] -> F0 in Hz [B, L]; meaningless where the frame is unvoiced."""
         hidden, _ = self._hidden(mel, self.init_state(mel.shape[0]), last=True)
         return self.f0_from_logits(self.f0_head(hidden))
 
     def stream(self, mel: Tensor, state: VocosState, last: bool = False) -> Tensor:
-        """The next mel frames [B, M, l], l >= 0 -> the samples [B, s] that are now certain; changes `state`.
+        """The next mel frames [B, M, l], l >= 0 -> the samples [B, s] that are final; changes `state`.
 
-        `last` says that no frame follows and gives all that is left. Summed over a stream s is l * hop.
+        last: no frame follows; returns all the rest. The sum of s over a stream is that of l * hop.
         """
         hidden, seen = self._hidden(mel, state, last)
         if not hidden.shape[1]:
@@ -170,7 +170,7 @@ class Vocos(nn.Module):
         return self._synthesise(hidden, seen, self.f0_from_logits(self.f0_head(hidden)), state, last)
 
     def train_forward(self, mel: Tensor, f0: Tensor | None, noise_start: int) -> tuple[Tensor, Tensor]:
-        """mel [B, M, L] -> waveform [B, L * hop], F0 logits [B, L, bins]; a given `f0` [B, L] steers the pulses."""
+        """mel [B, M, L] -> waveform [B, L * hop], F0 logits [B, L, bins]; `f0` [B, L] replaces the predicted one."""
         state = self.init_state(mel.shape[0], noise_start)
         hidden, seen = self._hidden(mel, state, last=True)
         logits = self.f0_head(hidden).float()
@@ -184,7 +184,7 @@ class Vocos(nn.Module):
 
     @torch.no_grad()
     def f0_from_logits(self, logits: Tensor) -> Tensor:
-        """[B, L, bins] -> F0 in Hz [B, L]: the mean of the bins around the best one, so finer than the grid."""
+        """[B, L, bins] -> F0 in Hz [B, L]: the mean of the bins around the maximum, finer than the grid."""
         grid = self.f0_grid(logits)
         best = logits.argmax(dim=-1, keepdim=True)
         near = (torch.arange(len(grid), device=logits.device) - best).abs() <= 3
@@ -192,7 +192,7 @@ class Vocos(nn.Module):
         return torch.exp(shares @ grid)
 
     def _hidden(self, mel: Tensor, state: VocosState, last: bool) -> tuple[Tensor, Tensor]:
-        """The next mel frames -> hidden frames that are now certain [B, T, dim], and their mel [B, M, T]."""
+        """The next mel frames -> hidden frames that are final [B, T, dim], and their mel [B, M, T]."""
         c = self.config
         x = (mel.to(self.embed.weight.dtype) - _MEL_FLOOR) / _MEL_SCALE
         x = torch.cat([state.mel, x], dim=2)
@@ -236,7 +236,7 @@ class Vocos(nn.Module):
         state.overlap, state.envelope = ready[:, end:], envelope[end:]
         start = min(state.skip, end)
         state.skip -= start
-        # inside, windows add up to 1; at a stream's very ends only to a half
+        # windows add up to 1, but to a half at the ends of a stream
         return (ready[:, start:end] / envelope[start:end].clamp(min=0.5)).clamp(-1.0, 1.0)
 
 
@@ -270,17 +270,17 @@ def load_vocos(path: str | Path, config: Mapping[str, Any]) -> Vocos:
         tensors = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
-    own = model.state_dict()
-    problems = list(_differences(own, tensors))
+    expected = model.state_dict()
+    problems = list(_differences(expected, tensors))
     if problems:
         raise CheckpointError(f"{path} does not fit mel_vocoder_config: " + "; ".join(problems))
     model.load_state_dict(tensors)
     return model.eval()
 
 
-def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterable[str]:
-    yield from (f"missing {key}" for key in own if key not in given)
-    yield from (f"unexpected {key}" for key in given if key not in own)
-    for key in own:
-        if key in given and own[key].shape != given[key].shape:
-            yield f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
+def _differences(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Iterable[str]:
+    yield from (f"missing {key}" for key in expected if key not in stored)
+    yield from (f"unexpected {key}" for key in stored if key not in expected)
+    for key in expected:
+        if key in stored and expected[key].shape != stored[key].shape:
+            yield f"{key} is {tuple(stored[key].shape)}, not {tuple(expected[key].shape)}"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baichuan_audio import AudioDelta
 from baichuan_audio.audio.mel import FLOW_MEL, natural_log_mel
 from baichuan_audio.audio.waveform import resample
 from baichuan_audio.data.dialogues import Dialogue
@@ -18,7 +19,7 @@ from baichuan_audio.data.store.manifest import Clip
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.generation.reply import ReplySampling
-from baichuan_audio.model import BaichuanAudio, WaveformPiece
+from baichuan_audio.model import BaichuanAudio
 
 from .items import HeldOut
 
@@ -88,7 +89,7 @@ def _listen(ask_model: Callable[[Any], Iterable[Any]], content: Any) -> dict[str
     sounds: list[Tensor] = []
     rate = SAMPLE_RATE
     for piece in ask_model(content):
-        if isinstance(piece, WaveformPiece):
+        if isinstance(piece, AudioDelta):
             if first_audio is None and piece.waveform.numel():
                 first_audio = time.perf_counter() - start
             sounds.append(piece.waveform)

@@ -1,13 +1,13 @@
-/* The decode steps of backbone and audio head for a processor: a few rows at a time, one core, no allocation that stays.
+/* Decode steps of backbone and audio head on a CPU: a few rows at a time, on one core.
  *
- * A step of a small model is a few megabytes of weights and two hundred small operations; called one by one from Python,
- * the calls take most of the time. Here a step is one call. Compiled on the user's machine by fast/native.py, which also
- * lays the weights out and describes the structures. Names and equations are those of language_model/backbone.py and
- * language_model/audio_head.py; what is computed agrees with them to rounding.
+ * A step of a small model reads a few megabytes of weights in two hundred small operations; called one by one from Python,
+ * the calls take most of the time. Here a step is one call. kernels.py compiles this file on the user's machine, packs the
+ * weights and defines the structures. Names and equations are those of language_model/backbone.py and
+ * language_model/audio_head.py; the results agree to rounding.
  *
- * Weights lie in panels of two registers' outputs, [panel][input][PANEL], so that they are read once and in order. Those that
- * are exact in bfloat16 lie in 32-bit words, [panel][input][LANES]: output j of the panel in the lower half of word j, output
- * j + LANES in the upper.
+ * Weights are stored in panels of two registers of outputs, [panel][input][PANEL], so that they are read once and in order.
+ * Weights that are exact in bfloat16 are stored in 32-bit words, [panel][input][LANES]: output j of the panel in the lower
+ * half of word j, output j + LANES in the upper half.
  */
 #include <math.h>
 #include <stdint.h>
@@ -50,7 +50,7 @@ typedef struct {
     Norm last;
 } Backbone;
 
-typedef struct { /* keys and values [layers][2][rows][groups][room][head_dim]; strides in numbers */
+typedef struct { /* keys and values [layers][2][rows][groups][capacity][head_dim]; strides in numbers */
     float *store;
     int64_t layer, part, row, group;
 } Memory;
@@ -272,7 +272,7 @@ void product(const Product *p, const float *x, int rows, float *y, int add) {
 
 /* ------------------------------------------------------------------------------------------------ attention */
 
-/* scores [length] -> their softmax; there is room for length + LANES */
+/* scores [length] -> their softmax; the array holds length + LANES */
 static void softmax(float *scores, int64_t length) {
     float highest = -INFINITY;
     for (int64_t j = 0; j < length; j++) highest = scores[j] > highest ? scores[j] : highest;
@@ -291,23 +291,23 @@ static void softmax(float *scores, int64_t length) {
 static void attend(const float *query, int heads, const float *keys, const float *values, int64_t length, int64_t stride, int w,
                    float *mixed, float *scores) {
     const float scale = 1.0f / sqrtf((float)w);
-    const int64_t room = length + LANES;
+    const int64_t padded = length + LANES;
     for (int64_t first = 0; first < length; first += TILE) {
         int64_t end = first + TILE < length ? first + TILE : length;
         for (int head = 0; head < heads; head++)
-            for (int64_t j = first; j < end; j++) scores[head * room + j] = dot(query + head * w, keys + j * stride, w) * scale;
+            for (int64_t j = first; j < end; j++) scores[head * padded + j] = dot(query + head * w, keys + j * stride, w) * scale;
     }
-    for (int head = 0; head < heads; head++) softmax(scores + head * room, length);
+    for (int head = 0; head < heads; head++) softmax(scores + head * padded, length);
     memset(mixed, 0, (size_t)heads * w * sizeof(float));
     for (int64_t first = 0; first < length; first += TILE) {
         int64_t count = first + TILE < length ? TILE : length - first;
         for (int head = 0; head < heads; head++)
-            weigh(mixed + head * w, scores + head * room + first, values + first * stride, count, stride, w);
+            weigh(mixed + head * w, scores + head * padded + first, values + first * stride, count, stride, w);
     }
 }
 
-/* x [w] turned to its position; sin carries the sign of its half */
-static void turn(float *x, const float *cosine, const float *sine, int w) {
+/* x [w] rotated to its position; sin carries the sign of its half */
+static void rotate(float *x, const float *cosine, const float *sine, int w) {
     for (int i = 0; i < w / 2; i++) {
         float first = x[i], second = x[i + w / 2];
         x[i] = first * cosine[i] + second * sine[i];
@@ -319,35 +319,35 @@ static void turn(float *x, const float *cosine, const float *sine, int w) {
 
 /* packed [rows][(heads + 2 groups) w] -> keys and values into memory, mixed [rows][heads w] */
 static void attend_rows(const Backbone *b, const Memory *m, int layer, int rows, float *packed, float *mixed, float *scores,
-                        const int64_t *owners, const int64_t *places, const float *cosines, const float *sines, int turns) {
+                        const int64_t *slots, const int64_t *positions, const float *cosines, const float *sines, int turns) {
     const int w = b->head_dim, size = (b->heads + 2 * b->groups) * w, sharing = b->heads / b->groups;
     float *keys = m->store + layer * m->layer, *values = keys + m->part;
     for (int row = 0; row < rows; row++) {
-        float *own = packed + (int64_t)row * size;
+        float *current = packed + (int64_t)row * size;
         for (int head = 0; head < b->heads + b->groups; head++)
-            turn(own + head * w, cosines + row % turns * w, sines + row % turns * w, w);
+            rotate(current + head * w, cosines + row % turns * w, sines + row % turns * w, w);
         for (int group = 0; group < b->groups; group++) {
-            int64_t place = owners[row] * m->row + group * m->group + places[row] * w;
-            memcpy(keys + place, own + (b->heads + group) * w, (size_t)w * sizeof(float));
-            memcpy(values + place, own + (b->heads + b->groups + group) * w, (size_t)w * sizeof(float));
+            int64_t offset = slots[row] * m->row + group * m->group + positions[row] * w;
+            memcpy(keys + offset, current + (b->heads + group) * w, (size_t)w * sizeof(float));
+            memcpy(values + offset, current + (b->heads + b->groups + group) * w, (size_t)w * sizeof(float));
         }
     }
     for (int row = 0; row < rows; row++)
         for (int group = 0; group < b->groups; group++) {
-            int64_t place = owners[row] * m->row + group * m->group;
-            attend(packed + (int64_t)row * size + group * sharing * w, sharing, keys + place, values + place, places[row] + 1, w, w,
+            int64_t offset = slots[row] * m->row + group * m->group;
+            attend(packed + (int64_t)row * size + group * sharing * w, sharing, keys + offset, values + offset, positions[row] + 1, w, w,
                    mixed + ((int64_t)row * b->heads + group * sharing) * w, scores);
         }
 }
 
-/* New positions of some sequences: row i is position places[i] of sequence owners[i], and sees all up to itself.
+/* New positions of some sequences: row i is position positions[i] of sequence slots[i], and attends to all up to itself.
  * x [rows][width] -> hidden [rows][width], in place; cosines, sines [turns][head_dim] are taken in turn. Returns 0, or 1 when
  * there is no memory. */
-int backbone_step(const Backbone *b, const Memory *m, int rows, float *x, const int64_t *owners, const int64_t *places,
+int backbone_step(const Backbone *b, const Memory *m, int rows, float *x, const int64_t *slots, const int64_t *positions,
                   const float *cosines, const float *sines, int turns) {
     const int w = b->head_dim, width = b->width;
     int64_t longest = 0;
-    for (int row = 0; row < rows; row++) longest = places[row] + 1 > longest ? places[row] + 1 : longest;
+    for (int row = 0; row < rows; row++) longest = positions[row] + 1 > longest ? positions[row] + 1 : longest;
     size_t each = (size_t)width + (size_t)(2 * b->heads + 2 * b->groups) * w + 3 * (size_t)b->inner;
     size_t looks = (size_t)(b->heads / b->groups) * ((size_t)longest + LANES);
     float *normed = malloc((rows * each + looks) * sizeof(float));
@@ -359,7 +359,7 @@ int backbone_step(const Backbone *b, const Memory *m, int rows, float *x, const 
         const Layer *l = b->layers + layer;
         for (int row = 0; row < rows; row++) normalise(&l->first, x + row * width, normed + row * width, width);
         product(&l->pack, normed, rows, packed, 0);
-        attend_rows(b, m, layer, rows, packed, mixed, scores, owners, places, cosines, sines, turns);
+        attend_rows(b, m, layer, rows, packed, mixed, scores, slots, positions, cosines, sines, turns);
         product(&l->mix, mixed, rows, x, 1);
         for (int row = 0; row < rows; row++) normalise(&l->second, x + row * width, normed + row * width, width);
         product(&l->gate_up, normed, rows, up, 0);

@@ -1,7 +1,7 @@
-"""The steps in `kernels.c`: compiled once on this machine by its own C compiler, and the structures that they take.
+"""The kernels in `kernels.c`: compiled once by the C compiler of this machine, and their argument structures.
 
-Without a compiler there is nothing to call, and the forms of `quick.py` compute the same with more time. The
-environment variable CC names another compiler; a CC that cannot compile (CC=false) goes without.
+Without a compiler there are no kernels, and the layers in `layers.py` compute the same more slowly. The environment
+variable CC names another compiler; CC=false disables the kernels.
 """
 
 from __future__ import annotations
@@ -110,12 +110,12 @@ class Head(ctypes.Structure):
 
 
 class KernelError(RuntimeError):
-    """A native step found no memory."""
+    """A kernel could not allocate memory."""
 
 
 class PackedLinear(nn.Module):
-    """A Linear's weights as kernels.c wants them: half the bytes where bfloat16 holds them exactly, which it does for a
-    model that was stored so. `structure` points into the buffers, which must not be replaced."""
+    """The weights of a Linear in the layout of kernels.c: bfloat16 where that is exact (as for a model stored so), else
+    float32. `structure` points into the buffers, which must not be replaced."""
 
     def __init__(self, compiled: ctypes.CDLL, weight: Tensor, bias: Tensor | None = None) -> None:
         """weight [out, in], bias [out], float32 or bfloat16."""
@@ -126,17 +126,17 @@ class PackedLinear(nn.Module):
         source = weight.data_ptr(), weight.stride(0), self.outputs, self.inputs
         half = bool(compiled.exact_in_half(*source))
         size = int(compiled.panel_outputs())
-        made = torch.empty(-(-self.outputs // size), self.inputs, size // 2 if half else size, dtype=torch.int32)
-        compiled.lay_out(*source, half, made.data_ptr())
+        packed = torch.empty(-(-self.outputs // size), self.inputs, size // 2 if half else size, dtype=torch.int32)
+        compiled.lay_out(*source, half, packed.data_ptr())
         bias = None if bias is None else bias.detach().float().contiguous()
-        self.register_buffer("weight", made, persistent=False)
+        self.register_buffer("weight", packed, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
         address = None if bias is None else bias.data_ptr()
-        self.structure = _Product(made.data_ptr(), address, self.inputs, self.outputs, int(half))
+        self.structure = _Product(packed.data_ptr(), address, self.inputs, self.outputs, int(half))
 
 
 def norm_structure(norm: nn.Module) -> _Norm:
-    """Of an RMSNorm in float32, over its own memory: whoever takes the structure must keep the norm."""
+    """The structure of a float32 RMSNorm over its own memory: the caller must keep the norm."""
     weight, eps = norm.weight, norm.eps
     assert isinstance(weight, Tensor) and weight.dtype == torch.float32 and isinstance(eps, float)
     assert weight.is_contiguous()
@@ -152,17 +152,17 @@ def depth_structure(
     norms: Sequence[nn.Module], shared: Sequence[PackedLinear], up: Sequence[PackedLinear], down: Sequence[PackedLinear]
 ) -> _DepthLayer:
     """norms: first, second; shared: pack, mix; up, down: one for each position."""
-    both = (ctypes.cast(products(each), ctypes.POINTER(_Product)) for each in (up, down))
-    return _DepthLayer(*(norm_structure(norm) for norm in norms), *(each.structure for each in shared), *both)
+    both = (ctypes.cast(products(packed), ctypes.POINTER(_Product)) for packed in (up, down))
+    return _DepthLayer(*(norm_structure(norm) for norm in norms), *(packed.structure for packed in shared), *both)
 
 
 def products(packed: Sequence[PackedLinear]) -> ctypes.Array[_Product]:
-    """An array of them."""
-    return array([each.structure for each in packed])
+    """An array of their structures."""
+    return array([linear.structure for linear in packed])
 
 
 def array(structures: Sequence[S]) -> ctypes.Array[S]:
-    """All of one kind, end to end."""
+    """An array of structures of one kind."""
     return (type(structures[0]) * len(structures))(*structures)
 
 
@@ -171,10 +171,10 @@ def array(structures: Sequence[S]) -> ctypes.Array[S]:
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled steps, from the user's cache folder or made now (in two seconds); None where that cannot be done."""
+    """The compiled kernels, from the cache folder or compiled now (in two seconds); None where that is not possible."""
     compiler = shlex.split(os.environ.get("CC") or "cc")
     if not compiler or shutil.which(compiler[0]) is None:
-        _log.info("no C compiler (%s): decoding goes without native steps", " ".join(compiler))
+        _log.info("no C compiler (%s): decoding runs without the native kernels", " ".join(compiler))
         return None
     source = (resources.files(__package__) / "kernels.c").read_bytes()
     try:
@@ -183,19 +183,19 @@ def library() -> ctypes.CDLL | None:
             _compile(source, compiler, file)
         return _declared(ctypes.CDLL(str(file)))
     except (OSError, subprocess.SubprocessError) as error:
-        _log.warning("native steps could not be compiled, decoding goes without: %s", error)
+        _log.warning("the native kernels could not be compiled, decoding runs without them: %s", error)
         return None
 
 
 def _cache_folder() -> Path:
-    """A folder that only this user can write to: what lies there is loaded as code."""
+    """A folder that only this user can write to: its files are loaded as code."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "baichuan-audio"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
+        status = folder.stat()
         if (
-            found.st_uid == os.getuid()
-            and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            status.st_uid == os.getuid()
+            and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
             and os.access(folder, os.W_OK)
         ):
             return folder
@@ -205,7 +205,7 @@ def _cache_folder() -> Path:
 
 
 def _fingerprint(source: bytes, compiler: list[str]) -> str:
-    """Names what the library was made from, by what and for which processor."""
+    """Identifies the source, the compiler, its flags and the processor."""
     parts = [source, *(part.encode() for part in (*compiler, *_FLAGS)), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
 
@@ -220,12 +220,12 @@ def _processor() -> str:
 
 
 def _compile(source: bytes, compiler: list[str], file: Path) -> None:
-    """Make the library beside its place and move it there, so that nobody ever loads half of one."""
+    """Compile in a temporary folder and move the library to `file`, so that no process loads an incomplete one."""
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         code, made = Path(folder, "kernels.c"), Path(folder, "kernels.so")
         code.write_bytes(source)
         failed = ""
-        for tuned in (("-march=native",), ("-mcpu=native",), ()):  # not every compiler knows each
+        for tuned in (("-march=native",), ("-mcpu=native",), ()):  # not every compiler accepts them
             command = [*compiler, *_FLAGS, *tuned, str(code), "-o", str(made), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
             if done.returncode == 0:
@@ -235,14 +235,14 @@ def _compile(source: bytes, compiler: list[str], file: Path) -> None:
         raise OSError(f"{' '.join(compiler)}: {failed}")
 
 
-def _declared(made: ctypes.CDLL) -> ctypes.CDLL:
+def _declared(compiled: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int
-    made.exact_in_half.argtypes = [pointer, ctypes.c_int64, number, number]
-    made.panel_outputs.argtypes = []
-    made.lay_out.argtypes = [pointer, ctypes.c_int64, number, number, number, pointer]
-    made.lay_out.restype = None
-    made.product.argtypes = [pointer, pointer, number, pointer, number]
-    made.product.restype = None
-    made.backbone_step.argtypes = [pointer, pointer, number, *[pointer] * 5, number]
-    made.head_step.argtypes = [pointer, number, number, pointer, pointer, pointer]
-    return made
+    compiled.exact_in_half.argtypes = [pointer, ctypes.c_int64, number, number]
+    compiled.panel_outputs.argtypes = []
+    compiled.lay_out.argtypes = [pointer, ctypes.c_int64, number, number, number, pointer]
+    compiled.lay_out.restype = None
+    compiled.product.argtypes = [pointer, pointer, number, pointer, number]
+    compiled.product.restype = None
+    compiled.backbone_step.argtypes = [pointer, pointer, number, *[pointer] * 5, number]
+    compiled.head_step.argtypes = [pointer, number, number, pointer, pointer, pointer]
+    return compiled

@@ -1,7 +1,7 @@
-"""Forms for a CPU, where a small model's step takes as long as its number of operations: as few of them as can be.
+"""Layers for a CPU with as few operations as possible: a small model's step takes time by their number.
 
-Whatever one row needs besides products is done by numpy on the tensors' own memory: its calls take a quarter of the
-time of torch's. A product is `Fp32Linear` or `Int8Linear`; both know `onto`, a product that is added to something.
+For one row, everything but matrix products is done by numpy on the tensors' own memory: its calls take a quarter of the
+time of torch's. A Linear is `Fp32Linear` or `Int8Linear`; both have `onto`, which adds the product to a tensor.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from ...language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthL
 from ...language_model.backbone import Context, DecoderLayer, rotate
 from ...language_model.model import LanguageModel
 from ...layers.kv_cache import KVCache
+from ...layers.module_copy import module_copy_as
 from ..modules import fused_gate_up, linear
 
 Choose = Callable[[int, list[int], Tensor], list[int]]
 _HALF_ROOT = 0.5**0.5
-_FEW = 32  # positions in a step
+_MAX_STEP_POSITIONS = 32
 
 
 class InferenceLinear(Protocol):
@@ -36,16 +37,16 @@ class InferenceLinear(Protocol):
 
 
 LinearFactory = Callable[[nn.Linear], nn.Module]
-"""Makes a Product of a layer."""
+"""Makes an InferenceLinear of a Linear."""
 
 
 class Fp32Linear(nn.Module):
-    """The product as it is, over the layer's own memory."""
+    """The float32 product over the layer's own memory."""
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__()
         self.weight = nn.Parameter(source.weight.detach(), requires_grad=False)
-        # beside the module's own bookkeeping, which takes longer than it should
+        # plain attributes: looking up a module's parameters is slow
         self._transposed = self.weight.detach().T
         self._bias = None if source.bias is None else source.bias.detach()
 
@@ -65,12 +66,12 @@ class Fp32Linear(nn.Module):
 
 
 def transposed_linear(source: nn.Linear) -> Fp32Linear:
-    """Exact over a copy that lies [in, out]: one row times a matrix in the processor's cache takes half the time so."""
+    """Fp32Linear over a copy with layout [in, out]: twice as fast for one row and a matrix in the processor's cache."""
     return Fp32Linear(linear(source.weight.detach().T.contiguous().T, source.bias))
 
 
 class FastRMSNorm:
-    """An RMSNorm: of one row by numpy, of several by one reduction, |x|: root mean square + eps is a hypot of it."""
+    """RMSNorm: one row by numpy; several by one reduction |x|, from which hypot gives the root mean square with eps."""
 
     def __init__(self, norm: nn.Module) -> None:
         weight, eps = norm.weight, norm.eps
@@ -97,22 +98,22 @@ class FastRMSNorm:
 
 
 class FusedRMSNorm(nn.Module):
-    """`FastRMSNorm` in the place of a RMSNorm."""
+    """`FastRMSNorm` as a module, to replace an RMSNorm."""
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
-        self.weight, self.eps, self._quick = source.weight, source.eps, FastRMSNorm(source)
+        self.weight, self.eps, self._norm = source.weight, source.eps, FastRMSNorm(source)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] -> [..., D]."""
-        return self._quick(x.reshape(-1, x.shape[-1])).view(x.shape)
+        return self._norm(x.reshape(-1, x.shape[-1])).view(x.shape)
 
 
 # ------------------------------------------------------------------------------------------------ backbone
 
 
 class FusedDecoderLayer(nn.Module):
-    """`DecoderLayer` for inference in float32 on a CPU; gate and up are one product."""
+    """`DecoderLayer` for inference in float32 on a CPU; gate and up are one matrix product."""
 
     def __init__(self, source: DecoderLayer, make: LinearFactory) -> None:
         super().__init__()
@@ -123,9 +124,9 @@ class FusedDecoderLayer(nn.Module):
         self.pack, self.mix = make(attention.W_pack), make(attention.o_proj)
         self.gate_up, self.down = make(linear(fused_gate_up(mlp))), make(mlp.down_proj)
         pack, mix, gate_up, down = (
-            cast(InferenceLinear, each) for each in (self.pack, self.mix, self.gate_up, self.down)
+            cast(InferenceLinear, layer) for layer in (self.pack, self.mix, self.gate_up, self.down)
         )
-        self._calls = pack.forward, mix.onto, gate_up.forward, down.onto  # not through the modules' own calls
+        self._calls = pack.forward, mix.onto, gate_up.forward, down.onto  # bypasses Module.__call__, which is slow
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """See DecoderLayer."""
@@ -150,13 +151,13 @@ def rotate_row(packed: Tensor, size: int, cos: Tensor, sin: Tensor) -> None:
     """`rotate` for the first `size` numbers of packed [1, P], in place; cos, sin [1, head_dim]."""
     width = cos.shape[-1]
     halves = packed.numpy()[0, :size].reshape(-1, 2, width // 2)  # still packed's memory
-    turned = halves[:, ::-1] * sin.numpy().reshape(2, -1)
+    swapped = halves[:, ::-1] * sin.numpy().reshape(2, -1)
     halves *= cos.numpy().reshape(2, -1)
-    halves += turned
+    halves += swapped
 
 
 class FusedKVCache(KVCache):
-    """`KVCache` that keeps each layer's views at hand."""
+    """`KVCache` that caches the views of each layer."""
 
     def __init__(self, source: KVCache) -> None:
         self.length, self._store = source.length, source._store
@@ -177,17 +178,30 @@ class FusedKVCache(KVCache):
 class FusedLanguageModel(LanguageModel):
     """`LanguageModel` for inference in float32 on a CPU."""
 
+    _text_rows: np.ndarray
+    _frame_rows: list[np.ndarray]
+
     def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
         """See Backbone."""
         return FusedKVCache(super().init_cache(batch, capacity))
 
-    def prepare(self) -> None:
-        """Look at the embeddings once."""
+    @classmethod
+    def from_model(cls, source: LanguageModel, make: LinearFactory) -> FusedLanguageModel:
+        """An inference copy of `source` whose Linear layers are made by `make`."""
+        model = module_copy_as(cls, source)
+        layers = [FusedDecoderLayer(cast(DecoderLayer, layer), make) for layer in source.layers]
+        model.layers, model.norm = nn.ModuleList(layers), FusedRMSNorm(source.norm)  # type: ignore[assignment]
+        model.lm_head = make(source.lm_head)  # type: ignore[assignment]
+        model._view_embeddings()
+        return model
+
+    def _view_embeddings(self) -> None:
+        """The embedding tables as arrays."""
         self._text_rows, self._frame_rows = self.embed_tokens.weight.detach().numpy(), rows_of(self.audio_embed_layers)
 
     def embed_sequence(self, tokens: Sequence[Token]) -> Tensor:
-        """See LanguageModel; the few that a step reads without making tensors of their ids and codes."""
-        if len(tokens) > _FEW:
+        """See LanguageModel; the few tokens of a step are looked up without tensors of ids and codes."""
+        if len(tokens) > _MAX_STEP_POSITIONS:
             return super().embed_sequence(tokens)
         result = np.zeros((len(tokens), self._text_rows.shape[1]), np.float32)
         for row, token in zip(result, tokens, strict=True):
@@ -201,16 +215,16 @@ class FusedLanguageModel(LanguageModel):
 
 def rows_of(embeddings: nn.ModuleList) -> list[np.ndarray]:
     """The tables [size + 1, D] of the codebooks."""
-    return [cast(nn.Embedding, each).weight.detach().numpy() for each in embeddings]
+    return [cast(nn.Embedding, embedding).weight.detach().numpy() for embedding in embeddings]
 
 
 # ---------------------------------------------------------------------------------------------- audio head
 
 
 class FusedDepthLayer(nn.Module):
-    """`DepthLayer`, each position's weights in one piece: a copy, for they lie interleaved as stored.
+    """`DepthLayer` with the weights of each position contiguous: a copy, because they are stored interleaved.
 
-    gelu(u) = u (1 + erf(u / sqrt 2)) / 2; up and down give and take u / sqrt 2, so that two operations make it.
+    gelu(u) = u (1 + erf(u / sqrt 2)) / 2; up gives and down takes u / sqrt 2, so that two operations compute it.
     """
 
     def __init__(self, source: DepthLayer, make: LinearFactory) -> None:
@@ -237,7 +251,7 @@ def _transposed(weight: Tensor) -> Tensor:
 
 
 class _AttentionBuffers:
-    """Where query, keys and values of each position lie, in one layer's memory for a batch."""
+    """Views of query, keys and values of each position in the buffer of one layer, for a batch size."""
 
     def __init__(self, batch: int, positions: int, width: int, like: Tensor) -> None:
         memory = like.new_zeros(positions, batch, 3 * width)
@@ -250,14 +264,14 @@ class _AttentionBuffers:
 
 
 class _RowBuffers:
-    """Memory that one row's frame is worked out in, each piece as a tensor [1, n] and as an array [n]."""
+    """Buffers for the frame of one row, each as a tensor [1, n] and as an array [n]."""
 
     def __init__(self, width: int, sizes: Sequence[int]) -> None:
         self.x, self.normed, self.residual, self.mixed, self.up, self.fed = (
             _tensor_and_array(n) for n in (width, width, width, width, 2 * width, 2 * width)
         )
         self.logits = [_tensor_and_array(size + 1)[0] for size in sizes]
-        self.choices = [each if level == 0 else each[:, :-1] for level, each in enumerate(self.logits)]
+        self.choices = [logits if level == 0 else logits[:, :-1] for level, logits in enumerate(self.logits)]
 
 
 def _tensor_and_array(size: int) -> tuple[Tensor, np.ndarray]:
@@ -266,7 +280,7 @@ def _tensor_and_array(size: int) -> tuple[Tensor, np.ndarray]:
 
 
 class FusedDepthCache(DepthCache):
-    """The memory of a frame, for each batch size that has come up."""
+    """Buffers of a frame, for each batch size used so far."""
 
     def __init__(self, layers: int, width: int, sizes: Sequence[int], like: Tensor) -> None:
         self._layers, self._width, self._count, self._like = layers, width, len(sizes), like
@@ -284,13 +298,21 @@ class FusedDepthCache(DepthCache):
 class FusedAudioHead(AudioHead):
     """`AudioHead` for inference in float32 on a CPU."""
 
-    def prepare(self, make: LinearFactory) -> None:
-        """Lay the weights out; the layers must be those of a model as loaded."""
-        layers = [FusedDepthLayer(cast(DepthLayer, layer), make) for layer in self.transformer_layers]
-        self.transformer_layers, self._depth = nn.ModuleList(layers), layers
-        self._last_norm = FastRMSNorm(self.headnorm)
-        self.heads = nn.ModuleList([make(cast(nn.Linear, head)) for head in self.heads])
-        self._logits_of = [cast(InferenceLinear, head) for head in self.heads]
+    _depth: list[FusedDepthLayer]
+    _last_norm: FastRMSNorm
+    _logits_of: list[InferenceLinear]
+    _embedded_rows: list[np.ndarray]
+
+    @classmethod
+    def from_head(cls, source: AudioHead, make: LinearFactory) -> FusedAudioHead:
+        """An inference copy of `source` (as loaded) whose Linear layers are made by `make`."""
+        head = module_copy_as(cls, source)
+        layers = [FusedDepthLayer(cast(DepthLayer, layer), make) for layer in source.transformer_layers]
+        head.transformer_layers, head._depth = nn.ModuleList(layers), layers
+        head._last_norm = FastRMSNorm(source.headnorm)
+        head.heads = nn.ModuleList([make(cast(nn.Linear, projection)) for projection in source.heads])
+        head._logits_of = [cast(InferenceLinear, projection) for projection in head.heads]
+        return head
 
     def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
         """See AudioHead."""
@@ -307,7 +329,7 @@ class FusedAudioHead(AudioHead):
         for layer, views in zip(self._depth, cache.views(x.shape[0]), strict=True):
             pack, mix, up, down = layer.products[position]
             pack.into(layer.first(x), views.packed[position])
-            mixed = views.values[0]  # of one position, what it sees is itself
+            mixed = views.values[0]  # one position attends to itself only
             if position:
                 mixed = F.scaled_dot_product_attention(
                     views.query[position], views.keys[position], views.values[position]
@@ -318,7 +340,7 @@ class FusedAudioHead(AudioHead):
         return self._logits_of[position].forward(self._last_norm(x))
 
     def _choices(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
-        """`step` -> the logits of what may be chosen [B, size], for code 0 with the end of audio [B, size + 1]."""
+        """`step` -> logits of the codes [B, size], of codebook 0 with the end of audio [B, size + 1]."""
         assert isinstance(cache, FusedDepthCache)
         if x.shape[0] > 1:
             logits = self.step(x, position, cache)
@@ -327,7 +349,7 @@ class FusedAudioHead(AudioHead):
         return self._step_one(cache.line, position, cache)
 
     def _step_one(self, line: _RowBuffers, position: int, cache: FusedDepthCache) -> Tensor:
-        """`step` for the one row in `line.x`, over memory that is there already -> logits, as they may be chosen."""
+        """`step` for one row, whose input is in `line.x`, in existing buffers -> logits as in `_choices`."""
         (x, x_row), (normed, normed_row), (residual, residual_row) = line.x, line.normed, line.residual
         (mixed, mixed_row), (up, up_row), (fed, fed_row) = line.mixed, line.up, line.fed
         for layer, views in zip(self._depth, cache.views(1), strict=True):
@@ -364,7 +386,7 @@ class FusedAudioHead(AudioHead):
 
     @torch.inference_mode()
     def frames(self, hidden: Tensor, cache: DepthCache, choose: Choose) -> tuple[list[tuple[int, ...] | None], Tensor]:
-        """See AudioHead. A row whose audio ends is computed on, and dropped at the end of the frame."""
+        """See AudioHead. A row whose audio ends is still computed, and dropped at the end of the frame."""
         batch = hidden.shape[0]
         rows, x = list(range(batch)), hidden
         codes = [[0] * self.num_codebooks for _ in rows]
@@ -379,8 +401,8 @@ class FusedAudioHead(AudioHead):
                 if not rows:
                     return [None] * batch, x[:0]
             table = self._embedded_rows[level]
-            for row, each in enumerate(codes):
-                total[row] += table[each[level]]
+            for row, row_codes in enumerate(codes):
+                total[row] += table[row_codes[level]]
             x = torch.from_numpy(total)
-        going_on = set(rows)
-        return [tuple(each) if row in going_on else None for row, each in enumerate(codes)], x[rows]
+        active = set(rows)
+        return [tuple(row_codes) if row in active else None for row, row_codes in enumerate(codes)], x[rows]

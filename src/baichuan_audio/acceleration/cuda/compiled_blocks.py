@@ -1,7 +1,7 @@
-"""The parts of a step that repeat: one backbone layer, one layer of the audio head, one projection, one draw.
+"""The repeated parts of a decode step: one backbone layer, one audio head layer, one projection, one sample.
 
-Each is a plain function of modules and tensors that nothing in it tells which layer or position it is. So a compiler
-makes it once and it serves all of them: compiling takes seconds where the whole step would take minutes.
+Each is a plain function of modules and tensors, independent of the layer and position. So it is compiled once for all
+of them: compiling takes seconds where the whole step would take minutes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..modules import SplitDepthAttention, SplitDepthLayer
 from .sampling import sample_on_device
 
 _SHAPES = 64
-"""Shapes that one region may be compiled for: buckets of rows, codebook sizes."""
+"""Limit of the shapes that one function is compiled for: buckets of rows, codebook sizes."""
 
 
 @dataclass(frozen=True)
 class RowPositions:
-    """Where the rows of a step stand: cos, sin [B, 1, 1, w]; positions, rows [B]; mask [B, 1, 1, span], True = seen."""
+    """Positions of the rows of a step: cos, sin [B, 1, 1, w]; positions, rows [B]; mask [B, 1, 1, span]."""
 
     cos: Tensor
     sin: Tensor
@@ -38,7 +38,7 @@ class RowPositions:
 def layer_step(
     layer: DecoderLayer, x: Tensor, keys: Tensor, values: Tensor, row_positions: RowPositions, flex: bool
 ) -> Tensor:
-    """x [B, 1, D] through one layer -> [B, 1, D]; its key and value join keys and values [R, groups, room, w].
+    """x [B, 1, D] through one layer -> [B, 1, D]; its key and value join keys and values [R, groups, S, w].
 
     flex: FlexAttention, which splits long keys over the whole GPU, in place of SDPA under a mask.
     """
@@ -67,15 +67,15 @@ def flex_over(query: Tensor, keys: Tensor, values: Tensor, positions: Tensor) ->
 
 
 def depth_step(
-    layer: SplitDepthLayer, up: nn.Module, down: nn.Module, x: Tensor, cache: Tensor, place: Tensor, mask: Tensor
+    layer: SplitDepthLayer, up: nn.Module, down: nn.Module, x: Tensor, cache: Tensor, position: Tensor, mask: Tensor
 ) -> Tensor:
     """x [B, d] through one layer of the audio head with the weights of one position -> [B, d].
 
-    cache [2, B, heads, K, 128] of the frame's positions; place [1], this one; mask [1, K], True up to this one.
+    cache [2, B, heads, K, 128] of the frame's positions; position [1], the current one; mask [1, K], True up to it.
     """
     attention, batch = cast(SplitDepthAttention, layer.self_attention), x.shape[0]
     packed = attention.in_proj(layer.layernorm1(x)).view(batch, 3, attention.heads, 1, -1).transpose(0, 1)
-    cache.index_copy_(3, place, packed[1:])
+    cache.index_copy_(3, position, packed[1:])
     mixed = F.scaled_dot_product_attention(packed[0], cache[0], cache[1], attn_mask=mask)
     residual = layer.layernorm2(attention.out_proj(mixed.flatten(1)) + x)
     result: Tensor = residual + down(F.gelu(up(residual)))

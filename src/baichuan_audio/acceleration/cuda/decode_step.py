@@ -1,8 +1,7 @@
-"""One decode step of many rows as a function of tensors that never move: what a CUDA graph captures.
+"""One decode step of many rows as a function of static tensors: what a CUDA graph captures.
 
-The host writes what it knows into `DecodeBuffers` before a step, in two copies, and reads the drawn ids or codes
-after it; in between nothing waits for it. A row that takes no part in a step keeps what it holds. The functions run
-on any device.
+The host writes the inputs into `DecodeBuffers` before a step, in two copies, and reads the sampled ids or codes after
+it; there is no synchronization in between. An inactive row keeps its state. The functions run on any device.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _CODES = 5  # where the codes begin in a row of `inputs`
 
 @dataclass(frozen=True)
 class StepShape:
-    """What is fixed in one captured step: rows, cached positions read, how many likeliest are sorted, and so on."""
+    """The static parameters of a captured step: rows, cached positions, number of logits to sort, and so on."""
 
     batch: int
     span: int
@@ -36,10 +35,10 @@ class StepShape:
 class DecodeBuffers:
     """The memory of R rows.
 
-    inputs [R, 5 + K] int64: whether the row takes part, its position, its step (the counter of its chance), whether
-    its audio segment may end here, the id it reads, and the codes it reads where the id is audio_pad. settings [R, 4]:
-    how it draws. ids [R], codes [R, K]: what was drawn last. counts, barred [R, V]: ids in the sequence, ids not to
-    choose. said: by codebook [R, size + 1].
+    inputs [R, 5 + K] int64: whether the row is active, its position, its step (the counter of its random numbers),
+    whether its audio segment may end here, the id it reads, and the codes it reads where the id is audio_pad. settings
+    [R, 4]: sampling parameters. ids [R], codes [R, K]: sampled last. token_counts, suppressed [R, V]: occurrences of
+    each id in the sequence, ids that must not be sampled. seen_codes: for each codebook [R, size + 1].
     """
 
     def __init__(self, model: LanguageModel, head: AudioHead, rows: int, cache: StaticCache) -> None:
@@ -47,24 +46,24 @@ class DecodeBuffers:
         device, vocabulary = like.device, model.config.vocab_size
         self.cache = cache
         self.depth = head.init_cache(rows)
-        self.depth.store.zero_()  # what a mask hides must still be a number
-        self.numbers_in_frame = torch.arange(len(sizes), device=device)
-        self.seen_in_frame = self.numbers_in_frame <= self.numbers_in_frame[:, None]
+        self.depth.store.zero_()  # masked values must be finite
+        self.frame_levels = torch.arange(len(sizes), device=device)
+        self.frame_masks = self.frame_levels <= self.frame_levels[:, None]
         self.inputs = torch.zeros(rows, _CODES + len(sizes), dtype=torch.long, device=device)
         self.settings = torch.ones(rows, 4, dtype=torch.float64, device=device)
-        self.seeds, self.ids, self.numbers = (torch.arange(rows, device=device) for _ in range(3))
+        self.seeds, self.ids, self.row_indices = (torch.arange(rows, device=device) for _ in range(3))
         self.codes = torch.zeros(rows, len(sizes), dtype=torch.long, device=device)
-        self.counts = torch.zeros(rows, vocabulary, dtype=torch.int32, device=device)
+        self.token_counts = torch.zeros(rows, vocabulary, dtype=torch.int32, device=device)
         self.suppressed = torch.zeros(rows, vocabulary, dtype=torch.bool, device=device)
-        self.numbers_in_code = torch.arange(sizes[0] + 1, device=device)
-        self.said = [torch.zeros(rows, size + 1, dtype=torch.bool, device=device) for size in sizes]
-        self.rotation = tuple(table.clone() for table in model.rotary(self.cache.room, like))
+        self.code_indices = torch.arange(sizes[0] + 1, device=device)
+        self.seen_codes = [torch.zeros(rows, size + 1, dtype=torch.bool, device=device) for size in sizes]
+        self.rotation = tuple(table.clone() for table in model.rotary(self.cache.padded_capacity, like))
         pin = device.type == "cuda"
         self._host_inputs = torch.zeros(self.inputs.shape, dtype=torch.long, pin_memory=pin)
         self._host_settings = torch.ones(self.settings.shape, dtype=torch.float64, pin_memory=pin)
 
     def write(self, inputs: Sequence[Sequence[int]], settings: Sequence[Sequence[float]]) -> None:
-        """What the first rows do in the next step; codes may be left out, and count as 0."""
+        """Write inputs and settings of the first rows for the next step; missing codes are 0."""
         count = len(inputs)
         padded = [[*row, *[0] * (self.inputs.shape[1] - len(row))] for row in inputs]
         self._host_inputs[:count] = torch.tensor(padded)
@@ -72,26 +71,24 @@ class DecodeBuffers:
         self.inputs[:count].copy_(self._host_inputs[:count], non_blocking=True)
         self.settings[:count].copy_(self._host_settings[:count], non_blocking=True)
 
-    def said_sizes(self) -> list[tuple[Tensor, int]]:
-        """For each codebook what its rows have said, and its size without the end mark."""
-        return [(said, said.shape[1] - 1) for said in self.said]
-
     def row_positions(self, shape: StepShape) -> RowPositions:
-        """Where the first rows stand, and what they see."""
+        """Positions and attention masks of the first rows."""
         positions = self.inputs[: shape.batch, 1]
         cos, sin = (table[positions][:, None, None] for table in self.rotation)
-        seen = torch.arange(shape.span, device=positions.device) <= positions[:, None]
-        return RowPositions(cos, sin, positions, self.numbers[: shape.batch], seen[:, None, None])
+        visible = torch.arange(shape.span, device=positions.device) <= positions[:, None]
+        return RowPositions(cos, sin, positions, self.row_indices[: shape.batch], visible[:, None, None])
 
-    def chances(self, batch: int, row_positions: int) -> Tensor:
-        return uniforms(self.seeds[:batch], self.inputs[:batch, 2], row_positions)
+    def uniforms(self, batch: int, count: int) -> Tensor:
+        """Random numbers [batch, count] in [0, 1) of this step."""
+        return uniforms(self.seeds[:batch], self.inputs[:batch, 2], count)
 
-    def how(self, batch: int) -> SamplingTensors:
+    def sampling(self, batch: int) -> SamplingTensors:
+        """Sampling parameters of the first rows."""
         return SamplingTensors(*self.settings[:batch].split(1, dim=1))
 
 
 def advance(model: LanguageModel, rows: DecodeBuffers, shape: StepShape, blocks: CompiledBlocks) -> Tensor:
-    """Read the position of each row -> its hidden state [B, D] before the final norm."""
+    """Run the backbone over one position of each row -> hidden states [B, D] before the final norm."""
     inputs = rows.inputs[: shape.batch]
     ids, codes = inputs[:, 4], inputs[:, _CODES:]
     embedded = torch.where((ids == model.audio_pad_id)[:, None], model.embed_frames(codes.T), model.embed_tokens(ids))
@@ -102,40 +99,40 @@ def advance(model: LanguageModel, rows: DecodeBuffers, shape: StepShape, blocks:
 
 
 def text_step(model: LanguageModel, rows: DecodeBuffers, shape: StepShape, blocks: CompiledBlocks) -> None:
-    """Draw the next text id of the first rows into `rows.ids`."""
+    """Sample the next text id of the first rows into `rows.ids`."""
     batch = shape.batch
     logits = blocks.project(model.norm, model.lm_head, advance(model, rows, shape, blocks))
     allowed = logits.masked_fill(rows.suppressed[:batch], -float("inf"))
-    said = rows.counts[:batch] > 0 if shape.penalise else None
-    rows.ids[:batch] = blocks.draw(allowed, rows.how(batch), rows.chances(batch, 1)[:, 0], shape.limit, said)
+    seen = rows.token_counts[:batch] > 0 if shape.penalise else None
+    rows.ids[:batch] = blocks.draw(allowed, rows.sampling(batch), rows.uniforms(batch, 1)[:, 0], shape.limit, seen)
 
 
 def frame_step(
     model: LanguageModel, head: AudioHead, rows: DecodeBuffers, shape: StepShape, blocks: CompiledBlocks
 ) -> None:
-    """Draw the next code frame of the first rows into `rows.codes`; text logits are never computed.
+    """Sample the next code frame of the first rows into `rows.codes`; text logits are not computed.
 
-    A row whose code 0 is the end mark goes on like the others; the host drops what it drew after it.
+    A row whose code 0 is the end mark continues like the others; the host drops its later codes.
     """
     batch = shape.batch
     x = model.norm(advance(model, rows, shape, blocks))
-    chances, how = rows.chances(batch, head.num_codebooks), rows.how(batch)
+    uniforms, sampling = rows.uniforms(batch, head.num_codebooks), rows.sampling(batch)
     active = rows.inputs[:batch, :1] > 0
     total: Tensor | None = None
     for level, size in enumerate(head.codebook_sizes):
-        place, mask = rows.numbers_in_frame[level : level + 1], rows.seen_in_frame[level : level + 1]
+        position, mask = rows.frame_levels[level : level + 1], rows.frame_masks[level : level + 1]
         for layer, cache in zip(head.transformer_layers, rows.depth.store, strict=True):
-            x = blocks.depth(layer, layer.up[level], layer.down[level], x, cache[:, :batch], place, mask)  # type: ignore[union-attr,index]  # fmt: skip
-        logits, said = blocks.project(head.headnorm, head.heads[level], x), rows.said[level][:batch]
+            x = blocks.depth(layer, layer.up[level], layer.down[level], x, cache[:, :batch], position, mask)  # type: ignore[union-attr,index]  # fmt: skip
+        logits, seen = blocks.project(head.headnorm, head.heads[level], x), rows.seen_codes[level][:batch]
         if level:  # only the first codebook has an end mark
-            logits, said = logits[:, :size], said[:, :size]
+            logits, seen = logits[:, :size], seen[:, :size]
         else:
-            end = rows.numbers_in_code == size
+            end = rows.code_indices == size
             logits = logits.masked_fill(end & (rows.inputs[:batch, 3:4] == 0), -float("inf"))
-        drawn = blocks.draw(logits, how, chances[:, level], shape.limit, said if shape.penalise else None)
+        drawn = blocks.draw(logits, sampling, uniforms[:, level], shape.limit, seen if shape.penalise else None)
         if shape.penalise:
             chosen = drawn[:, None]
-            said.scatter_(1, chosen, said.gather(1, chosen) | active)
+            seen.scatter_(1, chosen, seen.gather(1, chosen) | active)
         rows.codes[:batch, level] = drawn
         embedded = head.embedding(level)(drawn)
         x = total = embedded if total is None else total + embedded

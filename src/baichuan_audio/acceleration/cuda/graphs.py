@@ -1,4 +1,4 @@
-"""Captured steps: each kind of step, for each shape, becomes one CUDA graph."""
+"""CUDA graphs: one for each kind and shape of step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 _WARM_UPS = 3
 _CAPTURING = threading.Lock()
-"""A capture begins by waiting for the whole device, which another one under way forbids: threads take turns."""
+"""A capture first synchronizes the device, which another capture in progress forbids: one thread at a time."""
 
 
 class Graphs:
-    """Steps as CUDA graphs that share one memory pool, each under a key."""
+    """Steps as CUDA graphs by key, sharing one memory pool."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -28,11 +28,11 @@ class Graphs:
         return key in self._graphs
 
     def replay(self, key: Hashable) -> None:
-        """The captured step, once."""
+        """Run the captured step once."""
         self._graphs[key].replay()
 
     def capture(self, key: Hashable, step: Callable[[], None]) -> None:
-        """Capture `step`, which is run a few times before: it should then change nothing that matters."""
+        """Capture `step`, after running it a few times, which must have no lasting effect."""
         with _CAPTURING:
             self._graphs[key] = self._captured(step)
 
@@ -46,7 +46,7 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        # other threads of the engine may go on using the device, and allocating, meanwhile
+        # other threads of the engine may use the device, and allocate, meanwhile
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
         return graph

@@ -1,8 +1,8 @@
-"""Drawing on the device: `language_model.sampling.draw` for many rows at once, without the host looking at anything.
+"""Sampling on the device: `language_model.sampling.draw` for many rows at once, without a host synchronization.
 
-Chance comes from a counter, not from a generator's hidden state: the number for (seed, step, place) is a hash of the
+Random numbers come from a counter, not from a generator's state: the number for (seed, step, index) is a hash of the
 three (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014). So a row draws the
-same whoever shares its batch, a captured graph needs no generator, and the host can compute the same numbers.
+same in any batch, a captured graph needs no generator, and the host can compute the same numbers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ...language_model.sampling import Sampling
 
-MAX_STEP_POSITIONS = 64
-"""So many likeliest are sorted where every row's top_k is no larger; else all are."""
+MAX_TOP_K = 64
+"""Only this many logits are sorted where no row has a larger top_k; otherwise all are."""
 
 _MASK = (1 << 64) - 1
 _INCREMENT, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_PLACES = 64  # places that one step may draw for
+_MAX_DRAWS = 64  # numbers that one step may draw
 
 
 def _signed(value: int) -> int:
@@ -28,17 +28,17 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def uniform(seed: int, step: int, place: int) -> float:
-    """A number in [0, 1) for this place of this step, on the host."""
-    z = (seed + (step * _PLACES + place + 1) * _INCREMENT) & _MASK
+def uniform(seed: int, step: int, index: int) -> float:
+    """Number `index` of a step in [0, 1), computed on the host."""
+    z = (seed + (step * _MAX_DRAWS + index + 1) * _INCREMENT) & _MASK
     z = ((z ^ (z >> 30)) * _FIRST) & _MASK
     z = ((z ^ (z >> 27)) * _SECOND) & _MASK
     return ((z ^ (z >> 31)) >> 11) / (1 << 53)
 
 
-def uniforms(seeds: Tensor, steps: Tensor, row_positions: int) -> Tensor:
-    """`uniform` for seeds [B] and steps [B] int64 -> [B, places] float64."""
-    counters = steps[:, None] * _PLACES + torch.arange(1, row_positions + 1, device=steps.device)
+def uniforms(seeds: Tensor, steps: Tensor, count: int) -> Tensor:
+    """`uniform` for seeds [B] and steps [B] int64 -> [B, count] float64."""
+    counters = steps[:, None] * _MAX_DRAWS + torch.arange(1, count + 1, device=steps.device)
     z = seeds[:, None] + counters * _signed(_INCREMENT)
     z = (z ^ _shift(z, 30)) * _signed(_FIRST)
     z = (z ^ _shift(z, 27)) * _signed(_SECOND)
@@ -46,12 +46,12 @@ def uniforms(seeds: Tensor, steps: Tensor, row_positions: int) -> Tensor:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """int64 shifted right without its sign."""
+    """Logical right shift of int64."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 class SamplingTensors(NamedTuple):
-    """How each row draws, [B, 1] float64 tensors."""
+    """Sampling parameters of each row, [B, 1] float64 tensors."""
 
     temperature: Tensor
     top_k: Tensor
@@ -60,34 +60,34 @@ class SamplingTensors(NamedTuple):
 
 
 def sampling_row(sampling: Sampling) -> list[float]:
-    """The four settings of one row, in order."""
+    """The four sampling parameters of one row, in order."""
     top_k = sampling.top_k or float("inf")
     return [sampling.temperature, top_k, sampling.top_p, sampling.repetition_penalty]
 
 
 def top_k_limit(samplings: Sequence[Sampling], size: int) -> int:
-    """How many likeliest must be sorted: MAX_STEP_POSITIONS, or all `size`."""
-    few = all(sampling.temperature == 0 or 0 < sampling.top_k <= MAX_STEP_POSITIONS for sampling in samplings)
-    return min(MAX_STEP_POSITIONS, size) if few else size
+    """How many logits must be sorted: MAX_TOP_K, or all `size`."""
+    bounded = all(sampling.temperature == 0 or 0 < sampling.top_k <= MAX_TOP_K for sampling in samplings)
+    return min(MAX_TOP_K, size) if bounded else size
 
 
 def sample_on_device(
-    logits: Tensor, sampling: SamplingTensors, chance: Tensor, limit: int, said: Tensor | None
+    logits: Tensor, sampling: SamplingTensors, uniform: Tensor, limit: int, seen: Tensor | None
 ) -> Tensor:
-    """logits [B, V], chance [B] in [0, 1), said [B, V] bool (what the penalty counts) -> indices [B] int64.
+    """logits [B, V], uniform [B] in [0, 1), seen [B, V] bool (what the penalty applies to) -> indices [B] int64.
 
-    The row's draw is that of `draw` with this chance. `limit` (static) bounds every row's top_k.
+    Each row gets the result of `draw` with this uniform number. `limit` (static) bounds the top_k of every row.
     """
     logits = logits.float()
-    if said is not None:
+    if seen is not None:
         penalty = sampling.repetition_penalty.float()
-        logits = torch.where(said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-    values, indices = logits.topk(min(limit, logits.shape[1]))  # likeliest first
+        logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    values, indices = logits.topk(min(limit, logits.shape[1]))  # most likely first
     values = values.double()
     weights = ((values - values[:, :1]) / sampling.temperature.clamp(min=1e-9)).exp()
     ranks = torch.arange(values.shape[1], device=logits.device)
     reached = torch.where(ranks < sampling.top_k, weights, 0.0).cumsum(-1)
     last = (reached < sampling.top_p * reached[:, -1:]).sum(-1, keepdim=True).clamp(max=values.shape[1] - 1)
-    place = (reached <= chance[:, None] * reached.gather(1, last)).sum(-1, keepdim=True)
-    place = torch.where(sampling.temperature == 0, torch.zeros_like(place), torch.minimum(place, last))
-    return indices.gather(1, place)[:, 0]
+    rank = (reached <= uniform[:, None] * reached.gather(1, last)).sum(-1, keepdim=True)
+    rank = torch.where(sampling.temperature == 0, torch.zeros_like(rank), torch.minimum(rank, last))
+    return indices.gather(1, rank)[:, 0]

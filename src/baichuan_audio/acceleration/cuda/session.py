@@ -1,4 +1,4 @@
-"""Sessions whose steps run in a Decoder, for `pipeline`."""
+"""Sessions whose decode steps run in a shared Decoder."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from .decoder import Decoder, RowRequest
 
 
 class DecoderSession(Session):
-    """A Session in a row of a Decoder."""
+    """A Session that is one row of a Decoder."""
 
     def __init__(self, decoder: Decoder, row: int, head: AudioHead, special: SpecialTokens, seed: int | None) -> None:
         super().__init__(decoder.model, head, special, seed)
         self._decoder, self._row = decoder, row
 
     @torch.inference_mode()
-    def answer(self, step: DecodeRequest) -> DecodeResult:
+    def decode(self, request: DecodeRequest) -> DecodeResult:
         """See Session."""
         if not len(self):
-            raise PromptError("there is nothing to go on from; give a prompt first.")
-        self._catch_up()
-        return self._decoder.answer([RowRequest(self._row, self, step)])[0]
+            raise PromptError("the sequence is empty; give a prompt first.")
+        self._read_pending()
+        return self._decoder.decode([RowRequest(self._row, self, request)])[0]
 
-    def _catch_up(self) -> None:
-        """Read all but the last position: the next step reads that one."""
+    def _read_pending(self) -> None:
+        """Read all but the last position, which the next decode step reads."""
         self._decoder.read(self._row, self)
 
 
 class DecoderSessions:
-    """Makes sessions that share one Decoder of `rows` rows, made at the first call; plain ones where it is full."""
+    """A session factory: up to `rows` sessions share one Decoder, made at the first call; more are plain Sessions."""
 
     def __init__(self, rows: int, capacity: int) -> None:
         self._rows, self._capacity = rows, capacity

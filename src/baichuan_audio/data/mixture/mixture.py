@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import DataError
-from ...generation.interleaving import ended, lookahead_schedule, split_words
+from ...generation.interleaving import ensure_terminal_punctuation, lookahead_schedule, split_words
 from ...language_model.prompt import SpecialTokens
 from ...language_model.text_tokenizer import TextTokenizer
 from ...text.language import voice_language
@@ -223,7 +223,9 @@ class Mixture:
 
     def _as_written(self, found: Utterance, rng: np.random.Generator) -> str:
         plain = rng.random() < _PLAIN_SHARE
-        return ended(found.transcript if plain else found.written or with_capital(found.transcript))
+        return ensure_terminal_punctuation(
+            found.transcript if plain else found.written or with_capital(found.transcript)
+        )
 
     def _heard_interleaved(self, rng: np.random.Generator) -> TokenSequence:
         pieces: list[str | Frames] = []

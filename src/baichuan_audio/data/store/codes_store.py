@@ -16,7 +16,7 @@ from torch import Tensor
 from ...audio_tokenizer.model import AudioTokenizer
 from ...errors import DataError
 from ...layers.precision import autocast
-from ...safetensors_io import share_as_others
+from ...safetensors_io import use_default_permissions
 from .manifest import Clip, ClipStore
 
 CODES_FILE = "codes.safetensors"
@@ -96,7 +96,7 @@ def write_codes(codes: Mapping[str, Tensor], root: str | Path) -> None:
     }
     save_file(arrays, str(root / (CODES_FILE + ".part")))
     (root / (IDS_FILE + ".part")).write_text(json.dumps(list(codes)), encoding="utf-8")
-    share_as_others(root / (CODES_FILE + ".part"))
+    use_default_permissions(root / (CODES_FILE + ".part"))
     for name in (CODES_FILE, IDS_FILE):
         (root / (name + ".part")).replace(root / name)
 

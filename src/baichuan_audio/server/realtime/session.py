@@ -59,7 +59,7 @@ class RealtimeSession:
         )
         self._config = config = SessionConfig(model=settings.model_name, voice=engine.voices[0])
         self._tasks = TaskQueue(self._failed)
-        longest_s = min(settings.max_audio_seconds, engine.longest_turn_seconds)
+        longest_s = min(settings.max_audio_seconds, engine.max_turn_seconds)
         self._input_audio = TurnManager(self, config, longest_s)
         self._items = ItemStore(self._context, engine, dialogue, self._tasks, config, longest_s)
         self._responses = ResponseQueue(self._context, engine, dialogue, self._tasks, self._items, config)

@@ -35,7 +35,7 @@ def _date(match: re.Match[str], language: Language) -> str:
 
 
 def _slash_date(match: re.Match[str], language: Language) -> str:
-    """Month first, as in America, unless that cannot be."""
+    """Month first, as in America, unless that is impossible."""
     month, day, year = int(match.group(1)), int(match.group(2)), match.group(3)
     if month > 12:
         month, day = day, month
@@ -210,4 +210,4 @@ RULES: tuple[Rule, ...] = (
 )
 
 YEARS: tuple[Rule, ...] = (rule(r"(?<![0-9.,])(?:1[0-9]|20)[0-9]{2}(?![0-9]|[.,][0-9])", _year),)
-"""To be tried after all that says more clearly what it is."""
+"""Applied after all more specific rules."""

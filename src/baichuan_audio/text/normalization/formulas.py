@@ -1,4 +1,4 @@
-"""Signs: powers, sums, comparisons, and what a sign beside a number is called."""
+"""Signs: powers, sums, comparisons, and names of signs beside numbers."""
 
 from __future__ import annotations
 
@@ -108,4 +108,4 @@ COMPARISONS: tuple[Rule, ...] = (
     rule(r"(?<![0-9A-Za-z)\]])\+(?=[0-9$€£¥])", _sign),
     rule(r"(?<=\b[A-Za-z]) ([<>]) (?=[A-Za-z]\b)", _comparison),
 )
-"""To be tried before amounts become words."""
+"""Applied before amounts become words."""

@@ -1,4 +1,4 @@
-"""Figures that name and do not count: telephone numbers, plates, rooms, flights, serial numbers, passwords."""
+"""Identifiers: telephone numbers, plates, rooms, flights, serial numbers, passwords."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _STATES = (
 
 
 def _named(match: re.Match[str], language: Language) -> str:
-    """A whole number of three digits or more, digit by digit where the words around say that it names something."""
+    """An integer of three digits or more: digit by digit where the words around it mark an identifier."""
     number = match.group()
     if len(number) > 12:
         return language.digits(number)
@@ -60,13 +60,13 @@ def _named(match: re.Match[str], language: Language) -> str:
 
 
 def _named_groups(match: re.Match[str], language: Language) -> str:
-    """5-2-3017, where the words before say that it names something."""
+    """5-2-3017, where the words before mark an identifier."""
     named = _NAMED_MANDARIN.search(before(match)) or _NAMED.search(before(match, 32))
     return digits(match, language) if named else match.group()
 
 
 def _mixed_code(match: re.Match[str], language: Language) -> str:
-    """3F9K-22A1 after the word for a code: every digit for itself."""
+    """3F9K-22A1 after the word for a code: digit by digit."""
     code = match.group()
     if not (re.search("[0-9]", code) and re.search("[A-Za-z]", code) and _CODE.search(before(match))):
         return code
@@ -86,7 +86,7 @@ def _emergency(match: re.Match[str], language: Language) -> str:
 
 
 def _beside_letters(match: re.Match[str], language: Language) -> str:
-    """E100, 705A, user123: three digits or more that touch letters are a name."""
+    """E100, 705A, user123: three digits or more adjacent to letters are an identifier."""
     return language.digits(match.group())
 
 
@@ -101,13 +101,13 @@ def _identity(match: re.Match[str], language: Language) -> str:
 def _version(match: re.Match[str], language: Language) -> str:
     numbers, _, port = match.group().partition(":")
     parts = numbers.split(".")
-    address = language is MANDARIN and len(parts) == 4  # of a computer
+    address = language is MANDARIN and len(parts) == 4  # an IP address
     words = language.words["point"].join((language.digits if address else language.number)(part) for part in parts)
     return words + (language.words["port"] + language.number(port) if port else "")
 
 
 def _day_of_memory(match: re.Match[str], language: Language) -> str:
-    """9·18, a day that is known by its figures."""
+    """9·18, a day known by its date."""
     return language.digits(match.group().replace("·", "")) if language is MANDARIN else match.group()
 
 
@@ -164,4 +164,4 @@ BESIDE_LETTERS: tuple[Rule, ...] = (
     rule(r"(?<=[A-Za-z0-9])_(?=[A-Za-z0-9\u4e00-\u9fff])", _underscore),
     rule(r"(?<![0-9.,])[0-9]{3,40}(?=[A-HJ-JLN-SUYZ](?![A-Za-z0-9])|[A-Z]{2,4}[0-9])", _beside_letters),
 )
-"""To be tried after units and ordinals, which also touch letters."""
+"""Applied after units and ordinals, which are also adjacent to letters."""

@@ -1,4 +1,4 @@
-"""How English and Mandarin say what is written in figures. Numbers come as written: `1,234.5`, `007`, `-3`."""
+"""Words for numbers in English and Mandarin. Numbers are given as written: `1,234.5`, `007`, `-3`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MONTHS = (
 
 
 class Language(Protocol):
-    """One language's way of saying things."""
+    """The number words and phrases of one language."""
 
     name: ClassVar[str]
     words: ClassVar[dict[str, str]]
@@ -31,7 +31,7 @@ class Language(Protocol):
 
 
 def _split(number: str) -> tuple[bool, str, str]:
-    """Sign, whole digits and digits behind the point of a number as written."""
+    """Sign, integer digits and fractional digits of a number as written."""
     plain = number.replace(",", "").lstrip("-+")
     whole, _, behind = plain.partition(".")
     return number.startswith("-"), whole or "0", behind

@@ -1,4 +1,4 @@
-"""Markdown to running text: what the eye reads as structure becomes sentences."""
+"""Markdown to plain text: visual structure becomes sentences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plain_text(text: str, words_for: Callable[[str], dict[str, str]]) -> str:
     """Markdown -> one line of text. `words_for` gives a passage's language's words for stop, pause and left-out code.
 
     Headings, list items and table rows become sentences, a paragraph ends with a full stop if another follows;
-    code blocks are left out and said to be; of links and images the text stays. A line without marks stays as it is.
+    code blocks are replaced by a notice; of links and images the text stays. A line without marks is not changed.
     """
     blocks: list[str] = []
     paragraph: list[str] = []
@@ -69,7 +69,7 @@ def plain_text(text: str, words_for: Callable[[str], dict[str, str]]) -> str:
 
 
 def _structure(line: str, words_for: Callable[[str], dict[str, str]]) -> str | None:
-    """The sentence that a heading, a list item or a table row is; None for a line of a paragraph."""
+    """The sentence for a heading, a list item or a table row; None for a line of a paragraph."""
     if _HEADING.match(line):
         return _inline(_HEADING.sub("", line).rstrip().rstrip("#")).strip()
     if _BULLET.match(line):
@@ -94,13 +94,13 @@ def _inline(line: str) -> str:
     line = _TAG.sub(" ", line) if "<" in line else line
     line = _TICKS.sub("", line)
     escaped = _ESCAPE.sub(r"\1", line)
-    # where marks are escaped, the line's stars and underscores are meant
+    # in a line with escapes, stars and underscores are literal
     line = _UNDERSCORES.sub("", _STARS.sub(_star, line)) if escaped == line else escaped
     return html.unescape(_STRIKES.sub("", line))
 
 
 def _star(match: re.Match[str]) -> str:
-    """Stars mark emphasis, save between figures: `2 * 3`, `2*3`, `2**3`."""
+    """Stars mark emphasis, except between numbers: `2 * 3`, `2*3`, `2**3`."""
     stars, text = match.group(), match.string
     before, after = text[max(0, match.start() - 2) : match.start()], text[match.end() : match.end() + 2]
     if before[-1:].isdigit() and after[:1].isdigit() and len(stars) <= 2:
@@ -116,7 +116,7 @@ def _closed(sentence: str, words_for: Callable[[str], dict[str, str]]) -> str:
 
 
 def _join_lines(lines: list[str]) -> str:
-    """Lines in one, a space between words and none between Chinese characters or after their marks."""
+    """Join lines: a space between words, none between Chinese characters or after their punctuation."""
     parts: list[str] = []
     for line in lines:
         if parts and line and not (_is_wide(parts[-1][-1:]) and _is_wide(line[:1])):

@@ -11,8 +11,8 @@ from .languages import ENGLISH, MANDARIN, Language
 from .markdown import plain_text
 from .numbers import numbers_to_words
 
-_NEAR = 24  # characters on each side in which the language of a figure is looked for
-_JOINTS = "_-+~/×=<>≥≤±"  # what joins a figure to the letters beside it
+_NEAR = 24  # characters on each side that determine the language of a number
+_JOINTS = "_-+~/×=<>≥≤±"  # characters that join a number to adjacent letters
 _LETTER = re.compile(rf"[{LATIN}]|([{CJK}])")
 _WIDE = re.compile(rf"[{CJK}]")
 _NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
@@ -33,14 +33,14 @@ _LOOSE_SPACE = re.compile(
     rf"|(?:(?<=[0-9])|(?<=[0-9][%‰°])|(?<=[0-9]°C)) (?=[{CJK}，。！？；：、])"
 )
 _WIDE_COLON = re.compile(r"(?<=[0-9])：(?=[0-9])")
-_LEADING_MARKS = re.compile(r"^(?:[-+•‣·] )+")  # they would be a list's the next time
+_LEADING_MARKS = re.compile(r"^(?:[-+•‣·] )+")  # would be parsed as a list in a second pass
 _SENTENCE_END = re.compile(r"[。！？!?]|\. ")
 _SIGNS = re.compile(r"/+|(?<= )[<>](?= )|=+|(?<![A-Za-z])#|[&@<>|\\*_^~`\[\]{}]")
 _SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+")
 _SPACE_BEFORE_MARK = re.compile(
     rf" +(?=[,.;:!?)，。！？；：、）](?:[^0-9A-Za-z]|$))|(?<=[，。！？；：、（]) +(?=[{CJK}])"
 )
-_SIGNS_ALIKE = {
+_EQUIVALENT_SIGNS = {
     "℃": "°C", "℉": "°F", "º": "°", "˚": "°", "−": "-", "‐": "-", "‑": "-", "～": "~", "∼": "~", "％": "%", "￥": "¥",
     "＄": "$", "￠": "¢", "￡": "£", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "㎡": "m²",
     "㎥": "m³", "㎞": "km", "㎏": "kg", "㎝": "cm", "㎜": "mm", "㎎": "mg", "㏄": "mL", "µ": "μ", "№": "No. ",
@@ -49,15 +49,15 @@ _SIGNS_ALIKE = {
 _ROMAN = {chr(first + number): str(number + 1) for first in (0x2160, 0x2170) for number in range(12)}
 _CIRCLED = {chr(0x2460 + number): f"{number + 1}、" for number in range(20)}
 _SUBSCRIPTS = {chr(0x2080 + digit): str(digit) for digit in range(10)}
-_REPLACED = NARROW | str.maketrans(_SIGNS_ALIKE | _ROMAN | _CIRCLED | _SUBSCRIPTS)
+_REPLACED = NARROW | str.maketrans(_EQUIVALENT_SIGNS | _ROMAN | _CIRCLED | _SUBSCRIPTS)
 
 
 def normalize_for_speech(text: str, language: str | None = None) -> str:
-    """`text` as it is read aloud: no Markdown, no emoji, addresses and figures in words. Never raises.
+    """`text` as it is read aloud: no Markdown, no emoji, addresses and numbers in words. Never raises.
 
-    language: "en" or "zh" for the words that figures become; None looks at the letters around each. Of a web address
-    the host is read. Ordinary text without figures stays as it is, so doing it twice changes nothing.
-    Takes time in proportion to the length of the text.
+    language: "en" or "zh" for number words; None chooses by the letters around each number. Of a web address the host
+    is read. Ordinary text without numbers is not changed, so a second pass has no effect. The time is linear in the
+    length of the text.
     """
     fixed = _named(language)
     text = _clean(text)
@@ -86,7 +86,7 @@ def _language_of(passage: str, otherwise: Language) -> Language:
 
 
 def _around(match: re.Match[str], otherwise: Language) -> Language:
-    """The language of the letter of the sentence nearest to a match; of two as near, and of none, the text's.
+    """The language of the nearest letter in the sentence of a match; for a tie or none, that of the text.
 
     Letters that touch a figure in a Chinese sentence are part of a name (E100), and the figure is read in Chinese.
     """
@@ -104,7 +104,7 @@ def _around(match: re.Match[str], otherwise: Language) -> Language:
 
 
 def _clean(text: str) -> str:
-    """Line ends alike, no control characters, no emoji; digits and signs in one form."""
+    """Unify line ends, digits and signs; remove control characters and emoji."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     text = _WIDE_COLON.sub(":", text)
     return _NOT_ASCII.sub(_character, text.translate(_REPLACED))

@@ -1,4 +1,4 @@
-"""Numbers in words, in English and in Mandarin; without hyphens and without "and", as a recogniser writes them."""
+"""Numbers in words, in English and in Mandarin; without hyphens and without "and", as speech recognizers write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures to words: every rule of this package in its order, the particular before the general."""
+"""Numbers to words: all rules of this package in order, the specific before the general."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .languages import MANDARIN, Language
 from .rules import NUMBER, Rule, rule
 
 LanguagePicker = Callable[["re.Match[str]"], Language]
-"""Says in which language a match is read."""
+"""Chooses the language in which a match is read."""
 
 _COUNTED = "个只条张本位次天件杯瓶台辆种份名块倍岁周人座层头匹家间句点"
 
 
 def numbers_to_words(text: str, pick: LanguagePicker) -> str:
-    """Everything that is written in figures, in words."""
+    """`text` with all numbers in words."""
     for pattern, say in _RULES:
         text = pattern.sub(lambda match, say=say: _spaced(match, say(match, pick(match))), text)  # type: ignore[misc]
     return text
 
 
 def _spaced(match: re.Match[str], words: str) -> str:
-    """The words, with a space between them and a Latin letter (or figure) that they would run into."""
+    """The words, separated by a space from an adjacent Latin letter or digit."""
     if words == match.group():
         return words
     before, after = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]

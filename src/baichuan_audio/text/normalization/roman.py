@@ -1,4 +1,4 @@
-"""Roman numerals, where the words around show that they are meant."""
+"""Roman numerals, where the words around them show that they are numerals."""
 
 from __future__ import annotations
 

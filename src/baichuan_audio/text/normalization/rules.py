@@ -1,7 +1,7 @@
-"""What the rules for figures share: a rule is a pattern and what a match of it is read as.
+"""Shared parts of the number rules: a rule is a pattern and the reading of its match.
 
-Patterns begin where a number begins and repeat bounded pieces, and what stands around a match is looked at within a
-few characters: so the time is linear in the text's length.
+Patterns start at a number and repeat bounded pieces, and only a few characters around a match are examined, so the time
+is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _COUNTED = re.compile(
 
 
 def rule(pattern: str, say: Say) -> Rule:
-    """A rule from its pattern; `say(match, language)` gives the words, or the match as it is to leave it."""
+    """A rule from its pattern; `say(match, language)` gives the words, or the unchanged match to skip it."""
     return re.compile(pattern), say
 
 
 def before(match: re.Match[str], characters: int = 16) -> str:
-    """What stands before a match, at most so many characters of it."""
+    """The text before a match, at most `characters` long."""
     return match.string[max(0, match.start() - characters) : match.start()]
 
 
 def after(match: re.Match[str], characters: int = 16) -> str:
-    """What follows a match, at most so many characters of it."""
+    """The text after a match, at most `characters` long."""
     return match.string[match.end() : match.end() + characters]
 
 
 def is_counted(match: re.Match[str]) -> bool:
-    """Whether English things in the plural, or a unit, follow a number, so that it is a count."""
+    """Whether a number is a count: an English plural or a unit follows."""
     return _COUNTED.match(after(match, 24)) is not None
 
 
 def digits(match: re.Match[str], language: Language) -> str:
-    """Every digit for itself, whatever stands between them is a pause."""
+    """Digit by digit; anything between digits becomes a pause."""
     groups = re.findall(r"[0-9]+", match.group())
     plus = language.words["plus"] if match.group().startswith("+") else ""
     return plus + language.words["pause"].join(language.digits(group) for group in groups)

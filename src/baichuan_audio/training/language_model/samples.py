@@ -12,8 +12,9 @@ from ...audio.mel import FLOW_MEL, natural_log_mel
 from ...checkpoint import load
 from ...data.dialogues import Dialogue
 from ...errors import TrainingError
+from ...generation.events import TextDelta
 from ...generation.reply import ReplySampling
-from ...model import BaichuanAudio, TextPiece
+from ...model import BaichuanAudio
 from ..common.logging import TrainingLog
 from .data import dialogues_of
 from .recipe import LanguageModelRecipe
@@ -63,7 +64,7 @@ class LanguageModelSamples:
                 asked = model.conversation(speak=self._aloud is not None, sampling=self._sampling, seed=0)
                 written, sounds = "", []
                 for piece in asked.ask(exchange.user):
-                    if isinstance(piece, TextPiece):
+                    if isinstance(piece, TextDelta):
                         written += piece.text
                     else:
                         sounds.append(piece.waveform.float())

@@ -17,7 +17,9 @@ from ...audio_tokenizer.quantizer import dequantize
 from ...data.mixture.takes import TAKES_FILE, Take, read_takes, read_unclear, write_takes
 from ...data.store.codes_store import Throttle
 from ...errors import DataError
-from ...generation.reply import ReplySampling, follow, read_aloud
+from ...generation.events import SegmentEnd
+from ...generation.reply import ReplySampling, read_aloud
+from ...generation.runner import run_program
 from ...language_model.sampling import Sampling
 from ...model import BaichuanAudio
 from ...text.language import voice_language
@@ -119,7 +121,7 @@ def _best_take(
     for attempt, draw in enumerate(np.random.default_rng(seed).integers(1 << 31, size=tries)):
         session = model.start(prompt.ids, prompt.codes, int(draw))
         program = read_aloud(session, model.text_tokenizer, clauses, otherwise if attempt else usual, model.context)
-        said = [codes.clone() for codes in follow(session, program) if isinstance(codes, Tensor)]
+        said = [event.codes.clone() for event in run_program(session, program) if isinstance(event, SegmentEnd)]
         if len(said) < len(words):
             continue
         unlikely, wrong = perceptual_model.judge(torch.cat(said, dim=1), text)

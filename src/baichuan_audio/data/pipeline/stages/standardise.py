@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from ....audio.reading import SequentialSound
+from ....audio.reading import SequentialSoundFile
 from ....errors import AudioError
 from ...store.atomic import written_aside
 from ...store.records import SAMPLE_RATE, Dropped, Recording, Source
@@ -78,7 +78,7 @@ class Standardise(Stage[Source, Recording]):
         levels, marks = _Levels(), Fingerprint()
         audio = self.key(source.digest)
         try:
-            with SequentialSound(path) as file, written_aside(recording_path(context.recordings, audio)) as aside:
+            with SequentialSoundFile(path) as file, written_aside(recording_path(context.recordings, audio)) as aside:
                 rate, channels = file.samplerate, file.channels
                 samples = frames = 0
                 with soundfile.SoundFile(aside, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as out:
@@ -113,7 +113,7 @@ class Standardise(Stage[Source, Recording]):
             raise AudioError("digital silence")
 
 
-def _resampled(file: SequentialSound) -> Iterator[tuple[Samples, int]]:
+def _resampled(file: SequentialSoundFile) -> Iterator[tuple[Samples, int]]:
     """Blocks at 24 kHz mono, and how many frames were read for each.
 
     Raises:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ....engine import AudioDelta, Dialogue, Reply, ReplyDone, TextDelta, Usage
+from ....engine import AudioDelta, Dialogue, ReplyDone, ReplyStream, TextDelta, Usage
 from ....errors import BaichuanAudioError
 from ....generation.runaway import RUNAWAYS
 from ...errors import as_api_error
@@ -65,7 +65,7 @@ class Response:
     after: Playback | None = None
     cancel_reason: str | None = None
     finished_at: float = 0.0
-    _reply: Reply | None = None
+    _reply: ReplyStream | None = None
     _opened: bool = False
     _text: str = ""
     _cancelled_at: float = 0.0

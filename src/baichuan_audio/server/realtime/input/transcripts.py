@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ....engine import AudioInput, Dialogue
-from ....model import join_texts
+from ....generation.transcription import join_texts
 from ..conversation.items import NEXT_TO_NOTHING_S
 from ..conversation.response import SessionContext
 from ..protocol import events

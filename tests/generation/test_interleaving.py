@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.generation.interleaving import ended, interleave_min_letters, lookahead_schedule, split_words
+from baichuan_audio.generation.interleaving import (
+    ensure_terminal_punctuation,
+    interleave_min_letters,
+    lookahead_schedule,
+    split_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,10 +41,10 @@ def test_text_is_a_run_ahead_within_a_clause() -> None:
 
 
 def test_what_is_read_aloud_ends_with_a_mark() -> None:
-    assert [ended(text) for text in ("so it is ", "Is it?", "3.5", "是", "好，")] == [
+    assert [ensure_terminal_punctuation(text) for text in ("so it is ", "Is it?", "3.5", "是", "好，")] == [
         "so it is.", "Is it?", "3.5.", "是。", "好，",
     ]  # fmt: skip
-    assert ended(" ") == ""
+    assert ensure_terminal_punctuation(" ") == ""
 
 
 def test_the_entry_is_checked() -> None:

@@ -7,16 +7,17 @@ from typing import Any, cast
 
 import pytest
 
-from baichuan_audio.generation.reply import (
-    ReplySampling,
-    follow_frames,
-    spoken_reply,
-    write_spoken_reply,
-    write_text_reply,
+from baichuan_audio.generation.events import FrameDecoded, SegmentEnd, TextDelta
+from baichuan_audio.generation.reply import ReplySampling, spoken_reply, text_reply
+from baichuan_audio.generation.runaway import (
+    AUDIO_OVERRUN,
+    REPETITION,
+    min_speech_frames,
+    repeats_itself,
+    speech_letters,
 )
-from baichuan_audio.generation.runaway import AUDIO_OVERRUN, REPETITION, least_frames, repeats_itself, speech_letters
+from baichuan_audio.generation.runner import run_program
 from baichuan_audio.generation.sequence import DecodeRequest, DecodeResult, FrameRequest, TextRequest, Token
-from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.prompt import SpecialTokens
 from baichuan_audio.language_model.sampling import Sampling
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
@@ -36,8 +37,8 @@ class Script:
     def last(self) -> int:
         return self.ids[-1]
 
-    def answer(self, step: DecodeRequest) -> DecodeResult:
-        if isinstance(step, TextRequest):
+    def decode(self, request: DecodeRequest) -> DecodeResult:
+        if isinstance(request, TextRequest):
             return self.left.pop(0) if self.left else self.special.end_of_text
         self.frames += 1
         return (0,) * 8 if self.frames <= FRAMES else None
@@ -62,11 +63,13 @@ def _spoken(
     """Text segments of the reply to a script of texts and ids, "|" where speech stood."""
     ids = [id for part in parts for id in (tokenizer.encode(part) if isinstance(part, str) else [part])]
     script = Script(special, ids)
-    pieces = write_spoken_reply(cast(Session, script), tokenizer, ReplySampling(**limits))
     said = ""
-    for piece in pieces:
-        assert isinstance(piece, str) or piece.shape == (8, FRAMES)
-        said += piece if isinstance(piece, str) else "|"
+    for event in run_program(script, spoken_reply(cast(Any, script), tokenizer, ReplySampling(**limits))):
+        if isinstance(event, TextDelta):
+            said += event.text
+        elif isinstance(event, SegmentEnd):
+            assert event.codes.shape == (8, FRAMES)
+            said += "|"
     assert script.ids[-1] == special.end_of_text and script.ids.count(special.end_of_text) == 1
     return said.split("|"), script
 
@@ -116,11 +119,11 @@ def test_the_same_clause_over_and_over_ends_the_reply(tokenizer: TextTokenizer, 
 
 def _ending(script: Script, tokenizer: TextTokenizer, **limits: Any) -> tuple[str | None, int]:
     """Why a spoken reply to a script ended, and after how many frames."""
-    events = follow_frames(cast(Session, script), spoken_reply(cast(Any, script), tokenizer, ReplySampling(**limits)))
+    events = run_program(script, spoken_reply(cast(Any, script), tokenizer, ReplySampling(**limits)))
     frames = 0
     while True:
         try:
-            frames += isinstance(next(events), tuple)
+            frames += isinstance(next(events), FrameDecoded)
         except StopIteration as end:
             return end.value, frames
 
@@ -141,9 +144,9 @@ class Endless(Script):
         super().__init__(special, ids)
         self._period = period
 
-    def answer(self, step: DecodeRequest) -> DecodeResult:
-        if isinstance(step, TextRequest):
-            return super().answer(step)
+    def decode(self, request: DecodeRequest) -> DecodeResult:
+        if isinstance(request, TextRequest):
+            return super().decode(request)
         self.frames += 1
         number = self.frames % self._period if self._period else self.frames
         return (number % 2, number // 2 % 2, number // 4 % 2, number // 8 % 2, number // 16 % 2, number // 32, 0, 0)
@@ -185,10 +188,10 @@ def test_a_very_short_reply_is_not_cut_off(tokenizer: TextTokenizer, special: Sp
     asked: list[bool] = []
 
     class Watched(Script):
-        def answer(self, step: DecodeRequest) -> DecodeResult:
-            if isinstance(step, FrameRequest):
-                asked.append(step.may_end)
-            return super().answer(step)
+        def decode(self, request: DecodeRequest) -> DecodeResult:
+            if isinstance(request, FrameRequest):
+                asked.append(request.may_end)
+            return super().decode(request)
 
     start, end = special.audiogen_start, special.end_of_text
     _ending(Watched(special, [*tokenizer.encode("Hello."), end]), tokenizer)
@@ -201,19 +204,25 @@ def test_a_very_short_reply_is_not_cut_off(tokenizer: TextTokenizer, special: Sp
 
 def test_interrupted_reply_is_closed(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
     script = Script(special, [*tokenizer.encode("hello there"), special.audiogen_start])
-    pieces = write_spoken_reply(cast(Session, script), tokenizer, ReplySampling())
-    next(pieces)
-    pieces.close()
+    events = run_program(script, spoken_reply(cast(Any, script), tokenizer, ReplySampling()))
+    next(events)
+    events.close()
     assert script.ids[-1] == special.end_of_text
+
+
+def _text(script: Script, tokenizer: TextTokenizer, max_new_tokens: int) -> str:
+    """The text of a text reply to a script."""
+    events = run_program(script, text_reply(cast(Any, script), tokenizer, Sampling(), max_new_tokens))
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
 def test_text_reply(tokenizer: TextTokenizer, special: SpecialTokens) -> None:
     for end in ([special.end_of_text], []):
         script = Script(special, tokenizer.encode("你好, friend. ") + end)
-        assert "".join(write_text_reply(cast(Session, script), tokenizer, Sampling(), 100)) == "你好, friend. "
+        assert _text(script, tokenizer, 100) == "你好, friend. "
         assert script.ids.count(special.end_of_text) == 1
     script = Script(special, tokenizer.encode("la ") * 500)
-    assert len("".join(write_text_reply(cast(Session, script), tokenizer, Sampling(), 1000))) < 100
+    assert len(_text(script, tokenizer, 1000)) < 100
 
 
 def test_repetition() -> None:
@@ -225,8 +234,8 @@ def test_how_much_there_is_to_say() -> None:
     assert speech_letters("hello there") == 10 and speech_letters("你好") == 6
     assert speech_letters("BBC") == 9 and speech_letters("I am Ann") < 10 and speech_letters("42") == 10
     assert speech_letters("a, b.") > speech_letters("a b") and speech_letters("") == 0
-    assert least_frames("Hello.") > least_frames("No") > 3 and least_frames("你好。") > 5
-    assert least_frames("The capital of Peru is Lima.") == least_frames("...") == 0
+    assert min_speech_frames("Hello.") > min_speech_frames("No") > 3 and min_speech_frames("你好。") > 5
+    assert min_speech_frames("The capital of Peru is Lima.") == min_speech_frames("...") == 0
 
 
 def test_sampling_of_a_checkpoint() -> None:

@@ -1,0 +1,117 @@
+"""The thread that owns the language model: runs commands, then one step of all replies, and again (docs/engine.md)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import torch
+
+from ...model import BaichuanAudio
+from ..batch import batch_for
+from ..kv_slots import SlotCache
+from ..synthesis_scheduler import SynthesisJob, SynthesisPool, encode_in_pieces
+from ..types import EngineConfig, EngineStopped
+from .active_reply import ActiveReply
+from .commands import CommandQueue
+from .replies import Replies
+
+_log = logging.getLogger(__name__)
+
+_LOW_WATER_S = 1.0  # a listener with less buffered audio may run out of it
+_HIGH_WATER_S = 3.0  # a reply with more buffered audio pauses while another is below _LOW_WATER_S
+
+
+class ModelWorker:
+    """All model work of one engine: this thread runs the language model, its `SynthesisPool` the rest.
+
+    `commands` may be used from any thread; `replies` belongs to the worker's own.
+    """
+
+    def __init__(
+        self,
+        model: BaichuanAudio,
+        config: EngineConfig,
+        slots: int,
+        capacity: int,
+        threads: int,
+        synthesis_threads: int,
+    ) -> None:
+        self._tokenizer, self._prefill_positions = model.tokenizer, config.prefill_positions
+        self.commands = CommandQueue()
+        self.synthesis = SynthesisPool(config.first_chunk_frames, config.chunk_frames, synthesis_threads, threads)
+        cache = SlotCache(model.language_model, slots, capacity)
+        self.batch = batch_for(model, cache)
+        self.replies = Replies(model, config, cache, self.commands, self.synthesis)
+        self.steps = self.last_batch = 0
+        self._torch_threads, self._stopping = threads, False
+        self._thread = threading.Thread(target=self._run, name="baichuan-audio engine", daemon=True)
+
+    def start(self) -> None:
+        self.synthesis.start()
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End everything: replies are cancelled with "shutdown", waiting callers get EngineStopped; blocks."""
+        self.commands.closed = True
+        self.commands.post(self._stop)
+        deadline = time.monotonic() + timeout
+        self._thread.join(timeout)
+        self.synthesis.stop(max(0.1, deadline - time.monotonic()))
+
+    async def run_job(self, pieces: Any) -> Any:
+        """The last value of an iterator that a synthesis thread advances piece by piece. Raises EngineStopped."""
+        future = self.commands.new_future()
+        job = SynthesisJob(pieces, lambda value, error: self.commands.resolve(future, value, error))
+        self.synthesis.add_job(job)
+        try:
+            return await future.future
+        finally:
+            job.cancelled = True
+
+    async def encode(self, waveform: torch.Tensor, sample_rate: int) -> list[torch.Tensor]:
+        """waveform [S] (or [channels, S]) -> codes [K, T] of each piece; raises AudioError."""
+        codes: list[torch.Tensor] = await self.run_job(encode_in_pieces(self._tokenizer, waveform, sample_rate))
+        return codes
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        torch.set_num_threads(self._torch_threads)
+        while not self._stopping:
+            due = self._due()
+            self.commands.run(wait=not due)
+            due = self._due()
+            if due and not self._stopping:
+                self._step(due)
+
+    def _due(self) -> list[ActiveReply]:
+        """The rows of the next step: those whose reader keeps up. If a listener has little audio buffered, rows with
+        much of it are left out."""
+        self.replies.cancel_abandoned()
+        due = [row for row in self.replies.rows if not row.must_wait()]
+        buffered = [row.buffered_seconds() for row in due]
+        if any(seconds < _LOW_WATER_S for seconds in buffered):
+            due = [row for row, seconds in zip(due, buffered, strict=True) if seconds <= _HIGH_WATER_S]
+        return due
+
+    def _step(self, due: list[ActiveReply]) -> None:
+        try:
+            results = self.batch.step(due, self._prefill_positions)
+        except Exception as error:
+            _log.exception("a step of the batch failed")
+            for row in due:
+                self.replies.fail(row, error)
+            return
+        self.steps += 1
+        self.last_batch = len(due)
+        for row, result in results:
+            self.replies.advance(row, result)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self.replies.cancel_all("shutdown")
+        self.commands.fail_all(EngineStopped("the engine has been stopped."))
