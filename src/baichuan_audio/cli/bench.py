@@ -204,7 +204,7 @@ def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise BaichuanAudioError(
             "bench data needs --clips, a manifest of clean clips, and --output, a folder to work in."
         )
-    parts = tuple(arguments.parts.split(",")) if arguments.parts else PARTS
+    parts = tuple(arguments.metrics.split(",")) if arguments.metrics else PARTS
     with Progress("measuring") as line:
         return measure_data(
             arguments.clips,

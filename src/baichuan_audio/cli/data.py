@@ -19,31 +19,33 @@ def add_commands(commands: Any) -> None:
     about = "Make training data: shards from recordings or texts (docs/data.md), alignments, codes."
     parts = add_group(commands, "data", about, _Parser)
 
-    run = _recipe_command(parts, "run", run_run, "Recordings or texts -> shards; goes on where it was stopped.")
-    run.add_argument("--dry-run", action="store_true", help="tell the yield and make nothing, as `data plan` does")
-    plan = _recipe_command(parts, "plan", run_plan, "Tell the yield of a run before it is made.")
+    run = _recipe_command(parts, "run", run_run, "Make shards from recordings or texts; resumes a stopped run.")
+    run.add_argument("--dry-run", action="store_true", help="estimate the yield without a run, as `data plan` does")
+    plan = _recipe_command(parts, "plan", run_plan, "Estimate the yield of a run before it is made.")
     for parser in (run, plan):
         parser.add_argument(
-            "--pilot", type=int, default=0, metavar="N", help="run so many sources first to estimate from (default: 0)"
+            "--pilot", type=int, default=0, metavar="N", help="process N sources first to estimate from (default: 0)"
         )
-    calibrate = _recipe_command(parts, "calibrate", run_calibrate, "Propose thresholds from a judged sample.")
+    calibrate = _recipe_command(parts, "calibrate", run_calibrate, "Propose filter thresholds from a labelled sample.")
     calibrate.add_argument(
         "--labels", required=True, metavar="FILE", help="JSON lines: `id` of a source, `label` good or what is wrong"
     )
-    report = _recipe_command(parts, "report", run_report, "A page about the last run, with sounds.", workers=False)
+    report = _recipe_command(
+        parts, "report", run_report, "Write an HTML page about the last run, with audio samples.", workers=False
+    )
     report.add_argument("--output", "-o", default="data.html", metavar="FILE", help="(default: %(default)s)")
 
-    tokenize = add_command(parts, "tokenize", run_tokenize, "Turn the sound of shards into codes, once.")
+    tokenize = add_command(parts, "tokenize", run_tokenize, "Encode the audio of shards as codes.")
     tokenize.add_argument("shards", help="a folder that `data run` wrote")
     tokenize.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for the shards with codes")
-    tokenize.add_argument("--keep-audio", action="store_true", help="keep the sound beside the codes")
+    tokenize.add_argument("--keep-audio", action="store_true", help="keep the audio beside the codes")
     inspect = add_command(parts, "inspect", run_inspect, "Show a sample: text, mask, words, waveform, codes.")
     inspect.add_argument("shards", help="a folder that `data run` or `data tokenize` wrote")
     inspect.add_argument("sample", nargs="?", help="its id or key; without one, the first of each kind are listed")
-    inspect.add_argument("--audio", metavar="FILE", help="write its sound there too")
+    inspect.add_argument("--audio", metavar="FILE", help="also write its audio to this file")
     export = add_command(parts, "export", run_export, "Write shards as lhotse cuts.", model=False)
     export.add_argument("shards", help="a folder that `data run` wrote")
-    export.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for cuts.jsonl.gz and the sounds")
+    export.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for cuts.jsonl.gz and the audio")
 
     corpus.add_data_commands(parts)
 
@@ -123,25 +125,25 @@ def run_plan(arguments: argparse.Namespace) -> None:
 
     recipe = _recipe(arguments)
     with Progress("estimating the yield"):
-        found = plan_yield(recipe, arguments.pilot, _executor(arguments))
-    unknown = found.kept != found.kept  # nan
+        plan = plan_yield(recipe, arguments.pilot, _executor(arguments))
+    unknown = plan.kept != plan.kept  # nan
     if arguments.json:
         print_json(
             {
-                "sources": found.sources,
-                "hours": round(found.hours_in, 4),
-                "known": round(found.known, 4),
-                "kept": None if unknown else round(found.kept, 4),
-                "error": None if unknown else round(found.error, 4),
+                "sources": plan.sources,
+                "hours": round(plan.hours_in, 4),
+                "known": round(plan.known, 4),
+                "kept": None if unknown else round(plan.kept, 4),
+                "error": None if unknown else round(plan.error, 4),
             }
         )
         return
-    print(f"{found.sources} sources, {found.hours_in:.2f} h; {found.known:.2f} h of them have been through the stages")
+    print(f"{plan.sources} sources, {plan.hours_in:.2f} h; {plan.known:.2f} h of them have been processed")
     if unknown:
         print("nothing is known yet to estimate the yield from; run some first with --pilot 20")
         return
-    print(f"kept: {found.kept:.2f} h, give or take {2 * found.error:.2f} h")
-    for origin, (hours, kept) in found.by_origin.items():
+    print(f"kept: {plan.kept:.2f} h, give or take {2 * plan.error:.2f} h")
+    for origin, (hours, kept) in plan.by_origin.items():
         print(f"  {origin}: {kept:.2f} of {hours:.2f} h")
 
 
@@ -150,11 +152,11 @@ def run_calibrate(arguments: argparse.Namespace) -> None:
 
     recipe, labels = _recipe(arguments), read_labels(arguments.labels)
     with Progress(f"scoring {len(labels)} labelled sources"):
-        found = calibrate(recipe, labels, _executor(arguments))
+        proposals = calibrate(recipe, labels, _executor(arguments))
     if arguments.json:
-        print_json({proposal.name: vars(proposal) for proposal in found})
+        print_json({proposal.name: vars(proposal) for proposal in proposals})
         return
-    for p in found:
+    for p in proposals:
         print(
             f"{p.name}={p.proposed:g}  # now {p.now:g}: catches {p.caught_now:.0%} of {p.bad} bad, drops "
             f"{p.lost_now:.0%} of {p.good} good; then {p.caught:.0%} and {p.lost:.0%}"
@@ -164,8 +166,8 @@ def run_calibrate(arguments: argparse.Namespace) -> None:
 def run_report(arguments: argparse.Namespace) -> None:
     from ..data.pipeline.report import as_json, write_report
 
-    found = write_report(_recipe(arguments), arguments.output)
-    print(as_json(found) if arguments.json else f"{arguments.output}: written")
+    report = write_report(_recipe(arguments), arguments.output)
+    print(as_json(report) if arguments.json else f"{arguments.output}: written")
 
 
 def run_tokenize(arguments: argparse.Namespace) -> None:
@@ -188,7 +190,7 @@ def run_tokenize(arguments: argparse.Namespace) -> None:
 
 
 def _weights_digest(tokenizer: Any) -> str:
-    """What codes depend on: every weight of the tokenizer, whatever file it came from."""
+    """Digest of all weights of the tokenizer, on which the codes depend."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -224,7 +226,7 @@ def run_inspect(arguments: argparse.Namespace) -> None:
     waveform = reader.waveform(entry) if "flac" in entry.members else None
     if arguments.audio:
         if waveform is None:
-            raise DataError(f"{arguments.shards}: these shards hold codes alone; name those with the sound.")
+            raise DataError(f"{arguments.shards}: these shards have codes only; name the shards with audio.")
         import torch
 
         from ..audio.waveform import save_waveform

@@ -44,9 +44,9 @@ class Clip:
     def samples(self) -> Samples:
         """[S] at 24 kHz, at a common level."""
         samples, rate = soundfile.read(self.path, dtype="float32", always_2d=True)
-        found = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE).astype(np.float32)
-        loud = np.sqrt((found**2).mean() + 1e-12)
-        return np.clip(found * np.float32(_LEVEL / loud), -1, 1)
+        resampled = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE).astype(np.float32)
+        loud = np.sqrt((resampled**2).mean() + 1e-12)
+        return np.clip(resampled * np.float32(_LEVEL / loud), -1, 1)
 
 
 def read_clips(manifest: str | Path, folders: Sequence[str] = (), shortest_s: float = 2.0) -> list[Clip]:
@@ -55,7 +55,7 @@ def read_clips(manifest: str | Path, folders: Sequence[str] = (), shortest_s: fl
     Raises:
         DataError: there are none.
     """
-    path, found = Path(manifest), []
+    path, clips = Path(manifest), []
     if not path.is_file():
         raise DataError(f"{path}: there is no such manifest of clips.")
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -64,7 +64,7 @@ def read_clips(manifest: str | Path, folders: Sequence[str] = (), shortest_s: fl
             continue
         if folders and not row["path"].startswith(tuple(folders)):
             continue
-        found.append(
+        clips.append(
             Clip(
                 str(Path(row["path"]).with_suffix("")),
                 path.parent / row["path"],
@@ -76,9 +76,9 @@ def read_clips(manifest: str | Path, folders: Sequence[str] = (), shortest_s: fl
                 tuple(TrueWord(**word) for word in row.get("words") or ()),
             )
         )
-    if not found:
+    if not clips:
         raise DataError(f"{path}: no transcribed clips of {shortest_s:g} s or more.")
-    return found
+    return clips
 
 
 def speech_bounds(samples: Samples) -> tuple[float, float]:
@@ -111,16 +111,16 @@ def _loud(samples: Samples) -> NDArray[np.bool_]:
 def music(seconds: float, rng: np.random.Generator) -> Samples:
     """Chords of plucked tones with a few partials, [S] at 24 kHz, peak 0.5."""
     count = int(seconds * SAMPLE_RATE)
-    found = np.zeros(count + 2 * SAMPLE_RATE)
+    music = np.zeros(count + 2 * SAMPLE_RATE)
     notes = 220 * 2 ** (np.array([0, 2, 4, 5, 7, 9, 11, 12, 14, 16]) / 12)
     for start in range(0, count, SAMPLE_RATE // 2):
-        time = np.arange(min(2 * SAMPLE_RATE, len(found) - start)) / SAMPLE_RATE
+        time = np.arange(min(2 * SAMPLE_RATE, len(music) - start)) / SAMPLE_RATE
         for note in rng.choice(notes, 3, replace=False):
             for partial in range(1, 5):
                 wave = np.sin(2 * np.pi * note * partial * time + rng.uniform(0, 6))
-                found[start : start + len(time)] += wave * np.exp(-1.2 * time) / partial
-    found = found[:count]
-    return (0.5 * found / max(float(np.abs(found).max()), 1e-9)).astype(np.float32)
+                music[start : start + len(time)] += wave * np.exp(-1.2 * time) / partial
+    music = music[:count]
+    return (0.5 * music / max(float(np.abs(music).max()), 1e-9)).astype(np.float32)
 
 
 def noise(seconds: float, rng: np.random.Generator) -> Samples:
@@ -128,8 +128,8 @@ def noise(seconds: float, rng: np.random.Generator) -> Samples:
     count = int(seconds * SAMPLE_RATE)
     spectrum = np.fft.rfft(rng.standard_normal(count))
     frequencies = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
-    found = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequencies, 100.0)), count)
-    return (0.5 * found / np.abs(found).max()).astype(np.float32)
+    noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequencies, 100.0)), count)
+    return (0.5 * noise / np.abs(noise).max()).astype(np.float32)
 
 
 def telephone(samples: Samples) -> Samples:

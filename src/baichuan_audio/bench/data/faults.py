@@ -117,8 +117,8 @@ def _two(first: Samples, second: Samples, at_once: bool) -> Samples:
 
 def _shifted(clip: Clip, other: Clip) -> str:
     """As if the cut had been made too late: the first two fifths are missing, the next clip's stand at the end."""
-    own, following = units(clip.transcript), units(other.transcript)
-    rest = clip.transcript[own[len(own) * 2 // 5].first :]
+    spoken, following = units(clip.transcript), units(other.transcript)
+    rest = clip.transcript[spoken[len(spoken) * 2 // 5].first :]
     return join([rest, other.transcript[: following[len(following) * 2 // 5].end]], clip.language)
 
 

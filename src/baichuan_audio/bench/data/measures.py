@@ -33,21 +33,21 @@ def detection_error(truth: Truth, pieces: Sequence[Piece]) -> tuple[float, float
     for turn in truth.turns:
         for border in (turn.start, turn.end, *(border for pause in _long_pauses(turn) for border in pause)):
             judged[max(0, round((border - COLLAR_S) / STEP_S)) : round((border + COLLAR_S) / STEP_S)] = False
-    found = np.zeros(len(speech), bool)
+    detected = np.zeros(len(speech), bool)
     for piece in pieces:
-        found[_place(piece.start) : _place(piece.end)] = True
-    missed, false = (speech & ~found & judged).sum(), (~speech & found & judged).sum()
+        detected[_place(piece.start) : _place(piece.end)] = True
+    missed, false = (speech & ~detected & judged).sum(), (~speech & detected & judged).sum()
     return float(missed) * STEP_S, float(false) * STEP_S, float((speech & judged).sum()) * STEP_S
 
 
 def _grid(truth: Truth) -> NDArray[np.bool_]:
     speech = np.zeros(round(truth.seconds / STEP_S), bool)
     for turn in truth.turns:
-        own = np.zeros(len(speech), bool)
-        own[round(turn.start / STEP_S) : round(turn.end / STEP_S)] = True
+        turn_mask = np.zeros(len(speech), bool)
+        turn_mask[round(turn.start / STEP_S) : round(turn.end / STEP_S)] = True
         for start, end in _long_pauses(turn):
-            own[round(start / STEP_S) : round(end / STEP_S)] = False
-        speech |= own
+            turn_mask[round(start / STEP_S) : round(end / STEP_S)] = False
+        speech |= turn_mask
     return speech
 
 
@@ -128,9 +128,9 @@ def border_errors(truths: Sequence[Truth], pieces: Mapping[str, Sequence[Piece]]
     its clip) and "word" (where the clips' words have times); "failed": a 1 for each turn without times, else a 0."""
     errors: dict[str, list[float]] = {"clause": [], "word": [], "failed": []}
     for truth in truths:
-        found = pieces.get(truth.id, ())
+        candidates = pieces.get(truth.id, ())
         for turn in truth.turns:
-            words = _words_within(found, turn.start - 0.3, turn.end + 0.3)
+            words = _words_within(candidates, turn.start - 0.3, turn.end + 0.3)
             named = units(turn.text)
             match = _run_of(words, [unit.spoken for unit in named])
             errors["failed"].append(float(match is None))
@@ -152,10 +152,10 @@ def _words_within(pieces: Sequence[Piece], start: float, end: float) -> list[tup
     ]
 
 
-def _run_of(words: Sequence[tuple[str, float, float]], wanted: Sequence[str]) -> list[tuple[str, float, float]] | None:
-    for first in range(len(words) - len(wanted) + 1):
-        if [word for word, _, _ in words[first : first + len(wanted)]] == list(wanted):
-            return list(words[first : first + len(wanted)])
+def _run_of(words: Sequence[tuple[str, float, float]], target: Sequence[str]) -> list[tuple[str, float, float]] | None:
+    for first in range(len(words) - len(target) + 1):
+        if [word for word, _, _ in words[first : first + len(target)]] == list(target):
+            return list(words[first : first + len(target)])
     return None
 
 
@@ -179,14 +179,14 @@ def cut_figures(truths: Sequence[Truth], pieces: Mapping[str, Sequence[Piece]]) 
     }
 
 
-def _is_silent(truth: Truth, place: float) -> bool:
+def _is_silent(truth: Truth, seconds: float) -> bool:
     for turn in truth.turns:
-        if not turn.start < place < turn.end:
+        if not turn.start < seconds < turn.end:
             continue
         if turn.words:
-            if any(word.start + 0.01 < place < word.end - 0.01 for word in turn.words):
+            if any(word.start + 0.01 < seconds < word.end - 0.01 for word in turn.words):
                 return False
-        elif not any(start - 0.01 <= place <= end + 0.01 for start, end in turn.pauses):
+        elif not any(start - 0.01 <= seconds <= end + 0.01 for start, end in turn.pauses):
             return False
     return True
 

@@ -66,7 +66,7 @@ def write_programmes(
     for clip in clips:
         by_language[clip.language][clip.speaker].append(clip)
     languages = sorted(by_language)
-    found: list[Truth] = []
+    truths: list[Truth] = []
     rows = []
     for number in range(count):
         language = languages[number % len(languages)]
@@ -74,18 +74,18 @@ def write_programmes(
             f"programme-{number:03d}", language, by_language[language], seconds, rng, overlap, beds, broken
         )
         soundfile.write(folder / f"{truth.id}.wav", samples, SAMPLE_RATE)
-        found.append(truth)
+        truths.append(truth)
         turns = [{"start": t.start, "end": t.end, "text": t.text} for t in truth.turns] if given else []
         row = {"id": truth.id, "path": f"{truth.id}.wav", "license": "mixed", "source": truth.bed or "clean"}
         rows.append({**row, **({"language": language, "utterances": turns} if given else {})})
     _lines(folder / "manifest.jsonl", rows)
-    _lines(folder / "truth.jsonl", [asdict(truth) for truth in found])
-    return found
+    _lines(folder / "truth.jsonl", [asdict(truth) for truth in truths])
+    return truths
 
 
 def read_truth(folder: Path) -> list[Truth]:
     """What `write_programmes` wrote."""
-    found = []
+    truths = []
     for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         turns = tuple(
@@ -98,8 +98,8 @@ def read_truth(folder: Path) -> list[Truth]:
             )
             for turn in row["turns"]
         )
-        found.append(Truth(**{**row, "turns": turns}))
-    return found
+        truths.append(Truth(**{**row, "turns": turns}))
+    return truths
 
 
 def _programme(
@@ -116,10 +116,10 @@ def _programme(
     names = sorted(speakers)
     cast = [names[index] for index in rng.choice(len(names), count, replace=False)]
     sound = np.zeros(int((seconds + 40) * SAMPLE_RATE), np.float32)
-    place, last = rng.uniform(0.3, 1.0), ""
+    position, last = rng.uniform(0.3, 1.0), ""
     turns: list[TrueTurn] = []
     used: set[str] = set()
-    while place < seconds:
+    while position < seconds:
         options = [speaker for speaker in cast if speaker != last] or cast
         speaker = options[int(rng.integers(len(options)))]
         fresh = [clip for clip in speakers[speaker] if clip.id not in used] or speakers[speaker]
@@ -130,8 +130,8 @@ def _programme(
         # What surrounds the speech of a clip is faded, so that its own noise does not tell where it was put in.
         samples = _faded(samples, first, end)
         if turns and rng.random() < overlap:
-            place = max(turns[-1].start + 0.5, turns[-1].end - rng.uniform(0.3, 1.0))
-        at = round((place - first) * SAMPLE_RATE)
+            position = max(turns[-1].start + 0.5, turns[-1].end - rng.uniform(0.3, 1.0))
+        at = round((position - first) * SAMPLE_RATE)
         begin = max(0, at)
         piece = samples[begin - at :][: len(sound) - begin]
         sound[begin : begin + len(piece)] += piece
@@ -139,7 +139,7 @@ def _programme(
         words = tuple(TrueWord(w.text, w.start + shift, w.end + shift) for w in clip.words)
         pauses = tuple((a + shift, b + shift) for a, b in quiet_stretches(clip.samples(), first, end))
         turns.append(TrueTurn(speaker, clip.transcript, first + shift, end + shift, words, pauses))
-        place, last = turns[-1].end + rng.uniform(0.2, 3.0), speaker
+        position, last = turns[-1].end + rng.uniform(0.2, 3.0), speaker
     length = max(turn.end for turn in turns) + 0.5
     sound = sound[: int(length * SAMPLE_RATE)]
     bed = str(rng.choice(["music", "noise"])) if rng.random() < beds else ""
@@ -160,14 +160,14 @@ def _programme(
 
 def _faded(samples: Samples, first: float, end: float) -> Samples:
     fade = SAMPLE_RATE // 50
-    found = samples.copy()
+    faded = samples.copy()
     start, stop = max(0, int(first * SAMPLE_RATE) - 2 * fade), min(len(samples), int(end * SAMPLE_RATE) + 2 * fade)
-    found[:start] = 0
-    found[stop:] = 0
+    faded[:start] = 0
+    faded[stop:] = 0
     slope = np.linspace(0, 1, fade, dtype=np.float32)
-    found[start : start + fade] *= slope[: len(found[start : start + fade])]
-    found[max(start, stop - fade) : stop] *= slope[::-1][: stop - max(start, stop - fade)]
-    return found
+    faded[start : start + fade] *= slope[: len(faded[start : start + fade])]
+    faded[max(start, stop - fade) : stop] *= slope[::-1][: stop - max(start, stop - fade)]
+    return faded
 
 
 def _lines(path: Path, rows: Sequence[object]) -> None:

@@ -92,7 +92,7 @@ class WayFigures:
 
 def measure_ways(recipe: PipelineRecipe, root: Path, ways: dict[str, Executor]) -> list[WayFigures]:
     """Runs the recipe from nothing in each way."""
-    found: list[WayFigures] = []
+    rows: list[WayFigures] = []
     first: dict[str, str] | None = None
     for name, executor in ways.items():
         here = at(recipe, root / name.replace(" ", "-"))
@@ -101,6 +101,6 @@ def measure_ways(recipe: PipelineRecipe, root: Path, ways: dict[str, Executor]) 
         wall = time.perf_counter() - began
         hashes = shard_hashes(Path(here.output))
         first = hashes if first is None else first
-        stages = sum(figures.took for figures in stage_times(Path(here.work)).values())
-        found.append(WayFigures(name, wall, stages, hashes == first))
-    return found
+        stages = sum(stage.took for stage in stage_times(Path(here.work)).values())
+        rows.append(WayFigures(name, wall, stages, hashes == first))
+    return rows

@@ -61,20 +61,20 @@ def measure_data(
         progress(part)
         root = folder / part
         if part in ("words", "cuts"):
-            found = _borders(part, manifest, root, hours)
+            values = _borders(part, manifest, root, hours)
         elif part == "speech":
-            found = _speech(manifest, root, hours)
+            values = _speech(manifest, root, hours)
         elif part == "faults":
             rows, clean = _faults(manifest, root, per_fault, whisper)
             figures[part] = [asdict(row) for row in (*rows, clean)]
             tables = "\n" + faults_table(rows, clean)
             continue
         elif part == "kills":
-            found = _kills(manifest, root)
+            values = _kills(manifest, root)
         else:
-            found = _ways(manifest, root)
-        figures[part] = found
-        lines += [f"| {part}: {name} | {value} |" for name, value in found.items()]
+            values = _ways(manifest, root)
+        figures[part] = values
+        lines += [f"| {part}: {name} | {value} |" for name, value in values.items()]
     return figures, "\n".join(lines) + "\n" + tables
 
 
@@ -96,21 +96,21 @@ def _borders(part: str, manifest: str, root: Path, hours: float) -> dict[str, st
     minutes = max(2, round(hours * 60 / 2))
     truths = write_programmes(clips, root, minutes, 60.0, 3, given=True, overlap=0.0, beds=0.0, broken=0.0)
     result = run_pipeline(_recipe(root, _GIVEN))
-    found: dict[str, str] = {}
+    rows: dict[str, str] = {}
     for language in ("en", "zh"):
-        own = [truth for truth in truths if truth.language == language]
+        subset = [truth for truth in truths if truth.language == language]
         if part == "cuts":
-            cuts = cut_figures(own, {truth.id: pieces_of(result, truth.id, "cut") for truth in own})
-            found[f"{language} cuts"] = (
+            cuts = cut_figures(subset, {truth.id: pieces_of(result, truth.id, "cut") for truth in subset})
+            rows[f"{language} cuts"] = (
                 f"{cuts['cuts']:.0f}, in silence {cuts['silent']:.3f}, on a frame {cuts['on_frame']:.3f}, "
                 f"words lost or doubled {cuts['wrong']:.0f}"
             )
             continue
-        errors = border_errors(own, {truth.id: pieces_of(result, truth.id, "align") for truth in own})
-        found[f"{language} words"] = quantiles(errors["word"])
-        found[f"{language} clauses"] = quantiles(errors["clause"])
-        found[f"{language} failed"] = f"{sum(errors['failed']):.0f} of {len(errors['failed'])}"
-    return {**found, **_speed(root, truths)}
+        errors = border_errors(subset, {truth.id: pieces_of(result, truth.id, "align") for truth in subset})
+        rows[f"{language} words"] = quantiles(errors["word"])
+        rows[f"{language} clauses"] = quantiles(errors["clause"])
+        rows[f"{language} failed"] = f"{sum(errors['failed']):.0f} of {len(errors['failed'])}"
+    return {**rows, **_speed(root, truths)}
 
 
 def _speech(manifest: str, root: Path, hours: float) -> dict[str, str]:
@@ -122,31 +122,31 @@ def _speech(manifest: str, root: Path, hours: float) -> dict[str, str]:
     for task, outcome in LocalExecutor(0).map(RunStages(stages, recipe.work), source_tasks(recipe)):
         if outcome is not None and not outcome.problem:
             outcomes[task.source] = outcome
-    found: dict[str, str] = {}
-    for name, own in _conditions(truths).items():
+    rows: dict[str, str] = {}
+    for name, subset in _conditions(truths).items():
         errors = [
             detection_error(truth, read_output(Path(dict(outcomes[truth.id].outputs)["vad"]), Piece).kept)
-            for truth in own
+            for truth in subset
             if truth.id in outcomes
         ]
         missed, false, speech = (sum(column) for column in zip(*errors, strict=True))
-        found[f"VAD, {name}"] = f"missed {missed / speech:.4f}, false alarm {false / speech:.4f}"
+        rows[f"VAD, {name}"] = f"missed {missed / speech:.4f}, false alarm {false / speech:.4f}"
     files = {source: (outcome.outputs[-1][1], Piece) for source, outcome in outcomes.items()}
     clusters = run_cross_stage(recipe.cluster, Path(recipe.work), files)
     pieces = {source: read_output(Path(path), Piece).kept for source, (path, _) in clusters.items()}
-    for name, own in {**_conditions(truths), "all": truths}.items():
-        f = speaker_figures(own, pieces)
-        found[f"speakers, {name}"] = (
+    for name, subset in {**_conditions(truths), "all": truths}.items():
+        f = speaker_figures(subset, pieces)
+        rows[f"speakers, {name}"] = (
             f"purity {f.purity:.3f}, coverage {f.coverage:.3f}, ARI {f.ari:.3f}, overlap {f.overlap:.3f}, "
             f"{f.clusters} clusters of {f.speakers} speakers"
         )
-    return {**found, **_speed(root, truths)}
+    return {**rows, **_speed(root, truths)}
 
 
 def _conditions(truths: list[Truth]) -> dict[str, list[Truth]]:
     clean = [truth for truth in truths if not truth.bed and not truth.condition]
     beds = [truth for truth in truths if truth.bed and not truth.condition]
-    return {name: own for name, own in (("clean", clean), ("beds 0-20 dB", beds)) if own}
+    return {name: subset for name, subset in (("clean", clean), ("beds 0-20 dB", beds)) if subset}
 
 
 def _speed(root: Path, truths: list[Truth]) -> dict[str, str]:
@@ -163,8 +163,8 @@ def _faults(manifest: str, root: Path, per_fault: int, whisper: str) -> tuple[li
     clips = read_clips(manifest, (), 3.0)
     by_language = [[clip for clip in clips if clip.language == language] for language in ("en", "zh")]
     # As many clean items as there are broken ones, and more: five in a hundred are of each fault.
-    wanted = per_fault * 20 // 2
-    chosen = [clip for own in by_language for clip in own[:: max(1, len(own) // wanted)][:wanted]]
+    per_language = per_fault * 20 // 2
+    chosen = [clip for group in by_language for clip in group[:: max(1, len(group) // per_language)][:per_language]]
     faults = write_faults(chosen, root, per_fault, 0)
     model = f"whisper:{whisper}"
     values = {"language": {"backend": model}, "recognise": {"recognisers": [model, "pocketsphinx"]}}
@@ -178,10 +178,10 @@ def _small(manifest: str, root: Path, count: int) -> PipelineRecipe:
 
 
 def _kills(manifest: str, root: Path) -> dict[str, str]:
-    found = measure_kills(_small(manifest, root, 8), root, 25, 2)
+    result = measure_kills(_small(manifest, root, 8), root, 25, 2)
     return {
-        "kill -9": f"{found.kills} kills, {found.repeated} tasks repeated by {found.workers} workers, "
-        f"shards {'equal' if found.equal else 'DIFFERENT'}"
+        "kill -9": f"{result.kills} kills, {result.repeated} tasks repeated by {result.workers} workers, "
+        f"shards {'equal' if result.equal else 'DIFFERENT'}"
     }
 
 

@@ -42,9 +42,9 @@ def speak_english(texts: Sequence[str], folder: Path, voice: str) -> list[dict[s
     rows = []
     for number, (text, block) in enumerate(zip(texts, done.stdout.split("END\n"), strict=False)):
         words = [line.split("\t") for line in block.splitlines() if line.count("\t") == 2]
-        found = [(name.lower(), float(start), float(end)) for name, start, end in words if units(name)]
-        if [name for name, _, _ in found] == [unit.spoken for unit in units(text)]:
-            rows.append(_row(f"{voice}-{number:03d}", "en", voice, text, found))
+        timed = [(name.lower(), float(start), float(end)) for name, start, end in words if units(name)]
+        if [name for name, _, _ in timed] == [unit.spoken for unit in units(text)]:
+            rows.append(_row(f"{voice}-{number:03d}", "en", voice, text, timed))
     return rows
 
 
@@ -107,8 +107,8 @@ def speak_mandarin(texts: Sequence[str], folder: Path, variant: str) -> list[dic
         wave = np.concatenate(samples)
         soundfile.write(folder / f"{variant}-{number:03d}.wav", wave, rate)
         ends = [_sounding_end(wave, rate, a, b) for a, b in zip(starts, [*starts[1:], len(wave) / rate], strict=True)]
-        found = [(unit.spoken, start, end) for unit, start, end in zip(named, starts, ends, strict=True)]
-        rows.append(_row(f"{variant}-{number:03d}", "zh", f"espeak-{variant}", text, found))
+        timed = [(unit.spoken, start, end) for unit, start, end in zip(named, starts, ends, strict=True)]
+        rows.append(_row(f"{variant}-{number:03d}", "zh", f"espeak-{variant}", text, timed))
     return rows
 
 
