@@ -139,8 +139,10 @@ STAGES: dict[str, Callable[[Path, str], None]] = {
 def test_five_steps_of_every_stage(workspace: Path, tmp_path: Path, stage: str) -> None:
     STAGES[stage](workspace, str(tmp_path))
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [row["loss"] for row in rows if "loss" in row]
-    assert len(losses) == STEPS
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, STEPS + 1)) and all("grad_norm" in row for row in steps)
+    assert [row["lr"] for row in steps][:2] == pytest.approx([1.5e-3, 3e-3])  # warm-up
+    losses = [row["loss"] for row in steps]
     assert losses == pytest.approx(frozen(f"losses of {stage}", losses), rel=TOLERANCE)
 
 
