@@ -35,6 +35,7 @@ ORDER = (
     "generation",
     ("model", "conversation"),  # a model begins conversations, which ask it
     "checkpoint",
+    "pretrained",
     "reference",
     "acceleration",
     "engine",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..errors import BaichuanAudioError
 from ..version import __version__
-from . import bench, codes, completion, data, demo, info, make, serve, talk, work
+from . import bench, codes, completion, data_pipeline, demo, info, make, serve, talk, work
 
 BAD_INPUT = 2
 FAILED = 1
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (talk, codes, serve, info, demo, data, make, work, bench, completion):
+    for group in (talk, codes, serve, info, demo, data_pipeline, make, work, bench, completion):
         group.add_commands(commands)
     return parser
 

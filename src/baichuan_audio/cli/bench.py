@@ -33,8 +33,9 @@ def add_commands(commands: Any) -> None:
         "what",
         nargs="?",
         default="model",
-        choices=("model", "serve"),
-        help="model: one conversation, stage by stage; serve: more and more at once, with the real server",
+        choices=("model", "serve", "data"),
+        help="model: one conversation, stage by stage; serve: more and more at once, with the real server; data: the "
+        "data pipeline against known truth",
     )
     bench.add_argument("--random-init", metavar="CONFIG", help="random weights with the sizes of this config.json")
     bench.add_argument(
@@ -55,6 +56,13 @@ def add_commands(commands: Any) -> None:
     )
     bench.add_argument("--turns", type=positive, default=2, metavar="N", help="serve: replies in each (default: 2)")
     bench.add_argument("--speech", metavar="FILE", help=f"serve: what is said there (default: {_SPEECH})")
+    bench.add_argument("--clips", metavar="FILE", help="data: manifest of clean clips with speaker and transcript")
+    bench.add_argument("--hours", type=float, default=3.0, help="data: of simulated programmes (default: %(default)s)")
+    bench.add_argument("--whisper", default="base", metavar="MODEL", help="data: size or folder (default: %(default)s)")
+    bench.add_argument(
+        "--items", type=positive, default=20, metavar="N", help="data: items of each fault (default: %(default)s)"
+    )
+    bench.add_argument("--parts", metavar="NAMES", help="data: only these, of words,cuts,speech,faults,kills,ways")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -66,12 +74,14 @@ def run(arguments: argparse.Namespace) -> None:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BaichuanAudioError(f"{output}: the directory cannot be made ({error.strerror}).") from error
-    result, text = _serve(arguments) if arguments.what == "serve" else _stages(arguments)
+    makers = {"serve": _serve, "data": _data, "model": _stages}
+    result, text = makers[arguments.what](arguments)
     if output is not None:
-        stem = "serve" if arguments.what == "serve" else "bench"
+        stem = "bench" if arguments.what == "model" else arguments.what
         (output / f"{stem}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (output / f"{stem}.md").write_text(text, encoding="utf-8")
-        _plot(arguments.what, result, output / f"{stem}.png")
+        if arguments.what != "data":
+            _plot(arguments.what, result, output / f"{stem}.png")
     print_json(result) if arguments.json else print(text, end="")
 
 
@@ -143,6 +153,26 @@ def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     with Progress("measuring") as progress:
         result = sweep(served, name, speech, arguments.sessions, arguments.turns, progress.update)
     return result, markdown(result)
+
+
+def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from ..bench.data.run import PARTS, measure_data
+
+    if arguments.clips is None or arguments.output is None:
+        raise BaichuanAudioError(
+            "bench data needs --clips, a manifest of clean clips, and --output, a folder to work in."
+        )
+    parts = tuple(arguments.parts.split(",")) if arguments.parts else PARTS
+    with Progress("measuring") as line:
+        return measure_data(
+            arguments.clips,
+            Path(arguments.output),
+            arguments.whisper,
+            arguments.hours,
+            arguments.items,
+            parts,
+            line.update,
+        )
 
 
 def _plot(what: str, result: dict[str, Any], file: Path) -> None:

@@ -39,7 +39,7 @@ class FlowConfig:
     """100 in the released weights, whose config.json does not hold it; shorter ones give an earlier sound."""
     diffusion_steps: int = 10
     """Solver steps. 0 takes the prenet's guess itself for the mel: smoother, far cheaper, and of a small model easier
-    to understand (LOG.md has the figures)."""
+    to understand (dev/LOG.md has the measurements)."""
     prenet_max_source_positions: int = 5000
     prenet_target_mel_length_scale_ratio: float = 1.0
     spk_emb_dim: int = 0

@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("pocketsphinx")
 
 from baichuan_audio.audio.waveform import load_waveform
-from nano.evaluation.alignment import Aligner, choices_right, distractors, syllable_phones, syllables
+from baichuan_audio.data.alignment.pinyin_phones import syllable_phones
+from nano.evaluation.alignment import Aligner, choices_right, distractors, syllables
 
 SPEECH = Path(__file__).parents[4] / "tests" / "fixtures" / "speech"
 MANDARIN = "一点五倍以上是安全的"

@@ -1,1 +1,1 @@
-"""Clips and codes on disk."""
+"""Samples, clips and codes on disk: records, webdataset shards with an index, readers, export."""

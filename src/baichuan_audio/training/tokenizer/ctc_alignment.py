@@ -14,6 +14,7 @@ import torch
 
 from ...audio_tokenizer import AudioTokenizer
 from ...data.alignment.phone_alignment import FRAMES_PER_SECOND, PLACES, aligned_clips, extend_alignments
+from ...data.alignment.viterbi import ctc_path
 from ...data.store.manifest import Clip, ClipStore
 from ...layers.precision import autocast
 from ...text.phonemes import SYMBOLS, phonetic_symbols
@@ -33,33 +34,8 @@ _LONGEST = 8.0  # seconds
 
 def best_path(log_probabilities: np.ndarray, symbols: Sequence[int]) -> np.ndarray | None:
     """Where each of `symbols` [N] is heard in log-probabilities [T, V] (blank 0); None if T is too short."""
-    length, states = len(log_probabilities), 2 * len(symbols) + 1
-    if not symbols or length < len(symbols):
-        return None
-    with_blanks = np.zeros(states, dtype=np.int64)
-    with_blanks[1::2] = symbols
-    scores = log_probabilities[:, with_blanks]
-    may_skip = np.zeros(states, dtype=bool)  # the blank between two sounds that differ
-    may_skip[3::2] = with_blanks[3::2] != with_blanks[1:-2:2]
-    best = np.full(states, -np.inf)
-    best[:2] = scores[0, :2]
-    steps = np.zeros((length, states), dtype=np.int8)
-    for time in range(1, length):
-        one = np.concatenate([[-np.inf], best[:-1]])
-        two = np.where(may_skip, np.concatenate([[-np.inf, -np.inf], best[:-2]]), -np.inf)
-        ways = np.stack([best, one, two])
-        steps[time] = ways.argmax(0)
-        best = ways.max(0) + scores[time]
-    state = states - 1 if best[-1] >= best[-2] else states - 2
-    if not np.isfinite(best[state]):
-        return None
-    first, last = np.zeros(len(symbols)), np.full(len(symbols), -1.0)
-    for time in range(length - 1, -1, -1):
-        if state % 2:
-            first[state // 2] = time
-            last[state // 2] = max(last[state // 2], time)
-        state -= int(steps[time, state])
-    return (first + last) / 2
+    path = ctc_path(log_probabilities, symbols)
+    return None if path is None else (path[0] + path[1]) / 2
 
 
 def as_alignment(symbols: Sequence[int], centres: np.ndarray, length: int) -> tuple[list[int], list[int]]:

@@ -71,7 +71,7 @@ def train(recipe: TokenizerRecipe) -> None:
 
 
 def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
-    """The tokenizer to start with and a fresh phonetic head (LOG.md has what each start gains)."""
+    """The tokenizer to start with and a fresh phonetic head (dev/LOG.md has what each start gains)."""
     tokenizer = AudioTokenizer.from_config(read_json(Path(recipe.config)))
     head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
     if recipe.initial is None:

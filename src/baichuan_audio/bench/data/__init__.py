@@ -1,0 +1,1 @@
+"""The data pipeline against known truth: simulated programmes, injected faults, resume, speed."""

@@ -1,0 +1,200 @@
+"""`baichuan-audio bench data`: the table of docs/data.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ...config import strict
+from ...data.pipeline.engine.cross_stage import run_cross_stage
+from ...data.pipeline.engine.journal import stage_times
+from ...data.pipeline.engine.local import Executor, LocalExecutor
+from ...data.pipeline.engine.outputs import read_output
+from ...data.pipeline.engine.ray_executor import RayExecutor
+from ...data.pipeline.engine.source_task import RunStages
+from ...data.pipeline.recipe import PipelineRecipe
+from ...data.pipeline.run import run_pipeline, source_tasks
+from ...data.store.records import Piece
+from ...errors import ConfigError
+from .clips import read_clips
+from .faults import FaultRow, faults_table, measure_faults, write_faults
+from .measures import border_errors, cut_figures, detection_error, pieces_of, quantiles, speaker_figures
+from .programmes import Truth, write_programmes
+from .resume import measure_kills, measure_ways
+from .spoken_words import write_clips
+
+PARTS = ("words", "cuts", "speech", "faults", "kills", "ways")
+# Texts as they are given are believed; nothing is dropped for how it sounds.
+_GIVEN: Mapping[str, Any] = {
+    "language": {"backend": "declared"},
+    "recognise": {"recognisers": ()},
+    "quality": {"mos": 0.0, "bandwidth_hz": 0.0, "tones": 2.0, "clipping": 99.0},
+    "speakers": {"change_given": 0.0, "mixture": 9.0},
+    "duplicates": {"difference": 0.0},
+}
+
+
+def measure_data(
+    manifest: str,
+    folder: Path,
+    whisper: str,
+    hours: float,
+    per_fault: int,
+    parts: tuple[str, ...] = PARTS,
+    progress: Callable[[str], None] = lambda what: None,
+) -> tuple[dict[str, Any], str]:
+    """Figures and their table. manifest: clean clips; hours of programmes; items of each fault; whisper: its model.
+
+    Raises:
+        ConfigError: there is no such part.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise ConfigError(f"no part '{unknown[0]}' of this benchmark; there are {', '.join(PARTS)}.")
+    figures: dict[str, Any] = {}
+    lines = ["| what | measured |", "| --- | --- |"]
+    tables = ""
+    for part in parts:
+        progress(part)
+        root = folder / part
+        if part in ("words", "cuts"):
+            found = _borders(part, manifest, root, hours)
+        elif part == "speech":
+            found = _speech(manifest, root, hours)
+        elif part == "faults":
+            rows, clean = _faults(manifest, root, per_fault, whisper)
+            figures[part] = [asdict(row) for row in (*rows, clean)]
+            tables = "\n" + faults_table(rows, clean)
+            continue
+        elif part == "kills":
+            found = _kills(manifest, root)
+        else:
+            found = _ways(manifest, root)
+        figures[part] = found
+        lines += [f"| {part}: {name} | {value} |" for name, value in found.items()]
+    return figures, "\n".join(lines) + "\n" + tables
+
+
+def _recipe(root: Path, values: Mapping[str, Any]) -> PipelineRecipe:
+    """The values below `root`; its manifest, work and shards are there."""
+    places = {"sources": str(root / "manifest.jsonl"), "work": str(root / "work"), "output": str(root / "shards")}
+    return strict(PipelineRecipe, json.loads(json.dumps({**places, **values})), "bench data")
+
+
+def _borders(part: str, manifest: str, root: Path, hours: float) -> dict[str, str]:
+    """Words and clauses against the times that the engines which spoke them give; cuts on recordings of people."""
+    clips = read_clips(manifest, (), 2.5)
+    if part == "words":
+        texts = {
+            language: [c.transcript for c in clips if c.language == language and 10 < len(c.transcript) < 90][:60]
+            for language in ("en", "zh")
+        }
+        clips = read_clips(write_clips(texts["en"], texts["zh"], root / "clips"), (), 1.0)
+    minutes = max(2, round(hours * 60 / 2))
+    truths = write_programmes(clips, root, minutes, 60.0, 3, given=True, overlap=0.0, beds=0.0, broken=0.0)
+    result = run_pipeline(_recipe(root, _GIVEN))
+    found: dict[str, str] = {}
+    for language in ("en", "zh"):
+        own = [truth for truth in truths if truth.language == language]
+        if part == "cuts":
+            cuts = cut_figures(own, {truth.id: pieces_of(result, truth.id, "cut") for truth in own})
+            found[f"{language} cuts"] = (
+                f"{cuts['cuts']:.0f}, in silence {cuts['silent']:.3f}, on a frame {cuts['on_frame']:.3f}, "
+                f"words lost or doubled {cuts['wrong']:.0f}"
+            )
+            continue
+        errors = border_errors(own, {truth.id: pieces_of(result, truth.id, "align") for truth in own})
+        found[f"{language} words"] = quantiles(errors["word"])
+        found[f"{language} clauses"] = quantiles(errors["clause"])
+        found[f"{language} failed"] = f"{sum(errors['failed']):.0f} of {len(errors['failed'])}"
+    return {**found, **_speed(root, truths)}
+
+
+def _speech(manifest: str, root: Path, hours: float) -> dict[str, str]:
+    """Voice activity and speakers, of programmes with overlap, beds, telephones and clipping."""
+    truths = write_programmes(read_clips(manifest, (), 2.5), root, max(2, round(hours * 30)), 120.0, 3)
+    recipe = _recipe(root, {})
+    stages = (recipe.standardise, recipe.vad, recipe.speakers)
+    outcomes = {}
+    for task, outcome in LocalExecutor(0).map(RunStages(stages, recipe.work), source_tasks(recipe)):
+        if outcome is not None and not outcome.problem:
+            outcomes[task.source] = outcome
+    found: dict[str, str] = {}
+    for name, own in _conditions(truths).items():
+        errors = [
+            detection_error(truth, read_output(Path(dict(outcomes[truth.id].outputs)["vad"]), Piece).kept)
+            for truth in own
+            if truth.id in outcomes
+        ]
+        missed, false, speech = (sum(column) for column in zip(*errors, strict=True))
+        found[f"VAD, {name}"] = f"missed {missed / speech:.4f}, false alarm {false / speech:.4f}"
+    files = {source: (outcome.outputs[-1][1], Piece) for source, outcome in outcomes.items()}
+    clusters = run_cross_stage(recipe.cluster, Path(recipe.work), files)
+    pieces = {source: read_output(Path(path), Piece).kept for source, (path, _) in clusters.items()}
+    for name, own in {**_conditions(truths), "all": truths}.items():
+        f = speaker_figures(own, pieces)
+        found[f"speakers, {name}"] = (
+            f"purity {f.purity:.3f}, coverage {f.coverage:.3f}, ARI {f.ari:.3f}, overlap {f.overlap:.3f}, "
+            f"{f.clusters} clusters of {f.speakers} speakers"
+        )
+    return {**found, **_speed(root, truths)}
+
+
+def _conditions(truths: list[Truth]) -> dict[str, list[Truth]]:
+    clean = [truth for truth in truths if not truth.bed and not truth.condition]
+    beds = [truth for truth in truths if truth.bed and not truth.condition]
+    return {name: own for name, own in (("clean", clean), ("beds 0-20 dB", beds)) if own}
+
+
+def _speed(root: Path, truths: list[Truth]) -> dict[str, str]:
+    seconds = sum(truth.seconds for truth in truths)
+    times = stage_times(root / "work")
+    return {"hours": f"{seconds / 3600:.2f}"} | {
+        f"speed, {stage}": f"{seconds / figures.cpu:.0f} x real time (CPU)"
+        for stage, figures in times.items()
+        if figures.cpu > 0.05
+    }
+
+
+def _faults(manifest: str, root: Path, per_fault: int, whisper: str) -> tuple[list[FaultRow], FaultRow]:
+    clips = read_clips(manifest, (), 3.0)
+    by_language = [[clip for clip in clips if clip.language == language] for language in ("en", "zh")]
+    # As many clean items as there are broken ones, and more: five in a hundred are of each fault.
+    wanted = per_fault * 20 // 2
+    chosen = [clip for own in by_language for clip in own[:: max(1, len(own) // wanted)][:wanted]]
+    faults = write_faults(chosen, root, per_fault, 0)
+    model = f"whisper:{whisper}"
+    values = {"language": {"backend": model}, "recognise": {"recognisers": [model, "pocketsphinx"]}}
+    return measure_faults(_recipe(root, values), faults, LocalExecutor(0))
+
+
+def _small(manifest: str, root: Path, count: int) -> PipelineRecipe:
+    clips = read_clips(manifest, (), 2.5)
+    write_programmes(clips, root, count, 30.0, 5, given=True, beds=0.0, broken=0.0)
+    return _recipe(root, _GIVEN)
+
+
+def _kills(manifest: str, root: Path) -> dict[str, str]:
+    found = measure_kills(_small(manifest, root, 8), root, 25, 2)
+    return {
+        "kill -9": f"{found.kills} kills, {found.repeated} tasks repeated by {found.workers} workers, "
+        f"shards {'equal' if found.equal else 'DIFFERENT'}"
+    }
+
+
+def _ways(manifest: str, root: Path) -> dict[str, str]:
+    ways: dict[str, Executor] = {
+        "1 process": LocalExecutor(0),
+        "1 worker": LocalExecutor(1),
+        "2 workers": LocalExecutor(2),
+        "4 workers": LocalExecutor(4),
+        "Ray": RayExecutor(2),
+    }
+    rows = measure_ways(replace(_small(manifest, root, 12), shard_samples=20), root, ways)
+    return {
+        row.name: f"{row.wall:.1f} s, stages {row.stages:.1f} s, shards {'equal' if row.equal else 'DIFFERENT'}"
+        for row in rows
+    }

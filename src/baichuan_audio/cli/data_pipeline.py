@@ -1,0 +1,270 @@
+"""data run, plan, calibrate, tokenize, inspect, report, export: from recordings or texts to training shards."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from . import data as corpus_commands
+from .common import Progress, add_command, print_json
+
+if TYPE_CHECKING:
+    from ..data.pipeline.engine.local import Executor
+    from ..data.pipeline.recipe import PipelineRecipe
+
+
+def add_commands(commands: Any) -> None:
+    """Put the command `data` with its subcommands into the parser, those of `cli/data.py` among them."""
+    about = "Make training data: shards from recordings or texts (docs/data.md), alignments, codes."
+    data = add_command(commands, "data", None, about, model=False, machine_readable=False)
+    parts = data.add_subparsers(dest="what", metavar="WHAT", required=True, parser_class=_Parser)
+
+    run = _recipe_command(parts, "run", run_run, "Recordings or texts -> shards; goes on where it was stopped.")
+    run.add_argument("--dry-run", action="store_true", help="tell the yield and make nothing, as `data plan` does")
+    plan = _recipe_command(parts, "plan", run_plan, "Tell the yield of a run before it is made.")
+    for parser in (run, plan):
+        parser.add_argument(
+            "--pilot", type=int, default=0, metavar="N", help="run so many sources first to estimate from (default: 0)"
+        )
+    calibrate = _recipe_command(parts, "calibrate", run_calibrate, "Propose thresholds from a judged sample.")
+    calibrate.add_argument(
+        "--labels", required=True, metavar="FILE", help="JSON lines: `id` of a source, `label` good or what is wrong"
+    )
+    report = _recipe_command(parts, "report", run_report, "A page about the last run, with sounds.", workers=False)
+    report.add_argument("--output", "-o", default="data.html", metavar="FILE", help="(default: %(default)s)")
+
+    tokenize = add_command(parts, "tokenize", run_tokenize, "Turn the sound of shards into codes, once.")
+    tokenize.add_argument("shards", help="a folder that `data run` wrote")
+    tokenize.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for the shards with codes")
+    tokenize.add_argument("--keep-audio", action="store_true", help="keep the sound beside the codes")
+    inspect = add_command(parts, "inspect", run_inspect, "Show a sample: text, mask, words, waveform, codes.")
+    inspect.add_argument("shards", help="a folder that `data run` or `data tokenize` wrote")
+    inspect.add_argument("sample", nargs="?", help="its id or key; without one, the first of each kind are listed")
+    inspect.add_argument("--audio", metavar="FILE", help="write its sound there too")
+    export = add_command(parts, "export", run_export, "Write shards as lhotse cuts.", model=False)
+    export.add_argument("shards", help="a folder that `data run` wrote")
+    export.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for cuts.jsonl.gz and the sounds")
+
+    holder = _Holder()
+    corpus_commands.add_commands(holder)
+    for name in holder.choices():
+        part = parts.add_parser(name, add_help=False, help="on a clip store: alignments, codes, readings")
+        part.forward_to(holder.parser, name)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that may hand its words to another one, which expects its name as the first of them."""
+
+    _target: tuple[argparse.ArgumentParser, str] | None = None
+
+    def forward_to(self, parser: argparse.ArgumentParser, name: str) -> None:
+        self._target = (parser, name)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._target is None:
+            found, left = super().parse_known_args(args, namespace)
+            if hasattr(found, "overrides"):  # argparse takes them before the options only
+                found.overrides += [word for word in left if "=" in word and not word.startswith("-")]
+                left = [word for word in left if "=" not in word or word.startswith("-")]
+            return found, left
+        parser, name = self._target
+        return parser.parse_known_args([name, *(args or [])], namespace)
+
+
+class _Holder:
+    """Takes the parser that `cli/data.py` makes, in place of the program's own commands."""
+
+    parser: argparse.ArgumentParser
+
+    def add_parser(self, name: str, help: str, description: str) -> argparse.ArgumentParser:
+        self.parser = argparse.ArgumentParser(prog=f"baichuan-audio {name}", description=description)
+        return self.parser
+
+    def choices(self) -> list[str]:
+        actions = self.parser._actions
+        return next(list(action.choices) for action in actions if action.dest == "what" and action.choices)
+
+
+def _recipe_command(parts: Any, name: str, run: Any, about: str, workers: bool = True) -> argparse.ArgumentParser:
+    parser = add_command(parts, name, run, about, model=False)
+    parser.add_argument("recipe", help="a YAML file, e.g. recipes/data/crawled.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. quality.mos=2.2 sources=speech/")
+    if workers:
+        parser.add_argument(
+            "--workers", type=int, default=1, metavar="N", help="processes; 0: this one (default: %(default)s)"
+        )
+        parser.add_argument("--executor", choices=("local", "ray"), default="local", help="(default: %(default)s)")
+        parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster (default: Ray on this machine)")
+    return parser
+
+
+def _recipe(arguments: argparse.Namespace) -> PipelineRecipe:
+    from ..config import load_recipe
+    from ..data.pipeline.recipe import PipelineRecipe
+
+    return load_recipe(arguments.recipe, PipelineRecipe, arguments.overrides)
+
+
+def _executor(arguments: argparse.Namespace) -> Executor:
+    from ..data.pipeline.engine.local import LocalExecutor
+    from ..data.pipeline.engine.ray_executor import RayExecutor
+
+    if arguments.workers < 0:
+        raise DataError(f"--workers must be 0 or more, not {arguments.workers}.")
+    if arguments.executor == "ray":
+        return RayExecutor(max(1, arguments.workers), arguments.address)
+    return LocalExecutor(arguments.workers)
+
+
+def run_run(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.run import run_pipeline
+
+    if arguments.dry_run:
+        run_plan(arguments)
+        return
+    recipe = _recipe(arguments)
+    with Progress("making training data") as line:
+        result = run_pipeline(
+            recipe, _executor(arguments), lambda what, done, all_: line.update(f"{what} {done}/{all_}")
+        )
+    hours = sum(entry.seconds for entry in result.entries) / 3600
+    if arguments.json:
+        print_json(
+            {
+                "output": recipe.output,
+                "samples": len(result.entries),
+                "hours": round(hours, 4),
+                "tasks": result.ran,
+                "set_aside": dict(result.set_aside),
+            }
+        )
+        return
+    print(f"{recipe.output}: {len(result.entries)} samples, {hours:.2f} h, {result.ran} tasks run")
+    for source, reason in sorted(result.set_aside.items()):
+        print(f"set aside: {source}: {reason}")
+
+
+def run_plan(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.plan import plan_yield
+
+    recipe = _recipe(arguments)
+    with Progress("estimating the yield"):
+        found = plan_yield(recipe, arguments.pilot, _executor(arguments))
+    unknown = found.kept != found.kept  # nan
+    if arguments.json:
+        print_json(
+            {
+                "sources": found.sources,
+                "hours": round(found.hours_in, 4),
+                "known": round(found.known, 4),
+                "kept": None if unknown else round(found.kept, 4),
+                "error": None if unknown else round(found.error, 4),
+            }
+        )
+        return
+    print(f"{found.sources} sources, {found.hours_in:.2f} h; {found.known:.2f} h of them have been through the stages")
+    if unknown:
+        print("nothing is known yet to estimate the yield from; run some first with --pilot 20")
+        return
+    print(f"kept: {found.kept:.2f} h, give or take {2 * found.error:.2f} h")
+    for origin, (hours, kept) in found.by_origin.items():
+        print(f"  {origin}: {kept:.2f} of {hours:.2f} h")
+
+
+def run_calibrate(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.calibrate import calibrate, read_labels
+
+    recipe, labels = _recipe(arguments), read_labels(arguments.labels)
+    with Progress(f"scoring {len(labels)} labelled sources"):
+        found = calibrate(recipe, labels, _executor(arguments))
+    if arguments.json:
+        print_json({proposal.name: vars(proposal) for proposal in found})
+        return
+    for p in found:
+        print(
+            f"{p.name}={p.proposed:g}  # now {p.now:g}: catches {p.caught_now:.0%} of {p.bad} bad, drops "
+            f"{p.lost_now:.0%} of {p.good} good; then {p.caught:.0%} and {p.lost:.0%}"
+        )
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.report import as_json, write_report
+
+    found = write_report(_recipe(arguments), arguments.output)
+    print(as_json(found) if arguments.json else f"{arguments.output}: written")
+
+
+def run_tokenize(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.tokenize_shards import tokenize_shards
+    from .common import load_plain_model
+
+    model, _ = load_plain_model(arguments)
+    with Progress("encoding") as line:
+        count = tokenize_shards(
+            arguments.shards,
+            arguments.output,
+            model.tokenizer,
+            _weights_digest(model.tokenizer),
+            arguments.keep_audio,
+            lambda done, total: line.update(f"{done} of {total} samples"),
+        )
+    print_json({"output": arguments.output, "encoded": count}) if arguments.json else print(
+        f"{arguments.output}: codes of {count} more samples"
+    )
+
+
+def _weights_digest(tokenizer: Any) -> str:
+    """What codes depend on: every weight of the tokenizer, whatever file it came from."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        digest.update(name.encode("utf-8"))
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def run_inspect(arguments: argparse.Namespace) -> None:
+    from ..data.pipeline.inspect_sample import describe
+    from ..data.store.shards import ShardReader
+
+    reader = ShardReader(arguments.shards)
+    if arguments.sample is None:
+        shown: set[str] = set()
+        for entry in reader.entries:
+            if entry.kind not in shown:
+                shown.add(entry.kind)
+                print(entry.id)
+        return
+    entry = reader.entry(arguments.sample)
+    sample, codes = reader.sample(entry), reader.codes(entry)
+    if arguments.json:
+        print(reader.member(entry, "json").decode("utf-8"))
+        return
+    tokens = None
+    if codes is not None:
+        from .common import load_plain_model
+
+        model, _ = load_plain_model(arguments)
+        tokens = (model.text_tokenizer, model.special)
+    waveform = reader.waveform(entry) if "flac" in entry.members else None
+    if arguments.audio:
+        if waveform is None:
+            raise DataError(f"{arguments.shards}: these shards hold codes alone; name those with the sound.")
+        import torch
+
+        from ..audio.waveform import save_waveform
+        from ..data.store.records import SAMPLE_RATE
+
+        save_waveform(arguments.audio, torch.from_numpy(waveform), SAMPLE_RATE)
+    print(describe(sample, waveform, codes, tokens), end="")
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    from ..data.store.export import export_lhotse
+
+    count = export_lhotse(arguments.shards, arguments.output)
+    print_json({"output": arguments.output, "cuts": count}) if arguments.json else print(
+        f"{arguments.output}/cuts.jsonl.gz: {count} cuts"
+    )

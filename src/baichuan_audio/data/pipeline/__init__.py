@@ -1,0 +1,1 @@
+"""From recordings and from texts to shards of training samples (docs/data.md)."""

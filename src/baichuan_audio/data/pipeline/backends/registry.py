@@ -1,0 +1,89 @@
+"""Backends by name: `whisper:base` is the backend `whisper` with the argument `base`."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ....errors import ConfigError, MissingDependencyError
+from ...store.atomic import file_digest
+from ..engine.stage import code_digest
+
+MODULES = {
+    "vad": "vad",
+    "speakers": "speakers",
+    "language": "language",
+    "mos": "mos",
+    "asr": "asr",
+    "aligner": "aligners",
+    "tts": "tts",
+    "text": "text_models",
+}
+"""The module of each kind; it holds BACKENDS, name -> function of the argument."""
+
+
+@functools.lru_cache(maxsize=64)
+def load_backend(kind: str, name: str) -> Any:
+    """The backend of a kind, loaded once a process.
+
+    Raises:
+        ConfigError: there is no such backend, or its model cannot be had.
+        MissingDependencyError: its library is not installed.
+    """
+    return _maker(kind, name)(name.partition(":")[2])
+
+
+def check_backend(kind: str, name: str) -> None:
+    """Raises ConfigError where there is no backend of that name; loads none."""
+    _maker(kind, name)
+
+
+def _maker(kind: str, name: str) -> Any:
+    module = importlib.import_module(f"{__package__}.{MODULES[kind]}")
+    base = name.partition(":")[0]
+    if base not in module.BACKENDS:
+        near = difflib.get_close_matches(base, module.BACKENDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(sorted(module.BACKENDS))}."
+        raise ConfigError(f"no {kind} backend '{base}'; {hint}")
+    return module.BACKENDS[base]
+
+
+@functools.cache
+def backend_identity(kind: str, name: str) -> str:
+    """What decides a backend's output: its name, its code, and the files of a model that lies in a folder."""
+    parts = [name, code_digest(f"{__package__}.{MODULES[kind]}")]
+    argument = Path(name.partition(":")[2].partition("@")[0])
+    if name.partition(":")[2] and argument.exists():
+        files = sorted(argument.rglob("*")) if argument.is_dir() else [argument]
+        parts += [file_digest(path) for path in files if path.is_file()]
+    return "/".join(parts)
+
+
+def require(library: str, purpose: str, install: str) -> Any:
+    """Import a library that is an extra.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{purpose} needs {library.partition('.')[0]}: pip install {install} ({error})."
+        ) from error
+
+
+def package_file(package: str, *names: str, install: str) -> Path:
+    """A file that a package brings, without importing the package.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise MissingDependencyError(f"this stage needs {package}: pip install {install}.")
+    return Path(found.origin).parent.joinpath(*names)

@@ -1,0 +1,1 @@
+"""How stages are run: content-addressed outputs, worker processes, Ray."""

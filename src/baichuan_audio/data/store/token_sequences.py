@@ -1,0 +1,87 @@
+"""A stored sample as the token sequence that training reads: ids, codes and the loss mask of every position."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...errors import DataError
+from ..sequences import Frames, SequenceBuilder, TokenSequence
+from .records import Sample, Segment
+
+
+def token_sequence(sample: Sample, codes: NDArray[np.int64], builder: SequenceBuilder) -> TokenSequence:
+    """A sample and the codes [K, T] of its sound -> its sequence, by the layouts of docs/model.md, 8.
+
+    The loss of every segment is the one stored with it.
+
+    Raises:
+        DataError: the codes end before the sample's last segment does.
+    """
+    if sample.kind == "sft":
+        return _dialogue(sample, codes, builder)
+    spoken = sample.kind in ("itts", "tts", "audio")
+    previous_loss = False
+    for segment in sample.segments:
+        if segment.kind == "text":
+            builder.text(segment.text, learn=segment.loss)
+            previous_loss = segment.loss
+        elif spoken:
+            # The model chooses to begin to speak only after text that it wrote itself.
+            builder.spoken(_frames(sample, segment, codes), learn_start=previous_loss)
+        else:
+            builder.heard(_frames(sample, segment, codes))
+    if sample.kind not in ("tts", "audio"):
+        builder.end()
+    return builder.finish()
+
+
+def _dialogue(sample: Sample, codes: NDArray[np.int64], builder: SequenceBuilder) -> TokenSequence:
+    role = ""
+    for segment in sample.segments:
+        if segment.role == "system":
+            builder.system(segment.text)
+            continue
+        if segment.role != role:
+            if role == "reply":
+                builder.end()
+            if segment.role == "user":
+                builder.user()
+            else:
+                builder.reply(spoken=True)
+            role = segment.role
+        if segment.kind == "text":
+            builder.text(segment.text, learn=segment.loss)
+        elif role == "user":
+            builder.heard(_frames(sample, segment, codes))
+        else:
+            builder.spoken(_frames(sample, segment, codes))
+    builder.end()
+    return builder.finish()
+
+
+def _frames(sample: Sample, segment: Segment, codes: NDArray[np.int64]) -> Frames:
+    first, end = segment.frames
+    available = codes.shape[1]
+    # An encoder gives one frame less where the last one is not full.
+    if end > available + 1 or first >= available:
+        raise DataError(f"{sample.id}: a segment ends at frame {end}, but there are codes of {available} only.")
+    return Frames(torch.from_numpy(np.ascontiguousarray(codes[:, first : min(end, available)])), learnt=segment.loss)
+
+
+def mask_runs(sequence: TokenSequence, names: dict[int, str]) -> list[tuple[str, int, str]]:
+    """Runs of positions with the same meaning: (name of the id or "text", count, loss).
+
+    loss: "." nothing, "t" the id is learnt, "a" the position predicts a frame, "b" both.
+    """
+    runs: list[tuple[str, int, str]] = []
+    for place, id_ in enumerate(sequence.ids.tolist()):
+        text, audio = bool(sequence.text_loss[place]), bool(sequence.audio_loss[place])
+        loss = "b" if text and audio else "t" if text else "a" if audio else "."
+        name = names.get(id_, "text")
+        if runs and runs[-1][0] == name and runs[-1][2] == loss:
+            runs[-1] = (name, runs[-1][1] + 1, loss)
+        else:
+            runs.append((name, 1, loss))
+    return runs
