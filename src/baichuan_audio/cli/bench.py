@@ -62,7 +62,7 @@ def add_commands(commands: Any) -> None:
     bench.add_argument(
         "--items", type=positive, default=20, metavar="N", help="data: items of each fault (default: %(default)s)"
     )
-    bench.add_argument("--parts", metavar="NAMES", help="data: only these, of words,cuts,speech,faults,kills,ways")
+    bench.add_argument("--parts", metavar="NAMES", help="data: only these, e.g. words,speech,faults")
 
 
 def run(arguments: argparse.Namespace) -> None:
