@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import yaml
 
 from baichuan_audio.cli import main
 from baichuan_audio.cli.app import build_parser
+from baichuan_audio.config import strict
+from baichuan_audio.data.pipeline.recipe import PipelineRecipe
 from baichuan_audio.data.store.shards import ShardReader
 
 from .conftest import SIMPLE, speech_like, write_sources
@@ -51,6 +54,7 @@ def test_run_plan_report_and_inspect(workplace: Path, capsys: pytest.CaptureFixt
     assert main(["data", "report", "recipe.yaml", "-o", "page.html", "--json"]) == 0
     report = said(capsys)
     assert report["dropped"] == {"standardise: empty file": {"tests": 1}} and "asr" in report["hours"]["kind"]
+    assert report["voices"]["distinct"] >= 1
     page = (workplace / "page.html").read_text()
     assert page.count("<audio") == 9 and "clip1" in page and "bandwidth_hz" in page
     assert main(["data", "inspect", "shards"]) == 0
@@ -127,13 +131,36 @@ def test_the_commands_on_clip_stores_stand_beside_them():
     assert arguments.subcommand == "encode" and arguments.speed == 0.9
 
 
-def test_the_page_and_the_recipes_hold_commands_that_parse():
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_the_commands_of_the_page_run(workplace: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]):
+    """Those of docs/data.md, one after the other, with recipes that need no network."""
+    folder = workplace / "recipes" / "data"
+    folder.mkdir(parents=True)
+    quick = {
+        "crawled": SIMPLE,
+        "text": {
+            **SIMPLE,
+            "license": "CC0-1.0",
+            "synthesise": {"voices": ["espeak@en-us+f3"]},
+            "voice_check": {"backend": "spectrum", "change": 0.0},
+            "quality": {"mos": 0.0, "bandwidth_hz": 0, "clipping": 99, "tones": 2},
+        },
+    }
+    for name, values in quick.items():
+        real = yaml.safe_load((ROOT / "recipes" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
+        strict(PipelineRecipe, real, name)
+        places = {key: real[key] for key in ("sources", "texts", "work", "output") if key in real}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**values, **places}))
+    (workplace / "texts.jsonl").write_text('{"text": "Good morning, dear friends of the sea."}\n')
+    (workplace / "labels.jsonl").write_text('{"id": "clip0", "label": "good"}\n')
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     lines = re.findall(r"^baichuan-audio (data .*)$", page, flags=re.MULTILINE)
+    assert len(lines) == 8
     for line in lines:
-        build_parser().parse_args(line.partition("#")[0].split())
-    from baichuan_audio.config import load_recipe
-    from baichuan_audio.data.pipeline.recipe import PipelineRecipe
-
-    for recipe in sorted((ROOT / "recipes" / "data").glob("*.yaml")):
-        load_recipe(recipe, PipelineRecipe)
+        words = line.partition("#")[0].split()
+        options = {"tokenize": ["--model", str(tiny_dir)], "plan": ["--workers", "0"], "calibrate": ["--workers", "0"]}
+        words = [*(word for word in words if word != "2"), *options.get(words[1], [])]
+        if words[1] == "run":
+            words = [word for word in words if word != "--workers"] + ["--workers", "0"]
+        assert main(words) == 0, f"{line}: {capsys.readouterr().err}"
+    assert len(ShardReader("work/data/text/shards")) and (workplace / "data.html").is_file()

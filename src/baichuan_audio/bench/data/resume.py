@@ -54,10 +54,10 @@ def at(recipe: PipelineRecipe, root: Path) -> PipelineRecipe:
 
 
 def measure_kills(recipe: PipelineRecipe, root: Path, kills: int, workers: int, seed: int = 0) -> KillFigures:
-    """Runs the recipe to its end undisturbed, and once more killed (SIGKILL to the process group) at random moments."""
-    began = time.perf_counter()
+    """Runs the recipe to its end undisturbed, and once more killed (SIGKILL to the process group) again and again: each
+    time a few tasks later, so that the kills fall on all stages, and at a random moment of a task."""
     run_pipeline(at(recipe, root / "whole"))
-    length = time.perf_counter() - began
+    tasks = len(task_starts(root / "whole" / "work"))
     broken = at(recipe, root / "broken")
     file = root / "recipe.json"
     file.write_text(json.dumps(asdict(broken)), encoding="utf-8")
@@ -68,7 +68,8 @@ def measure_kills(recipe: PipelineRecipe, root: Path, kills: int, workers: int, 
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(rng.uniform(0.0, min(4.0, 2 * length / kills + 1.0)))
+        _wait_for(Path(broken.work), process, rng.randint(1, max(1, 2 * tasks // (kills + 1))))
+        time.sleep(rng.uniform(0.0, 0.1))
         killed += process.poll() is None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -78,6 +79,13 @@ def measure_kills(recipe: PipelineRecipe, root: Path, kills: int, workers: int, 
     repeated = sum(count - 1 for count in task_starts(Path(broken.work)).values())
     equal = shard_hashes(root / "whole" / "shards") == shard_hashes(root / "broken" / "shards")
     return KillFigures(killed, repeated, workers, equal)
+
+
+def _wait_for(work: Path, process: subprocess.Popen[bytes], more: int) -> None:
+    """Until so many more tasks have begun than had when it was called, or the process has ended."""
+    wanted = sum(task_starts(work).values()) + more
+    while process.poll() is None and sum(task_starts(work).values()) < wanted:
+        time.sleep(0.002)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..store.atomic import text_digest, write_text
 from ..store.records import SAMPLE_RATE
 from ..store.shards import ShardReader
 from .audio_access import read_stretch
+from .backends.speakers import unpack
 from .engine.journal import stage_times
 from .engine.outputs import read_lines
 from .recipe import PipelineRecipe
@@ -28,6 +29,15 @@ from .run import load_run
 _SOUNDS = 3  # of each reason and each kind
 _BINS = 24
 _HEARD_S = 12.0
+
+
+@dataclass
+class Voices:
+    """The pieces of one speaker: seconds, ASR errors a unit against the text, embeddings."""
+
+    seconds: float = 0.0
+    errors: list[float] = field(default_factory=list)
+    embeddings: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass
@@ -40,6 +50,7 @@ class Tally:
     examples: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     set_aside: dict[str, str] = field(default_factory=dict)
+    voices: dict[str, Voices] = field(default_factory=lambda: defaultdict(Voices))
 
 
 def tally(recipe: PipelineRecipe) -> Tally:
@@ -62,11 +73,32 @@ def tally(recipe: PipelineRecipe) -> Tally:
                         for name, value in row["scores"].items():
                             found.scores[name].append(value)
                         found.scores["seconds"].append((row["end"] - row["start"]) / SAMPLE_RATE)
+                        _note_voice(found.voices[row["speaker"] or "-"], row)
         places.clear()
     for entry in ShardReader(recipe.output).entries:
         for group, value in (("kind", entry.kind), ("language", entry.language), ("speaker", entry.speaker)):
             found.hours[group][value or "-"] += entry.seconds
     return found
+
+
+def _note_voice(voice: Voices, row: Mapping[str, Any]) -> None:
+    voice.seconds += (row["end"] - row["start"]) / SAMPLE_RATE
+    if "disagreement" in row["scores"]:
+        voice.errors.append(row["scores"]["disagreement"])
+    if row["embedding"]:
+        voice.embeddings.append(unpack(row["embedding"]))
+
+
+def distinct_voices(found: Tally, likeness: float = 0.83) -> int:
+    """How many speakers are left when of any two whose mean embeddings have a cosine of `likeness` or more one goes."""
+    chosen: list[np.ndarray] = []
+    for _, voice in sorted(found.voices.items()):
+        if voice.embeddings:
+            mean = np.mean(voice.embeddings, axis=0)
+            mean = mean / max(float(np.linalg.norm(mean)), 1e-9)
+            if all(float(mean @ other) < likeness for other in chosen):
+                chosen.append(mean)
+    return len(chosen)
 
 
 def write_report(recipe: PipelineRecipe, output: str | Path) -> Tally:
@@ -80,6 +112,8 @@ def write_report(recipe: PipelineRecipe, output: str | Path) -> Tally:
         _dropped(found),
         "<h2>Set aside</h2>",
         _table(("source", "reason"), sorted(found.set_aside.items())),
+        f"<h2>Speakers and timbres ({distinct_voices(found)} distinct)</h2>",
+        _voices(found),
         "<h2>Distributions of what was kept</h2>",
         *(_histogram(name, values) for name, values in sorted(found.scores.items())),
         "<h2>Speed</h2>",
@@ -127,6 +161,14 @@ def _dropped(found: Tally) -> str:
         for (stage, reason), counts in sorted(found.dropped.items())
     ]
     return _table(("stage", "reason", "records", "hours", *origins), rows)
+
+
+def _voices(found: Tally) -> str:
+    rows = [
+        (name, f"{voice.seconds / 3600:.3f}", f"{np.mean(voice.errors):.3f}" if voice.errors else "-")
+        for name, voice in sorted(found.voices.items(), key=lambda item: -item[1].seconds)[:60]
+    ]
+    return _table(("speaker", "hours", "ASR errors a unit"), rows)
 
 
 def _speed(work: Path) -> str:
@@ -203,4 +245,7 @@ def as_json(found: Tally) -> str:
     """The page's figures for a program."""
     dropped = {f"{stage}: {reason}": dict(counts) for (stage, reason), counts in sorted(found.dropped.items())}
     hours = {group: {name: round(s / 3600, 5) for name, s in counts.items()} for group, counts in found.hours.items()}
-    return json.dumps({"hours": hours, "dropped": dropped, "set_aside": found.set_aside}, ensure_ascii=False)
+    errors = {name: round(float(np.mean(v.errors)), 4) for name, v in sorted(found.voices.items()) if v.errors}
+    voices = {"distinct": distinct_voices(found), "errors": errors}
+    facts = {"hours": hours, "dropped": dropped, "set_aside": found.set_aside, "voices": voices}
+    return json.dumps(facts, ensure_ascii=False)
