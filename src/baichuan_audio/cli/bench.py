@@ -78,7 +78,9 @@ def add_commands(commands: Any) -> None:
         "--items", type=positive, default=20, metavar="N", help="data: items of each fault (default: %(default)s)"
     )
     bench.add_argument(
-        "--metrics", metavar="NAMES", help="data: only these metrics, of words,cuts,speech,faults,kills,ways"
+        "--metrics",
+        metavar="NAMES",
+        help="data: only these metrics, of words,cuts,speech,faults,plan,memory,kills,ways",
     )
 
 

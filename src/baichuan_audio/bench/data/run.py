@@ -73,9 +73,9 @@ def measure_data(
             tables = "\n" + faults_table(rows, clean)
             continue
         elif part == "plan":
-            found = _plan(manifest, root, hours)
+            values = _plan(manifest, root, hours)
         elif part == "memory":
-            found = _memory(manifest, root, hours)
+            values = _memory(manifest, root, hours)
         elif part == "kills":
             values = _kills(manifest, root)
         else:

@@ -48,7 +48,10 @@ class TaskQueue:
 
 @dataclass(frozen=True)
 class SessionContext:
-    """dialogue: the engine's side of the conversation. longest_s: of one piece of the user's audio."""
+    """One session's ids, engine, conversation and queues.
+
+    dialogue: the engine's side of the conversation. longest_s: of one piece of the user's audio.
+    """
 
     session_id: str
     conversation_id: str

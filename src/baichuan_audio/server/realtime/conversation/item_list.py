@@ -31,8 +31,11 @@ Status = Literal["completed", "incomplete", "in_progress"]
 
 @dataclass(frozen=True)
 class StoredPart:
-    """text: of an audio part its transcript, None while unknown. sound: int16 [S] at 16 kHz. segments: of speech in
-    it, (first sample, sample after the last); None: all of it."""
+    """One part of a message.
+
+    text: of an audio part its transcript, None while unknown. sound: int16 [S] at 16 kHz. segments: of speech in
+    it, (first sample, sample after the last); None: all of it.
+    """
 
     type: PartType
     text: str | None = None

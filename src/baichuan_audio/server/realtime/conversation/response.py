@@ -43,8 +43,11 @@ class ResponseSettings:
 
 @dataclass
 class RealtimeResponse:
-    """begun_at: when the user's turn ended, on the monotonic clock. answers: id of the item it depends on, if any.
-    after: playback that comes before this one's."""
+    """One response, from `response.created` to `response.done`.
+
+    begun_at: when the user's turn ended, on the monotonic clock. answers: id of the item it depends on, if any. after:
+    playback that comes before this one's.
+    """
 
     context: SessionContext
     settings: ResponseSettings

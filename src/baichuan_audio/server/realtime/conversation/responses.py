@@ -24,7 +24,7 @@ _CHECK_INTERVAL_S = 0.1
 
 
 class ResponseQueue:
-    """newest: the response that was created last, if any."""
+    """Creates, runs and interrupts responses. newest: the one that was created last, if any."""
 
     def __init__(self, context: SessionContext, items: ItemHandler, config: RealtimeSessionCreateRequest) -> None:
         self._context, self._items, self._config = context, items, config

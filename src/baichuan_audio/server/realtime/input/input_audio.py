@@ -25,7 +25,7 @@ from .turn_detection import SpeechStarted, SpeechStopped, TurnDetector
 if TYPE_CHECKING:
     from ..context import SessionContext
 
-_SHORTEST_COMMIT = SAMPLE_RATE // 10
+_MIN_COMMIT = SAMPLE_RATE // 10
 _MAX_SILENCE = 30 * SAMPLE_RATE  # samples kept while nobody speaks
 _KEPT_SILENCE = SAMPLE_RATE // 4  # of the silence that ended a turn, what becomes part of it
 
@@ -142,7 +142,7 @@ class InputAudio:
     async def commit(self) -> None:
         """The buffer becomes a turn, a silent one where nobody speaks. Raises ApiError below 100 ms."""
         length_ms = len(self._audio) * 1000 / SAMPLE_RATE
-        if len(self._audio) < _SHORTEST_COMMIT:
+        if len(self._audio) < _MIN_COMMIT:
             message = f"The input audio buffer holds {length_ms:.0f} ms; a commit needs at least 100 ms."
             raise bad_request(message, code="input_audio_buffer_commit_empty")
         sound = self._audio.take(self._audio.start, self._audio.end)
@@ -167,14 +167,14 @@ class InputAudio:
         start = max(self._audio.start, end - int(silent_s * SAMPLE_RATE))
         self._context.send(server_events.timeout_triggered(item_id, _ms(start), _ms(end)))
         sound = self._audio.take(start, end)
-        committed = len(sound) >= _SHORTEST_COMMIT
+        committed = len(sound) >= _MIN_COMMIT
         if committed:
             self._items.commit(item_id, sound, _whole(sound), spoken=False)
         self._respond(item_id if committed else None, time.monotonic())
 
     def _speech_started(self, event: SpeechStarted) -> None:
         assert self._config.turn_detection is not None
-        self._item_id = server_events.new_id("item")
+        self._item_id, self.last_speech_at = server_events.new_id("item"), time.monotonic()
         start = max(event.start, self._audio.start)
         self._audio.take(start, start)
         self._context.send(server_events.speech_started(self._item_id, _ms(start)))
@@ -202,9 +202,8 @@ class InputAudio:
         return await self._find_speech(sound) or _whole(sound)
 
     async def _find_speech(self, sound: Sound) -> Segments:
-        return (
-            await self._context.engine.find_speech(AudioInput(torch.from_numpy(to_float(sound)), SAMPLE_RATE))
-        ).segments
+        audio = AudioInput(torch.from_numpy(to_float(sound)), SAMPLE_RATE)
+        return (await self._context.engine.find_speech(audio)).segments
 
     def _respond(self, item_id: str | None, ended_at: float) -> None:
         """Start a response to a turn. ended_at: when its end was detected, on the monotonic clock."""
