@@ -212,8 +212,8 @@ INLINE void panel(const void *weight, int in, int half, const float *x, int stri
                 words both = *(const words *)((const uint32_t *)weight + (int64_t)(i + way) * LANES);
                 first = (lanes)(both << 16), second = (lanes)(both & 0xffff0000u);
             } else {
-                const float *place = (const float *)weight + (int64_t)(i + way) * PANEL;
-                first = *(const lanes *)place, second = *(const lanes *)(place + LANES);
+                const float *source = (const float *)weight + (int64_t)(i + way) * PANEL;
+                first = *(const lanes *)source, second = *(const lanes *)(source + LANES);
             }
             for (int row = 0; row < rows; row++) {
                 float each = x[(int64_t)row * stride + i + way];
@@ -392,10 +392,10 @@ int head_step(const Head *h, int rows, int position, const float *x, float *memo
         for (int row = 0; row < rows; row++) normalise(&l->first, now + row * width, normed + row * width, width);
         product(&l->pack, normed, rows, packed, 0);
         for (int row = 0; row < rows; row++) {
-            float *own = memory + ((size_t)layer * rows + row) * h->positions * 3 * width;
-            memcpy(own + (size_t)position * 3 * width, packed + (size_t)row * 3 * width, 3 * (size_t)width * sizeof(float));
+            float *current = memory + ((size_t)layer * rows + row) * h->positions * 3 * width;
+            memcpy(current + (size_t)position * 3 * width, packed + (size_t)row * 3 * width, 3 * (size_t)width * sizeof(float));
             for (int head = 0; head < heads; head++)
-                attend(packed + (size_t)row * 3 * width + head * w, 1, own + width + head * w, own + 2 * width + head * w,
+                attend(packed + (size_t)row * 3 * width + head * w, 1, current + width + head * w, current + 2 * width + head * w,
                        position + 1, 3 * width, w, normed + (size_t)row * width + head * w, scores);
         }
         product(&l->mix, normed, rows, now, 1);
