@@ -22,7 +22,7 @@ RUN if [ "$TORCH_INDEX" = default ]; then pip install -c constraints.txt torch; 
     && pip install -c constraints.txt ".[$EXTRAS]"
 
 # What Ray reads when it starts (docs/scaling.md); without Ray these mean nothing.
-ENV RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=baichuan_audio.server.clean_close:proxy_middlewares \
+ENV RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=baichuan_audio.server.ray.websocket_close:proxy_middlewares \
     RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60 \
     RAY_worker_niceness=0 \
     RAY_USAGE_STATS_ENABLED=0

@@ -45,13 +45,13 @@ class FakeEngine:
         max_sessions: int = 8,
         delay: float = 0.0,
         answer: str | None = None,
-        heard: str = HEARD,
+        transcript: str = HEARD,
         vad: bool = False,
         fail: bool = False,
         too_long: bool = False,
     ) -> None:
         self.config = EngineConfig(max_sessions=max_sessions)
-        self.delay, self.answer, self.heard, self.fail = delay, answer, heard, fail
+        self.delay, self.answer, self.transcript, self.fail = delay, answer, transcript, fail
         self.vad, self.too_long = vad, too_long
         self.ending: tuple[Any, str | None] = ("completed", None)  # status and reason of replies that come to their end
         self.model: Any = SimpleNamespace(
@@ -93,7 +93,7 @@ class FakeEngine:
         try:
             speech = await self.find_speech(AudioInput(waveform, sample_rate, vad), 30)
             for number, (start, end) in enumerate(speech.segments):
-                for word in _words((" " if number else "") + self.heard):
+                for word in _words((" " if number else "") + self.transcript):
                     await self.pause()
                     yield TranscriptDelta(word, start / sample_rate, end / sample_rate)
         finally:
@@ -206,7 +206,7 @@ class FakeDialogue:
 
     async def transcript(self, waveform: Tensor, sample_rate: int) -> str:
         await self.engine.pause()
-        return self.engine.heard
+        return self.engine.transcript
 
     async def close(self) -> None:
         if self.closed:
@@ -219,15 +219,19 @@ class FakeDialogue:
     def insert(self, role: str, content: Any, item_id: str | None = None, after: str | None = None) -> str:
         self._count += 1
         item_id = item_id or f"item_{self._count}"
-        place = len(self.items) if after is None else self._index(after) + 1
-        self.items.insert(place, [item_id, role, content])
+        index = len(self.items) if after is None else self._index(after) + 1
+        self.items.insert(index, [item_id, role, content])
         return item_id
 
     def _answer(self) -> str:
         if self.engine.answer is not None:
             return self.engine.answer
-        said = next((item[2] for item in reversed(self.items) if item[1] == "user"), [])
-        return "You said " + " ".join(part if isinstance(part, str) else self.engine.heard for part in said) + "."
+        text_parts = next((item[2] for item in reversed(self.items) if item[1] == "user"), [])
+        return (
+            "You said "
+            + " ".join(part if isinstance(part, str) else self.engine.transcript for part in text_parts)
+            + "."
+        )
 
     def _index(self, item_id: str) -> int:
         for index, item in enumerate(self.items):
@@ -263,7 +267,7 @@ class FakeReply:
         self._cancelled = self._cancelled or reason
 
     async def _write(self) -> AsyncIterator[Any]:
-        said, frames, (status, reason) = "", 0, self._dialogue.engine.ending
+        text_parts, frames, (status, reason) = "", 0, self._dialogue.engine.ending
         words = _words(self._answer)
         engine = self._dialogue.engine
         if engine.too_long:
@@ -278,7 +282,7 @@ class FakeReply:
             await engine.pause()
             if self._cancelled:
                 break
-            said += word
+            text_parts += word
             yield TextDelta(word)
             if not self._speak:
                 continue
@@ -296,9 +300,9 @@ class FakeReply:
             status, reason = "cancelled", self._cancelled
         self._dialogue.current = None
         if self._remember:
-            self._dialogue.insert("assistant", said, self._item_id)
-        usage = Usage(len(self._dialogue.items), 0, 0, len(_words(said)), frames)
-        yield ReplyDone(status, reason, said, usage)
+            self._dialogue.insert("assistant", text_parts, self._item_id)
+        usage = Usage(len(self._dialogue.items), 0, 0, len(_words(text_parts)), frames)
+        yield ReplyDone(status, reason, text_parts, usage)
 
 
 def _words(text: str) -> list[str]:

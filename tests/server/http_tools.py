@@ -92,7 +92,7 @@ def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def said(text: str, **more: Any) -> dict[str, Any]:
+def chat_body(text: str, **more: Any) -> dict[str, Any]:
     """A chat request of one turn."""
     return {"model": "any", "messages": [{"role": "user", "content": text}], **more}
 

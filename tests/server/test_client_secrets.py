@@ -16,7 +16,7 @@ pytest.importorskip("openai")
 
 import openai
 from fake_engine import FakeEngine
-from http_tools import KEY, Serving, assert_error, said, serving
+from http_tools import KEY, Serving, assert_error, chat_body, serving
 from openai.types.realtime import ClientSecretCreateResponse
 from realtime_tools import Client, address
 from websockets.asyncio.client import connect
@@ -117,7 +117,7 @@ async def test_it_opens_nothing_else(locked: Serving):
         ("POST", SECRETS),
         ("GET", "/metrics"),
     ):
-        assert_error(locked.http.request(method, path, headers=headers, json=said("x")), 401, "invalid_api_key")
+        assert_error(locked.http.request(method, path, headers=headers, json=chat_body("x")), 401, "invalid_api_key")
     assert_error(locked.http.post(SECRETS, json={}, headers={"authorization": ""}), 401, "invalid_api_key")
 
 

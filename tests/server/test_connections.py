@@ -16,7 +16,7 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 pytest.importorskip("openai")
 
 from fake_engine import FakeEngine
-from http_tools import Serving, assert_error, said
+from http_tools import Serving, assert_error, chat_body
 from page_tools import wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -109,7 +109,7 @@ def test_bytes_win_no_time(server: Serving, sent: bytes):
 def test_an_answer_that_nobody_takes(server: Serving):
     """It fills the buffers and lies there, even when all of it has been made."""
     server.engine.delay, server.engine.answer = 0.0, "word " * 600
-    body = said("hello", modalities=["text", "audio"], audio={"format": "wav"})
+    body = chat_body("hello", modalities=["text", "audio"], audio={"format": "wav"})
     data = json.dumps(body).encode()
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -123,7 +123,9 @@ def test_an_answer_that_nobody_takes(server: Serving):
 def test_what_goes_on_goes_on(server: Serving):
     """A reply that takes its time, and a WebSocket."""
     with connect(f"ws://127.0.0.1:{server.port}/v1/realtime") as websocket:
-        with server.client.chat.completions.create(**said("a b c d e f g h i j k l m n o p"), stream=True) as chunks:
+        with server.client.chat.completions.create(
+            **chat_body("a b c d e f g h i j k l m n o p"), stream=True
+        ) as chunks:
             assert len(list(chunks)) > 10
         websocket.send(json.dumps({"type": "session.update", "session": {"type": "realtime"}}))
         kinds = [json.loads(websocket.recv(timeout=5))["type"] for _ in range(2)]
@@ -201,7 +203,7 @@ def _deaf_client(server: Serving, path: str | None, receive_bytes: int = 4096) -
             text = json.dumps(event).encode()
             connection.sendall(b"\x81" + struct.pack("!BH", 0x80 | 126, len(text)) + bytes(4) + text)
         return connection
-    chat = said("x", modalities=["audio"], audio={"format": "pcm16"}, stream=True)
+    chat = chat_body("x", modalities=["audio"], audio={"format": "pcm16"}, stream=True)
     body = chat if path == CHAT else {"model": "x", "input": "word " * 800, "response_format": "wav"}
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -219,6 +221,8 @@ def test_pings_of_one_who_reads_nothing(hasty_server: Serving):
         while time.monotonic() < until:
             with contextlib.suppress(OSError):
                 connection.sendall(pings)
-            sizes = [each.transport.get_write_buffer_size() for each in list(server._server.server_state.connections)]
+            sizes = [
+                protocol.transport.get_write_buffer_size() for protocol in list(server._server.server_state.connections)
+            ]
             largest = max([largest, *sizes])
         assert 0 < largest < 2**20

@@ -20,8 +20,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="u
 
 
 def blocks(language: str, url: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    return [block.replace("http://127.0.0.1:8000/", url) for block in found]
+    matches = re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    return [block.replace("http://127.0.0.1:8000/", url) for block in matches]
 
 
 def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):

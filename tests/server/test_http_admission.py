@@ -19,7 +19,7 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 openai = pytest.importorskip("openai")
 
 from fake_engine import FakeEngine  # noqa: E402
-from http_tools import KEY, Serving, assert_error, encoded, said, serving, tone  # noqa: E402
+from http_tools import KEY, Serving, assert_error, chat_body, encoded, serving, tone  # noqa: E402
 from starlette.datastructures import URL  # noqa: E402
 from starlette.requests import HTTPConnection  # noqa: E402
 
@@ -195,7 +195,7 @@ def test_garbage_instead_of_json(server: Serving, path: str, body: bytes):
 
 @pytest.mark.parametrize("type", ["", "text/plain", "application/xml", "application/json; charset=\xff"])
 def test_other_content_types(server: Serving, type: str):
-    body = json.dumps(said("x")).encode()
+    body = json.dumps(chat_body("x")).encode()
     assert server.http.post(CHAT, content=body, headers={"content-type": type.encode("latin-1")}).status_code in (
         200,
         400,
@@ -259,11 +259,11 @@ def test_a_body_that_comes_too_slowly(server: Serving):
             with contextlib.suppress(TimeoutError):
                 answer = connection.recv(4096)
         assert answer.startswith(b"HTTP/1.1 408")
-    body = json.dumps(said("x" * 60_000)).encode()
+    body = json.dumps(chat_body("x" * 60_000)).encode()
     with server.raw(f"{head}{len(body)}\r\n\r\n".encode()) as connection:
-        for place in range(0, len(body), 10_000):
+        for start in range(0, len(body), 10_000):
             time.sleep(0.15)
-            connection.sendall(body[place : place + 10_000])
+            connection.sendall(body[start : start + 10_000])
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
 
@@ -272,7 +272,7 @@ def test_a_body_that_comes_too_slowly(server: Serving):
 def test_a_client_that_vanishes(stream: bool, reset: bool):
     """Its reply stops and its slot is free, soon, and others can go on."""
     with serving(FakeEngine(max_sessions=2, delay=0.02, answer=LONG)) as server:
-        connection = server.post_raw(CHAT, said("hello", stream=stream))
+        connection = server.post_raw(CHAT, chat_body("hello", stream=stream))
         wait_for(lambda: server.busy == 1)
         if stream:
             assert connection.recv(100)
@@ -285,7 +285,7 @@ def test_a_client_that_vanishes(stream: bool, reset: bool):
 
 @pytest.mark.parametrize("path", [SPEECH, TRANSCRIPTIONS])
 def test_a_listener_that_vanishes(path: str):
-    with serving(FakeEngine(delay=0.05, heard=LONG)) as server:
+    with serving(FakeEngine(delay=0.05, transcript=LONG)) as server:
         if path == SPEECH:
             connection = server.post_raw(path, {"model": "x", "input": LONG, "response_format": "wav"})
         else:
@@ -304,11 +304,11 @@ def test_a_listener_that_never_reads():
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))
-        body = json.dumps(said("x", modalities=["audio"], audio={"format": "pcm16"}, stream=True)).encode()
+        body = json.dumps(chat_body("x", modalities=["audio"], audio={"format": "pcm16"}, stream=True)).encode()
         head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_for(lambda: server.busy == 1)
-        assert server.client.chat.completions.create(**said("others go on"), max_tokens=2)
+        assert server.client.chat.completions.create(**chat_body("others go on"), max_tokens=2)
         assert server.idle(10.0)
         assert server.metric("errors_total", '{code="stalled"}') == 1
         connection.close()
@@ -320,7 +320,7 @@ def test_ten_times_too_many():
         statuses: list[int] = []
 
         def ask() -> None:
-            response = server.http.post(CHAT, json=said("a b c d e f"))
+            response = server.http.post(CHAT, json=chat_body("a b c d e f"))
             statuses.append(response.status_code)
             if response.status_code == 429:
                 assert_error(response, 429)
@@ -353,7 +353,7 @@ def test_mutated_requests(server: Serving):
     """Bytes of a good request changed at random: an answer in our shapes, never a 500."""
     dice = random.Random(1)
     part = {"type": "input_audio", "input_audio": {"data": encoded(tone(0.1)), "format": "wav"}}
-    good = json.dumps(said("x", messages=[{"role": "user", "content": ["x", part]}], max_tokens=3)).encode()
+    good = json.dumps(chat_body("x", messages=[{"role": "user", "content": ["x", part]}], max_tokens=3)).encode()
     for _ in range(100):
         body = bytearray(good)
         for _ in range(dice.randrange(1, 5)):
@@ -367,7 +367,7 @@ def test_mutated_requests(server: Serving):
 def test_models_health_and_metrics(server: Serving):
     health = server.http.get("/health")
     assert health.json() == {"status": "ok", "slots_free": 8}
-    server.client.chat.completions.create(**said("hello"))
+    server.client.chat.completions.create(**chat_body("hello"))
     text = server.http.get("/metrics").text
     names = "active_sessions sessions_total ttfa_seconds endpoint_delay_seconds rtf underrun_seconds barge_in_total "
     names += (

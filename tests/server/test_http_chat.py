@@ -17,7 +17,7 @@ openai = pytest.importorskip("openai")
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 from fake_engine import HEARD, SAMPLE_RATE, SECONDS_A_WORD, FakeEngine  # noqa: E402
-from http_tools import Serving, assert_error, encoded, said, serving, tone  # noqa: E402
+from http_tools import Serving, assert_error, chat_body, encoded, serving, tone  # noqa: E402
 
 from baichuan_audio.engine import AudioInput  # noqa: E402
 from baichuan_audio.server.http.reply_store import StopSequenceFilter  # noqa: E402
@@ -84,8 +84,10 @@ def test_audio_in_of_several_formats(server: Serving, format: str, container: st
     messages = [{"role": "user", "content": [audio_part(tone(1.0, 24000, container, 2), format)]}]
     reply = server.client.chat.completions.create(model="x", messages=messages)
     assert reply.choices[0].message.content == f"You said {HEARD}."
-    heard = last(server).items[0][2][0]
-    assert heard.waveform.ndim == 1 and heard.waveform.shape[0] / heard.sample_rate == pytest.approx(1.0, abs=0.1)
+    audio_input = last(server).items[0][2][0]
+    assert audio_input.waveform.ndim == 1 and audio_input.waveform.shape[0] / audio_input.sample_rate == pytest.approx(
+        1.0, abs=0.1
+    )
 
 
 def message_of(data: str, format: str | None = "wav") -> dict[str, Any]:
@@ -101,7 +103,7 @@ def message_of(data: str, format: str | None = "wav") -> dict[str, Any]:
 def test_the_content_of_audio_decides_and_it_may_be_a_data_url(server: Serving, format: str | None, prefix: str):
     data = tone(1.0) if format == "pcm16" else tone(1.0, format="FLAC")
     response = server.http.post(
-        "/v1/chat/completions", json=said("x", messages=[message_of(prefix + encoded(data), format)])
+        "/v1/chat/completions", json=chat_body("x", messages=[message_of(prefix + encoded(data), format)])
     )
     assert response.status_code == 200, response.text
     sound = last(server).items[0][2][0]
@@ -119,7 +121,7 @@ def test_the_content_of_audio_decides_and_it_may_be_a_data_url(server: Serving, 
     ],
 )
 def test_what_is_no_audio_is_named(server: Serving, data: str, words: str):
-    response = server.http.post("/v1/chat/completions", json=said("x", messages=[message_of(data)]))
+    response = server.http.post("/v1/chat/completions", json=chat_body("x", messages=[message_of(data)]))
     error = assert_error(response, 400)
     assert words in error["message"] and error["param"].startswith("messages[0].content[0].input_audio")
 
@@ -163,7 +165,7 @@ def test_a_voice_of_openai_means_the_first(server: Serving):
 )
 def test_what_is_spoken_has_a_voice_beside_a_system_text(server: Serving, more: dict, voice: str | None):
     messages = [{"role": "system", "content": "Be brief."}, *HELLO]
-    assert server.http.post("/v1/chat/completions", json=said("", messages=messages, **more)).status_code == 200
+    assert server.http.post("/v1/chat/completions", json=chat_body("", messages=messages, **more)).status_code == 200
     assert (last(server).system, last(server).voice) == ("Be brief.", voice)
 
 
@@ -212,7 +214,7 @@ def test_stream_of_audio(server: Serving):
 
 def test_the_bare_stream(server: Serving):
     """Frame by frame: only data lines, the last one [DONE]."""
-    with server.http.stream("POST", "/v1/chat/completions", json=said("hello", stream=True)) as response:
+    with server.http.stream("POST", "/v1/chat/completions", json=chat_body("hello", stream=True)) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         text = response.read().decode()
     frames = text.split("\n\n")
@@ -294,7 +296,7 @@ AUDIO_ANSWER = {"modalities": ["text", "audio"], "audio": AUDIO}
     ],
 )  # fmt: skip
 def test_what_cannot_be_met_is_refused(server: Serving, change: dict, param: str | None):
-    body = json.dumps({**said("hello"), **change}).encode()
+    body = json.dumps({**chat_body("hello"), **change}).encode()
     response = server.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     error = assert_error(response, 400)
     assert error["type"] == "invalid_request_error"
@@ -323,7 +325,7 @@ def test_what_cannot_be_met_is_refused(server: Serving, change: dict, param: str
 def test_audio_that_is_none(data: str, format: str, code: str | None, strict_server: Serving):
     part = {"type": "input_audio", "input_audio": {"data": data, "format": format}}
     response = strict_server.http.post(
-        "/v1/chat/completions", json=said("x", messages=[{"role": "user", "content": [part]}])
+        "/v1/chat/completions", json=chat_body("x", messages=[{"role": "user", "content": [part]}])
     )
     if code is None:  # a file that was cut: what is there of it counts
         assert response.status_code in (200, 400)
@@ -343,7 +345,7 @@ def test_audio_id_of_somebody_else():
             model="x", messages=HELLO, modalities=["text", "audio"], audio=AUDIO
         )
         reference = {"role": "assistant", "audio": {"id": reply.choices[0].message.audio.id}}
-        body = said("x", messages=[*HELLO, reference, *HELLO])
+        body = chat_body("x", messages=[*HELLO, reference, *HELLO])
         assert server.http.post("/v1/chat/completions", json=body).status_code == 200
         other = server.http.post("/v1/chat/completions", json=body, headers={"Authorization": "Bearer second"})
         assert_error(other, 400, "audio_not_found")
@@ -351,7 +353,7 @@ def test_audio_id_of_somebody_else():
 
 def test_a_reply_that_fails():
     with serving(FakeEngine(fail=True)) as server:
-        body = said("hello", modalities=["text", "audio"], audio={"voice": "Ada", "format": "pcm16"})
+        body = chat_body("hello", modalities=["text", "audio"], audio={"voice": "Ada", "format": "pcm16"})
         error = assert_error(server.http.post("/v1/chat/completions", json=body), 500, "reply_failed")
         assert error["type"] == "server_error"
         with pytest.raises(openai.APIError, match="could not be finished"):
@@ -362,7 +364,7 @@ def test_a_reply_that_fails():
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_too_long_to_be_read_is_the_clients_mistake(stream: bool):
     with serving(FakeEngine(too_long=True)) as server:
-        response = server.http.post("/v1/chat/completions", json=said("hello", stream=stream))
+        response = server.http.post("/v1/chat/completions", json=chat_body("hello", stream=stream))
         error = assert_error(response, 400, "context_length_exceeded")
         assert error["message"] == "system text and message are 99 tokens long." and error["param"] == "messages"
         assert server.metric("sessions_total", '{outcome="refused"}') == 1
@@ -370,5 +372,5 @@ def test_what_is_too_long_to_be_read_is_the_clients_mistake(stream: bool):
 
 def test_time_is_limited():
     with serving(FakeEngine(delay=0.2, answer="word " * 40), max_session_seconds=0.5) as server:
-        assert_error(server.http.post("/v1/chat/completions", json=said("hello")), 504, "timeout")
+        assert_error(server.http.post("/v1/chat/completions", json=chat_body("hello")), 504, "timeout")
         assert server.metric("sessions_total", '{outcome="timeout"}') == 1

@@ -14,7 +14,7 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 pytest.importorskip("openai")
 
 from fake_engine import FakeEngine
-from http_tools import Serving, assert_error, encoded, said, serving, tone
+from http_tools import Serving, assert_error, chat_body, encoded, serving, tone
 from pydantic import BaseModel, ValidationError
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -139,7 +139,7 @@ def refused(server: Serving, path: str, body: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("change", "param", "words"), OF_CHAT)
 def test_of_chat(server: Serving, change: dict, param: str, words: str):
-    error = refused(server, CHAT, {**said("hello"), **change})
+    error = refused(server, CHAT, {**chat_body("hello"), **change})
     assert error["param"] == param and param in error["message"]
     assert re.search(words, error["message"]), error
 
@@ -158,7 +158,7 @@ def test_of_chat(server: Serving, change: dict, param: str, words: str):
     ],
 )
 def test_what_asks_for_nothing_is_taken(server: Serving, change: dict):
-    data = json.dumps({**said("hello"), **change}).encode()
+    data = json.dumps({**chat_body("hello"), **change}).encode()
     response = server.http.post(CHAT, content=data, headers={"content-type": "application/json"})
     assert response.status_code == 200, response.text
 
@@ -244,12 +244,12 @@ def test_bodies_that_are_no_object(server: Serving, path: str, body: bytes):
 
 def test_a_body_in_another_coding(server: Serving):
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    response = server.http.post(CHAT, content=gzip.compress(json.dumps(said("x")).encode()), headers=headers)
+    response = server.http.post(CHAT, content=gzip.compress(json.dumps(chat_body("x")).encode()), headers=headers)
     assert "the body cannot be read" in assert_error(response, 400)["message"]
 
 
 def test_json_under_another_name(server: Serving):
-    response = server.http.post(CHAT, content=json.dumps(said("x")), headers={"content-type": "text/plain"})
+    response = server.http.post(CHAT, content=json.dumps(chat_body("x")), headers={"content-type": "text/plain"})
     assert "Content-Type: application/json" in assert_error(response, 400)["message"]
 
 
@@ -263,7 +263,7 @@ def test_no_fault_of_pydantic_shows_through(kind: type[BaseModel]):
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "x"}], "audio": {"id": "x"}},
     ]
     whole = {
-        **said("x", messages=messages, modalities=["text"], stop=["x"], stream_options={"include_usage": True}),
+        **chat_body("x", messages=messages, modalities=["text"], stop=["x"], stream_options={"include_usage": True}),
         "audio": {"voice": {"id": "x"}, "format": "wav"},
         **{"temperature": 1.0, "seed": 1, "max_tokens": 3, "stream": True, "input": "x", "voice": {"id": "x"}},
         **({"response_format": {"type": "text"}} if kind is ChatRequest else {"response_format": "wav", "speed": 1}),

@@ -33,7 +33,7 @@ def server() -> Iterator[Serving]:
         yield server
 
 
-def heard(data: bytes, format: str) -> np.ndarray:
+def decoded(data: bytes, format: str) -> np.ndarray:
     if format == "pcm":
         return np.frombuffer(data, "<i2") / 32768
     with SequentialSoundFile(io.BytesIO(data)) as file:
@@ -49,7 +49,7 @@ def test_raw(server: Serving, format: str):
     ) as response:
         assert response.headers["content-type"] == MEDIA_TYPES[format]
         data = b"".join(response.iter_bytes())
-    wave = heard(data, format)
+    wave = decoded(data, format)
     assert len(wave) / SAMPLE_RATE == pytest.approx(SECONDS, abs=0.11)
     assert np.sqrt(np.mean(wave**2)) == pytest.approx(0.3 / np.sqrt(2), abs=0.02)
     assert server.engine.spoken[-1][:2] == (TEXT, "Ada")
@@ -68,7 +68,7 @@ def test_events(server: Serving):
     events = [json.loads(frame.removeprefix("data: ")) for frame in text.strip().split("\n\n")]
     assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"} and len(events) > 8
     data = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
-    assert len(heard(data, "pcm")) == SECONDS * SAMPLE_RATE
+    assert len(decoded(data, "pcm")) == SECONDS * SAMPLE_RATE
     assert events[-1]["type"] == "speech.audio.done"
     assert events[-1]["usage"] == {"input_tokens": 8, "output_tokens": 20, "total_tokens": 28}
 
@@ -78,7 +78,7 @@ def test_speed_keeps_the_pitch(server: Serving, speed: float):
     data = server.client.audio.speech.create(
         model="x", voice="Ada", input=TEXT, response_format="pcm", speed=speed
     ).read()
-    wave = heard(data, "pcm")
+    wave = decoded(data, "pcm")
     assert len(wave) / SAMPLE_RATE == pytest.approx(SECONDS / speed, abs=0.06)
     spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
     assert np.argmax(spectrum) * SAMPLE_RATE / len(wave) == pytest.approx(220, abs=6)

@@ -95,10 +95,10 @@ def test_verbose(listening: Serving, server: Serving, two_sentences: bytes):
         ends.append(segment.end)
     assert transcript.segments[0].start == pytest.approx(0.8, abs=0.4)
     assert any(segment.start == pytest.approx(5.8, abs=0.6) for segment in transcript.segments)
-    said = server.client.audio.transcriptions.create(
+    transcription = server.client.audio.transcriptions.create(
         model="x", file=FILE, response_format="verbose_json", language="zh"
     )
-    assert said.language == "zh"
+    assert transcription.language == "zh"
 
 
 @pytest.mark.parametrize("format", ["srt", "vtt"])
@@ -220,8 +220,8 @@ async def test_its_slot_is_its_own_until_its_end(form: dict, model, monkeypatch:
 
     monkeypatch.setattr(audio_input, "read_file", slowly(read_file))
     spans = [(0, 6400), (8000, 14400), (14400, 16000)]
-    found = slowly(lambda waveform, rate, longest: iter([Speech(waveform, rate, spans)]))
-    monkeypatch.setattr(pipeline, "find_speech_in_steps", found)
+    segmented = slowly(lambda waveform, rate, longest: iter([Speech(waveform, rate, spans)]))
+    monkeypatch.setattr(pipeline, "find_speech_in_steps", segmented)
     engine = Engine(model, EngineConfig(max_sessions=1, threads=1))
     engine.start()
 

@@ -95,7 +95,7 @@ def kept(page, button: str) -> bytes:
 
 def test_conversation_by_voice(page, server, tmp_path):
     """Question -> answer heard -> barge-in cuts it at what was heard -> button -> connection lost and found again."""
-    server.restart(FakeEngine(delay=0.01, answer=LONG, heard="what day is it"))
+    server.restart(FakeEngine(delay=0.01, answer=LONG, transcript="what day is it"))
     wire = Wire(page)
     page.click("#talk")
     state(page, "listening")

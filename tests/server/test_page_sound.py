@@ -91,7 +91,7 @@ def browser(driver, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def server():
-    server = LiveServer(FakeEngine(delay=0.002, answer=ANSWER, heard="what day is it"))
+    server = LiveServer(FakeEngine(delay=0.002, answer=ANSWER, transcript="what day is it"))
     yield server
     server.stop()
 

@@ -127,10 +127,14 @@ async def test_a_turn_in_the_documented_order(client, server):
     done = (await client.until("response.done"))["response"]
     while not client.all("conversation.item.input_audio_transcription.completed"):
         await client.next()
-    heard = ["input_audio_buffer.speech_started", "input_audio_buffer.speech_stopped", "input_audio_buffer.committed"]
-    assert client.kinds(start) == [*heard, *USER_ITEM, *SPOKEN_REPLY]
+    received = [
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.committed",
+    ]
+    assert client.kinds(start) == [*received, *USER_ITEM, *SPOKEN_REPLY]
 
-    started, stopped, committed = (client.all(kind)[0] for kind in heard)
+    started, stopped, committed = (client.all(kind)[0] for kind in received)
     item_id = started["item_id"]
     assert stopped["item_id"] == committed["item_id"] == item_id and committed["previous_item_id"] is None
     assert 200 <= started["audio_start_ms"] <= 800
@@ -171,13 +175,15 @@ async def test_words_are_told_one_by_one_with_their_sound(client, server):
     """A model that takes turns every few words: a delta for each piece, its blank first, right before its sound."""
     done = await client.ask("Hello there")
     transcript = "response.output_audio_transcript"
-    played, told = 0.0, []
+    played, truncated_ms = 0.0, []
     for event in client.events:
         if event["type"] == f"{transcript}.delta":
-            told.append((event["delta"], round(played, 3)))
+            truncated_ms.append((event["delta"], round(played, 3)))
         elif event["type"] == "response.output_audio.delta":
             played += len(base64.b64decode(event["delta"])) / 2 / PCM_RATE
-    assert told == [("You", 0), (" said", 0.2), (" Hello", 0.4), (" there.", 0.6)] and played == pytest.approx(0.8)
+    assert truncated_ms == [("You", 0), (" said", 0.2), (" Hello", 0.4), (" there.", 0.6)] and played == pytest.approx(
+        0.8
+    )
     assert client.all(f"{transcript}.done")[0]["transcript"] == "You said Hello there."
     item_id = done["output"][0]["id"]
     await client.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=650)
@@ -206,9 +212,9 @@ async def test_telephone_formats(client, server, format):
     for start in range(0, len(data), 160):
         await client.send("input_audio_buffer.append", audio=base64.b64encode(data[start : start + 160]).decode())
     await client.until("response.done")
-    heard = decode(client.sound(), format)
-    assert len(heard) == pytest.approx(0.8 * 8000, abs=40)
-    assert np.argmax(np.abs(np.fft.rfft(heard[:1600]))) * 8000 / 1600 == pytest.approx(220, abs=5)
+    received = decode(client.sound(), format)
+    assert len(received) == pytest.approx(0.8 * 8000, abs=40)
+    assert np.argmax(np.abs(np.fft.rfft(received[:1600]))) * 8000 / 1600 == pytest.approx(220, abs=5)
     assert 1 < len(dialogue(server).items[0][2][0].waveform) / 16000 < 4
 
 
@@ -254,8 +260,8 @@ async def test_items(client, server):
     assert (await client.until_error())["error"]["code"] == "unsupported_position"
     await client.send("conversation.item.retrieve", item_id=first["id"])
     retrieved = (await client.until("conversation.item.retrieved"))["item"]
-    heard = np.frombuffer(base64.b64decode(retrieved["content"][0]["audio"]), "<i2") / 32768
-    assert np.abs(heard[2000:9000] - sound[2000:9000]).max() < 0.05
+    received = np.frombuffer(base64.b64decode(retrieved["content"][0]["audio"]), "<i2") / 32768
+    assert np.abs(received[2000:9000] - sound[2000:9000]).max() < 0.05
     await client.send("conversation.item.delete", item_id="assistant_1")
     await client.until("conversation.item.deleted")
     assert [item[0] for item in dialogue(server).items] == [first["id"], between["item"]["id"], "system_1"]
@@ -266,8 +272,8 @@ async def test_out_of_band_responses(client, server):
     done = await client.ask("Hello", conversation="none", metadata={"n": "1"})
     assert done["conversation_id"] is None and done["output"][0]["content"][0]["transcript"] == "You said Hello."
     assert [item[1] for item in dialogue(server).items] == ["user", "user"]
-    own = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Own"}]}
-    asked = {"conversation": "none", "input": [{"type": "item_reference", "id": "remembered"}, own]}
+    own_input = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Own"}]}
+    asked = {"conversation": "none", "input": [{"type": "item_reference", "id": "remembered"}, own_input]}
     start = len(client.events)
     await client.send("response.create", response={**asked, "output_modalities": ["text"]})
     done = (await client.until("response.done"))["response"]
@@ -339,8 +345,8 @@ async def test_the_users_voice_interrupts(server):
             most = (time.monotonic() - asked) * 1000
             done = (await client.until("response.done"))["response"]
             assert done["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
-            place = client.events.index(started)
-            assert "response.output_audio.delta" not in client.kinds(place)
+            index = client.events.index(started)
+            assert "response.output_audio.delta" not in client.kinds(index)
             truncated = await client.until("conversation.item.truncated")
             assert 300 < truncated["audio_end_ms"] < most  # time that has passed, not sound that has been sent
             item = next(item for item in dialogue(server).items if item[0] == truncated["item_id"])

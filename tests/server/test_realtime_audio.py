@@ -31,8 +31,8 @@ LAWS = {"audio/pcmu": "ULAW", "audio/pcma": "ALAW"}
 
 def in_pieces(samples: np.ndarray, seed: int, most: int = 700) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
-    places = np.cumsum(random.integers(0, most, len(samples)))
-    return np.split(samples, places[places < len(samples)])
+    positions = np.cumsum(random.integers(0, most, len(samples)))
+    return np.split(samples, positions[positions < len(samples)])
 
 
 def tone(frequency: float, rate: int, length_s: float = 0.5) -> np.ndarray:
@@ -105,10 +105,10 @@ def test_input_and_output_formats_meet():
         encoder = OutputEncoder(format, 24000)
         data = b"".join([encoder.push(piece) for piece in in_pieces(speech, 3)] + [encoder.flush()])
         assert seconds(len(data), format) == pytest.approx(0.5, abs=0.01)
-        heard = InputDecoder(format).push(data)  # a second at most
+        decoded = InputDecoder(format).push(data)  # a second at most
         reference = tone(440.0, 16000)
         middle = slice(800, 7000)
-        assert np.abs(heard[middle] - reference[middle]).max() < 0.02
+        assert np.abs(decoded[middle] - reference[middle]).max() < 0.02
 
 
 @pytest.mark.parametrize("speed", [0.25, 0.8, 1.5])

@@ -96,9 +96,9 @@ async def test_a_conversation_with_the_real_engine(real_server, letters, monkeyp
         await client.append(speech())
         done = (await client.until("response.done", 60))["response"]
         assert done["status"] in ("completed", "incomplete") and done["usage"]["input_tokens"] > 0
-        said = done["output"][0]["content"][0]["transcript"]
+        transcript = done["output"][0]["content"][0]["transcript"]
         deltas = "".join(event["delta"] for event in client.all("response.output_audio_transcript.delta"))
-        assert said == deltas
+        assert transcript == deltas
         again = await client.ask("And again?", conversation="none")
         assert again["status"] in ("completed", "incomplete")
         if client.all("response.output_audio.delta"):
@@ -108,8 +108,8 @@ async def test_a_conversation_with_the_real_engine(real_server, letters, monkeyp
         await client.send("response.create")
         await client.send("response.cancel")
         assert (await client.until("response.done", 60))["response"]["status"] == "cancelled"
-        own = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Own"}]}]
-        await client.send("response.create", response={"conversation": "none", "input": own})
+        own_input = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Own"}]}]
+        await client.send("response.create", response={"conversation": "none", "input": own_input})
         assert (await client.until("response.done", 60))["response"]["status"] in ("completed", "incomplete")
         while not client.all("conversation.item.input_audio_transcription.completed"):
             await client.next(60)

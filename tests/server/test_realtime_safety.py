@@ -122,10 +122,10 @@ SETTINGS = {
 async def test_a_refused_setting_changes_nothing(server):
     async with dial(server) as client:
         before = client.events[0]["session"]
-        for place, session in SETTINGS.items():
+        for path, session in SETTINGS.items():
             change = {"type": "realtime", "instructions": "Changed.", **session}
             await client.send("session.update", session=change)
-            assert (await client.until_error())["error"]["param"] == place
+            assert (await client.until_error())["error"]["param"] == path
         assert await client.update() == before
 
 
@@ -282,7 +282,7 @@ async def test_clients_that_vanish_leave_nothing_behind(serve):
             assert server.engine.dialogues[-1].closed
             gc.collect()
             tasks.append(await on_loop(server, lambda: len(asyncio.all_tasks())))
-            held.append(sum(str(type(each).__module__).startswith(REALTIME) for each in gc.get_objects()))
+            held.append(sum(str(type(item).__module__).startswith(REALTIME) for item in gc.get_objects()))
         server.engine.answer = None
         assert (await other.ask("Hello"))["status"] == "completed"
     assert tasks[0] == tasks[-1] and held[0] == held[-1] > 0

@@ -213,13 +213,13 @@ async def test_sound_is_counted_by_the_item_and_not_by_its_parts() -> None:
         await client.wait("conversation.item.done")
         await client.do("conversation.item.retrieve", item_id="two")
         shown = (await client.wait("conversation.item.retrieved"))["item"]["content"]
-        assert all("audio" in each for each in shown)
+        assert all("audio" in content for content in shown)
     async with talk(max_audio_seconds=600.0) as client:
         await client.say(*[part] * 3, id="three")
         await client.wait("conversation.item.done")
         await client.do("conversation.item.retrieve", item_id="three")
         shown = (await client.wait("conversation.item.retrieved"))["item"]["content"]
-        assert not any("audio" in each for each in shown)
+        assert not any("audio" in content for content in shown)
 
 
 async def test_a_commit_that_is_refused_says_so_and_keeps_the_sound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -458,7 +458,7 @@ def _descendants(pid: int) -> list[int]:
                 parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
             except OSError:
                 continue
-    found = [pid]
-    for known in found:
-        found += [child for child, parent in parents.items() if parent == known]
-    return found[1:]
+    pids = [pid]
+    for known in pids:
+        pids += [child for child, parent in parents.items() if parent == known]
+    return pids[1:]

@@ -45,10 +45,10 @@ class Process:
         )
         assert self.process.stdout is not None
         self.greeting = self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", self.greeting)
-        if not found:
+        url_match = re.search(r"http://127\.0\.0\.1:\d+", self.greeting)
+        if not url_match:
             raise AssertionError(self.greeting + self.wait()[1])
-        self.url = found[0]
+        self.url = url_match[0]
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key or "none", max_retries=0, timeout=120)
 
     def line(self) -> str:

@@ -149,7 +149,7 @@ def test_a_text_without_words_is_refused_with_its_field(server: Serving):
 
 def chat(server: Serving, *samples: np.ndarray, text: str | None = None) -> str:
     parts: list[Any] = [
-        {"type": "input_audio", "input_audio": {"data": encoded(wav(each)), "format": "wav"}} for each in samples
+        {"type": "input_audio", "input_audio": {"data": encoded(wav(wave)), "format": "wav"}} for wave in samples
     ]
     parts += [{"type": "text", "text": text}] if text else []
     reply = server.client.chat.completions.create(model="x", messages=[{"role": "user", "content": parts}])
