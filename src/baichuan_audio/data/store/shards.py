@@ -127,10 +127,10 @@ class ShardReader:
 
     def entry(self, name: str) -> IndexEntry:
         """The entry of a sample's id or key."""
-        entry = self._by_id.get(name) or next((e for e in self.entries if e.key == name), None)
-        if entry is None:
+        found = self._by_id.get(name) or next((e for e in self.entries if e.key == name), None)
+        if found is None:
             raise DataError(f"{self.root} holds no sample '{name}'; `data inspect` without a name lists some.")
-        return entry
+        return found
 
     def sample(self, entry: IndexEntry) -> Sample:
         return from_mapping(Sample, json.loads(self.member(entry, "json")))
@@ -166,8 +166,8 @@ def draw(count: int, seed: int, step: int, batch: int) -> list[int]:
     """
     places: list[int] = []
     for number in range(step * batch, (step + 1) * batch):
-        epoch, position = divmod(number, count)
-        places.append(int(_permutation(count, seed, epoch)[position]))
+        epoch, place = divmod(number, count)
+        places.append(int(_permutation(count, seed, epoch)[place]))
     return places
 
 

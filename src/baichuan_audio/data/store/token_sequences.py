@@ -76,8 +76,8 @@ def mask_runs(sequence: TokenSequence, names: dict[int, str]) -> list[tuple[str,
     loss: "." nothing, "t" the id is learnt, "a" the position predicts a frame, "b" both.
     """
     runs: list[tuple[str, int, str]] = []
-    for position, id_ in enumerate(sequence.ids.tolist()):
-        text, audio = bool(sequence.text_loss[position]), bool(sequence.audio_loss[position])
+    for place, id_ in enumerate(sequence.ids.tolist()):
+        text, audio = bool(sequence.text_loss[place]), bool(sequence.audio_loss[place])
         loss = "b" if text and audio else "t" if text else "a" if audio else "."
         name = names.get(id_, "text")
         if runs and runs[-1][0] == name and runs[-1][2] == loss:
