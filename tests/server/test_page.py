@@ -135,7 +135,7 @@ def test_conversation_by_voice(page, server, tmp_path):
     server.restart(FakeEngine(delay=0.01), away_s=0.5)
     wire.wait("session.created", 2)
     state(page, "listening")
-    assert "goes on" in page.text_content("#notice")
+    assert "continues" in page.text_content("#notice")
     page.wait_for_selector("#notice", state="hidden", timeout=8000)  # it leaves by itself
     wire.wait("conversation.item.added", len(wire.all("conversation.item.added")))
     restored = [event for event in wire.all("conversation.item.create") if event["event_id"].startswith("quiet")]
