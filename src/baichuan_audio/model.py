@@ -28,7 +28,7 @@ from .generation.reply import ReplySampling, read_aloud
 from .generation.runner import run_program
 from .generation.sequence import frames_to_codes
 from .generation.session import Session, SessionFactory
-from .generation.transcription import TranscriptJoiner, transcription, transcription_prompt
+from .generation.transcription import TranscriptAssembler, transcription, transcription_prompt
 from .language_model.audio_head import AudioHead
 from .language_model.model import LanguageModel
 from .language_model.prompt import (
@@ -43,7 +43,7 @@ from .language_model.prompt import (
 from .language_model.sampling import Sampling
 from .language_model.text_tokenizer import TextTokenizer
 from .layers.module_copy import module_copy
-from .synthesis import CrossfadeJoiner, SpeechStream, sentence_pause, synthesize
+from .synthesis import Crossfader, SpeechStream, sentence_pause, synthesize
 from .text.user_input import input_steps, normalize_user_text
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class BaichuanAudio(nn.Module):
         """
         rate, limit = self.tokenizer.config.sampling_rate, self.tokenizer.config.max_audio_seconds
         speech = last_of(self.find_speech(self.load_audio(audio), rate, vad, limit))
-        transcript = TranscriptJoiner()
+        transcript = TranscriptAssembler()
         for segment in speech.pieces():
             for piece in self.tokenizer.pieces(segment, rate):
                 codes = self.tokenizer.encode(piece, rate)
@@ -169,13 +169,13 @@ class BaichuanAudio(nn.Module):
         voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice,
         BaichuanAudioError where the model fails to read the text to its end.
         """
-        joiner, waveforms = CrossfadeJoiner(self.sample_rate), list[Tensor]()
+        crossfader, waveforms = Crossfader(self.sample_rate), list[Tensor]()
         for sentence in self._sentences(self._read_aloud(text, voice, sampling, seed)):
             if waveforms and self.continuous_speech:
-                waveforms += [joiner.flush(), sentence_pause(self.sample_rate)]
+                waveforms += [crossfader.flush(), sentence_pause(self.sample_rate)]
             for codes in [torch.cat(sentence, dim=1)] if self.continuous_speech else sentence:
-                waveforms += [joiner.push(self.tokenizer.decode(codes)), joiner.end_segment()]
-        return torch.cat([*waveforms, joiner.flush()])
+                waveforms += [crossfader.push(self.tokenizer.decode(codes)), crossfader.end_segment()]
+        return torch.cat([*waveforms, crossfader.flush()])
 
     def speak_pieces(
         self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None

@@ -1,4 +1,4 @@
-"""What a stream is made of: cached decoder and prenet, noise, joiner, statistics on the way."""
+"""What a stream is made of: cached decoder and prenet, noise, crossfader, statistics on the way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from baichuan_audio.audio.waveform import crossfade
 from baichuan_audio.audio_tokenizer.decoder import Upsampling
 from baichuan_audio.model import BaichuanAudio
-from baichuan_audio.synthesis import CrossfadeJoiner, SpeechStream
+from baichuan_audio.synthesis import Crossfader, SpeechStream
 from baichuan_audio.synthesis.noise import segment_noise
 
 
@@ -64,17 +64,17 @@ def test_joiner_is_the_cross_fade_from_segment_to_segment(seed: int):
     rng = random.Random(seed)
     lengths = [rng.choice((0, 3, 100, 240, 241, 700, 2000)) for _ in range(6)]
     segments = [torch.randn(length, generator=torch.Generator().manual_seed(i)) for i, length in enumerate(lengths)]
-    joiner, given = CrossfadeJoiner(24000), []
+    crossfader, given = Crossfader(24000), []
     for segment in segments:
         while len(segment):
             count = rng.choice((1, 50, 240, 1000))
-            given.append(joiner.push(segment[:count]))
+            given.append(crossfader.push(segment[:count]))
             segment = segment[count:]
-        given.append(joiner.end_segment())
-    given.append(joiner.flush())
+        given.append(crossfader.end_segment())
+    given.append(crossfader.flush())
     wanted: Tensor = _joined([segment for segment in segments if len(segment)])
     torch.testing.assert_close(torch.cat(given), wanted)
-    assert not len(joiner.flush())
+    assert not len(crossfader.flush())
 
 
 def _joined(segments: list[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from ..errors import BaichuanAudioError
 from ..generation.events import TextDelta
 from ..generation.runner import ReplyProgram
 from ..generation.sequence import Token, TokenSequence
-from ..generation.transcription import TranscriptJoiner, transcription, transcription_prompt
+from ..generation.transcription import TranscriptAssembler, transcription, transcription_prompt
 from ..language_model.prompt import Prompt, PromptBuilder
 from ..model import BaichuanAudio
 from .reply_stream import ReplyStream
@@ -114,7 +114,7 @@ class SlotAllocator:
         self.check_running()
         slot = await self._spare.get()
         try:
-            return "".join([text async for text in self._transcribe(pieces, slot, TranscriptJoiner())])
+            return "".join([text async for text in self._transcribe(pieces, slot, TranscriptAssembler())])
         finally:
             self._spare.put_nowait(slot)
 
@@ -122,14 +122,14 @@ class SlotAllocator:
         """Transcribe `audio` of any length in `slot`, streamed: segment by segment, so that neither the memory nor the
         delay of others grows with the length."""
         speech = await self.find_speech(audio, self.model.tokenizer.config.max_audio_seconds)
-        transcript, rate = TranscriptJoiner(), speech.sample_rate
+        transcript, rate = TranscriptAssembler(), speech.sample_rate
         for (start, end), segment in zip(speech.segments, speech.pieces(), strict=True):
             codes = await self.encode(segment, rate)
             async for text in self._transcribe(codes, slot, transcript):
                 yield TranscriptDelta(text, start / rate, end / rate)
 
     async def _transcribe(
-        self, pieces: Sequence[Tensor], slot: int, transcript: TranscriptJoiner
+        self, pieces: Sequence[Tensor], slot: int, transcript: TranscriptAssembler
     ) -> AsyncIterator[str]:
         """Transcribe pieces of speech, codes [K, T] each, in `slot` -> the texts that they add to `transcript`."""
         for codes in pieces:

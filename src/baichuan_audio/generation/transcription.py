@@ -29,7 +29,7 @@ def transcription(
     return text_reply(sequence, tokenizer, sampling or Sampling(), max_new_tokens)
 
 
-class TranscriptJoiner:
+class TranscriptAssembler:
     """Joins the transcripts of consecutive pieces as their texts arrive; `text` is the transcript so far.
 
     Space at either end of a piece is not part of it.

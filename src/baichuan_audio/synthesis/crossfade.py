@@ -16,7 +16,7 @@ def sentence_pause(sample_rate: int) -> Tensor:
     return torch.zeros(sample_rate * _SENTENCE_PAUSE_MS // 1000)
 
 
-class CrossfadeJoiner:
+class Crossfader:
     """Joins segments with a cross-fade of 10 ms, streamed: samples that may still be faded are withheld.
 
     The output equals that of `audio.waveform.crossfade` from segment to segment, for any chunking.
@@ -45,7 +45,7 @@ class CrossfadeJoiner:
         return final
 
     def flush(self) -> Tensor:
-        """The last samples; resets the joiner."""
+        """The last samples; resets the crossfader."""
         final = torch.cat([self.end_segment(), self._before])
         self._before = self._open
         return final

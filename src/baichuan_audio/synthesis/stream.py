@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .crossfade import CrossfadeJoiner, sentence_pause
+from .crossfade import Crossfader, sentence_pause
 from .segment_stream import SegmentStream, SynthesisModel
 
 FIRST_CHUNK_FRAMES = 4
@@ -39,7 +39,7 @@ class SpeechStream:
         self._model = model
         self._first_chunk, self._chunk = first_chunk_frames, chunk_frames
         self._attention_chunk = model.flow.config.attention_chunk_frames
-        self._joiner = CrossfadeJoiner(model.vocoder.sample_rate)
+        self._crossfader = Crossfader(model.vocoder.sample_rate)
         self._has_started, self._first_clause = False, True  # whether audio of this reply has been returned
         self._new_segment()
 
@@ -67,19 +67,19 @@ class SpeechStream:
         if not self._count:
             return torch.zeros(0)
         samples = self._advance(last=True)
-        waveform = torch.cat([self._joiner.push(samples), self._joiner.end_segment()])
+        waveform = torch.cat([self._crossfader.push(samples), self._crossfader.end_segment()])
         self._has_started, self._first_clause = True, False
         self._new_segment()
         return waveform
 
     def end_sentence(self) -> Tensor:
         """End the clause and the sentence -> the rest of its waveform and a pause."""
-        rest = torch.cat([self.end_segment(), self._joiner.flush()])
+        rest = torch.cat([self.end_segment(), self._crossfader.flush()])
         return torch.cat([rest, sentence_pause(self._model.vocoder.sample_rate)])
 
     def finish(self) -> Tensor:
         """End the reply -> the rest of its waveform, empty without codes; resets the stream."""
-        waveform = torch.cat([self.end_segment(), self._joiner.flush()])
+        waveform = torch.cat([self.end_segment(), self._crossfader.flush()])
         self._has_started, self._first_clause = False, True
         self._new_segment()
         return waveform
@@ -116,7 +116,7 @@ class SpeechStream:
             self._full_chunks += 1
             self._plan_full()
         self._plan_early()
-        return self._joiner.push(samples)
+        return self._crossfader.push(samples)
 
     def _advance(self, early: bool = False, last: bool = False) -> Tensor:
         """Pass the pending codes to the segment -> samples."""
