@@ -42,7 +42,7 @@ WORDS = {
     "ear": "recognizer, phoneme scorer or perceptual loss",
     "ears": "recognizers",
     "examination": "evaluation",
-    "crossfader": "crossfade",
+    "joiner": "crossfade",
     "mailbox": "reply stream",
     "obvious": "reference",
     "outbox": "send queue",
