@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthLayer
+from ...language_model.audio_head import AudioHead, DepthCache, DepthLayer
 from ...language_model.backbone import Context, DecoderLayer
 from ...language_model.model import LanguageModel
 from ..modules import as_float32, fused_gate_up, module_copy
@@ -156,7 +156,13 @@ class NativeAudioHead(FusedAudioHead):
         self._structures = native.array([layer.structure for layer in layers]), native.products(heads)
         first, second = self._structures
         self._head = native.Head(
-            len(layers), self.width, self.num_codebooks, HEAD_DIM, first, native.norm_structure(self.headnorm), second
+            len(layers),
+            self.width,
+            self.num_codebooks,
+            self.head_dim,
+            first,
+            native.norm_structure(self.headnorm),
+            second,
         )
         self.transformer_layers, self.heads = nn.ModuleList(layers), nn.ModuleList(heads)
         self._step = library.head_step
