@@ -35,8 +35,8 @@ ORDER = (
     "language_model",
     "generation",
     ("model", "conversation"),  # a model begins conversations, which ask it
-    "checkpoint",
     "pretrained",
+    ("checkpoint", "adapters", "assembled"),  # a checkpoint may be put together from several files
     "reference",
     "acceleration",
     "engine",

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from .errors import CheckpointError, ConfigError
 from .language_model.text_tokenizer import TextTokenizer
 from .layers.shapes import shapes_only
 from .model import BaichuanAudio
-from .safetensors_io import INDEX_FILE, SINGLE_FILE, StoredTensor, find_tensors, read_json, write_tensors
+from .safetensors_io import INDEX_FILE, SINGLE_FILE, TensorSource, find_tensors, read_json, write_tensors
 from .vocoder.hift import Hift, load_hift, save_hift
 from .vocoder.vocos import Vocos, load_vocos, save_vocos
 
@@ -48,9 +48,11 @@ IGNORED = ("model.visual_", "model.video_", "visual_", "video_")
 HIFT_FILE = "hift.pt"
 VOCOS_FILE = "vocoder.safetensors"
 _CHECKPOINT_FILES = re.compile(
-    r"config\.json|tokenizer(_config)?\.json|hift\.pt|vocoder\.safetensors|model.*\.safetensors(\.index\.json)?"
+    r"config\.json|tokenizer(_config)?\.json|hift\.pt|vocoder\.safetensors|base_adapters\.safetensors"
+    r"|model.*\.safetensors(\.index\.json)?"
 )
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+MAX_SHARD_BYTES = 5_000_000_000
 _MAX_LISTED = 6  # names listed in an error message
 
 
@@ -113,6 +115,7 @@ def load(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     vocoder: str | os.PathLike[str] | None = None,
+    adapters: str | os.PathLike[str] | None = None,
 ) -> BaichuanAudio:
     """Read a released checkpoint and return the model, ready for inference.
 
@@ -120,6 +123,9 @@ def load(
     dtype: floating-point weights are converted to it; None keeps the stored type. The vocoder keeps its type in
         any case. On a CPU without fast bfloat16, `torch.float32` is much faster.
     vocoder: path of `hift.pt` or `vocoder.safetensors`, if not in the directory.
+    adapters: a file that `adapters.save_adapters` wrote; its LoRA or DoRA changes are merged into the weights.
+
+    Where `config.json` names a `base_model`, the backbone is read from there and fetched once (assembled.py).
 
     Needs no more memory than the weights and the largest single tensor. Raises CheckpointError (ConfigError for
     an invalid `config.json`) that names the file.
@@ -135,11 +141,27 @@ def load(
     mel_vocoder = load_vocoder(directory, config, vocoder)
     text_tokenizer = TextTokenizer.from_file(directory / "tokenizer.json")
     _check_tokenizer(directory, config, text_tokenizer)
-    stored = find_tensors(directory)
+    stored = stored_tensors(directory, config, dtype, adapters)
     model = _empty_model(directory, config, text_tokenizer, mel_vocoder)
     fill(model, stored, dtype, target, directory)
     mel_vocoder.to(target)
     return model.eval().requires_grad_(False)  # training enables the gradients that it needs
+
+
+def stored_tensors(
+    directory: Path, config: dict[str, Any], dtype: torch.dtype | None, adapters: str | os.PathLike[str] | None
+) -> Mapping[str, TensorSource]:
+    """All tensors by their released names, with those of the base model that `config` names and with `adapters`."""
+    stored: Mapping[str, TensorSource] = find_tensors(directory)
+    if "base_model" in config:
+        from .assembled import assembled_tensors
+
+        stored = assembled_tensors(directory, config, stored, dtype)
+    if adapters is not None:
+        from .adapters.files import adapted_tensors
+
+        stored = adapted_tensors(stored, adapters, dtype)
+    return stored
 
 
 def checked_device(device: str | torch.device) -> torch.device:
@@ -239,7 +261,7 @@ def _empty_model(
 
 def fill(
     model: BaichuanAudio,
-    stored: Mapping[str, StoredTensor],
+    stored: Mapping[str, TensorSource],
     dtype: torch.dtype | None,
     device: torch.device,
     where: Path,
@@ -286,7 +308,7 @@ def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
 # ------------------------------------------------------------------------------------------------ save
 
 
-def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_bytes: int = 5_000_000_000) -> None:
+def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
     """Write `model` in the layout that `load` reads; the tensors keep their types, bit for bit.
 
     Weights above `max_shard_bytes` are split into shards with an index. The files are written to a temporary directory
@@ -297,13 +319,20 @@ def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_byte
         raise CheckpointError(
             "this is an inference copy, which cannot be saved; save the model from which it was made."
         )
-    target = Path(directory).resolve()  # resolves links and "."
+    if any(name.endswith(".lora_A") for name in model.state_dict()):
+        raise CheckpointError("this model has adapters; save those by save_adapters, or what merge_adapters gives.")
+    replace_checkpoint(Path(directory), lambda temporary: _write(model, temporary, max_shard_bytes))
+
+
+def replace_checkpoint(directory: Path, write: Callable[[Path], None]) -> None:
+    """Make a temporary folder, which `write` fills, the checkpoint `directory` (see `save`)."""
+    target = directory.resolve()  # resolves links and "."
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / "config.json").is_file())):
         raise CheckpointError(f"{target}: exists and is no checkpoint directory; choose another name.")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True)
-        _write(model, temporary, max_shard_bytes)
+        write(temporary)
         _swap(temporary, target)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -313,14 +342,24 @@ def save(model: BaichuanAudio, directory: str | os.PathLike[str], max_shard_byte
 
 
 def _write(model: BaichuanAudio, directory: Path, max_shard_bytes: int) -> None:
-    text = json.dumps(model.config, indent=1, ensure_ascii=False)
+    write_settings(model, model.config, directory)
+    write_weights(released_tensors(model), directory, max_shard_bytes)
+
+
+def write_settings(model: BaichuanAudio, config: Mapping[str, Any], directory: Path) -> None:
+    """`config.json`, the text tokenizer and the vocoder."""
+    text = json.dumps(config, indent=1, ensure_ascii=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
     model.text_tokenizer.save(directory)
     if isinstance(model.vocoder, Hift):
         save_hift(model.vocoder, directory / HIFT_FILE)
     elif isinstance(model.vocoder, Vocos):
         save_vocos(model.vocoder, directory / VOCOS_FILE)
-    shards = list(_shards(released_tensors(model), max_shard_bytes))
+
+
+def write_weights(tensors: Mapping[str, Tensor], directory: Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    """`model.safetensors`, or shards with their index."""
+    shards = list(_shards(tensors, max_shard_bytes))
     if len(shards) == 1:
         write_tensors(_storable(shards[0]), directory / SINGLE_FILE, metadata={"format": "pt"})
         return

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,6 +63,16 @@ def use_default_permissions(path: str | Path) -> None:
     other.touch(exist_ok=False)
     path.chmod(other.stat().st_mode)
     other.unlink()
+
+
+class TensorSource(Protocol):
+    """A tensor that is there when it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def read(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class SplitDepthAttention(nn.Module):
         return result
 
     def step(self, x: Tensor, position: int, cache: Tensor) -> Tensor:
-        """x [B, d] at `position`, cache [2, B, heads, K, 128] of the earlier ones -> [B, d]."""
+        """x [B, d] at `position`, cache [2, B, heads, K, w] of the earlier ones -> [B, d]."""
         packed = self.in_proj(x).view(x.shape[0], 3, self.heads, 1, -1).transpose(0, 1)
         cache.narrow(3, position, 1).copy_(packed[1:])
         keys, values = cache.narrow(3, 0, position + 1).unbind()

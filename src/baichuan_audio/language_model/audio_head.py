@@ -16,14 +16,15 @@ from ..config import check_size
 from ..errors import ConfigError
 from ..layers.norm import RMSNorm
 
-HEAD_DIM = 128  # a constant of the architecture, not in config.json
+HEAD_DIM = 128
+"""As released; `audio_config.audio_head_dim` may say otherwise."""
 
 
 class DepthCache:
-    """Keys and values [layers, 2, B, heads, K, 128] of the positions of one frame; reused for every frame."""
+    """Keys and values [layers, 2, B, heads, K, w] of the positions of one frame; reused for every frame."""
 
-    def __init__(self, layers: int, batch: int, heads: int, positions: int, like: Tensor) -> None:
-        shape = (layers, 2, batch, heads, positions, HEAD_DIM)
+    def __init__(self, layers: int, batch: int, heads: int, positions: int, head_dim: int, like: Tensor) -> None:
+        shape = (layers, 2, batch, heads, positions, head_dim)
         self.store = torch.empty(shape, dtype=like.dtype, device=like.device)
 
     def rows(self, rows: slice | list[int]) -> DepthCache:
@@ -36,9 +37,9 @@ class DepthCache:
 class DepthAttention(nn.Module):
     """Causal attention over the positions of one frame; no position encoding."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, head_dim: int = HEAD_DIM) -> None:
         super().__init__()
-        self.heads = width // HEAD_DIM
+        self.heads = width // head_dim
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -51,7 +52,7 @@ class DepthAttention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(-2))
 
     def step(self, x: Tensor, position: int, cache: Tensor) -> Tensor:
-        """x [B, d] at `position`, cache [2, B, heads, K, 128] of the earlier ones -> [B, d]."""
+        """x [B, d] at `position`, cache [2, B, heads, K, w] of the earlier ones -> [B, d]."""
         query, key, value = self._project(x[:, None])
         cache[0, :, :, position : position + 1] = key
         cache[1, :, :, position : position + 1] = value
@@ -59,9 +60,9 @@ class DepthAttention(nn.Module):
         return self.out_proj(F.scaled_dot_product_attention(query, keys, values).flatten(1))
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, N, d] -> query, key, value [B, heads, N, 128]."""
+        """x [B, N, d] -> query, key, value [B, heads, N, w]."""
         packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = packed.unflatten(-1, (3, self.heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)
+        query, key, value = packed.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return query, key, value
 
 
@@ -71,10 +72,10 @@ class DepthLayer(nn.Module):
     The biases of linear1 and linear2 exist in released checkpoints and are not applied, so they get no gradient.
     """
 
-    def __init__(self, width: int, positions: int) -> None:
+    def __init__(self, width: int, positions: int, head_dim: int = HEAD_DIM) -> None:
         super().__init__()
         self.width, self.positions = width, positions
-        self.self_attention = DepthAttention(width)
+        self.self_attention = DepthAttention(width, head_dim)
         self.linear1 = nn.Linear(positions * width, 2 * width)
         self.linear2 = nn.Linear(positions * 2 * width, width)
         self.linear1.bias.requires_grad_(False)
@@ -106,10 +107,10 @@ class AudioHead(nn.Module):
     backbone's, set by `attach_embeddings`; they stay its parameters.
     """
 
-    def __init__(self, width: int, layers: int, sizes: tuple[int, ...]) -> None:
+    def __init__(self, width: int, layers: int, sizes: tuple[int, ...], head_dim: int = HEAD_DIM) -> None:
         super().__init__()
-        self.width, self.codebook_sizes = width, sizes
-        self.transformer_layers = nn.ModuleList([DepthLayer(width, len(sizes)) for _ in range(layers)])
+        self.width, self.codebook_sizes, self.head_dim = width, sizes, head_dim
+        self.transformer_layers = nn.ModuleList([DepthLayer(width, len(sizes), head_dim) for _ in range(layers)])
         self.headnorm = RMSNorm(width)
         self.heads = nn.ModuleList([nn.Linear(width, size + 1) for size in sizes])
         self._embeddings: tuple[nn.ModuleList, ...] = ()  # in a tuple, so that they are not registered as submodules
@@ -120,17 +121,19 @@ class AudioHead(nn.Module):
         try:
             width = int(config["hidden_size"])
             layers = int(config["audio_config"]["audio_head_transformer_layers"])
+            head_dim = int(config["audio_config"].get("audio_head_dim", HEAD_DIM))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                "config.json: hidden_size or audio_config.audio_head_transformer_layers is missing."
+                "config.json: hidden_size or audio_config.audio_head_transformer_layers is missing, or no number."
             ) from error
         check_size("hidden_size", width, "config.json")
         check_size("audio_head_transformer_layers", layers, "config.json: audio_config")
-        if width % HEAD_DIM or width < HEAD_DIM:
+        check_size("audio_head_dim", head_dim, "config.json: audio_config")
+        if width % head_dim:
             raise ConfigError(
-                f"config.json: hidden_size must be a multiple of {HEAD_DIM} (the audio head's), not {width}."
+                f"config.json: hidden_size must be a multiple of audio_config.audio_head_dim ({head_dim}), not {width}."
             )
-        return cls(width, layers, codebook_sizes(config))
+        return cls(width, layers, codebook_sizes(config), head_dim)
 
     def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
         """Share the backbone's `audio_embed_layers`."""
@@ -173,9 +176,8 @@ class AudioHead(nn.Module):
 
     def init_cache(self, batch: int = 1) -> DepthCache:
         """A cache for one frame of `batch` rows."""
-        return DepthCache(
-            len(self.transformer_layers), batch, self.width // HEAD_DIM, self.num_codebooks, self.headnorm.weight
-        )
+        layers, heads = len(self.transformer_layers), self.width // self.head_dim
+        return DepthCache(layers, batch, heads, self.num_codebooks, self.head_dim, self.headnorm.weight)
 
     def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
         """x [B, D] at `position` (positions in order, from 0) -> logits [B, size + 1] of that code."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...generation.sequence import Token
-from ...language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthLayer
+from ...language_model.audio_head import AudioHead, DepthCache, DepthLayer
 from ...language_model.backbone import Context, DecoderLayer, rotate
 from ...language_model.model import LanguageModel
 from ...layers.kv_cache import KVCache
@@ -253,10 +253,10 @@ def _transposed(weight: Tensor) -> Tensor:
 class _AttentionBuffers:
     """Views of query, keys and values of each position in the buffer of one layer, for a batch size."""
 
-    def __init__(self, batch: int, positions: int, width: int, like: Tensor) -> None:
+    def __init__(self, batch: int, positions: int, width: int, head_dim: int, like: Tensor) -> None:
         memory = like.new_zeros(positions, batch, 3 * width)
-        parts = memory.view(positions, batch, 3, width // HEAD_DIM, HEAD_DIM).permute(2, 1, 3, 0, 4)
-        query, key, value = parts  # [B, heads, K, 128]
+        parts = memory.view(positions, batch, 3, -1, head_dim).permute(2, 1, 3, 0, 4)
+        query, key, value = parts  # [B, heads, K, w]
         self.packed = list(memory)
         self.query = [query[:, :, i : i + 1] for i in range(positions)]
         self.keys = [key[:, :, : i + 1] for i in range(positions)]
@@ -282,15 +282,15 @@ def _tensor_and_array(size: int) -> tuple[Tensor, np.ndarray]:
 class FusedDepthCache(DepthCache):
     """Buffers of a frame, for each batch size used so far."""
 
-    def __init__(self, layers: int, width: int, sizes: Sequence[int], like: Tensor) -> None:
-        self._layers, self._width, self._count, self._like = layers, width, len(sizes), like
+    def __init__(self, layers: int, width: int, head_dim: int, sizes: Sequence[int], like: Tensor) -> None:
+        self._layers, self._shape, self._like = layers, (len(sizes), width, head_dim), like
         self._buffers_of = dict[int, list[_AttentionBuffers]]()
         self.line = _RowBuffers(width, sizes)
 
     def views(self, batch: int) -> list[_AttentionBuffers]:
         """One for each layer."""
         if batch not in self._buffers_of:
-            made = [_AttentionBuffers(batch, self._count, self._width, self._like) for _ in range(self._layers)]
+            made = [_AttentionBuffers(batch, *self._shape, self._like) for _ in range(self._layers)]
             self._buffers_of[batch] = made
         return self._buffers_of[batch]
 
@@ -321,7 +321,7 @@ class FusedAudioHead(AudioHead):
 
     def init_cache(self, batch: int = 1) -> DepthCache:
         """See AudioHead; any batch fits."""
-        return FusedDepthCache(len(self._depth), self.width, self.codebook_sizes, self.headnorm.weight)
+        return FusedDepthCache(len(self._depth), self.width, self.head_dim, self.codebook_sizes, self.headnorm.weight)
 
     def step(self, x: Tensor, position: int, cache: DepthCache) -> Tensor:
         """See AudioHead."""

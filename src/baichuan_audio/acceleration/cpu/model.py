@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...language_model.audio_head import HEAD_DIM, AudioHead, DepthCache, DepthLayer
+from ...language_model.audio_head import AudioHead, DepthCache, DepthLayer
 from ...language_model.backbone import Context, DecoderLayer
 from ...language_model.model import LanguageModel
 from ...layers.module_copy import module_copy_as
@@ -170,7 +170,13 @@ class NativeAudioHead(FusedAudioHead):
         self._structures = kernels.array([layer.structure for layer in layers]), kernels.products(heads)
         first, second = self._structures
         self._head = kernels.Head(
-            len(layers), self.width, self.num_codebooks, HEAD_DIM, first, kernels.norm_structure(self.headnorm), second
+            len(layers),
+            self.width,
+            self.num_codebooks,
+            self.head_dim,
+            first,
+            kernels.norm_structure(self.headnorm),
+            second,
         )
         self.transformer_layers, self.heads = nn.ModuleList(layers), nn.ModuleList(heads)
         self._step = library.head_step

@@ -71,7 +71,7 @@ def depth_step(
 ) -> Tensor:
     """x [B, d] through one layer of the audio head with the weights of one position -> [B, d].
 
-    cache [2, B, heads, K, 128] of the frame's positions; position [1], the current one; mask [1, K], True up to it.
+    cache [2, B, heads, K, w] of the frame's positions; position [1], the current one; mask [1, K], True up to it.
     """
     attention, batch = cast(SplitDepthAttention, layer.self_attention), x.shape[0]
     packed = attention.in_proj(layer.layernorm1(x)).view(batch, 3, attention.heads, 1, -1).transpose(0, 1)

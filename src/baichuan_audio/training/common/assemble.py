@@ -122,7 +122,7 @@ def _config(base: dict[str, Any], template: str | Path | None) -> dict[str, Any]
     sizes = read_json(Path(template))
     try:
         config |= {name: sizes[name] for name in _SECTIONS if name in sizes}
-        of_base = {"audio_head_transformer_layers", "vq_config"}
+        of_base = {"audio_head_transformer_layers", "audio_head_dim", "vq_config"}
         config["audio_config"] |= {name: value for name, value in sizes["audio_config"].items() if name not in of_base}
     except (KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{template}: not a model's config.json: it has no audio_config.") from error

