@@ -128,7 +128,7 @@ def _recogniser_errors(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any] |
     spoken = [
         (row, text, transcript)
         for row in outputs
-        if (text := reply_text(row, "s2s_text")) is not None and (heard_text := reply_text(row, "s2s_asr")) is not None
+        if (text := reply_text(row, "s2s_text")) is not None and (transcript := reply_text(row, "s2s_asr")) is not None
     ]
     if not known and not spoken:
         return None
