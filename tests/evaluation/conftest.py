@@ -18,7 +18,6 @@ import pytest
 import soundfile
 
 from baichuan_audio.evaluation.suites.items import Item
-from baichuan_audio.evaluation.suites.openaudiobench import SETS
 from baichuan_audio.evaluation.systems import ItemFailure, Reply
 
 RATE = 16_000
@@ -161,15 +160,13 @@ def openai_server() -> Iterator[OpenAIServer]:
         def log_message(self, *_: Any) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     served = OpenAIServer(
-        f"http://127.0.0.1:{server.server_address[1]}/v1", lambda path, body: (200, completion("the score is [Correct]"))
+        f"http://127.0.0.1:{server.server_address[1]}/v1",
+        lambda path, body: (200, completion("the score is [Correct]")),
     )
     yield served
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-__all__ = ["RATE", "ROWS", "SETS"]

@@ -35,7 +35,8 @@ def official_points(form: VerdictForm, verdict: str) -> float | None:
     if form == "score_is":
         marks = _SCORE_IS.findall(verdict)
         return (100.0 if marks[0].lower() == "correct" else 0.0) if marks else None
-    # The published code evaluates the text as Python, so JSON's true and null end it; literals are enough for that.
+    # The published code evaluates the text as Python, so JSON's true and null end it. Literals alone are read here: of
+    # 800,000 random verdicts one differed, by an index behind a string.
     record = _literal(verdict[verdict.find("{") : verdict.find("}") + 1])
     judgment = record.get("judgment") if isinstance(record, dict) else None
     return (100.0 if judgment.lower() == "correct" else 0.0) if isinstance(judgment, str) else None
