@@ -21,8 +21,9 @@ from baichuan_audio.evaluation.judge import (
 from baichuan_audio.evaluation.results import EvaluationError
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.openaudiobench import SETS
+from baichuan_audio.evaluation.suites.run import run_suite
 
-from .conftest import OpenAIServer, completion
+from .conftest import OpenAIServer, ScriptedRecogniser, ScriptedSystem, completion
 
 
 def item(subset: str = "llama_questions", question: str = "What is the capital of France?") -> Item:
@@ -57,6 +58,35 @@ def test_asked_once_and_kept(openai_server: OpenAIServer, tmp_path: Path) -> Non
     assert len(openai_server.requests) == 4
 
 
+def test_a_second_evaluation_makes_no_calls(openai_server: OpenAIServer, benchmark_dir: Path, tmp_path: Path) -> None:
+    """Eight items in three settings are 16 prompts: a spoken reply's text is the written one's here."""
+
+    def evaluate(output: Path) -> list[str]:
+        lines: list[str] = []
+        judge = ApiJudge(openai_server.base_url, "judge", tmp_path / "cache.jsonl", prices=(1.0, 1.0))
+        figures = run_suite(
+            "openaudiobench",
+            benchmark_dir,
+            ScriptedSystem(),
+            output,
+            judge=judge,
+            recogniser=ScriptedRecogniser(),
+            log=lines.append,
+        )
+        assert figures["judge_models"] == ["judge-2026-11-01"]
+        assert figures["sets"]["llama_questions"]["settings"]["s2s_asr"]["official"]["value"] == 100
+        assert figures["provenance"]["judge"]["prompts"] == PROMPTS_DIGEST
+        return [line for line in lines if line.startswith("judging takes")]
+
+    (first_cost,) = evaluate(tmp_path / "first" / "r.jsonl")
+    calls = len(openai_server.requests)
+    # So few are all asked to foresee the cost of the others, of which none is left.
+    assert calls == 16 and "judging takes 0 calls" in first_cost
+    (second_cost,) = evaluate(tmp_path / "second" / "r.jsonl")
+    assert len(openai_server.requests) == calls and "judging takes 0 calls (24 more are cached)" in second_cost
+    assert (tmp_path / "first" / "r.jsonl").read_bytes() == (tmp_path / "second" / "r.jsonl").read_bytes()
+
+
 def test_a_cache_that_was_cut_off(openai_server: OpenAIServer, tmp_path: Path) -> None:
     cache = tmp_path / "cache.jsonl"
     judge = ApiJudge(openai_server.base_url, "judge", cache)
@@ -85,14 +115,14 @@ def test_cost_before_it_is_spent(openai_server: OpenAIServer, tmp_path: Path) ->
     judge = ApiJudge(openai_server.base_url, "judge", tmp_path / "cache.jsonl", prices=(2.0, 8.0))
     asked = [(item(question=f"Question {n}? " + "so " * (n % 7)), "answer " * (1 + n % 11)) for n in range(60)]
     assert not judge.estimate(asked).measured
-    for entry in asked[:8]:
+    for entry in asked[:20]:
         judge.judge(*entry)
     cost = judge.estimate([*asked, *asked])
-    assert cost.measured and cost.calls == 52 and cost.cached == 68
-    spent = [judge.judge(*entry) for entry in asked[8:]]
+    assert cost.measured and cost.calls == 40 and cost.cached == 80
+    spent = [judge.judge(*entry) for entry in asked[20:]]
     price = sum(2 * verdict.prompt_tokens + 8 * verdict.completion_tokens for verdict in spent) / 1e6
     assert cost.price == pytest.approx(price, rel=0.05)
-    assert "judging takes 52 calls (68 more are cached)" in cost.sentence()
+    assert "judging takes 40 calls (80 more are cached)" in cost.sentence()
     assert judge.estimate(asked).calls == 0
 
 

@@ -47,6 +47,9 @@ def test_text_and_speech_of_a_server(openai_server: OpenAIServer, item: Item) ->
         3, item
     )
     assert third["messages"][0]["content"] == "Why?"
+    system.answer(replace(item, audio=SPEECH), spoken=False)
+    sent = openai_server.requests[-1][1]["messages"][0]["content"][0]["input_audio"]
+    assert sent["format"] == "wav" and base64.b64decode(sent["data"]).startswith(b"RIFF")
 
 
 def test_transcripts_of_a_server(openai_server: OpenAIServer, item: Item) -> None:

@@ -67,7 +67,8 @@ _ARTICLES = {"a", "an", "the"}
 _LETTERS_PER_TOKEN = 4.2
 _TOKENS_PER_HAN = 0.8
 _ASSUMED_COMPLETION = 60
-_ENOUGH_CALLS = 8
+PILOT_CALLS = 20
+"""Verdicts of a set after which the cost of its others is foreseen."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,15 @@ def match_tokens(text: str, language: str | None = None) -> list[str]:
     return [word for word in tokens(plain, language or language_of(text) or "en") if word not in _ARTICLES]
 
 
+@dataclass(frozen=True)
+class _CacheEntry:
+    """A verdict, its set, and the size of its prompt by the rule of thumb."""
+
+    subset: str
+    rough: float
+    verdict: Verdict
+
+
 class ApiJudge:
     """A language model at `base_url` (ending in /v1), asked once for each different prompt, at temperature 0.
 
@@ -181,7 +191,7 @@ class ApiJudge:
         self._http = HttpClient(base_url, key_variable, timeout_s)
         self._model, self._prices, self._repeat = model, prices, repeat
         self._path, self._lock = cache, threading.Lock()
-        self._verdicts, self._letters = _read_cache(cache)
+        self._cache = _read_cache(cache)
         self._torn = cache.exists() and not cache.read_bytes().endswith(b"\n")
         self.calls = 0
 
@@ -200,32 +210,47 @@ class ApiJudge:
         return item.subset in PROMPTS
 
     def estimate(self, asked: Sequence[tuple[Item, str]]) -> JudgeCost:
-        """Cost of the verdicts on these replies; equal prompts are asked once. Good to a few per cent once measured."""
-        prompts = {self._key(prompt): prompt for prompt in (prompt_for(item, answer) for item, answer in asked)}
-        new = [prompt for key, prompt in prompts.items() if key not in self._verdicts]
-        rough = sum(_rough_tokens(prompt) for prompt in new)
-        completion = float(_ASSUMED_COMPLETION * len(new))
-        counted = [verdict for key, verdict in self._verdicts.items() if verdict.prompt_tokens and key in self._letters]
-        measured = len(counted) >= _ENOUGH_CALLS
-        if measured:
-            before = sum(self._letters[key] for key, verdict in self._verdicts.items() if verdict.prompt_tokens)
-            rough *= sum(verdict.prompt_tokens for verdict in counted) / before
-            completion = len(new) * sum(verdict.completion_tokens for verdict in counted) / len(counted)
-        price = (rough * self._prices[0] + completion * self._prices[1]) / 1e6
-        return JudgeCost(len(new), len(asked) - len(new), round(rough), round(completion), price, measured)
+        """Cost of the verdicts on these replies; equal prompts are asked once.
+
+        Tokens are foreseen for each set from those counted in it so far, which takes PILOT_CALLS calls.
+        """
+        prompts = {
+            self._key(prompt_for(item, answer)): (item.subset, prompt_for(item, answer)) for item, answer in asked
+        }
+        new: dict[str, list[str]] = {}
+        for key, (subset, prompt) in prompts.items():
+            if key not in self._cache:
+                new.setdefault(subset, []).append(prompt)
+        tokens_in = tokens_out = 0.0
+        measured = True
+        for subset, texts in new.items():
+            rough = sum(_rough_tokens(text) for text in texts)
+            counted = [
+                entry for entry in self._cache.values() if entry.subset == subset and entry.verdict.prompt_tokens
+            ]
+            if len(counted) < PILOT_CALLS:
+                measured = False
+                tokens_in, tokens_out = tokens_in + rough, tokens_out + _ASSUMED_COMPLETION * len(texts)
+                continue
+            per_rough = sum(entry.verdict.prompt_tokens for entry in counted) / sum(entry.rough for entry in counted)
+            tokens_in += rough * per_rough
+            tokens_out += len(texts) * sum(entry.verdict.completion_tokens for entry in counted) / len(counted)
+        calls = sum(map(len, new.values()))
+        price = (tokens_in * self._prices[0] + tokens_out * self._prices[1]) / 1e6
+        return JudgeCost(calls, len(asked) - calls, round(tokens_in), round(tokens_out), price, measured)
 
     def judge(self, item: Item, answer: str) -> Verdict:
         """The verdict, from the cache where this was asked before. Raises EvaluationError where nobody answers."""
         prompt = prompt_for(item, answer)
         key = self._key(prompt)
         with self._lock:
-            if key in self._verdicts:
-                return self._verdicts[key]
-        verdict = self._ask(prompt)
+            if key in self._cache:
+                return self._cache[key].verdict
+        entry = _CacheEntry(item.subset, _rough_tokens(prompt), self._ask(prompt))
         with self._lock:
-            if key not in self._verdicts:  # two threads may have asked the same
-                self._keep(key, prompt, verdict)
-            return self._verdicts[key]
+            if key not in self._cache:  # two threads may have asked the same
+                self._keep(key, entry)
+            return self._cache[key].verdict
 
     def _ask(self, prompt: str) -> Verdict:
         body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
@@ -242,9 +267,9 @@ class ApiJudge:
     def _key(self, prompt: str) -> str:
         return text_digest(self._http.base_url, self._model, str(self._repeat), prompt)
 
-    def _keep(self, key: str, prompt: str, verdict: Verdict) -> None:
-        self._verdicts[key], self._letters[key] = verdict, _rough_tokens(prompt)
-        row = {"key": key, "rough_tokens": self._letters[key], **vars(verdict)}
+    def _keep(self, key: str, entry: _CacheEntry) -> None:
+        self._cache[key] = entry
+        row = {"key": key, "subset": entry.subset, "rough": entry.rough, "verdict": vars(entry.verdict)}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
             # A line break first ends a line that was cut off, which reading passes over.
@@ -287,16 +312,13 @@ def _rough_tokens(text: str) -> float:
     return han * _TOKENS_PER_HAN + (len(text) - han) / _LETTERS_PER_TOKEN
 
 
-def _read_cache(path: Path) -> tuple[dict[str, Verdict], dict[str, float]]:
-    """Verdicts and rough sizes by key; a line that was cut off is passed over, and judged again."""
-    verdicts, sizes = dict[str, Verdict](), dict[str, float]()
-    if not path.exists():
-        return verdicts, sizes
-    for line in path.read_bytes().splitlines():
+def _read_cache(path: Path) -> dict[str, _CacheEntry]:
+    """What was asked before, by its key; a line that was cut off is passed over, and judged again."""
+    entries: dict[str, _CacheEntry] = {}
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
-            key, size = str(row.pop("key")), float(row.pop("rough_tokens"))
-            verdicts[key], sizes[key] = Verdict(**row), size
-        except (ValueError, KeyError, TypeError, AttributeError):
+            entries[str(row["key"])] = _CacheEntry(str(row["subset"]), float(row["rough"]), Verdict(**row["verdict"]))
+        except (ValueError, KeyError, TypeError):
             continue
-    return verdicts, sizes
+    return entries

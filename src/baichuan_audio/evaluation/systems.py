@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data.store.atomic import file_digest, text_digest
-from ..errors import BaichuanAudioError, MissingDependencyError
+from ..errors import AudioError, BaichuanAudioError, MissingDependencyError
 from ..generation.reply import ReplySampling
 from ..model import BaichuanAudio, TextPiece
 from .results import EvaluationError, read_results, weights_digest
@@ -218,7 +218,7 @@ class RecordedSystem:
         reply = self._reply(item, "t2t" if typed else "s2s" if spoken else "s2t")
         if not spoken:
             return Reply(str(reply["text"]))
-        waveform, rate = _read_float(self._path.parent / reply["audio"])
+        waveform, rate = _read(self._path.parent / reply["audio"])
         return Reply(str(reply["text"]), waveform, rate)
 
     def transcribe(self, item: Item) -> str:
@@ -315,8 +315,11 @@ def _audio_of(item: Item) -> Path:
 
 
 def _audio_part(path: Path) -> dict[str, Any]:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"type": "input_audio", "input_audio": {"data": data, "format": path.suffix.lstrip(".").lower()}}
+    """A recording as chat completions take it: WAV and MP3 as they are, anything else as WAV."""
+    form = path.suffix.lstrip(".").lower()
+    content = path.read_bytes() if form in ("wav", "mp3") else wav_bytes(*_read(path))
+    data = base64.b64encode(content).decode("ascii")
+    return {"type": "input_audio", "input_audio": {"data": data, "format": form if form == "mp3" else "wav"}}
 
 
 def _text_of(message: Mapping[str, Any]) -> str:
@@ -327,17 +330,18 @@ def _text_of(message: Mapping[str, Any]) -> str:
 
 
 def _decode_wav(data: str) -> tuple[np.ndarray, int]:
+    try:
+        return _read(base64.b64decode(data))
+    except ValueError as error:
+        raise ItemFailure(f"the server's sound is not base64 ({error}).") from error
+
+
+def _read(source: Path | bytes) -> tuple[np.ndarray, int]:
+    """Waveform [S] float32 of a file or its bytes, and its rate in Hz. Raises ItemFailure where it cannot be read."""
     from ..audio.reading import read_audio
 
     try:
-        waveform, rate = read_audio(base64.b64decode(data))
-    except (ValueError, BaichuanAudioError) as error:
-        raise ItemFailure(f"the server's sound cannot be read ({error}).") from error
-    return np.asarray(waveform, np.float32), int(rate)
-
-
-def _read_float(path: Path) -> tuple[np.ndarray, int]:
-    from ..audio.reading import read_audio
-
-    waveform, rate = read_audio(path)
+        waveform, rate = read_audio(source)
+    except AudioError as error:
+        raise ItemFailure(f"this sound cannot be read ({error}).") from error
     return np.asarray(waveform, np.float32), int(rate)

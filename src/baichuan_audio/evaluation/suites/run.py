@@ -19,7 +19,7 @@ import numpy as np
 
 from ...data.store.atomic import text_digest
 from ...errors import AudioError, ConfigError
-from ..judge import Judge
+from ..judge import PILOT_CALLS, Judge
 from ..results import EvaluationError, ResultFile, library_versions
 from ..systems import ItemFailure, Recogniser, Reply, System, wav_bytes
 from . import asr, openaudiobench
@@ -29,7 +29,6 @@ from .summary import SETTINGS, reply_text, summarize
 
 RECOGNISER_RATE = 16_000
 _KNOWN_SPEECH = 100  # questions of each set on which the recogniser's own error is measured
-_PILOT = 8  # verdicts after which the cost of the rest is known
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -124,14 +123,17 @@ class _Run:
             self._results.append(row)
 
     def ask_judge(self, judge: Judge, log: Callable[[str], None]) -> None:
-        """A verdict row for every item and setting that has a reply and can be judged."""
+        """A verdict row for every item and setting that has a reply and can be judged; its cost is told before.
+
+        A judge that cannot foresee its cost is asked for a few verdicts of each set first, which it keeps.
+        """
         asked = list(self._to_judge(judge))
-        cost = judge.estimate([(item, text) for item, _, text in asked])
-        if not cost.measured and cost.calls > _PILOT:
-            for row in ordered_map(lambda entry: _verdict(judge, entry), asked[:_PILOT], self._workers):
-                self._results.append(row)
-            asked = asked[_PILOT:]
-            cost = judge.estimate([(item, text) for item, _, text in asked])
+        replies = [(item, text) for item, _, text in asked]
+        cost = judge.estimate(replies)
+        if not cost.measured:
+            for _ in ordered_map(lambda entry: judge.judge(*entry), _pilot(replies), self._workers):
+                pass
+            cost = judge.estimate(replies)
         if asked:
             log(cost.sentence())
         for row in ordered_map(lambda entry: _verdict(judge, entry), asked, self._workers):
@@ -221,6 +223,16 @@ def ordered_map(function: Callable[[_In], _Out], entries: Iterable[_In], workers
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _pilot(replies: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:
+    """The first PILOT_CALLS different replies of each set."""
+    chosen: dict[str, dict[tuple[str, str], tuple[Item, str]]] = {}
+    for item, text in replies:
+        members = chosen.setdefault(item.subset, {})
+        if len(members) < PILOT_CALLS:
+            members[item.id, text] = (item, text)
+    return [entry for members in chosen.values() for entry in members.values()]
 
 
 def _verdict(judge: Judge, asked: tuple[Item, str, str]) -> dict[str, Any]:
