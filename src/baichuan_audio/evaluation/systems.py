@@ -19,8 +19,9 @@ import numpy as np
 
 from ..data.store.atomic import file_digest, text_digest
 from ..errors import AudioError, BaichuanAudioError, MissingDependencyError
+from ..generation.events import TextDelta
 from ..generation.reply import ReplySampling
-from ..model import BaichuanAudio, TextPiece
+from ..model import BaichuanAudio
 from .results import EvaluationError, read_results, weights_digest
 from .suites.items import Item
 
@@ -106,7 +107,7 @@ class LocalSystem:
         return {
             "kind": "local",
             "weights": self._weights,
-            "session": self._model.session_type.__name__,
+            "session": getattr(self._model.session_factory, "__name__", type(self._model.session_factory).__name__),
             "seed": self._seed,
             "voice": self._voice or "",
             "sampling": asdict(self._sampling),
@@ -118,7 +119,7 @@ class LocalSystem:
         texts, sounds = list[str](), list[np.ndarray]()
         try:
             for piece in self._model.chat(messages, spoken, self._voice, self._sampling, item_seed(self._seed, item)):
-                if isinstance(piece, TextPiece):
+                if isinstance(piece, TextDelta):
                     texts.append(piece.text)
                 else:
                     sounds.append(piece.waveform.numpy())
