@@ -26,7 +26,6 @@ import baichuan_audio
 from baichuan_audio import BaichuanAudio, ReplySampling, TextPiece
 from baichuan_audio.data.mixture.config import Augmentation, MixtureConfig
 from baichuan_audio.training.common.checkpointing import save_training_state
-from baichuan_audio.training.common.clip_batches import ClipRecipe
 from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.flow import train as flow
 from baichuan_audio.training.language_model import train as language_model
@@ -69,14 +68,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_tokenizer(root: Path, output: str) -> None:
-    clips = ClipRecipe(corpus=str(root / "corpus"), seconds_per_step=1.5, max_seconds=2.0)
-    settings = {"config": str(root / "model" / "config.json"), "clips": clips, "text_width": 16}
+    settings: dict[str, Any] = {"config": str(root / "model" / "config.json"), "dataset": str(root / "corpus")}
+    settings |= {"batch_seconds": 1.5, "crop_seconds": 2.0, "text_width": 16}
     tokenizer.train(tokenizer.TokenizerRecipe(**COMMON | settings, output=output, quantize_start_step=2, ramp_steps=2))
 
 
 def train_flow(root: Path, output: str) -> None:
     settings = {"config": str(root / "model" / "config.json"), "tokenizer": str(root / "model")}
-    settings |= {"corpus": str(root / "corpus"), "codes": str(root / "codes")}
+    settings |= {"dataset": str(root / "corpus"), "codes": str(root / "codes")}
     flow.train(
         flow.FlowRecipe(
             **COMMON | settings, output=output, crop_seconds=0.4, batch_seconds=0.8, train_audio_decoder=True
@@ -88,10 +87,10 @@ def train_vocoder(root: Path, output: str) -> None:
     discriminators = DiscriminatorConfig(periods=(2,), period_channels=2, fft_sizes=(256,), fft_channels=2)
     vocoder.train(
         vocoder.VocoderRecipe(
-            **COMMON, output=output, data=str(root / "corpus"), vocos=VocosConfig(dim=24, ffn_dim=32, num_layers=1),
+            **COMMON, output=output, dataset=str(root / "corpus"), vocos=VocosConfig(dim=24, ffn_dim=32, num_layers=1),
             batch_size=2, crop_frames=10, fft_sizes=(256, 512), num_loss_mel_bins=20, adversarial_start_step=3,
             discriminators=discriminators,
-            kinds={"answer": 0.6, "real": 0.25, "question": 0.15},
+            source_weights={"answer": 0.6, "real": 0.25, "question": 0.15},
         )
     )  # fmt: skip
 
@@ -99,10 +98,10 @@ def train_vocoder(root: Path, output: str) -> None:
 def train_resynthesis(root: Path, output: str) -> None:
     settings = {"config": str(root / "model" / "config.json"), "decoder_checkpoint": str(root / "model")}
     settings |= {"vocoder": str(root / "model" / "vocoder.safetensors"), "perceptual_model": str(root / "heard")}
-    settings |= {"corpus": str(root / "corpus"), "codes": str(root / "codes")}
+    settings |= {"dataset": str(root / "corpus"), "codes": str(root / "codes")}
     resynthesis.train(
         resynthesis.ResynthesisRecipe(
-            **COMMON | settings, output=output, kinds={"answer": 1.0}, crop_seconds=0.4, batch_seconds=0.8,
+            **COMMON | settings, output=output, source_weights={"answer": 1.0}, crop_seconds=0.4, batch_seconds=0.8,
             fft_sizes=(512, 1024),
         )
     )  # fmt: skip
@@ -130,7 +129,9 @@ STAGES: dict[str, Callable[[Path, str], None]] = {
     "lm_text": train_lm("text", mixture=MixtureConfig(tasks={"text_dialogue": 1.0})),
     "lm_stage1": train_lm("stage1", mixture=MixtureConfig(tasks={"asr": 1.0, "tts": 1.0})),
     "lm_stage2": train_lm("stage2", mixture=AUDIO_TASKS),
-    "lm_sft": train_lm("sft", mixture=AUDIO_TASKS, read_along=0.4, sounds=0.5, frame_corruption_prob=0.2),
+    "lm_sft": train_lm(
+        "sft", mixture=AUDIO_TASKS, alignment_loss_weight=0.4, phoneme_loss_weight=0.5, frame_corruption_prob=0.2
+    ),
 }
 
 
@@ -138,8 +139,10 @@ STAGES: dict[str, Callable[[Path, str], None]] = {
 def test_five_steps_of_every_stage(workspace: Path, tmp_path: Path, stage: str) -> None:
     STAGES[stage](workspace, str(tmp_path))
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [row["loss"] for row in rows if "loss" in row]
-    assert len(losses) == STEPS
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, STEPS + 1)) and all("grad_norm" in row for row in steps)
+    assert [row["lr"] for row in steps][:2] == pytest.approx([1.5e-3, 3e-3])  # warm-up
+    losses = [row["loss"] for row in steps]
     assert losses == pytest.approx(frozen(f"losses of {stage}", losses), rel=TOLERANCE)
 
 

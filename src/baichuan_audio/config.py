@@ -58,10 +58,14 @@ def strict(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     known = [field.name for field in _fields(cls)]
     for key in mapping:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"valid names are {', '.join(known)}."
-            raise ConfigError(f"{where}: unknown entry '{key}'; {hint}")
+            raise ConfigError(f"{where}: unknown entry '{key}'; {nearest(key, known)}")
     return cls(**_values(cls, mapping, where))
+
+
+def nearest(name: object, known: Sequence[str]) -> str:
+    """The end of an error message about an unknown name: the valid name nearest to it, or all of them."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"valid names are {', '.join(known)}."
 
 
 def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
@@ -116,9 +120,17 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[str] = ()) -> T:
-    """Read a YAML recipe into `cls`, then apply overrides like `steps=10` or `optimizer.learning_rate=1e-4`.
+    """Read a YAML recipe with overrides (see `read_recipe`) into `cls`.
 
     Raises ConfigError for a missing file, broken YAML, or an unknown entry (named, with the nearest valid one).
+    """
+    return strict(cls, read_recipe(path, overrides), str(path))
+
+
+def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The entries of a YAML recipe, with overrides like `steps=10` or `optimizer.learning_rate=1e-4` applied.
+
+    Raises ConfigError for a missing file or broken YAML.
     """
     yaml = _yaml()
     path = Path(path)
@@ -135,7 +147,7 @@ def load_recipe(path: str | os.PathLike[str], cls: type[T], overrides: Sequence[
     values: dict[str, Any] = dict(content)
     for override in overrides:
         _apply(values, override, yaml)
-    return strict(cls, values, str(path))
+    return values
 
 
 def _apply(values: dict[str, Any], override: str, yaml: Any) -> None:

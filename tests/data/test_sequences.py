@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from baichuan_audio.data import sequences
-from baichuan_audio.data.alignment.token_alignment import UNKNOWN, ReadAlong, token_ends
+from baichuan_audio.data.alignment.token_alignment import UNKNOWN, TokenAligner, token_ends
 from baichuan_audio.data.dialogues import parse_dialogue
 from baichuan_audio.data.mixture.batches import Batches
-from baichuan_audio.data.mixture.config import Augmentation, MixtureConfig
-from baichuan_audio.data.mixture.hearing import vary_codes
+from baichuan_audio.data.mixture.clip_augmentation import augment_codes
+from baichuan_audio.data.mixture.config import TASK_NAMES, Augmentation, MixtureConfig
 from baichuan_audio.data.mixture.mixture import Mixture
 from baichuan_audio.data.mixture.pseudo_speech import PseudoSpeech, with_pseudo_clips
+from baichuan_audio.data.mixture.samplers import MixtureData, Samplers
+from baichuan_audio.data.mixture.tasks import TASKS as TASK_FUNCTIONS
+from baichuan_audio.data.mixture.tasks import SequenceFormat
 from baichuan_audio.data.mixture.weighted_sampling import Utterance
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn, split_reply
-from baichuan_audio.errors import DataError
+from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.generation import sequence as sequence_module
 from baichuan_audio.generation.reply import ReplySampling, write_spoken_reply
 from baichuan_audio.language_model.prompt import PromptBuilder
@@ -157,16 +160,9 @@ def row(name: str) -> dict[str, Any]:
 def mixture(model: Any, **mixture: Any) -> Mixture:
     codes = {name: codes_of(3 + index, index) for index, name in enumerate("qab")}
     dialogue = parse_dialogue(row("d"))
-    return Mixture(
-        MixtureConfig(**mixture),
-        model.text_tokenizer,
-        model.special,
-        model.language_model.codebook_sizes,
-        codes.__getitem__,
-        [dialogue],
-        [dialogue],
-        [Utterance("q", "Hot?"), Utterance("a", "Cold.", "Ada")],
-    )
+    clips = [Utterance("q", "Hot?"), Utterance("a", "Cold.", "Ada")]
+    layout = SequenceFormat(model.text_tokenizer, model.special, model.language_model.codebook_sizes)
+    return Mixture(MixtureConfig(**mixture), layout, MixtureData(codes.__getitem__, [dialogue], [dialogue], clips))
 
 
 TASKS = {
@@ -199,17 +195,9 @@ def test_skills_are_drawn_by_their_weight_in_text_and_in_sound(model: Any) -> No
 
     def drawn(**mixture: Any) -> tuple[set[str], set[str]]:
         tasks = {"text_dialogue": 1.0, "heard_dialogue": 1.0}
-        made = Mixture(
-            MixtureConfig(tasks, **mixture),
-            model.text_tokenizer,
-            model.special,
-            (16,) * 8,
-            lambda _: codes_of(3),
-            both,
-            both,
-        )
-        rng = np.random.default_rng(0)
-        return {made.texts.pick(rng).skill for _ in range(40)}, {made.dialogues.pick(rng).skill for _ in range(40)}
+        samplers = Samplers(MixtureConfig(tasks, **mixture), MixtureData(lambda _: codes_of(3), both, both))
+        texts, dialogues, rng = samplers.texts, samplers.dialogues, np.random.default_rng(0)
+        return {texts.pick(rng).skill for _ in range(40)}, {dialogues.pick(rng).skill for _ in range(40)}
 
     assert drawn() == ({"sums", "colours"}, {"sums", "colours"})
     assert drawn(skill_weights={"sums": 0.0}) == ({"colours"}, {"colours"})
@@ -218,20 +206,24 @@ def test_skills_are_drawn_by_their_weight_in_text_and_in_sound(model: Any) -> No
 
 def test_a_task_without_data_and_an_unknown_task_are_named(model: Any) -> None:
     with pytest.raises(DataError, match="'tts'"):
-        Mixture(MixtureConfig(tasks={"tts": 1.0}), model.text_tokenizer, model.special, (4,) * 8, codes_of)
-    with pytest.raises(DataError, match="typo"):
-        MixtureConfig(tasks={"typo": 1.0})
+        layout = SequenceFormat(model.text_tokenizer, model.special, (4,) * 8)
+        Mixture(MixtureConfig(tasks={"tts": 1.0}), layout, MixtureData(codes_of))
+    with pytest.raises(ConfigError, match="no task 'spoken_dialog'; did you mean 'spoken_dialogue'"):
+        MixtureConfig(tasks={"spoken_dialog": 1.0})
+    with pytest.raises(ConfigError, match="above 0"):
+        MixtureConfig(tasks={"asr": 0.0})
+    assert set(TASK_FUNCTIONS) == set(TASK_NAMES)
 
 
 def test_variety_keeps_the_first_code_of_frames_that_stay() -> None:
     rng = np.random.default_rng(0)
     sizes = torch.full((8,), 16)
     codes = codes_of(50)
-    same, places = vary_codes(codes, sizes, Augmentation(), rng)
+    same, places = augment_codes(codes, sizes, Augmentation(), rng)
     assert torch.equal(same, codes) and torch.equal(places, torch.arange(50))
-    changed, _ = vary_codes(codes, sizes, Augmentation(replaced_codes=0.5), rng)
+    changed, _ = augment_codes(codes, sizes, Augmentation(replaced_codes=0.5), rng)
     assert torch.equal(changed[0], codes[0]) and 0.3 < float((changed[1:] != codes[1:]).float().mean()) < 0.6
-    lengths = {vary_codes(codes, sizes, Augmentation(time_warp=0.2), rng)[0].shape[1] for _ in range(50)}
+    lengths = {augment_codes(codes, sizes, Augmentation(time_warp=0.2), rng)[0].shape[1] for _ in range(50)}
     assert 40 <= min(lengths) < 50 < max(lengths) <= 60
 
 
@@ -257,35 +249,37 @@ def test_pseudo_speech_follows_text_and_voice() -> None:
 def test_reading_along_names_the_token_that_is_said(model: Any, builder: SequenceBuilder) -> None:
     """Two words of known times: speaking names the one that is said or comes next, hearing the last one said."""
     pytest.importorskip("pocketsphinx")
-    sounds = [SYMBOLS.index(name) for name in ("T", "UW", "F", "AO", "R")]
-    alignment = (np.array([0, *sounds, 0]), np.array([16, 20, 32, 40, 50, 64, 90]))
+    phonemes = [SYMBOLS.index(name) for name in ("T", "UW", "F", "AO", "R")]
+    alignment = (np.array([0, *phonemes, 0]), np.array([16, 20, 32, 40, 50, 64, 90]))
     spans = [(7, 0, 3), (8, 3, 8), (9, 8, 9)]  # "two", " four", "."
     assert token_ends("two four.", alignment, spans) == [(7, 0, 32.0), (8, 3, 64.0)]
     other = (alignment[0][[0, 1, 2, 3, 4, 4, 5, 6]], np.array([16, 20, 32, 40, 45, 50, 64, 90]))  # a sound more
     assert [id for id, *_ in token_ends("two four.", other, spans)] == [7, 8]
 
-    along = ReadAlong(model.text_tokenizer, {"clip": alignment}.get, 12.5)
+    aligned = TokenAligner(model.text_tokenizer, {"clip": alignment}.get, 12.5)
     spoken = [id for id, *_ in token_ends("two four.", alignment, model.text_tokenizer.spans("two four."))]
-    reading, heard = along.reading("clip", "two four.", 11), along.heard("clip", "two four.", 11)
+    reading, heard = aligned.spoken_tokens("clip", "two four.", 11), aligned.finished_tokens("clip", "two four.", 11)
     assert reading[0] == spoken[0] and reading[7] == spoken[-1] and (reading[8:] == UNKNOWN).all()
     assert (heard[:2] == UNKNOWN).all() and (heard[7:] == spoken[-1]).all()
-    assert (along.heard("other", "two four.", 3) == UNKNOWN).all()
+    assert (aligned.finished_tokens("other", "two four.", 3) == UNKNOWN).all()
 
-    named = along.sounds("clip", 11)
-    assert named.shape == (11, 4) and named[2].tolist() == [sounds[0], sounds[0], sounds[1], sounds[1]]
-    assert not named[8:, 3].any() and (along.sounds("other", 3) == UNKNOWN).all()
-    assert torch.equal(along.sounds("clip", 6, speed=2.0)[1, ::2], named[2:4, 1])
+    named = aligned.phonemes("clip", 11)
+    assert named.shape == (11, 4) and named[2].tolist() == [phonemes[0], phonemes[0], phonemes[1], phonemes[1]]
+    assert not named[8:, 3].any() and (aligned.phonemes("other", 3) == UNKNOWN).all()
+    assert torch.equal(aligned.phonemes("clip", 6, speed=2.0)[1, ::2], named[2:4, 1])
 
-    faster = along.heard("clip", "two four.", 6, speed=11 / 6)
+    faster = aligned.finished_tokens("clip", "two four.", 6, speed=11 / 6)
     assert faster[0] == UNKNOWN and faster[-1] == heard[-1]
 
-    assert along.split("clip", "two four.", 11, 3) == [("two", 4), (" four.", 11)]
-    assert along.split("clip", "two four.", 3, 3) == [("two four.", 3)]  # nothing is left for the second
-    assert along.split("clip", "two four.", 11, 9) == along.split("other", "two four.", 11, 3) == [("two four.", 11)]
+    assert aligned.split("clip", "two four.", 11, 3) == [("two", 4), (" four.", 11)]
+    assert aligned.split("clip", "two four.", 3, 3) == [("two four.", 3)]  # nothing is left for the second
+    assert (
+        aligned.split("clip", "two four.", 11, 9) == aligned.split("other", "two four.", 11, 3) == [("two four.", 11)]
+    )
 
     said = sequences.speech(builder, "", [("two four.", Frames(codes_of(11), reading))])
     start = said.ids.tolist().index(model.special.audiogen_start)
-    assert torch.equal(said.along[start : start + 11], reading) and (said.along[:start] == UNKNOWN).all()
+    assert torch.equal(said.aligned[start : start + 11], reading) and (said.aligned[:start] == UNKNOWN).all()
     listened = sequences.transcription(builder, Frames(codes_of(11), heard), "two four")
     first = listened.ids.tolist().index(model.special.audio_start) + 1
-    assert torch.equal(listened.along[first : first + 11], heard)
+    assert torch.equal(listened.aligned[first : first + 11], heard)

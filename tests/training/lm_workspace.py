@@ -19,7 +19,7 @@ from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 
 ROOT = Path(__file__).parents[2]
-SIZES = [80, 76, 76, 76]  # stand-in speech needs four codebooks with room for every sound
+SIZES = [80, 76, 76, 76]  # pseudo-codes need four codebooks with room for every sound
 TEXTS = ["What is hot? Cold, yes.", "将语音转录为文本:请用【邻家女声】这个声音回答问题。"]
 
 
@@ -68,10 +68,10 @@ def make_workspace(root: Path) -> Path:
 
 def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
     values: dict[str, Any] = {
-        "stage": "sft", "model": str(root / "model"), "dialogues": (str(root / "corpus" / "dialogues.jsonl"),),
-        "clips": str(root / "corpus"), "codes": str(root / "codes"),
+        "stage": "sft", "init_from": str(root / "model"), "dialogues": (str(root / "corpus" / "dialogues.jsonl"),),
+        "dataset": str(root / "corpus"), "codes": str(root / "codes"),
         "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
-        "positions": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
+        "tokens_per_step": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
         "mixture": MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
                      default_voice_is="Ada"),
         "optimizer": OptimizerRecipe(learning_rate=5e-3, warmup_steps=2),

@@ -29,7 +29,7 @@ def test_no_scale_asks_for_a_clearly_louder_or_softer_mel() -> None:
     def second_scale(shift: float) -> float:
         made = truth + shift
         found = mel_losses((made, made, lengths), waveforms, samples, MEL, 1e-5, 0.5)
-        assert found["coarse"] == found["refined"] == pytest.approx(abs(shift) + 0.5 * shift**2, abs=1e-4)
+        assert found["coarse_mel"] == found["refined_mel"] == pytest.approx(abs(shift) + 0.5 * shift**2, abs=1e-4)
         return float(found["second_scale"])
 
     right = second_scale(0.0)  # what remains is the finer detail of the longer window

@@ -15,7 +15,9 @@ import baichuan_audio
 from baichuan_audio.data.alignment.token_alignment import UNKNOWN
 from baichuan_audio.data.dialogues import Dialogue, Exchange
 from baichuan_audio.data.mixture.config import MixtureConfig
-from baichuan_audio.data.mixture.mixture import Mixture, spoken_words
+from baichuan_audio.data.mixture.mixture import Mixture
+from baichuan_audio.data.mixture.samplers import MixtureData
+from baichuan_audio.data.mixture.tasks import SequenceFormat, spoken_words
 from baichuan_audio.data.mixture.weighted_sampling import SkillSampler, SourceSampler, Utterance
 from baichuan_audio.data.store.codes_store import CodesStore, encode_corpus, write_codes
 from baichuan_audio.data.store.manifest import ClipStore
@@ -44,8 +46,10 @@ def test_some_words_of_a_clip_are_heard_alone(workspace: Path, tmp_path: Path) -
     model = baichuan_audio.load(workspace / "model")
     codes, tokenizer = CodesStore(workspace / "codes")["train-q"], model.text_tokenizer
     write_codes({"train-q": codes[:, ::2]}, tmp_path / "fast")
-    mixture = MixtureConfig(tasks={"asr": 1.0}, kinds={"question": 1.0, "answer": 0.0}, excerpts=1.0)
-    settings = recipe(workspace, tmp_path, mixture=mixture, read_along=1.0, additional_codes=(str(tmp_path / "fast"),))
+    mixture = MixtureConfig(tasks={"asr": 1.0}, source_weights={"question": 1.0, "answer": 0.0}, excerpts=1.0)
+    settings = recipe(
+        workspace, tmp_path, mixture=mixture, alignment_loss_weight=1.0, additional_codes=(str(tmp_path / "fast"),)
+    )
     mixture = make_mixture(settings, model, "train")
     told = set()
     for seed in range(60):
@@ -54,7 +58,7 @@ def test_some_words_of_a_clip_are_heard_alone(workspace: Path, tmp_path: Path) -
         told.add(words)
         places = [p for p in range(codes.shape[1]) if torch.equal(codes[:, p : p + heard.shape[1]], heard)]
         assert places or 0 < heard.shape[1] <= (codes.shape[1] + 1) // 2  # else of the fast ones
-        named = sequence.along[sequence.along != UNKNOWN].tolist()
+        named = sequence.aligned[sequence.aligned != UNKNOWN].tolist()
         assert set(named) <= {id for text in (words, " " + words) for id in tokenizer.encode(text)}
     assert told == {"What", "What is hot?", "is hot?"}  # nothing is aligned with the last word
 
@@ -62,9 +66,11 @@ def test_some_words_of_a_clip_are_heard_alone(workspace: Path, tmp_path: Path) -
 def test_words_of_several_clips_of_a_speaker_are_heard_as_one(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
     codes, decode = CodesStore(workspace / "codes"), model.text_tokenizer.decode
-    mixture = MixtureConfig(tasks={"asr": 1.0}, kinds={"question": 0.0, "answer": 1.0}, excerpts=1.0, medley=1.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture, sounds=1.0), model, "train")
-    assert mixture.read_along is not None
+    mixture = MixtureConfig(
+        tasks={"asr": 1.0}, source_weights={"question": 0.0, "answer": 1.0}, excerpts=1.0, medley=1.0
+    )
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture, phoneme_loss_weight=1.0), model, "train")
+    assert mixture.context.data.aligner is not None
     told = set()
     for seed in range(6):
         sequence = mixture.draw(np.random.default_rng(seed))
@@ -72,8 +78,10 @@ def test_words_of_several_clips_of_a_speaker_are_heard_as_one(workspace: Path, t
         clips = ["train-a" if word == "Cold," else "train-b" for word in said]
         told.add(tuple(clips))
         assert len(said) == 4 and torch.equal(sequence.codes, torch.cat([codes[clip] for clip in clips], dim=1))
-        named = sequence.sounds[sequence.ids == model.special.audio_pad]
-        assert torch.equal(named, torch.cat([mixture.read_along.sounds(clip, codes[clip].shape[1]) for clip in clips]))
+        named = sequence.phonemes[sequence.ids == model.special.audio_pad]
+        assert torch.equal(
+            named, torch.cat([mixture.context.data.aligner.phonemes(clip, codes[clip].shape[1]) for clip in clips])
+        )
         assert {40, 41} <= set(named.flatten().tolist())
     assert len({clip for clips in told for clip in clips}) == 2 and len(told) > 2
 
@@ -82,7 +90,7 @@ def test_a_word_of_a_clip_gives_way_to_another_of_its_speaker(workspace: Path, t
     model = baichuan_audio.load(workspace / "model")
     codes, decode = CodesStore(workspace / "codes"), model.text_tokenizer.decode
     mixture = MixtureConfig(tasks={"asr": 1.0}, splices=1.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture, sounds=1.0), model, "train")
+    mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture, phoneme_loss_weight=1.0), model, "train")
     question = codes["train-q"]  # alone in its voice; aligned are its words "What" and "is hot?"
     what, is_hot = question[:, :2], question[:, 2:]
     can_be = {
@@ -113,15 +121,16 @@ def test_questions_are_woven_of_words_that_a_voice_said_elsewhere(workspace: Pat
         "Cold?": None,  # nobody who asks has said it
         "Hot?": None,  # nor this by itself
     }
-    mixture = MixtureConfig(tasks={"heard_dialogue": 1.0, "asr": 1.0}, typed=0.0, woven=1.0)
-    along = make_mixture(recipe(workspace, tmp_path, mixture=mixture, sounds=1.0), model, "train").read_along
+    mixture = MixtureConfig(tasks={"heard_dialogue": 1.0, "asr": 1.0}, text_question_prob=0.0, woven=1.0)
+    aligner = make_mixture(
+        recipe(workspace, tmp_path, mixture=mixture, phoneme_loss_weight=1.0), model, "train"
+    ).context.data.aligner
     dialogues = [
         Dialogue(asked, "train", "en", "s", "Ada", (Exchange(asked, None, (("yes.", None),)),)) for asked in sound
     ]
     clips = [Utterance("train-q", "what is hot", speaker="someone"), Utterance("train-a", "cold", "Ada", speaker="Ada")]
-    mixture = Mixture(
-        mixture, tokenizer, model.special, SIZES, codes.__getitem__, dialogues, dialogues, clips, along
-    )  # fmt: skip
+    data = MixtureData(codes.__getitem__, dialogues, dialogues, clips, aligner)
+    mixture = Mixture(mixture, SequenceFormat(tokenizer, model.special, SIZES), data)
     told = set()
     for seed in range(120):
         sequence = mixture.draw(np.random.default_rng(seed))
@@ -147,8 +156,10 @@ def test_replies_are_told_in_words_that_their_voice_said_elsewhere(
     model = baichuan_audio.load(workspace / "model")
     codes, tokenizer = CodesStore(workspace / "codes"), model.text_tokenizer
     yes, cold = codes["train-b"], codes["train-a"]
-    mixture = MixtureConfig(tasks={"spoken_dialogue": 1.0}, typed=1.0, retold=1.0)
-    along = make_mixture(recipe(workspace, tmp_path, mixture=mixture, sounds=1.0), model, "train").read_along
+    mixture = MixtureConfig(tasks={"spoken_dialogue": 1.0}, text_question_prob=1.0, retold=1.0)
+    aligner = make_mixture(
+        recipe(workspace, tmp_path, mixture=mixture, phoneme_loss_weight=1.0), model, "train"
+    ).context.data.aligner
 
     def asked(name: str, *replies: str, clip: str | None = None) -> Dialogue:
         return Dialogue(
@@ -158,9 +169,8 @@ def test_replies_are_told_in_words_that_their_voice_said_elsewhere(
     recorded = asked("recorded", "yes.", clip="train-b")
     generated = [asked("two", "Yes, yes. Cold.", "Yes."), asked("first alone", "Cold.", "Hot."), asked("none", "Hot.")]
     clips = [Utterance("train-b", "yes", "Ada"), Utterance("train-a", "cold", "Ada")]
-    mixture = Mixture(
-        mixture, tokenizer, model.special, SIZES, codes.__getitem__, generated, [recorded], clips, along, (), letters
-    )  # fmt: skip
+    data = MixtureData(codes.__getitem__, generated, [recorded], clips, aligner)
+    mixture = Mixture(mixture, SequenceFormat(tokenizer, model.special, SIZES, letters), data)
     can_be = {
         "two": ("Yes, yes. Cold.Yes.", [yes, yes, cold, yes]),
         "first alone": ("Cold.", [cold]),  # nobody has said the next one
@@ -184,7 +194,7 @@ def _same(one: Tensor | None, other: Tensor) -> bool:
 
 def test_a_language_may_be_drawn_more_often_than_another() -> None:
     dialogues = [Dialogue(language, "train", language, "s", None, ()) for language in ("en", "en", "zh")]
-    clips = [Utterance("a", "hot"), Utterance("b", "热"), Utterance("c", "cold", kind="read")]
+    clips = [Utterance("a", "hot"), Utterance("b", "热"), Utterance("c", "cold", source="read")]
     for source, english in (
         (SkillSampler(dialogues, {}, {"zh": 6.0}), 0.25),
         (SkillSampler(dialogues, {}, {}), 2 / 3),
@@ -200,7 +210,7 @@ def test_a_language_may_be_drawn_more_often_than_another() -> None:
 def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_path: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
     codes, special = CodesStore(workspace / "codes"), model.special
-    mixture = MixtureConfig(tasks={"tts": 1.0}, sentences=1.0)
+    mixture = MixtureConfig(tasks={"tts": 1.0}, multi_sentence_prob=1.0)
     mixture = make_mixture(recipe(workspace, tmp_path, mixture=mixture), model, "train")
     told = set()
     for seed in range(12):
@@ -213,16 +223,9 @@ def test_several_sentences_of_a_voice_are_read_in_one_go(workspace: Path, tmp_pa
         assert len(said) == 3 and torch.equal(sequence.codes, torch.cat([codes[clip] for clip in clips], dim=1))
     assert len(told) > 3
     # A real person's voice has no name but the voice's.
-    voices = [replace(each, speaker=None) for each in mixture.by_name["Ada"]]
-    real = Mixture(
-        mixture,
-        model.text_tokenizer,
-        special,
-        SIZES,
-        codes.__getitem__,
-        utterances=voices,
-        read_along=mixture.read_along,
-    )
+    voices = [replace(each, speaker=None) for each in mixture.context.samplers.by_speaker["Ada"]]
+    data = MixtureData(codes.__getitem__, utterances=voices, aligner=mixture.context.data.aligner)
+    real = Mixture(mixture.context.config, SequenceFormat(model.text_tokenizer, special, SIZES), data)
     assert real.draw(np.random.default_rng(0)).codes.shape[1] > codes["train-a"].shape[1]
 
 

@@ -11,17 +11,15 @@ import torch
 from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe, codebooks, quantize
-from baichuan_audio.config import load_recipe
 from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipStore, ClipWriter
-from baichuan_audio.errors import ConfigError
 from baichuan_audio.layers.attention import TransformerLayer
 from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
 from baichuan_audio.training.common.checkpointing import load_training_state
-from baichuan_audio.training.common.clip_batches import ClipRecipe, ClipSampler
 from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.tokenizer import batch as tokenizer_batch
 from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.batch import prepare
+from baichuan_audio.training.tokenizer.clip_batches import ClipSampler
 from baichuan_audio.training.tokenizer.ctc_alignment import as_alignment, best_path
 from baichuan_audio.training.tokenizer.frozen_text_model import FrozenTextModel
 from baichuan_audio.training.tokenizer.local_attention import local_attention_init
@@ -81,7 +79,9 @@ def recipe(corpus: Path, tmp_path: Path) -> TokenizerRecipe:
         log_every=1,
         sample_every=1000,
         checkpoint_every=1000,
-        clips=ClipRecipe(corpus=str(corpus), seconds_per_step=4.0, max_seconds=2.0),
+        dataset=str(corpus),
+        batch_seconds=4.0,
+        crop_seconds=2.0,
         optimizer=OptimizerRecipe(learning_rate=3e-3, warmup_steps=3, schedule="constant"),
         quantize_start_step=10,
         ramp_steps=5,
@@ -100,7 +100,7 @@ def log(recipe: TokenizerRecipe) -> list[dict[str, float]]:
 def test_it_learns_and_quantises(recipe: TokenizerRecipe) -> None:
     stage.train(changed(recipe, sample_every=30))
     rows = [row for row in log(recipe) if "loss" in row]
-    assert rows[-1]["refined"] < 0.75 * rows[0]["refined"]
+    assert rows[-1]["refined_mel"] < 0.75 * rows[0]["refined_mel"]
     assert "commitment" not in rows[9] and rows[10]["commitment"] > 0
     report = next(row for row in log(recipe) if "validation/mel_l1" in row)
     assert report["validation/perplexity_0"] > 1.5
@@ -143,24 +143,24 @@ def test_hearing_comes_before_the_mel(recipe: TokenizerRecipe) -> None:
         quantize_start_step=8,
         steps=10,
     )
-    write_alignment(Path(recipe.clips.corpus))
+    write_alignment(Path(recipe.dataset))
     stage.train(staged)
     rows = [row for row in log(staged) if "loss" in row]
-    found = [set(row) & {"frame", "phonetic", "refined", "commitment"} for row in rows]
+    found = [set(row) & {"frame", "phonetic", "refined_mel", "commitment"} for row in rows]
     assert found[0] == {"frame"} and found[5] == {"frame", "phonetic"}
-    assert found[7] == {"frame", "phonetic", "refined"} and "commitment" in found[9]
+    assert found[7] == {"frame", "phonetic", "refined_mel"} and "commitment" in found[9]
     assert rows[3]["frame"] < rows[0]["frame"] - 0.1
 
 
 def test_a_batch_with_nothing_to_learn_is_no_error(recipe: TokenizerRecipe) -> None:
     silent = changed(recipe, phonetic_start_step=100, mel_start_step=100, quantize_start_step=100, steps=2)
     stage.train(silent)
-    assert [row["loss"] for row in log(silent)] == [0.0, 0.0]
+    assert [row["loss"] for row in log(silent) if "loss" in row] == [0.0, 0.0]
 
 
 def test_labels_follow_speed_and_crop(recipe: TokenizerRecipe) -> None:
     tokenizer, _ = stage.build(recipe)
-    batch = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, 0).batch(0)
+    batch = ClipSampler(ClipStore(recipe.dataset), recipe, 0).batch(0)
     ends = np.array([20, 40, 200])
     alignments = {batch.ids[0]: (np.array([3, 4, 5]), ends)}
     labels = prepare(batch, tokenizer, None, (0, 0), alignments).labels
@@ -212,7 +212,7 @@ def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(
     text_model = FrozenTextModel(str(checkpoint_dir), head.spread.in_features)
     frozen = text_model._frozen[0]
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
-    sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, 0)
+    sampler = ClipSampler(ClipStore(recipe.dataset), recipe, 0)
     batch = prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
     optimizer = torch.optim.AdamW([*tokenizer.parameters(), *text_model.parameters()], lr=3e-3)
     values = []
@@ -230,7 +230,7 @@ def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(
 
 def test_codebooks_change_only_once_quantisation_has_begun(recipe: TokenizerRecipe) -> None:
     tokenizer, head = stage.build(recipe)
-    sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, 0)
+    sampler = ClipSampler(ClipStore(recipe.dataset), recipe, 0)
     batch = prepare(sampler.batch(0), tokenizer, recipe.augment, (0, 0))
     book = codebooks(tokenizer.bridge.vq_list)[0]
     before = book.embed.clone()
@@ -245,7 +245,7 @@ def test_a_tokenizer_goes_on_once_the_head_can_read_it(recipe: TokenizerRecipe, 
     further = changed(
         recipe,
         output=str(tmp_path / "further"),
-        initial=recipe.output,
+        init_from=recipe.output,
         quantize_start_step=0,
         ramp_steps=0,
         head_warmup_steps=2,
@@ -303,11 +303,11 @@ def test_quantised_share_rises_from_a_tenth_to_all(recipe: TokenizerRecipe) -> N
 
 
 def test_batches_follow_from_seed_and_step_alone(recipe: TokenizerRecipe) -> None:
-    store = ClipStore(recipe.clips.corpus)
-    first, second = (ClipSampler(store, recipe.clips, 5) for _ in range(2))
+    store = ClipStore(recipe.dataset)
+    first, second = (ClipSampler(store, recipe, 5) for _ in range(2))
     for step in (7, 3):
         assert torch.equal(first.batch(step).waveforms, second.batch(step).waveforms)
-    assert not torch.equal(first.batch(1).samples, ClipSampler(store, recipe.clips, 6).batch(1).samples)
+    assert not torch.equal(first.batch(1).samples, ClipSampler(store, recipe, 6).batch(1).samples)
 
 
 def test_phonetic_symbols_of_both_languages() -> None:
@@ -326,16 +326,6 @@ def test_edit_distance() -> None:
     assert edit_distance("", "abc") == edit_distance("abc", "") == 3
 
 
-def test_recipes_name_the_nearest_valid_entry(tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
-    path.write_text("output: x\nsteps: 3\nconfig: c\nclips: {corpus: y}\nsede: 1\n")
-    with pytest.raises(ConfigError, match="unknown entry 'sede'; did you mean 'seed'"):
-        load_recipe(path, TokenizerRecipe)
-    path.write_text("output: x\nsteps: 3\nconfig: c\nclips: {corpus: y}\n")
-    loaded = load_recipe(path, TokenizerRecipe, ["optimizer.learning_rate=1e-4", "steps=5"])
-    assert loaded.optimizer.learning_rate == 1e-4 and loaded.steps == 5
-
-
 def test_warped_frequencies_are_those_of_another_voice(recipe: TokenizerRecipe) -> None:
     """A tone through a vocal tract a tenth shorter is that of a lower voice; decoded clips stay as they are."""
 
@@ -352,7 +342,7 @@ def test_warped_frequencies_are_those_of_another_voice(recipe: TokenizerRecipe) 
     )
 
     tokenizer, _ = stage.build(recipe)
-    batch = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, 0).batch(0)
+    batch = ClipSampler(ClipStore(recipe.dataset), recipe, 0).batch(0)
     augment = AugmentRecipe(speed_range=(1.0, 1.0), noise_share=0.0, warp=0.2)
     plain, some = (prepare(batch, tokenizer, augment, (0, 0), decoded=n).log_mel for n in (None, 1))
     assert torch.equal(plain[0], some[0]) and not torch.equal(plain[1], some[1])

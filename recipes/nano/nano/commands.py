@@ -36,7 +36,7 @@ def guarded(run: Callable[[argparse.Namespace], None], arguments: argparse.Names
 
 
 def make_corpus(argv: Sequence[str] | None = None) -> int:
-    """Speech and dialogues, by a recipe and overrides of its entries."""
+    """Make speech and dialogues by a recipe and overrides of its entries."""
     parser = argparse.ArgumentParser(prog="make_corpus.py", description="Make the corpus of nano.")
     parser.add_argument("recipe", nargs="?", default=str(ROOT / "stages" / "corpus.yaml"))
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. processes=4 sizes.train_dialogues=100")
@@ -60,7 +60,7 @@ def make_dialogues(argv: Sequence[str] | None = None) -> int:
         "--sums", type=int, default=0, help="dialogues of sums in a row and of times tables (default: %(default)s)"
     )
     parser.add_argument(
-        "--typed-share", type=float, default=0.15, metavar="X",
+        "--text-question-share", type=float, default=0.15, metavar="X",
         help="share of dialogues whose questions are written as people type them (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES)
@@ -76,7 +76,7 @@ def _make_dialogues(arguments: argparse.Namespace) -> None:
         generate(arguments.seed, count if split == "train" else -(-count // VALIDATION_SHARE), split, *rest)
         for split in ("train", "validation")
         for generate, count in ((generate_dialogues, arguments.count), (generate_sums, arguments.sums))
-        for rest in [(arguments.languages, arguments.typed_share)]
+        for rest in [(arguments.languages, arguments.text_question_share)]
     )
     write_dialogues(chain.from_iterable(rows), arguments.output)
     print(f"{arguments.output}: {arguments.count + arguments.sums} dialogues for training, others for validation")

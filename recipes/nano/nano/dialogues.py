@@ -17,12 +17,12 @@ _RECITED_SHARE = 0.35
 
 
 def generate_dialogues(
-    seed: int, count: int, split: str, languages: Sequence[str] = LANGUAGES, text_question_prob_generated: float = 0.15
+    seed: int, count: int, split: str, languages: Sequence[str] = LANGUAGES, text_question_share: float = 0.15
 ) -> Iterator[dict[str, Any]]:
     """Yields `count` dialogues as lines of a dialogue file, without clips.
 
     Training draws skills by weight; validation and test go through skills and languages in turn, so that each
-    is measured on as many. In a share of `text_question_prob_generated` the questions are written as people type them.
+    is measured on as many. In a share of `text_question_share` the questions are written as people type them.
     """
     for number in range(count):
         rng = random.Random(f"{seed}:{split}:{number}")
@@ -32,20 +32,18 @@ def generate_dialogues(
         else:
             language = languages[number % len(languages)]
             skill = list(SKILLS)[number // len(languages) % len(SKILLS)]
-        yield _row(rng, f"{split}-{seed}-{number}", split, language, skill, text_question_prob_generated, _turns)
+        yield _row(rng, f"{split}-{seed}-{number}", split, language, skill, text_question_share, _turns)
 
 
 def generate_sums(
-    seed: int, count: int, split: str, languages: Sequence[str] = LANGUAGES, text_question_prob_generated: float = 0.15
+    seed: int, count: int, split: str, languages: Sequence[str] = LANGUAGES, text_question_share: float = 0.15
 ) -> Iterator[dict[str, Any]]:
     """Yields `count` dialogues, of the skill `sums`: one sum after the other (`arithmetic.practice`), or times tables
     (`arithmetic.recital`)."""
     for number in range(count):
         rng = random.Random(f"{seed}:sums:{split}:{number}")
         language = rng.choice(list(languages))
-        yield _row(
-            rng, f"{split}-{seed}-sums-{number}", split, language, "sums", text_question_prob_generated, _practised
-        )
+        yield _row(rng, f"{split}-{seed}-sums-{number}", split, language, "sums", text_question_share, _practised)
 
 
 def _row(
@@ -54,11 +52,11 @@ def _row(
     split: str,
     language: str,
     skill: str,
-    text_question_prob_generated: float,
+    text_question_share: float,
     turns: Callable[[random.Random, str, str, str], list[Turn]],
 ) -> dict[str, Any]:
     """A dialogue whose turns `turns(rng, skill, language, split)` draws."""
-    typed = rng.random() < text_question_prob_generated
+    typed = rng.random() < text_question_share
     voice = rng.choice(list(OUTPUT_VOICES))
     return {
         "id": id,

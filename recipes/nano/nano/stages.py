@@ -96,11 +96,12 @@ class _Maker:
         return self.stage(f"texts_{name}", f"make_dialogues.py {path} {options}", "", path)
 
     def lm(self, name: str, recipe: str, start: str, texts: bool = True, more: str = "", reads: str = "") -> Stage:
-        """One run of the language model on codes; the checkpoint `speaker`, for samples, may come later."""
-        own = f",{{w}}/texts/{name}.jsonl" if texts else ""
-        command = f"train lm {{r}}/{recipe}.yaml model={{w}}/{start} output={{w}}/{name}"
-        data = f"dialogues=[{{w}}/dialogues.jsonl{own}] clips={{w}}/audio codes={{w}}/codes speaker={{w}}/voice"
-        inputs = f"{{r}}/{recipe}.yaml {{w}}/{start.removesuffix('/model')} {{w}}/dialogues.jsonl {own[1:]}"
+        """One run of the language model on codes; the checkpoint `preview_decoder`, for samples, may come later."""
+        texts_file = f",{{w}}/texts/{name}.jsonl" if texts else ""
+        command = f"train lm {{r}}/{recipe}.yaml init_from={{w}}/{start} output={{w}}/{name}"
+        dialogues = f"dialogues=[{{w}}/dialogues.jsonl{texts_file}]"
+        data = f"{dialogues} dataset={{w}}/audio codes={{w}}/codes preview_decoder={{w}}/voice"
+        inputs = f"{{r}}/{recipe}.yaml {{w}}/{start.removesuffix('/model')} {{w}}/dialogues.jsonl {texts_file[1:]}"
         return self.stage(
             name, f"{command} {data} {more}", f"{inputs} {{w}}/audio {{w}}/codes {reads}", f"{{w}}/{name}"
         )
@@ -148,7 +149,7 @@ def _tokenizer(make: _Maker) -> list[Stage]:
     rounded codebook picks other codes.
     """
     alignments = "{w}/audio/alignments.jsonl"
-    train, reads = "train tokenizer {r}/tokenizer.yaml clips.corpus={w}/audio", "{r}/tokenizer.yaml {w}/audio"
+    train, reads = "train tokenizer {r}/tokenizer.yaml dataset={w}/audio", "{r}/tokenizer.yaml {w}/audio"
     return [
         make.stage("align_english", "data align --corpus {w}", "{w}/audio", alignments),
         make.stage(
@@ -179,14 +180,14 @@ def _before_codes(make: _Maker) -> list[Stage]:
     result = [
         make.stage(
             "vocoder",
-            "train vocoder {r}/vocoder.yaml output={w}/vocoder data={w}/audio",
+            "train vocoder {r}/vocoder.yaml output={w}/vocoder dataset={w}/audio",
             "{r}/vocoder.yaml {w}/audio",
             "{w}/vocoder",
         ),
-        make.texts("lm_text", "--seed 1 --count 60000 --typed-share 0.3"),
+        make.texts("lm_text", "--seed 1 --count 60000 --text-question-share 0.3"),
         make.stage(
             "lm_text",
-            "train lm {r}/lm_text.yaml model={w}/lm_start output={w}/lm_text dialogues=[{w}/texts/lm_text.jsonl]",
+            "train lm {r}/lm_text.yaml init_from={w}/lm_start output={w}/lm_text dialogues=[{w}/texts/lm_text.jsonl]",
             "{r}/lm_text.yaml {w}/lm_start {w}/texts/lm_text.jsonl",
             "{w}/lm_text",
         ),
@@ -195,10 +196,10 @@ def _before_codes(make: _Maker) -> list[Stage]:
         return result
     return [
         *result,
-        make.texts("lm_pseudo", "--seed 5 --count 60000 --typed-share 0.15"),
+        make.texts("lm_pseudo", "--seed 5 --count 60000 --text-question-share 0.15"),
         make.stage(
             "lm_pseudo",
-            "train lm {r}/lm_pseudo.yaml model={w}/lm_text/model output={w}/lm_pseudo clips={w}/audio "
+            "train lm {r}/lm_pseudo.yaml init_from={w}/lm_text/model output={w}/lm_pseudo dataset={w}/audio "
             "dialogues=[{w}/texts/lm_pseudo.jsonl]",
             "{r}/lm_pseudo.yaml {w}/lm_text {w}/audio/alignments.jsonl {w}/texts/lm_pseudo.jsonl",
             "{w}/lm_pseudo",
@@ -214,15 +215,15 @@ def _joint(make: _Maker) -> list[Stage]:
         )
         before = [
             make.lm("lm_stage1", "lm_stage1", "lm_text/model", texts=False),
-            make.texts("lm_stage2", "--seed 3 --count 60000 --typed-share 0.3"),
+            make.texts("lm_stage2", "--seed 3 --count 60000 --text-question-share 0.3"),
             make.lm("lm_stage2", "lm_stage2", "lm_stage1/model"),
         ]
     else:  # what was learnt of stand-in frames says nothing of true codes
-        sft = make.lm("lm_sft", "lm_sft", "lm_pseudo/model", more="codebooks={w}/hearing", reads="{w}/hearing")
+        sft = make.lm("lm_sft", "lm_sft", "lm_pseudo/model", more="codebook_source={w}/hearing", reads="{w}/hearing")
         before = []
     return [
         *before,
-        make.texts("lm_sft", "--seed 4 --count 60000 --typed-share 0.3"),
+        make.texts("lm_sft", "--seed 4 --count 60000 --text-question-share 0.3"),
         sft,
         make.stage("lm_deep", "checkpoint expand {w}/lm_sft/model {w}/lm_deep --layers 8", "{w}/lm_sft", "{w}/lm_deep"),
     ]
@@ -234,15 +235,15 @@ def _sound(make: _Maker) -> list[Stage]:
     return [
         make.stage(
             "flow",
-            "train flow {r}/flow.yaml output={w}/flow tokenizer={w}/hearing corpus={w}/audio codes={w}/codes",
+            "train flow {r}/flow.yaml output={w}/flow tokenizer={w}/hearing dataset={w}/audio codes={w}/codes",
             "{r}/flow.yaml {w}/hearing {w}/audio {w}/codes",
             "{w}/flow",
         ),
         make.voiced("voice", "lm_start"),  # to listen to while the language model learns
         make.stage(
             "vocoder_coded",
-            "train vocoder {r}/vocoder_coded.yaml output={w}/vocoder_coded data={w}/audio "
-            "initial={w}/vocoder/vocoder.safetensors coded.decoders={w}/flow coded.codes={w}/codes",
+            "train vocoder {r}/vocoder_coded.yaml output={w}/vocoder_coded dataset={w}/audio "
+            "init_from={w}/vocoder/vocoder.safetensors coded.decoder_checkpoint={w}/flow coded.codes={w}/codes",
             "{r}/vocoder_coded.yaml {w}/audio {w}/vocoder {w}/flow {w}/codes",
             "{w}/vocoder_coded",
         ),
@@ -262,7 +263,7 @@ def _rounds(make: _Maker) -> list[Stage]:
         changes, reads = _changes(number, last)
         for seed in (f"{number}1", f"{number}2"):
             name = f"round_{number}_{seed[-1]}"
-            result.append(make.texts(name, f"--seed {seed} --count 50000 --sums 12000 --typed-share 0.3"))
+            result.append(make.texts(name, f"--seed {seed} --count 50000 --sums 12000 --text-question-share 0.3"))
             more = f"seed={seed} additional_codes=[{{w}}/codes_slow,{{w}}/codes_fast] {changes}"
             inputs = f"{{w}}/codes_slow {{w}}/codes_fast {reads}"
             result.append(make.lm(name, "lm_rounds", start, more=more, reads=inputs))
@@ -285,11 +286,11 @@ def _changes(number: int, last: int) -> tuple[str, str]:
 
 def _own_readings(make: _Maker, base: str) -> list[Stage]:
     """What the model says before the last round: its clearest readings, and the corpus as it says it."""
-    data = "clips={w}/audio codes={w}/codes seed=9 --model {w}/talking --threads 1"
+    data = "dataset={w}/audio codes={w}/codes seed=9 --model {w}/talking --threads 1"
     reads = "{r}/lm_rounds.yaml {w}/talking {w}/dialogues.jsonl {w}/audio {w}/codes"
     return [
         make.voiced("talking", base),
-        make.texts("takes", "--seed 9 --count 50000 --sums 12000 --typed-share 0.3"),
+        make.texts("takes", "--seed 9 --count 50000 --sums 12000 --text-question-share 0.3"),
         make.stage(
             "takes",
             f"data rejection-sample {{r}}/lm_rounds.yaml dialogues=[{{w}}/texts/takes.jsonl,{{w}}/dialogues.jsonl] "
@@ -313,9 +314,9 @@ def _finish(make: _Maker) -> list[Stage]:
     return [
         make.stage(
             "resynthesis",
-            "train resynthesis {r}/resynthesis.yaml output={w}/resynthesis decoders={w}/flow "
-            "vocoder={w}/vocoder_coded/vocoder.safetensors ear={w}/tokenizer "
-            "corpus={w}/audio codes={w}/codes codes_said={w}/codes_said",
+            "train resynthesis {r}/resynthesis.yaml output={w}/resynthesis decoder_checkpoint={w}/flow "
+            "vocoder={w}/vocoder_coded/vocoder.safetensors perceptual_model={w}/tokenizer "
+            "dataset={w}/audio codes={w}/codes sampled_codes={w}/codes_said",
             "{r}/resynthesis.yaml {w}/flow {w}/vocoder_coded {w}/tokenizer {w}/audio {w}/codes {w}/codes_said",
             "{w}/resynthesis",
         ),

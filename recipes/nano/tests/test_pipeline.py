@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from baichuan_audio.cli.app import build_parser
-from baichuan_audio.config import load_recipe
 from baichuan_audio.data.dialogues import read_dialogues
 from baichuan_audio.errors import ConfigError
+from baichuan_audio.training.common.recipe import load_stage_recipe
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
+from baichuan_audio.training.stages import STAGES
 from nano import commands
 from nano.pipeline import Pipeline, Processes, StageError, main
 from nano.stages import Settings, Stage, stages
@@ -76,16 +77,19 @@ def test_stages_give_commands_that_exist_and_read_what_is_there(
     assert settings.output in made
 
 
-def test_overrides_fit_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overrides_fit_the_recipes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     seen = 0
     for each in [*stages(MANY[0]), *stages(MANY[1])]:
+        if each.command[2] == "train":
+            recipe = load_stage_recipe(each.command[4], STAGES[each.command[3]].recipe, each.command[5:])
+            assert recipe.output == each.outputs[0]
         if each.command[2:4] == ("train", "lm"):
-            recipe = load_recipe(each.command[4], LanguageModelRecipe, each.command[5:])
+            assert isinstance(recipe, LanguageModelRecipe)
             written = {path for path in each.inputs if path.endswith(".jsonl")} - {"work/nano/audio/alignments.jsonl"}
-            assert set(recipe.dialogues) == written and recipe.output == each.outputs[0]
+            assert set(recipe.dialogues) == written
             seen += 1
-    assert seen == 9 + 10
+    assert seen == 9 + 10 and not capsys.readouterr().err  # no old names
 
 
 def test_the_last_round_alone_learns_of_its_own_readings() -> None:

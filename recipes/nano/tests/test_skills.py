@@ -73,8 +73,8 @@ def test_arithmetic_is_right_and_follow_ups_go_on_from_the_result():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_practised_sums_are_right_and_their_held_out_ones_stay_so(split: str):
-    rows = list(generate_sums(1, 60, split, text_question_prob_generated=0.5))
-    assert rows[:3] == list(generate_sums(1, 3, split, text_question_prob_generated=0.5))
+    rows = list(generate_sums(1, 60, split, text_question_share=0.5))
+    assert rows[:3] == list(generate_sums(1, 3, split, text_question_share=0.5))
     known = set()
     for row in rows:
         replies = [entry["content"] for entry in row["messages"][1::2]]

@@ -174,19 +174,19 @@ def run_average(arguments: argparse.Namespace) -> None:
 
 
 def run_expand(arguments: argparse.Namespace) -> None:
-    from ..training.common.grow import Sizes, grow
+    from ..training.common.expand import Sizes, expand
 
     names = ("layers", "intermediate_size", "encoder_layers", "decoder_layers")
     sizes = Sizes(**{name: getattr(arguments, name) for name in names})
     if sizes == Sizes():
         raise ConfigError("checkpoint expand needs a size to expand to, e.g. --layers 8.")
-    grow(arguments.checkpoint, arguments.output, sizes)
+    expand(arguments.checkpoint, arguments.output, sizes)
     print(f"{arguments.output}: written")
 
 
 def run_transfer(arguments: argparse.Namespace) -> None:
-    from ..training.common.carry import carry
+    from ..training.common.transfer import transfer_codebooks
 
     with Progress("encoding clips with both tokenizers"):
-        explained = carry(arguments.old, arguments.new, Path(arguments.corpus) / "audio", arguments.output)
+        explained = transfer_codebooks(arguments.old, arguments.new, Path(arguments.corpus) / "audio", arguments.output)
     print(f"{arguments.output}: written; {explained:.0%} of the embeddings' variance is kept")

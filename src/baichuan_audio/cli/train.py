@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
+from ..training import STAGE_NAMES
 from .common import Progress, add_command, positive
 
 if TYPE_CHECKING:
@@ -18,23 +18,12 @@ if TYPE_CHECKING:
     from ..training.language_model.recipe import LanguageModelRecipe
 
 
-STAGES = {
-    "tokenizer": ("tokenizer.train", "TokenizerRecipe"),
-    "flow": ("flow.train", "FlowRecipe"),
-    "vocoder": ("vocoder.train", "VocoderRecipe"),
-    "resynthesis": ("vocoder.resynthesis", "ResynthesisRecipe"),
-    "lm": ("language_model.train", "LanguageModelRecipe"),
-    "sft": ("language_model.train", "LanguageModelRecipe"),
-}
-"""Stage -> the module in `training` whose `train(recipe)` runs it, and the recipe's class there."""
-
-
 def add_commands(commands: Any) -> None:
     """Add the command `train` to the parser."""
     train = add_command(
         commands, "train", run_train, "Train one stage by its recipe.", model=False, machine_readable=False
     )
-    train.add_argument("stage", choices=tuple(STAGES), help="lm, sft: the language model; its recipe says which stage")
+    train.add_argument("stage", choices=STAGE_NAMES, help="lm, sft: the language model; its recipe says which stage")
     train.add_argument("recipe", help="a YAML file, e.g. recipes/base-7b/flow.yaml")
     train.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. steps=100 optimizer.learning_rate=1e-4")
 
@@ -105,13 +94,13 @@ def _add_corpus(command: argparse.ArgumentParser, required: bool = False) -> Non
 
 def run_train(arguments: argparse.Namespace) -> None:
     from ..checkpoint import checked_device
-    from ..config import load_recipe
+    from ..training.common.recipe import load_stage_recipe
+    from ..training.stages import STAGES
 
-    module_name, recipe_name = STAGES[arguments.stage]
-    module = importlib.import_module(f"..training.{module_name}", __package__)
-    recipe = load_recipe(arguments.recipe, getattr(module, recipe_name), arguments.overrides)
+    stage = STAGES[arguments.stage]
+    recipe = load_stage_recipe(arguments.recipe, stage.recipe, arguments.overrides)
     checked_device(recipe.device)
-    module.train(recipe)
+    stage.train(recipe)
 
 
 def run_encode(arguments: argparse.Namespace) -> None:
@@ -192,11 +181,11 @@ def _recipe_and_model(arguments: argparse.Namespace) -> tuple[LanguageModelRecip
     import torch
 
     from ..checkpoint import load
-    from ..config import load_recipe
+    from ..training.common.recipe import load_stage_recipe
     from ..training.language_model.recipe import LanguageModelRecipe
 
     _set_threads(arguments)
-    recipe = load_recipe(arguments.recipe, LanguageModelRecipe, arguments.overrides)
+    recipe = load_stage_recipe(arguments.recipe, LanguageModelRecipe, arguments.overrides)
     return recipe, load(arguments.model, dtype=torch.float32)
 
 
@@ -218,10 +207,10 @@ def run_align(arguments: argparse.Namespace) -> None:
 
             count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
         else:
-            from ..config import load_recipe
+            from ..training.common.recipe import load_stage_recipe
             from ..training.tokenizer.ctc_alignment import add_alignments
             from ..training.tokenizer.recipe import TokenizerRecipe
 
-            recipe = load_recipe(arguments.recipe, TokenizerRecipe, arguments.overrides)
+            recipe = load_stage_recipe(arguments.recipe, TokenizerRecipe, arguments.overrides)
             count = add_alignments(audio, recipe, arguments.tokenizer, progress)
     print(f"{audio}: {count} more clips aligned")

@@ -1,10 +1,9 @@
-"""Training tasks as token sequences: what each position holds, and which positions are learnt.
+"""Training tasks as token sequences: what each position holds, and which positions have a loss.
 
-Every layout is the one that inference produces (docs/model.md, 7 and 8), so that what is learnt is what is
-asked later. Of a sequence's N positions:
+Every layout is the one of inference (docs/model.md, 7 and 8). Of a sequence's N positions:
 
-- `text_loss[n]`: id n is learnt as text, predicted by position n - 1. Never a forced id (audio_pad, the
-  audiogen_end that the program puts after a segment).
+- `text_loss[n]`: id n is a text target, predicted by position n - 1. Never a forced id (audio_pad, the
+  audiogen_end after a segment).
 - `audio_loss[n]`: position n predicts a code frame: audiogen_start predicts the segment's first frame, each
   frame the next, the last one "end of audio" (target codebook_sizes[k] for every k).
 """
@@ -20,7 +19,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder, SpecialTokens
 from ..language_model.text_tokenizer import TextTokenizer
-from .alignment.phone_alignment import PLACES
+from .alignment.phone_alignment import PHONES_PER_FRAME
 from .alignment.token_alignment import UNKNOWN
 
 
@@ -28,17 +27,17 @@ from .alignment.token_alignment import UNKNOWN
 class TokenSequence:
     """ids [N] and codes [K, P] int64 (P = number of audio_pad ids), text_loss [N] and audio_loss [N] bool.
 
-    along [N] int64: the text token that position n shall name though it does not stand there (`read_along.py`),
-    UNKNOWN where there is none. sounds [N, PLACES] int64: the sounds that it shall name, of the frame that stands
-    there (heard) or comes next (spoken).
+    aligned [N] int64: target of the alignment loss, the text token that is spoken at position n; UNKNOWN where there is
+    none. phonemes [N, PHONES_PER_FRAME] int64: the phonemes of the frame at that position (input) or of the next one
+    (output).
     """
 
     ids: Tensor
     codes: Tensor
     text_loss: Tensor
     audio_loss: Tensor
-    along: Tensor
-    sounds: Tensor
+    aligned: Tensor
+    phonemes: Tensor
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -46,42 +45,42 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class Frames:
-    """Code frames [K, T]; the token that reading along names at each, [T], their sounds [T, PLACES] (None: unknown).
+    """Code frames [K, T], the text token spoken at each [T] and their phonemes [T, PHONES_PER_FRAME] (None: unknown).
 
-    `learnt`: in a reply they are what the model shall say, not only what stands before the text it goes on with.
+    `learnt`: in a reply they have an audio loss.
     """
 
     codes: Tensor
-    along: Tensor | None = None
-    sounds: Tensor | None = None
+    aligned: Tensor | None = None
+    phonemes: Tensor | None = None
     learnt: bool = True
 
 
 def joined(parts: Sequence[Frames]) -> Frames:
-    """Stretches of frames, one after the other."""
+    """The parts concatenated."""
     count = sum(part.codes.shape[1] for part in parts)
-    along, sounds = torch.full((count,), UNKNOWN), torch.full((count, PLACES), UNKNOWN)
+    aligned, phonemes = torch.full((count,), UNKNOWN), torch.full((count, PHONES_PER_FRAME), UNKNOWN)
     start = 0
     for part in parts:
         end = start + part.codes.shape[1]
-        if part.along is not None:
-            along[start:end] = part.along
-        if part.sounds is not None:
-            sounds[start:end] = part.sounds
+        if part.aligned is not None:
+            aligned[start:end] = part.aligned
+        if part.phonemes is not None:
+            phonemes[start:end] = part.phonemes
         start = end
-    return Frames(torch.cat([part.codes for part in parts], dim=1), along, sounds)
+    return Frames(torch.cat([part.codes for part in parts], dim=1), aligned, phonemes)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A user's words as text or as code frames, and the reply in clauses, each with its frames or None."""
+    """A user's question as text or as code frames, and the reply in clauses, each with its frames or None."""
 
     user: str | Frames
     reply: Sequence[tuple[str, Frames | None]]
 
 
 class SequenceBuilder:
-    """The prompt builder of inference, with a record of what is learnt; `finish` gives a sequence and starts anew."""
+    """The prompt builder of inference with the loss masks; `finish` returns a sequence and starts the next."""
 
     def __init__(self, tokenizer: TextTokenizer, special: SpecialTokens, num_codebooks: int) -> None:
         self._tokenizer, self._special, self._num_codebooks = tokenizer, special, num_codebooks
@@ -91,20 +90,20 @@ class SequenceBuilder:
         self._prompt = PromptBuilder(self._tokenizer, self._special, self._num_codebooks)
         self._text_loss: list[bool] = []
         self._audio_loss: list[bool] = []
-        self._along: list[int] = []
-        self._sounds: list[tuple[int, Tensor]] = []  # with the position of the first
+        self._aligned: list[int] = []
+        self._phonemes: list[tuple[int, Tensor]] = []  # with the position of the first
 
     def _mark(self, learn: bool = False) -> None:
-        """Note for the ids that were laid last whether they are learnt as text; none of them predicts a frame."""
+        """Mark the ids that were added last as text targets or not; none of them predicts a frame."""
         self._text_loss += [learn] * (len(self._prompt) - len(self._text_loss))
         self._audio_loss += [False] * (len(self._prompt) - len(self._audio_loss))
-        self._along += [UNKNOWN] * (len(self._prompt) - len(self._along))
+        self._aligned += [UNKNOWN] * (len(self._prompt) - len(self._aligned))
 
-    def _read_along(self, frames: Frames, first: int) -> None:
-        if frames.along is not None:
-            self._along[first : first + len(frames.along)] = frames.along.tolist()
-        if frames.sounds is not None:
-            self._sounds.append((first, frames.sounds))
+    def _align(self, frames: Frames, first: int) -> None:
+        if frames.aligned is not None:
+            self._aligned[first : first + len(frames.aligned)] = frames.aligned.tolist()
+        if frames.phonemes is not None:
+            self._phonemes.append((first, frames.phonemes))
 
     def text(self, text: str, learn: bool = False) -> None:
         self._prompt.text(text)
@@ -122,17 +121,17 @@ class SequenceBuilder:
         self._prompt.reply(spoken)
         self._mark()
 
-    def heard(self, frames: Frames) -> None:
-        """A user's audio; its codes are not learnt. A frame names the token that ends in it or before."""
+    def user_audio(self, frames: Frames) -> None:
+        """A user's audio, without loss on its codes. A frame is aligned with the last token that ended."""
         start = len(self._prompt)
         self._prompt.audio(frames.codes)
         self._mark()
-        self._read_along(frames, start + 1)
+        self._align(frames, start + 1)
 
     def spoken(self, frames: Frames, learn_start: bool = True) -> None:
-        """A generated segment; `learn_start`: the model itself chose to begin it here.
+        """A generated segment; `learn_start`: that it begins here has a loss. Raises DataError where it has no frame.
 
-        Each position names the token of the frame that it predicts.
+        Each position is aligned with the token of the frame that it predicts.
         """
         count = frames.codes.shape[1]
         if not count:
@@ -142,7 +141,7 @@ class SequenceBuilder:
         self._mark()
         self._text_loss[start] = learn_start
         self._audio_loss[start:-1] = [frames.learnt] * (count + 1)
-        self._read_along(frames, start)
+        self._align(frames, start)
 
     def end(self) -> None:
         """The end of a reply, learnt."""
@@ -152,13 +151,13 @@ class SequenceBuilder:
     def finish(self) -> TokenSequence:
         prompt = self._prompt.build()
         text_loss, audio_loss = torch.tensor(self._text_loss), torch.tensor(self._audio_loss)
-        text_loss[:1] = False  # nothing comes before the first id that could predict it
-        along = torch.tensor(self._along)
-        sounds = torch.full((len(along), PLACES), UNKNOWN)
-        for first, named in self._sounds:
-            sounds[first : first + len(named)] = named
+        text_loss[:1] = False  # no position predicts the first id
+        aligned = torch.tensor(self._aligned)
+        phonemes = torch.full((len(aligned), PHONES_PER_FRAME), UNKNOWN)
+        for first, rows in self._phonemes:
+            phonemes[first : first + len(rows)] = rows
         self._restart()
-        return TokenSequence(prompt.ids, prompt.codes, text_loss, audio_loss, along, sounds)
+        return TokenSequence(prompt.ids, prompt.codes, text_loss, audio_loss, aligned, phonemes)
 
 
 def transcription(builder: SequenceBuilder, frames: Frames, transcript: str) -> TokenSequence:
@@ -169,7 +168,7 @@ def transcription(builder: SequenceBuilder, frames: Frames, transcript: str) -> 
 def audio_response(builder: SequenceBuilder, prompt: str, frames: Frames, response: str) -> TokenSequence:
     """Audio question answering and speech translation: prompt, audio, response (learnt)."""
     builder.text(prompt)
-    builder.heard(frames)
+    builder.user_audio(frames)
     builder.text(response, learn=True)
     builder.end()
     return builder.finish()
@@ -181,7 +180,7 @@ def interleaved_heard(builder: SequenceBuilder, pieces: Sequence[str | Frames]) 
         if isinstance(piece, str):
             builder.text(piece, learn=True)
         else:
-            builder.heard(piece)
+            builder.user_audio(piece)
     builder.end()
     return builder.finish()
 
@@ -225,7 +224,7 @@ def dialogue(builder: SequenceBuilder, system: str, turns: Sequence[Turn], spoke
         if isinstance(turn.user, str):
             builder.text(turn.user)
         else:
-            builder.heard(turn.user)
+            builder.user_audio(turn.user)
         builder.reply(spoken)
         if spoken:
             for text, frames in turn.reply:

@@ -1,1 +1,3 @@
-"""Training of every part: one visible loop a stage, over shared functions."""
+"""Training, one visible loop a stage; `stages.STAGES` holds them by these names."""
+
+STAGE_NAMES = ("tokenizer", "flow", "vocoder", "resynthesis", "lm", "sft")

@@ -42,7 +42,7 @@ class PlanSizes:
     train_dialogues: int = 6600
     validation_dialogues: int = 100
     test_dialogues: int = 432
-    text_question_prob_generated: float = 0.06
+    text_question_share: float = 0.06
     read_train: int = 1500
     read_validation: int = 30
     read_test: int = 50
@@ -61,8 +61,8 @@ class Plan:
             ("test", sizes.test_dialogues),
         )
         for split, count in dialogues:
-            text_question_prob_generated = sizes.text_question_prob_generated if split == "train" else 0.0
-            for dialogue in generate_dialogues(seed, count, split, LANGUAGES, text_question_prob_generated):
+            text_question_share = sizes.text_question_share if split == "train" else 0.0
+            for dialogue in generate_dialogues(seed, count, split, LANGUAGES, text_question_share):
                 self._voice(dialogue)
                 self.dialogues.append(dialogue)
         reading = (("train", sizes.read_train), ("validation", sizes.read_validation), ("test", sizes.read_test))

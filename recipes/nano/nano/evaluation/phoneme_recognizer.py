@@ -16,7 +16,7 @@ from torch import Tensor
 
 from baichuan_audio.audio.mel import whisper_log_mels
 from baichuan_audio.audio_tokenizer import AudioTokenizer
-from baichuan_audio.data.alignment.phone_alignment import PLACES
+from baichuan_audio.data.alignment.phone_alignment import PHONES_PER_FRAME
 from baichuan_audio.text.phonemes import phonetic_symbols
 from baichuan_audio.training.common.checkpointing import load_module
 from baichuan_audio.training.tokenizer.text_loss import ctc_nll, phoneme_errors, trained_head
@@ -41,7 +41,7 @@ class PhonemeRecognizer:
         log_mel, frames = whisper_log_mels(samples, length, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
         lengths = tokenizer.encoder.output_lengths(frames)
         vectors = tokenizer.bridge.pooled(tokenizer.encoder(log_mel, frames), lengths)
-        count = int(tokenizer.bridge.output_lengths(lengths)[0]) * PLACES
+        count = int(tokenizer.bridge.output_lengths(lengths)[0]) * PHONES_PER_FRAME
         heard: Tensor = self._head(vectors)[0, :count]
         return heard
 

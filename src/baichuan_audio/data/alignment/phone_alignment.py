@@ -1,7 +1,7 @@
-"""When each sound of a clip is said: English by pocketsphinx's forced alignment, into one file beside the clips.
+"""Phoneme alignments of clips: English by pocketsphinx's forced alignment, in one file beside the clips.
 
-With such times the tokenizer's encoder can be told at every 20 ms what is being said, which it learns many times
-faster than from the text alone (connectionist temporal classification first has to find the times out).
+With them the tokenizer's encoder has a target every 20 ms, from which it learns many times faster than from the text
+alone (connectionist temporal classification first has to find the times).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..store.manifest import Clip, ClipStore
 ALIGNMENT_FILE = "alignments.jsonl"
 ALIGNER_RATE = 16000
 FRAMES_PER_SECOND = 100
-PLACES = 4
-"""Places within a code frame at which a sound is named."""
+PHONES_PER_FRAME = 4
+"""Positions within a code frame that have a phoneme."""
 Alignment = tuple[np.ndarray, np.ndarray]
-"""Sounds as indices into SYMBOLS [N], and their ends [N] in frames of 10 ms."""
+"""Phonemes as indices into SYMBOLS [N], and their ends [N] in frames of 10 ms."""
 _INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
 _SILENCE = 0
 
@@ -43,7 +43,7 @@ class PhoneAligner:
         self._decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False, beam=1e-80, wbeam=1e-60)
 
     def __call__(self, waveform: np.ndarray, text: str) -> list[tuple[int, int]] | None:
-        """waveform [S] at 16 kHz and what is said in it -> (index into SYMBOLS, end in frames of 10 ms) of each sound.
+        """waveform [S] at 16 kHz and its transcript -> (index into SYMBOLS, end in frames of 10 ms) of each phoneme.
 
         Silence is index 0. None where no alignment is found (a word that the dictionary lacks, another text).
         """
@@ -52,7 +52,7 @@ class PhoneAligner:
         try:
             decoder.set_align_text(" ".join(text.lower().split()))
             self._pass(pcm)
-            decoder.set_alignment()  # the second pass: phones inside the words found
+            decoder.set_alignment()  # the second pass: phones inside the words
             self._pass(pcm)
             words = decoder.get_alignment()
         except (RuntimeError, ValueError):
@@ -73,7 +73,7 @@ class PhoneAligner:
 def align(store: ClipStore, clips: Sequence[Clip], processes: int = 1) -> Iterator[tuple[str, Any]]:
     """Align English clips of a store with their transcripts, in their order.
 
-    Yields (clip id, sounds), None for those that cannot be aligned.
+    Yields (clip id, phonemes), None for those that cannot be aligned.
     """
     parts = [clips[i : i + 50] for i in range(0, len(clips), 50)]
     with get_context("spawn").Pool(processes, _start_worker, (str(store.root),)) as pool:
@@ -89,23 +89,23 @@ def write_alignments(
 ) -> int:
     """Add what `alignments.jsonl` of a clip store lacks of the English clips with a transcript; returns how many clips
     were aligned. `sources` (or kinds) limits them. Raises DataError."""
-    store, known, wanted = ClipStore(root), aligned_clips(root), set(sources)
+    store, known, limit = ClipStore(root), aligned_clips(root), set(sources)
     clips = [
         clip
         for clip in store.clips
         if clip.language == "en"
         and clip.transcript
         and clip.id not in known
-        and (not wanted or {clip.source, clip.kind} & wanted)
+        and (not limit or {clip.source, clip.kind} & limit)
     ]
 
-    def found() -> Iterator[tuple[str, list[int], list[int]]]:
-        for done, (clip, sounds) in enumerate(align(store, clips, processes), 1):
-            if sounds:
-                yield clip, [sound for sound, _ in sounds], [end for _, end in sounds]
+    def rows() -> Iterator[tuple[str, list[int], list[int]]]:
+        for done, (clip, phonemes) in enumerate(align(store, clips, processes), 1):
+            if phonemes:
+                yield clip, [phoneme for phoneme, _ in phonemes], [end for _, end in phonemes]
             progress(done, len(clips))
 
-    count = extend_alignments(root, found())
+    count = extend_alignments(root, rows())
     if not count and not known:
         (Path(root) / ALIGNMENT_FILE).unlink()
         raise DataError(f"{root}: no English clip with a transcript could be aligned.")
@@ -114,21 +114,21 @@ def write_alignments(
 
 def aligned_clips(root: str | Path) -> set[str]:
     """The ids of a clip store's clips that have an alignment, also of a run that was stopped."""
-    return {json.loads(line)[0] for line in _found_so_far(Path(root) / ALIGNMENT_FILE).splitlines()}
+    return {json.loads(line)[0] for line in _whole_lines(Path(root) / ALIGNMENT_FILE).splitlines()}
 
 
-def extend_alignments(root: str | Path, found: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> int:
-    """Add (clip id, sounds, their ends) to `alignments.jsonl` of a clip store; returns how many.
+def extend_alignments(root: str | Path, rows: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> int:
+    """Add (clip id, phonemes, their ends) to `alignments.jsonl` of a clip store; returns how many.
 
-    What was there stays as it is. The file is written aside, so it holds all that was found or nothing of it; what a
-    stopped run had found waits there for the next.
+    Existing rows are kept. The new ones are written to a file beside it, which replaces it at the end; those of a
+    stopped run are used by the next.
     """
     path = Path(root) / ALIGNMENT_FILE
-    so_far, count = _found_so_far(path), 0
+    existing, count = _whole_lines(path), 0
     with _aside(path).open("wb") as file:
-        file.write(so_far)
-        for line in found:
-            file.write(json.dumps(line).encode() + b"\n")
+        file.write(existing)
+        for row in rows:
+            file.write(json.dumps(row).encode() + b"\n")
             count += 1
             if count % 50 == 0:
                 file.flush()
@@ -140,13 +140,13 @@ def _aside(path: Path) -> Path:
     return path.with_suffix(".part")
 
 
-def _found_so_far(path: Path) -> bytes:
+def _whole_lines(path: Path) -> bytes:
     """The whole lines of an alignment file, and those that a stopped run wrote after them."""
-    there = path.read_bytes() if path.is_file() else b""
-    there += b"" if there.endswith(b"\n") or not there else b"\n"
+    existing = path.read_bytes() if path.is_file() else b""
+    existing += b"" if existing.endswith(b"\n") or not existing else b"\n"
     written = _aside(path).read_bytes() if _aside(path).is_file() else b""
-    # A run that was stopped while it copied the old lines has nothing new.
-    return written[: written.rfind(b"\n") + 1] if written.startswith(there) else there
+    # A run that was stopped while it copied the old lines has written nothing new.
+    return written[: written.rfind(b"\n") + 1] if written.startswith(existing) else existing
 
 
 def training_alignments(root: str | Path) -> dict[str, Alignment]:
@@ -170,18 +170,18 @@ def read_alignments(root: str | Path) -> dict[str, Alignment]:
     return dict(parse_rows(path, parse, "alignment"))
 
 
-def frame_sounds(
+def frame_phonemes(
     alignment: Alignment, frames: int, frame_rate: float, start: float = 0.0, speed: float = 1.0
 ) -> np.ndarray:
-    """The sounds [frames, PLACES] in each code frame, silence after the last.
+    """The phonemes [frames, PHONES_PER_FRAME] of each code frame, silence after the last.
 
-    The first frame begins `start` seconds into the clip, which is heard `speed` times as fast.
+    The first frame begins `start` seconds into the clip, which is played `speed` times as fast.
     """
     symbols, ends = alignment
-    step = 1 / (frame_rate * PLACES)
-    times = start + (np.arange(frames * PLACES).reshape(frames, PLACES) + 0.5) * step * speed
-    place = np.searchsorted(ends, times * FRAMES_PER_SECOND, side="right")
-    return np.where(place < len(symbols), symbols[np.minimum(place, len(symbols) - 1)], _SILENCE)
+    step = 1 / (frame_rate * PHONES_PER_FRAME)
+    times = start + (np.arange(frames * PHONES_PER_FRAME).reshape(frames, PHONES_PER_FRAME) + 0.5) * step * speed
+    index = np.searchsorted(ends, times * FRAMES_PER_SECOND, side="right")
+    return np.where(index < len(symbols), symbols[np.minimum(index, len(symbols) - 1)], _SILENCE)
 
 
 _worker: tuple[ClipStore, PhoneAligner] | None = None

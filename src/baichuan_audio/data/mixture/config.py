@@ -1,13 +1,14 @@
-"""What the language model is fed with: tasks by weight, and how far what it hears and reads is varied."""
+"""Config of a mixture: weights of tasks and of data, augmentation of the input."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...errors import DataError
+from ...config import nearest
+from ...errors import ConfigError
 from ...language_model.prompt import DEFAULT_VOICE, voice_instruction
 
-TASKS = (
+TASK_NAMES = (
     "text_dialogue",
     "heard_dialogue",
     "spoken_dialogue",
@@ -21,66 +22,68 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Variety for what the model hears and reads; none of it touches what is learnt as a target."""
+    """Augmentation of input audio and texts; targets are never changed."""
 
     replaced_frames: float = 0.0
     """Share of a user's frames replaced by another frame of the same clip."""
     replaced_codes: float = 0.0
-    """Share of codes replaced by any index, from the second codebook on."""
+    """Share of codes replaced by random ones, from codebook 1 on."""
     time_warp: float = 0.0
-    """Frames dropped or doubled, up to this share of the clip."""
+    """Largest share of a clip's frames that are dropped or doubled."""
     character_tokenize_prob: float = 0.0
-    """Share of texts to read aloud given character by character instead of in whole words."""
+    """Share of texts to read aloud that are tokenized character by character."""
     unpunctuated_prob: float = 0.0
     """Share of typed questions without capitals and end mark."""
 
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """`tasks`: name -> weight (see TASKS). `typed`: share of a heard or spoken dialogue's questions that are text."""
+    """Weights are relative: 1 where a name is missing, unless said otherwise."""
 
     tasks: dict[str, float]
+    """Task (see `TASK_NAMES`) -> weight, 0 where it is missing."""
     final_task_weights: dict[str, float] | None = None
-    """Weights that `tasks` turns into, linearly over the run; None: they stay."""
-    typed: float = 0.2
-    kinds: dict[str, float] = field(default_factory=dict)
-    """Weight of a kind of clip (of a real one: its source) in asr, tts and pure_audio; 1 where it is not named."""
+    """Weights that `tasks` changes to, linearly over the run; None: constant."""
+    text_question_prob: float = 0.2
+    """Share of questions that are text in dialogues with spoken questions."""
+    source_weights: dict[str, float] = field(default_factory=dict)
+    """Weight of a clip in asr, tts and pure_audio by its source (of a synthetic one: its kind)."""
     skill_weights: dict[str, float] = field(default_factory=dict)
-    """How many times as often as the others a skill's dialogues are drawn."""
+    """Weight of a dialogue by its skill."""
     text_skill_weights: dict[str, float] | None = None
-    """The same for text_dialogue and what is retold; None: `skill_weights`. Facts are learnt cheapest without sound."""
+    """The same for text_dialogue and `retold`; None: `skill_weights`. Text needs the fewest positions for a fact."""
     languages: dict[str, float] = field(default_factory=dict)
-    """How many times as often as the others a language is drawn, of dialogues and of clips."""
+    """Weight of a dialogue or clip by its language."""
     auxiliary_speaker_prob: float = 0.0
-    """Share of reading aloud in the voices that ask, by their names: they say words that the others say seldom."""
-    sentences: float = 0.0
-    """Chance that another sentence of the same voice follows one that is read aloud, up to three in all."""
+    """Share of tts in the voices of question speakers, by their names."""
+    multi_sentence_prob: float = 0.0
+    """Probability that another sentence of the same voice follows in tts, up to three in all."""
     excerpts: float = 0.0
-    """Share of asr that hears one to four words out of a clip: without its sentence a word cannot be guessed."""
+    """Share of asr on one to four words of a clip: without their sentence words cannot be guessed."""
     medley: float = 0.0
-    """Chance that another excerpt of the same speaker follows one, up to four in all."""
+    """Probability that another excerpt of the same speaker follows, up to four in all."""
     splices: float = 0.0
-    """Share of asr that hears a clip in which one word gave way to another that its speaker said elsewhere: any word
-    may then stand in any sentence, and what is usual there says less than what is heard."""
+    """Share of asr on a clip with one word replaced by another of its speaker: words cannot be guessed from it."""
     woven: float = 0.0
-    """Share of asr, and of the dialogues with heard questions, in which questions are put together from words that one
-    voice said elsewhere: whatever the skills' generators come up with can then be asked aloud."""
+    """Share of asr, and of dialogues with spoken questions, whose questions are concatenated of a speaker's words: any
+    generated question can then be asked."""
     retold: float = 0.0
-    """Share of spoken dialogues whose replies, too, are any of the generators', put together from words that the output
-    voice said elsewhere. Of these only the text is learnt, by `text_skill_weights`: what a sum makes must be known in
-    speech as in writing, but nobody shall learn to speak with seams."""
+    """Share of spoken_dialogue with generated replies, concatenated of the output voice's words; without audio loss, so
+    that facts are learnt from them, but not how the joints sound."""
     takes: float = 0.0
-    """Share of reading aloud that says what the model read aloud itself (`data/mixture/takes.py`)."""
-    longest: int = 0
-    """Code frames of the longest clip used in asr, tts and pure_audio; 0 for any."""
+    """Share of tts on the model's own best readings (`data/mixture/takes.py`)."""
+    max_frames: int = 0
+    """Longest clip used in asr, tts and pure_audio; 0: any."""
     default_voice: str = DEFAULT_VOICE
     default_voice_is: str | None = None
-    """The voice name that the default name stands for; half of its dialogues are then asked by the default name."""
+    """Voice that the default name stands for; half of its dialogues then use the default name."""
     system: str = voice_instruction("{voice}")
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         for tasks in (self.tasks, self.final_task_weights or self.tasks):
-            unknown = set(tasks) - set(TASKS)
-            if unknown or not any(weight > 0 for weight in tasks.values()):
-                raise DataError(f"tasks must be weights of {', '.join(TASKS)}; not {', '.join(unknown) or 'all zero'}")
+            for name in tasks:
+                if name not in TASK_NAMES:
+                    raise ConfigError(f"tasks: there is no task '{name}'; {nearest(name, TASK_NAMES)}")
+            if not any(weight > 0 for weight in tasks.values()):
+                raise ConfigError("tasks: no task has a weight above 0.")

@@ -1,8 +1,7 @@
-"""Takes: texts that a language model read aloud itself, several times each, of which an ear kept the clearest.
+"""Takes: texts read aloud by the language model itself, the best of several readings each.
 
-What a model is taught in is one reading among many that it might have given; it spreads its guesses over all of them.
-Its own clearest readings are near to what it says anyway, and teach it to say just those (rejection sampling and
-fine-tuning, as in arXiv 2308.01825 for reasoning).
+A recording is one of many ways to say a text; the model's own best readings lie near its distribution and sharpen it
+(rejection sampling finetuning, as in arXiv 2308.01825 for reasoning).
 """
 
 from __future__ import annotations
@@ -19,35 +18,35 @@ from ...text.lines import parse_rows
 from ..store.codes_store import CodesStore, write_codes
 
 TAKES_FILE = "takes.jsonl"
-_UNCLEAR_FILE = "unclear.jsonl"
+_REJECTED_FILE = "unclear.jsonl"
 
 
 @dataclass(frozen=True)
 class Take:
-    """A text as `voice` says it, in the runs of words in which text and speech take turns: each one's codes [K, T]."""
+    """A text in a voice: the runs of words in which text and speech alternate, with their codes [K, T]."""
 
     text: str
     voice: str
     runs: tuple[tuple[str, Tensor], ...]
-    wrong: float
-    """Share of its sounds that the ear read wrongly."""
+    error_rate: float
+    """Phoneme error rate by the phonetic head."""
 
 
-def write_takes(takes: Iterable[Take], folder: str | Path, unclear: Iterable[tuple[str, str]] = ()) -> int:
-    """Write `takes.jsonl`, the codes, and the texts and voices without a take (`unclear`) -> how many takes.
+def write_takes(takes: Iterable[Take], folder: str | Path, rejected: Iterable[tuple[str, str]] = ()) -> int:
+    """Write `takes.jsonl`, the codes, and the texts and voices without a take (`rejected`) -> how many takes.
 
     Raises DataError when there is none.
     """
     rows: list[dict[str, Any]] = []
     codes: dict[str, Tensor] = {}
     for number, take in enumerate(takes):
-        names = [f"{number}-{place}" for place in range(len(take.runs))]
+        names = [f"{number}-{index}" for index in range(len(take.runs))]
         codes |= {name: frames for name, (_, frames) in zip(names, take.runs, strict=True)}
         row = {"text": take.text, "voice": take.voice, "runs": [words for words, _ in take.runs], "codes": names}
-        rows.append(row | {"wrong": round(take.wrong, 4)})
+        rows.append(row | {"wrong": round(take.error_rate, 4)})
     write_codes(codes, folder)
     _write_lines(rows, Path(folder) / TAKES_FILE)
-    _write_lines(unclear, Path(folder) / _UNCLEAR_FILE)
+    _write_lines(rejected, Path(folder) / _REJECTED_FILE)
     return len(rows)
 
 
@@ -68,9 +67,9 @@ def read_takes(folder: str | Path) -> list[Take]:
     return list(parse_rows(Path(folder) / TAKES_FILE, parse, "take"))
 
 
-def read_unclear(folder: str | Path) -> list[tuple[str, str]]:
-    """The texts and voices of which `write_takes` was told that no reading is kept, so that nobody tries them again."""
-    path = Path(folder) / _UNCLEAR_FILE
+def read_rejected(folder: str | Path) -> list[tuple[str, str]]:
+    """The texts and voices for which no reading was kept."""
+    path = Path(folder) / _REJECTED_FILE
     if not path.is_file():
         return []
 

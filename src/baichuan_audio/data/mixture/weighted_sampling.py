@@ -1,4 +1,4 @@
-"""What a mixture draws from: utterances and dialogues, by weight."""
+"""Weighted sampling with replacement, of utterances and dialogues and of any items."""
 
 from __future__ import annotations
 
@@ -22,33 +22,37 @@ class Utterance:
     clip: str
     transcript: str
     voice: str | None = None
-    kind: str = ""
-    written: str | None = None
-    """The transcript with capitals and marks, where that is known."""
+    source: str = ""
+    """What `source_weights` weigh: the source of a real clip, the kind of a synthetic one."""
+    text: str | None = None
+    """The transcript with capitals and punctuation, where known."""
     speaker: str | None = None
-    """Who says it, where that name can stand for a voice: a synthetic one, perhaps not an output voice."""
+    """The speaker's name, of a synthetic voice, which need not be an output voice."""
 
     @property
-    def said_by(self) -> str | None:
-        """The name of the voice or else of the speaker."""
+    def speaker_name(self) -> str | None:
+        """The name of the output voice or else of the speaker."""
         return self.voice or self.speaker
 
 
-class _Weighted(Generic[T]):
-    """Items drawn by weight."""
+class WeightedItems(Generic[T]):
+    """Items drawn by weight, with replacement."""
 
-    def __init__(self, items: Sequence[T], weights: Sequence[float]) -> None:
-        self._items, self._ends = items, np.cumsum(weights)
+    def __init__(self, items: Sequence[T], weights: Sequence[float] | np.ndarray) -> None:
+        self.items, self._ends = items, np.cumsum(weights)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
-    def pick(self, rng: np.random.Generator) -> T:
-        return self._items[int(np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right"))]
+    def pick(self, rng: np.random.Generator, first: int = 0) -> T:
+        """One of the items from index `first` on."""
+        begin = self._ends[first - 1] if first else 0.0
+        drawn = begin + rng.random() * (self._ends[-1] - begin)
+        return self.items[min(int(np.searchsorted(self._ends, drawn, side="right")), len(self.items) - 1)]
 
 
-class SkillSampler(_Weighted[Dialogue]):
-    """Dialogues drawn by their weight, but those of some skills and languages several times as often."""
+class SkillSampler(WeightedItems[Dialogue]):
+    """Dialogues by their own weight times those of their skill and language."""
 
     def __init__(
         self, dialogues: Sequence[Dialogue], skills: Mapping[str, float], languages: Mapping[str, float]
@@ -57,36 +61,35 @@ class SkillSampler(_Weighted[Dialogue]):
         super().__init__(dialogues, weights)
 
 
-class LanguageSampler(_Weighted[Take]):
-    """Takes drawn evenly, but those of some languages several times as often."""
+class LanguageSampler(WeightedItems[Take]):
+    """Takes by the weight of their language."""
 
     def __init__(self, takes: Sequence[Take], languages: Mapping[str, float]) -> None:
         super().__init__(takes, [languages.get(voice_language(take.text), 1.0) for take in takes])
 
 
 class SourceSampler:
-    """Utterances drawn by the weight of their kind, evenly within it but for the weights of their languages."""
+    """Utterances: a source by its weight, within it by the weight of the language."""
 
     def __init__(
-        self, utterances: Sequence[Utterance], kinds: Mapping[str, float], languages: Mapping[str, float]
+        self, utterances: Sequence[Utterance], source_weights: Mapping[str, float], languages: Mapping[str, float]
     ) -> None:
-        by_kind: dict[str, list[Utterance]] = {}
+        by_source: dict[str, list[Utterance]] = {}
         for utterance in utterances:
-            by_kind.setdefault(utterance.kind, []).append(utterance)
-        chances = np.array([kinds.get(kind, 1.0) for kind in by_kind])
-        self._chances = chances / max(chances.sum(), 1e-9)
-        self._kinds = [
-            _Weighted(found, [languages.get(voice_language(u.transcript), 1.0) for u in found])
-            for found in by_kind.values()
+            by_source.setdefault(utterance.source, []).append(utterance)
+        items = [
+            WeightedItems(group, [languages.get(voice_language(u.transcript), 1.0) for u in group])
+            for group in by_source.values()
         ]
+        self._sources = WeightedItems(items, [source_weights.get(source, 1.0) for source in by_source])
 
     def __len__(self) -> int:
-        return sum(map(len, self._kinds))
+        return sum(map(len, self._sources.items))
 
     def pick(self, rng: np.random.Generator) -> Utterance:
-        return self._kinds[rng.choice(len(self._kinds), p=self._chances)].pick(rng)
+        return self._sources.pick(rng).pick(rng)
 
 
 def pick(items: Sequence[T], rng: np.random.Generator) -> T:
-    """One of them, each as likely as the others."""
+    """One item, all equally likely."""
     return items[int(rng.integers(len(items)))]

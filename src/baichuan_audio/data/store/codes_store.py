@@ -1,4 +1,4 @@
-"""The codes of a corpus: every clip's frames in one packed file, made once, read by language-model training."""
+"""Codes of a dataset: every clip's frames in one packed file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WRITTEN_EVERY_S = 60.0
 
 
 class Throttle:
-    """Tells long work when to write down what it has, about once a minute, so that a stopped run loses little."""
+    """Says when long work should save its results, about once a minute."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -112,39 +112,38 @@ def encode_corpus(
 ) -> int:
     """Encodes clips into the store at `root` and returns how many are new; what is stored already is kept.
 
-    Where bfloat16 is fast the encoder computes in it: 2 of 1000 first codes are then others, a tenth of the last ones.
-    What was found is written every minute, so a stopped run goes on where it was. `speed` plays the clips faster, voice
-    and all, which makes other voices of them. Clips of like length go together, about `batch_seconds` of audio at a
-    time. A clip too short for one frame, or longer than the tokenizer takes in one piece, is left out.
-    `progress(done, all)`.
+    Where bfloat16 is fast the encoder computes in it: 2 of 1000 first codes then differ, a tenth of the last ones. The
+    store is written every minute, so a stopped run is continued. `speed` plays the clips faster and higher. Batches are
+    clips of similar length, about `batch_seconds` of audio. A clip too short for one frame, or longer than the
+    tokenizer takes in one piece, is left out. `progress(done, all)`.
     """
     root = Path(root)
-    found: dict[str, Tensor] = {}
+    codes: dict[str, Tensor] = {}
     if (root / CODES_FILE).is_file():
         old = CodesStore(root)
-        found = {clip_id: old[clip_id] for clip_id in old._index}
-    wanted = [clip.id for clip in clips.clips] if clip_ids is None else list(clip_ids)
-    todo = sorted((clips[i] for i in wanted if i not in found), key=lambda clip: (clip.samples, clip.id))
+        codes = {clip_id: old[clip_id] for clip_id in old._index}
+    chosen = [clip.id for clip in clips.clips] if clip_ids is None else list(clip_ids)
+    missing = sorted((clips[i] for i in chosen if i not in codes), key=lambda clip: (clip.samples, clip.id))
     shortest = tokenizer.config.min_samples / tokenizer.config.sampling_rate
     longest = tokenizer.config.max_audio_seconds
     device = str(next(tokenizer.parameters()).device)
-    before, seen, save = len(found), 0, Throttle()
-    for together in _of_like_length(todo, batch_seconds):
-        batch = [clip for clip in together if shortest <= clip.seconds / speed <= longest]
+    before, seen, save = len(codes), 0, Throttle()
+    for group in _of_similar_length(missing, batch_seconds):
+        batch = [clip for clip in group if shortest <= clip.seconds / speed <= longest]
         with torch.inference_mode(), autocast(device):
             mels = [tokenizer.log_mel(clips.waveform(clip), round(clip.sample_rate * speed)) for clip in batch]
             encoded = tokenizer.encode_mels(mels) if mels else []
-        found |= {clip.id: codes.cpu() for clip, codes in zip(batch, encoded, strict=True) if codes.shape[1]}
-        seen += len(together)
+        codes |= {clip.id: frames.cpu() for clip, frames in zip(batch, encoded, strict=True) if frames.shape[1]}
+        seen += len(group)
         if progress is not None:
-            progress(seen, len(todo))
-        if found and save.due():
-            write_codes(found, root)
-    write_codes(found, root)
-    return len(found) - before
+            progress(seen, len(missing))
+        if codes and save.due():
+            write_codes(codes, root)
+    write_codes(codes, root)
+    return len(codes) - before
 
 
-def _of_like_length(clips: Sequence[Clip], seconds: float) -> Iterator[Sequence[Clip]]:
+def _of_similar_length(clips: Sequence[Clip], seconds: float) -> Iterator[Sequence[Clip]]:
     """Clips sorted by length in batches that are no longer than `seconds` when all are as long as the longest."""
     start = 0
     while start < len(clips):

@@ -127,10 +127,10 @@ class ShardReader:
 
     def entry(self, name: str) -> IndexEntry:
         """The entry of a sample's id or key."""
-        found = self._by_id.get(name) or next((e for e in self.entries if e.key == name), None)
-        if found is None:
+        entry = self._by_id.get(name) or next((e for e in self.entries if e.key == name), None)
+        if entry is None:
             raise DataError(f"{self.root} holds no sample '{name}'; `data inspect` without a name lists some.")
-        return found
+        return entry
 
     def sample(self, entry: IndexEntry) -> Sample:
         return from_mapping(Sample, json.loads(self.member(entry, "json")))
@@ -160,15 +160,15 @@ class ShardReader:
 
 
 def draw(count: int, seed: int, step: int, batch: int) -> list[int]:
-    """The places in an index of `count` samples that training reads at a step.
+    """The indices among `count` samples that training reads at a step.
 
     Every epoch is a permutation that depends on the seed and the epoch alone, so a resumed run needs no state.
     """
-    places: list[int] = []
+    indices: list[int] = []
     for number in range(step * batch, (step + 1) * batch):
-        epoch, place = divmod(number, count)
-        places.append(int(_permutation(count, seed, epoch)[place]))
-    return places
+        epoch, offset = divmod(number, count)
+        indices.append(int(_permutation(count, seed, epoch)[offset]))
+    return indices
 
 
 _PERMUTATIONS: dict[tuple[int, int, int], NDArray[np.int64]] = {}

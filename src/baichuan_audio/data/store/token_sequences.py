@@ -31,7 +31,7 @@ def token_sequence(sample: Sample, codes: NDArray[np.int64], builder: SequenceBu
             # The model chooses to begin to speak only after text that it wrote itself.
             builder.spoken(_frames(sample, segment, codes), learn_start=previous_loss)
         else:
-            builder.heard(_frames(sample, segment, codes))
+            builder.user_audio(_frames(sample, segment, codes))
     if sample.kind not in ("tts", "audio"):
         builder.end()
     return builder.finish()
@@ -54,7 +54,7 @@ def _dialogue(sample: Sample, codes: NDArray[np.int64], builder: SequenceBuilder
         if segment.kind == "text":
             builder.text(segment.text, learn=segment.loss)
         elif role == "user":
-            builder.heard(_frames(sample, segment, codes))
+            builder.user_audio(_frames(sample, segment, codes))
         else:
             builder.spoken(_frames(sample, segment, codes))
     builder.end()
@@ -76,8 +76,8 @@ def mask_runs(sequence: TokenSequence, names: dict[int, str]) -> list[tuple[str,
     loss: "." nothing, "t" the id is learnt, "a" the position predicts a frame, "b" both.
     """
     runs: list[tuple[str, int, str]] = []
-    for place, id_ in enumerate(sequence.ids.tolist()):
-        text, audio = bool(sequence.text_loss[place]), bool(sequence.audio_loss[place])
+    for position, id_ in enumerate(sequence.ids.tolist()):
+        text, audio = bool(sequence.text_loss[position]), bool(sequence.audio_loss[position])
         loss = "b" if text and audio else "t" if text else "a" if audio else "."
         name = names.get(id_, "text")
         if runs and runs[-1][0] == name and runs[-1][2] == loss:

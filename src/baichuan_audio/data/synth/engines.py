@@ -145,10 +145,10 @@ def _espeak(texts: Sequence[str], setting: VoiceSetting, folder: Path, timeout_s
 def _espeak_variant(program: str, setting: VoiceSetting) -> tuple[Path, str]:
     """A private data directory: links to the installed one, and a variant file of our own among its variants."""
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20).stdout
-    found = re.search(r"Data at:\s*(\S.*\S)", shown)
-    if not found:
+    location = re.search(r"Data at:\s*(\S.*\S)", shown)
+    if not location:
         raise DataError(f"espeak-ng does not say where its data is: {shown.strip()!r}")
-    installed = Path(found[1])
+    installed = Path(location[1])
     root = Path(tempfile.gettempdir()) / f"baichuan-audio-espeak-{os.getuid()}"
     variants = root / "espeak-ng-data" / "voices" / "!v"
     variants.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From training outputs to one checkpoint: the parts of a model put together and saved in the released layout."""
+"""Checkpoints from training outputs: initialise, assemble from parts, average."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ...model import BaichuanAudio
 from ...safetensors_io import read_json
 from ...text.lines import read_json_rows
 from ...vocoder.vocos import Vocos, save_vocos
-from ..flow.train import load_part, load_vocoder
+from ..flow.train import load_vocoder
+from .checkpointing import load_part
 from .initialise import initialise, texts_of
 
 _SECTIONS = (
@@ -114,15 +115,15 @@ def _but_type(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(base: dict[str, Any], template: str | Path | None) -> dict[str, Any]:
-    """The base's config with the template's sizes of everything but the language model, and its ways of speaking."""
+    """The base's config with the template's sizes of everything but the language model, and its voices and sampling."""
     config = copy.deepcopy(base)
     if template is None:
         return config
     sizes = read_json(Path(template))
     try:
         config |= {name: sizes[name] for name in _SECTIONS if name in sizes}
-        own = {"audio_head_transformer_layers", "vq_config"}
-        config["audio_config"] |= {name: value for name, value in sizes["audio_config"].items() if name not in own}
+        of_base = {"audio_head_transformer_layers", "vq_config"}
+        config["audio_config"] |= {name: value for name, value in sizes["audio_config"].items() if name not in of_base}
     except (KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{template}: not a model's config.json: it has no audio_config.") from error
     return config

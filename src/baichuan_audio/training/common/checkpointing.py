@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import TrainingError
+from ...checkpoint import PREFIXES
+from ...errors import CheckpointError, TrainingError
+from ...safetensors_io import find_tensors
 
 _NAME = "state-{step:08d}.pt"
 
@@ -94,6 +96,27 @@ def _read_state(path: Path) -> dict[str, Any]:
 def load_module(path: str | os.PathLike[str], name: str, module: nn.Module) -> None:
     """Load one module's weights out of the newest training state under `path`; raises TrainingError."""
     fit(module, module_weights(path, name), path)
+
+
+def load_part(module: nn.Module, name: str, source: str | os.PathLike[str]) -> None:
+    """Fill a model's part `name` (`tokenizer`, `flow` ...) from a training output or from a checkpoint directory.
+
+    Raises TrainingError or CheckpointError when the source has no such weights.
+    """
+    if not (Path(source) / "config.json").is_file():
+        load_module(source, name, module)
+        return
+    weights = {}
+    for released, tensor in find_tensors(Path(source)).items():
+        for prefix, ours in PREFIXES:
+            if ours.startswith(f"{name}.") and released.startswith(prefix):
+                weights[ours.removeprefix(f"{name}.") + released.removeprefix(prefix)] = tensor.read()
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source}: its {name} does not fit the recipe's config.json ({what_is_wrong(error)})."
+        ) from error
 
 
 def fit(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

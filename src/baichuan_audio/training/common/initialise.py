@@ -1,4 +1,4 @@
-"""A checkpoint to begin with: the released layout, sizes from a config.json, weights drawn at random."""
+"""Random initialisation: a checkpoint in the released layout with the sizes of a config.json; audio embeddings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from ...audio_tokenizer import AudioTokenizer
 from ...audio_tokenizer.quantizer import codebooks
 from ...checkpoint import save
-from ...data.alignment.phone_alignment import PLACES, Alignment, frame_sounds
+from ...data.alignment.phone_alignment import PHONES_PER_FRAME, Alignment, frame_phonemes
 from ...data.store.codes_store import CodesStore
 from ...errors import ConfigError, DataError
 from ...language_model.build_tokenizer import token_id_entries
@@ -83,7 +83,7 @@ def initialise_audio(model: BaichuanAudio) -> None:
 
 @torch.no_grad()
 def embed_codebooks(model: BaichuanAudio, tokenizer: AudioTokenizer) -> None:
-    """Start `audio_embed_layers` from the codebooks: entries through one projection, so that like sounds begin alike.
+    """Initialise `audio_embed_layers` from the codebooks: by one projection of all entries.
 
     The sum over the levels is then the projected quantised vector. The projection takes the directions in which the
     entries differ most (their singular vectors), scaled to the embeddings' usual size; "end of audio" rows stay.
@@ -108,27 +108,29 @@ def embed_codes_like_sounds(
     alignments: Mapping[str, Alignment],
     seed: int = 0,
 ) -> float:
-    """Start `audio_embed_layers` so that true codes say what stand-in codes said of the same sounds.
+    """Initialise `audio_embed_layers` so that true codes have the embeddings of the pseudo-codes of their phonemes.
 
-    The model has learnt from stand-in speech, so its embeddings of the first codebooks stand for sounds. The quantised
-    vector of a frame is mapped to the sum of the embeddings of the frame's aligned sounds by ridge regression; as the
+    After training on pseudo-codes, embeddings of the first codebooks stand for phonemes. The quantised vector of a
+    frame is mapped to the sum of the embeddings of the frame's aligned phonemes by ridge regression; as the
     vector is the sum of codebook entries, each entry gets its share. Returns the share of variance explained (R^2).
     Raises DataError when no aligned clip has codes.
     """
-    embeddings = [cast(nn.Embedding, each) for each in model.language_model.audio_embed_layers]
+    embeddings = [cast(nn.Embedding, layer) for layer in model.language_model.audio_embed_layers]
     books = [book.embed.double() for book in codebooks(tokenizer.bridge.vq_list)]
-    vectors, wanted = [], []
+    vectors, targets = [], []
     for name in _shuffled([name for name in alignments if name in codes], seed)[:_FITTED_CLIPS]:
         clip = codes[name]
         vectors.append(torch.stack([book[row] for book, row in zip(books, clip, strict=True)]).sum(0))
-        sounds = torch.from_numpy(frame_sounds(alignments[name], clip.shape[1], tokenizer.frame_rate))
-        wanted.append(torch.stack([embeddings[k].weight[sounds[:, k]] for k in range(PLACES)]).sum(0).double())
+        sounds = torch.from_numpy(frame_phonemes(alignments[name], clip.shape[1], tokenizer.frame_rate))
+        targets.append(
+            torch.stack([embeddings[k].weight[sounds[:, k]] for k in range(PHONES_PER_FRAME)]).sum(0).double()
+        )
     if not vectors:
         raise DataError(
             "no clip has both codes and an alignment; make them with `baichuan-audio data encode` and `data align`."
         )
-    x, y = torch.cat(vectors), torch.cat(wanted)
-    voices = sum(embedding.weight[:-1].mean(0).double() for embedding in embeddings[PLACES:])
+    x, y = torch.cat(vectors), torch.cat(targets)
+    voices = sum(embedding.weight[:-1].mean(0).double() for embedding in embeddings[PHONES_PER_FRAME:])
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
     ridge = _RIDGE * x.square().sum() / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)

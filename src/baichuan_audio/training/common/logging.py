@@ -1,17 +1,18 @@
-"""What a run leaves to look at: JSONL and TensorBoard scalars, mel pictures, sounds, a progress bar."""
+"""Log of a run: JSONL and TensorBoard scalars, mel pictures, sounds, a progress bar."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...audio.waveform import save_waveform
 
@@ -45,9 +46,9 @@ class TrainingLog:
             self._bar.update(1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of figures, rounded to six digits."""
+        """One line of `log.jsonl`, values rounded to six digits; `step` counts the steps done."""
         elapsed = time.monotonic() - self._start
-        rate = (step + 1 - self._first_step) / max(elapsed, 1e-9)
+        rate = (step - self._first_step) / max(elapsed, 1e-9)
         row = {"step": step, "elapsed_s": round(elapsed, 1), "steps_per_s": round(rate, 3)}
         row |= {name: float(f"{value:.6g}") for name, value in values.items()}
         self._file.write(json.dumps(row) + "\n")
@@ -58,14 +59,18 @@ class TrainingLog:
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in list(values.items())[:4]})
 
+    def losses(self, step: int, losses: Mapping[str, Tensor], scalars: Mapping[str, float]) -> None:
+        """A training step's losses, `loss` among them, and what `optimizer_step` returned."""
+        self.scalars(step, {name: float(value.detach()) for name, value in losses.items()} | dict(scalars))
+
     def text(self, step: int, name: str, text: str) -> None:
-        """Something to read."""
+        """A text sample."""
         (self.directory / "samples" / f"{step:08d}-{name}.txt").write_text(text, encoding="utf-8")
         if self._board is not None:
             self._board.add_text(name, text, step)
 
     def audio(self, step: int, name: str, waveform: Tensor, sample_rate: int) -> None:
-        """A sound to hear: waveform [S]."""
+        """An audio sample: waveform [S]."""
         save_waveform(self.directory / "samples" / f"{step:08d}-{name}.wav", waveform, sample_rate)
         if self._board is not None:
             self._board.add_audio(name, waveform.detach().cpu()[None], step, sample_rate=sample_rate)
@@ -92,6 +97,40 @@ class TrainingLog:
             self._bar.close()
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """A validation clip and what a model makes of it: errors by name, mels [M, T] to draw (none: no picture) and the
+    waveform [S]."""
+
+    name: str
+    errors: Mapping[str, float]
+    mels: Sequence[Tensor]
+    waveform: Tensor
+
+
+@torch.no_grad()
+def log_reconstructions(
+    log: TrainingLog, step: int, model: nn.Module, clips: Iterable[Reconstruction], sample_rate: int
+) -> None:
+    """Log pictures and sounds of validation clips, and the means of their errors as `validation/<name>`.
+
+    `clips` is consumed with `model` in evaluation mode; random generators are left as they were, so that a look at the
+    model does not change its training.
+    """
+    totals: dict[str, list[float]] = {}
+    model.eval()
+    with torch.random.fork_rng():
+        for clip in clips:
+            for name, value in clip.errors.items():
+                totals.setdefault(f"validation/{name}", []).append(value)
+            log.audio(step, clip.name, clip.waveform, sample_rate)
+            if clip.mels:
+                log.mel(step, clip.name, *clip.mels)
+    model.train()
+    if totals:
+        log.scalars(step, {name: sum(values) / len(values) for name, values in totals.items()})
+
+
 def _tensorboard(directory: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -108,7 +147,6 @@ def _progress(total: int, first: int) -> Any:
     return tqdm(total=total, initial=first, unit="step", dynamic_ncols=True, mininterval=1.0)
 
 
-def set_threads(threads: int) -> None:
-    """Use so many CPU threads; 0 leaves PyTorch's choice."""
-    if threads > 0:
-        torch.set_num_threads(threads)
+def due(step: int, every: int, last: int) -> bool:
+    """Whether something done every so many steps is due after `step` of them, or the run ends there."""
+    return step % every == 0 or step == last

@@ -2,6 +2,9 @@
 
 For a small Transformer trained for a few thousand steps it needs less than half of AdamW's examples. Only for the
 matrices inside the layers; embeddings, heads and vectors stay with AdamW.
+
+`torch.optim.Muon` (torch 2.9 on) computes the same (`match_rms_adamw` is scale 0.2; the frozen loss traces hold with
+it), but always in bfloat16: without AVX512-BF16 a 256 x 256 update takes 280 ms on one thread, in float32 9 ms.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen th
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised; the step's root mean square is `scale` times the learning rate.
+    """Orthogonalised Nesterov momentum; the update's root mean square is `scale` times the learning rate.
 
     With scale 0.2 the rates of AdamW carry over (arXiv 2502.16982).
     """
@@ -54,8 +57,8 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(matrix)
                 state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
-                wanted = matrix.grad.lerp(state["momentum"], group["momentum"])
-                update = orthogonalise(wanted, group["iterations"])
+                direction = matrix.grad.lerp(state["momentum"], group["momentum"])
+                update = orthogonalise(direction, group["iterations"])
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(update, alpha=-group["lr"] * group["scale"] * max(matrix.shape) ** 0.5)
 
@@ -63,7 +66,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrix: Tensor, iterations: int) -> Tensor:
     """The matrix [m, n] with its singular values moved near 1, by Newton-Schulz iterations.
 
-    They need no precision: in bfloat16 where that is fast.
+    In bfloat16 where that is fast: they need no precision.
     """
     a, b, c = _COEFFICIENTS
     x = matrix / (matrix.norm() + 1e-7)

@@ -45,21 +45,25 @@ def learning_rate_at(step: int, recipe: OptimizerRecipe, total_steps: int) -> fl
     return recipe.learning_rate * share
 
 
-def optimizer_step(optimizer: torch.optim.Optimizer, recipe: OptimizerRecipe, step: int, total_steps: int) -> float:
-    """Set the rate, clip, step, clear the gradients; returns the gradient's norm before clipping.
+def optimizer_step(
+    optimizers: Iterable[torch.optim.Optimizer], recipe: OptimizerRecipe, step: int, total_steps: int
+) -> dict[str, float]:
+    """Set the rate of step 0..total_steps-1, clip, step and clear the gradients, each optimizer for itself.
 
-    A step whose gradient is not finite is left out: one bad sample must not ruin the run.
+    Returns what every stage logs: `grad_norm` before clipping, of several optimizers the largest, and `lr`. Where it is
+    not finite the optimizer's step is left out: one bad sample must not ruin the run.
     """
-    rate = learning_rate_at(step, recipe, total_steps)
-    parameters = []
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-        parameters += group["params"]
-    norm = float(nn.utils.clip_grad_norm_(parameters, recipe.grad_clip))
-    if math.isfinite(norm):
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return norm
+    rate, norms = learning_rate_at(step, recipe, total_steps), []
+    for optimizer in optimizers:
+        parameters = []
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            parameters += group["params"]
+        norms.append(float(nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)))
+        if math.isfinite(norms[-1]):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return {"grad_norm": max(norms), "lr": rate}
 
 
 def freeze_except(module: nn.Module, patterns: Sequence[str]) -> list[str]:

@@ -1,12 +1,71 @@
-"""What the recipes of all stages have: one YAML file a stage, read into frozen dataclasses (`config.load_recipe`)."""
+"""Recipes: one YAML file a stage, read into a frozen dataclass; what the recipes of all stages have in common."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
+import torch
+
+from ...config import read_recipe, strict
 from ...errors import ConfigError
 
-_LARGEST_SEED, _MOST_THREADS = 1 << 31, 1024
+_MAX_SEED, _MAX_THREADS = 1 << 31, 1024
+
+RENAMED_KEYS = {
+    "diet": "mixture",
+    "adversarial_from": "adversarial_start_step",
+    "clips": "dataset",
+    "clips.corpus": "dataset",
+    "clips.max_seconds": "crop_seconds",
+    "clips.min_seconds": "min_seconds",
+    "clips.seconds_per_step": "batch_seconds",
+    "clips.weights": "source_weights",
+    "codebooks": "codebook_source",
+    "coded.decoders": "coded.decoder_checkpoint",
+    "codes_heard_also": "additional_codes",
+    "codes_said": "sampled_codes",
+    "corpus": "dataset",
+    "data": "dataset",
+    "decoders": "decoder_checkpoint",
+    "discriminator_optimizer.final_share": "discriminator_optimizer.final_lr_ratio",
+    "ear": "perceptual_model",
+    "edges": "boundary_crop_prob",
+    "first_code_weight": "codebook0_weight",
+    "forgotten_speech": "frame_corruption_prob",
+    "fresh_audio": "reset_audio_embeddings",
+    "head_first": "head_warmup_steps",
+    "initial": "init_from",
+    "kinds": "source_weights",
+    "mel_from": "mel_start_step",
+    "mixture.augmentation.careless": "mixture.augmentation.unpunctuated_prob",
+    "mixture.augmentation.spelt": "mixture.augmentation.character_tokenize_prob",
+    "mixture.augmentation.tempo": "mixture.augmentation.time_warp",
+    "mixture.emphasis": "mixture.skill_weights",
+    "mixture.kinds": "mixture.source_weights",
+    "mixture.longest": "mixture.max_frames",
+    "mixture.other_voices": "mixture.auxiliary_speaker_prob",
+    "mixture.sentences": "mixture.multi_sentence_prob",
+    "mixture.tasks_at_end": "mixture.final_task_weights",
+    "mixture.text_emphasis": "mixture.text_skill_weights",
+    "mixture.typed": "mixture.text_question_prob",
+    "model": "init_from",
+    "optimizer.final_share": "optimizer.final_lr_ratio",
+    "own_speech": "scheduled_sampling_prob",
+    "own_f0_from": "predicted_f0_start_step",
+    "phonetic_from": "phonetic_start_step",
+    "positions": "tokens_per_step",
+    "quantise_from": "quantize_start_step",
+    "quantizer.level_dropout": "quantizer.quantizer_dropout",
+    "read_along": "alignment_loss_weight",
+    "said_share": "sampled_code_share",
+    "sounds": "phoneme_loss_weight",
+    "speaker": "preview_decoder",
+}
+"""Old name of an entry -> its name now. Old names are read, with a warning line, until the next release."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +110,67 @@ class StageRecipe:
         for name in ("steps", "log_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name, most in (("seed", _LARGEST_SEED), ("threads", _MOST_THREADS)):
+        for name, most in (("seed", _MAX_SEED), ("threads", _MAX_THREADS)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must lie between 0 and {most}, not {getattr(self, name)}.")
+
+    def prepare(self) -> None:
+        """Set PyTorch's CPU threads and seed."""
+        if self.threads > 0:
+            torch.set_num_threads(self.threads)
+        torch.manual_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioRecipe(StageRecipe):
+    """What the recipe of every stage that learns from waveforms has."""
+
+    dataset: str
+    """Folder of the clip store."""
+    source_weights: dict[str, float] = field(default_factory=dict)
+    """Share of the audio drawn from each source ("librispeech"), kind ("answer", "question", "read", "real") or
+    speaker; a clip of none that is named is not drawn. Empty: every second of all clips alike."""
+
+
+R = TypeVar("R", bound=StageRecipe)
+
+
+def load_stage_recipe(path: str | os.PathLike[str], cls: type[R], overrides: Sequence[str] = ()) -> R:
+    """Read a stage's YAML recipe with overrides (`steps=10`) into `cls`; old names of entries are read with a warning.
+
+    Raises ConfigError for a missing file, broken YAML, or an unknown entry (named, with the nearest valid one).
+    """
+    values = read_recipe(path, overrides)
+    known = {field.name for field in fields(cls)}
+    for old, new in RENAMED_KEYS.items():
+        if old not in known and new.partition(".")[0] in known:
+            _rename(values, old, new, str(path))
+    if values.get("clips") == {}:
+        del values["clips"]  # its entries were all moved
+    return strict(cls, values, str(path))
+
+
+def _rename(values: dict[str, Any], old: str, new: str, where: str) -> None:
+    """Move an entry to its new name; raises ConfigError where the recipe has both."""
+    *old_groups, old_last = old.split(".")
+    source = _group(values, old_groups)
+    if source is None or old_last not in source or (old == "clips" and isinstance(source[old_last], dict)):
+        return
+    *new_groups, new_last = new.split(".")
+    target = _group(values, new_groups)
+    if target is None:
+        return
+    if new_last in target:
+        raise ConfigError(f"{where}: '{old}' is now called '{new}', and both are given; remove '{old}'.")
+    print(f"{where}: '{old}' is now called '{new}'; rename it before the next release.", file=sys.stderr)
+    target[new_last] = source.pop(old_last)
+
+
+def _group(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
+    """The entries under nested names; None where there are none."""
+    for name in names:
+        inner = values.get(name)
+        if not isinstance(inner, dict):
+            return None
+        values = inner
+    return values

@@ -1,14 +1,15 @@
-"""One stage of the language model, as its recipe describes it."""
+"""The recipe of the stages `lm` and `sft`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...config import nearest
 from ...data.mixture.config import MixtureConfig
-from ...errors import TrainingError
+from ...errors import ConfigError
 from ..common.recipe import OptimizerRecipe, StageRecipe
 
-STAGES = {
+TRAINABLE = {
     "text": (
         "language_model.embed_tokens.*",
         "language_model.layers.*",
@@ -24,70 +25,70 @@ STAGES = {
     ),
     "sft": ("language_model.*", "audio_head.*"),
 }
-"""Names that may learn; everything else is frozen. `text` makes a small text model where no pretrained one exists."""
+"""Parameters that learn in each stage; all others are frozen. `text` trains a small text model from nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelRecipe(StageRecipe):
-    """One stage of the language model."""
+    """Recipe of one stage of the language model."""
 
     stage: str
-    model: str
+    """One of `TRAINABLE`."""
+    init_from: str
     """Checkpoint directory to start from; the result is written to `output`/model."""
     mixture: MixtureConfig
     dialogues: tuple[str, ...] = ()
-    """Dialogue files (docs/training.md), with clips or as text alone."""
-    clips: str | None = None
-    """Folder with `clips.jsonl`."""
+    """Dialogue files (docs/training.md), with clips or as text only."""
+    dataset: str | None = None
+    """Folder of the clip store."""
     codes: str | None = None
     """Folder with the clips' codes."""
     additional_codes: tuple[str, ...] = ()
-    """Folders with codes of clips that are heard, made at other speeds (`baichuan-audio data encode --speed`)."""
+    """Folders with codes of input clips at other speeds (`baichuan-audio data encode --speed`)."""
     takes: str | None = None
-    """Folder with what the model read aloud itself (`baichuan-audio data rejection-sample`)."""
+    """Folder with the model's own best readings (`baichuan-audio data rejection-sample`)."""
     pseudo_speech: bool = False
-    """Whether the dialogues get stand-in codes, to learn hearing and speaking before there are true ones."""
+    """Give the dialogues pseudo-codes, so that audio tasks are learnt before there are true codes."""
     reset_audio_embeddings: bool = False
-    """Draw audio embeddings and the audio head's outputs anew: after pseudo-speech, or for other codes."""
-    codebooks: str | None = None
-    """Checkpoint directory or training output of the audio tokenizer that made the codes: fresh audio embeddings start
-    from its codebooks instead of at random."""
+    """Draw audio embeddings and the audio head's outputs anew: after pseudo-codes, or for other codes."""
+    codebook_source: str | None = None
+    """Checkpoint directory or training output of the audio tokenizer that made the codes: new audio embeddings are
+    initialised from its codebooks; None: at random."""
     after_pseudo_speech: bool = False
-    """Whether fresh audio embeddings shall say of true codes what those of stand-in speech said of the same sounds;
-    needs `codebooks`, `codes`, and `clips` with alignments."""
+    """Fit new audio embeddings to what the embeddings of pseudo-codes say of the same phonemes; needs
+    `codebook_source`, `codes`, and a `dataset` with alignments."""
     languages: tuple[str, ...] = ("en", "zh")
-    positions: int = 4096
-    """Positions a step, padding left out."""
+    tokens_per_step: int = 4096
+    """Positions of a step, padding not counted."""
     audio_head_fraction: float = 1.0
-    """Share of frames whose codes 1.. are learnt in a step, drawn anew each step; code 0 is always learnt."""
+    """Share of frames with losses on codebooks 1.., drawn in every step; codebook 0 always has one."""
     audio_loss_weight: float = 1.0
     codebook0_weight: float = 1.0
-    """How much code 0 counts against each of the others: it says most of which sound it is."""
-    read_along: float = 0.0
-    """Weight of naming, at every code frame, the text token that is being said (`data/alignment/token_alignment.py`);
-    needs `clips` with alignments. Where a voice has come to in its text is then learnt in hundreds of steps instead
-    of thousands."""
-    sounds: float = 0.0
-    """Weight of naming, from the middle of the backbone, the sounds of every code frame that is heard or about to be
-    said (`phoneme_probe.py`); needs `clips` with alignments. A clip is then heard, and not only recognised."""
+    """Weight of codebook 0 relative to each of the others: it carries most of the phonetic content."""
+    alignment_loss_weight: float = 0.0
+    """Weight of predicting, at every code frame, the text token that is being spoken
+    (`data/alignment/token_alignment.py`); needs a `dataset` with alignments."""
+    phoneme_loss_weight: float = 0.0
+    """Weight of predicting the phonemes of every code frame from the middle of the backbone (`phoneme_probe.py`); needs
+    a `dataset` with alignments."""
     phoneme_probe: str | None = None
-    """Output of an earlier run whose sound head goes on; None: one that knows nothing yet."""
+    """Output of an earlier run whose phoneme probe is trained further; None: an untrained one."""
     frame_corruption_prob: float = 0.0
-    """Share of the frames of its own speech that the model sees replaced by others while it learns what comes next.
-    What it says in earnest is never quite what it was taught with; so it learns to go by the text."""
+    """Share of the model's own frames replaced by other ones in its input, so that it relies on the text: at inference
+    its frames differ from those it was trained on."""
     scheduled_sampling_prob: float = 0.0
-    """Share of the frames of its own speech that it sees as it would have said them; costs a pass without gradients."""
+    """Share of the model's own frames replaced by its own samples in its input; costs a pass without gradients."""
     validation_sequences: int = 64
-    speaker: str | None = None
-    """Folder of a checkpoint whose audio decoder, flow decoder and vocoder make the sound of samples; None: the model's
-    own. Until it is there, samples are in writing: what makes sound may be learning beside."""
+    preview_decoder: str | None = None
+    """Checkpoint directory whose audio decoder, flow decoder and vocoder make the audio samples; None: the model's own.
+    While it does not exist yet (it may be training meanwhile), samples are text only."""
     muon: bool = True
-    """Whether the backbone's matrices learn by Muon; everything else always learns by AdamW."""
+    """Train the backbone's matrices by Muon; everything else always uses AdamW."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stage not in STAGES:
-            raise TrainingError(f"stage must be one of {', '.join(STAGES)}, not '{self.stage}'.")
+        if self.stage not in TRAINABLE:
+            raise ConfigError(f"stage: there is no stage '{self.stage}'; {nearest(self.stage, tuple(TRAINABLE))}")
         if not 0 < self.audio_head_fraction <= 1:
-            raise TrainingError("audio_head_fraction must lie in (0, 1].")
+            raise ConfigError("audio_head_fraction must lie in (0, 1].")

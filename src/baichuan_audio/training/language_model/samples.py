@@ -1,4 +1,4 @@
-"""What the language model says while it trains: answers to held-out questions, aloud once it learns audio."""
+"""Samples of the language model while it trains: replies to validation questions, spoken once it learns audio."""
 
 from __future__ import annotations
 
@@ -18,68 +18,70 @@ from ..common.logging import TrainingLog
 from .data import dialogues_of
 from .recipe import LanguageModelRecipe
 
-_LONGEST = {"max_segments": 16, "max_segment_frames": 50, "max_text_tokens": 60}  # an untrained model never ends
+_LIMITS = {"max_segments": 16, "max_segment_frames": 50, "max_text_tokens": 60}  # an untrained model never ends
 
 
 class LanguageModelSamples:
-    """One held-out question of each language, and the model with a voice to answer it.
+    """One validation question of each language, and the model with a decoder to answer it.
 
-    A `speaker` that is not there yet (its training runs beside this one) is looked for before each answer; until it
-    is there, answers are in writing. Raises TrainingError when it has other codebooks than the model.
+    A `preview_decoder` that does not exist yet is looked for before each reply; until it exists, replies are text only.
+    Raises TrainingError when it has other codebooks than the model.
     """
 
     def __init__(self, recipe: LanguageModelRecipe, model: BaichuanAudio) -> None:
-        self._recipe, self._written = recipe, model
-        self._aloud: BaichuanAudio | None = None
+        self._recipe, self._model = recipe, model
+        self._speaking: BaichuanAudio | None = None
         self._speaks = recipe.stage != "text" and not recipe.pseudo_speech
-        self._find_voice()
-        if self._speaks and self._aloud is None:
-            print(f"{recipe.speaker}: not there yet; until it is, samples are in writing", file=sys.stderr)
+        self._find_decoder()
+        if self._speaks and self._speaking is None:
+            print(f"{recipe.preview_decoder}: does not exist yet; until then samples are text only", file=sys.stderr)
         first: dict[str, Dialogue] = {}
         for dialogue in dialogues_of(recipe, "validation"):
-            if dialogue.exchanges[0].user.strip():  # one that is only heard cannot be asked in writing
+            if dialogue.exchanges[0].user.strip():  # one that is audio only cannot be asked as text
                 first.setdefault(dialogue.language, dialogue)
         self._questions = [(language, dialogue.exchanges[0]) for language, dialogue in first.items()]
         usual = ReplySampling.from_config(model.config)
-        shorter = {name: min(most, getattr(usual, name)) for name, most in _LONGEST.items()}
+        shorter = {name: min(most, getattr(usual, name)) for name, most in _LIMITS.items()}
         self._sampling = dataclasses.replace(usual, **shorter)
 
-    def _find_voice(self) -> None:
-        if not self._speaks or self._aloud is not None:
+    def _find_decoder(self) -> None:
+        if not self._speaks or self._speaking is not None:
             return
-        speaker = self._recipe.speaker
-        if speaker is None:
-            self._aloud = self._written
-        elif Path(speaker).is_dir():
-            self._aloud = with_voice(self._written, self._recipe)
+        decoder = self._recipe.preview_decoder
+        if decoder is None:
+            self._speaking = self._model
+        elif Path(decoder).is_dir():
+            self._speaking = with_decoder(self._model, self._recipe)
 
     @torch.no_grad()
     def log(self, step: int, log: TrainingLog) -> None:
-        """Ask, in writing, and keep the answer's text, sound and mel; leaves all random generators as they were."""
+        """Ask as text and log the reply's text, sound and mel; leaves all random generators as they were."""
         with torch.random.fork_rng():
-            self._find_voice()
-            model = self._aloud or self._written
+            self._find_decoder()
+            model = self._speaking or self._model
             for language, exchange in self._questions:
-                asked = model.conversation(speak=self._aloud is not None, sampling=self._sampling, seed=0)
-                written, sounds = "", []
-                for piece in asked.ask(exchange.user):
+                conversation = model.conversation(speak=self._speaking is not None, sampling=self._sampling, seed=0)
+                text, waveforms = "", []
+                for piece in conversation.ask(exchange.user):
                     if isinstance(piece, TextPiece):
-                        written += piece.text
+                        text += piece.text
                     else:
-                        sounds.append(piece.waveform.float())
-                log.text(step, f"answer-{language}", f"{exchange.user}\n{written}\n(wanted: {exchange.answer})\n")
-                sound = torch.cat(sounds) if sounds else torch.zeros(0)
-                if len(sound) >= FLOW_MEL.n_fft:
-                    log.audio(step, f"answer-{language}", sound, model.sample_rate)
-                    log.mel(step, f"answer-{language}", natural_log_mel(sound[None], FLOW_MEL)[0])
+                        waveforms.append(piece.waveform.float())
+                log.text(step, f"answer-{language}", f"{exchange.user}\n{text}\n(reference: {exchange.answer})\n")
+                waveform = torch.cat(waveforms) if waveforms else torch.zeros(0)
+                if len(waveform) >= FLOW_MEL.n_fft:
+                    log.audio(step, f"answer-{language}", waveform, model.sample_rate)
+                    log.mel(step, f"answer-{language}", natural_log_mel(waveform[None], FLOW_MEL)[0])
 
 
-def with_voice(model: BaichuanAudio, recipe: LanguageModelRecipe) -> BaichuanAudio:
-    """`recipe.speaker` with the language model that is being trained in place of its own."""
-    assert recipe.speaker is not None
-    speaker = load(recipe.speaker, dtype=torch.float32, device=recipe.device)
-    if speaker.audio_head.codebook_sizes != model.audio_head.codebook_sizes:
-        raise TrainingError(f"{recipe.speaker}: its codebooks have other sizes than those of {recipe.model}.")
-    speaker.language_model, speaker.audio_head = model.language_model, model.audio_head
-    speaker.text_tokenizer, speaker.special, speaker.config = model.text_tokenizer, model.special, model.config
-    return speaker
+def with_decoder(model: BaichuanAudio, recipe: LanguageModelRecipe) -> BaichuanAudio:
+    """`recipe.preview_decoder` with the language model that is being trained in place of its own."""
+    assert recipe.preview_decoder is not None
+    decoder = load(recipe.preview_decoder, dtype=torch.float32, device=recipe.device)
+    if decoder.audio_head.codebook_sizes != model.audio_head.codebook_sizes:
+        raise TrainingError(
+            f"{recipe.preview_decoder}: its codebooks have other sizes than those of {recipe.init_from}."
+        )
+    decoder.language_model, decoder.audio_head = model.language_model, model.audio_head
+    decoder.text_tokenizer, decoder.special, decoder.config = model.text_tokenizer, model.special, model.config
+    return decoder

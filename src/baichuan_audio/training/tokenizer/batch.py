@@ -1,4 +1,4 @@
-"""From clips to what the audio tokenizer learns from: disturbed log-mels, clean waveforms, the sound at every place."""
+"""Training batches of the audio tokenizer: augmented log-mels, clean waveforms, the phoneme at every position."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ...audio.mel import MelConfig, warped_bands, whisper_log_mels
 from ...audio_tokenizer import AudioTokenizer
-from ...data.alignment.phone_alignment import PLACES, Alignment, frame_sounds
+from ...data.alignment.phone_alignment import PHONES_PER_FRAME, Alignment, frame_phonemes
 from ...data.store.manifest import SAMPLE_RATE
 from ...layers.lengths import valid_mask
-from ..common.clip_batches import ClipBatch
+from .clip_batches import ClipBatch
 from .recipe import AugmentRecipe
 
 Alignments = Mapping[str, Alignment]
@@ -31,7 +31,7 @@ class TokenizerBatch:
     samples: Tensor
     transcripts: list[str | None]
     labels: Tensor
-    """[B, 4 T] the sound at each of the phonetic head's positions, -100 where unknown."""
+    """[B, 4 T] the phoneme at each of the phonetic head's positions, -100 where unknown."""
 
     def to(self, device: str) -> TokenizerBatch:
         self.log_mel, self.mel_lengths = self.log_mel.to(device), self.mel_lengths.to(device)
@@ -48,9 +48,9 @@ def prepare(
     alignments: Alignments | None = None,
     decoded: int | None = None,
 ) -> TokenizerBatch:
-    """Resample to the tokenizer's rate (with the step's speed), disturb, log-mel. All randomness from `seed`.
+    """Resample to the tokenizer's rate (with the step's speed), augment, log-mel. All randomness is from `seed`.
 
-    The first `decoded` clips (None: all) keep their formants, which the decoder shall give back.
+    The first `decoded` clips (None: all) are not warped, since the decoder must reproduce their formants.
     """
     random = np.random.default_rng((*seed, 1))
     rate = tokenizer.config.sampling_rate
@@ -59,10 +59,10 @@ def prepare(
         np.ascontiguousarray(soxr.resample(batch.waveforms.numpy().T, SAMPLE_RATE * speed, rate, quality="MQ").T)
     )
     samples = (batch.samples * (rate / (SAMPLE_RATE * speed))).long().clamp(max=clean.shape[1])
-    heard = _disturb(clean, samples, augment, random) if augment else clean
-    log_mel, lengths = whisper_log_mels(heard, samples, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
+    augmented = _add_gain_and_noise(clean, samples, augment, random) if augment else clean
+    log_mel, lengths = whisper_log_mels(augmented, samples, tokenizer.config.mel, tokenizer.config.max_audio_seconds)
     if augment:
-        log_mel = _colour(log_mel, augment, random)
+        log_mel = _tilt_and_mask(log_mel, augment, random)
         plain = len(log_mel) if decoded is None else decoded
         if augment.warp and plain < len(log_mel):
             log_mel[plain:] = _warp(log_mel[plain:], tokenizer.config.mel, augment.warp, random)
@@ -73,17 +73,17 @@ def prepare(
 def _labels(
     batch: ClipBatch, mel_lengths: Tensor, tokenizer: AudioTokenizer, speed: float, alignments: Alignments
 ) -> Tensor:
-    """The aligned sound at every position of the phonetic head, -100 where there is none."""
+    """The aligned phoneme at every position of the phonetic head, -100 where there is none."""
     frames = tokenizer.bridge.output_lengths(tokenizer.encoder.output_lengths(mel_lengths))
-    labels = torch.full((len(frames), int(frames.max()), PLACES), -100)
+    labels = torch.full((len(frames), int(frames.max()), PHONES_PER_FRAME), -100)
     for row, (name, start, count) in enumerate(zip(batch.ids, batch.starts, frames.tolist(), strict=True)):
         if name in alignments:
-            sounds = frame_sounds(alignments[name], count, tokenizer.frame_rate, start / SAMPLE_RATE, speed)
+            sounds = frame_phonemes(alignments[name], count, tokenizer.frame_rate, start / SAMPLE_RATE, speed)
             labels[row, :count] = torch.from_numpy(sounds)
     return labels.flatten(1)
 
 
-def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
+def _add_gain_and_noise(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
     rows = clean.shape[0]
     gain = torch.from_numpy(random.uniform(augment.gain_db_range[0], augment.gain_db_range[1], (rows, 1))).float()
     level = torch.from_numpy(random.uniform(augment.noise_db_range[0], augment.noise_db_range[1], (rows, 1))).float()
@@ -93,8 +93,8 @@ def _disturb(clean: Tensor, samples: Tensor, augment: AugmentRecipe, random: np.
     return clean * 10 ** (gain / 20) + noise
 
 
-def _colour(log_mel: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
-    """log_mel [B, M, T] (a quarter of log10 of power, 40 dB a unit) tilted, and some bands at the clip's mean."""
+def _tilt_and_mask(log_mel: Tensor, augment: AugmentRecipe, random: np.random.Generator) -> Tensor:
+    """log_mel [B, M, T] (a quarter of log10 of power, 40 dB a unit) tilted, and some bands set to the clip's mean."""
     rows, bands, _ = log_mel.shape
     tilt = torch.from_numpy(random.uniform(-augment.tilt_db, augment.tilt_db, (rows, 1))).float() / 40
     log_mel = log_mel + (tilt * torch.linspace(-1, 1, bands))[..., None]
@@ -106,11 +106,11 @@ def _colour(log_mel: Tensor, augment: AugmentRecipe, random: np.random.Generator
     return torch.where(hidden, log_mel.mean((1, 2), keepdim=True), log_mel)
 
 
-def _warp(log_mel: Tensor, mel: MelConfig, most: float, random: np.random.Generator) -> Tensor:
-    """log_mel [B, M, T] read at stretched frequencies, linearly between the bands; the outermost ones go on."""
-    factor = torch.from_numpy(random.uniform(1 - most, 1 + most, len(log_mel)))
-    place = warped_bands(mel, factor).clamp(0, log_mel.shape[1] - 1)
-    below = place.long().clamp(max=log_mel.shape[1] - 2)
-    share = (place - below)[..., None]
+def _warp(log_mel: Tensor, mel: MelConfig, max_warp: float, random: np.random.Generator) -> Tensor:
+    """log_mel [B, M, T] with its frequency axis stretched by up to `max_warp`, interpolated linearly between bands."""
+    factor = torch.from_numpy(random.uniform(1 - max_warp, 1 + max_warp, len(log_mel)))
+    position = warped_bands(mel, factor).clamp(0, log_mel.shape[1] - 1)
+    below = position.long().clamp(max=log_mel.shape[1] - 2)
+    share = (position - below)[..., None]
     low, high = (log_mel.gather(1, at[..., None].expand_as(log_mel)) for at in (below, below + 1))
     return low + share * (high - low)

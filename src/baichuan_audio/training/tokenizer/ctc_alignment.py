@@ -1,7 +1,7 @@
-"""When each sound of a clip is said, from a tokenizer that hears a little already.
+"""Phoneme alignments of clips by the CTC output of a tokenizer that was trained for a short while.
 
-pocketsphinx aligns English only. For the rest, a tokenizer trained for a short while reads the most probable path of
-the given text off its own CTC output (Viterbi; Graves et al. 2006), as speech recognisers have long been bootstrapped.
+pocketsphinx aligns English only. For other languages the most probable path of the given text is read off the phonetic
+head (Viterbi; Graves et al. 2006), as speech recognisers are bootstrapped.
 """
 
 from __future__ import annotations
@@ -13,51 +13,75 @@ import numpy as np
 import torch
 
 from ...audio_tokenizer import AudioTokenizer
-from ...data.alignment.phone_alignment import FRAMES_PER_SECOND, PLACES, aligned_clips, extend_alignments
-from ...data.alignment.viterbi import ctc_path
+from ...data.alignment.phone_alignment import FRAMES_PER_SECOND, PHONES_PER_FRAME, aligned_clips, extend_alignments
 from ...data.store.manifest import Clip, ClipStore
 from ...layers.precision import autocast
 from ...text.phonemes import SYMBOLS, phonetic_symbols
 from ..common.checkpointing import load_training_state
-from ..common.clip_batches import load_clips
 from .batch import prepare
+from .clip_batches import load_clips
 from .recipe import TokenizerRecipe
 from .text_loss import PhoneticHead
 from .train import build
 
 _SILENCE, _GAP = 0, SYMBOLS.index(" ")
-_REACH = 5.0  # positions of 20 ms that a sound reaches from where it is heard, at most
-_EDGE = 4.0  # the same for the first sound's beginning and the last one's end
+_MAX_HALF_WIDTH = 5.0  # positions of 20 ms from a phoneme's centre to its begin or end
+_EDGE = 4.0  # the same for the first phoneme's begin and the last one's end
 _BATCH = 16
-_LONGEST = 8.0  # seconds
+_MAX_SECONDS = 8.0
 
 
 def best_path(log_probabilities: np.ndarray, symbols: Sequence[int]) -> np.ndarray | None:
-    """Where each of `symbols` [N] is heard in log-probabilities [T, V] (blank 0); None if T is too short."""
-    path = ctc_path(log_probabilities, symbols)
-    return None if path is None else (path[0] + path[1]) / 2
+    """Centres [N] of `symbols` on the best path through log-probabilities [T, V] (blank 0); None if T is too short."""
+    length, states = len(log_probabilities), 2 * len(symbols) + 1
+    if not symbols or length < len(symbols):
+        return None
+    with_blanks = np.zeros(states, dtype=np.int64)
+    with_blanks[1::2] = symbols
+    scores = log_probabilities[:, with_blanks]
+    may_skip = np.zeros(states, dtype=bool)  # the blank between two different symbols
+    may_skip[3::2] = with_blanks[3::2] != with_blanks[1:-2:2]
+    best = np.full(states, -np.inf)
+    best[:2] = scores[0, :2]
+    steps = np.zeros((length, states), dtype=np.int8)
+    for time in range(1, length):
+        one = np.concatenate([[-np.inf], best[:-1]])
+        two = np.where(may_skip, np.concatenate([[-np.inf, -np.inf], best[:-2]]), -np.inf)
+        options = np.stack([best, one, two])
+        steps[time] = options.argmax(0)
+        best = options.max(0) + scores[time]
+    state = states - 1 if best[-1] >= best[-2] else states - 2
+    if not np.isfinite(best[state]):
+        return None
+    first, last = np.zeros(len(symbols)), np.full(len(symbols), -1.0)
+    for time in range(length - 1, -1, -1):
+        if state % 2:
+            first[state // 2] = time
+            last[state // 2] = max(last[state // 2], time)
+        state -= int(steps[time, state])
+    return (first + last) / 2
 
 
 def as_alignment(symbols: Sequence[int], centres: np.ndarray, length: int) -> tuple[list[int], list[int]]:
-    """Sounds heard at `centres` [N], in positions of 20 ms, of `length` in all -> symbols, ends in frames of 10 ms.
+    """Symbols with `centres` [N] in positions of 20 ms, `length` in all -> symbols, their ends in frames of 10 ms.
 
-    Sounds meet half-way; where that is far, silence stands between them. Gaps between words are no sound.
+    Phonemes meet half-way; where they are far apart, silence lies between them. Word gaps are dropped.
     """
     kept = [(symbol, float(centre)) for symbol, centre in zip(symbols, centres, strict=True) if symbol != _GAP]
-    found: list[tuple[int, float]] = []
+    segments: list[tuple[int, float]] = []
     end = 0.0
-    for place, (symbol, centre) in enumerate(kept):
-        before = (kept[place - 1][1] + centre) / 2 if place else centre - _EDGE
-        after = (kept[place + 1][1] + centre) / 2 if place + 1 < len(kept) else centre + _EDGE
-        begin = max(centre - _REACH, before)
+    for index, (symbol, centre) in enumerate(kept):
+        before = (kept[index - 1][1] + centre) / 2 if index else centre - _EDGE
+        after = (kept[index + 1][1] + centre) / 2 if index + 1 < len(kept) else centre + _EDGE
+        begin = max(centre - _MAX_HALF_WIDTH, before)
         if begin > end + 0.75:
-            found.append((_SILENCE, begin))
-        end = min(centre + _REACH, after)
-        found.append((symbol, end))
+            segments.append((_SILENCE, begin))
+        end = min(centre + _MAX_HALF_WIDTH, after)
+        segments.append((symbol, end))
     if end < length:
-        found.append((_SILENCE, float(length)))
+        segments.append((_SILENCE, float(length)))
     scale = FRAMES_PER_SECOND / 50
-    return [symbol for symbol, _ in found], [round(scale * end) for _, end in found]
+    return [symbol for symbol, _ in segments], [round(scale * end) for _, end in segments]
 
 
 def add_alignments(
@@ -71,15 +95,15 @@ def add_alignments(
     tokenizer, head = build(recipe)
     load_training_state(trained, {"tokenizer": tokenizer, "phonetic_head": head}, {})
     store, known = ClipStore(root), aligned_clips(root)
-    clips = [c for c in store.clips if c.transcript and c.id not in known and 0.35 < c.seconds < _LONGEST]
+    clips = [c for c in store.clips if c.transcript and c.id not in known and 0.35 < c.seconds < _MAX_SECONDS]
     clips.sort(key=lambda clip: clip.samples)
 
-    def found() -> Iterator[tuple[str, list[int], list[int]]]:
+    def rows() -> Iterator[tuple[str, list[int], list[int]]]:
         for start in range(0, len(clips), _BATCH):
             yield from _align(store, clips[start : start + _BATCH], tokenizer, head)
             progress(min(start + _BATCH, len(clips)), len(clips))
 
-    return extend_alignments(root, found())
+    return extend_alignments(root, rows())
 
 
 @torch.no_grad()
@@ -90,9 +114,9 @@ def _align(
     lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
     with autocast("cpu"):
         vectors = tokenizer.bridge.pooled(tokenizer.encoder(batch.log_mel, batch.mel_lengths), lengths)
-        heard = head(vectors).double().numpy()
-    counts = (tokenizer.bridge.output_lengths(lengths) * PLACES).tolist()
-    for clip, log_probabilities, count in zip(clips, heard, counts, strict=True):
+        log_probs = head(vectors).double().numpy()
+    counts = (tokenizer.bridge.output_lengths(lengths) * PHONES_PER_FRAME).tolist()
+    for clip, log_probabilities, count in zip(clips, log_probs, counts, strict=True):
         symbols = phonetic_symbols(clip.transcript or "")
         centres = best_path(log_probabilities[:count], symbols)
         if centres is not None:

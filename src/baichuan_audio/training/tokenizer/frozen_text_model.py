@@ -1,7 +1,7 @@
-"""The tokenizer's text loss through a small language model whose parameters are frozen (docs/model.md, 8).
+"""The tokenizer's text loss through a frozen language model (docs/model.md, 8).
 
-Quantised vectors, projected to the model's width, stand where the embeddings of audio would; the loss is that of the
-transcript behind them. Only the projection learns, and through it the encoder: the gradient passes the frozen model.
+Quantised vectors, projected to the model's width, take the place of audio embeddings; the loss is the cross-entropy of
+the transcript after them. The gradient passes through the frozen model to the projection and the encoder.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class FrozenTextModel(nn.Module):
         inputs, targets = [], []
         for row in rows:
             before = self._embed([*tokenizer.encode(PROMPT), special.audio_start])
-            said = [*tokenizer.encode(transcripts[row] or ""), special.end_of_text]
-            after = self._embed([special.audio_end, *said[:-1]])
+            target_ids = [*tokenizer.encode(transcripts[row] or ""), special.end_of_text]
+            after = self._embed([special.audio_end, *target_ids[:-1]])
             frames = projected[row, : int(lengths[row])]
             inputs.append(torch.cat([before, frames, after]))
-            silent = torch.full((len(before) + len(frames),), -100)
-            targets.append(torch.cat([silent, torch.tensor(said)]))
+            ignored = torch.full((len(before) + len(frames),), -100)
+            targets.append(torch.cat([ignored, torch.tensor(target_ids)]))
         hidden = language_model.hidden(pad_sequence(inputs, batch_first=True))
         target = pad_sequence(targets, batch_first=True, padding_value=-100).to(hidden.device)
-        learnt = target >= 0
-        return F.cross_entropy(language_model.lm_head(hidden[learnt]).float(), target[learnt])
+        has_target = target >= 0
+        return F.cross_entropy(language_model.lm_head(hidden[has_target]).float(), target[has_target])
 
     def _embed(self, ids: list[int]) -> Tensor:
         embedded: Tensor = self._frozen[0].embed_tokens(torch.tensor(ids, device=self.projection.weight.device))

@@ -1,4 +1,4 @@
-"""Attention that begins by looking a fixed number of frames away, for layers over sinusoidal positions.
+"""Initialisation of attention over sinusoidal positions: each head attends a fixed number of frames away.
 
 A Transformer drawn at random needs thousands of steps to find out that neighbouring frames matter. Queries and keys
 that read only the fast sines and cosines of the position, the query's turned by some frames, give each head a window
@@ -36,8 +36,8 @@ def local_attention_init(layers: nn.ModuleList, offsets: Sequence[Sequence[int]]
             away = offsets[index % len(offsets)][number % len(offsets[0])]
             query, key = _window(away, width, head)
             rows = slice(number * head, (number + 1) * head)
-            for projection, wanted in ((attention.q_proj, query), (attention.k_proj, key)):
-                projection.weight[rows] = _KEPT * projection.weight[rows] + _SHARPNESS * wanted.to(projection.weight)
+            for projection, window in ((attention.q_proj, query), (attention.k_proj, key)):
+                projection.weight[rows] = _KEPT * projection.weight[rows] + _SHARPNESS * window.to(projection.weight)
             attention.q_proj.bias[rows] = 0
 
 

@@ -1,4 +1,4 @@
-"""What the tokenizer's mels are judged by: L1 and L2, coarse and refined, at two scales (docs/model.md, 8)."""
+"""Mel losses of the tokenizer: L1 and L2 of the coarse and the refined mel, at two scales (docs/model.md, 8)."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def decode_rows(tokenizer: AudioTokenizer, vectors: Tensor, lengths: Tensor) -> 
 def mel_losses(
     mels: tuple[Tensor, Tensor, Tensor], waveforms: Tensor, samples: Tensor, mel: MelConfig, floor: float, l2: float
 ) -> dict[str, Tensor]:
-    """`coarse`, `refined` and `second_scale`: L1 plus `l2` times L2 in nats, of what `decode_rows` gives.
+    """`coarse_mel`, `refined_mel` and `second_scale`: L1 plus `l2` times L2 in nats, of what `decode_rows` gives.
 
     waveforms [B, S] with samples [B] are the recordings, `floor` the magnitude below which their mel counts as this.
     """
-    coarse, refined, made = mels
+    coarse, refined, mel_lengths = mels
     target = natural_log_mel(waveforms, mel).transpose(1, 2).clamp(min=math.log(floor))
     wide = natural_log_mel(waveforms, _second_scale(mel)).transpose(1, 2).clamp(min=math.log(floor))
     frames = min(target.shape[1], coarse.shape[1])
-    lengths = torch.minimum(samples // mel.hop_length, made).clamp(max=frames)
+    lengths = torch.minimum(samples // mel.hop_length, mel_lengths).clamp(max=frames)
     pairs = min(frames // 2, wide.shape[1])
     halves = (lengths // 2).clamp(max=pairs)
     wide = level_with(wide[:, :pairs], _halved(target, pairs), halves)
     return {
-        "coarse": _l1_l2(coarse[:, :frames], target[:, :frames], lengths, l2),
-        "refined": _l1_l2(refined[:, :frames], target[:, :frames], lengths, l2),
+        "coarse_mel": _l1_l2(coarse[:, :frames], target[:, :frames], lengths, l2),
+        "refined_mel": _l1_l2(refined[:, :frames], target[:, :frames], lengths, l2),
         "second_scale": _l1_l2(_halved(refined, pairs), wide, halves, l2),
     }
 
@@ -57,8 +57,8 @@ def mel_losses(
 def level_with(wide: Tensor, narrow: Tensor, lengths: Tensor) -> Tensor:
     """The mel `wide` [B, F, M] moved to the mean that `narrow` has in each band over the valid frames [B].
 
-    Through a window twice as long the same sound is louder, a tone by ln 2 and noise by ln 2√2: a mel that is right at
-    the first scale would be told to get louder.
+    A window twice as long raises magnitudes, of a tone by ln 2 and of noise by ln 2√2: without this, a mel that is
+    right at the first scale would be wrong at the second.
     """
     mask = valid_mask(lengths, wide.shape[1])[..., None]
     return wide - ((wide - narrow) * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)

@@ -1,4 +1,4 @@
-"""What a recipe of the stage `tokenizer` may say."""
+"""The recipe of the stage `tokenizer`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ from dataclasses import dataclass, field
 
 from ...audio_tokenizer.quantizer import QuantizerRecipe
 from ...errors import ConfigError
-from ..common.clip_batches import ClipRecipe
-from ..common.recipe import OptimizerRecipe, StageRecipe
+from ..common.recipe import AudioRecipe, OptimizerRecipe
 
 
 @dataclass(frozen=True)
 class AugmentRecipe:
-    """What the encoder hears is disturbed; the mel it must give back is not (but for the speed)."""
+    """Augmentation of the encoder's input; the target mel changes with the speed only."""
 
     speed_range: tuple[float, ...] = (0.88, 1.14)
     noise_share: float = 0.3
     noise_db_range: tuple[float, ...] = (-60.0, -32.0)
     gain_db_range: tuple[float, ...] = (-8.0, 6.0)
     tilt_db: float = 0.0
-    """Most that the spectrum is lifted at one end and lowered at the other; voices and microphones differ so."""
+    """Largest spectral tilt, from one end of the spectrum to the middle."""
     masked_bands: int = 0
-    """Most neighbouring mel bands that are hidden in half of the clips (SpecAugment, arXiv 1904.08779)."""
+    """Largest number of adjacent mel bands masked, in half of the clips (SpecAugment, arXiv 1904.08779)."""
     warp: float = 0.0
-    """Most by which the frequencies of clips that are not decoded are stretched, as by a longer or shorter vocal tract
-    at the same pitch (VTLP: Jaitly and Hinton 2013)."""
+    """Largest frequency warp of clips that are not decoded (VTLP: Jaitly and Hinton 2013)."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,11 @@ class LossWeights:
     commitment: float = 0.25
     phonetic: float = 0.3
     frame: float = 0.0
-    """Which sound each position holds, for the clips that have an alignment (`baichuan-audio data align`)."""
+    """Cross-entropy of the phoneme at each position, of clips with an alignment (`baichuan-audio data align`)."""
     text: float = 0.3
     mel_floor: float = 1e-5
-    """Magnitude below which the target mel counts as this. Digital silence and the empty upper band of telephone-like
-    recordings lie at 1e-5; with the floor there, telling one silence from another leads the loss."""
+    """Floor of the target mel's magnitude. Digital silence and the empty upper band of telephone recordings lie at
+    1e-5; with the floor there, differences between kinds of silence dominate the loss."""
 
     def __post_init__(self) -> None:
         if self.mel_floor <= 0:
@@ -48,31 +46,35 @@ class LossWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerRecipe(StageRecipe):
+class TokenizerRecipe(AudioRecipe):
     """Recipe of the stage `tokenizer`."""
 
     config: str
     """The model's `config.json`."""
-    clips: ClipRecipe
-    initial: str | None = None
-    """Checkpoint whose tokenizer goes on, codebooks and all, so that its codes keep their meaning; None: anew."""
+    batch_seconds: float = 32.0
+    crop_seconds: float = 8.0
+    """Longer clips are cropped to this length (their transcript is then not used)."""
+    min_seconds: float = 0.3
+    """Shorter clips are not used."""
+    init_from: str | None = None
+    """Training output or checkpoint directory whose tokenizer is trained further, codebooks included; None: random."""
     head_warmup_steps: int = 0
-    """Steps in which the phonetic head alone learns to read an `initial` tokenizer: what a head that knows nothing asks
-    for would undo what is known."""
+    """Steps in which only the phonetic head learns, to read the tokenizer of `init_from`: gradients of an untrained
+    head would undo what that has learnt."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     quantizer: QuantizerRecipe = field(default_factory=QuantizerRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     weights: LossWeights = field(default_factory=LossWeights)
     quantize_start_step: int = 300
-    """Steps before the codebooks are started by k-means; until then vectors pass unquantised."""
+    """Step at which the codebooks are initialised by k-means; until then vectors pass unquantised."""
     ramp_steps: int = 500
     """Steps in which the share of samples that pass through the codebooks rises from 10 % to 100 %."""
     phonetic_start_step: int = 0
-    """First step of the CTC loss. Before anything is heard it only teaches to say nothing, and holds `frame` up."""
+    """First step of the CTC loss. On untrained features it only teaches the blank, and slows the `frame` loss."""
     mel_start_step: int = 0
-    """First step of the mel losses (and of the audio decoder): hearing comes first, and alone costs half."""
+    """First step of the mel losses and of the audio decoder; steps without them cost half."""
     mel_share: float = 1.0
     """Share of each batch's clips that are also decoded."""
     text_width: int = 192
     text_model: str | None = None
-    """Checkpoint whose language model gives the paper's text loss, frozen; None leaves that loss out."""
+    """Checkpoint whose frozen language model gives the paper's text loss; None: without that loss."""

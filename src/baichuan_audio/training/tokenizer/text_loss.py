@@ -1,6 +1,6 @@
-"""Losses on the text that keep the codes tied to what was said.
+"""Text losses of the tokenizer, which keep the linguistic content in the codes.
 
-`frame_loss`: which sound is being said at each position, where a forced alignment tells; it starts learning at once.
+`frame_loss`: the phoneme at each position, where a forced alignment gives it; it falls from the first steps on.
 `phonetic_loss`: connectionist temporal classification (Graves et al. 2006) of the spoken symbols, four positions to a
 code frame; it converges in minutes on small data, where a language model's loss needs hours.
 """
@@ -15,28 +15,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...audio_tokenizer.config import AudioConfig
-from ...data.alignment.phone_alignment import PLACES
+from ...data.alignment.phone_alignment import PHONES_PER_FRAME
 from ...text.phonemes import SYMBOLS, phonetic_symbols
 from ..common.checkpointing import fit, module_weights
 
 
 class PhoneticHead(nn.Module):
-    """Vectors [B, T, W] -> what is said at four positions a vector; used in training only.
+    """Vectors [B, T, W] -> log-probabilities for CTC [B, 4 T, V], four positions a vector; used in training only.
 
-    A call gives log-probabilities for CTC [B, 4 T, V]; `hidden` and `frames` the same from one pass, and the logits of
-    the sound that is sounding at each position.
+    `symbols(hidden)` gives the same, and `frames(hidden)` the logits of the phoneme at each position, both from one
+    `hidden(vectors)`.
     """
 
     def __init__(self, vector_width: int, width: int) -> None:
         super().__init__()
-        self.spread = nn.Linear(vector_width, PLACES * width)
+        self.spread = nn.Linear(vector_width, PHONES_PER_FRAME * width)
         self.mix = nn.Conv1d(width, width, 5, padding=2)
         self.out = nn.Linear(width, len(SYMBOLS))
         self.frames = nn.Linear(width, len(SYMBOLS))
 
     def hidden(self, vectors: Tensor) -> Tensor:
         """vectors [B, T, W] -> [B, 4 T, width], what `out` and `frames` read."""
-        x = F.gelu(self.spread(vectors).unflatten(-1, (PLACES, -1)).flatten(1, 2))
+        x = F.gelu(self.spread(vectors).unflatten(-1, (PHONES_PER_FRAME, -1)).flatten(1, 2))
         return F.gelu(self.mix(x.transpose(1, 2)).transpose(1, 2))
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -69,14 +69,14 @@ def phonetic_loss(
     return F.ctc_loss(
         log_probabilities,
         torch.tensor([symbol for i in rows for symbol in targets[i]], device=hidden.device),
-        lengths[rows] * PLACES,
+        lengths[rows] * PHONES_PER_FRAME,
         torch.tensor([len(targets[i]) for i in rows], device=hidden.device),
         zero_infinity=True,
     )
 
 
 def trained_head(trained: str | os.PathLike[str], config: AudioConfig) -> PhoneticHead:
-    """The head of a tokenizer of these sizes, out of `trained`, an output of the stage `tokenizer`, to listen with.
+    """The head of a tokenizer of these sizes, out of `trained`, an output of the stage `tokenizer`.
 
     Raises TrainingError where that folder has no state, or one of other sizes.
     """
@@ -87,7 +87,7 @@ def trained_head(trained: str | os.PathLike[str], config: AudioConfig) -> Phonet
 
 
 def ctc_nll(log_probabilities: Tensor, symbols: Sequence[int]) -> float:
-    """Nats by which [N, V] speaks against these sounds, however they lie in time (CTC)."""
+    """CTC loss in nats of log-probabilities [N, V] against these symbols."""
     lengths = torch.tensor([len(log_probabilities)]), torch.tensor([len(symbols)])
     return float(F.ctc_loss(log_probabilities[:, None], torch.tensor([symbols]), *lengths, reduction="sum"))
 
@@ -98,7 +98,7 @@ def read_phonetic(log_probabilities: Tensor) -> list[int]:
 
 
 def phoneme_errors(log_probabilities: Tensor, symbols: Sequence[int]) -> int:
-    """How many sounds the best path of [T, V] leaves out, adds or takes for others, beside these."""
+    """Edit distance between the best path of [T, V] and these symbols."""
     return edit_distance(read_phonetic(log_probabilities), symbols)
 
 

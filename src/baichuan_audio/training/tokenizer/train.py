@@ -15,12 +15,11 @@ from ...data.store.manifest import ClipStore
 from ...layers.lengths import valid_mask
 from ...layers.precision import autocast
 from ...safetensors_io import read_json
-from ..common.checkpointing import load_training_state, save_training_state
-from ..common.clip_batches import ClipSampler
-from ..common.logging import TrainingLog, set_threads
+from ..common.checkpointing import load_part, load_training_state, save_training_state
+from ..common.logging import TrainingLog, due
 from ..common.optim import make_optimizer, optimizer_step
-from ..flow.train import load_part
 from .batch import TokenizerBatch, prepare
+from .clip_batches import ClipSampler
 from .frozen_text_model import FrozenTextModel
 from .local_attention import BOTH_SIDES, PAST, local_attention_init
 from .mel_losses import decode_rows, mel_losses
@@ -34,8 +33,7 @@ def train(recipe: TokenizerRecipe) -> None:
 
     Raises CheckpointError, ConfigError, DataError or TrainingError where an input is missing or unfit.
     """
-    set_threads(recipe.threads)
-    torch.manual_seed(recipe.seed)
+    recipe.prepare()
     tokenizer, head = build(recipe)
     modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "phonetic_head": head}
     text_model = None
@@ -44,12 +42,12 @@ def train(recipe: TokenizerRecipe) -> None:
         text_model.to(recipe.device)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = make_optimizer(parameters, recipe.optimizer)
-    sampler = ClipSampler(ClipStore(recipe.clips.corpus), recipe.clips, recipe.seed)
-    alignments = read_alignments(recipe.clips.corpus) if recipe.weights.frame else None
+    sampler = ClipSampler(ClipStore(recipe.dataset), recipe, recipe.seed)
+    alignments = read_alignments(recipe.dataset) if recipe.weights.frame else None
     first = load_training_state(recipe.output, modules, {"adamw": optimizer})
     with TrainingLog(recipe.output, recipe.steps, first) as log:
         for step in range(first, recipe.steps):
-            if step == recipe.quantize_start_step and recipe.initial is None:
+            if step == recipe.quantize_start_step and recipe.init_from is None:
                 start_codebooks(tokenizer, sampler, recipe, step)
             tokenizer.requires_grad_(step >= recipe.head_warmup_steps)
             seed = (recipe.seed, step)
@@ -58,39 +56,40 @@ def train(recipe: TokenizerRecipe) -> None:
             batch = prepare(clips, tokenizer, recipe.augment, seed, alignments, decoded).to(recipe.device)
             with autocast(recipe.device):
                 losses = compute_losses(tokenizer, head, batch, recipe, step, text_model)
-            if losses["loss"].requires_grad:  # a batch without transcripts has nothing for the head
+            if losses["loss"].requires_grad:  # without transcripts there is no loss for the head
                 losses["loss"].backward()  # type: ignore[no-untyped-call]
-            norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
-            if step % recipe.log_every == 0:
-                log.scalars(step, {k: float(v.detach()) for k, v in losses.items()} | {"gradient_norm": norm})
-            if (step + 1) % recipe.sample_every == 0:
-                validate(tokenizer, head, recipe.clips, log, step)
-            if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-                save_training_state(recipe.output, step + 1, modules, {"adamw": optimizer})
+            scalars = optimizer_step([optimizer], recipe.optimizer, step, recipe.steps)
+            done = step + 1
             log.advance()
+            if due(done, recipe.log_every, recipe.steps):
+                log.losses(done, losses, scalars)
+            if due(done, recipe.sample_every, recipe.steps):
+                validate(tokenizer, head, recipe, log, done)
+            if due(done, recipe.checkpoint_every, recipe.steps):
+                save_training_state(recipe.output, done, modules, {"adamw": optimizer})
 
 
 def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
-    """The tokenizer to start with and a fresh phonetic head (dev/LOG.md has what each start gains)."""
+    """The tokenizer of `init_from`, or an untrained one, and an untrained phonetic head."""
     tokenizer = AudioTokenizer.from_config(read_json(Path(recipe.config)))
     head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
-    if recipe.initial is None:
-        start_hearing(tokenizer)
+    if recipe.init_from is None:
+        initialise_for_training(tokenizer)
     else:
-        load_part(tokenizer, "tokenizer", recipe.initial)
+        load_part(tokenizer, "tokenizer", recipe.init_from)
     return tokenizer.to(recipe.device), head.to(recipe.device)
 
 
-def start_hearing(tokenizer: AudioTokenizer) -> None:
-    """Weights from which an untrained tokenizer learns at once."""
+def initialise_for_training(tokenizer: AudioTokenizer) -> None:
+    """Set the weights of an untrained tokenizer so that its losses fall from the first steps on."""
     encoder, decoder = tokenizer.encoder, tokenizer.decoder
-    # As PyTorch draws them the convolutions give a hundredth of the positions added to them: nothing would be heard.
+    # With PyTorch's initialisation the convolutions' output is a hundredth of the positions that are added to it.
     with torch.no_grad():
         encoder.conv1.weight.mul_(5.0)
         encoder.conv2.weight.mul_(5.0)
     local_attention_init(encoder.layers, BOTH_SIDES)
     local_attention_init(decoder.layers, PAST)
-    # The mel branch starts near the statistics of speech; otherwise the first hundreds of steps only move its level.
+    # The mel branch starts at the level of speech; otherwise the first hundreds of steps only learn that.
     nn.init.constant_(decoder.dconv2.norm.bias, -5.5)
     nn.init.constant_(decoder.dconv2.norm.weight, 2.5)
     last = decoder.post_net.layers[-1]
@@ -99,7 +98,7 @@ def start_hearing(tokenizer: AudioTokenizer) -> None:
 
 
 def quantised_share(step: int, recipe: TokenizerRecipe) -> float:
-    """Share of samples whose decoder sees quantised vectors: 0 before `quantize_start_step`, then 10 % to 100 %."""
+    """Share of samples whose vectors are quantised: 0 before `quantize_start_step`, then 10 % to 100 %."""
     if step < recipe.quantize_start_step:
         return 0.0
     return min(1.0, 0.1 + 0.9 * (step - recipe.quantize_start_step) / max(1, recipe.ramp_steps))
@@ -134,18 +133,18 @@ def compute_losses(
         recordings = batch.waveforms[:decoded], batch.samples[:decoded]
         floor, l2 = recipe.weights.mel_floor, recipe.weights.mel_l2
         losses |= mel_losses(mels, *recordings, tokenizer.coarse.mel, floor, l2)
-    heard = head.hidden(vectors)
+    head_hidden = head.hidden(vectors)
     text_losses: dict[str, Tensor | None] = {}
     if step >= recipe.phonetic_start_step:
-        text_losses["phonetic"] = phonetic_loss(head, heard, lengths, batch.transcripts)
+        text_losses["phonetic"] = phonetic_loss(head, head_hidden, lengths, batch.transcripts)
     if recipe.weights.frame:
-        text_losses["frame"] = frame_loss(head, heard, batch.labels)
+        text_losses["frame"] = frame_loss(head, head_hidden, batch.labels)
     if text_model is not None:
         text_losses["text"] = text_model.loss(vectors, lengths, batch.transcripts)
     losses |= {name: value for name, value in text_losses.items() if value is not None}
     weights = {
-        "coarse": 1.0,
-        "refined": 1.0,
+        "coarse_mel": 1.0,
+        "refined_mel": 1.0,
         "second_scale": recipe.weights.second_scale,
         "commitment": recipe.weights.commitment,
         "phonetic": recipe.weights.phonetic,
@@ -161,17 +160,17 @@ def compute_losses(
 def _through_codebooks(
     tokenizer: AudioTokenizer, vectors: Tensor, lengths: Tensor, recipe: QuantizerRecipe, share: float
 ) -> tuple[Tensor, Tensor]:
-    """vectors [B, T, W] -> (what the decoder sees [B, T, W], commitment loss), straight-through."""
+    """vectors [B, T, W] -> (vectors for the decoder [B, T, W], straight-through; commitment loss)."""
     rows, levels = vectors.shape[0], tokenizer.num_codebooks
     mask = valid_mask(lengths, vectors.shape[1])
-    some = torch.rand(rows, device=vectors.device) < recipe.quantizer_dropout
-    kept = torch.where(some, torch.randint(1, max(2, levels), (rows,), device=vectors.device), levels)
+    dropped = torch.rand(rows, device=vectors.device) < recipe.quantizer_dropout
+    kept = torch.where(dropped, torch.randint(1, max(2, levels), (rows,), device=vectors.device), levels)
     flat = vectors[mask]
-    owner = torch.arange(rows, device=vectors.device)[:, None].expand_as(mask)[mask]
+    row_of = torch.arange(rows, device=vectors.device)[:, None].expand_as(mask)[mask]
     with torch.autocast(vectors.device.type, enabled=False):
-        quantised, _ = learn(tokenizer.bridge.vq_list, flat, recipe, kept[owner])
+        quantised, _ = learn(tokenizer.bridge.vq_list, flat, recipe, kept[row_of])
     commitment = (flat - quantised).square().mean()
-    use = (torch.rand(rows, device=vectors.device) < share)[owner, None]
+    use = (torch.rand(rows, device=vectors.device) < share)[row_of, None]
     passed = torch.where(use, flat + (quantised - flat).detach(), flat)
     return vectors.masked_scatter(mask[..., None], passed), commitment
 
@@ -179,7 +178,7 @@ def _through_codebooks(
 @torch.no_grad()
 def start_codebooks(tokenizer: AudioTokenizer, sampler: ClipSampler, recipe: TokenizerRecipe, step: int) -> None:
     """k-means on the vectors of the next steps' batches, enough for eight to an entry of the largest codebook."""
-    wanted = 8 * max(tokenizer.codebook_sizes)
+    num_vectors = 8 * max(tokenizer.codebook_sizes)
     vectors: list[Tensor] = []
     for later in itertools.count(step):
         batch = prepare(sampler.batch(later), tokenizer, recipe.augment, (recipe.seed, later)).to(recipe.device)
@@ -187,6 +186,6 @@ def start_codebooks(tokenizer: AudioTokenizer, sampler: ClipSampler, recipe: Tok
         lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
         pooled = tokenizer.bridge.pooled(features, lengths)
         vectors.append(pooled[valid_mask(tokenizer.bridge.output_lengths(lengths), pooled.shape[1])].float())
-        if sum(len(v) for v in vectors) >= wanted:
+        if sum(len(v) for v in vectors) >= num_vectors:
             break
     initialise(tokenizer.bridge.vq_list, torch.cat(vectors))

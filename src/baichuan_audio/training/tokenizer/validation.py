@@ -1,4 +1,4 @@
-"""Figures and pictures of the tokenizer while it trains, on held-out clips."""
+"""Validation of the tokenizer while it trains: metrics, a picture and a sound of validation clips."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from ...audio.griffin_lim import sound_of_mel
 from ...audio.mel import natural_log_mel
 from ...audio_tokenizer import AudioTokenizer
 from ...audio_tokenizer.quantizer import dequantize, quantize
-from ...data.alignment.phone_alignment import PLACES
+from ...data.alignment.phone_alignment import PHONES_PER_FRAME
 from ...data.store.manifest import ClipStore
 from ...text.phonemes import phonetic_symbols
-from ..common.clip_batches import ClipRecipe, ClipSampler
 from ..common.logging import TrainingLog
 from .batch import TokenizerBatch, prepare
+from .clip_batches import ClipSampler
+from .recipe import TokenizerRecipe
 from .text_loss import PhoneticHead, phoneme_errors
 
 _BATCHES = 6
@@ -24,10 +25,10 @@ _BATCHES = 6
 
 @torch.no_grad()
 def validate(
-    tokenizer: AudioTokenizer, head: PhoneticHead, clips: ClipRecipe, log: TrainingLog, step: int
+    tokenizer: AudioTokenizer, head: PhoneticHead, recipe: TokenizerRecipe, log: TrainingLog, step: int
 ) -> dict[str, float]:
     """Mel L1, phonetic error rate by language and use of each codebook, fully quantised, on validation clips."""
-    sampler = ClipSampler(ClipStore(clips.corpus), clips, seed=0, split="validation")
+    sampler = ClipSampler(ClipStore(recipe.dataset), recipe, seed=0, split="validation")
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     used: list[Tensor] = []
     device = str(next(tokenizer.parameters()).device)
@@ -76,8 +77,11 @@ def _phonetic_errors(
     log_probabilities = head(vectors)
     for row, text in enumerate(transcripts):
         if text:
-            heard, truth = log_probabilities[row, : int(counts[row]) * PLACES], phonetic_symbols(text)
-            sums[f"phonetic_errors_{languages[row]}"][0] += phoneme_errors(heard, truth)
+            row_log_probabilities, truth = (
+                log_probabilities[row, : int(counts[row]) * PHONES_PER_FRAME],
+                phonetic_symbols(text),
+            )
+            sums[f"phonetic_errors_{languages[row]}"][0] += phoneme_errors(row_log_probabilities, truth)
             sums[f"phonetic_errors_{languages[row]}"][1] += len(truth)
 
 

@@ -1,4 +1,4 @@
-"""Mels as a vocoder gets them in use: made of codes by audio decoder and flow decoder, and not of recordings."""
+"""Mels as the vocoder gets them at inference: decoded from codes, not computed from recordings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from ...data.store.manifest import Clip
 from ...errors import ConfigError
 from ...flow_decoder import FlowDecoder
 from ...safetensors_io import read_json
-from ..flow.train import decoder_hidden, load_part
+from ..common.checkpointing import load_part
+from ..flow.train import decoder_hidden
 
 _FLOOR = math.log(MAGNITUDE_FLOOR)
 
 
 @dataclass(frozen=True)
 class CodedRecipe:
-    """Which share of a vocoder's crops has such a mel; none unless all four are given."""
+    """Share of a vocoder's crops with such a mel; a share above 0 needs the other entries."""
 
     share: float = 0.0
     config: str = ""
     """The model's config.json."""
     decoder_checkpoint: str = ""
-    """Output of the stage `flow` that trained the audio decoder along, or a checkpoint directory."""
+    """Training output of the stage `flow` with `train_audio_decoder`, or a checkpoint directory."""
     codes: str = ""
     """Folder with the clips' codes."""
 
@@ -39,7 +40,7 @@ class CodedRecipe:
         if not 0 <= self.share <= 1:
             raise ConfigError("coded.share must lie between 0 and 1.")
         if self.share and not (self.config and self.decoder_checkpoint and self.codes):
-            raise ConfigError("coded: a share needs config, decoders and codes as well.")
+            raise ConfigError("coded: a share needs config, decoder_checkpoint and codes as well.")
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,14 @@ class CodedMels:
         self._device = device
 
     def replace(self, mels: Tensor, crops: Sequence[Crop], step: int) -> Tensor:
-        """mels [B, M, T] of the crops, each starting at a whole frame -> the same, some of them made of codes."""
+        """mels [B, M, T] of the crops, each starting at a whole frame -> the same, some of them decoded from codes."""
         chosen = np.random.default_rng((self._seed, step, 1)).random(len(crops)) < self._share
         mels = mels.clone()
         for row, crop in enumerate(crops):
             if chosen[row] and crop.clip.id in self._codes:
                 first = crop.start // self._hop
-                made = self._mel(crop.clip.id)[:, first : first + mels.shape[2]] + math.log(crop.gain)
-                mels[row, :, : made.shape[1]] = made.clamp(min=_FLOOR)  # a clip's last frame may have no code
+                mel = self._mel(crop.clip.id)[:, first : first + mels.shape[2]] + math.log(crop.gain)
+                mels[row, :, : mel.shape[1]] = mel.clamp(min=_FLOOR)  # a clip's last frame may have no code
         return mels
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What vocoder training compares: magnitudes at several resolutions, their mels, and F0 for HiFT."""
+"""Losses of vocoder training: magnitudes at several resolutions, their mels, and F0."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from ...audio.mel import MelConfig, mel_filters
 
 # Below these lie the rounding of 16-bit files and the empty band above 8 kHz of many text-to-speech voices: a
-# full-scale tone is near 500, so the magnitude's floor is about 90 dB down. Without it they lead the log losses.
+# full-scale tone is near 500, so the magnitude's floor is about 90 dB down. Without it they dominate the log losses.
 _MAGNITUDE_FLOOR = 0.015
 _MEL_FLOOR = 1e-3
 
 
 class SpectralLoss(nn.Module):
-    """Waveforms [B, S] made and wanted -> named losses, each a mean over resolutions.
+    """Generated and target waveforms [B, S] -> named losses, each a mean over resolutions.
 
     One STFT a resolution serves three: `log` (L1 of log magnitudes, weights quiet bins), `convergence`
     (relative L2 of magnitudes, weights loud bins; arXiv 1910.11480), and `mel` (L1 of natural-log mels).
@@ -31,16 +31,17 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"filters_{n_fft}", mel_filters(mel), persistent=False)
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
 
-    def forward(self, made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    def forward(self, generated: Tensor, target: Tensor) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {"log": [], "convergence": [], "mel": []}
         for n_fft in self.fft_sizes:
-            mine = self._magnitude(made, n_fft)
+            magnitude = self._magnitude(generated, n_fft)
             with torch.no_grad():
-                theirs = self._magnitude(wanted, n_fft)
+                target_magnitude = self._magnitude(target, n_fft)
             filters = self.get_buffer(f"filters_{n_fft}")
-            parts["log"].append(F.l1_loss(mine.log(), theirs.log()))
-            parts["convergence"].append((mine - theirs).norm() / theirs.norm().clamp(min=1e-3))
-            parts["mel"].append(F.l1_loss(_log_mel(filters, mine), _log_mel(filters, theirs)))
+            parts["log"].append(F.l1_loss(magnitude.log(), target_magnitude.log()))
+            error = (magnitude - target_magnitude).norm()
+            parts["convergence"].append(error / target_magnitude.norm().clamp(min=1e-3))
+            parts["mel"].append(F.l1_loss(_log_mel(filters, magnitude), _log_mel(filters, target_magnitude)))
         return {name: torch.stack(values).mean() for name, values in parts.items()}
 
     def _magnitude(self, waveform: Tensor, n_fft: int) -> Tensor:
@@ -69,14 +70,14 @@ def pitch(
     kept = int(1200 / sample_rate * 2 * frame)
     correlation = _autocorrelation(frames, kept) / _autocorrelation(window, kept).clamp(min=1e-3)
     energy = frames.square().sum(-1, keepdim=True)
-    shortest, longest = int(sample_rate / high_hz), int(sample_rate / low_hz)
-    scores = correlation[..., shortest:longest] / correlation[..., :1].clamp(min=1e-6)
+    min_lag, max_lag = int(sample_rate / high_hz), int(sample_rate / low_hz)
+    scores = correlation[..., min_lag:max_lag] / correlation[..., :1].clamp(min=1e-6)
     # the shortest lag close to the best one: multiples of the period correlate as well as the period
     close = scores >= 0.9 * scores.amax(-1, keepdim=True)
-    lag = close.float().argmax(-1) + shortest
+    lag = close.float().argmax(-1) + min_lag
     # from the first close lag walk up to its own peak
     reach = torch.arange(sample_rate // 1000, device=waveform.device)
-    near = (lag[..., None] - shortest + reach).clamp(max=scores.shape[-1] - 1)
+    near = (lag[..., None] - min_lag + reach).clamp(max=scores.shape[-1] - 1)
     lag = lag + scores.gather(-1, near).argmax(-1)
     lag = lag + _vertex(correlation, lag)
     voiced = (scores.amax(-1) > 0.6) & (energy[..., 0] > 1e-5 * frame)
@@ -91,7 +92,7 @@ def _vertex(values: Tensor, index: Tensor) -> Tensor:
 
 
 def f0_cross_entropy(logits: Tensor, grid: Tensor, f0: Tensor, voiced: Tensor) -> Tensor:
-    """How far F0 logits [B, L, bins] over log frequencies `grid` [bins] are from f0 [B, L], on voiced frames.
+    """Cross-entropy of F0 logits [B, L, bins] over log frequencies `grid` [bins] against f0 [B, L], on voiced frames.
 
     The target is a small Gaussian over the bins, so that its mean is finer than the grid.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...audio.mel import MelConfig, natural_log_mel
-from ...data.store.manifest import Clip, ClipStore, some_clips
-from ...errors import ConfigError, DataError
+from ...data.store.manifest import ClipStore, some_clips
+from ...errors import ConfigError
 from ...layers.precision import autocast
 from ...vocoder.discriminators import (
     DiscriminatorConfig,
@@ -26,9 +26,10 @@ from ...vocoder.excitation import NOISE_FRAMES
 from ...vocoder.hift import Hift, HiftConfig, load_hift, save_hift
 from ...vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
 from ..common.checkpointing import load_training_state, save_training_state
-from ..common.logging import TrainingLog, set_threads
+from ..common.clip_sampling import CropSampler
+from ..common.logging import Reconstruction, TrainingLog, due, log_reconstructions
 from ..common.optim import make_optimizer, optimizer_step
-from ..common.recipe import OptimizerRecipe, StageRecipe
+from ..common.recipe import AudioRecipe, OptimizerRecipe
 from .coded_mels import CodedMels, CodedRecipe, Crop
 from .losses import SpectralLoss, f0_cross_entropy, hift_f0_loss, pitch
 
@@ -52,20 +53,16 @@ def _gan_optimizer(learning_rate: float) -> OptimizerRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocoderRecipe(StageRecipe):
-    """Recipe of the vocoder stage."""
+class VocoderRecipe(AudioRecipe):
+    """Recipe of the stage `vocoder`."""
 
-    data: str
-    """Folder of the clip store."""
-    kinds: dict[str, float] = field(default_factory=dict)
-    """Share of each kind of clip in a batch; kinds that the store lacks are left out. Empty: all clips alike."""
     architecture: str = "vocos"
     vocos: VocosConfig = field(default_factory=VocosConfig)
     hift: HiftConfig = field(default_factory=HiftConfig)
-    initial: str = ""
-    """A `hift.pt`, whose sizes it then has, or a `vocoder.safetensors` of the recipe's sizes to start from."""
+    init_from: str | None = None
+    """A `hift.pt`, whose sizes it then has, or a `vocoder.safetensors` of the recipe's sizes; None: random."""
     coded: CodedRecipe = field(default_factory=CodedRecipe)
-    """Crops whose mel is made of codes: what the vocoder is given in use is smoother than a recording's."""
+    """Crops whose mel is decoded from codes: at inference the vocoder's input is smoother than a recording's mel."""
     batch_size: int = 16
     crop_frames: int = 40
     gain_db: tuple[float, ...] = (-9.0, 3.0)
@@ -73,8 +70,8 @@ class VocoderRecipe(StageRecipe):
     num_loss_mel_bins: int = 80
     weights: VocoderWeights = field(default_factory=VocoderWeights)
     optimizer: OptimizerRecipe = field(default_factory=lambda: _gan_optimizer(8e-4))
-    own_f0_from: int = 300
-    """First step at which a Vocos follows its own F0 and not the one measured in the recording."""
+    predicted_f0_start_step: int = 300
+    """First step at which a Vocos uses its predicted F0 instead of the one measured in the recording."""
     adversarial_start_step: int = -1
     """First step with discriminators; negative: never."""
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -86,54 +83,38 @@ class VocoderRecipe(StageRecipe):
             raise ConfigError(f"architecture must be 'vocos' or 'hift', not '{self.architecture}'.")
 
 
-class CropSampler:
-    """Random crops of a clip store; a batch is a pure function of (seed, step)."""
+class VocoderCrops:
+    """Random crops of a dataset; a batch is a pure function of (seed, step). Raises DataError where there are none."""
 
     def __init__(self, store: ClipStore, recipe: VocoderRecipe, samples: int) -> None:
         self.store, self.recipe, self.samples = store, recipe, samples
         self._grid = samples // recipe.crop_frames if recipe.coded.share else 1
-        kinds, training = recipe.kinds or {"any": 1.0}, store.select(split="train")
-        groups = {kind: [clip for clip in training if kind in (clip.kind, "any")] for kind in kinds}
-        self.groups = {kind: clips for kind, clips in groups.items() if clips and kinds[kind] > 0}
-        if not self.groups:
-            raise DataError(f"{store.root} has no training clip of the kinds {', '.join(kinds)}")
-        shares = np.array([kinds[kind] for kind in self.groups])
-        self.kind_shares = shares / shares.sum()
-        # A clip is drawn in proportion to its length, so that every second of a kind is as likely as any other.
-        self.clip_shares = {kind: _shares(clips) for kind, clips in self.groups.items()}
+        clips = store.select(split="train")
+        self._sampler = CropSampler(clips, [clip.samples for clip in clips], recipe.source_weights)
 
     def crops(self, step: int) -> list[Crop]:
-        """What this step hears."""
+        """The crops of a step."""
         random = np.random.default_rng((self.recipe.seed, step))
-        kinds = random.choice(list(self.groups), size=self.recipe.batch_size, p=self.kind_shares)
-        return [self._crop(str(kind), random) for kind in kinds]
-
-    def _crop(self, kind: str, random: np.random.Generator) -> Crop:
-        clips = self.groups[kind]
-        clip = clips[int(random.choice(len(clips), p=self.clip_shares[kind]))]
-        start = int(random.integers(0, max(1, clip.samples - self.samples + 1)))
         low, high = self.recipe.gain_db
-        return Crop(clip, start // self._grid * self._grid, 10 ** (random.uniform(low, high) / 20))
+        return [
+            Crop(clip, start // self._grid * self._grid, 10 ** (random.uniform(low, high) / 20))
+            for clip, start in self._sampler.fixed_length(random, self.samples, self.recipe.batch_size)
+        ]
 
     def waveforms(self, crops: Sequence[Crop]) -> Tensor:
         """Waveforms [B, S]; a clip shorter than the crop ends in silence."""
-        heard = [self.store.waveform(crop.clip, crop.start, self.samples) * crop.gain for crop in crops]
-        return torch.stack([F.pad(each.clamp(-1.0, 1.0), (0, self.samples - len(each))) for each in heard])
-
-
-def _shares(clips: Sequence[Clip]) -> np.ndarray:
-    lengths = np.array([clip.samples for clip in clips], dtype=np.float64)
-    return lengths / lengths.sum()
+        rows = [self.store.waveform(crop.clip, crop.start, self.samples) * crop.gain for crop in crops]
+        return torch.stack([F.pad(row.clamp(-1.0, 1.0), (0, self.samples - len(row))) for row in rows])
 
 
 def build_vocoder(recipe: VocoderRecipe) -> Vocoder:
-    """The vocoder that a recipe asks for, ready to train."""
+    """The recipe's vocoder in training mode."""
     if recipe.architecture == "vocos":
-        fresh = Vocos(recipe.vocos)
-        if not recipe.initial:
-            return fresh
-        return load_vocos(recipe.initial, {"mel_vocoder_config": fresh.config_entry()}).train()
-    return load_hift(recipe.initial).train() if recipe.initial else Hift(recipe.hift)
+        untrained = Vocos(recipe.vocos)
+        if recipe.init_from is None:
+            return untrained
+        return load_vocos(recipe.init_from, {"mel_vocoder_config": untrained.config_entry()}).train()
+    return Hift(recipe.hift) if recipe.init_from is None else load_hift(recipe.init_from).train()
 
 
 def mel_config(vocoder: Vocoder) -> MelConfig:
@@ -147,75 +128,72 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
 
     Raises DataError when the store has no usable clip, TrainingError when a state cannot be resumed.
     """
-    set_threads(recipe.threads)
-    torch.manual_seed(recipe.seed)
+    recipe.prepare()
     device, w = recipe.device, recipe.weights
     vocoder = build_vocoder(recipe).to(device)
-    judges = Discriminators(recipe.discriminators).to(device)
+    discriminators = Discriminators(recipe.discriminators).to(device)
     spectral = SpectralLoss(recipe.fft_sizes, vocoder.sample_rate, recipe.num_loss_mel_bins).to(device)
     optimizer = make_optimizer(vocoder.parameters(), recipe.optimizer)
-    judge_optimizer = make_optimizer(judges.parameters(), recipe.discriminator_optimizer)
-    modules = {"vocoder": vocoder, "discriminators": judges}
-    optimizers = {"vocoder": optimizer, "discriminators": judge_optimizer}
+    discriminator_optimizer = make_optimizer(discriminators.parameters(), recipe.discriminator_optimizer)
+    modules = {"vocoder": vocoder, "discriminators": discriminators}
+    optimizers = {"vocoder": optimizer, "discriminators": discriminator_optimizer}
     output = Path(recipe.output)
     first = load_training_state(output, modules, optimizers)
-    store = ClipStore(recipe.data)
-    sampler = CropSampler(store, recipe, recipe.crop_frames * vocoder.hop_length)
+    store = ClipStore(recipe.dataset)
+    batches = VocoderCrops(store, recipe, recipe.crop_frames * vocoder.hop_length)
     mel_sizes = mel_config(vocoder)
     coded = CodedMels(recipe.coded, vocoder.hop_length, recipe.seed, device) if recipe.coded.share else None
 
+    last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     with TrainingLog(output, recipe.steps, first) as log:
-        for step in range(first, recipe.steps if stop_after is None else min(stop_after, recipe.steps)):
+        for step in range(first, last):
             adversarial = 0 <= recipe.adversarial_start_step <= step
-            crops = sampler.crops(step)
-            wanted = sampler.waveforms(crops).to(device)
-            mel = natural_log_mel(wanted, mel_sizes)
+            crops = batches.crops(step)
+            target = batches.waveforms(crops).to(device)
+            mel = natural_log_mel(target, mel_sizes)
             if coded is not None:
                 mel = coded.replace(mel, crops, step)
-            f0, voiced = pitch(wanted, vocoder.sample_rate, vocoder.hop_length)
+            f0, voiced = pitch(target, vocoder.sample_rate, vocoder.hop_length)
             with autocast(device):
                 if isinstance(vocoder, Vocos):
                     noise_start = int(torch.randint(NOISE_FRAMES, ()))
-                    given = torch.where(voiced > 0, f0, 100.0) if step < recipe.own_f0_from else None
-                    made, logits = vocoder.train_forward(mel, given, noise_start)
+                    given_f0 = torch.where(voiced > 0, f0, 100.0) if step < recipe.predicted_f0_start_step else None
+                    generated, logits = vocoder.train_forward(mel, given_f0, noise_start)
                     f0_loss = f0_cross_entropy(logits, vocoder.f0_grid(logits), f0, voiced)
                 else:
-                    made = vocoder(mel)
+                    generated = vocoder(mel)
                     f0_loss = hift_f0_loss(vocoder.f0(mel), f0, voiced)
 
-            figures = {}
+            losses = spectral(generated, target)
+            losses["f0"] = f0_loss
             if adversarial:
-                judged = discriminator_loss(judges(wanted), judges(made.detach()))
-                judged.backward()
+                losses["discriminator"] = discriminator_loss(discriminators(target), discriminators(generated.detach()))
+                losses["discriminator"].backward()
                 since = step - recipe.adversarial_start_step
-                optimizer_step(judge_optimizer, recipe.discriminator_optimizer, since, recipe.steps)
-                figures["discriminator"] = judged
+                optimizer_step([discriminator_optimizer], recipe.discriminator_optimizer, since, recipe.steps)
 
-            parts = spectral(made, wanted)
-            parts["f0"] = f0_loss
-            loss = w.log * parts["log"] + w.convergence * parts["convergence"] + w.mel * parts["mel"]
-            loss = loss + w.f0 * parts["f0"]
+            loss = w.log * losses["log"] + w.convergence * losses["convergence"] + w.mel * losses["mel"]
+            loss = loss + w.f0 * losses["f0"]
             if adversarial:
-                judges.requires_grad_(False)
-                judged_made = judges(made)
+                discriminators.requires_grad_(False)
+                for_generated = discriminators(generated)
                 with torch.no_grad():
-                    judged_real = judges(wanted)
-                parts["adversarial"] = adversarial_loss(judged_made)
-                parts["feature_matching"] = feature_matching_loss(judged_real, judged_made)
-                loss = loss + w.adversarial * parts["adversarial"] + w.feature_matching * parts["feature_matching"]
-                judges.requires_grad_(True)
+                    for_target = discriminators(target)
+                losses["adversarial"] = adversarial_loss(for_generated)
+                losses["feature_matching"] = feature_matching_loss(for_target, for_generated)
+                loss = loss + w.adversarial * losses["adversarial"] + w.feature_matching * losses["feature_matching"]
+                discriminators.requires_grad_(True)
             loss.backward()
-            norm = optimizer_step(optimizer, recipe.optimizer, step, recipe.steps)
+            scalars = optimizer_step([optimizer], recipe.optimizer, step, recipe.steps)
 
             done = step + 1
             log.advance()
-            if step % recipe.log_every == 0 or done == recipe.steps:
-                figures |= {"loss": loss, **parts}
-                scalars = {name: float(value.detach()) for name, value in figures.items()}
-                log.scalars(step, scalars | {"grad_norm": norm})
-            if done % recipe.sample_every == 0 or done == recipe.steps:
-                _sample(log, done, vocoder, store, spectral, device)
-            if done % recipe.checkpoint_every == 0 or done in (recipe.steps, stop_after):
+            if due(done, recipe.log_every, recipe.steps):
+                log.losses(done, {"loss": loss, **losses}, scalars)
+            if due(done, recipe.sample_every, recipe.steps):
+                clips = reconstructions(vocoder, store, spectral, device)
+                log_reconstructions(log, done, vocoder, clips, vocoder.sample_rate)
+            if due(done, recipe.checkpoint_every, last):
                 save_training_state(output, done, modules, optimizers)
     save_vocoder(vocoder, output)
 
@@ -231,28 +209,18 @@ def save_vocoder(vocoder: Vocoder, directory: str | Path) -> Path:
     return path
 
 
-@torch.no_grad()
-def _sample(
-    log: TrainingLog, step: int, vocoder: Vocoder, store: ClipStore, spectral: SpectralLoss, device: str
-) -> None:
-    """Resynthesise two held-out clips a kind: figures, sounds and a picture."""
-    random_state = torch.get_rng_state()  # HiFT's noise must not shift the training run
-    vocoder.eval()
-    totals: dict[str, list[float]] = {}
+def reconstructions(
+    vocoder: Vocoder, store: ClipStore, spectral: SpectralLoss, device: str
+) -> Iterator[Reconstruction]:
+    """Two validation clips a kind, at most four seconds of each, from their mels."""
     for kind in sorted({clip.kind for clip in store.clips}):
-        for i, clip in enumerate(some_clips(store.select(kind=kind, split="validation"), 2)):
-            wanted = store.waveform(clip, 0, 4 * vocoder.sample_rate)[None].to(device)
-            wanted = wanted[:, : wanted.shape[1] // vocoder.hop_length * vocoder.hop_length]
-            if wanted.shape[1] < 8 * vocoder.hop_length:
+        for number, clip in enumerate(some_clips(store.select(kind=kind, split="validation"), 2)):
+            target = store.waveform(clip, 0, 4 * vocoder.sample_rate)[None].to(device)
+            target = target[:, : target.shape[1] // vocoder.hop_length * vocoder.hop_length]
+            if target.shape[1] < 8 * vocoder.hop_length:
                 continue
-            mel = natural_log_mel(wanted, mel_config(vocoder))
-            made = vocoder(mel)
-            for name, value in spectral(made, wanted).items():
-                totals.setdefault(f"held_out_{name}", []).append(float(value))
-            log.audio(step, f"{kind}-{i}", made[0], vocoder.sample_rate)
-            if not i:
-                log.mel(step, kind, mel[0], natural_log_mel(made, mel_config(vocoder))[0])
-    vocoder.train()
-    torch.set_rng_state(random_state)
-    if totals:
-        log.scalars(step - 1, {name: sum(values) / len(values) for name, values in totals.items()})
+            mel = natural_log_mel(target, mel_config(vocoder))
+            generated = vocoder(mel)
+            errors = {name: float(value) for name, value in spectral(generated, target).items()}
+            mels = [] if number else [mel[0], natural_log_mel(generated, mel_config(vocoder))[0]]
+            yield Reconstruction(f"{kind}-{number}", errors, mels, generated[0])

@@ -1,8 +1,7 @@
-"""A larger model that computes what a smaller one does, so that training goes on instead of beginning again.
+"""Function-preserving expansion: a larger model that computes the same as a smaller one, to be trained further.
 
-New layers are copies that write nothing back yet (Gong et al. 2019, "Efficient training of BERT by progressively
-stacking"; Chen et al. 2016, "Net2Net", arXiv 1511.05641); new feed-forward units are drawn at random and not listened
-to yet.
+New layers are copies whose output projections are zero (Gong et al. 2019, "Efficient training of BERT by progressively
+stacking"; Chen et al. 2016, "Net2Net", arXiv 1511.05641); new feed-forward units are random with zero output weights.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from ...model import BaichuanAudio
 
 State = dict[str, Tensor]
 _BACKBONE, _ENCODER, _DECODER = "language_model.layers.", "tokenizer.encoder.layers.", "tokenizer.decoder.layers."
-_WRITES = ("self_attn.o_proj.", "mlp.down_proj.", "self_attn.out_proj.", "fc2.")
-"""What in a layer writes into the residual stream."""
+_OUTPUTS = ("self_attn.o_proj.", "mlp.down_proj.", "self_attn.out_proj.", "fc2.")
+"""Output projections into the residual stream."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a model shall have more of; None: as much as it has."""
+    """New sizes; None: unchanged."""
 
     layers: int | None = None
     """Layers of the language model."""
@@ -39,7 +38,7 @@ class Sizes:
     """Layers of the audio tokenizer's encoder and decoder."""
 
 
-def grow(checkpoint: str | Path, output: str | Path, sizes: Sizes) -> BaichuanAudio:
+def expand(checkpoint: str | Path, output: str | Path, sizes: Sizes) -> BaichuanAudio:
     """Write the model of `checkpoint` with those sizes, computing the same, to `output`.
 
     Raises CheckpointError where it cannot be read, TrainingError where it has as much already.
@@ -47,13 +46,13 @@ def grow(checkpoint: str | Path, output: str | Path, sizes: Sizes) -> BaichuanAu
     small = load(checkpoint)
     config, state = copy.deepcopy(small.config), dict(small.state_dict())
     stacks = ((_BACKBONE, sizes.layers), (_ENCODER, sizes.encoder_layers), (_DECODER, sizes.decoder_layers))
-    places = (config, config["audio_config"], config["audio_config"])
+    sections = (config, config["audio_config"], config["audio_config"])
     names = ("num_hidden_layers", "encoder_layers", "decoder_layers")
-    for (prefix, wanted), place, name in zip(stacks, places, names, strict=True):
-        if wanted is not None:
-            state = _deeper(state, prefix, _more(place, name, wanted), wanted)
+    for (prefix, size), section, name in zip(stacks, sections, names, strict=True):
+        if size is not None:
+            state = _deeper(state, prefix, _enlarge(section, name, size), size)
     if sizes.intermediate_size is not None:
-        _more(config, "intermediate_size", sizes.intermediate_size)
+        _enlarge(config, "intermediate_size", sizes.intermediate_size)
         state = _wider(state, sizes.intermediate_size)
     large = BaichuanAudio(config, small.text_tokenizer, small.vocoder)
     large.load_state_dict(state, assign=True)  # in the types they have
@@ -61,24 +60,24 @@ def grow(checkpoint: str | Path, output: str | Path, sizes: Sizes) -> BaichuanAu
     return large
 
 
-def _more(config: dict[str, Any], name: str, wanted: int) -> int:
-    """Set an entry to a larger number; returns the smaller one."""
-    had = int(config[name])
-    if wanted <= had:
-        raise TrainingError(f"{name} is {had} already; ask for more than that.")
-    config[name] = wanted
-    return had
+def _enlarge(config: dict[str, Any], name: str, size: int) -> int:
+    """Set an entry to a larger size; returns the smaller one."""
+    before = int(config[name])
+    if size <= before:
+        raise TrainingError(f"{name} is {before} already; ask for more than that.")
+    config[name] = size
+    return before
 
 
-def _deeper(state: Mapping[str, Tensor], prefix: str, count: int, wanted: int) -> State:
-    """`wanted` layers instead of `count`: the new ones lie evenly among the old, each a copy of the one below it."""
+def _deeper(state: Mapping[str, Tensor], prefix: str, count: int, new_count: int) -> State:
+    """`new_count` layers instead of `count`: the new ones evenly among the old, each a copy of the one below it."""
     result = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
-    for place in range(wanted):
-        origin = place * count // wanted
-        copied = place > 0 and (place - 1) * count // wanted == origin
+    for index in range(new_count):
+        origin = index * count // new_count
+        copied = index > 0 and (index - 1) * count // new_count == origin
         for name, tensor in _under(state, f"{prefix}{origin}."):
-            silent = copied and name.startswith(_WRITES)
-            result[f"{prefix}{place}.{name}"] = torch.zeros_like(tensor) if silent else tensor.clone()
+            zero = copied and name.startswith(_OUTPUTS)
+            result[f"{prefix}{index}.{name}"] = torch.zeros_like(tensor) if zero else tensor.clone()
     return result
 
 

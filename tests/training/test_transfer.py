@@ -12,7 +12,7 @@ from baichuan_audio.audio_tokenizer.quantizer import codebooks, initialise
 from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.training.common.assemble import start
-from baichuan_audio.training.common.carry import carry
+from baichuan_audio.training.common.transfer import transfer_codebooks
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_codes_with_other_numbers_mean_the_same(base: Path, corpus: Path, tmp_pa
         stored.copy_(stored[order].clone())
     baichuan_audio.save(model, tmp_path / "new")
 
-    assert carry(tmp_path / "old", tmp_path / "new", corpus, tmp_path / "carried") > 0.9
+    assert transfer_codebooks(tmp_path / "old", tmp_path / "new", corpus, tmp_path / "carried") > 0.9
     old, carried = (baichuan_audio.load(tmp_path / name) for name in ("old", "carried"))
     waveform = store.waveform(store.clips[0])
     frames = [m.language_model.embed_frames(m.tokenizer.encode(waveform, 24000)) for m in (old, carried)]
@@ -59,10 +59,10 @@ def test_other_sizes_and_an_empty_corpus_are_refused(base: Path, template: Path,
     config["audio_config"]["vq_config"] = {"codebook_sizes": [8, 8]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     start(tmp_path / "config.json", base.parent / "dialogues.jsonl", tmp_path / "other")
-    with pytest.raises(TrainingError, match="other codebooks"):
-        carry(base, tmp_path / "other", corpus, tmp_path / "nothing")
+    with pytest.raises(TrainingError, match="different sizes of codebooks"):
+        transfer_codebooks(base, tmp_path / "other", corpus, tmp_path / "nothing")
     with ClipWriter(tmp_path / "empty"):
         pass
     with pytest.raises(DataError):
-        carry(base, base, tmp_path / "empty", tmp_path / "nothing")
+        transfer_codebooks(base, base, tmp_path / "empty", tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()

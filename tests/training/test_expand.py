@@ -8,11 +8,11 @@ import torch
 import baichuan_audio
 from baichuan_audio.errors import TrainingError
 from baichuan_audio.training.common.assemble import assemble
-from baichuan_audio.training.common.grow import Sizes, grow
+from baichuan_audio.training.common.expand import Sizes, expand
 
 
 def test_a_grown_language_model_computes_the_same_and_learns(base: Path, tmp_path: Path) -> None:
-    large = grow(base, tmp_path / "large", Sizes(layers=3, intermediate_size=96))
+    large = expand(base, tmp_path / "large", Sizes(layers=3, intermediate_size=96))
     small, loaded = baichuan_audio.load(base), baichuan_audio.load(tmp_path / "large")
     assert loaded.config == small.config | {"num_hidden_layers": 3, "intermediate_size": 96}
     ids = torch.tensor([[1, 2, 3, 4]])
@@ -28,7 +28,7 @@ def test_a_grown_language_model_computes_the_same_and_learns(base: Path, tmp_pat
 
 
 def test_a_grown_tokenizer_hears_the_same(base: Path, tmp_path: Path) -> None:
-    grow(base, tmp_path / "large", Sizes(encoder_layers=3, decoder_layers=2))
+    expand(base, tmp_path / "large", Sizes(encoder_layers=3, decoder_layers=2))
     small, loaded = (baichuan_audio.load(path).tokenizer for path in (base, tmp_path / "large"))
     assert len(loaded.encoder.layers) == 3 and len(loaded.decoder.layers) == 2
     waveform = torch.randn(16000, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -40,8 +40,8 @@ def test_a_grown_tokenizer_hears_the_same(base: Path, tmp_path: Path) -> None:
 
 def test_types_stay_and_less_is_refused(base: Path, tmp_path: Path) -> None:
     assemble(base, tmp_path / "half", dtype=torch.bfloat16)
-    halves = grow(tmp_path / "half", tmp_path / "large", Sizes(layers=2, intermediate_size=96)).language_model
+    halves = expand(tmp_path / "half", tmp_path / "large", Sizes(layers=2, intermediate_size=96)).language_model
     assert halves.lm_head.weight.dtype == halves.layers[1].mlp.up_proj.weight.dtype == torch.bfloat16
     with pytest.raises(TrainingError, match="num_hidden_layers is 1 already"):
-        grow(base, tmp_path / "nothing", Sizes(layers=1))
+        expand(base, tmp_path / "nothing", Sizes(layers=1))
     assert not (tmp_path / "nothing").exists()
