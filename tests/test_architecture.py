@@ -123,8 +123,16 @@ def test_public_names():
     assert sorted(baichuan_audio.__all__) == PUBLIC
     for name in PUBLIC:
         assert getattr(baichuan_audio, name) is not None
+    assert baichuan_audio.TextPiece is baichuan_audio.TextDelta
+    assert baichuan_audio.WaveformPiece is baichuan_audio.AudioDelta
     with pytest.raises(AttributeError):
         baichuan_audio.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_object_changes_its_class(path: Path):
+    """Variants are made by factories that return new objects."""
+    assert not re.search(r"\.__class__\s*=[^=]", path.read_text(encoding="utf-8"))
 
 
 def test_importing_loads_nothing_heavy():
