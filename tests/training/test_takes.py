@@ -163,7 +163,9 @@ def _sure_of(true: CodesStore, model: baichuan_audio.BaichuanAudio):  # type: ig
     return logits_at
 
 
-@pytest.mark.parametrize(("command", "missing"), [("sample-codes", "--model"), ("rejection-sample", "--phoneme-scorer")])
+@pytest.mark.parametrize(
+    ("command", "missing"), [("sample-codes", "--model"), ("rejection-sample", "--phoneme-scorer")]
+)
 def test_the_commands_say_what_they_lack(command: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["data", command])
