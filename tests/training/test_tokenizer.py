@@ -11,6 +11,7 @@ import torch
 from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe, codebooks, quantize
+from baichuan_audio.data.alignment.viterbi import ctc_path
 from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipStore, ClipWriter
 from baichuan_audio.layers.attention import TransformerLayer
 from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
@@ -20,7 +21,7 @@ from baichuan_audio.training.tokenizer import batch as tokenizer_batch
 from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.batch import prepare
 from baichuan_audio.training.tokenizer.clip_batches import ClipSampler
-from baichuan_audio.training.tokenizer.ctc_alignment import as_alignment, best_path
+from baichuan_audio.training.tokenizer.ctc_alignment import as_alignment
 from baichuan_audio.training.tokenizer.frozen_text_model import FrozenTextModel
 from baichuan_audio.training.tokenizer.local_attention import local_attention_init
 from baichuan_audio.training.tokenizer.recipe import AugmentRecipe, LossWeights, TokenizerRecipe
@@ -197,12 +198,13 @@ def test_ctc_alignment_finds_what_is_said_when() -> None:
     for symbol, place in zip(symbols, places, strict=True):
         heard[place : place + 2] = -8.0
         heard[place : place + 2, symbol] = -0.1
-    centres = best_path(heard, symbols)
-    assert centres is not None and centres.tolist() == [place + 0.5 for place in places]
+    path = ctc_path(heard, symbols)
+    assert path is not None and [row.tolist() for row in path] == [places, [place + 1 for place in places]]
+    centres = (path[0] + path[1]) / 2
     sounds, ends = as_alignment(symbols, centres, 50)
     assert [SYMBOLS[s] for s in sounds] == ["_", "T", "UW", "_", "F", "AO", "R", "_"]
     assert ends == sorted(ends) and ends[-1] == 100
-    assert best_path(heard[:3], symbols) is None
+    assert ctc_path(heard[:3], symbols) is None
 
 
 def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(

@@ -147,7 +147,10 @@ def load_stage_recipe(path: str | os.PathLike[str], cls: type[R], overrides: Seq
             _rename(values, old, new, str(path))
     if values.get("clips") == {}:
         del values["clips"]  # its entries were all moved
-    return strict(cls, values, str(path))
+    try:
+        return strict(cls, values, str(path))
+    except ConfigError as error:  # what a class checks itself does not know the file
+        raise error if str(path) in str(error) else ConfigError(f"{path}: {error}") from error
 
 
 def _rename(values: dict[str, Any], old: str, new: str, where: str) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from ...audio_tokenizer import AudioTokenizer
 from ...data.alignment.phone_alignment import FRAMES_PER_SECOND, PHONES_PER_FRAME, aligned_clips, extend_alignments
+from ...data.alignment.viterbi import ctc_path
 from ...data.store.manifest import Clip, ClipStore
 from ...layers.precision import autocast
 from ...text.phonemes import SYMBOLS, phonetic_symbols
@@ -29,37 +30,6 @@ _MAX_HALF_WIDTH = 5.0  # positions of 20 ms from a phoneme's centre to its begin
 _EDGE = 4.0  # the same for the first phoneme's begin and the last one's end
 _BATCH = 16
 _MAX_SECONDS = 8.0
-
-
-def best_path(log_probabilities: np.ndarray, symbols: Sequence[int]) -> np.ndarray | None:
-    """Centres [N] of `symbols` on the best path through log-probabilities [T, V] (blank 0); None if T is too short."""
-    length, states = len(log_probabilities), 2 * len(symbols) + 1
-    if not symbols or length < len(symbols):
-        return None
-    with_blanks = np.zeros(states, dtype=np.int64)
-    with_blanks[1::2] = symbols
-    scores = log_probabilities[:, with_blanks]
-    may_skip = np.zeros(states, dtype=bool)  # the blank between two different symbols
-    may_skip[3::2] = with_blanks[3::2] != with_blanks[1:-2:2]
-    best = np.full(states, -np.inf)
-    best[:2] = scores[0, :2]
-    steps = np.zeros((length, states), dtype=np.int8)
-    for time in range(1, length):
-        one = np.concatenate([[-np.inf], best[:-1]])
-        two = np.where(may_skip, np.concatenate([[-np.inf, -np.inf], best[:-2]]), -np.inf)
-        options = np.stack([best, one, two])
-        steps[time] = options.argmax(0)
-        best = options.max(0) + scores[time]
-    state = states - 1 if best[-1] >= best[-2] else states - 2
-    if not np.isfinite(best[state]):
-        return None
-    first, last = np.zeros(len(symbols)), np.full(len(symbols), -1.0)
-    for time in range(length - 1, -1, -1):
-        if state % 2:
-            first[state // 2] = time
-            last[state // 2] = max(last[state // 2], time)
-        state -= int(steps[time, state])
-    return (first + last) / 2
 
 
 def as_alignment(symbols: Sequence[int], centres: np.ndarray, length: int) -> tuple[list[int], list[int]]:
@@ -118,6 +88,6 @@ def _align(
     counts = (tokenizer.bridge.output_lengths(lengths) * PHONES_PER_FRAME).tolist()
     for clip, log_probabilities, count in zip(clips, log_probs, counts, strict=True):
         symbols = phonetic_symbols(clip.transcript or "")
-        centres = best_path(log_probabilities[:count], symbols)
-        if centres is not None:
-            yield (clip.id, *as_alignment(symbols, centres, count))
+        path = ctc_path(log_probabilities[:count], symbols)
+        if path is not None:
+            yield (clip.id, *as_alignment(symbols, (path[0] + path[1]) / 2, count))
