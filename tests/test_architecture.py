@@ -171,6 +171,7 @@ LARGER_FOLDERS = {
     SOURCE: "the list of the package's parts, in the order of ORDER",
     SOURCE / "data" / "pipeline": "one file for each concern of a run",
     SOURCE / "data" / "pipeline" / "stages": "one file a stage",
+    SOURCE / "server": "a folder for each concern beside the five files that they share",
     SOURCE / "text" / "normalization": "one file for each class of expressions",
     PROJECT_ROOT / "nano" / "nano" / "skills": "one file a skill",
 }

@@ -151,3 +151,33 @@ def test_a_long_stretch_is_split_and_nothing_is_lost(tmp_path: Path):
     assert len(pieces) >= 4 and all(piece.seconds <= 20.0 for piece in pieces)
     assert all(one.end == other.start for one, other in itertools.pairwise(pieces))
     assert sum(piece.seconds for piece in pieces) > 69.5
+
+
+def test_a_full_disk_ends_the_run_and_blames_no_source(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(self: soundfile.SoundFile, data: object) -> None:
+        raise RuntimeError("No space left on device")
+
+    recipe = simple_recipe(tmp_path, manifest)
+    with monkeypatch.context() as patched:
+        patched.setattr(soundfile.SoundFile, "write", full)
+        with pytest.raises(OSError, match="cannot be written"):
+            run_pipeline(recipe)
+    assert len(run_pipeline(recipe).entries) == 12
+
+
+def test_an_unexpected_failure_sets_one_source_aside_for_this_run(manifest: Path, tmp_path: Path):
+    from baichuan_audio.data.pipeline.stages.repetition import Repetition
+
+    recipe = simple_recipe(tmp_path, manifest)
+    with pytest.MonkeyPatch.context() as patched:
+        right = Repetition.run
+
+        def wrong(self: Repetition, records: list, context: object) -> object:
+            if records[0].source == "clip2":
+                raise ZeroDivisionError("a mistake")
+            return right(self, records, context)  # type: ignore[arg-type]
+
+        patched.setattr(Repetition, "run", wrong)
+        result = run_pipeline(recipe)
+    assert result.set_aside == {"clip2": "repetition: ZeroDivisionError: a mistake"} and len(result.entries) == 9
+    assert len(run_pipeline(recipe).entries) == 12

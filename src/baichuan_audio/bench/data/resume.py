@@ -83,8 +83,8 @@ def measure_kills(recipe: PipelineRecipe, root: Path, kills: int, workers: int, 
 
 def _wait_for(work: Path, process: subprocess.Popen[bytes], more: int) -> None:
     """Until so many more tasks have begun than had when it was called, or the process has ended."""
-    wanted = sum(task_starts(work).values()) + more
-    while process.poll() is None and sum(task_starts(work).values()) < wanted:
+    target = sum(task_starts(work).values()) + more
+    while process.poll() is None and sum(task_starts(work).values()) < target:
         time.sleep(0.002)
 
 

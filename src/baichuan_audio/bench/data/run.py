@@ -184,13 +184,13 @@ def _plan(manifest: str, root: Path, hours: float) -> dict[str, str]:
     write_programmes(read_clips(manifest, (), 2.5), root, count, 60.0, 7, given=True, beds=0.5, broken=0.1)
     filters = {"quality": {"mos": 0.0}, "speakers": {"mixture": 0.4}, "duplicates": {"difference": 0.0}}
     recipe = _recipe(root, {**_GIVEN, **filters})
-    told = plan_yield(recipe, pilot=count // 4)
+    estimate = plan_yield(recipe, pilot=count // 4)
     result = run_pipeline(recipe)
     kept = sum(piece.seconds for source in result.outputs for piece in pieces_of(result, source, "cut")) / 3600
-    off = 100 * (told.kept / max(kept, 1e-9) - 1)
+    off = 100 * (estimate.kept / max(kept, 1e-9) - 1)
     return {
-        "yield": f"told {told.kept:.3f} h (standard error {told.error:.3f}), made {kept:.3f} h "
-        f"of {told.hours_in:.3f} h: {off:+.1f} %"
+        "yield": f"told {estimate.kept:.3f} h (standard error {estimate.error:.3f}), made {kept:.3f} h "
+        f"of {estimate.hours_in:.3f} h: {off:+.1f} %"
     }
 
 

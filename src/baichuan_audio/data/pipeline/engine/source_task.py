@@ -14,7 +14,7 @@ from .journal import Journal
 from .outputs import StageOutput, output_path, read_output, write_output
 from .stage import Context, Stage, StageResult
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.EIO)
 
 
 @dataclass(frozen=True)

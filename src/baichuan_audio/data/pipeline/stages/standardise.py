@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,11 +88,9 @@ class Standardise(Stage[Source, Recording]):
                         levels.note(block)
                         marks.note(block)
                         samples += len(block)
-                        out.write(np.clip(block, -1.0, 1.0))
+                        _write(out, np.clip(block, -1.0, 1.0))
                 self._check(path, frames, rate, levels)
-        except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError, ValueError) as error:
-            if isinstance(error, OSError) and error.filename is None and error.errno:
-                raise  # a full disk is no fault of the file
+        except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
             raise AudioError(f"not audio that can be read ({getattr(error, 'error_string', None) or error})") from error
         gain_db = self.level_db - 10 * np.log10(max(levels.active_power(), 1e-12))
         gain_db = float(np.clip(gain_db, -self.most_gain_db, self.most_gain_db))
@@ -111,6 +110,14 @@ class Standardise(Stage[Source, Recording]):
             raise AudioError(f"too short: below {self.shortest_s:g} s")
         if levels.peak < 1e-4:
             raise AudioError("digital silence")
+
+
+def _write(out: soundfile.SoundFile, block: Samples) -> None:
+    """A disk that takes no more is no fault of the source."""
+    try:
+        out.write(block)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise OSError(errno.EIO, f"the recording cannot be written ({error})", out.name) from error
 
 
 def _resampled(file: SequentialSoundFile) -> Iterator[tuple[Samples, int]]:
