@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -66,17 +67,12 @@ class RepeatedSession:
         assert self.session is not None
         self.session.begin_segment()
 
-    def write_text(self, count: int) -> None:
+    def write(self, count: int, request: TextRequest | FrameRequest) -> None:
+        """Generate `count` text tokens or code frames."""
         session = self.session
         assert session is not None
         for _ in range(count):
-            session.append(session.answer(self.text))  # type: ignore[arg-type]
-
-    def write_frames(self, count: int) -> None:
-        session = self.session
-        assert session is not None
-        for _ in range(count):
-            session.append(session.answer(self.frame))  # type: ignore[arg-type]
+            session.append(session.answer(request))  # type: ignore[arg-type]
 
 
 def prefill(paths: Mapping[str, BaichuanAudio], positions: int) -> Stage:
@@ -92,27 +88,27 @@ def prefill(paths: Mapping[str, BaichuanAudio], positions: int) -> Stage:
 
 def text(paths: Mapping[str, BaichuanAudio], history: int, count: int) -> Stage:
     """Text tokens after a history."""
-    sessions = {name: RepeatedSession(model, history) for name, model in paths.items()}
-    cases = {
-        name: Case(lambda session=session: session.write_text(count), count, session.restore)  # type: ignore[misc]
-        for name, session in sessions.items()
-    }
-    reads = {name: _decode_bytes(model, True, history + count // 2) for name, model in paths.items()}
-    operations = 2.0 * decode_elements(paths["reference"], text=True)
-    return Stage(f"text_{history}", f"text after {history}", "token", cases, reads, operations)
+    return Stage(f"text_{history}", f"text after {history}", "token", *_generation(paths, history, count, text=True))
 
 
 def frames(paths: Mapping[str, BaichuanAudio], history: int, count: int) -> Stage:
     """Code frames after a history."""
-    sessions = {name: RepeatedSession(model, history) for name, model in paths.items()}
-    cases = {
-        name: Case(lambda session=session: session.write_frames(count), count, session.restore_to_segment)  # type: ignore[misc]
-        for name, session in sessions.items()
-    }
-    reads = {name: _decode_bytes(model, False, history + count // 2) for name, model in paths.items()}
-    operations = 2.0 * decode_elements(paths["reference"], text=False)
-    seconds = 1 / paths["reference"].tokenizer.frame_rate
-    return Stage(f"frames_{history}", f"code frames after {history}", "frame", cases, reads, operations, seconds)
+    title, seconds = f"code frames after {history}", 1 / paths["reference"].tokenizer.frame_rate
+    return Stage(f"frames_{history}", title, "frame", *_generation(paths, history, count, text=False), seconds)
+
+
+def _generation(
+    paths: Mapping[str, BaichuanAudio], history: int, count: int, text: bool
+) -> tuple[dict[str, Case], dict[str, float], float]:
+    """Cases, bytes read and operations of `count` text tokens or code frames after a history."""
+    cases = {}
+    for name, model in paths.items():
+        session = RepeatedSession(model, history)
+        request = session.text if text else session.frame
+        prepare = session.restore if text else session.restore_to_segment
+        cases[name] = Case(partial(session.write, count, request), count, prepare)
+    reads = {name: _decode_bytes(model, text, history + count // 2) for name, model in paths.items()}
+    return cases, reads, 2.0 * decode_elements(paths["reference"], text)
 
 
 def batch(model: BaichuanAudio, rows: int, history: int, count: int) -> Stage:

@@ -149,8 +149,8 @@ def run_completion(arguments: argparse.Namespace) -> None:
 
     parser = build_parser()
     _complete_files(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY})
+    print(shtab.complete(parser, shell=arguments.shell))  # zsh needs its first line as it is
     print(f"# install with: {_INSTALL[arguments.shell]}")
-    print(shtab.complete(parser, shell=arguments.shell))
 
 
 def _complete_files(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
