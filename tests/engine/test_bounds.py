@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from baichuan_audio.engine import AudioInput, EngineFull, EngineStopped, TextDelta
+from baichuan_audio.engine import AudioInput, Engine, EngineConfig, EngineFull, EngineStopped, TextDelta
 from baichuan_audio.engine import synthesis_scheduler as sound
 from baichuan_audio.errors import AudioError, PromptError, PromptTooLongError
 
@@ -61,6 +62,28 @@ def test_slow_reader_waits_alone(small: Any, script: Script) -> None:
             assert done.status == "completed" and seconds(events) > 9
 
     perform(test)
+
+
+def test_transcripts_pause_while_a_listener_waits(small: Any) -> None:
+    """Rows of the background are left out of at most eight steps in a row."""
+    worker = Engine(small, EngineConfig(max_sessions=1, threads=1))._allocator.worker
+
+    def row(background: bool, buffered: float) -> Any:
+        return SimpleNamespace(
+            background=background,
+            must_wait=lambda: False,
+            buffered_seconds=lambda: buffered,
+            stream=SimpleNamespace(abandoned=False),
+        )
+
+    transcript, listener = row(True, 0.0), row(False, 0.2)
+    worker.replies.rows = [transcript, listener]
+    steps = [worker._due() for _ in range(18)]
+    assert steps == ([[listener]] * 8 + [[transcript, listener]]) * 2
+    worker.replies.rows = [transcript, row(False, 2.0)]
+    assert worker._due() == worker.replies.rows  # the listener has enough
+    worker.replies.rows = [transcript]
+    assert worker._due() == [transcript]
 
 
 def test_full_house_and_closing_frees_at_once(small: Any, script: Script) -> None:

@@ -177,6 +177,18 @@ def test_jobs_go_between(clock: list[float]) -> None:
     assert thread._choose() is listener and done == [("done", None)]
 
 
+def test_background_jobs_come_after_those_of_dialogues_and_still_end() -> None:
+    pool, done = SynthesisPool(4, 8, 1, 1), []  # type: ignore[var-annotated]
+    transcript, question = job(1, done), job(1, done)
+    transcript.background = True
+    pool.add_job(transcript)
+    pool.add_job(question)
+    assert [pool._choose() for _ in range(12)] == [question] * 12
+    assert pool._choose() is transcript  # skipped twelve times
+    pool._run_job(question)
+    assert pool._choose() is transcript  # nobody else waits
+
+
 def test_several_threads_never_share_a_voice_or_a_job() -> None:
     threads = SynthesisPool(4, 8, 3, 1)
     inside: set[int] = set()

@@ -85,11 +85,14 @@ class SlotAllocator:
         program: Callable[[TokenSequence], ReplyProgram],
         seed: int | None,
         spoken: bool,
+        background: bool = False,
     ) -> ReplyStream:
         """Run `program` after the prompt `tokens` in a slot that the caller has leased. Raises EngineStopped."""
         self.check_running()
         stream, replies = self.new_reply(), self.worker.replies
-        self.worker.commands.post(lambda: replies.begin(slot, tokens, program, Random(seed), stream, spoken))
+        self.worker.commands.post(
+            lambda: replies.begin(slot, tokens, program, Random(seed), stream, spoken, background=background)
+        )
         return stream
 
     def tokens(self, prompt: PromptBuilder | Prompt) -> list[Token]:
@@ -97,16 +100,18 @@ class SlotAllocator:
         built = prompt.build() if isinstance(prompt, PromptBuilder) else prompt
         return list(self.model.language_model.tokens(built.ids, built.codes))
 
-    async def encode(self, waveform: Tensor, sample_rate: int) -> list[Tensor]:
+    async def encode(self, waveform: Tensor, sample_rate: int, background: bool = False) -> list[Tensor]:
         """waveform [S] (or [channels, S]) -> codes [K, T] of each piece of `max_audio_seconds`. Raises AudioError."""
         self.check_running()
-        return await self.worker.encode(waveform, sample_rate)
+        return await self.worker.encode(waveform, sample_rate, background)
 
-    async def find_speech(self, audio: AudioInput, max_seconds: float | None = None) -> Speech:
+    async def find_speech(
+        self, audio: AudioInput, max_seconds: float | None = None, background: bool = False
+    ) -> Speech:
         """Voice activity in `audio`; all of it is one segment unless `audio.vad`. Raises AudioError."""
         self.check_running()
         steps = self.model.find_speech(audio.waveform, audio.sample_rate, audio.vad, max_seconds)
-        speech: Speech = await self.worker.run_job(steps)
+        speech: Speech = await self.worker.run_job(steps, background)
         return speech
 
     async def transcribe_codes(self, pieces: Sequence[Tensor]) -> str:
@@ -120,11 +125,11 @@ class SlotAllocator:
 
     async def transcribe(self, audio: AudioInput, slot: int) -> AsyncIterator[TranscriptDelta]:
         """Transcribe `audio` of any length in `slot`, streamed: segment by segment, so that neither the memory nor the
-        delay of others grows with the length."""
-        speech = await self.find_speech(audio, self.model.tokenizer.config.max_audio_seconds)
+        delay of others grows with the length. Dialogues go first."""
+        speech = await self.find_speech(audio, self.model.tokenizer.config.max_audio_seconds, background=True)
         transcript, rate = TranscriptAssembler(), speech.sample_rate
         for (start, end), segment in zip(speech.segments, speech.pieces(), strict=True):
-            codes = await self.encode(segment, rate)
+            codes = await self.encode(segment, rate, background=True)
             async for text in self._transcribe(codes, slot, transcript):
                 yield TranscriptDelta(text, start / rate, end / rate)
 
@@ -139,7 +144,7 @@ class SlotAllocator:
 
             tokens = self.tokens(transcription_prompt(self.model.prompt_builder(), codes))
             transcript.begin_piece()
-            async for text in self._texts(self.begin(slot, tokens, program, None, spoken=False)):
+            async for text in self._texts(self.begin(slot, tokens, program, None, spoken=False, background=True)):
                 if added := transcript.push(text):
                     yield added
 

@@ -27,6 +27,7 @@ _MIN_FRAMES = 2  # least frames of a chunk after the first audio of a reply
 _MAX_PENDING_FRAMES = 25  # more frames without audio pause generation
 _JOB_MIN_BUFFER_S = 0.5  # a job has priority over outputs with more buffered audio
 _MAX_SKIPS = 3  # turns for which a waiting job may be skipped
+_MAX_BACKGROUND_SKIPS = 12  # the same of a job that no dialogue waits for
 
 
 @dataclass
@@ -182,10 +183,14 @@ class AudioOutput:
 
 @dataclass(eq=False)
 class SynthesisJob:
-    """Work in bounded pieces: each `next` is one; `done` gets the result of the last, or the exception."""
+    """Work in bounded pieces: each `next` is one; `done` gets the result of the last, or the exception.
+
+    background: no dialogue waits for it, so those of dialogues come first.
+    """
 
     pieces: Iterator[Any]
     done: Callable[[Any, Exception | None], None]
+    background: bool = False
     cancelled: bool = False
     busy: bool = False
 
@@ -194,7 +199,8 @@ class SynthesisPool:
     """`count` threads that run outputs and jobs, each of them in one thread at a time.
 
     The output with the least buffered audio comes first; jobs when every output has half a second buffered. A job that
-    was skipped three times runs in any case, so that it ends under any load; jobs alternate.
+    was skipped three times runs in any case, so that it ends under any load; jobs alternate. Background jobs come after
+    both, and run in any case when they were skipped twelve times.
     """
 
     def __init__(self, first_chunk_frames: int, chunk_frames: int, count: int, torch_threads: int) -> None:
@@ -204,7 +210,7 @@ class SynthesisPool:
         self._jobs: list[SynthesisJob] = []
         self._condition = threading.Condition()
         self._stopped = False
-        self._skips = 0
+        self._skips = self._background_skips = 0
         self._threads = [
             threading.Thread(target=self._run, name=f"baichuan-audio synthesis {number}", daemon=True)
             for number in range(count)
@@ -278,10 +284,15 @@ class SynthesisPool:
         self._jobs = [job for job in self._jobs if not job.cancelled]
         ready = [output for output in self._outputs if not output.busy and output.ready(self._first_chunk)]
         output = min(ready, key=AudioOutput.buffered_seconds, default=None)
-        job = next((job for job in self._jobs if not job.busy), None)
-        if job is not None and (
-            output is None or output.buffered_seconds() > _JOB_MIN_BUFFER_S or self._skips >= _MAX_SKIPS
-        ):
+        job, background = (
+            next((job for job in self._jobs if not job.busy and job.background == kind), None) for kind in (False, True)
+        )
+        patient = output is None or output.buffered_seconds() > _JOB_MIN_BUFFER_S
+        if background is not None and ((patient and job is None) or self._background_skips >= _MAX_BACKGROUND_SKIPS):
+            self._background_skips = 0
+            return background
+        self._background_skips += background is not None
+        if job is not None and (patient or self._skips >= _MAX_SKIPS):
             self._skips = 0
             return job
         self._skips += job is not None

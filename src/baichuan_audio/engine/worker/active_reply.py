@@ -33,6 +33,7 @@ class ActiveReply(BatchRow):
     """A reply that is being generated.
 
     reply_start: position in the sequence of the first control token of the reply, from which its item is kept.
+    background: no dialogue waits for it (a transcript), so it pauses while a listener has little audio buffered.
     """
 
     stream: ReplyStream
@@ -42,6 +43,7 @@ class ActiveReply(BatchRow):
     item: HistoryItem | None
     max_tokens: int | None
     prompt_usage: Usage
+    background: bool = False
     text_tokens: int = 0
     frames: int = 0
     frame_seconds: float = 0.08

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 _LOW_WATER_S = 1.0  # a listener with less buffered audio may run out of it
 _HIGH_WATER_S = 3.0  # a reply with more buffered audio pauses while another is below _LOW_WATER_S
+_MAX_PAUSED_STEPS = 8  # steps that background replies may be left out of in a row
 
 
 class ModelWorker:
@@ -45,7 +46,7 @@ class ModelWorker:
         cache = SlotCache(model.language_model, slots, capacity)
         self.batch = batch_for(model, cache)
         self.replies = Replies(model, config, cache, self.commands, self.synthesis)
-        self.steps = self.last_batch = 0
+        self.steps = self.last_batch = self._paused_steps = 0
         self._torch_threads, self._stopping = threads, False
         self._thread = threading.Thread(target=self._run, name="baichuan-audio engine", daemon=True)
 
@@ -61,19 +62,20 @@ class ModelWorker:
         self._thread.join(timeout)
         self.synthesis.stop(max(0.1, deadline - time.monotonic()))
 
-    async def run_job(self, pieces: Any) -> Any:
+    async def run_job(self, pieces: Any, background: bool = False) -> Any:
         """The last value of an iterator that a synthesis thread advances piece by piece. Raises EngineStopped."""
         future = self.commands.new_future()
-        job = SynthesisJob(pieces, lambda value, error: self.commands.resolve(future, value, error))
+        job = SynthesisJob(pieces, lambda value, error: self.commands.resolve(future, value, error), background)
         self.synthesis.add_job(job)
         try:
             return await future.future
         finally:
             job.cancelled = True
 
-    async def encode(self, waveform: torch.Tensor, sample_rate: int) -> list[torch.Tensor]:
+    async def encode(self, waveform: torch.Tensor, sample_rate: int, background: bool = False) -> list[torch.Tensor]:
         """waveform [S] (or [channels, S]) -> codes [K, T] of each piece; raises AudioError."""
-        codes: list[torch.Tensor] = await self.run_job(encode_in_pieces(self._tokenizer, waveform, sample_rate))
+        pieces = encode_in_pieces(self._tokenizer, waveform, sample_rate)
+        codes: list[torch.Tensor] = await self.run_job(pieces, background)
         return codes
 
     # -- the thread -----------------------------------------------------------------------------------------------
@@ -90,13 +92,19 @@ class ModelWorker:
 
     def _due(self) -> list[ActiveReply]:
         """The rows of the next step: those whose reader keeps up. If a listener has little audio buffered, rows with
-        much of it are left out."""
+        much of it are left out, and for a few steps those in the background too."""
         self.replies.cancel_abandoned()
         due = [row for row in self.replies.rows if not row.must_wait()]
         buffered = [row.buffered_seconds() for row in due]
         if any(seconds < _LOW_WATER_S for seconds in buffered):
             due = [row for row, seconds in zip(due, buffered, strict=True) if seconds <= _HIGH_WATER_S]
-        return due
+        waited_for = [row for row in due if not row.background]
+        pressing = any(row.buffered_seconds() < _LOW_WATER_S for row in waited_for)
+        if not pressing or len(waited_for) == len(due) or self._paused_steps >= _MAX_PAUSED_STEPS:
+            self._paused_steps = 0
+            return due
+        self._paused_steps += 1
+        return waited_for
 
     def _step(self, due: list[ActiveReply]) -> None:
         try:

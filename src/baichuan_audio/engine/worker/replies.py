@@ -89,8 +89,9 @@ class Replies:
         max_tokens: int | None = None,
         history: History | None = None,
         item: HistoryItem | None = None,
+        background: bool = False,
     ) -> None:
-        """Begin to run `program` in `slot` after the prompt `tokens`."""
+        """Begin to run `program` in `slot` after the prompt `tokens`; background: as in ActiveReply."""
         try:
             if len(tokens) + _RESERVED_POSITIONS >= self._cache.capacity:
                 raise PromptTooLongError(
@@ -110,6 +111,7 @@ class Replies:
                 max_tokens=max_tokens,
                 prompt_usage=Usage(len(tokens) - frames, frames, sequence.read),
                 frame_seconds=1 / self._model.tokenizer.frame_rate,
+                background=background,
             )
         except Exception as error:
             self._reject(stream, error)
