@@ -11,7 +11,7 @@ import pytest
 
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.judge import JudgeCost, MatchJudge, Verdict
-from baichuan_audio.evaluation.results import EvaluationError, read_results
+from baichuan_audio.evaluation.results import EvaluationError, ResultFile, read_results
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.run import ordered_map, run_suite
 from baichuan_audio.evaluation.suites.summary import summarize
@@ -227,6 +227,15 @@ def test_wrong_requests(benchmark_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="line 1 is no row of a result file; name another output"):
         evaluate(benchmark_dir, tmp_path / "notes.jsonl")
     assert (tmp_path / "notes.jsonl").read_text() == "hello\n"
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
+    with ResultFile(tmp_path / "r.jsonl", {"suite": "x"}), pytest.raises(EvaluationError, match="is writing this file"):
+        ResultFile(tmp_path / "r.jsonl", {"suite": "x"})
+    with ResultFile(tmp_path / "r.jsonl", {"suite": "x"}) as results:
+        results.append({"kind": "output", "id": "a"})
+        results.append({"kind": "output", "id": "a", "more": 1})  # a row that is there stays
+    assert read_results(tmp_path / "r.jsonl")[1] == [{"kind": "output", "id": "a"}]
 
 
 def test_a_reply_without_sound_is_a_failure(benchmark_dir: Path, tmp_path: Path) -> None:
