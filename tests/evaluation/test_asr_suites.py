@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from baichuan_audio.errors import ConfigError, DataError
+from baichuan_audio.evaluation.statistics import Estimate
 from baichuan_audio.evaluation.suites import asr
 from baichuan_audio.evaluation.suites.normalizers import NORMALIZERS, fingerprint, normalize
 from baichuan_audio.evaluation.suites.run import run_suite
@@ -223,3 +224,10 @@ def test_equals_jiwer_over_all_texts() -> None:
     whole = jiwer.wer([" ".join(text) for text in references], [" ".join(text) for text in hypotheses])
     assert sum(item.errors for item in errors) / sum(item.count for item in errors) == pytest.approx(whole, abs=1e-12)
     assert asr.corpus_rate([asr.TokenErrors(0, 0)]) is None
+
+
+def test_intervals_stay_within_what_is_possible() -> None:
+    assert asr.percent(Estimate(0.9, 0.7, 1.1, 5), highest=1.0) == {"value": 90, "low": 70, "high": 100, "items": 5}
+    assert asr.percent(Estimate(0.1, -0.2, 0.4, 5))["low"] == 0
+    one_voice = asr.corpus_rate([asr.TokenErrors(1, 4), asr.TokenErrors(0, 4)], ["S1", "S1"])
+    assert one_voice == {"value": 12.5, "low": None, "high": None, "items": 2}

@@ -11,13 +11,14 @@ import pytest
 
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.judge import JudgeCost, MatchJudge, Verdict
-from baichuan_audio.evaluation.results import EvaluationError, read_results
+from baichuan_audio.evaluation.results import EvaluationError, ResultFile, read_results
 from baichuan_audio.evaluation.suites.items import Item
+from baichuan_audio.evaluation.suites.judge_check import measure_judge
 from baichuan_audio.evaluation.suites.run import ordered_map, run_suite
 from baichuan_audio.evaluation.suites.summary import summarize
 from baichuan_audio.evaluation.systems import RecordedSystem
 
-from .conftest import ScriptedRecogniser, ScriptedSystem
+from .conftest import ROWS, ScriptedRecogniser, ScriptedSystem
 
 REPLIES = {
     "What is the capital of France?": "It is Paris.",
@@ -195,6 +196,31 @@ def test_recorded_replies_are_judged_anew_without_the_model(benchmark_dir: Path,
         evaluate(benchmark_dir, tmp_path / "c.jsonl", RecordedSystem(tmp_path / "a" / "r.jsonl"), settings=["t2t"])
 
 
+def test_a_judge_is_measured_on_recorded_replies(benchmark_dir: Path, tmp_path: Path) -> None:
+    """Three repeats on the three items of one set: one verdict flips, one is never parsed; people disagree on one."""
+    system = ScriptedSystem({row["Questions"]: str(number) for number, row in enumerate(ROWS["llama_questions"])})
+    evaluate(benchmark_dir, tmp_path / "r.jsonl", system)
+    right, wrong = "the score is [Correct]", "the score is [Incorrect]"
+    judges = [
+        ScriptedJudge({"0": right, "1": right, "2": "?"}),
+        ScriptedJudge({"0": right, "1": wrong, "2": "?"}),
+        ScriptedJudge({"0": right, "1": right, "2": "?"}),
+    ]
+    marks = {f"llama_questions/{number}.wav": mark for number, mark in enumerate([True, False, False])}
+    measured = measure_judge(tmp_path / "r.jsonl", judges, marks)
+    llama = measured["sets"]["llama_questions"]
+    assert llama == {
+        "items": 3,
+        "flips": 1,
+        "unparsed": 3,
+        "means": [pytest.approx(200 / 3), pytest.approx(100 / 3), pytest.approx(200 / 3)],
+    }
+    # Right by judge: 0 and 1; by people: 0. Agreement 2/3, chance (2 * 1 + 1 * 2) / 9: kappa 0.4.
+    assert measured["marked_items"] == 3 and measured["kappa"] == pytest.approx(0.4)
+    assert measure_judge(tmp_path / "r.jsonl", judges, limit=1)["sets"]["llama_questions"]["items"] == 1
+    assert measure_judge(tmp_path / "r.jsonl", judges)["kappa"] is None
+
+
 def test_figures_come_from_the_file_alone(benchmark_dir: Path, tmp_path: Path) -> None:
     figures = evaluate(benchmark_dir, tmp_path / "r.jsonl")
     assert summarize(tmp_path / "r.jsonl") == figures
@@ -227,6 +253,15 @@ def test_wrong_requests(benchmark_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="line 1 is no row of a result file; name another output"):
         evaluate(benchmark_dir, tmp_path / "notes.jsonl")
     assert (tmp_path / "notes.jsonl").read_text() == "hello\n"
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
+    with ResultFile(tmp_path / "r.jsonl", {"suite": "x"}), pytest.raises(EvaluationError, match="is writing this file"):
+        ResultFile(tmp_path / "r.jsonl", {"suite": "x"})
+    with ResultFile(tmp_path / "r.jsonl", {"suite": "x"}) as results:
+        results.append({"kind": "output", "id": "a"})
+        results.append({"kind": "output", "id": "a", "more": 1})  # a row that is there stays
+    assert read_results(tmp_path / "r.jsonl")[1] == [{"kind": "output", "id": "a"}]
 
 
 def test_a_reply_without_sound_is_a_failure(benchmark_dir: Path, tmp_path: Path) -> None:

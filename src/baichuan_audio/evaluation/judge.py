@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -282,16 +282,6 @@ def prompt_for(item: Item, answer: str) -> str:
     answer = answer.replace("</answer>", "</ answer>")
     fields = {"question": item.question, "reference": item.raw_reference, "answer": answer}
     return _FIELD.sub(lambda match: fields[match.group(1)], PROMPTS[item.subset])
-
-
-def verdict_flips(ask: Callable[[int], Sequence[float | None]], repeats: int = 3) -> float:
-    """Share of items on which repeated judging does not always give the same points (None: unparsed).
-
-    ask: points of all items in the given repeat.
-    """
-    runs = [ask(repeat) for repeat in range(repeats)]
-    items = list(zip(*runs, strict=True))
-    return sum(len(set(points)) > 1 for points in items) / len(items) if items else 0.0
 
 
 def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float:

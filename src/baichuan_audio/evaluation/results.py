@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..data.store.atomic import file_digest, text_digest
 from ..errors import BaichuanAudioError
@@ -38,12 +38,16 @@ class ResultFile:
         self.done: dict[tuple[str, str, str], dict[str, Any]] = {}
         header = {"kind": "header", "format": FORMAT, **provenance}
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows, length = _whole_rows(path) if path.exists() else ([], 0)
-        if rows:
-            _refuse_changes(path, rows[0], header)
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(length)
-        self._file.seek(length)
+        self._file = path.open("a+b")
+        try:
+            _lock(self._file, path)
+            rows, length = _whole_rows(path)
+            if rows:
+                _refuse_changes(path, rows[0], header)
+            self._file.truncate(length)
+        except BaseException:
+            self._file.close()
+            raise
         for row in rows[1:]:
             self.done[_key(row)] = row
         if not rows:
@@ -102,6 +106,18 @@ def library_versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Keep other processes from writing the same file; the lock ends with this process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise EvaluationError(f"{path}: another evaluation is writing this file; wait for it to end.") from error
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -89,7 +89,7 @@ def _make(
         named = units(clip.transcript)
         change["transcript"] = join([clip.transcript[: named[min(3, len(named) - 1)].end]] * 6, clip.language)
     elif fault == "long":
-        change["transcript"] = None
+        change |= {"transcript": None, "language": None}
     change_sound: dict[str, Callable[[], Samples]] = {
         "music": lambda: music(len(samples) / SAMPLE_RATE, rng),
         "two speakers": lambda: _two(samples, other.samples(), bool(rng.random() < 0.5)),
@@ -97,7 +97,7 @@ def _make(
         "8 kHz upsampled": lambda: telephone(samples),
         "NaN": lambda: np.where(np.arange(len(samples)) == len(samples) // 2, np.nan, samples).astype(np.float32),
         "0.05 s": lambda: samples[: SAMPLE_RATE // 20],
-        "long": lambda: _long(pool, long_s, rng),
+        "long": lambda: _long(pool, clip.language, long_s, rng),
     }
     path = _write(path, change_sound.get(fault, lambda: samples)(), "FLOAT" if fault == "NaN" else "PCM_16")
     if fault == "zero bytes":
@@ -122,9 +122,12 @@ def _shifted(clip: Clip, other: Clip) -> str:
     return join([rest, other.transcript[: following[len(following) * 2 // 5].end]], clip.language)
 
 
-def _long(pool: list[Clip], seconds: float, rng: np.random.Generator) -> Samples:
-    """Clips that are used for nothing else, again and again if there are too few."""
-    chosen = [pool.pop() for _ in range(min(len(pool) // 2, max(2, int(seconds / 6))))]
+def _long(pool: list[Clip], language: str, seconds: float, rng: np.random.Generator) -> Samples:
+    """Clips of one language that are used for nothing else, again and again if there are too few."""
+    same = [clip for clip in pool if clip.language == language]
+    chosen = same[: min(len(same) // 2, max(2, int(seconds / 6)))]
+    for clip in chosen:
+        pool.remove(clip)
     parts: list[Samples] = []
     length = 0
     while length < seconds * SAMPLE_RATE:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -230,7 +231,9 @@ def corpus_rate(errors: Sequence[TokenErrors], speakers: Sequence[str] | None = 
     return percent(rate([item.errors for item in errors], [item.count for item in errors], speakers))
 
 
-def percent(estimate: Estimate) -> dict[str, Any]:
-    """An estimate times 100, for a file: an interval that nothing bounds is None."""
-    low, high = (None if abs(end) == float("inf") else 100 * end for end in (estimate.low, estimate.high))
-    return {"value": 100 * estimate.value, "low": low, "high": high, "items": estimate.items}
+def percent(estimate: Estimate, lowest: float = 0.0, highest: float = float("inf")) -> dict[str, Any]:
+    """An estimate times 100, for a file: its interval within what is possible, None where nothing bounds it."""
+    ends: list[float | None] = [100 * max(estimate.low, lowest), 100 * min(estimate.high, highest)]
+    if math.isinf(estimate.high):
+        ends = [None, None]  # a single question, or a single voice
+    return {"value": 100 * estimate.value, "low": ends[0], "high": ends[1], "items": estimate.items}

@@ -7,7 +7,6 @@ how the published scoring turns a judge's verdict into points are stated here on
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -116,7 +115,7 @@ def _item(row: dict[str, str], form: SubsetFormat, audio: Path, name: str) -> It
     raw = row[form.reference]
     references = () if form.verdict == "rating" else split_references(raw, commas=bool(form.aliases))
     if form.aliases and (value := row.get(form.aliases, "").strip()):
-        references = tuple(Counter([value, *references]))
+        references = tuple(dict.fromkeys([value, *references]))
     return Item(f"{form.name}/{name}", form.name, audio, row[form.question], references, raw, form.language)
 
 

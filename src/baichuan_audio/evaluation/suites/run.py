@@ -6,6 +6,7 @@ order of the items, however many are asked at once.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -89,12 +90,13 @@ def run_suite(
         if chosen.judged and judge is not None:
             run.ask_judge(judge, log)
     wall = time.monotonic() - started
-    log(f"{len(benchmark.items)} items in {wall:.0f} s, {run.system_seconds:.0f} s of them in the system.")
+    parts = ", ".join(f"{seconds:.0f} s in the {part}" for part, seconds in run.seconds.items())
+    log(f"{len(benchmark.items)} items in {wall:.0f} s: {parts}.")
     return summarize(output) if chosen.judged else asr.score(output)
 
 
 class _Run:
-    """One evaluation under way. `system_seconds`: time spent in the system, of all threads together."""
+    """One evaluation under way. `seconds`: time spent in its parts, of all threads together."""
 
     def __init__(
         self,
@@ -108,7 +110,8 @@ class _Run:
         self._benchmark, self._system, self._recogniser = benchmark, system, recogniser
         self._settings, self._results, self._workers = settings, results, workers
         self._folder = results.path.with_suffix(".audio")
-        self._lock, self.system_seconds = threading.Lock(), 0.0
+        self._recogniser_lock, self._lock = threading.Lock(), threading.Lock()
+        self.seconds = dict.fromkeys(("system", "recogniser", "judge"), 0.0)
         position: dict[str, int] = {}
         self._known = set[str]()
         for item in benchmark.items:
@@ -131,13 +134,14 @@ class _Run:
         replies = [(item, text) for item, _, text in asked]
         cost = judge.estimate(replies)
         if not cost.measured:
-            for _ in ordered_map(lambda entry: judge.judge(*entry), _pilot(replies), self._workers):
-                pass
+            with self._timed("judge"):
+                list(ordered_map(lambda entry: judge.judge(*entry), _pilot(replies), self._workers))
             cost = judge.estimate(replies)
-        if asked:
+        if cost.calls or cost.cached:
             log(cost.sentence())
-        for row in ordered_map(lambda entry: _verdict(judge, entry), asked, self._workers):
-            self._results.append(row)
+        with self._timed("judge"):
+            for row in ordered_map(lambda entry: _verdict(judge, entry), asked, self._workers):
+                self._results.append(row)
 
     def _to_judge(self, judge: Judge) -> Iterator[tuple[Item, str, str]]:
         for item in self._benchmark.items:
@@ -166,16 +170,13 @@ class _Run:
         return row
 
     def _reply(self, item: Item, kind: str) -> dict[str, Any]:
-        started = time.monotonic()
         try:
-            if kind == "asr":
-                return {"text": self._system.transcribe(item)}
-            reply = self._system.answer(item, kind == "s2s", typed=kind == "t2t")
+            with self._timed("system"):
+                if kind == "asr":
+                    return {"text": self._system.transcribe(item)}
+                reply = self._system.answer(item, kind == "s2s", typed=kind == "t2t")
         except ItemFailure as error:
             return {"error": str(error)}
-        finally:
-            with self._lock:
-                self.system_seconds += time.monotonic() - started
         return self._spoken(item, reply) if kind == "s2s" else {"text": reply.text}
 
     def _spoken(self, item: Item, reply: Reply) -> dict[str, Any]:
@@ -203,8 +204,17 @@ class _Run:
             waveform, _ = read_audio(audio, RECOGNISER_RATE)
         except AudioError:
             return None
-        with self._lock:
+        with self._recogniser_lock, self._timed("recogniser"):
             return self._recogniser.transcribe(np.asarray(waveform, np.float32), language)
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[part] += time.monotonic() - started
 
 
 def ordered_map(function: Callable[[_In], _Out], entries: Iterable[_In], workers: int) -> Iterator[_Out]:

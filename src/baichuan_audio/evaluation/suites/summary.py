@@ -85,7 +85,7 @@ def _subset(
 def _strict(rows: Sequence[Mapping[str, Any]], points: Mapping[str, float]) -> dict[str, Any]:
     counted = [row for row in rows if row["id"] in points]
     values = [points[row["id"]] / 100 for row in counted]
-    return percent(rate(values, None, [row["question"] for row in counted], _voices(counted)))
+    return percent(rate(values, None, [row["question"] for row in counted], _voices(counted)), highest=1.0)
 
 
 def _official(form: VerdictForm, texts: Sequence[str], failed: int) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _taxes(rows: Sequence[Mapping[str, Any]], points: Mapping[str, Mapping[str, 
             [row["question"] for row in both], _voices(both),
         )  # fmt: skip
         p_value = mcnemar([value == 100 for value in old], [value == 100 for value in new]) if binary else None
-        result.append({"from": first, "to": second, "difference": percent(difference), "mcnemar_p": p_value})
+        result.append({"from": first, "to": second, "difference": percent(difference, -1.0, 1.0), "mcnemar_p": p_value})
     return result
 
 

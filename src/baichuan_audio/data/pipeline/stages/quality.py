@@ -28,7 +28,7 @@ class Quality(Stage[Piece, Piece]):
     backend: str = "dnsmos"
     bandwidth_hz: float = 5000.0
     clipping: float = 1.4
-    tones: float = 0.14
+    tones: float = 0.25
     mos: float = 1.8
     mos_share: float = 1.0
 
