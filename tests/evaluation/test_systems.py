@@ -15,6 +15,7 @@ from baichuan_audio.evaluation.results import EvaluationError, weights_digest
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.systems import ItemFailure, LocalSystem, ServerSystem, item_seed, wav_bytes
 from baichuan_audio.generation.reply import ReplySampling
+from baichuan_audio.model import TextPiece
 
 from .conftest import RATE, OpenAIServer, completion, tone
 
@@ -108,3 +109,24 @@ def test_local_model(model: Any, checkpoint_dir: Path, item: Item) -> None:
     facts = system.provenance()
     assert facts["weights"] == weights_digest(checkpoint_dir) and facts["sampling"]["max_text_tokens"] == 8
     assert re.fullmatch("[0-9a-f]{32}", facts["weights"])
+
+
+def test_local_model_is_given_the_items_seed(checkpoint_dir: Path, item: Item) -> None:
+    class Recorder:
+        session_type = int
+
+        def __init__(self) -> None:
+            self.config, self.asked = dict[str, Any](), list[Any]()
+
+        def chat(self, messages: Any, speak: bool, voice: Any, sampling: Any, seed: int) -> list[TextPiece]:
+            self.asked.append((messages[0]["content"], speak, seed))
+            return [TextPiece("a"), TextPiece("b")]
+
+    model: Any = Recorder()
+    system = LocalSystem(model, checkpoint_dir, seed=5)
+    assert system.answer(item, spoken=False).text == "ab"
+    system.answer(replace(item, id="another"), spoken=False, typed=True)
+    assert model.asked == [
+        ({"audio": str(item.audio)}, False, item_seed(5, item)),
+        ("Why?", False, item_seed(5, replace(item, id="another"))),
+    ]
