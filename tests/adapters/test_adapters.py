@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -190,10 +191,17 @@ def test_replies_differ_and_every_path_writes_the_same(model: BaichuanAudio) -> 
 # ---------------------------------------------------------------------------------------- files
 
 
+@pytest.fixture(scope="module")
+def saved(model: BaichuanAudio, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("adapters") / "adapters.safetensors"
+    save_adapters(trained(model), path)
+    return path
+
+
 @pytest.fixture
-def file(model: BaichuanAudio, tmp_path: Path) -> Path:
-    save_adapters(trained(model), tmp_path / "adapters.safetensors")
-    return tmp_path / "adapters.safetensors"
+def file(saved: Path, tmp_path: Path) -> Path:
+    """A file of adapters, to be damaged."""
+    return Path(shutil.copy(saved, tmp_path))
 
 
 def edit(path: Path, change) -> Path:

@@ -52,7 +52,7 @@ def base_dir(model: BaichuanAudio, tmp_path_factory: pytest.TempPathFactory) -> 
     return directory
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def base(base_dir: Path) -> BaseModel:
     files = {name: hashlib.sha256((base_dir / name).read_bytes()).hexdigest() for name in NAMES}
     return BaseModel("huggingface", files, path=str(base_dir))
@@ -103,13 +103,12 @@ def test_base_adapters_and_own_parts_make_the_model(model: BaichuanAudio, base: 
 
 
 def test_types_are_those_of_the_own_parts(model: BaichuanAudio, base: BaseModel, tmp_path: Path) -> None:
-    adapted = trained(model)
-    save_assembled(copy.deepcopy(adapted).bfloat16(), tmp_path / "half", base)
+    save_assembled(trained(copy.deepcopy(model).bfloat16()), tmp_path / "half", base)
     stored, asked, due = (
         each.language_model.state_dict()
         for each in (
             *(baichuan_audio.load(tmp_path / "half", dtype=dtype) for dtype in (None, torch.float32)),
-            merge_adapters(adapted),
+            merge_adapters(trained(model)),
         )
     )
     for name, tensor in due.items():
@@ -155,10 +154,17 @@ def test_a_gguf_file_is_a_base(model: BaichuanAudio, tmp_path: Path, monkeypatch
 # ---------------------------------------------------------------------------------------- what goes wrong
 
 
+@pytest.fixture(scope="module")
+def saved(model: BaichuanAudio, base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("assembled") / "small"
+    save_assembled(trained(model), directory, base)
+    return directory
+
+
 @pytest.fixture
-def small(model: BaichuanAudio, base: BaseModel, tmp_path: Path) -> Path:
-    save_assembled(trained(model), tmp_path / "small", base)
-    return tmp_path / "small"
+def small(saved: Path, tmp_path: Path) -> Path:
+    """Such a checkpoint, to be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "small"))
 
 
 def test_another_base_is_refused(small: Path, base_dir: Path, tmp_path: Path) -> None:
