@@ -46,6 +46,12 @@ def test_error_rates_weigh_items_by_their_words() -> None:
     assert estimate.value == pytest.approx(4 / 30) and estimate.low < 4 / 30 < estimate.high and estimate.items == 3
 
 
+def test_items_that_all_agree_leave_some_doubt() -> None:
+    assert (rate([1.0, 1.0]).low, rate([1.0, 1.0]).high) == (pytest.approx(2 / (2 + 1.96**2), abs=1e-3), 1.0)
+    assert rate([0.0] * 50).high == pytest.approx(0.0713, abs=1e-3)
+    assert rate([1.0] * 4, None, ["a", "a", "b", "b"]).low == rate([1.0, 1.0]).low  # two questions
+
+
 def test_one_voice_says_nothing_of_others() -> None:
     assert rate([1, 0, 1], None, ["a", "b", "c"], ["v"] * 3).high == math.inf
 

@@ -18,6 +18,7 @@ from statistics import NormalDist
 import numpy as np
 
 _GRID = 401
+_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ def rate(
         raise ValueError("a rate needs items whose sizes are not all 0.")
     value = float(top.sum() / below.sum())
     half = _half_width(top, below, questions, voices)
+    if half == 0 and sizes is None and value in (0.0, 1.0):  # all alike: Wilson's bound, since others may still differ
+        groups = len(top) if questions is None else len(set(questions))
+        doubt = _Z**2 / (groups + _Z**2)
+        return Estimate(value, value - doubt * value, value + doubt * (1 - value), len(top))
     return Estimate(value, value - half, value + half, len(top))
 
 
