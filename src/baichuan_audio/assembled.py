@@ -103,18 +103,18 @@ def assembled_tensors(
     for name, value in llm.config.items():
         if name not in _MAY_DIFFER and not _equal(config.get(name), value):
             raise CheckpointError(f"{where}: its {name} is {value}, but {config.get(name)} in this config.json.")
-    kept = dtype or next((each.dtype for each in stored.values() if each.dtype.is_floating_point), torch.float32)
+    kept = dtype or next((tensor.dtype for tensor in stored.values() if tensor.dtype.is_floating_point), torch.float32)
     tensors: dict[str, TensorSource] = {
         name: HeldTensor(tensor, tensor.dtype) for name, tensor in _released(llm) if name not in stored
     }
-    for name, own in stored.items():
+    for name, tensor in stored.items():
         if not name.endswith(_ADDED_ROWS):
-            tensors[name] = own
+            tensors[name] = tensor
             continue
         table = name.removesuffix(_ADDED_ROWS)
-        if table not in tensors or own.shape[1:] != tensors[table].shape[1:]:
+        if table not in tensors or tensor.shape[1:] != tensors[table].shape[1:]:
             raise CheckpointError(f"{directory}: tensor '{name}' adds rows to a table that the base does not have.")
-        joined = torch.cat([tensors[table].read(), own.read().float()])
+        joined = torch.cat([tensors[table].read(), tensor.read().float()])
         tensors[table] = HeldTensor(joined, joined.dtype)
     if base.adapters is not None:
         tensors = adapted_tensors(tensors, directory / base.adapters, kept)
@@ -142,7 +142,7 @@ def fetch_base(base: BaseModel, directory: Path) -> Path:
 
     directory: the checkpoint's, which `path` starts from. Raises CheckpointError where it cannot be had.
     """
-    folder = next((each for each in _local_folders(base, directory) if _has_all(each, base)), None)
+    folder = next((candidate for candidate in _local_folders(base, directory) if _has_all(candidate, base)), None)
     if folder is None:
         folder = _from_hub(base)
     for name, digest in base.files.items():
@@ -219,13 +219,13 @@ def save_assembled(model: BaichuanAudio, directory: Path, base: BaseModel) -> No
     llm = read_llm(fetch_base(base, directory))
     adapted = has_adapters(model)
     plain = remove_adapters(model) if adapted else model
-    own = dict(_beyond(released_tensors(plain), dict(_released(llm))))
+    trained = dict(_beyond(released_tensors(plain), dict(_released(llm))))
     base = replace(base, adapters=ADAPTERS_FILE if adapted else None)
     entry = {name: value for name, value in asdict(base).items() if value is not None}
 
     def write(aside: Path) -> None:
         write_settings(plain, {**plain.config, "base_model": entry}, aside)
-        write_weights(own, aside)
+        write_weights(trained, aside)
         if adapted:
             save_adapters(model, aside / ADAPTERS_FILE)
 
