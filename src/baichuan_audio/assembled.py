@@ -94,7 +94,7 @@ def assembled_tensors(
     """The checkpoint's own tensors and those of the base, adapters merged, by their released names.
 
     config: its `base_model` is taken out, so that saving the loaded model gives a checkpoint that is whole.
-    dtype: what they will be converted to; None gives the base's the type of the checkpoint's own.
+    dtype: what they will be converted to; None gives the base's the type of the embeddings and audio head.
     Raises CheckpointError where the base is not to be had or is another one, ConfigError for an impossible entry.
     """
     where = f"{directory / 'config.json'}: base_model"
@@ -103,7 +103,8 @@ def assembled_tensors(
     for name, value in llm.config.items():
         if name not in _MAY_DIFFER and not _equal(config.get(name), value):
             raise CheckpointError(f"{where}: its {name} is {value}, but {config.get(name)} in this config.json.")
-    kept = dtype or next((tensor.dtype for tensor in stored.values() if tensor.dtype.is_floating_point), torch.float32)
+    beside = (tensor.dtype for name, tensor in stored.items() if name.startswith(("model.", "audio_head.")))
+    kept = dtype or next(beside, torch.float32)
     tensors: dict[str, TensorSource] = {
         name: HeldTensor(tensor, tensor.dtype) for name, tensor in _released(llm) if name not in stored
     }
@@ -142,7 +143,7 @@ def fetch_base(base: BaseModel, directory: Path) -> Path:
 
     directory: the checkpoint's, which `path` starts from. Raises CheckpointError where it cannot be had.
     """
-    folder = next((path for path in _local_folders(base, directory) if _has_all(path, base)), None)
+    folder = next((candidate for candidate in _local_folders(base, directory) if _has_all(candidate, base)), None)
     if folder is None:
         folder = _from_hub(base)
     for name, digest in base.files.items():
@@ -219,13 +220,13 @@ def save_assembled(model: BaichuanAudio, directory: Path, base: BaseModel) -> No
     llm = read_llm(fetch_base(base, directory))
     adapted = has_adapters(model)
     plain = remove_adapters(model) if adapted else model
-    additional = dict(_beyond(released_tensors(plain), dict(_released(llm))))
+    trained = dict(_beyond(released_tensors(plain), dict(_released(llm))))
     base = replace(base, adapters=ADAPTERS_FILE if adapted else None)
     entry = {name: value for name, value in asdict(base).items() if value is not None}
 
     def write(aside: Path) -> None:
         write_settings(plain, {**plain.config, "base_model": entry}, aside)
-        write_weights(additional, aside)
+        write_weights(trained, aside)
         if adapted:
             save_adapters(model, aside / ADAPTERS_FILE)
 

@@ -155,7 +155,7 @@ def test_training_moves_the_adapters_alone(model: BaichuanAudio, method: str) ->
     adapted = add_adapters(model, config(method))
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
     learning = train_only_adapters(adapted)
-    assert {name for name, each in adapted.named_parameters() if each.requires_grad} == set(learning)
+    assert {name for name, parameter in adapted.named_parameters() if parameter.requires_grad} == set(learning)
     optimizer = torch.optim.Adam(learning.values(), lr=1e-2)
     ids, codes = torch.arange(20, 36).view(2, 8), torch.ones(16, adapted.audio_head.num_codebooks, dtype=torch.long)
     losses = []
@@ -175,8 +175,8 @@ def test_training_moves_the_adapters_alone(model: BaichuanAudio, method: str) ->
 
 
 def test_replies_differ_and_every_path_writes_the_same(model: BaichuanAudio) -> None:
-    def write(each: BaichuanAudio) -> list[object]:
-        session = Session(each.language_model, each.audio_head, each.special, seed=1)
+    def write(written_by: BaichuanAudio) -> list[object]:
+        session = Session(written_by.language_model, written_by.audio_head, written_by.special, seed=1)
         session.extend([5, 6, 7, 8])
         session.write_text(5, Sampling())
         return [session.ids, session.write_codes(5, Sampling()).tolist()]
@@ -219,7 +219,7 @@ def edit(path: Path, change) -> Path:
 def test_saved_and_loaded_adapters_are_the_same(model: BaichuanAudio, tmp_path: Path, method: str) -> None:
     adapted = trained(model, method)
     save_adapters(adapted, tmp_path / "new" / "a.safetensors")
-    assert [each.name for each in (tmp_path / "new").iterdir()] == ["a.safetensors"]
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.safetensors"]
     loaded = load_adapters(model, tmp_path / "new" / "a.safetensors")
     assert read_adapters(tmp_path / "new" / "a.safetensors").config == config(method)
     mine, theirs = loaded.state_dict(), adapted.state_dict()
@@ -351,6 +351,6 @@ def test_what_cannot_be_adapted(model: BaichuanAudio, tmp_path: Path) -> None:
         add_adapters(trained(model), config())
     with pytest.raises(ConfigError, match="rearranged for inference"):
         add_adapters(optimize_for_inference(model), config())
-    for nothing in (train_only_adapters, merge_adapters, lambda each: save_adapters(each, tmp_path / "a")):
+    for nothing in (train_only_adapters, merge_adapters, lambda plain: save_adapters(plain, tmp_path / "a")):
         with pytest.raises(ConfigError, match="the model has no adapters"):
             nothing(model)

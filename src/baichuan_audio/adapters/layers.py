@@ -68,7 +68,7 @@ class WeightChange:
 def row_scale(weight: Tensor, changed: Tensor, magnitude: Tensor) -> Tensor:
     """(|W| + magnitude) / |W + B A| for each row [out]; the norms count as constants in the gradient (DoRA, 4.3)."""
     with torch.no_grad():
-        before, after = (torch.linalg.vector_norm(matrix.float(), dim=1) for matrix in (weight, changed))
+        before, after = (torch.linalg.vector_norm(tensor.float(), dim=1) for tensor in (weight, changed))
         after = after.clamp_min(torch.finfo(after.dtype).tiny)
     return (before + magnitude) / after
 

@@ -90,7 +90,7 @@ def refuse_unfit(model: BaichuanAudio) -> None:
 def _copy_over_same_tensors(model: BaichuanAudio) -> BaichuanAudio:
     """A second model of the same parts whose modules can be exchanged; tensors and text tokenizer are shared."""
     shared = [*itertools.chain(model.parameters(), model.buffers()), model.text_tokenizer]
-    return copy.deepcopy(model, {id(module): module for module in shared})
+    return copy.deepcopy(model, {id(item): item for item in shared})
 
 
 def adapted_layers(model: nn.Module) -> dict[str, AdaptedLinear]:
