@@ -39,6 +39,7 @@ SLOW = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow files, and keep each file on one worker (`--dist loadgroup`) for its shared fixtures; longest first."""
 

@@ -11,10 +11,10 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.acceleration.cpu.kernels import library
-from baichuan_audio.acceleration.cpu.layers import Fp32Linear, transposed_linear
-from baichuan_audio.acceleration.cpu.model import native_audio_head
+from baichuan_audio.acceleration.cpu.layers import Fp32Linear, FusedAudioHead, transposed_linear
+from baichuan_audio.acceleration.cpu.model import NativeAudioHead
 from baichuan_audio.acceleration.cuda.session import DecoderSessions
-from baichuan_audio.acceleration.optimize import _audio_head, _fused_audio_head, joined_copy, optimize_for_inference
+from baichuan_audio.acceleration.optimize import _split_head, joined_copy, optimize_for_inference
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.audio_head import AudioHead
@@ -42,9 +42,9 @@ def random_head(width: int, head_dim: int) -> AudioHead:
 
 
 def forms(head: AudioHead) -> list[AudioHead]:
-    made = [_audio_head(head), _fused_audio_head(head, Fp32Linear), _fused_audio_head(head, transposed_linear)]
+    made = [_split_head(head), *(FusedAudioHead.from_head(head, make) for make in (Fp32Linear, transposed_linear))]
     compiled = library()
-    return made if compiled is None else [*made, native_audio_head(head, compiled)]
+    return made if compiled is None else [*made, NativeAudioHead.from_head_with_kernels(head, compiled)]
 
 
 @pytest.mark.parametrize(("width", "head_dim"), [(576, 64), (96, 24), (144, 48), (128, 128)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from baichuan_audio.generation.transcription import TranscriptJoiner, join_texts
+from baichuan_audio.generation.transcription import TranscriptAssembler, join_texts
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,11 @@ from baichuan_audio.generation.transcription import TranscriptJoiner, join_texts
     ],
 )
 def test_streamed_texts_join_like_whole_ones(pieces: list[list[str]]) -> None:
-    joiner, added = TranscriptJoiner(), []
+    assembler, added = TranscriptAssembler(), []
     for piece in pieces:
-        joiner.begin_piece()
-        added += [joiner.push(text) for text in piece]
-    assert joiner.text == "".join(added) == join_texts(["".join(piece).strip() for piece in pieces])
+        assembler.begin_piece()
+        added += [assembler.push(text) for text in piece]
+    assert assembler.text == "".join(added) == join_texts(["".join(piece).strip() for piece in pieces])
 
 
 def test_a_space_stands_between_words_only() -> None:
