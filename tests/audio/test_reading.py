@@ -293,3 +293,21 @@ def test_damaged_files_are_refused_or_read_but_nothing_else() -> None:
                 assert str(refusal).endswith(".")
             else:
                 assert np.isfinite(waveform).all() and len(waveform)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "actual"),
+    [
+        ("call.mp3", b"\x00\x00\x00\x20ftypM4A ", "M4A"),
+        ("call.raw", b"RIFF\x00\x00\x00\x00WAVEfmt ", "WAV"),
+        ("call.wav", b"RIFF\x00\x00\x00\x00WAVEfmt ", None),
+        ("call.m4a", b"\x00\x00\x00\x20ftypM4A ", None),
+        ("call", b"fLaC", None),  # promises nothing
+        ("call.wav", b"nothing that is known", None),
+    ],
+)
+def test_a_name_that_promises_another_format_is_told(
+    tmp_path: Path, name: str, head: bytes, actual: str | None
+) -> None:
+    (tmp_path / name).write_bytes(head)
+    assert misnamed(tmp_path / name) == actual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 HEAD_BYTES = 4096
@@ -79,6 +80,19 @@ _RIFF_KINDS = {
 _MP3 = FileFormat("MP3", "mp3", native=True)
 _ADTS = FileFormat("AAC (ADTS)", "aac")
 _MPEG_TS = FileFormat("MPEG-TS", "mpegts")
+_SUFFIXES: dict[str, tuple[str, ...]] = {
+    ".wav": ("wav", "w64"),
+    ".mp3": ("mp3",),
+    ".flac": ("flac", "ogg"),
+    ".ogg": ("ogg",),
+    ".opus": ("ogg",),
+    ".m4a": ("mov",),
+    ".mp4": ("mov",),
+    ".webm": ("matroska",),
+    ".aac": ("aac", "mov"),
+    ".raw": (),
+    ".pcm": (),
+}
 _UNCOMPRESSED_TAGS = (1, 3, 6, 7)  # format tags of a WAV: PCM, float, A-law, mu-law
 _EXTENSIBLE = 0xFFFE
 _MOV_ATOMS = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
@@ -156,6 +170,16 @@ def _text(head: bytes) -> FileFormat | None:
     elif start.startswith(("{", "[")):
         kind = "JSON"
     return FileFormat(kind, is_audio=False)
+
+
+def misnamed(path: Path) -> str | None:
+    """The name of the format of a file whose suffix promises another one; None where it fits or is unknown."""
+    promised = _SUFFIXES.get(path.suffix.lower())
+    if promised is None:
+        return None
+    with path.open("rb") as file:
+        actual = detect_format(file.read(HEAD_BYTES))
+    return actual.name if actual.demuxer is not None and actual.demuxer not in promised else None
 
 
 def is_plain_wav(head: bytes) -> bool:

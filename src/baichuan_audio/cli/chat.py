@@ -256,10 +256,13 @@ def _transcribe(
     path: str, model: BaichuanAudio | None, arguments: argparse.Namespace
 ) -> tuple[BaichuanAudio, dict[str, Any]]:
     """Transcribe one file -> (the model, loaded when the first file has been read; its entry in the output)."""
+    from ..audio.formats import misnamed
     from ..audio.waveform import load_waveform
 
     with Progress(f"reading {path}"):
         waveform = load_waveform(path, _RATE)
+    if (actual := misnamed(Path(path))) is not None:
+        print(f"baichuan-audio: {path}: read as {actual}, which it is; its name says otherwise.", file=sys.stderr)
     model = model or load_model(arguments)
     seconds = waveform.shape[0] / _RATE
     with Progress(f"transcribing {seconds:.0f} s of {path}") as progress:
