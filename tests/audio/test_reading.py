@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from baichuan_audio.audio import pyav
-from baichuan_audio.audio.formats import detect_format, is_plain_wav
+from baichuan_audio.audio.formats import detect_format, is_plain_wav, misnamed
 from baichuan_audio.audio.reading import AudioLimitError, AudioLimits, read_audio
 from baichuan_audio.errors import AudioError
 
