@@ -25,8 +25,8 @@ NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)]
 
 
-# Browsers in real time and Ray's many processes disturb each other: under pytest-xdist one worker runs them in turn.
-ALONE = ("tests/server/test_page", "tests/server/test_replicas")
+# The longest files, in real time: they are given to the workers first.
+FIRST = ("tests/server/test_page", "tests/server/test_replicas")
 
 # Files that `make test-quick` leaves out: they train, start programs, play in real time or run whole replies.
 SLOW = (
@@ -39,18 +39,16 @@ SLOW = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow files, and keep each file on one worker (`--dist loadgroup`) for its shared fixtures; longest first."""
+    """Mark slow files; longest first. `--dist loadfile` keeps each file on one worker for its shared fixtures."""
 
     def in_any(item: pytest.Item, prefixes: tuple[str, ...]) -> bool:
         return item.path.relative_to(TESTS.parent).as_posix().startswith(prefixes)
 
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("alone" if in_any(item, ALONE) else str(item.path)))
         if in_any(item, SLOW):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: not in_any(item, ALONE))
+    items.sort(key=lambda item: not in_any(item, FIRST))
 
 
 @pytest.fixture(scope="session", autouse=True)
