@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import baichuan_audio
 from baichuan_audio.acceleration import optimize_for_inference
+from baichuan_audio.acceleration.optimize import joined_copy
 from baichuan_audio.errors import CheckpointError
 from baichuan_audio.generation.session import Session
 from baichuan_audio.language_model.sampling import Sampling
@@ -121,3 +123,10 @@ def test_a_small_model_is_laid_out_anew_and_stays_as_it_was(
 def test_an_accelerated_model_is_not_saved(fast: BaichuanAudio, tmp_path: Any) -> None:
     with pytest.raises(CheckpointError, match="inference"):
         baichuan_audio.save(fast, tmp_path / "checkpoint")
+
+
+def test_a_model_can_be_trained_after_it_was_optimized_in_inference_mode(tiny_dir: Path) -> None:
+    plain = baichuan_audio.load(tiny_dir, dtype=torch.float32)
+    with torch.inference_mode():
+        joined_copy(plain)
+    assert not any(parameter.is_inference() for parameter in plain.parameters())

@@ -54,7 +54,8 @@ def fused_gate_up(source: FeedForward) -> Tensor:
     adjacent = gate.untyped_storage().data_ptr() == up.untyped_storage().data_ptr()
     if adjacent and up.data_ptr() == gate.data_ptr() + gate.nbytes:
         return gate.as_strided((gate.shape[0] + up.shape[0], gate.shape[1]), gate.stride())
-    both = torch.cat([gate, up])
+    with torch.inference_mode(False):  # the source's weights become views of it, and may be trained later
+        both = torch.cat([gate, up])
     source.gate_proj.weight.data, source.up_proj.weight.data = both.chunk(2)
     return both
 
