@@ -94,15 +94,14 @@ class ModelWorker:
         """The rows of the next step: those whose reader keeps up. If a listener has little audio buffered, rows with
         much of it are left out, and for a few steps those in the background too."""
         self.replies.cancel_abandoned()
-        due = [row for row in self.replies.rows if not row.must_wait()]
-        buffered = [row.buffered_seconds() for row in due]
-        if any(seconds < _LOW_WATER_S for seconds in buffered):
-            due = [row for row, seconds in zip(due, buffered, strict=True) if seconds <= _HIGH_WATER_S]
-        waited_for = [row for row in due if not row.background]
-        pressing = any(row.buffered_seconds() < _LOW_WATER_S for row in waited_for)
+        due = [(row, row.buffered_seconds()) for row in self.replies.rows if not row.must_wait()]
+        if any(seconds < _LOW_WATER_S for _, seconds in due):
+            due = [(row, seconds) for row, seconds in due if seconds <= _HIGH_WATER_S]
+        waited_for = [row for row, _ in due if not row.background]
+        pressing = any(seconds < _LOW_WATER_S for row, seconds in due if not row.background)
         if not pressing or len(waited_for) == len(due) or self._paused_steps >= _MAX_PAUSED_STEPS:
             self._paused_steps = 0
-            return due
+            return [row for row, _ in due]
         self._paused_steps += 1
         return waited_for
 
