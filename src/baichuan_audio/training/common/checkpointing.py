@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from ...checkpoint import PREFIXES
+from ...checkpoint import PREFIXES, released_tensors, replace_checkpoint, save, write_settings, write_weights
 from ...errors import CheckpointError, TrainingError
+from ...model import BaichuanAudio
 from ...safetensors_io import find_tensors
+from .distributed.sharding import whole
 from .distributed.state_files import is_complete, is_intact, metadata_of, read_state, write_state
 from .distributed.world import world
 
@@ -122,6 +124,38 @@ def load_training_state(directory: str | os.PathLike[str], modules: Modules, opt
 def load_module(path: str | os.PathLike[str], name: str, module: nn.Module) -> None:
     """Load one module's weights out of the newest training state under `path`; raises TrainingError."""
     fit(module, module_weights(path, name), path)
+
+
+def whole_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of a module whose parameters may be split over the processes, each of which must ask; on the CPU."""
+    return {name: whole(tensor.detach()).cpu() for name, tensor in module.state_dict().items()}
+
+
+def save_whole(model: BaichuanAudio, directory: str | os.PathLike[str]) -> None:
+    """`checkpoint.save` of a model whose parameters may be split over the processes: one of them writes."""
+    run = world()
+    if run.size == 1:
+        save(model, directory)
+        return
+    tensors = {}
+    for name, tensor in released_tensors(model).items():
+        gathered = whole(tensor)
+        if run.is_main:
+            tensors[name] = gathered.cpu()
+    problem = None
+    if run.is_main:
+
+        def write(temporary: Path) -> None:
+            write_settings(model, model.config, temporary)
+            write_weights(tensors, temporary)
+
+        try:
+            replace_checkpoint(Path(directory), write)
+        except CheckpointError as error:
+            problem = str(error)
+    for told in run.gather(problem):
+        if told is not None:
+            raise CheckpointError(told)
 
 
 def load_part(module: nn.Module, name: str, source: str | os.PathLike[str]) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers.precision import fast_bfloat16
+from .distributed.sharding import local, rows_like, whole_like
 from .optim import make_optimizer
 from .recipe import OptimizerRecipe
 
@@ -56,11 +57,13 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[matrix]
                 if not state:
                     state["momentum"] = torch.zeros_like(matrix)
-                state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
-                direction = matrix.grad.lerp(state["momentum"], group["momentum"])
-                update = orthogonalise(direction, group["iterations"])
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-group["lr"] * group["scale"] * max(matrix.shape) ** 0.5)
+                gradient, momentum = local(matrix.grad), local(state["momentum"])
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                direction = gradient.lerp(momentum, group["momentum"])
+                # of a matrix that is split over processes, each computes the whole update and uses its rows
+                update = rows_like(matrix, orthogonalise(whole_like(matrix, direction), group["iterations"]))
+                local(matrix).mul_(1 - group["lr"] * group["weight_decay"])
+                local(matrix).add_(update, alpha=-group["lr"] * group["scale"] * max(matrix.shape) ** 0.5)
 
 
 def orthogonalise(matrix: Tensor, iterations: int) -> Tensor:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...data.alignment.phone_alignment import PHONES_PER_FRAME
 from ...language_model.backbone import Backbone
@@ -44,7 +43,3 @@ class PhonemeProbe(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         logits: Tensor = self.out(self.norm(states))
         return logits.unflatten(-1, (PHONES_PER_FRAME, -1))
-
-    def loss(self, states: Tensor, phonemes: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of states [X, D] against phonemes [X, PHONES_PER_FRAME], indices into SYMBOLS."""
-        return F.cross_entropy(self(states).float().flatten(0, 1), phonemes.flatten())

@@ -59,7 +59,9 @@ class LanguageModelRecipe(StageRecipe):
     `codebook_source`, `codes`, and a `dataset` with alignments."""
     languages: tuple[str, ...] = ("en", "zh")
     tokens_per_step: int = 4096
-    """Positions of a step, padding not counted."""
+    """Positions of a step on all processes together, padding not counted."""
+    gradient_accumulation: int = 1
+    """Micro-batches into which a process cuts its part of a step: less memory, the same gradient."""
     audio_head_fraction: float = 1.0
     """Share of frames with losses on codebooks 1.., drawn in every step; codebook 0 always has one."""
     audio_loss_weight: float = 1.0
@@ -92,3 +94,5 @@ class LanguageModelRecipe(StageRecipe):
             raise ConfigError(f"stage: there is no stage '{self.stage}'; {nearest(self.stage, tuple(TRAINABLE))}")
         if not 0 < self.audio_head_fraction <= 1:
             raise ConfigError("audio_head_fraction must lie in (0, 1].")
+        if self.gradient_accumulation < 1:
+            raise ConfigError(f"gradient_accumulation must be at least 1, not {self.gradient_accumulation}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,11 +14,13 @@ from ...audio_tokenizer.quantizer import QuantizerRecipe, dequantize, initialise
 from ...data.alignment.phone_alignment import read_alignments
 from ...data.store.manifest import ClipStore
 from ...layers.lengths import valid_mask
-from ...layers.precision import autocast
 from ...safetensors_io import read_json
-from ..common.checkpointing import load_part, load_training_state, save_training_state
-from ..common.logging import TrainingLog, due
-from ..common.optim import make_optimizer, optimizer_step
+from ..common.checkpointing import load_part
+from ..common.distributed.run import TrainingRun
+from ..common.distributed.sharding import parallelize
+from ..common.distributed.world import world
+from ..common.logging import due
+from ..common.optim import make_optimizer
 from .batch import TokenizerBatch, prepare
 from .clip_batches import ClipSampler
 from .frozen_text_model import FrozenTextModel
@@ -40,33 +43,36 @@ def train(recipe: TokenizerRecipe) -> None:
     if recipe.text_model is not None:
         modules["text_model"] = text_model = FrozenTextModel(recipe.text_model, head.spread.in_features)
         text_model.to(recipe.device)
+    trained = parallelize(modules, world(), activation_checkpointing=recipe.activation_checkpointing)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = make_optimizer(parameters, recipe.optimizer)
     sampler = ClipSampler(ClipStore(recipe.dataset), recipe, recipe.seed)
     alignments = read_alignments(recipe.dataset) if recipe.weights.frame else None
-    first = load_training_state(recipe.output, modules, {"adamw": optimizer})
-    with TrainingLog(recipe.output, recipe.steps, first) as log:
-        for step in range(first, recipe.steps):
+    with TrainingRun(recipe, recipe.output, trained, modules, {"adamw": optimizer}) as run:
+        for step in run.steps():
             if step == recipe.quantize_start_step and recipe.init_from is None:
-                start_codebooks(tokenizer, sampler, recipe, step)
+                trained(partial(start_codebooks, tokenizer, sampler, recipe, step))
             tokenizer.requires_grad_(step >= recipe.head_warmup_steps)
-            seed = (recipe.seed, step)
-            clips = sampler.batch(step)
-            decoded = decoded_rows(recipe, step, len(clips.ids))
-            batch = prepare(clips, tokenizer, recipe.augment, seed, alignments, decoded).to(recipe.device)
-            with autocast(recipe.device):
-                losses = compute_losses(tokenizer, head, batch, recipe, step, text_model)
+            with run.loading():
+                clips = sampler.batch(step)
+                decoded = decoded_rows(recipe, step, len(clips.ids))
+                whole = prepare(clips, tokenizer, recipe.augment, (recipe.seed, step), alignments, decoded)
+                batch = whole.part(run.world).to(recipe.device)
+            with recipe.autocast():
+                losses = trained(partial(compute_losses, tokenizer, head, batch, recipe, step, text_model))
             if losses["loss"].requires_grad:  # without transcripts there is no loss for the head
-                losses["loss"].backward()  # type: ignore[no-untyped-call]
-            scalars = optimizer_step([optimizer], recipe.optimizer, step, recipe.steps)
+                (losses["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
+            ids = [clips.ids[row] for row in batch.rows]
+            scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], ids, int(batch.mel_lengths.sum()))
             done = step + 1
-            log.advance()
             if due(done, recipe.log_every, recipe.steps):
-                log.losses(done, losses, scalars)
+                run.losses(done, losses, scalars)
             if due(done, recipe.sample_every, recipe.steps):
-                validate(tokenizer, head, recipe, log, done)
+                with run.on_main() as here:
+                    if here:
+                        validate(tokenizer, head, recipe, run.log, done)
             if due(done, recipe.checkpoint_every, recipe.steps):
-                save_training_state(recipe.output, done, modules, {"adamw": optimizer})
+                run.save(done)
 
 
 def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:

@@ -64,9 +64,12 @@ class CodedMels:
         self._codes, self._hop, self._share, self._seed = CodesStore(recipe.codes), hop_length, recipe.share, seed
         self._device = device
 
-    def replace(self, mels: Tensor, crops: Sequence[Crop], step: int) -> Tensor:
-        """mels [B, M, T] of the crops, each starting at a whole frame -> the same, some of them decoded from codes."""
-        chosen = np.random.default_rng((self._seed, step, 1)).random(len(crops)) < self._share
+    def replace(self, mels: Tensor, crops: Sequence[Crop], step: int, rows: Sequence[int], batch_size: int) -> Tensor:
+        """mels [B, M, T] of the crops, each starting at a whole frame -> the same, some of them decoded from codes.
+
+        rows [B]: which rows of the step's batch these are, for which all choices are made.
+        """
+        chosen = np.random.default_rng((self._seed, step, 1)).random(batch_size)[list(rows)] < self._share
         mels = mels.clone()
         for row, crop in enumerate(crops):
             if chosen[row] and crop.clip.id in self._codes:

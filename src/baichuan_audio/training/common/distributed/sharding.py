@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed._composable.checkpoint_activation import checkpoint
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ....language_model.audio_head import DepthLayer
-from ....language_model.backbone import DecoderLayer
-from ....language_model.model import LanguageModel
-from ....layers.attention import TransformerLayer
+from ....audio_tokenizer import AudioTokenizer
+from ....language_model.backbone import Backbone
 from .world import World
 
 T = TypeVar("T")
-_LAYERS = (DecoderLayer, DepthLayer, TransformerLayer)
 
 
 class TrainedModules(nn.ModuleDict):
@@ -34,32 +31,32 @@ def parallelize(
 ) -> TrainedModules:
     """Split the parameters of `modules` over the processes, in place; nothing is split where there is only one.
 
-    Every layer is a unit, gathered before its pass; so are a language model's text embedding and `lm_head`. What is
-    left stays gathered during a step. bfloat16: layers are gathered and computed in bfloat16; the parameters, their
-    gradients and the sums of gradients stay float32. activation_checkpointing: a layer keeps its input only, and is
-    computed again for its gradient.
+    Layers of backbones and audio encoders are gathered one at a time, before their pass. The rest is gathered once a
+    step: how often it is used depends on a process's samples, and processes must gather alike. bfloat16: what is
+    gathered is, while parameters, optimizers and the sums of gradients stay float32. activation_checkpointing: a layer
+    keeps its input only, and is computed again for its gradient.
     """
     trained = TrainedModules(modules)
-    units = [module for module in trained.modules() if isinstance(module, _LAYERS)]
+    layers = [layer for module in trained.modules() for layer in _layers(module)]
     if activation_checkpointing:
-        for unit in units:
-            checkpoint(unit)
+        for layer in layers:
+            checkpoint(layer)
     if world.mesh is None:
         return trained
-    dtype = torch.bfloat16 if bfloat16 else None
-    layer = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
-    # The residual stream starts and stays in float32, as it does in one process.
-    ends = MixedPrecisionPolicy(dtype, torch.float32, output_dtype=torch.float32, cast_forward_inputs=False)
-    for unit in units:
-        fully_shard(unit, mesh=world.mesh, mp_policy=layer)
-    for module in list(trained.modules()):
-        if isinstance(module, LanguageModel):
-            fully_shard(module.embed_tokens, mesh=world.mesh, mp_policy=ends)
-            fully_shard(module.lm_head, mesh=world.mesh, mp_policy=ends)
-    fully_shard(trained, mesh=world.mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32))
+    policy = MixedPrecisionPolicy(torch.bfloat16 if bfloat16 else None, torch.float32, cast_forward_inputs=False)
+    for layer in layers:
+        fully_shard(layer, mesh=world.mesh, mp_policy=policy)
+    fully_shard(trained, mesh=world.mesh, mp_policy=policy)
     assert isinstance(trained, FSDPModule)
     trained.set_reduce_scatter_unused_params(True)  # a process may have no target of a kind that others have
     return trained
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The layers that a module runs once in every pass."""
+    if isinstance(module, Backbone):
+        return list(module.layers)
+    return list(module.encoder.layers) if isinstance(module, AudioTokenizer) else []
 
 
 @contextmanager
@@ -85,3 +82,18 @@ def whole(tensor: Tensor) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds; shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_like(parameter: Tensor, part: Tensor) -> Tensor:
+    """The whole tensor of which `part` is what this process holds, split as `parameter` is."""
+    if not isinstance(parameter, DTensor):
+        return part
+    split = parameter.device_mesh, parameter.placements
+    return DTensor.from_local(part, *split, shape=parameter.shape, stride=parameter.stride()).full_tensor()
+
+
+def rows_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """What this process holds of a whole `tensor`, split as `parameter` is."""
+    if not isinstance(parameter, DTensor):
+        return tensor
+    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None).to_local()

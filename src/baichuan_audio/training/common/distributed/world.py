@@ -72,6 +72,11 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def share(self, items: Sequence[T], pieces: int = 1, piece: int = 0) -> tuple[list[T], float]:
+        """`part` and its share of all items; without any the first one, and 0: the others wait for this process."""
+        mine = self.part(items, pieces, piece)
+        return mine or list(items[:1]), len(mine) / len(items)
+
     def part(self, items: Sequence[T], pieces: int = 1, piece: int = 0) -> list[T]:
         """This process's share of a step's samples, cut into `pieces` micro-batches: every n-th, from its index on."""
         return list(items)[self.rank * pieces + piece :: self.size * pieces]
