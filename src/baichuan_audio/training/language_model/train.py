@@ -170,7 +170,7 @@ def train(recipe: LanguageModelRecipe) -> None:
     trained = parallelize(learning, world(), recipe.in_bfloat16, recipe.activation_checkpointing)
     parameters = [parameter for module in learning.values() for parameter in module.parameters()]
     matrices = layer_matrices(language_model) if recipe.muon else []
-    optimizers = make_optimizers(parameters, matrices, recipe.optimizer)
+    optimizers = make_optimizers(parameters, matrices, recipe.optimizer, recipe.in_bfloat16)
     draw = Batches(make_mixture(recipe, model, "train").draw, recipe.tokens_per_step, recipe.seed, recipe.steps)
     validation, samples = validation_batches(recipe, model), LanguageModelSamples(recipe, model)
     with TrainingRun(recipe, output / "state", trained, learning, optimizers, "tokens") as run:

@@ -133,8 +133,11 @@ def compute_losses(
     if share > 0 and step < recipe.head_warmup_steps:  # only the head learns: codes keep their meaning
         vectors = dequantize(tokenizer.bridge.vq_list, quantize(tokenizer.bridge.vq_list, vectors))
     elif share > 0:
-        vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
-    if decoded := decoded_rows(recipe, step, len(vectors)):
+        vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share, batch)
+    share_of_rows = share_of_decoded = len(batch.rows) / batch.batch_size
+    if all_decoded := decoded_rows(recipe, step, batch.batch_size):
+        mine = sum(row < all_decoded for row in batch.rows)
+        decoded, share_of_decoded = max(1, mine), mine / all_decoded  # without any: one for nothing, the others wait
         mels = decode_rows(tokenizer, vectors[:decoded], lengths[:decoded])
         recordings = batch.waveforms[:decoded], batch.samples[:decoded]
         floor, l2 = recipe.weights.mel_floor, recipe.weights.mel_l2
@@ -157,6 +160,10 @@ def compute_losses(
         "frame": recipe.weights.frame,
         "text": recipe.weights.text,
     }
+    if world().size > 1:  # the head takes part in every process, also without a transcript
+        losses["frame"] = losses.get("frame", 0.0) + 0.0 * head_hidden.sum()
+    mel_names = ("coarse_mel", "refined_mel", "second_scale")
+    losses = {name: (share_of_decoded if name in mel_names else share_of_rows) * v for name, v in losses.items()}
     weighted = [weights[name] * value for name, value in losses.items()]
     # A batch without transcripts or alignments has no loss before `mel_start_step`.
     losses["loss"] = torch.stack(weighted).sum() if weighted else 0.0 * vectors.sum()
@@ -164,21 +171,45 @@ def compute_losses(
 
 
 def _through_codebooks(
-    tokenizer: AudioTokenizer, vectors: Tensor, lengths: Tensor, recipe: QuantizerRecipe, share: float
+    tokenizer: AudioTokenizer,
+    vectors: Tensor,
+    lengths: Tensor,
+    recipe: QuantizerRecipe,
+    share: float,
+    batch: TokenizerBatch,
 ) -> tuple[Tensor, Tensor]:
     """vectors [B, T, W] -> (vectors for the decoder [B, T, W], straight-through; commitment loss)."""
-    rows, levels = vectors.shape[0], tokenizer.num_codebooks
+    rows, count, levels = batch.rows, batch.batch_size, tokenizer.num_codebooks
     mask = valid_mask(lengths, vectors.shape[1])
-    dropped = torch.rand(rows, device=vectors.device) < recipe.quantizer_dropout
-    kept = torch.where(dropped, torch.randint(1, max(2, levels), (rows,), device=vectors.device), levels)
+    dropped = torch.rand(count, device=vectors.device) < recipe.quantizer_dropout
+    kept = torch.where(dropped, torch.randint(1, max(2, levels), (count,), device=vectors.device), levels)[rows]
     flat = vectors[mask]
-    row_of = torch.arange(rows, device=vectors.device)[:, None].expand_as(mask)[mask]
+    row_of = torch.arange(len(rows), device=vectors.device)[:, None].expand_as(mask)[mask]
     with torch.autocast(vectors.device.type, enabled=False):
-        quantised, _ = learn(tokenizer.bridge.vq_list, flat, recipe, kept[row_of])
+        quantised = _learn_together(
+            tokenizer, flat, kept[row_of], torch.tensor(rows, device=row_of.device)[row_of], recipe
+        )
     commitment = (flat - quantised).square().mean()
-    use = (torch.rand(rows, device=vectors.device) < share)[row_of, None]
+    use = (torch.rand(count, device=vectors.device) < share)[rows][row_of, None]
     passed = torch.where(use, flat + (quantised - flat).detach(), flat)
     return vectors.masked_scatter(mask[..., None], passed), commitment
+
+
+def _learn_together(
+    tokenizer: AudioTokenizer, x: Tensor, keep: Tensor, rows: Tensor, recipe: QuantizerRecipe
+) -> Tensor:
+    """One training step of the codebooks on the vectors [N, W] of all processes, in the order of the step's `rows` [N]
+    -> this process's vectors quantised. Vectors that are not finite teach nothing."""
+    run, levels = world(), tokenizer.bridge.vq_list
+    parts = run.gather((x.detach(), keep, rows))
+    vectors, keeps, numbers = (torch.cat([part[n].to(x.device) for part in parts]) for n in range(3))
+    if not bool(vectors.isfinite().all()):
+        return dequantize(levels, quantize(levels, x.detach()))
+    order = numbers.argsort(stable=True)
+    quantised = torch.empty_like(vectors)
+    quantised[order] = learn(levels, vectors[order], recipe, keeps[order])[0]
+    first = sum(len(part[0]) for part in parts[: run.rank])
+    return quantised[first : first + len(x)]
 
 
 @torch.no_grad()

@@ -64,12 +64,15 @@ class CodedMels:
         self._codes, self._hop, self._share, self._seed = CodesStore(recipe.codes), hop_length, recipe.share, seed
         self._device = device
 
-    def replace(self, mels: Tensor, crops: Sequence[Crop], step: int, rows: Sequence[int], batch_size: int) -> Tensor:
+    def replace(
+        self, mels: Tensor, crops: Sequence[Crop], step: int, rows: tuple[Sequence[int], int] | None = None
+    ) -> Tensor:
         """mels [B, M, T] of the crops, each starting at a whole frame -> the same, some of them decoded from codes.
 
-        rows [B]: which rows of the step's batch these are, for which all choices are made.
+        rows: which rows these are of a step of how many, for all of which it is drawn; None: these are all.
         """
-        chosen = np.random.default_rng((self._seed, step, 1)).random(batch_size)[list(rows)] < self._share
+        numbers, count = (range(len(crops)), len(crops)) if rows is None else rows
+        chosen = np.random.default_rng((self._seed, step, 1)).random(count)[list(numbers)] < self._share
         mels = mels.clone()
         for row, crop in enumerate(crops):
             if chosen[row] and crop.clip.id in self._codes:

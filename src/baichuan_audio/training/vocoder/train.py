@@ -157,7 +157,7 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
             names = [f"{crop.clip.id}@{crop.start}" for crop in crops]
             mel = natural_log_mel(target, mel_config(vocoder))
             if coded is not None:
-                mel = coded.replace(mel, crops, step, rows, len(whole))
+                mel = coded.replace(mel, crops, step, (rows, len(whole)))
             with recipe.autocast():
                 generated, f0_loss = trained(partial(generate, recipe, vocoder, target, mel, step))
 

@@ -91,11 +91,11 @@ def world() -> World:
 
 
 @contextmanager
-def processes(device: str, timeout_s: float = 1800.0) -> Iterator[World]:
+def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
     """The process group that torchrun's environment describes, gloo on CPUs and NCCL on CUDA; without it, no group.
 
-    timeout_s: after which a collective operation fails. Raises TrainingError for a device that cannot be split among
-    the processes of a host.
+    timeout_s: after which a collective operation fails, half an hour at least. Raises TrainingError for a device that
+    cannot be split among the processes of a host.
     """
     global _world
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -112,9 +112,10 @@ def processes(device: str, timeout_s: float = 1800.0) -> Iterator[World]:
             )
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    timeout = timedelta(seconds=max(timeout_s, 1800.0))
+    dist.init_process_group(backend, timeout=timeout)
     try:
-        writers = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        writers = dist.new_group(backend="gloo", timeout=timeout)
         _world = World(dist.get_rank(), size, kind, make_mesh(kind, size, on_host), writers)
         yield _world
     finally:
