@@ -71,7 +71,8 @@ def run_flow(root: Path, output: Path) -> None:
 
 def run_lm(root: Path, output: Path) -> None:
     settings = {"stage": "sft", "validation_sequences": 2, "alignment_loss_weight": 0.4, "phoneme_loss_weight": 0.5}
-    settings |= {"frame_corruption_prob": 0.2, "checkpoint_every": 4, "sample_every": 4, "tokens_per_step": 300}
+    settings |= {"frame_corruption_prob": 0.2, "checkpoint_every": 4, "sample_every": 4, "tokens_per_step": 600}
+    settings |= {"packing": True, "packs_per_step": 4}
     language_model.train(lm_recipe(root, output, **COMMON | settings))
 
 

@@ -51,14 +51,19 @@ class TrainingLog:
         if self._bar is not None:
             self._bar.update(1)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of `log.jsonl`, values rounded to six digits; `step` counts the steps done."""
+    def scalars(self, step: int, values: Mapping[str, float], worst_samples: Sequence[str] = ()) -> None:
+        """One line of `log.jsonl`, values rounded to six digits; `step` counts the steps done.
+
+        worst_samples: ids of the samples with the highest loss.
+        """
         if not self._active:
             return
         elapsed = time.monotonic() - self._start
         rate = (step - self._first_step) / max(elapsed, 1e-9)
-        row = {"step": step, "elapsed_s": round(elapsed, 1), "steps_per_s": round(rate, 3)}
+        row: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed, 1), "steps_per_s": round(rate, 3)}
         row |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        if worst_samples:
+            row["worst_samples"] = list(worst_samples)
         self._write(row)
         if self._board is not None:
             for name, value in values.items():

@@ -97,7 +97,10 @@ def make_optimizers(
     recipe: OptimizerRecipe,
     bfloat16: bool = False,
 ) -> dict[str, torch.optim.Optimizer]:
-    """Muon for `matrices`, where there are any, and AdamW for the other parameters that may learn; bfloat16: of Muon's products."""
+    """Muon for `matrices`, where there are any, and AdamW for the other parameters that may learn.
+
+    bfloat16: of Muon's products.
+    """
     apart = set(map(id, matrices))
     rest = [parameter for parameter in parameters if id(parameter) not in apart]
     optimizers: dict[str, torch.optim.Optimizer] = {"adamw": make_optimizer(rest, recipe)}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...data.alignment.phone_alignment import PHONES_PER_FRAME
 from ...language_model.backbone import Backbone
@@ -43,3 +44,10 @@ class PhonemeProbe(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         logits: Tensor = self.out(self.norm(states))
         return logits.unflatten(-1, (PHONES_PER_FRAME, -1))
+
+    def losses(self, states: Tensor, phonemes: Tensor) -> tuple[Tensor, Tensor]:
+        """states [X, D] against phonemes [X, PHONES_PER_FRAME], indices into SYMBOLS -> of each frame the mean
+        cross-entropy in nats [X], and whether all of its phonemes are the likeliest [X]."""
+        logits = self(states).float()
+        nll = F.cross_entropy(logits.flatten(0, 1), phonemes.flatten(), reduction="none")
+        return nll.view(phonemes.shape).mean(1), (logits.argmax(-1) == phonemes).all(1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import signal
 import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import chain
@@ -30,6 +32,7 @@ from .world import world
 M = TypeVar("M", bound=nn.Module)
 STOPPED = 128 + signal.SIGTERM
 _MOST_SKIPPED = 3
+_WORST = 10  # samples with the highest losses that a line of the log names
 _SHOWN = 10  # samples that a line names
 
 
@@ -169,6 +172,13 @@ class TrainingRun:
                 f"one step {step + 1}; the last state is kept. Lower the learning rate, or look at samples {names}."
             )
 
+    def total(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """The processes' counts added up, name by name."""
+        total: Counter[str] = Counter()
+        for some in self.world.gather(dict(counts)):
+            total.update(some)
+        return dict(total)
+
     def losses(
         self,
         done: int,
@@ -180,16 +190,15 @@ class TrainingRun:
         samples whose losses `by_sample` are the largest."""
         told = self.world.gather(({name: float(value.detach()) for name, value in losses.items()}, by_sample or {}))
         names = dict.fromkeys(name for parts, _ in told for name in parts)
-        total = {name: sum(parts.get(name, 0.0) for parts, _ in told) for name in names}
+        summed = {name: sum(parts.get(name, 0.0) for parts, _ in told) for name in names}
         elapsed = time.perf_counter() - self._since
         speed = {"data_wait": self._data_s / elapsed}
         if self._units:
             speed[f"{self._unit}_per_s"] = self._units / elapsed
         self._data_s, self._units, self._since = 0.0, 0, time.perf_counter()
-        self.log.scalars(done, total | dict(scalars) | speed)
-        by_loss = sorted(((loss, name) for _, some in told for name, loss in some.items()), reverse=True)
-        if by_loss:
-            self.log.event(done, {"worst_samples": {name: round(loss, 4) for loss, name in by_loss[:_SHOWN]}})
+        by_loss = {name: loss for _, some in told for name, loss in some.items()}
+        worst = heapq.nlargest(_WORST, by_loss, key=lambda name: (math.isnan(by_loss[name]), by_loss[name]))
+        self.log.scalars(done, summed | dict(scalars) | speed, worst)
 
     def save(self, done: int) -> None:
         """Save the state after `done` steps."""
