@@ -71,12 +71,13 @@ def train(recipe: LanguageModelRecipe) -> None:
             total = torch.zeros((), device=recipe.device)
             for batch in batches:
                 batch = batch.to(recipe.device)
-                with recipe.autocast():
-                    if share := recipe.scheduled_sampling_prob:
-                        batch = sampled(trained, batch, language_model, audio_head, share, recipe.seed, step)
-                    values = trained(partial(losses, language_model, audio_head, batch, phoneme_probe))
-                    loss = total_loss(values, counts, recipe, num_codebooks)
-                (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
+                with run.computing(batch.ids.numel()):
+                    with recipe.autocast():
+                        if share := recipe.scheduled_sampling_prob:
+                            batch = sampled(trained, batch, language_model, audio_head, share, recipe.seed, step)
+                        values = trained(partial(losses, language_model, audio_head, batch, phoneme_probe))
+                        loss = total_loss(values, counts, recipe, num_codebooks)
+                    (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
                 total += loss.detach()
                 meter.add(values, batch)
             tokens, ids = sum(batch.ids.numel() for batch in batches), sample_ids(batches, step)

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ....errors import TrainingError
 from ..checkpointing import StateWriter, load_training_state, whole_weights
@@ -32,6 +33,7 @@ from .world import world
 M = TypeVar("M", bound=nn.Module)
 STOPPED = 128 + signal.SIGTERM
 _MOST_SKIPPED = 3
+_PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
 _WORST = 10  # samples with the highest losses that a line of the log names
 _SHOWN = 10  # samples that a line names
 
@@ -66,6 +68,8 @@ class TrainingRun:
         self._unit, self._data_s = unit, 0.0
         self._units = 0
         self._since = time.perf_counter()
+        self._peak = peak_flops(recipe.device)
+        self._flops: float | None = None  # of a unit
 
     def __enter__(self) -> TrainingRun:
         self._context.enter_context(self.log)
@@ -140,8 +144,7 @@ class TrainingRun:
             self._skip(step, good, chain.from_iterable(parameters), torch.cat(norms), samples)
         else:
             for optimizer, some, lengths in zip(optimizers, parameters, norms, strict=True):
-                if self.world.size > 1:
-                    _clear_unused(some, lengths)
+                _clear_unused(some, lengths)
                 one = optimizer_step(optimizer, some, lengths, recipe, step - since, self._recipe.steps)
                 scalars |= one | {"grad_norm": max(one["grad_norm"], scalars.get("grad_norm", 0.0))}
                 scalars |= norms_by_part(some, lengths, self._names)
@@ -172,6 +175,16 @@ class TrainingRun:
                 f"one step {step + 1}; the last state is kept. Lower the learning rate, or look at samples {names}."
             )
 
+    @contextmanager
+    def computing(self, units: int) -> Iterator[None]:
+        """The block computes the forward and backward pass of `units`; the first one's FLOPs are counted."""
+        if self._peak is None or self._flops is not None or not units:
+            yield
+            return
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self._flops = counter.get_total_flops() / units
+
     def total(self, counts: Mapping[str, int]) -> dict[str, int]:
         """The processes' counts added up, name by name."""
         total: Counter[str] = Counter()
@@ -195,6 +208,9 @@ class TrainingRun:
         speed = {"data_wait": self._data_s / elapsed}
         if self._units:
             speed[f"{self._unit}_per_s"] = self._units / elapsed
+        if self._peak is not None and self._flops is not None:
+            name = "hfu" if self._recipe.activation_checkpointing else "mfu"
+            speed[name] = self._flops * self._units / elapsed / (self._peak * self.world.size)
         self._data_s, self._units, self._since = 0.0, 0, time.perf_counter()
         by_loss = {name: loss for _, some in told for name, loss in some.items()}
         worst = heapq.nlargest(_WORST, by_loss, key=lambda name: (math.isnan(by_loss[name]), by_loss[name]))
@@ -236,8 +252,19 @@ class TrainingRun:
             self.world.wait()
 
 
+def peak_flops(device: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a device by its data sheet; None where it is not known."""
+    if not device.startswith("cuda"):
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in _PEAKS.items() if key in name), None)
+
+
 def _clear_unused(parameters: Sequence[nn.Parameter], norms: Tensor) -> None:
-    """Remove gradients that are 0: no process had a target for the parameter, so it stays, as in one process."""
+    """Remove gradients that are 0, so that the parameter stays as it is.
+
+    Of several processes one without a target for a parameter has such a gradient, where one process alone has none.
+    """
     for parameter, norm in zip(parameters, norms.tolist(), strict=True):
         if norm == 0:
             parameter.grad = None
