@@ -71,18 +71,21 @@ class BaseModel:
 
 
 @dataclass(frozen=True)
-class HeldTensor:
-    """A tensor in memory, handed out in `dtype`."""
+class ConvertedTensor:
+    """A tensor that is read in `dtype`, with rows of another below it (`added`) where there are any."""
 
-    tensor: Tensor
+    source: TensorSource
     dtype: torch.dtype
+    added: TensorSource | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
+        rows, *rest = self.source.shape
+        return (rows + (self.added.shape[0] if self.added is not None else 0), *rest)
 
     def read(self) -> Tensor:
-        return self.tensor.to(self.dtype)
+        tensor = self.source.read().to(self.dtype)
+        return tensor if self.added is None else torch.cat([tensor, self.added.read().to(self.dtype)])
 
 
 # ------------------------------------------------------------------------------------------------ load
@@ -105,9 +108,8 @@ def assembled_tensors(
             raise CheckpointError(f"{where}: its {name} is {value}, but {config.get(name)} in this config.json.")
     beside = (tensor.dtype for name, tensor in stored.items() if name.startswith(("model.", "audio_head.")))
     kept = dtype or next(beside, torch.float32)
-    tensors: dict[str, TensorSource] = {
-        name: HeldTensor(tensor, tensor.dtype) for name, tensor in _released(llm) if name not in stored
-    }
+    tensors: dict[str, TensorSource] = {name: tensor for name, tensor in _released(llm) if name not in stored}
+    of_base = set(tensors)
     for name, tensor in stored.items():
         if not name.endswith(_ADDED_ROWS):
             tensors[name] = tensor
@@ -115,14 +117,11 @@ def assembled_tensors(
         table = name.removesuffix(_ADDED_ROWS)
         if table not in tensors or tensor.shape[1:] != tensors[table].shape[1:]:
             raise CheckpointError(f"{directory}: tensor '{name}' adds rows to a table that the base does not have.")
-        joined = torch.cat([tensors[table].read(), tensor.read().float()])
-        tensors[table] = HeldTensor(joined, joined.dtype)
+        precision = torch.promote_types(tensors[table].dtype, tensor.dtype)  # what both are exact in
+        tensors[table] = ConvertedTensor(tensors[table], precision, tensor)
     if base.adapters is not None:
-        tensors = adapted_tensors(tensors, directory / base.adapters, kept)
-    return {
-        name: replace(tensor, dtype=kept) if isinstance(tensor, HeldTensor) else tensor
-        for name, tensor in tensors.items()
-    }
+        tensors = adapted_tensors(tensors, [directory / base.adapters], kept)
+    return {name: ConvertedTensor(tensor, kept) if name in of_base else tensor for name, tensor in tensors.items()}
 
 
 def _equal(entry: object, due: float) -> bool:
@@ -130,7 +129,7 @@ def _equal(entry: object, due: float) -> bool:
     return isinstance(entry, (int, float)) and math.isclose(entry, due, rel_tol=1e-6)
 
 
-def _released(llm: PretrainedLLM) -> Iterator[tuple[str, Tensor]]:
+def _released(llm: PretrainedLLM) -> Iterator[tuple[str, TensorSource]]:
     for name, tensor in llm.tensors.items():
         yield released_name(f"language_model.{name}"), tensor
 
@@ -233,7 +232,7 @@ def save_assembled(model: BaichuanAudio, directory: Path, base: BaseModel) -> No
     replace_checkpoint(directory, write)
 
 
-def _beyond(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _beyond(tensors: Mapping[str, Tensor], base: Mapping[str, TensorSource]) -> Iterator[tuple[str, Tensor]]:
     """The tensors that differ from the base's, of a longer table the rows that it lacks."""
     for name, tensor in tensors.items():
         given = base.get(name)
@@ -242,7 +241,7 @@ def _beyond(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> Iterat
             continue
         rows = given.shape[0]
         same = tensor.shape[1:] == given.shape[1:] and tensor.shape[0] >= rows
-        if not (same and torch.equal(tensor[:rows].cpu(), given.to(tensor.dtype))):
+        if not (same and torch.equal(tensor[:rows].cpu(), given.read().to(tensor.dtype))):
             yield name, tensor
         elif tensor.shape[0] > rows:
             yield name + _ADDED_ROWS, tensor[rows:]

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -140,7 +140,20 @@ def test_a_gguf_file_is_a_base(model: BaichuanAudio, tmp_path: Path, monkeypatch
     from baichuan_audio.pretrained.llm import PretrainedLLM
 
     sizes = {"hidden_size": 256, "rms_norm_eps": float(torch.tensor(model.config["rms_norm_eps"]))}
-    language_model = {name: t.clone() for name, t in model.language_model.state_dict().items() if "audio" not in name}
+
+    @dataclass
+    class Held:
+        tensor: torch.Tensor
+        dtype = torch.float32
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            return tuple(self.tensor.shape)
+
+        def read(self) -> torch.Tensor:
+            return self.tensor
+
+    language_model = {name: Held(t) for name, t in model.language_model.state_dict().items() if "audio" not in name}
     asked: list[Path] = []
     monkeypatch.setattr(
         assembled, "read_llm", lambda path: asked.append(path) or PretrainedLLM(sizes, language_model, "{}")

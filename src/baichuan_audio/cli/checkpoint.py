@@ -19,6 +19,7 @@ _PARTS = (
     ("language model", ("model.", "lm_head.")),
     ("audio head", "audio_head."),
 )
+_DTYPES = ("float32", "bfloat16", "float16")
 _NO_PARAMETERS = ("positional_embedding", "codebook")
 """Parts of names of buffers, which are not counted: sinusoids, and codebooks with their statistics."""
 
@@ -45,11 +46,18 @@ def add_commands(commands: Any) -> None:
     assemble.add_argument("--tokenizer", metavar="DIR", help="output of that stage, or a checkpoint directory")
     assemble.add_argument("--flow", metavar="DIR", help="output of that stage, or a checkpoint directory")
     assemble.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt")
-    assemble.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="round the weights to this type")
+    assemble.add_argument("--dtype", choices=_DTYPES, help="round the weights to this type")
 
     average = _add(group, "average", run_average, "Write the mean of the weights of several checkpoints.")
     average.add_argument("output", help="checkpoint directory to write")
     average.add_argument("checkpoints", nargs="+", metavar="DIR", help="two or more, trained from the same start")
+
+    merge = _add(group, "merge", run_merge, "Merge adapters into the weights of their base: the released layout.")
+    merge.add_argument("base", help="checkpoint directory or hub id that the adapters were trained on")
+    merge.add_argument("output", help="checkpoint directory to write")
+    merge.add_argument("adapters", nargs="+", metavar="FILE", help="adapters.safetensors of a training run, or several")
+    merge.add_argument("--vocoder", metavar="FILE", help="hift.pt, if the base has no vocoder")
+    merge.add_argument("--dtype", choices=_DTYPES, help="type of the weights (default: as stored)")
 
     expand = _add(group, "expand", run_expand, "Add layers and units without changing what the model computes.")
     expand.add_argument("checkpoint", help="checkpoint directory to start from")
@@ -170,6 +178,20 @@ def run_average(arguments: argparse.Namespace) -> None:
 
     with Progress(f"averaging {len(arguments.checkpoints)} checkpoints"):
         average(arguments.checkpoints, arguments.output)
+    print(f"{arguments.output}: written")
+
+
+def run_merge(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from ..checkpoint import load, save
+
+    with Progress(f"merging into {arguments.output}"):
+        dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
+        model = load(arguments.base, dtype=dtype, vocoder=arguments.vocoder, adapters=arguments.adapters)
+        if dtype is not None:
+            model.config["torch_dtype"] = arguments.dtype
+        save(model, arguments.output)
     print(f"{arguments.output}: written")
 
 

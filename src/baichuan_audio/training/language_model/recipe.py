@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...adapters import AdapterConfig
 from ...config import nearest
 from ...data.mixture.config import MixtureConfig
 from ...errors import ConfigError
@@ -36,6 +37,9 @@ class LanguageModelRecipe(StageRecipe):
     """One of `TRAINABLE`."""
     init_from: str
     """Checkpoint directory to start from; the result is written to `output`/model."""
+    adapter: AdapterConfig | None = None
+    """LoRA or DoRA: only adapters learn, and the result is `output`/adapters.safetensors. `stage` then says which data
+    the model sees, and `init_from` is the base that the file belongs to."""
     mixture: MixtureConfig
     dialogues: tuple[str, ...] = ()
     """Dialogue files (docs/training.md), with clips or as text only."""
@@ -92,3 +96,5 @@ class LanguageModelRecipe(StageRecipe):
             raise ConfigError(f"stage: there is no stage '{self.stage}'; {nearest(self.stage, tuple(TRAINABLE))}")
         if not 0 < self.audio_head_fraction <= 1:
             raise ConfigError("audio_head_fraction must lie in (0, 1].")
+        if self.adapter is not None and self.reset_audio_embeddings:
+            raise ConfigError("reset_audio_embeddings trains what the base has; it and `adapter` exclude each other.")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...adapters import adapter_parameters, add_adapters, save_trained_adapters, train_only_adapters
 from ...checkpoint import load, save
 from ...data.alignment.phone_alignment import training_alignments
 from ...data.mixture.batches import Batches
@@ -36,6 +37,8 @@ from .data import make_mixture, validation_batches
 from .phoneme_probe import PhonemeProbe
 from .recipe import TRAINABLE, LanguageModelRecipe
 from .samples import LanguageModelSamples
+
+ADAPTERS_FILE = "adapters.safetensors"
 
 
 def losses(
@@ -117,15 +120,16 @@ def train(recipe: LanguageModelRecipe) -> None:
     model = load(recipe.init_from, dtype=torch.float32, device=recipe.device)
     if recipe.reset_audio_embeddings and not has_state(output / "state"):  # a resumed run has them in its state
         reset_audio_embeddings(model, recipe)
-    parts = learning_parts(model, recipe.stage)
+    if recipe.adapter is not None:
+        model = add_adapters(model, recipe.adapter, recipe.seed)
+    learning = learning_modules(model, recipe)
     language_model, audio_head, phoneme_probe = model.language_model, model.audio_head, None
-    learning: dict[str, nn.Module] = {"parts": parts}
     if recipe.phoneme_loss_weight:
         learning["phoneme_probe"] = phoneme_probe = PhonemeProbe(language_model).to(recipe.device)
         if recipe.phoneme_probe is not None:
             load_module(Path(recipe.phoneme_probe) / "state", "phoneme_probe", phoneme_probe)
     parameters = [parameter for module in learning.values() for parameter in module.parameters()]
-    matrices = layer_matrices(language_model) if recipe.muon else []
+    matrices = layer_matrices(language_model) if recipe.muon and recipe.adapter is None else []
     optimizers = make_optimizers(parameters, matrices, recipe.optimizer)
     batches = Batches(make_mixture(recipe, model, "train").draw, recipe.tokens_per_step, recipe.seed, recipe.steps)
     validation, samples = validation_batches(recipe, model), LanguageModelSamples(recipe, model)
@@ -144,7 +148,8 @@ def train(recipe: LanguageModelRecipe) -> None:
             with autocast(recipe.device):
                 values = losses(language_model, audio_head, batch, subset.to(recipe.device), phoneme_probe)
                 loss = total_loss(values, recipe)
-            loss.backward()
+            if loss.requires_grad:  # without audio there is none for an audio head that learns alone
+                loss.backward()
             scalars = optimizer_step(optimizers.values(), recipe.optimizer, step, recipe.steps)
             step += 1
             log.advance()
@@ -154,7 +159,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                 log.scalars(step, validate(language_model, audio_head, validation, phoneme_probe))
                 samples.log(step, log)
             if due(step, recipe.checkpoint_every, recipe.steps):
-                save(model, output / "model")  # before the state: a run stopped in between writes it once more
+                save_result(model, recipe)  # before the state: a run stopped in between writes it once more
                 save_training_state(output / "state", step, learning, optimizers)
 
 
@@ -174,6 +179,25 @@ def reset_audio_embeddings(model: BaichuanAudio, recipe: LanguageModelRecipe) ->
     codes, alignments = CodesStore(recipe.codes), training_alignments(recipe.dataset)
     explained = embed_codes_like_sounds(model, model.tokenizer, codes, alignments, recipe.seed)
     print(f"audio embeddings explain {explained:.0%} of the variance of the pseudo-codes' embeddings", file=sys.stderr)
+
+
+def save_result(model: BaichuanAudio, recipe: LanguageModelRecipe) -> None:
+    """Write what was trained: `model`, or of a model with adapters these alone.
+
+    Raises CheckpointError where it cannot be written, or an adapter has learnt nothing.
+    """
+    if recipe.adapter is None:
+        save(model, Path(recipe.output) / "model")
+    else:
+        save_trained_adapters(model, Path(recipe.output) / ADAPTERS_FILE)
+
+
+def learning_modules(model: BaichuanAudio, recipe: LanguageModelRecipe) -> dict[str, nn.Module]:
+    """What learns, by its name in the training state; of a model with adapters these alone, so the state is small."""
+    if recipe.adapter is None:
+        return {"parts": learning_parts(model, recipe.stage)}
+    train_only_adapters(model)
+    return {"adapters": nn.ParameterList(adapter_parameters(model).values())}
 
 
 def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:
