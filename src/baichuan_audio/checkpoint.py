@@ -150,6 +150,18 @@ def load(
     return model.eval().requires_grad_(False)  # training enables the gradients that it needs
 
 
+def model_without_weights(path: str | os.PathLike[str]) -> BaichuanAudio:
+    """The model of a checkpoint directory on the meta device: its sizes, text tokenizer and vocoder.
+
+    Raises CheckpointError and ConfigError as `load` does.
+    """
+    directory = checkpoint_directory(path)
+    config = read_json(directory / "config.json")
+    config.pop("base_model", None)
+    text_tokenizer = TextTokenizer.from_file(directory / "tokenizer.json")
+    return _empty_model(directory, config, text_tokenizer, load_vocoder(directory, config, None))
+
+
 def stored_tensors(
     directory: Path, config: dict[str, Any], dtype: torch.dtype | None, adapters: Sequence[str | os.PathLike[str]]
 ) -> Mapping[str, TensorSource]:

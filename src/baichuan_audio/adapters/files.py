@@ -23,6 +23,7 @@ from .model import (
     base_fingerprint,
     fingerprint,
     insert_adapters,
+    merge_adapters,
     refuse_unfit,
     weight_name,
 )
@@ -153,6 +154,11 @@ def load_adapters(model: BaichuanAudio, path: str | os.PathLike[str]) -> Baichua
             for part, parameter in layer.named_parameters(recurse=False):
                 parameter.copy_(getattr(stored.changes[name], part))
     return adapted
+
+
+def merged_with(model: BaichuanAudio, path: str | os.PathLike[str]) -> BaichuanAudio:
+    """A copy of `model` with the adapters of a file merged; all other tensors are shared. Raises as `load_adapters`."""
+    return merge_adapters(load_adapters(model, path))
 
 
 def _refuse_unknown(stored: StoredAdapters, known: set[str]) -> None:

@@ -40,6 +40,8 @@ class LanguageModelRecipe(StageRecipe):
     adapter: AdapterConfig | None = None
     """LoRA or DoRA: only adapters learn, and the result is `output`/adapters.safetensors. `stage` then says which data
     the model sees, and `init_from` is the base that the file belongs to."""
+    base_dtype: str = "float32"
+    """Type of the weights under an `adapter`: bfloat16 halves the memory; the adapters are float32 in any case."""
     mixture: MixtureConfig
     dialogues: tuple[str, ...] = ()
     """Dialogue files (docs/training.md), with clips or as text only."""
@@ -96,5 +98,7 @@ class LanguageModelRecipe(StageRecipe):
             raise ConfigError(f"stage: there is no stage '{self.stage}'; {nearest(self.stage, tuple(TRAINABLE))}")
         if not 0 < self.audio_head_fraction <= 1:
             raise ConfigError("audio_head_fraction must lie in (0, 1].")
+        if self.base_dtype not in ("float32", "bfloat16") or (self.adapter is None and self.base_dtype != "float32"):
+            raise ConfigError("base_dtype must be float32, or with an `adapter` bfloat16.")
         if self.adapter is not None and self.reset_audio_embeddings:
             raise ConfigError("reset_audio_embeddings trains what the base has; it and `adapter` exclude each other.")

@@ -117,7 +117,7 @@ def train(recipe: LanguageModelRecipe) -> None:
     """
     recipe.prepare()
     output = Path(recipe.output)
-    model = load(recipe.init_from, dtype=torch.float32, device=recipe.device)
+    model = load(recipe.init_from, dtype=getattr(torch, recipe.base_dtype), device=recipe.device)
     if recipe.reset_audio_embeddings and not has_state(output / "state"):  # a resumed run has them in its state
         reset_audio_embeddings(model, recipe)
     if recipe.adapter is not None:
