@@ -98,8 +98,9 @@ def test_parameters_flops_and_memory_are_those_of_training(workspace: Path, tmp_
         )
         tracker = AllocatedBytes([*model.parameters(), *model.buffers()])
         for step, batch in enumerate(batches):
-            with tracker, FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-                loss_of(model, batch, trained, step).backward()
+            with tracker:
+                with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+                    loss_of(model, batch, trained, step).backward()
                 for optimizer in optimizers.values():
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""train: runs one stage of training; plan: what it will need; data align, encode, sample-codes, rejection-sample: on a clip store."""
+"""train: runs one stage of training; plan: what it will need; data align, encode ...: commands on a clip store."""
 
 from __future__ import annotations
 

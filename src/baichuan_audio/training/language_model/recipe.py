@@ -63,6 +63,8 @@ class LanguageModelRecipe(StageRecipe):
     after_pseudo_speech: bool = False
     """Fit new audio embeddings to what the embeddings of pseudo-codes say of the same phonemes; needs
     `codebook_source`, `codes`, and a `dataset` with alignments."""
+    voices: tuple[str, ...] = ()
+    """Speakers of the `dataset` that become voices of the model, under their names."""
     languages: tuple[str, ...] = ("en", "zh")
     tokens_per_step: int = 4096
     """Positions of a step, padding not counted."""

@@ -118,6 +118,8 @@ def train(recipe: LanguageModelRecipe) -> None:
     recipe.prepare()
     output = Path(recipe.output)
     model = load(recipe.init_from, dtype=getattr(torch, recipe.base_dtype), device=recipe.device)
+    if recipe.voices:
+        model.config["voices"] = list(dict.fromkeys([*model.voices, *recipe.voices]))
     if recipe.reset_audio_embeddings and not has_state(output / "state"):  # a resumed run has them in its state
         reset_audio_embeddings(model, recipe)
     if recipe.adapter is not None:
