@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,7 +163,22 @@ def test_time_is_that_of_a_short_run(workspace: Path, tmp_path: Path) -> None:
 
 def test_the_released_size(capsys: pytest.CaptureFixture[str]) -> None:
     """Against the formulas for 7B: 63.8 GFLOP a frame with loss in stage 2, without attention."""
-    assert main(["plan", str(BASE_7B / "lm_stage2.yaml"), "--gpus", "64", "--gpu", "h100", "--json"]) == 0
+    assert (
+        main(
+            [
+                "plan",
+                str(BASE_7B / "lm_stage2.yaml"),
+                "--config",
+                str(BASE_7B / "config.json"),
+                "--gpus",
+                "64",
+                "--gpu",
+                "h100",
+                "--json",
+            ]
+        )
+        == 0
+    )
     planned = json.loads(capsys.readouterr().out)
     parts = {name: (total, learning) for name, total, learning in planned["parts"]}
     assert parts["language model"][0] == 7_684_718_080 and parts["audio head"][0] > 1.4e9
@@ -187,3 +203,17 @@ def test_a_recipe_of_two_stages_needs_its_name(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("output: x\nsteps: 3\ndataset: y\n")
     with pytest.raises(ConfigError, match="say which with --stage"):
         stage_of(str(tmp_path / "r.yaml"), [])
+
+
+@pytest.mark.parametrize("kind", ["slice", "lora"])
+def test_the_script_for_gpus_runs(workspace: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What scripts/gpu_check.sh measures, on a CPU."""
+    spec = importlib.util.spec_from_file_location("training_speed", BASE_7B.parents[1] / "scripts/training_speed.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    sizes = ["--device", "cpu", "--rows", "1", "--length", "32", "--steps", "1"]
+    script.main([kind, str(workspace / "model" / "config.json"), *sizes])
+    result = json.loads(capsys.readouterr().out)
+    assert result["positions"] == 32 and result["flops_a_step"] > 0 and result["seconds_a_step"] > 0
+    assert (result["learning"] < 100_000) == (kind == "lora")

@@ -57,20 +57,24 @@ def plan_stage(recipe: StageRecipe, config: Path | None = None) -> StagePlan:
     Raises CheckpointError or ConfigError where the sizes cannot be had, or for a stage that cannot be planned.
     """
     if isinstance(recipe, LanguageModelRecipe):
-        return _language_model(recipe, config)
-    if isinstance(recipe, TokenizerRecipe):
-        return _tokenizer(recipe, config)
-    if isinstance(recipe, FlowRecipe):
-        return _flow(recipe, config)
-    if isinstance(recipe, VocoderRecipe):
-        return _vocoder(recipe)
-    raise CheckpointError("a recipe of this stage cannot be planned.")
+        plan = _language_model(recipe, config)
+    elif isinstance(recipe, TokenizerRecipe):
+        plan = _tokenizer(recipe, config)
+    elif isinstance(recipe, FlowRecipe):
+        plan = _flow(recipe, config)
+    elif isinstance(recipe, VocoderRecipe):
+        plan = _vocoder(recipe)
+    else:
+        raise CheckpointError("a recipe of this stage cannot be planned.")
+    for part in plan.parts.values():
+        part.to("meta")  # tables of positions are made on the CPU
+    return plan
 
 
 def _language_model(recipe: LanguageModelRecipe, config: Path | None) -> StagePlan:
     sizes = read_json(config or Path(recipe.init_from) / "config.json")
     with shapes_only():
-        model = _PlannedModel(sizes)
+        model = PlannedModel(sizes)
     if recipe.adapter is not None:
         model = add_adapters(model, recipe.adapter)  # type: ignore[type-var,assignment]
     learning_modules(model, recipe)  # type: ignore[arg-type]
@@ -91,7 +95,7 @@ def _language_model(recipe: LanguageModelRecipe, config: Path | None) -> StagePl
     return StagePlan(parts, step, shape.rows, "positions", shape.rows * shape.length, matrices, notes)
 
 
-class _PlannedModel(nn.Module):
+class PlannedModel(nn.Module):
     """The parts of a BaichuanAudio whose tokenizer and vocoder files are not needed."""
 
     inference_only = False
