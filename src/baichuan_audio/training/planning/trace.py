@@ -1,8 +1,8 @@
 """The cost of a training step, traced on the meta device: shapes without memory, nothing is computed.
 
-Forward and backward pass are run as they are: what is frozen, recomputed or shared counts as in training. Two things
-stand for what a GPU does: attention keeps its inputs, its output and one number a row, as fused kernels do; and products
-are cast to bfloat16 as autocast casts them.
+Forward and backward pass are run as they are: what is frozen, recomputed or shared counts as in training.
+Two things stand for what a GPU does: attention keeps its inputs, its output and one number a row, as fused kernels do;
+and products are cast to bfloat16 as autocast casts them.
 """
 
 from __future__ import annotations
