@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+import torch
 from fake_engine import FakeEngine
 from http_tools import Serving, serving
 from websockets.asyncio.client import connect
 
+import baichuan_audio
+from baichuan_audio.adapters import AdapterConfig, adapter_parameters, add_adapters, merge_adapters, save_adapters
 from baichuan_audio.cli.app import build_parser
-from baichuan_audio.cli.serve import adapter_files
+from baichuan_audio.cli.serve import adapter_files, load_with_adapters
 from baichuan_audio.errors import ConfigError
 
 QUESTION: Any = [{"role": "user", "content": "Hello?"}]
@@ -83,3 +87,24 @@ def test_options(tmp_path: Any) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             files(option)
+
+
+def test_the_server_loads_them_by_name(tiny_dir: Path, tmp_path: Path) -> None:
+    plain = baichuan_audio.load(tiny_dir, dtype=torch.float32)
+    adapted = add_adapters(plain, AdapterConfig(rank=2, targets=("language_model.layers.*",)))
+    with torch.no_grad():
+        for name, parameter in adapter_parameters(adapted).items():
+            if name.endswith("lora_B"):
+                parameter.fill_(0.01)
+    save_adapters(adapted, tmp_path / "a.safetensors")
+    words = ["serve", str(tiny_dir), "--device", "cpu", "--adapter", f"one={tmp_path / 'a.safetensors'}"]
+    arguments = build_parser().parse_args(words)
+    arguments.model = arguments.directory
+    model, adapters = load_with_adapters(arguments, "base")
+    assert list(adapters) == ["one"]
+    ids = torch.arange(20, 30)[None]
+    with torch.inference_mode():
+        base, one, due = (each.language_model(ids)[0] for each in (model, adapters["one"], merge_adapters(adapted)))
+    torch.testing.assert_close(one, due, rtol=1e-3, atol=1e-3)
+    assert float((one - base).norm() / base.norm()) > 1e-2
+    assert adapters["one"].tokenizer.encoder.conv1.weight is model.tokenizer.encoder.conv1.weight

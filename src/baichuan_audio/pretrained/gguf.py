@@ -84,6 +84,10 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GGUFTensor], str, s
     kind = fields.get("general.architecture")
     if kind not in _ARCHITECTURES:
         raise CheckpointError(f"{path}: the architecture {kind!r} is not Llama or Qwen2.")
+    if int(fields.get("split.count") or 1) > 1:
+        raise CheckpointError(
+            f"{path}: this is one of several files of a model; join them by llama-gguf-split --merge."
+        )
     entries = _config(fields, kind, path)
     tensors = {}
     for tensor in reader.tensors:
