@@ -134,7 +134,9 @@ def run_plan(arguments: argparse.Namespace) -> None:
     plan = plan_stage(recipe, Path(arguments.config) if arguments.config else None)
     result = estimate(recipe, plan, arguments.gpus, arguments.gpu, arguments.price, step_seconds=step_seconds)
     if arguments.json:
-        print_json({"stage": stage, "gpus": arguments.gpus, "gpu": arguments.gpu, **asdict(result)})
+        facts = {"stage": stage, "gpus": arguments.gpus, "gpu": arguments.gpu, **asdict(result)}
+        facts["memory"]["total"] = result.memory.total
+        print_json(facts)
     else:
         print("\n".join(table(result, arguments.gpus, arguments.gpu)))
 

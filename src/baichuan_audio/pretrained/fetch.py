@@ -65,8 +65,10 @@ def local_or_hub(path_or_hub_id: str | os.PathLike[str]) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        files = {"allow_patterns": ["*.json", "*.safetensors"], "ignore_patterns": ["*fp32*"]}
-        return Path(snapshot_download(str(path_or_hub_id), **files))
+        folder = snapshot_download(
+            str(path_or_hub_id), allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["*fp32*"]
+        )
+        return Path(folder)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path_or_hub_id}: it is not on this machine, and the hub gave no model of that name "

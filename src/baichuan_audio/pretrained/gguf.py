@@ -85,9 +85,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GGUFTensor], str, s
     if kind not in _ARCHITECTURES:
         raise CheckpointError(f"{path}: the architecture {kind!r} is not Llama or Qwen2.")
     if int(fields.get("split.count") or 1) > 1:
-        raise CheckpointError(
-            f"{path}: this is one of several files of a model; join them by llama-gguf-split --merge."
-        )
+        raise CheckpointError(f"{path}: this is a part of a model; join its parts by llama-gguf-split --merge.")
     entries = _config(fields, kind, path)
     tensors = {}
     for tensor in reader.tensors:

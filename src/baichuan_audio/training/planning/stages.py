@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from ...flow_decoder import FlowDecoder
 from ...language_model.audio_head import AudioHead
 from ...language_model.model import LanguageModel
 from ...layers.shapes import shapes_only
+from ...model import BaichuanAudio
 from ...safetensors_io import read_json
 from ...vocoder.discriminators import Discriminators
 from ...vocoder.hift import Hift
@@ -74,10 +75,10 @@ def plan_stage(recipe: StageRecipe, config: Path | None = None) -> StagePlan:
 def _language_model(recipe: LanguageModelRecipe, config: Path | None) -> StagePlan:
     sizes = read_json(config or Path(recipe.init_from) / "config.json")
     with shapes_only():
-        model = PlannedModel(sizes)
+        model = cast(BaichuanAudio, PlannedModel(sizes).to(getattr(torch, recipe.base_dtype)))
     if recipe.adapter is not None:
-        model = add_adapters(model, recipe.adapter)  # type: ignore[type-var,assignment]
-    learning_modules(model, recipe)  # type: ignore[arg-type]
+        model = add_adapters(model, recipe.adapter)
+    learning_modules(model, recipe)
     notes: tuple[str, ...] = ()
     try:
         shape = drawn_shape(recipe)
