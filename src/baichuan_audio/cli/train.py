@@ -159,8 +159,8 @@ def stage_of(path: str, overrides: list[str]) -> str:
 def table(result: Estimate, gpus: int, gpu: str) -> list[str]:
     """The estimate as lines of text."""
     lines = [f"{'parameters':<22} {'all':>12} {'that learn':>12}"]
-    totals = [sum(row[i] for row in result.parts) for i in (1, 2)]  # type: ignore[misc]
-    for name, count, learning in (*result.parts, ("all", *totals)):
+    rows = [*result.parts, ("all", sum(row[1] for row in result.parts), sum(row[2] for row in result.parts))]
+    for name, count, learning in rows:
         lines.append(f"  {name:<20} {count / 1e6:>10.2f} M {learning / 1e6:>10.2f} M")
     memory = result.memory
     lines.append(f"memory on each of {gpus} x {gpu}")
