@@ -99,7 +99,7 @@ def estimate(
     else:
         rate = GPUS[gpu].flops_per_s
         seconds = tuple(flops / (gpus * rate * share) for share in reversed(_MFU_RANGE))
-    days = tuple(each * recipe.steps / _DAY_S for each in seconds)
+    days = tuple(time * recipe.steps / _DAY_S for time in seconds)
     prices = _PRICE_RANGE if price is None else (price, price)
     notes = [*plan.notes]
     if step_seconds is None:
@@ -143,9 +143,9 @@ def _bytes(module: nn.Module) -> int:
 
 def _largest_layer(module: nn.Module) -> int:
     """Parameters of the largest item of a module list, or of the largest table."""
-    layers = [layer for each in module.modules() if isinstance(each, nn.ModuleList) for layer in each]
-    tables = [each for each in module.modules() if isinstance(each, (nn.Embedding, nn.Linear))]
-    return max((sum(p.numel() for p in each.parameters()) for each in (*layers, *tables)), default=0)
+    layers = [layer for part in module.modules() if isinstance(part, nn.ModuleList) for layer in part]
+    tables = [part for part in module.modules() if isinstance(part, (nn.Embedding, nn.Linear))]
+    return max((sum(p.numel() for p in part.parameters()) for part in (*layers, *tables)), default=0)
 
 
 def measured_step_seconds(output: Path) -> float:

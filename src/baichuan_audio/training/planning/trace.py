@@ -147,7 +147,7 @@ def parameter_counts(parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, int,
     """(part, parameters, those that learn) of each; a parameter that several parts share counts once."""
     seen: set[int] = set()
     for name, module in parts.items():
-        own = [parameter for parameter in module.parameters() if id(parameter) not in seen]
-        seen.update(map(id, own))
-        learning = sum(parameter.numel() for parameter in own if parameter.requires_grad)
-        yield name, sum(parameter.numel() for parameter in own), learning
+        new = [parameter for parameter in module.parameters() if id(parameter) not in seen]
+        seen.update(map(id, new))
+        learning = sum(parameter.numel() for parameter in new if parameter.requires_grad)
+        yield name, sum(parameter.numel() for parameter in new), learning
