@@ -34,6 +34,7 @@ ONLY_PARSED = {
     "checkpoint",
     "bench",
     "train",
+    "plan",
     "data",
     "demo",
     "completion",

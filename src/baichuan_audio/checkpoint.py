@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def load(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     vocoder: str | os.PathLike[str] | None = None,
-    adapters: str | os.PathLike[str] | None = None,
+    adapters: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
 ) -> BaichuanAudio:
     """Read a released checkpoint and return the model, ready for inference.
 
@@ -123,7 +123,8 @@ def load(
     dtype: floating-point weights are converted to it; None keeps the stored type. The vocoder keeps its type in
         any case. On a CPU without fast bfloat16, `torch.float32` is much faster.
     vocoder: path of `hift.pt` or `vocoder.safetensors`, if not in the directory.
-    adapters: a file that `adapters.save_adapters` wrote; its LoRA or DoRA changes are merged into the weights.
+    adapters: a file, or several, that `adapters.save_adapters` wrote; their LoRA or DoRA changes are merged into the
+        weights, in order.
 
     Where `config.json` names a `base_model`, the backbone is read from there and fetched once (assembled.py).
 
@@ -141,15 +142,28 @@ def load(
     mel_vocoder = load_vocoder(directory, config, vocoder)
     text_tokenizer = TextTokenizer.from_file(directory / "tokenizer.json")
     _check_tokenizer(directory, config, text_tokenizer)
-    stored = stored_tensors(directory, config, dtype, adapters)
+    files = [] if adapters is None else [adapters] if isinstance(adapters, (str, os.PathLike)) else list(adapters)
+    stored = stored_tensors(directory, config, dtype, files)
     model = _empty_model(directory, config, text_tokenizer, mel_vocoder)
     fill(model, stored, dtype, target, directory)
     mel_vocoder.to(target)
     return model.eval().requires_grad_(False)  # training enables the gradients that it needs
 
 
+def model_without_weights(path: str | os.PathLike[str]) -> BaichuanAudio:
+    """The model of a checkpoint directory on the meta device: its sizes, text tokenizer and vocoder.
+
+    Raises CheckpointError and ConfigError as `load` does.
+    """
+    directory = checkpoint_directory(path)
+    config = read_json(directory / "config.json")
+    config.pop("base_model", None)
+    text_tokenizer = TextTokenizer.from_file(directory / "tokenizer.json")
+    return _empty_model(directory, config, text_tokenizer, load_vocoder(directory, config, None))
+
+
 def stored_tensors(
-    directory: Path, config: dict[str, Any], dtype: torch.dtype | None, adapters: str | os.PathLike[str] | None
+    directory: Path, config: dict[str, Any], dtype: torch.dtype | None, adapters: Sequence[str | os.PathLike[str]]
 ) -> Mapping[str, TensorSource]:
     """All tensors by their released names, with those of the base model that `config` names and with `adapters`."""
     stored: Mapping[str, TensorSource] = find_tensors(directory)
@@ -157,7 +171,7 @@ def stored_tensors(
         from .assembled import assembled_tensors
 
         stored = assembled_tensors(directory, config, stored, dtype)
-    if adapters is not None:
+    if adapters:
         from .adapters.files import adapted_tensors
 
         stored = adapted_tensors(stored, adapters, dtype)

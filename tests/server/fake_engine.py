@@ -59,11 +59,13 @@ class FakeEngine:
         )
         self.dialogues: list[FakeDialogue] = []  # every one that was ever opened
         self.spoken: list[tuple[str, str | None, int | None]] = []
+        self.adapted: list[str | None] = []  # the adapter of every `speak` and `transcribe`
         self.running = False
         self._taken = 0
         self._steps = 0
 
     voices = ("Ada", "邻家女声")
+    adapters: tuple[str, ...] = ()
     sample_rate = SAMPLE_RATE
     max_turn_seconds = 600.0
 
@@ -76,10 +78,16 @@ class FakeEngine:
             if dialogue.current is not None:
                 dialogue.current.cancel("shutdown")
 
-    def open(self, system: str | None = None, voice: str | None = None, seed: int | None = None) -> FakeDialogue:
+    def open(
+        self,
+        system: str | None = None,
+        voice: str | None = None,
+        seed: int | None = None,
+        adapter: str | None = None,
+    ) -> FakeDialogue:
         self._check_voice(voice)
         self._take_slot()
-        dialogue = FakeDialogue(self, system, voice, seed)
+        dialogue = FakeDialogue(self, system, voice, seed, adapter)
         self.dialogues.append(dialogue)
         return dialogue
 
@@ -88,8 +96,11 @@ class FakeEngine:
             return find_speech(sound.waveform, sound.sample_rate, max_seconds)
         return Speech.whole(sound.waveform, sound.sample_rate)
 
-    async def transcribe(self, waveform: Tensor, sample_rate: int, vad: bool = True) -> AsyncIterator[TranscriptDelta]:
+    async def transcribe(
+        self, waveform: Tensor, sample_rate: int, vad: bool = True, adapter: str | None = None
+    ) -> AsyncIterator[TranscriptDelta]:
         self._take_slot()
+        self.adapted.append(adapter)
         try:
             speech = await self.find_speech(AudioInput(waveform, sample_rate, vad), 30)
             for number, (start, end) in enumerate(speech.segments):
@@ -99,7 +110,10 @@ class FakeEngine:
         finally:
             self._taken -= 1
 
-    async def speak(self, text: str, voice: str | None = None, seed: int | None = None) -> AsyncIterator[AudioDelta]:
+    async def speak(
+        self, text: str, voice: str | None = None, seed: int | None = None, adapter: str | None = None
+    ) -> AsyncIterator[AudioDelta]:
+        self.adapted.append(adapter)
         self._check_voice(voice)
         if not text.strip():
             raise PromptError("there is no text to speak.")
@@ -144,8 +158,15 @@ class FakeEngine:
 class FakeDialogue:
     """`items` holds [id, role, parts or text] in order."""
 
-    def __init__(self, engine: FakeEngine, system: str | None, voice: str | None, seed: int | None) -> None:
-        self.engine, self.system, self.voice, self.seed = engine, system, voice, seed
+    def __init__(
+        self,
+        engine: FakeEngine,
+        system: str | None,
+        voice: str | None,
+        seed: int | None,
+        adapter: str | None = None,
+    ) -> None:
+        self.engine, self.system, self.voice, self.seed, self.adapter = engine, system, voice, seed, adapter
         self.items: list[list[Any]] = []
         self.truncated: list[tuple[str, float]] = []
         self.asked: dict[str, Any] = {}  # what the last reply was asked with

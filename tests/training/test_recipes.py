@@ -15,7 +15,7 @@ from baichuan_audio.training.common.recipe import RENAMED_KEYS, load_stage_recip
 from baichuan_audio.training.stages import STAGES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-STAGE_OF = {"lm": "lm", "vocoder_coded": "vocoder"}
+STAGE_OF = {"lm": "lm", "vocoder_coded": "vocoder", "flow_voice": "flow"}
 SHIPPED = sorted(
     {*RECIPES.glob("nano/stages/*.yaml"), *RECIPES.glob("base-7b/*.yaml")} - {RECIPES / "nano/stages/corpus.yaml"}
 )

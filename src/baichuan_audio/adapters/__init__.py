@@ -10,7 +10,7 @@
 `baichuan_audio.load(path, adapters="adapters.safetensors")` merges them while it loads.
 """
 
-from .files import load_adapters, read_adapters, save_adapters
+from .files import load_adapters, merged_with, read_adapters, save_adapters, save_trained_adapters
 from .layers import AdapterConfig
 from .model import (
     adaptable_layers,
@@ -32,8 +32,10 @@ __all__ = [
     "has_adapters",
     "load_adapters",
     "merge_adapters",
+    "merged_with",
     "read_adapters",
     "remove_adapters",
     "save_adapters",
+    "save_trained_adapters",
     "train_only_adapters",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from .model import (
     base_fingerprint,
     fingerprint,
     insert_adapters,
+    merge_adapters,
     refuse_unfit,
     weight_name,
 )
@@ -79,6 +80,12 @@ def save_adapters(model: BaichuanAudio, path: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"{target}: the adapters could not be written ({error}).") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def save_trained_adapters(model: BaichuanAudio, path: str | os.PathLike[str]) -> None:
+    """`save_adapters`, for adapters that have been trained: CheckpointError where one of them changes nothing."""
+    refuse_zero({name: layer.change for name, layer in adapted_layers(model).items()}, str(path))
+    save_adapters(model, path)
 
 
 def read_adapters(path: str | os.PathLike[str]) -> StoredAdapters:
@@ -149,6 +156,11 @@ def load_adapters(model: BaichuanAudio, path: str | os.PathLike[str]) -> Baichua
     return adapted
 
 
+def merged_with(model: BaichuanAudio, path: str | os.PathLike[str]) -> BaichuanAudio:
+    """A copy of `model` with the adapters of a file merged; all other tensors are shared. Raises as `load_adapters`."""
+    return merge_adapters(load_adapters(model, path))
+
+
 def _refuse_unknown(stored: StoredAdapters, known: set[str]) -> None:
     for layer in stored.changes:
         if layer not in known:
@@ -184,21 +196,22 @@ class MergedTensor:
 
 
 def adapted_tensors(
-    stored: Mapping[str, TensorSource], path: str | os.PathLike[str], dtype: torch.dtype | None = None
+    stored: Mapping[str, TensorSource], paths: Sequence[str | os.PathLike[str]], dtype: torch.dtype | None = None
 ) -> dict[str, TensorSource]:
-    """The tensors of a checkpoint by their released names, those that a file of adapters changes merged with it.
+    """The tensors of a checkpoint by their released names, those that files of adapters change merged with them.
 
-    dtype: what they will be converted to; None keeps the stored type. Raises CheckpointError as `load_adapters` does.
+    paths: each of adapters of this checkpoint; what several change is changed in their order. dtype: what they will be
+    converted to; None keeps the stored type. Raises CheckpointError as `load_adapters` does.
     """
-    adapters = read_adapters(path)
     names = {module: released for released in stored if (module := module_name(released)) is not None}
-    weights = {layer: weight_name(layer) for layer in adapters.changes}
-    _refuse_unknown(adapters, {layer for layer, name in weights.items() if name in names})
-    adapters.refuse_foreign(fingerprint(names, lambda name: stored[names[name]].read(), adapters.changes))
     result: dict[str, TensorSource] = dict(stored)
-    for layer, change in adapters.changes.items():
-        name = released_name(weights[layer])
-        _check_shape(adapters, layer, stored[name].shape)
-        kept = dtype or stored[name].dtype
-        result[name] = MergedTensor(stored[name], change, adapters.config.scale, layer, kept)
+    for adapters in map(read_adapters, paths):
+        weights = {layer: weight_name(layer) for layer in adapters.changes}
+        _refuse_unknown(adapters, {layer for layer, name in weights.items() if name in names})
+        adapters.refuse_foreign(fingerprint(names, lambda name: stored[names[name]].read(), adapters.changes))
+        for layer, change in adapters.changes.items():
+            name = released_name(weights[layer])
+            _check_shape(adapters, layer, stored[name].shape)
+            kept = dtype or stored[name].dtype
+            result[name] = MergedTensor(result[name], change, adapters.config.scale, layer, kept)
     return result

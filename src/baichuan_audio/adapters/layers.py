@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,7 @@ class WeightChange:
 
     def apply(self, weight: Tensor, scale: float) -> Tensor:
         """weight [out, in] -> the changed weight in the same type, computed in the adapters' type."""
-        with torch.autocast(weight.device.type, enabled=False):
+        with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
             changed = weight + scale * (self.lora_B @ self.lora_A)
             if self.magnitude is not None:
                 changed = changed * row_scale(weight, changed, self.magnitude)[:, None]

@@ -19,6 +19,7 @@ _PARTS = (
     ("language model", ("model.", "lm_head.")),
     ("audio head", "audio_head."),
 )
+_DTYPES = ("float32", "bfloat16", "float16")
 _NO_PARAMETERS = ("positional_embedding", "codebook")
 """Parts of names of buffers, which are not counted: sinusoids, and codebooks with their statistics."""
 
@@ -31,12 +32,18 @@ def add_commands(commands: Any) -> None:
 
     group = add_group(commands, "checkpoint", "Make, combine, expand or average checkpoints.")
 
-    init = _add(group, "init", run_init, "Write a checkpoint with random weights.")
+    init = _add(
+        group, "init", run_init, "Write a first checkpoint: random, or from a published language model and Whisper."
+    )
     init.add_argument("template", help="a config.json with the sizes, e.g. recipes/base-7b/config.json")
     init.add_argument("output", help="checkpoint directory to write")
+    init.add_argument("--dialogues", metavar="FILE", help="dialogues.jsonl of a corpus, to build the text tokenizer")
+    init.add_argument("--llm", metavar="PATH", help="Llama or Qwen2 model: a folder, a GGUF file or a hub id")
     init.add_argument(
-        "--dialogues", required=True, metavar="FILE", help="dialogues.jsonl of the corpus, to build the text tokenizer"
+        "--encoder", metavar="DIR", help="Whisper model whose encoder is taken: a folder or a hub id; with --llm"
     )
+    init.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt; with --llm")
+    init.add_argument("--dtype", choices=_DTYPES, default="bfloat16", help="of the weights, with --llm (%(default)s)")
 
     assemble = _add(group, "assemble", run_assemble, "Combine separately trained parts into one checkpoint.")
     assemble.add_argument("base", help="checkpoint directory with the language model")
@@ -45,11 +52,21 @@ def add_commands(commands: Any) -> None:
     assemble.add_argument("--tokenizer", metavar="DIR", help="output of that stage, or a checkpoint directory")
     assemble.add_argument("--flow", metavar="DIR", help="output of that stage, or a checkpoint directory")
     assemble.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt")
-    assemble.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="round the weights to this type")
+    assemble.add_argument("--dtype", choices=_DTYPES, help="round the weights to this type")
 
     average = _add(group, "average", run_average, "Write the mean of the weights of several checkpoints.")
     average.add_argument("output", help="checkpoint directory to write")
     average.add_argument("checkpoints", nargs="+", metavar="DIR", help="two or more, trained from the same start")
+
+    merge = _add(group, "merge", run_merge, "Merge adapters into the weights of their base: the released layout.")
+    merge.add_argument("base", help="checkpoint directory or hub id that the adapters were trained on")
+    merge.add_argument("output", help="checkpoint directory to write")
+    merge.add_argument("adapters", nargs="+", metavar="FILE", help="adapters.safetensors of a training run, or several")
+    merge.add_argument(
+        "--voice", action="append", default=[], metavar="NAME", help="a voice that the adapters added; may be repeated"
+    )
+    merge.add_argument("--vocoder", metavar="FILE", help="hift.pt, if the base has no vocoder")
+    merge.add_argument("--dtype", choices=_DTYPES, help="type of the weights (default: as stored)")
 
     expand = _add(group, "expand", run_expand, "Add layers and units without changing what the model computes.")
     expand.add_argument("checkpoint", help="checkpoint directory to start from")
@@ -141,9 +158,23 @@ def _license(directory: Path, config: dict[str, Any]) -> str:
 
 
 def run_init(arguments: argparse.Namespace) -> None:
-    from ..training.common.assemble import start
+    import torch
 
-    model = start(arguments.template, arguments.dialogues, arguments.output)
+    from ..training.common.assemble import start
+    from ..training.from_pretrained import from_pretrained
+
+    if (arguments.llm is None) == (arguments.dialogues is None):
+        raise ConfigError("checkpoint init needs --dialogues for a text tokenizer of its own, or a model with --llm.")
+    if arguments.llm is None:
+        if arguments.encoder or arguments.vocoder:
+            raise ConfigError("checkpoint init takes --encoder and --vocoder with --llm only.")
+        model = start(arguments.template, arguments.dialogues, arguments.output)
+    else:
+        dtype = getattr(torch, arguments.dtype)
+        with Progress(f"writing {arguments.output}"):
+            model = from_pretrained(
+                arguments.template, arguments.llm, arguments.output, arguments.encoder, arguments.vocoder, dtype
+            )
     print(f"{arguments.output}: {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters")
 
 
@@ -170,6 +201,22 @@ def run_average(arguments: argparse.Namespace) -> None:
 
     with Progress(f"averaging {len(arguments.checkpoints)} checkpoints"):
         average(arguments.checkpoints, arguments.output)
+    print(f"{arguments.output}: written")
+
+
+def run_merge(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from ..checkpoint import load, save
+
+    with Progress(f"merging into {arguments.output}"):
+        dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
+        model = load(arguments.base, dtype=dtype, vocoder=arguments.vocoder, adapters=arguments.adapters)
+        if dtype is not None:
+            model.config["torch_dtype"] = arguments.dtype
+        if arguments.voice:
+            model.config["voices"] = list(dict.fromkeys([*model.voices, *arguments.voice]))
+        save(model, arguments.output)
     print(f"{arguments.output}: written")
 
 

@@ -7,10 +7,13 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, MissingDependencyError
-from .common import Progress, add_command, default_model, load_model, positive
+from .common import Progress, add_command, default_model, load_model, load_plain_model, positive
+
+if TYPE_CHECKING:
+    from ..model import BaichuanAudio
 
 KEYS_VARIABLE = "BAICHUAN_AUDIO_API_KEYS"
 _NEEDED = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client", "onnxruntime", "silero_vad")
@@ -31,6 +34,13 @@ def add_commands(commands: Any) -> None:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, metavar="N", help="(default: %(default)s; 0: any free one)")
     serve.add_argument("--name", help="name of the model in /v1/models (default: the directory's name)")
+    serve.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="serve these adapters too, to requests whose model is NAME; may be repeated",
+    )
     serve.add_argument(
         "--api-key",
         action="append",
@@ -107,7 +117,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         _run_replicas(arguments, settings, config)
         return
     bound = open_socket(settings.host, settings.port)  # fails before the model is loaded if the port is taken
-    model = load_model(arguments)
+    model, adapters = load_with_adapters(arguments, settings.model_name)
     warming = Progress("warming up")
     warming.__enter__()
 
@@ -120,7 +130,36 @@ def run_serve(arguments: argparse.Namespace) -> None:
         if count:
             _print(f"finishing {count}, for at most {arguments.grace} s; a second signal stops at once")
 
-    run(Engine(model, config), settings, bound, arguments.grace, ready, stop)
+    run(Engine(model, config, adapters), settings, bound, arguments.grace, ready, stop)
+
+
+def adapter_files(arguments: argparse.Namespace, base: str) -> dict[str, Path]:
+    """The adapters of the options by name. Raises ConfigError for a missing or taken name, or a missing file."""
+    files: dict[str, Path] = {}
+    for option in arguments.adapter:
+        name, equals, path = option.partition("=")
+        if not (name.strip() and equals and path):
+            raise ConfigError(f"--adapter must be NAME=FILE, not '{option}'.")
+        if name in files or name == base:
+            raise ConfigError(f"--adapter: the name '{name}' is taken; give each a name of its own.")
+        if not Path(path).is_file():
+            raise ConfigError(f"--adapter: there is no file {path}.")
+        files[name] = Path(path)
+    return files
+
+
+def load_with_adapters(arguments: argparse.Namespace, base: str) -> tuple[BaichuanAudio, dict[str, BaichuanAudio]]:
+    """The model of the options, and the same with each of their adapters, all optimized for inference."""
+    from ..acceleration import optimize_for_inference
+    from ..adapters import merged_with
+
+    files = adapter_files(arguments, base)
+    if not files:
+        return load_model(arguments), {}
+    plain, _ = load_plain_model(arguments)
+    with Progress(f"merging {len(files)} adapters"):
+        adapters = {name: optimize_for_inference(merged_with(plain, path)) for name, path in files.items()}
+        return optimize_for_inference(plain), adapters
 
 
 def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> None:
@@ -137,6 +176,7 @@ def _run_replicas(arguments: argparse.Namespace, settings: Any, config: Any) -> 
     deployment = DeploymentConfig(
         model=str(model.absolute()) if model.is_dir() else arguments.model,
         vocoder=str(Path(arguments.vocoder).absolute()) if arguments.vocoder else None,
+        adapters={name: str(path.absolute()) for name, path in adapter_files(arguments, settings.model_name).items()},
         device=arguments.device,
         dtype=arguments.dtype,
         engine=config,

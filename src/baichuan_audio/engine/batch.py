@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from ..generation.sequence import (
     draw_frames,
     draw_ids,
 )
+from ..language_model.model import LanguageModel
 from ..model import BaichuanAudio
 from .kv_slots import SlotCache, SlotTokens
 
@@ -33,6 +34,8 @@ class BatchRow:
     slot: int
     sequence: TokenSequence
     runner: ProgramRunner[str | None]
+    adapter: str | None = field(default=None, kw_only=True)
+    """Which model generates it: the base (None), or the base with this adapter."""
 
     @property
     def request(self) -> DecodeRequest | None:
@@ -48,6 +51,25 @@ def batch_for(model: BaichuanAudio, cache: SlotCache) -> Batch | DecoderBatch:
     return DecoderBatch(model, cache) if model.inference_only and cache.store.is_cuda else Batch(model, cache)
 
 
+class AdapterBatches:
+    """Rows of a base and of its adapters, over one memory: in each step one batch of each model.
+
+    So a row is decoded exactly as it is where all rows have its adapter.
+    """
+
+    def __init__(self, model: BaichuanAudio, adapters: Mapping[str, BaichuanAudio], cache: SlotCache) -> None:
+        self._batches: dict[str | None, Batch | DecoderBatch] = {None: batch_for(model, cache)}
+        self._batches |= {name: batch_for(adapted, cache) for name, adapted in adapters.items()}
+
+    def step(self, rows: Sequence[R], prefill_positions: int) -> list[tuple[R, DecodeResult]]:
+        """See `Batch.step`; the models share `prefill_positions`."""
+        groups: dict[str | None, list[R]] = {}
+        for row in rows:
+            groups.setdefault(row.adapter, []).append(row)
+        positions = max(1, prefill_positions // max(1, len(groups)))
+        return [result for adapter, group in groups.items() for result in self._batches[adapter].step(group, positions)]
+
+
 class Batch:
     """Decodes rows that may join and leave at any step, with the modules of the model."""
 
@@ -59,7 +81,7 @@ class Batch:
     @torch.inference_mode()
     def step(self, rows: Sequence[R], prefill_positions: int) -> list[tuple[R, DecodeResult]]:
         """One step of `rows` -> the results of those that have no unread tokens left (see `read_unread`)."""
-        read = read_unread(self.cache, rows, prefill_positions)
+        read = read_unread(self._language_model, self.cache, rows, prefill_positions)
         ready = [(row, hidden) for row, hidden in read if not row.sequence.unread]
         return [*self._texts(ready), *self._frames(ready)]
 
@@ -88,13 +110,13 @@ class DecoderBatch:
     """
 
     def __init__(self, model: BaichuanAudio, cache: SlotCache) -> None:
-        self.cache = cache
+        self._language_model, self.cache = model.language_model, cache
         self._decoder = Decoder(model.language_model, model.audio_head, cache.slots, cache.capacity, cache.store)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[R], prefill_positions: int) -> list[tuple[R, DecodeResult]]:
         """See `Batch.step`."""
-        read_unread(self.cache, rows, prefill_positions, leave=1)
+        read_unread(self._language_model, self.cache, rows, prefill_positions, leave=1)
         ready = [row for row in rows if len(row.sequence.unread) == 1]
         for row in ready:
             self.cache.truncate(row.slot, row.sequence.read)
@@ -106,7 +128,7 @@ class DecoderBatch:
 
 
 def read_unread(
-    cache: SlotCache, rows: Sequence[R], prefill_positions: int, leave: int = 0
+    model: LanguageModel, cache: SlotCache, rows: Sequence[R], prefill_positions: int, leave: int = 0
 ) -> list[tuple[R, torch.Tensor]]:
     """Read the unread tokens of `rows` but the last `leave` of each in one pass -> rows read, and their hidden [D].
 
@@ -127,7 +149,7 @@ def read_unread(
     chunks.sort(key=lambda chunk: chunk[0].slot)  # adjacent slots are one view of the cache
     for row, _ in chunks:
         cache.truncate(row.slot, row.sequence.read)  # positions that were read and then removed
-    hidden = cache.read([chunk for _, chunk in chunks])
+    hidden = cache.read([chunk for _, chunk in chunks], model)
     for row, chunk in chunks:
         row.sequence.read += len(chunk.tokens)
     return [(row, hidden[index]) for index, (row, _) in enumerate(chunks)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from torch import Tensor
 
@@ -36,9 +36,21 @@ class Engine:
     meanwhile. An engine cannot be started again.
     """
 
-    def __init__(self, model: BaichuanAudio, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: BaichuanAudio,
+        config: EngineConfig | None = None,
+        adapters: Mapping[str, BaichuanAudio] | None = None,
+    ) -> None:
+        """adapters: names, and `model` with these adapters merged (`adapters.merged_with`); backbone and audio head are
+        theirs, all else is that of `model`."""
         self.model, self.config = model, config or EngineConfig()
-        self._allocator = SlotAllocator(model, self.config)
+        self._allocator = SlotAllocator(model, self.config, adapters or {})
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that `open`, `speak` and `transcribe` take."""
+        return self._allocator.adapters
 
     @property
     def voices(self) -> tuple[str, ...]:
@@ -71,25 +83,36 @@ class Engine:
             self._allocator.running = False
             await asyncio.to_thread(self._allocator.worker.stop, timeout)
 
-    def open(self, system: str | None = None, voice: str | None = None, seed: int | None = None) -> Dialogue:
+    def open(
+        self,
+        system: str | None = None,
+        voice: str | None = None,
+        seed: int | None = None,
+        adapter: str | None = None,
+    ) -> Dialogue:
         """Begin a dialogue in a slot of its own, until its `close`.
 
         system: replaces the default system text, which only chooses the voice. voice: one of `voices`. seed: makes
-        its replies repeatable, independent of other dialogues. Raises EngineFull, EngineStopped, PromptError.
+        its replies repeatable, independent of other dialogues. adapter: one of `adapters`, which answers throughout;
+        None: the base. Raises EngineFull, EngineStopped, PromptError.
         """
         self.model.system_text(system, voice)
-        return Dialogue(self._allocator, self._allocator.lease(), system, voice, seed)
+        self._allocator.check_adapter(adapter)
+        return Dialogue(self._allocator, self._allocator.lease(), system, voice, seed, adapter)
 
-    async def transcribe(self, waveform: Tensor, sample_rate: int, vad: bool = True) -> AsyncIterator[TranscriptDelta]:
+    async def transcribe(
+        self, waveform: Tensor, sample_rate: int, vad: bool = True, adapter: str | None = None
+    ) -> AsyncIterator[TranscriptDelta]:
         """Transcribe waveform [S] (or [channels, S]) at `sample_rate`, of any length, streamed.
 
         Each segment of speech between pauses is transcribed by itself; nothing where nobody speaks. vad=False: all of
         it is one segment. Takes a slot meanwhile. Raises EngineFull, EngineStopped, AudioError.
         """
         allocator = self._allocator
+        allocator.check_adapter(adapter)
         slot = allocator.lease()
         try:
-            async for delta in allocator.transcribe(AudioInput(waveform, sample_rate, vad), slot):
+            async for delta in allocator.transcribe(AudioInput(waveform, sample_rate, vad), slot, adapter):
                 yield delta
         finally:
             allocator.release(slot)
@@ -98,7 +121,9 @@ class Engine:
         """Voice activity in `audio`, as `transcribe` and `Dialogue.add_user` use it. Raises AudioError."""
         return await self._allocator.find_speech(audio)
 
-    async def speak(self, text: str, voice: str | None = None, seed: int | None = None) -> AsyncIterator[AudioDelta]:
+    async def speak(
+        self, text: str, voice: str | None = None, seed: int | None = None, adapter: str | None = None
+    ) -> AsyncIterator[AudioDelta]:
         """Read `text`, normalized by `normalize_for_speech`, aloud; the audio is streamed. Takes a slot meanwhile.
 
         Raises EngineFull, EngineStopped, PromptError for a text without words or an unknown voice, and
@@ -106,6 +131,7 @@ class Engine:
         """
         allocator, model = self._allocator, self.model
         system = model.system_text(None, voice)
+        allocator.check_adapter(adapter)
         clauses = model.clauses_to_speak(normalize_for_speech(text))
         prompt = allocator.tokens(model.prompt_builder().system(system).reply(spoken=True))
         sampling = ReplySampling.from_config(model.config)
@@ -119,7 +145,7 @@ class Engine:
             return read_aloud(sequence, model.text_tokenizer, clauses, sampling, allocator.capacity)
 
         slot = allocator.lease()
-        reply = allocator.begin(slot, prompt, program, seed, spoken=True)
+        reply = allocator.begin(slot, prompt, program, seed, spoken=True, adapter=adapter)
         try:
             async for event in reply:
                 if isinstance(event, AudioDelta):

@@ -37,17 +37,28 @@ class Dialogue:
     """
 
     def __init__(
-        self, allocator: SlotAllocator, slot: int, system: str | None, voice: str | None, seed: int | None
+        self,
+        allocator: SlotAllocator,
+        slot: int,
+        system: str | None,
+        voice: str | None,
+        seed: int | None,
+        adapter: str | None = None,
     ) -> None:
         self._allocator, self._model = allocator, allocator.model
         self._commands, self._replies = allocator.worker.commands, allocator.worker.replies
         self._system, self._voice = system, voice
-        self._state = DialogueState(slot, History(allocator.model, allocator.capacity), seed)
+        self._state = DialogueState(slot, History(allocator.model, allocator.capacity), seed, adapter)
         self._reply: ReplyStream | None = None
         self._numbers = itertools.count(1)
         self._encoded: tuple[Tensor, int, asyncio.Task[list[Tensor]]] | None = None
         self._encoding: set[asyncio.Task[list[Tensor]]] = set()
         self._closed = False
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that answers; None: the base."""
+        return self._state.adapter
 
     # -- items ----------------------------------------------------------------------------------------------------
 
@@ -158,7 +169,7 @@ class Dialogue:
         Runs in a spare slot beside the replies; waits while all spare slots are taken. Raises AudioError.
         """
         self._check_open()
-        return await self._allocator.transcribe_codes(await self._encode(waveform, sample_rate))
+        return await self._allocator.transcribe_codes(await self._encode(waveform, sample_rate), self.adapter)
 
     async def close(self) -> None:
         """End the reply in progress and free the slot at once. A second call has no effect."""

@@ -41,6 +41,7 @@ class SlotCache:
         self.batched_attention = self.store.device.type != "cpu"
         self._model = model
         self._tokens: list[list[Token]] = [[] for _ in range(slots)]
+        self._adapters: list[str | None] = [None] * slots
 
     def length(self, slot: int) -> int:
         """Positions cached in `slot`."""
@@ -54,13 +55,17 @@ class SlotCache:
         """Record that `token` was read next in `slot`; its keys and values are in `store` already."""
         self._tokens[slot].append(token)
 
-    def prepare(self, slot: int, tokens: Sequence[Token]) -> int:
-        """Prepare `slot` to read `tokens` -> the number of them that are cached.
+    def prepare(self, slot: int, tokens: Sequence[Token], adapter: str | None = None) -> int:
+        """Prepare `slot` to read `tokens` with the model of `adapter` -> the number of them that are cached.
 
-        At least the last one is left to read: the next step needs its hidden state, which is not cached.
+        Keys and values of another adapter are of no use. At least the last token is left to read: the next step needs
+        its hidden state, which is not cached.
         """
+        if self._adapters[slot] != adapter:
+            self._adapters[slot], self._tokens[slot] = adapter, []
         current = common_length(self._tokens[slot], tokens)
-        best, source = max((common_length(self._tokens[other], tokens), other) for other in range(self.slots))
+        alike = [other for other in range(self.slots) if self._adapters[other] == adapter]
+        best, source = max((common_length(self._tokens[other], tokens), other) for other in alike)
         if best > current:
             self.store[:, :, slot, :, current:best] = self.store[:, :, source, :, current:best]
             self._tokens[slot] = list(tokens[:best])
@@ -70,15 +75,18 @@ class SlotCache:
         self.truncate(slot, best)
         return best
 
-    def read(self, chunks: Sequence[SlotTokens]) -> Tensor:
+    def read(self, chunks: Sequence[SlotTokens], model: LanguageModel | None = None) -> Tensor:
         """Read the chunks of different slots in one pass -> hidden [B, D] after the last position of each.
+
+        model: which reads them, of the sizes of the one that the cache was made for, which does by default.
 
         The positions of all rows are concatenated in one row of embeddings; only attention separates them.
         """
+        model = model or self._model
         counts = [len(chunk.tokens) for chunk in chunks]
         starts = [self.length(chunk.slot) for chunk in chunks]
         device = self.store.device
-        embedded = self._model.embed_sequence([token for chunk in chunks for token in chunk.tokens])
+        embedded = model.embed_sequence([token for chunk in chunks for token in chunk.tokens])
         positions = torch.tensor(
             [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)], device=device
         )
@@ -88,10 +96,10 @@ class SlotCache:
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         if max(ends) > self.capacity:
             raise ValueError(f"a slot holds {self.capacity} positions, not {max(ends)}")
-        cos, sin = self._model.rotary(max(ends), embedded)
+        cos, sin = model.rotary(max(ends), embedded)
         slots = [chunk.slot for chunk in chunks]
         context = _SlotContext(cos[positions], sin[positions], self, slot_of, positions, slots, starts, counts)
-        hidden = self._model.run(embedded[None], context)[0]
+        hidden = model.run(embedded[None], context)[0]
         for chunk in chunks:
             self._tokens[chunk.slot] += chunk.tokens
         return hidden[torch.tensor(counts, device=device).cumsum(0) - 1]

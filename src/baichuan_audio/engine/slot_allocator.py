@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from random import Random
 
 from torch import Tensor
 
 from ..acceleration.cuda.flow import StaticFlow
 from ..audio.voice_activity import Speech
-from ..errors import BaichuanAudioError
+from ..errors import BaichuanAudioError, PromptError
 from ..generation.events import TextDelta
 from ..generation.runner import ReplyProgram
 from ..generation.sequence import Token, TokenSequence
@@ -36,8 +36,8 @@ class SlotAllocator:
     Beside the slots of dialogues there is a spare one for every four, for transcripts.
     """
 
-    def __init__(self, model: BaichuanAudio, config: EngineConfig) -> None:
-        self.model, self.config = model, config
+    def __init__(self, model: BaichuanAudio, config: EngineConfig, adapters: Mapping[str, BaichuanAudio]) -> None:
+        self.model, self.config, self.adapters = model, config, tuple(adapters)
         spare = -(-config.max_sessions // _DIALOGUES_PER_SPARE_SLOT)
         slots = config.max_sessions + spare
         self.capacity = min(model.context, config.max_context or _DEFAULT_CONTEXT)
@@ -47,7 +47,7 @@ class SlotAllocator:
             synthesis_threads = _SYNTHESIS_THREADS if cores > 1 else 1
         else:
             synthesis_threads = _SYNTHESIS_THREADS_STATIC if isinstance(model.flow, StaticFlow) else 1
-        self.worker = ModelWorker(model, config, slots, self.capacity, threads, synthesis_threads)
+        self.worker = ModelWorker(model, adapters, config, slots, self.capacity, threads, synthesis_threads)
         self.running = False
         self.free = list(range(config.max_sessions))  # a heap: the lowest first, so that slots in use are adjacent
         self._spare: asyncio.Queue[int] = asyncio.Queue()
@@ -64,6 +64,11 @@ class SlotAllocator:
     def release(self, slot: int) -> None:
         """Give a slot back. Commands run in order, so the next owner gets it idle."""
         heapq.heappush(self.free, slot)
+
+    def check_adapter(self, name: str | None) -> None:
+        """Raise PromptError for a name that no adapter has; None is the base."""
+        if name is not None and name not in self.adapters:
+            raise PromptError(f"there is no adapter '{name}'; there are {', '.join(self.adapters) or 'none'}.")
 
     def check_running(self) -> None:
         if not self.running:
@@ -86,12 +91,15 @@ class SlotAllocator:
         seed: int | None,
         spoken: bool,
         background: bool = False,
+        adapter: str | None = None,
     ) -> ReplyStream:
         """Run `program` after the prompt `tokens` in a slot that the caller has leased. Raises EngineStopped."""
         self.check_running()
         stream, replies = self.new_reply(), self.worker.replies
         self.worker.commands.post(
-            lambda: replies.begin(slot, tokens, program, Random(seed), stream, spoken, background=background)
+            lambda: replies.begin(
+                slot, tokens, program, Random(seed), stream, spoken, background=background, adapter=adapter
+            )
         )
         return stream
 
@@ -114,27 +122,29 @@ class SlotAllocator:
         speech: Speech = await self.worker.run_job(steps, background)
         return speech
 
-    async def transcribe_codes(self, pieces: Sequence[Tensor]) -> str:
+    async def transcribe_codes(self, pieces: Sequence[Tensor], adapter: str | None = None) -> str:
         """Transcribe pieces of speech, codes [K, T] each, in a spare slot once there is one."""
         self.check_running()
         slot = await self._spare.get()
         try:
-            return "".join([text async for text in self._transcribe(pieces, slot, TranscriptAssembler())])
+            return "".join([text async for text in self._transcribe(pieces, slot, TranscriptAssembler(), adapter)])
         finally:
             self._spare.put_nowait(slot)
 
-    async def transcribe(self, audio: AudioInput, slot: int) -> AsyncIterator[TranscriptDelta]:
+    async def transcribe(
+        self, audio: AudioInput, slot: int, adapter: str | None = None
+    ) -> AsyncIterator[TranscriptDelta]:
         """Transcribe `audio` of any length in `slot`, streamed: segment by segment, so that neither the memory nor the
         delay of others grows with the length. Dialogues go first."""
         speech = await self.find_speech(audio, self.model.tokenizer.config.max_audio_seconds, background=True)
         transcript, rate = TranscriptAssembler(), speech.sample_rate
         for (start, end), segment in zip(speech.segments, speech.pieces(), strict=True):
             codes = await self.encode(segment, rate, background=True)
-            async for text in self._transcribe(codes, slot, transcript):
+            async for text in self._transcribe(codes, slot, transcript, adapter):
                 yield TranscriptDelta(text, start / rate, end / rate)
 
     async def _transcribe(
-        self, pieces: Sequence[Tensor], slot: int, transcript: TranscriptAssembler
+        self, pieces: Sequence[Tensor], slot: int, transcript: TranscriptAssembler, adapter: str | None
     ) -> AsyncIterator[str]:
         """Transcribe pieces of speech, codes [K, T] each, in `slot` -> the texts that they add to `transcript`."""
         for codes in pieces:
@@ -144,7 +154,8 @@ class SlotAllocator:
 
             tokens = self.tokens(transcription_prompt(self.model.prompt_builder(), codes))
             transcript.begin_piece()
-            async for text in self._texts(self.begin(slot, tokens, program, None, spoken=False, background=True)):
+            reply = self.begin(slot, tokens, program, None, spoken=False, background=True, adapter=adapter)
+            async for text in self._texts(reply):
                 if added := transcript.push(text):
                     yield added
 

@@ -23,7 +23,7 @@ _MODEL_BIN = "model.bin"
 
 @dataclass(frozen=True)
 class PretrainedWhisper:
-    """encoder: entries of `audio_config` that describe it (`d_model`, `encoder_layers` ...). tensors: float32, under
+    """encoder: entries of `audio_config` that describe it (`d_model`, `encoder_layers` ...). tensors: as stored, under
     Hugging Face's names without `model.`: `encoder.*` are the audio tokenizer's own, `decoder.*` the text decoder's."""
 
     encoder: dict[str, int]
@@ -35,15 +35,24 @@ class PretrainedWhisper:
         return {name.removeprefix("encoder."): self.tensors[name] for name in names}
 
 
-def read_whisper(path: str | Path) -> PretrainedWhisper:
-    """Read a Whisper model of either layout. Raises CheckpointError where it is none or incomplete."""
+def read_whisper(path: str | Path, decoder: bool = True) -> PretrainedWhisper:
+    """Read a Whisper model of either layout, with or without its text decoder, in the type of the file.
+
+    Raises CheckpointError where it is none or incomplete.
+    """
     path = Path(path)
     if not path.is_dir():
         raise CheckpointError(f"{path}: expected a directory with a Whisper model.")
     if (path / _MODEL_BIN).is_file():
         tensors, heads = _from_ctranslate2(path / _MODEL_BIN)
+        if not decoder:
+            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
     else:
-        tensors = {name.removeprefix("model."): stored.read().float() for name, stored in find_tensors(path).items()}
+        tensors = {
+            name: stored.read()
+            for name, stored in ((full.removeprefix("model."), stored) for full, stored in find_tensors(path).items())
+            if decoder or name.startswith("encoder.")
+        }
         heads = int(read_json(path / "config.json").get("encoder_attention_heads", 0))
     try:
         first, layer = tensors["encoder.conv1.weight"], tensors["encoder.layers.0.fc1.weight"]
@@ -64,7 +73,7 @@ def _from_ctranslate2(file: Path) -> tuple[dict[str, Tensor], int]:
     tensors: dict[str, Tensor] = {}
     try:
         for name, tensor in _renamed(variables):
-            tensors[name] = torch.from_numpy(np.array(tensor, dtype=np.float32))
+            tensors[name] = torch.from_numpy(tensor.copy())
         return tensors, int(variables["encoder/num_heads"])
     except KeyError as error:
         raise CheckpointError(f"{file}: the variable {error} is missing; is this a Whisper model?") from error

@@ -14,11 +14,15 @@ from ..types import Usage
 
 @dataclass(eq=False)
 class DialogueState:
-    """A dialogue in its slot. pending_reply: begins a reply once the user's audio has been encoded."""
+    """A dialogue in its slot, which the base (None) or an adapter answers.
+
+    pending_reply: begins a reply once the user's audio has been encoded.
+    """
 
     slot: int
     history: History
     seed: int | None
+    adapter: str | None = None
     replies: int = 0
     pending_reply: Callable[[], None] | None = None
 

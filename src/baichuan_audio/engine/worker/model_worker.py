@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ...model import BaichuanAudio
-from ..batch import batch_for
+from ..batch import AdapterBatches
 from ..kv_slots import SlotCache
 from ..synthesis_scheduler import SynthesisJob, SynthesisPool, encode_in_pieces
 from ..types import EngineConfig, EngineStopped
@@ -34,6 +35,7 @@ class ModelWorker:
     def __init__(
         self,
         model: BaichuanAudio,
+        adapters: Mapping[str, BaichuanAudio],
         config: EngineConfig,
         slots: int,
         capacity: int,
@@ -44,7 +46,7 @@ class ModelWorker:
         self.commands = CommandQueue()
         self.synthesis = SynthesisPool(config.first_chunk_frames, config.chunk_frames, synthesis_threads, threads)
         cache = SlotCache(model.language_model, slots, capacity)
-        self.batch = batch_for(model, cache)
+        self.batch = AdapterBatches(model, adapters, cache)
         self.replies = Replies(model, config, cache, self.commands, self.synthesis)
         self.steps = self.last_batch = self._paused_steps = 0
         self._torch_threads, self._stopping = threads, False

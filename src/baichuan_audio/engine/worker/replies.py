@@ -70,7 +70,18 @@ class Replies:
                 self._reject(stream, error)
                 return
             random = Random(dialogue.next_seed())
-            self.begin(dialogue.slot, tokens, program, random, stream, spoken, max_tokens, dialogue.history, item)
+            self.begin(
+                dialogue.slot,
+                tokens,
+                program,
+                random,
+                stream,
+                spoken,
+                max_tokens,
+                dialogue.history,
+                item,
+                adapter=dialogue.adapter,
+            )
 
         if all(item.ready for item in dialogue.history.items):
             begin()
@@ -90,14 +101,15 @@ class Replies:
         history: History | None = None,
         item: HistoryItem | None = None,
         background: bool = False,
+        adapter: str | None = None,
     ) -> None:
-        """Begin to run `program` in `slot` after the prompt `tokens`; background: as in ActiveReply."""
+        """Begin to run `program` in `slot` after the prompt `tokens`; background, adapter: as in ActiveReply."""
         try:
             if len(tokens) + _RESERVED_POSITIONS >= self._cache.capacity:
                 raise PromptTooLongError(
                     f"the prompt is {len(tokens)} tokens long; this engine reads {self._cache.capacity}."
                 )
-            sequence = self._sequence(slot, tokens, random)
+            sequence = self._sequence(slot, tokens, random, adapter)
             frames = sum(isinstance(token, tuple) for token in tokens)
             row = ActiveReply(
                 slot=slot,
@@ -112,6 +124,7 @@ class Replies:
                 prompt_usage=Usage(len(tokens) - frames, frames, sequence.read),
                 frame_seconds=1 / self._model.tokenizer.frame_rate,
                 background=background,
+                adapter=adapter,
             )
         except Exception as error:
             self._reject(stream, error)
@@ -247,7 +260,7 @@ class Replies:
         else:
             row.item.tokens = row.history.text_reply_tokens(row.stream.read_text)
 
-    def _sequence(self, slot: int, tokens: Sequence[Token], random: Random) -> TokenSequence:
+    def _sequence(self, slot: int, tokens: Sequence[Token], random: Random, adapter: str | None) -> TokenSequence:
         """The prompt as a sequence, marked as read as far as the slots have it cached."""
         language_model = self._model.language_model
         sequence = TokenSequence(
@@ -258,7 +271,7 @@ class Replies:
             self._cache.store.device,
         )
         sequence.extend(tokens)
-        sequence.read = self._cache.prepare(slot, tokens)
+        sequence.read = self._cache.prepare(slot, tokens, adapter)
         return sequence
 
     def _audio_output(self, stream: ReplyStream) -> AudioOutput:

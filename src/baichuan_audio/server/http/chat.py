@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request
 from ...engine import AudioDelta, AudioInput, Dialogue, ReplyDone, ReplyEvent, TextDelta, Usage
 from ...errors import NoSpeechError, PromptError
 from ...generation.reply import ReplySampling
+from ..adapters import choose_adapter
 from ..audio.output import encode, pcm16
 from ..audio.voices import choose_voice
 from ..errors import ApiError, as_api_error, bad_request
@@ -89,6 +90,8 @@ class ChatHandler:
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._audio_in_s = 0.0
+        self._adapter = choose_adapter(self._state.engine, self._state.settings, body.model)
+        self._model_name = self._adapter or self._state.settings.model_name
         self._trace = RequestTrace(self._state, "chat", request.scope["state"]["request_id"], self._id)
 
     async def whole(self) -> AsyncGenerator[bytes, None]:
@@ -110,7 +113,7 @@ class ChatHandler:
         completion = ChatCompletion(
             id=self._id,
             created=self._created,
-            model=self._state.settings.model_name,
+            model=self._model_name,
             choices=[Choice(message=message, finish_reason=progress.finish_reason)],  # type: ignore[arg-type]
             usage=_usage(progress.usage),
         )
@@ -153,7 +156,7 @@ class ChatHandler:
             if named is None and body.speak:
                 named = "default"  # beside a system text the model takes a voice only from its name
             voice = choose_voice(engine, named, "audio.voice")
-            dialogue: Dialogue = engine.open(system=system, voice=voice, seed=body.seed)
+            dialogue: Dialogue = engine.open(system=system, voice=voice, seed=body.seed, adapter=self._adapter)
             try:
                 for number, role, parts in await self._turns():
                     if role == "user":
@@ -266,7 +269,7 @@ class ChatHandler:
             "id": self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": self._state.settings.model_name,
+            "model": self._model_name,
             "choices": choices,
         }
         return event(chunk | {"usage": usage} if self._wants_usage else chunk)

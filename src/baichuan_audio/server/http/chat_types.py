@@ -125,7 +125,7 @@ class ChatRequest(RequestModel):
     """A dialogue to be answered, as in OpenAI's chat completions.
 
     Fields for what this model cannot do (tools, several choices, log probabilities, penalties) are refused; others that
-    are not listed are ignored. Any `model` is accepted; the response names the one that was used.
+    are not listed are ignored. `model` may name an adapter of the server; the response names the one that was used.
     """
 
     model: str

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from ..adapters import choose_adapter
 from ..errors import bad_request
 from ..realtime.protocol.client_events import read_session
 from ..realtime.protocol.server_events import new_id
@@ -50,5 +51,6 @@ async def create_client_secret(request: Request, body: ClientSecretRequest | Non
     except ValueError:
         message = "'session' is too long for a key; send the rest with session.update."
         raise bad_request(message, "session", "session_too_long") from None
-    shown = config.as_wire(new_id("sess"), state.settings.model_name, expires_at)
+    name = choose_adapter(state.engine, state.settings, session.get("model")) or state.settings.model_name
+    shown = config.as_wire(new_id("sess"), name, expires_at)
     return ClientSecret(value=value, expires_at=expires_at, session=shown)

@@ -17,7 +17,7 @@ _UPGRADE = {"Upgrade": "websocket"}
 
 
 class Model(BaseModel):
-    """The model of this server."""
+    """The model of this server, or one of its adapters."""
 
     id: str
     object: Literal["model"] = "model"
@@ -25,6 +25,8 @@ class Model(BaseModel):
     owned_by: str = "baichuan-audio"
     voices: list[str]
     """The names that `voice` may have."""
+    parent: str | None = None
+    """Of an adapter: the model that it adapts."""
 
 
 class ModelList(BaseModel):
@@ -60,24 +62,23 @@ class Health(BaseModel):
 
 @router.get("/v1/models", operation_id="list_models", responses=error_responses())
 async def list_models(request: Request) -> ModelList:
-    """List the one model of this server."""
-    return ModelList(data=[_model(request)])
+    """List the model of this server, and its adapters, which a request names as its `model`."""
+    return ModelList(data=_models(request))
 
 
 @router.get("/v1/models/{id:path}", operation_id="get_model", responses=error_responses())
 async def get_model(request: Request, id: str) -> Model:
-    """Get the model by its name."""
-    model = _model(request)
-    if id != model.id:
-        raise ApiError(404, f"this server has only the model '{model.id}'.", code="model_not_found")
-    return model
+    """Get the model, or an adapter, by its name."""
+    models = {model.id: model for model in _models(request)}
+    if id not in models:
+        raise ApiError(404, f"this server has only the model '{' and '.join(models)}'.", code="model_not_found")
+    return models[id]
 
 
 @router.get("/v1/audio/models", operation_id="list_audio_models", responses=error_responses())
 async def list_audio_models(request: Request) -> AudioModelList:
-    """List the one model in the form that Open WebUI asks for."""
-    name = request.app.state.settings.model_name
-    return AudioModelList(models=[AudioModel(id=name, name=name)])
+    """List the models in the form that Open WebUI asks for."""
+    return AudioModelList(models=[AudioModel(id=model.id, name=model.id) for model in _models(request)])
 
 
 @router.get("/v1/audio/voices", operation_id="list_voices", responses=error_responses())
@@ -113,6 +114,11 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _model(request: Request) -> Model:
+def _models(request: Request) -> list[Model]:
+    """The model, then its adapters."""
     state = request.app.state
-    return Model(id=state.settings.model_name, created=_STARTED, voices=list(state.engine.voices))
+    base, voices = state.settings.model_name, list(state.engine.voices)
+    return [
+        Model(id=base, created=_STARTED, voices=voices),
+        *(Model(id=name, created=_STARTED, voices=voices, parent=base) for name in state.engine.adapters),
+    ]

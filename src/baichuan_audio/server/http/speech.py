@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import PromptError
+from ..adapters import choose_adapter
 from ..audio.output import MEDIA_TYPES, AudioEncoder, AudioFormat
 from ..audio.time_stretch import TimeStretch
 from ..audio.voices import choose_voice
@@ -28,7 +29,7 @@ _FRAMES_PER_SECOND = 12.5
 
 
 class SpeechRequest(RequestModel):
-    """A text to read aloud. Any `model` is accepted; `instructions` have no effect.
+    """A text to read aloud. `model` may name an adapter; `instructions` have no effect.
 
     speed: 2.0 is twice as fast, at the same pitch. stream_format: `sse` sends events with base64, `audio` the bytes.
     seed: the same seed reads a text the same way again.
@@ -70,6 +71,7 @@ class SpeechHandler:
     def __init__(self, request: Request, body: SpeechRequest) -> None:
         self._state: Any = request.app.state
         self._body = body
+        self._adapter = choose_adapter(self._state.engine, self._state.settings, body.model)
         self._trace = RequestTrace(
             self._state, "speech", request.scope["state"]["request_id"], f"speech_{secrets.token_hex(12)}"
         )
@@ -113,7 +115,8 @@ class SpeechHandler:
         """The engine's audio at the speed of the request."""
         speed = self._body.speed
         stretch = TimeStretch(self._state.engine.sample_rate, speed) if speed != 1.0 else None
-        async with aclosing(self._trace.limited(self._state.engine.speak(text, voice, self._body.seed))) as deltas:
+        spoken = self._state.engine.speak(text, voice, self._body.seed, self._adapter)
+        async with aclosing(self._trace.limited(spoken)) as deltas:
             async for delta in deltas:
                 self._trace.audio_out(delta)
                 self._seconds += delta.waveform.shape[-1] / delta.sample_rate

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from ...engine import AudioInput, TranscriptDelta
 from ...text.language import NAMES, language_of
+from ..adapters import choose_adapter
 from ..errors import bad_request
 from .openapi import error_responses, other_content
 from .streaming import EVENT_STREAM, RequestTrace, StreamedResponse, event
@@ -82,7 +83,7 @@ async def create_transcription(
 ) -> StreamedResponse:
     """Transcribe a file: wav, mp3, m4a, webm, flac, ogg and others; its content decides, not its name.
 
-    Any `model` is accepted. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. Each
+    `model` may name an adapter. `language` is repeated in verbose_json; `prompt` and `temperature` have no effect. Each
     stretch of speech between pauses is transcribed by itself; where nobody speaks the text is empty. Subtitles and
     verbose_json have a segment for each; there are no word timestamps.
     """
@@ -91,7 +92,7 @@ async def create_transcription(
     data = await file.read()
     if not data:
         raise bad_request("'file' is empty.", "file", "invalid_audio")
-    handler = TranscriptionHandler(request, data, language)
+    handler = TranscriptionHandler(request, data, language, model)
     if stream:
         return StreamedResponse(handler.stream(), EVENT_STREAM)
     return StreamedResponse(handler.whole(response_format), _MEDIA_TYPES[response_format])
@@ -100,8 +101,9 @@ async def create_transcription(
 class TranscriptionHandler:
     """One request."""
 
-    def __init__(self, request: Request, data: bytes, language: str | None) -> None:
+    def __init__(self, request: Request, data: bytes, language: str | None, model: str) -> None:
         self._state: Any = request.app.state
+        self._adapter = choose_adapter(self._state.engine, self._state.settings, model)
         self._data, self._language = data, language
         self._seconds = 0.0
         self._trace = RequestTrace(
@@ -174,7 +176,8 @@ class TranscriptionHandler:
         return audio
 
     def _deltas(self, audio: AudioInput) -> AsyncGenerator[TranscriptDelta, None]:
-        return self._trace.limited(self._state.engine.transcribe(audio.waveform, audio.sample_rate))
+        transcript = self._state.engine.transcribe(audio.waveform, audio.sample_rate, adapter=self._adapter)
+        return self._trace.limited(transcript)
 
     def _done(self, text: str) -> None:
         self._trace.audio_in(self._seconds)

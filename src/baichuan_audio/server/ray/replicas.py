@@ -70,12 +70,13 @@ class ReplicaConfig:
 class DeploymentConfig:
     """What a replica needs to build itself on its host.
 
-    model: a checkpoint directory that is there on every host, or a hub id. device, dtype: "auto" for cuda and
-    bfloat16 where the replica has a GPU, else cpu and float32.
+    model: a checkpoint directory that is there on every host, or a hub id. adapters: names and files of adapters.
+    device, dtype: "auto" for cuda and bfloat16 where the replica has a GPU, else cpu and float32.
     """
 
     model: str
     vocoder: str | None = None
+    adapters: dict[str, str] = field(default_factory=dict)
     device: str = "auto"
     dtype: str = "auto"
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -87,6 +88,7 @@ class DeploymentConfig:
         import torch
 
         from ...acceleration import optimize_for_inference
+        from ...adapters import merged_with
         from ...checkpoint import load
 
         device = self.device
@@ -99,7 +101,8 @@ class DeploymentConfig:
         if not isinstance(dtype, torch.dtype):
             raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16, not {name!r}.")
         model = load(self.model, dtype=dtype, device=device, vocoder=self.vocoder)
-        return Engine(optimize_for_inference(model), self.engine)
+        merged = {name: optimize_for_inference(merged_with(model, file)) for name, file in self.adapters.items()}
+        return Engine(optimize_for_inference(model), self.engine, merged)
 
 
 class Replica:

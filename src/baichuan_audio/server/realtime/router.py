@@ -12,6 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from ...engine import Dialogue
 from ..access.auth import check_websocket
+from ..adapters import choose_adapter
 from ..errors import ApiError, as_api_error
 from .protocol import server_events
 from .rate_limits import TokenBucket
@@ -27,11 +28,13 @@ _CLOSE_S = 1.0
 
 @router.websocket("/v1/realtime")
 async def realtime(websocket: WebSocket) -> None:
-    """OpenAI's Realtime API, GA form."""
+    """OpenAI's Realtime API, GA form; `?model=` may name an adapter."""
     state = websocket.app.state
     try:
         _check_connection(websocket)
         client_settings = check_websocket(websocket)
+        named = websocket.query_params.get("model") or (client_settings or {}).get("model")
+        adapter = choose_adapter(state.engine, state.settings, named)
     except ApiError as error:
         await _deny(websocket, error)
         return
@@ -39,7 +42,7 @@ async def realtime(websocket: WebSocket) -> None:
     await websocket.accept(subprotocol="realtime" if "realtime" in subprotocols else None)
     try:
         async with state.work.at_work():
-            dialogue = state.engine.open()
+            dialogue = state.engine.open(adapter=adapter)
             await _run_session(websocket, dialogue, client_settings)
     except Exception as error:
         await _refuse(websocket, error)

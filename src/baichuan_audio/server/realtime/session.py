@@ -183,7 +183,9 @@ class RealtimeSession:
             part.configure(config)
 
     def _as_wire(self) -> dict[str, object]:
-        return self._config.as_wire(self.id, self._settings.model_name, self._expires_at)
+        return self._config.as_wire(
+            self.id, self._context.dialogue.adapter or self._settings.model_name, self._expires_at
+        )
 
     def _respond_to_silence(self, silent_s: float) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...adapters import AdapterConfig
 from ...config import nearest
 from ...data.mixture.config import MixtureConfig, ShardSet
 from ...data.store.manifest import CLIPS_FILE
@@ -38,6 +39,11 @@ class LanguageModelRecipe(StageRecipe):
     """One of `TRAINABLE`."""
     init_from: str
     """Checkpoint directory to start from; the result is written to `output`/model."""
+    adapter: AdapterConfig | None = None
+    """LoRA or DoRA: only adapters learn, and the result is `output`/adapters.safetensors. `stage` then says which data
+    the model sees, and `init_from` is the base that the file belongs to."""
+    base_dtype: str = "float32"
+    """Type of the weights under an `adapter`: bfloat16 halves the memory; the adapters are float32 in any case."""
     mixture: MixtureConfig | None = None
     """Tasks over dialogues and clips; None where all data are shards."""
     dialogues: tuple[str, ...] = ()
@@ -63,6 +69,8 @@ class LanguageModelRecipe(StageRecipe):
     after_pseudo_speech: bool = False
     """Fit new audio embeddings to what the embeddings of pseudo-codes say of the same phonemes; needs
     `codebook_source`, `codes`, and a `dataset` with alignments."""
+    voices: tuple[str, ...] = ()
+    """Speakers of the `dataset` that become voices of the model, under their names."""
     languages: tuple[str, ...] = ("en", "zh")
     tokens_per_step: int = 4096
     """Positions of a step, padding not counted."""
@@ -124,6 +132,10 @@ class LanguageModelRecipe(StageRecipe):
             raise ConfigError("there is nothing to train on: name tasks under `mixture`, or shards under `dataset`.")
         if len([entry for entry in self._entries if _is_clip_store(entry)]) > 1:
             raise ConfigError("dataset: more than one folder is a clip store; join them.")
+        if self.base_dtype not in ("float32", "bfloat16") or (self.adapter is None and self.base_dtype != "float32"):
+            raise ConfigError("base_dtype must be float32, or with an `adapter` bfloat16.")
+        if self.adapter is not None and self.reset_audio_embeddings:
+            raise ConfigError("reset_audio_embeddings trains what the base has; it and `adapter` exclude each other.")
 
     @property
     def _entries(self) -> tuple[ShardSet, ...]:

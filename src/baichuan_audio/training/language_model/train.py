@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...adapters import adapter_parameters, add_adapters, save_trained_adapters, train_only_adapters
 from ...checkpoint import load
 from ...data.alignment.phone_alignment import training_alignments
 from ...data.store.codes_store import CodesStore
@@ -38,6 +39,8 @@ from .samples import LanguageModelSamples
 from .steps import TrainingData
 from .validation import Validation
 
+ADAPTERS_FILE = "adapters.safetensors"
+
 
 def train(recipe: LanguageModelRecipe) -> None:
     """Run the stage, from the newest state in `recipe.output` on.
@@ -46,19 +49,24 @@ def train(recipe: LanguageModelRecipe) -> None:
     """
     recipe.prepare()
     output = Path(recipe.output)
-    model = load(recipe.init_from, dtype=torch.float32, device=recipe.device)
+    model = load(recipe.init_from, dtype=getattr(torch, recipe.base_dtype), device=recipe.device)
+    if recipe.voices:
+        model.config["voices"] = list(dict.fromkeys([*model.voices, *recipe.voices]))
     if recipe.reset_audio_embeddings and not has_state(output / "state"):  # a resumed run has them in its state
         reset_audio_embeddings(model, recipe)
-    parts = learning_parts(model, recipe.stage)
+    if recipe.adapter is not None:
+        if world().size > 1:
+            raise ConfigError("adapter: one process trains an adapter; start the command without torchrun.")
+        model = add_adapters(model, recipe.adapter, recipe.seed)
+    learning = learning_modules(model, recipe)
     language_model, audio_head, phoneme_probe = model.language_model, model.audio_head, None
-    learning: dict[str, nn.Module] = {"parts": parts}
     if recipe.phoneme_loss_weight:
         learning["phoneme_probe"] = phoneme_probe = PhonemeProbe(language_model).to(recipe.device)
         if recipe.phoneme_probe is not None:
             load_module(Path(recipe.phoneme_probe) / "state", "phoneme_probe", phoneme_probe)
     trained = parallelize(learning, world(), recipe.in_bfloat16, recipe.activation_checkpointing)
     parameters = [parameter for module in learning.values() for parameter in module.parameters()]
-    matrices = layer_matrices(language_model) if recipe.muon else []
+    matrices = layer_matrices(language_model) if recipe.muon and recipe.adapter is None else []
     optimizers = make_optimizers(parameters, matrices, recipe.optimizer, recipe.in_bfloat16)
     data, validation = TrainingData(recipe, model), Validation(recipe, model)
     samples = LanguageModelSamples(recipe, model)
@@ -77,7 +85,8 @@ def train(recipe: LanguageModelRecipe) -> None:
                             batch = sampled(trained, batch, language_model, audio_head, share, recipe.seed, step)
                         values = trained(partial(losses, language_model, audio_head, batch, phoneme_probe))
                         loss = total_loss(values, counts, recipe, num_codebooks)
-                    (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
+                    if loss.requires_grad:  # without audio there is none for an audio head that learns alone
+                        (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
                 total += loss.detach()
                 meter.add(values, batch)
             tokens, ids = sum(batch.ids.numel() for batch in batches), sample_ids(batches, step)
@@ -93,7 +102,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                         samples.log(done, run.log)
             if due(done, recipe.checkpoint_every, recipe.steps):
                 with run.patient():
-                    save_whole(model, output / "model")  # first: a run stopped in between writes it once more
+                    save_result(model, recipe)  # first: a run stopped in between writes it once more
                 run.save(done)
 
 
@@ -129,6 +138,25 @@ def reset_audio_embeddings(model: BaichuanAudio, recipe: LanguageModelRecipe) ->
     codes, alignments = CodesStore(recipe.codes), training_alignments(recipe.clip_store)
     explained = embed_codes_like_sounds(model, model.tokenizer, codes, alignments, recipe.seed)
     print(f"audio embeddings explain {explained:.0%} of the variance of the pseudo-codes' embeddings", file=sys.stderr)
+
+
+def save_result(model: BaichuanAudio, recipe: LanguageModelRecipe) -> None:
+    """Write what was trained: `model`, or of a model with adapters these alone.
+
+    Raises CheckpointError where it cannot be written, or an adapter has learnt nothing.
+    """
+    if recipe.adapter is None:
+        save_whole(model, Path(recipe.output) / "model")
+    else:
+        save_trained_adapters(model, Path(recipe.output) / ADAPTERS_FILE)
+
+
+def learning_modules(model: BaichuanAudio, recipe: LanguageModelRecipe) -> dict[str, nn.Module]:
+    """What learns, by its name in the training state; of a model with adapters these alone, so the state is small."""
+    if recipe.adapter is None:
+        return {"parts": learning_parts(model, recipe.stage)}
+    train_only_adapters(model)
+    return {"adapters": nn.ParameterList(adapter_parameters(model).values())}
 
 
 def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:

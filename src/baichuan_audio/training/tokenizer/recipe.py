@@ -58,6 +58,9 @@ class TokenizerRecipe(AudioRecipe):
     """Shorter clips are not used."""
     init_from: str | None = None
     """Training output or checkpoint directory whose tokenizer is trained further, codebooks included; None: random."""
+    encoder: str | None = None
+    """Whisper model (a folder of either published layout) whose encoder an untrained tokenizer starts with; its
+    codebooks start by k-means on that encoder's features."""
     head_warmup_steps: int = 0
     """Steps in which only the phonetic head learns, to read the tokenizer of `init_from`: gradients of an untrained
     head would undo what that has learnt."""
@@ -78,3 +81,8 @@ class TokenizerRecipe(AudioRecipe):
     text_width: int = 192
     text_model: str | None = None
     """Checkpoint whose frozen language model gives the paper's text loss; None: without that loss."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoder is not None and self.init_from is not None:
+            raise ConfigError("encoder and init_from both say where the encoder comes from; name one of them.")

@@ -21,6 +21,7 @@ from ..common.distributed.sharding import parallelize
 from ..common.distributed.world import world
 from ..common.logging import due
 from ..common.optim import make_optimizer
+from ..from_pretrained import load_encoder
 from .batch import TokenizerBatch, prepare
 from .clip_batches import ClipSampler
 from .frozen_text_model import FrozenTextModel
@@ -81,6 +82,8 @@ def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
     head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
     if recipe.init_from is None:
         initialise_for_training(tokenizer)
+        if recipe.encoder is not None:
+            load_encoder(tokenizer, recipe.encoder)
     else:
         load_part(tokenizer, "tokenizer", recipe.init_from)
     return tokenizer.to(recipe.device), head.to(recipe.device)

@@ -177,7 +177,8 @@ class ResponseQueue:
 
     async def _run_apart(self, response: RealtimeResponse, items: list[StoredItem]) -> None:
         """A response that sees items of its own takes another slot of the engine while it runs."""
-        dialogue = self._context.engine.open(self._config.instructions or None, response.settings.voice)
+        instructions, adapter = self._config.instructions or None, self._context.dialogue.adapter
+        dialogue = self._context.engine.open(instructions, response.settings.voice, adapter=adapter)
         try:
             for item in items:
                 if response.cancel_reason is not None:

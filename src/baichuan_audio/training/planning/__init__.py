@@ -1,0 +1,1 @@
+"""What a run will need, before anything is spent: parameters, memory, FLOPs, time and money (docs/training.md)."""

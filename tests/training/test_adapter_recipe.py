@@ -1,0 +1,87 @@
+"""Adapters by recipe: the base stays, a small file comes out, and merging it gives the model that was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lm_workspace import log_of, make_workspace, recipe
+
+import baichuan_audio
+from baichuan_audio.adapters import AdapterConfig, load_adapters, merge_adapters, read_adapters
+from baichuan_audio.cli.app import main
+from baichuan_audio.errors import CheckpointError, ConfigError
+from baichuan_audio.generation.events import TextDelta
+from baichuan_audio.training.common.recipe import OptimizerRecipe
+from baichuan_audio.training.language_model.train import train
+
+QUICK = OptimizerRecipe(learning_rate=2e-2, warmup_steps=2, schedule="constant")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workspace(tmp_path_factory.mktemp("lm"))
+
+
+@pytest.fixture(scope="module")
+def trained(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("adapters")
+    train(recipe(workspace, output, adapter=AdapterConfig(rank=4), optimizer=QUICK))
+    return output
+
+
+def test_a_run_writes_adapters_alone(workspace: Path, trained: Path) -> None:
+    losses = [row["loss"] for row in log_of(trained) if "loss" in row]
+    assert losses[-1] < losses[0] and not (trained / "model").exists()
+    stored = read_adapters(trained / "adapters.safetensors")  # refuses what changes nothing
+    assert stored.config == AdapterConfig(rank=4) and len(stored.changes) == 5 + 4
+    state = max((trained / "state").iterdir())
+    assert state.stat().st_size < 6 * (trained / "adapters.safetensors").stat().st_size
+
+
+def test_merged_by_the_command_equals_unmerged(workspace: Path, trained: Path, tmp_path: Path) -> None:
+    base = baichuan_audio.load(workspace / "model", dtype=torch.float32)
+    adapted = load_adapters(base, trained / "adapters.safetensors")
+    arguments = [str(workspace / "model"), str(tmp_path / "merged"), str(trained / "adapters.safetensors")]
+    assert main(["checkpoint", "merge", *arguments]) == 0
+    merged = baichuan_audio.load(tmp_path / "merged")
+    with torch.no_grad():
+        out, due, plain = (model.language_model(torch.arange(20, 40)[None])[0] for model in (merged, adapted, base))
+    assert float((out - due).norm() / due.norm()) <= 1e-5 < 1e-2 < float((plain - due).norm() / due.norm())
+
+    def reply(model: baichuan_audio.BaichuanAudio) -> str:
+        conversation = model.conversation(speak=False, seed=1)
+        return "".join(piece.text for piece in conversation.ask("What is hot?") if isinstance(piece, TextDelta))
+
+    assert reply(merged) == reply(merge_adapters(adapted)) != reply(base)
+    assert main(["checkpoint", "merge", str(tmp_path / "merged"), str(tmp_path / "twice"), arguments[2]]) == 2
+
+
+def test_several_files_are_merged_in_order(workspace: Path, trained: Path, tmp_path: Path) -> None:
+    only = AdapterConfig(rank=2, targets=("audio_head.*",))
+    train(recipe(workspace, tmp_path, adapter=only, optimizer=QUICK, steps=4))
+    files = [trained / "adapters.safetensors", tmp_path / "adapters.safetensors"]
+    both, first, second = (
+        baichuan_audio.load(workspace / "model", adapters=adapters).state_dict() for adapters in (files, *files)
+    )
+    base = baichuan_audio.load(workspace / "model").state_dict()
+    for name, tensor in base.items():
+        torch.testing.assert_close(both[name] - first[name], second[name] - tensor, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(both["audio_head.heads.0.weight"], first["audio_head.heads.0.weight"])
+
+
+def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, trained: Path, tmp_path: Path) -> None:
+    for steps in (4, 8):
+        train(recipe(workspace, tmp_path, adapter=AdapterConfig(rank=4), optimizer=QUICK, steps=steps))
+    one, two = (read_adapters(folder / "adapters.safetensors").changes for folder in (trained, tmp_path))
+    for name, change in one.items():
+        assert torch.equal(change.lora_A, two[name].lora_A) and torch.equal(change.lora_B, two[name].lora_B), name
+
+
+def test_adapters_that_learn_nothing_end_the_run(workspace: Path, tmp_path: Path) -> None:
+    still = OptimizerRecipe(learning_rate=0.0, warmup_steps=0)
+    with pytest.raises(CheckpointError, match=r"layers change nothing \(B is zero\)"):
+        train(recipe(workspace, tmp_path, adapter=AdapterConfig(rank=4), optimizer=still, steps=1))
+    with pytest.raises(ConfigError, match="exclude each other"):
+        recipe(workspace, tmp_path, adapter=AdapterConfig(), reset_audio_embeddings=True)
