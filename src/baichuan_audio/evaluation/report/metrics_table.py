@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.mel import FLOW_MEL, natural_log_mel
-from ..errors import MissingDependencyError
+from ...audio.mel import FLOW_MEL, natural_log_mel
+from ...errors import MissingDependencyError
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def plot_mels(waveforms: Mapping[str, np.ndarray], sample_rate: int, path: str |
     """Plot named waveforms [S] as natural-log mels, one above the other, on one colour scale."""
     import torch
 
-    from ..audio.waveform import resample
+    from ...audio.waveform import resample
 
     figure = _figure(9, 2.4 * len(waveforms))
     mels = {

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..judge import Judge, cohen_kappa
+from .api import Judge
 from ..results import read_results
-from .items import Item
-from .openaudiobench import SETS, VerdictForm
-from .scoring import strict_points
-from .summary import reply_text
+from ..suites.items import Item
+from ..suites.openaudiobench import SETS, VerdictForm
+from ..suites.scoring import strict_points
+from ..suites.summary import reply_text
 
 
 def measure_judge(
