@@ -96,20 +96,18 @@ QUESTIONS = {
         ],
     ),
 }
+_VALID = "Is the argument, given the stated premises, deductively valid or invalid?"
+_RETURN = "If you follow these instructions, do you return to the starting point?"
 BIG_BENCH = (
-    ("formal_fallacies", "All bakers get up early. Tom is a baker. Therefore, Tom gets up early. Is the argument, given "
-     "the stated premises, deductively valid or invalid?", "valid"),
-    ("formal_fallacies", "All cats like milk. Kim likes milk. Therefore, Kim is a cat. Is the argument, given the stated "
-     "premises, deductively valid or invalid?", "invalid"),
-    ("navigate", "If you follow these instructions, do you return to the starting point? Take three steps. Turn around. "
-     "Take three steps.", "Yes"),
-    ("navigate", "If you follow these instructions, do you return to the starting point? Always face forward. Take two "
-     "steps left. Take one step right.", "No"),
+    ("formal_fallacies", f"All bakers get up early. Tom is a baker. Therefore, Tom gets up early. {_VALID}", "valid"),
+    ("formal_fallacies", f"All cats like milk. Kim likes milk. Therefore, Kim is a cat. {_VALID}", "invalid"),
+    ("navigate", f"{_RETURN} Take three steps. Turn around. Take three steps.", "Yes"),
+    ("navigate", f"{_RETURN} Always face forward. Take two steps left. Take one step right.", "No"),
     ("object_counting", "I have two apples, a banana and three pears. How many fruits do I have?", "6"),
     ("object_counting", "I have two drums and a flute. How many musical instruments do I have?", "3"),
     ("web_of_lies", "Ana tells the truth. Ben says Ana lies. Does Ben tell the truth?", "No"),
     ("web_of_lies", "Cora lies. Dan says Cora lies. Does Dan tell the truth?", "Yes"),
-)  # fmt: skip
+)
 FLEURS = {
     "en_us": (
         "The museum opens at 9:30 and closes at 6.",

@@ -13,10 +13,10 @@ from baichuan_audio.evaluation.judge import (
     PROMPTS_DIGEST,
     ApiJudge,
     MatchJudge,
-    cohen_kappa,
     matches,
     prompt_for,
 )
+from baichuan_audio.evaluation.judge.agreement import cohen_kappa
 from baichuan_audio.evaluation.results import EvaluationError
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.openaudiobench import SETS

@@ -11,9 +11,9 @@ import pytest
 
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.judge import JudgeCost, MatchJudge, Verdict
+from baichuan_audio.evaluation.judge.agreement import measure_judge
 from baichuan_audio.evaluation.results import EvaluationError, ResultFile, read_results
 from baichuan_audio.evaluation.suites.items import Item
-from baichuan_audio.evaluation.suites.judge_check import measure_judge
 from baichuan_audio.evaluation.suites.run import ordered_map, run_suite
 from baichuan_audio.evaluation.suites.summary import summarize
 from baichuan_audio.evaluation.systems import RecordedSystem

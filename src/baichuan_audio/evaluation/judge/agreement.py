@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .api import Judge
 from ..results import read_results
 from ..suites.items import Item
 from ..suites.openaudiobench import SETS, VerdictForm
 from ..suites.scoring import strict_points
 from ..suites.summary import reply_text
+from .api import Judge
 
 
 def measure_judge(
@@ -51,6 +51,19 @@ def measure_judge(
                 by_people.append(str(marks[item.id]))
     kappa = cohen_kappa(by_judge, by_people) if by_judge else None
     return {"sets": result, "marked_items": len(by_judge), "kappa": kappa}
+
+
+def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float:
+    """Agreement of two judges beyond chance (Cohen, 1960); 1 where both always give one and the same label.
+
+    Raises ValueError for no or unequally many labels.
+    """
+    if not first or len(first) != len(second):
+        raise ValueError("agreement needs as many labels on both sides, at least one.")
+    count = len(first)
+    agreed = sum(a == b for a, b in zip(first, second, strict=True)) / count
+    chance = sum(first.count(label) * second.count(label) for label in set(first)) / count**2
+    return 1.0 if chance == 1 else (agreed - chance) / (1 - chance)
 
 
 def item_of(row: Mapping[str, Any]) -> Item:

@@ -284,19 +284,6 @@ def prompt_for(item: Item, answer: str) -> str:
     return _FIELD.sub(lambda match: fields[match.group(1)], PROMPTS[item.subset])
 
 
-def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float:
-    """Agreement of two judges beyond chance (Cohen, 1960); 1 where both always give one and the same label.
-
-    Raises ValueError for no or unequally many labels.
-    """
-    if not first or len(first) != len(second):
-        raise ValueError("agreement needs as many labels on both sides, at least one.")
-    count = len(first)
-    agreed = sum(a == b for a, b in zip(first, second, strict=True)) / count
-    chance = sum(first.count(label) * second.count(label) for label in set(first)) / count**2
-    return 1.0 if chance == 1 else (agreed - chance) / (1 - chance)
-
-
 def _rough_tokens(text: str) -> float:
     han = sum("\u3400" <= letter <= "\u9fff" for letter in text)
     return han * _TOKENS_PER_HAN + (len(text) - han) / _LETTERS_PER_TOKEN

@@ -1,4 +1,4 @@
-"""A client of any OpenAI-compatible Realtime address: streams a recording at the pace of its time and plays what comes."""
+"""A client of any OpenAI-compatible Realtime address: streams a recording in real time and plays what comes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ class LiveRecord:
     """One recording and what came of it, in seconds since its first sample was sent.
 
     waveform: what was played [S] at RATE, as long as the recording. words: begin and text of each piece of transcript
-    whose sound was played. cuts: replies that were broken off. events: turns and responses. errors: messages of the server that did not end the session. lag_s: how far sending fell
-    behind the clock at worst; above a few tens of milliseconds the machine was too busy to measure latencies.
+    whose sound was played. cuts: replies that were broken off. events: turns and responses. errors: messages of the
+    server that did not end the session. lag_s: how far sending fell behind the clock at worst; above some tens of
+    milliseconds the machine was too busy to measure latencies.
     """
 
     waveform: np.ndarray

@@ -53,9 +53,9 @@ def run_live(
 ) -> dict[str, Any]:
     """Measure `system` on the benchmark in `data` -> its figures; rows go to `output`, sounds beside it.
 
-    sessions: recordings streamed at once, each in real time. judge: of Big Bench Audio; without one, answers are matched
-    offline. limit: items of each set. A run that was stopped goes on. Outputs have the times of this run, so two runs
-    never write the same bytes. Raises DataError, ConfigError, EvaluationError.
+    sessions: recordings streamed at once, each in real time. judge: of Big Bench Audio; without one, answers are
+    matched offline. limit: items of each set. A run that was stopped goes on. Outputs have the times of this run, so
+    two runs never write the same bytes. Raises DataError, ConfigError, EvaluationError.
     """
     if suite not in SUITES:
         raise ConfigError(f"there is no live suite '{suite}'; there are {', '.join(SUITES)}.")
