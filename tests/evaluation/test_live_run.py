@@ -20,7 +20,7 @@ from page_tools import LiveServer
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.live import big_bench_audio, full_duplex
 from baichuan_audio.evaluation.live.__main__ import main
-from baichuan_audio.evaluation.live.realtime import RealtimeSystem
+from baichuan_audio.evaluation.live.realtime import LiveClient
 from baichuan_audio.evaluation.live.run import run_live
 from baichuan_audio.evaluation.live.serving import serving  # noqa: E402
 from baichuan_audio.evaluation.live.summary import short_answer_matches
@@ -71,11 +71,11 @@ def server() -> Iterator[LiveServer]:
 
 
 @pytest.fixture(scope="module")
-def system(server: LiveServer) -> RealtimeSystem:
-    return RealtimeSystem(f"ws://127.0.0.1:{server.port}/v1/realtime")
+def system(server: LiveServer) -> LiveClient:
+    return LiveClient(f"ws://127.0.0.1:{server.port}/v1/realtime")
 
 
-def test_full_duplex_bench(data: Path, system: RealtimeSystem, tmp_path: Path) -> None:
+def test_full_duplex_bench(data: Path, system: LiveClient, tmp_path: Path) -> None:
     lines: list[str] = []
     output = tmp_path / "results.jsonl"
     sets = run_live(full_duplex.NAME, data, system, output, sessions=3, log=lines.append)["sets"]
@@ -94,14 +94,14 @@ def test_full_duplex_bench(data: Path, system: RealtimeSystem, tmp_path: Path) -
     assert rate == 24_000 and len(sound) / rate == pytest.approx(by_task["turn_taking"]["seconds"], abs=0.01)
     assert by_task["user_interruption"]["cuts"] and by_task["turn_taking"]["server_errors"] == []
     # A run that is complete asks nobody, and gives the same figures from the rows.
-    offline = RealtimeSystem(system.url)
+    offline = LiveClient(system.url)
     again = run_live(full_duplex.NAME, data, offline, output, log=lines.append)["sets"]
     assert again == sets and lines[-1].startswith("0 recordings")
     with pytest.raises(EvaluationError, match=r"system\.turn_detection"):
-        run_live(full_duplex.NAME, data, RealtimeSystem(system.url, silence_ms=300), output, log=lines.append)
+        run_live(full_duplex.NAME, data, LiveClient(system.url, silence_ms=300), output, log=lines.append)
 
 
-def test_big_bench_audio(system: RealtimeSystem, tmp_path: Path) -> None:
+def test_big_bench_audio(system: LiveClient, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     soundfile.write(tmp_path / "data" / "question_0.wav", question(), RATE)
     rows = [
@@ -136,13 +136,13 @@ def test_short_answers_without_a_judge(answer: str, official: str, right: bool) 
     assert short_answer_matches(answer, official) is right
 
 
-def test_trouble(system: RealtimeSystem, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trouble(system: LiveClient, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="no live suite 'x'"):
         run_live("x", data, system, tmp_path / "r.jsonl")
     with pytest.raises(DataError, match=r"metadata\.jsonl: this file is missing"):
         big_bench_audio.load(tmp_path)
     with pytest.raises(EvaluationError, match="is no Realtime address"):
-        RealtimeSystem("http://127.0.0.1:8000")
+        LiveClient("http://127.0.0.1:8000")
     arguments = [full_duplex.NAME, str(data), "--output", str(tmp_path / "r.jsonl"), "--limit", "1"]
     assert main([*arguments, "--url", "ws://127.0.0.1:9/v1/realtime"]) == 1
     assert "127.0.0.1:9/v1/realtime does not answer" in capsys.readouterr().err
@@ -164,7 +164,7 @@ def test_our_server_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.
 def test_a_session_that_the_server_refuses_is_the_item_s_failure(
     server: LiveServer, data: Path, tmp_path: Path
 ) -> None:
-    system = RealtimeSystem(f"ws://127.0.0.1:{server.port}/v1/realtime", voice="nobody")
+    system = LiveClient(f"ws://127.0.0.1:{server.port}/v1/realtime", voice="nobody")
     sets = run_live(full_duplex.NAME, data, system, tmp_path / "r.jsonl", log=lambda _: None)["sets"]
     assert sets["v1_0/own_turn_taking"]["failed"] == 1 and sets["v1_0/own_turn_taking"]["taken_over"]["value"] == 0
     assert sets["v1_0/own_pause_handling"]["taken_over"]["value"] == 100  # what is not wanted

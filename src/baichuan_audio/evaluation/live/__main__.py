@@ -11,7 +11,7 @@ from pathlib import Path
 from ...errors import BaichuanAudioError
 from ..judge import ApiJudge
 from ..results import weights_digest
-from .realtime import RealtimeSystem
+from .realtime import LiveClient
 from .run import SUITES, run_live
 from .serving import serving
 
@@ -50,9 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.checkpoint:
                 url = stack.enter_context(serving(options.checkpoint, options.sessions))
                 weights = weights_digest(options.checkpoint)
-            system = RealtimeSystem(
-                url, options.model, voice=options.voice, silence_ms=options.silence_ms, weights=weights
-            )
+            system = LiveClient(url, options.model, voice=options.voice, silence_ms=options.silence_ms, weights=weights)
             figures = run_live(
                 options.suite,
                 options.data,

@@ -15,8 +15,7 @@ import numpy as np
 
 from ...errors import AudioError, MissingDependencyError
 from ..results import EvaluationError
-from ..suites.items import Item
-from ..systems import ItemFailure, Reply
+from ..systems import ItemFailure
 from .timeline import RATE, Cut, Playback
 
 CHUNK_S = 0.02
@@ -48,8 +47,8 @@ class LiveRecord:
 
 
 @dataclass(frozen=True)
-class RealtimeSystem:
-    """A Realtime address such as ws://127.0.0.1:8000/v1/realtime, our server's or a peer's; also a `System`.
+class LiveClient:
+    """A Realtime address such as ws://127.0.0.1:8000/v1/realtime, our server's or a peer's.
 
     model: sent as the query ?model=. voice, instructions: of the session, where not "". silence_ms: of server_vad.
     key_variable: the environment variable with the key. weights: hash of a checkpoint that was served for this run on a
@@ -79,16 +78,6 @@ class RealtimeSystem:
             "instructions": self.instructions,
             "turn_detection": {"type": "server_vad", "silence_duration_ms": self.silence_ms},
         }
-
-    def answer(self, item: Item, spoken: bool, typed: bool = False) -> Reply:
-        """The reply to one recording, streamed in real time: text and sound as they were played."""
-        if typed or not spoken:
-            raise ItemFailure("a Realtime address is asked by speech, and answers in speech.")
-        record = asyncio.run(self.converse(read_recording(item.audio), to_the_end=True))
-        return Reply("".join(text for _, text in record.words).strip(), record.waveform, RATE)
-
-    def transcribe(self, item: Item) -> str:
-        raise ItemFailure("a Realtime address is not asked for transcripts; measure the server's HTTP address.")
 
     async def converse(self, recording: np.ndarray, to_the_end: bool = False) -> LiveRecord:
         """Stream samples [S] at RATE in real time, one frame of 20 ms after the other.

@@ -15,11 +15,11 @@ from ...data.store.atomic import file_digest, text_digest
 from ...errors import ConfigError
 from ..judge import PROMPTS, ApiJudge, Verdict
 from ..results import EvaluationError, ResultFile, library_versions
-from ..suites.items import Item
+from ..suites.items import Benchmark, Item
 from ..suites.run import ordered_map
 from ..systems import ItemFailure
 from . import big_bench_audio, full_duplex
-from .full_duplex import LiveItem
+from .full_duplex import LiveBenchmark, LiveItem
 from .realtime import LiveRecord, read_recording
 from .summary import short_answer_matches, summarize
 from .timeline import RATE, audible_segments
@@ -59,7 +59,7 @@ def run_live(
     """
     if suite not in SUITES:
         raise ConfigError(f"there is no live suite '{suite}'; there are {', '.join(SUITES)}.")
-    benchmark = full_duplex.load(data, strict) if suite == full_duplex.NAME else big_bench_audio.load(data, strict)
+    benchmark = load_benchmark(suite, data, strict)
     for problem in benchmark.problems:
         log(problem)
     items = _limited(benchmark.items, limit)
@@ -74,6 +74,11 @@ def run_live(
         if suite == big_bench_audio.NAME:
             _judge(items, results, judge, log)
     return summarize(output)
+
+
+def load_benchmark(suite: str, data: Path, strict: bool = False) -> LiveBenchmark | Benchmark:
+    """The items of a suite. Raises DataError."""
+    return full_duplex.load(data, strict) if suite == full_duplex.NAME else big_bench_audio.load(data, strict)
 
 
 def _limited(items: Sequence[Any], limit: int | None) -> list[Any]:
