@@ -22,7 +22,7 @@ from baichuan_audio.evaluation.live import big_bench_audio, full_duplex
 from baichuan_audio.evaluation.live.__main__ import main
 from baichuan_audio.evaluation.live.realtime import LiveClient
 from baichuan_audio.evaluation.live.run import run_live
-from baichuan_audio.evaluation.live.serving import serving  # noqa: E402
+from baichuan_audio.evaluation.live.serving import serving
 from baichuan_audio.evaluation.live.summary import short_answer_matches
 from baichuan_audio.evaluation.results import EvaluationError, read_results
 

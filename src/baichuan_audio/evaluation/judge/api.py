@@ -7,6 +7,7 @@ the address returns is kept as it is, with the name of the model that answered, 
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import unicodedata
@@ -86,6 +87,7 @@ class JudgeCost:
     """What judging will take: calls still to make, those cached, tokens, and money (0 without prices).
 
     measured: the figures rest on tokens that this judge has counted before, not on the length of the texts alone.
+    error: how far the price (without prices: the tokens) may be off, relative to it, with 95 % confidence.
     """
 
     calls: int
@@ -94,10 +96,13 @@ class JudgeCost:
     completion_tokens: int
     price: float
     measured: bool
+    error: float = 0.0
 
     def sentence(self) -> str:
         """The cost in one sentence."""
-        basis = "from calls made so far" if self.measured else "estimated from the length of the texts"
+        basis = "estimated from the length of the texts"
+        if self.measured:
+            basis = f"from calls made so far, to {100 * self.error:.1f} %"
         return (
             f"judging takes {self.calls} calls ({self.cached} more are cached), {self.prompt_tokens} tokens in and "
             f"{self.completion_tokens} out, {self.price:.2f} in the currency of the prices ({basis})."
@@ -221,8 +226,9 @@ class ApiJudge:
         for key, (subset, prompt) in prompts.items():
             if key not in self._cache:
                 new.setdefault(subset, []).append(prompt)
-        tokens_in = tokens_out = 0.0
+        tokens_in = tokens_out = variance = 0.0
         measured = True
+        weights = self._prices if any(self._prices) else (1.0, 1.0)
         for subset, texts in new.items():
             rough = sum(_rough_tokens(text) for text in texts)
             counted = [
@@ -235,9 +241,12 @@ class ApiJudge:
             per_rough = sum(entry.verdict.prompt_tokens for entry in counted) / sum(entry.rough for entry in counted)
             tokens_in += rough * per_rough
             tokens_out += len(texts) * sum(entry.verdict.completion_tokens for entry in counted) / len(counted)
+            variance += _unforeseen(counted, per_rough, weights) * len(texts) * (1 + len(texts) / len(counted))
         calls = sum(map(len, new.values()))
+        total = tokens_in * weights[0] + tokens_out * weights[1]
+        error = 1.96 * math.sqrt(variance) / total if total else 0.0
         price = (tokens_in * self._prices[0] + tokens_out * self._prices[1]) / 1e6
-        return JudgeCost(calls, len(asked) - calls, round(tokens_in), round(tokens_out), price, measured)
+        return JudgeCost(calls, len(asked) - calls, round(tokens_in), round(tokens_out), price, measured, error)
 
     def judge(self, item: Item, answer: str) -> Verdict:
         """The verdict, from the cache where this was asked before. Raises EvaluationError where nobody answers."""
@@ -282,6 +291,16 @@ def prompt_for(item: Item, answer: str) -> str:
     answer = answer.replace("</answer>", "</ answer>")
     fields = {"question": item.question, "reference": item.raw_reference, "answer": answer}
     return _FIELD.sub(lambda match: fields[match.group(1)], PROMPTS[item.subset])
+
+
+def _unforeseen(counted: Sequence[_CacheEntry], per_rough: float, weights: tuple[float, float]) -> float:
+    """Variance of what one call costs beyond what the length of its prompt foretells."""
+    costs = []
+    for entry in counted:
+        unforeseen = entry.verdict.prompt_tokens - per_rough * entry.rough
+        costs.append(unforeseen * weights[0] + entry.verdict.completion_tokens * weights[1])
+    mean = sum(costs) / len(costs)
+    return sum((cost - mean) ** 2 for cost in costs) / (len(costs) - 1)
 
 
 def _rough_tokens(text: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-_LABEL_WIDTH, _WIDTH, _ROW, _PADDING = 250, 720, 26, 14
+_LABEL_WIDTH, _WIDTH, _ROW, _PADDING = 310, 760, 26, 14
 
 
 class Interval(NamedTuple):
@@ -107,7 +107,7 @@ def _step(top: float) -> float:
     return next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= top / 5)
 
 
-def _shortened(label: str, letters: int = 38) -> str:
+def _shortened(label: str, letters: int = 44) -> str:
     return label if len(label) <= letters else label[: letters - 1] + "…"
 
 

@@ -19,6 +19,11 @@ def isolated(content: object) -> str:
     return f"<bdi>{text(content)}</bdi>"
 
 
+def breakable(name: object) -> str:
+    """A name of a set, which may be broken behind its underscores and slashes."""
+    return "<bdi>" + re.sub("([_/])", r"\1<wbr>", text(name)) + "</bdi>"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
     """A table of cells that are HTML already; the first column names the row. It scrolls by itself on small screens."""
     head = "".join(f'<th scope="col">{cell}</th>' for cell in header)

@@ -54,9 +54,10 @@ def _card(
 ) -> Card:
     state = _state(row, verdicts)
     question = str(row.get("question", "")) or row["id"]
-    parts = [f"<p><b>Asked</b> {isolated(question)}</p>", sounds.player(recording, f"question {row['id']}")]
+    heading = "Spoken" if "asr" in row.get("replies", {}) else "Asked"
+    parts = [f"<p><b>{heading}</b> {isolated(question)}</p>", sounds.player(recording, f"question {row['id']}")]
     references = row.get("references") or ()
-    if references:
+    if references and heading == "Asked":
         listed = " · ".join(isolated(reference) for reference in references)
         parts.append(f"<p><b>Right</b> {listed}</p>")
     parts += _live(row, folder, sounds) if "segments" in row else _replies(row, folder, sounds)
@@ -64,7 +65,7 @@ def _card(
         parts.append(f'<p class="failed"><b>Failed</b> {isolated(row["error"])}</p>')
     for setting, verdict in verdicts.items():
         parts.append(_verdict(setting, verdict))
-    summary = f'<span class="mark">{MARKS[state]}</span> {isolated(question[:140])} <code>{text(row["id"])}</code>'
+    summary = f'<span class="mark">{MARKS[state]}</span> {isolated(question[:140])} <code>{isolated(row["id"])}</code>'
     inner = "".join(parts)
     return Card(state, f'<details class="item {state}"><summary>{summary}</summary><div>{inner}</div></details>')
 

@@ -16,7 +16,7 @@ from ..suites import asr
 from ..suites.run import SUITES
 from ..suites.summary import summarize
 from .charts import Interval, interval_chart, time_chart
-from .html import isolated, table, text
+from .html import breakable, isolated, table, text
 from .items import MARKS, NAMES, Card, cards
 from .published import PUBLISHED, Column, PublishedTable
 from .sounds import Sounds
@@ -95,7 +95,7 @@ def _section(number: int, path: Path, data: Mapping[str, Path], sounds: Sounds) 
     parts = [f'<section id="s{number}" aria-labelledby="h{number}"><h2 id="h{number}">{isolated(name)}</h2>']
     parts.append(_provenance(header))
     parts += [_published(entry, sets) for entry in PUBLISHED if entry.suite == suite]
-    parts += [_figures(str(key), figures) for key, figures in sets.items()]
+    parts.append(_figures(sets))
     parts.append(_plots(sets))
     parts.append(_items(number, list(cards(rows, path, recordings, sounds))))
     return name, "".join(parts) + "</section>"
@@ -133,9 +133,12 @@ def leaves(figures: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield here, value
 
 
-def _figures(name: str, figures: Mapping[str, Any]) -> str:
-    rows = [[text(_label(path)), *_cells(value)] for path, value in leaves(figures)]
-    return table(["", "value", "95 % interval", "items"], rows, isolated(name))
+def _figures(sets: Mapping[str, Any]) -> str:
+    """One table of all figures: a row each, a column a set."""
+    columns = {name: {_label(path): _cell(value) for path, value in leaves(figures)} for name, figures in sets.items()}
+    labels = dict.fromkeys(label for figures in columns.values() for label in figures)
+    rows = [[text(label), *(figures.get(label, "") for figures in columns.values())] for label in labels]
+    return table(["", *map(breakable, columns)], rows, "All figures")
 
 
 def _label(path: Sequence[str]) -> str:
@@ -143,20 +146,24 @@ def _label(path: Sequence[str]) -> str:
     return ", ".join(_WORDS.get(part, part) for part in shown)
 
 
-def _cells(value: Any) -> list[str]:
-    """Value, interval and number of items of a figure."""
+def _cell(value: Any) -> str:
+    """A figure with its interval and number of items."""
     if isinstance(value, Mapping) and "p50" in value:
-        return [f"{value['p50']:.2f} s", f"p95 {value['p95']:.2f} s", str(value["items"])]
+        return _lines(f"{value['p50']:.2f} s", f"p95 {value['p95']:.2f} s, n {value['items']}")
     if isinstance(value, Mapping):
-        shown = "–" if value["value"] is None else f"{value['value']:.2f}"
+        shown = "–" if value["value"] is None else f"{value['value']:.1f}"
         if "low" not in value:
-            return [shown, "", f"{value.get('counted', '')} counted, {value.get('left_out', '')} left out"]
+            return _lines(shown, f"{value['counted']} counted, {value['left_out']} left out")
         low, high = value["low"], value["high"]
-        interval = "unbounded" if low is None or high is None else f"{low:.2f} to {high:.2f}"
-        return [shown, interval, str(value["items"])]
+        interval = "no interval" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+        return _lines(shown, f"{interval}, n {value['items']}")
     if isinstance(value, list):
-        return [str(len(value)), "", isolated(", ".join(map(str, value[:5])) + (" …" if len(value) > 5 else ""))]
-    return [text(f"{value:g}" if isinstance(value, float) else value), "", ""]
+        return _lines(str(len(value)), ", ".join(map(str, value[:3])) + (" …" if len(value) > 3 else ""))
+    return text(f"{value:g}" if isinstance(value, float) else value)
+
+
+def _lines(first: str, second: str) -> str:
+    return f"{text(first)}<small>{isolated(second)}</small>" if second else text(first)
 
 
 def _plots(sets: Mapping[str, Any]) -> str:
