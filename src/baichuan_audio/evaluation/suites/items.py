@@ -24,6 +24,8 @@ class Item:
 
     question: what the audio says, as text. references: the right answers. raw_reference: the reference as it stands in
     the file, which published prompts quote. language: "en" or "zh". speaker: "" where the layout does not tell.
+    span: start and end in seconds of a part of the audio; None for all of it. choices: texts whose likelihood is
+    compared. prompt_audio: a recording of the voice that a spoken text should have.
     """
 
     id: str
@@ -34,6 +36,9 @@ class Item:
     raw_reference: str
     language: str
     speaker: str = ""
+    span: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    prompt_audio: Path | None = None
 
 
 @dataclass
@@ -51,10 +56,14 @@ class Benchmark:
 
     def digest(self) -> str:
         """Hash of all that is measured on: ids, texts and the bytes of the audio."""
-        parts = list[str]()
+        parts, audio = list[str](), dict[Path | None, str]({None: ""})
         for item in self.items:
-            audio = "" if item.audio is None else file_digest(item.audio)
-            parts += [item.id, item.question, *item.references, item.raw_reference, item.language, item.speaker, audio]
+            for path in (item.audio, item.prompt_audio):
+                if path not in audio:  # a long recording has many items
+                    assert path is not None
+                    audio[path] = file_digest(path)
+            parts += [item.id, item.question, *item.references, item.raw_reference, item.language, item.speaker]
+            parts += [*item.choices, str(item.span or ""), audio[item.audio], audio[item.prompt_audio]]
         return text_digest(*parts)
 
     def limited(self, limit: int | None) -> Benchmark:
