@@ -34,8 +34,8 @@ class Suite:
 
     load: its reader. version: of what is asked. settings: what can be asked, and `default` what is asked where nothing
     is chosen. score, units: from a result file to figures, and to one unit an item for comparisons. judged:
-    whether a judge sees the replies. listens: whether the sound of a reply is read back by an ASR; measures: whether its
-    quality is measured. layout, figure: for people.
+    whether a judge sees the replies. listens: whether sounds are read back by an ASR; measures: whether their quality
+    is measured. layout, figure: for people.
     """
 
     load: Callable[[Path, bool], Benchmark]

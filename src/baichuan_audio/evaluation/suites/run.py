@@ -53,8 +53,8 @@ def run_suite(
     judge, recogniser, settings: of suites whose replies are judged; the text and the sound of a spoken reply are always
     measured together. measures: of the quality of sounds, in suites that measure it. workers: requests at once, 1 for
     a model in this process. limit: items of each set. strict: stop at the first thing that is wrong with the data.
-    max_cost: stop before judging would cost more, in the currency of the judge's prices. log: told problems of the data,
-    the judge's cost, and the time. progress: told what is under way, items done and items in all.
+    max_cost: stop before judging would cost more, in the currency of the judge's prices. log: told problems of the
+    data, the judge's cost, and the time. progress: told what is under way, items done and items in all.
     A run that was stopped goes on where it was. Raises DataError, ConfigError, or EvaluationError for a file that was
     written with other inputs and for a server that stays away.
     """

@@ -31,8 +31,8 @@ _HANZI_MARKS = (
 def score_tts(path: Path) -> dict[str, Any]:
     """ASR errors, likeness to the prompt's voice and predicted MOS of every set of a result file.
 
-    error_rate: over all texts together, a failed one with all its words missing. official: seed-tts-eval's rule, the
-    mean of each text's error rate, over those that were spoken; `failed` were not.
+    error_rate: over all texts together, a failed one with all its words missing. official: seed-tts-eval's rule,
+    the mean of each text's error rate, over those that were spoken; `failed` were not.
     """
     header, rows = read_results(path)
     sets = {name: _tts_set(members) for name, members in _by_subset(rows).items()}
