@@ -40,8 +40,9 @@ def load(root: Path, strict: bool = False) -> Benchmark:
         sets.setdefault(dialects.get(name, "unknown"), []).append(row)
     if missing := [name for name in texts if name not in sounds]:
         benchmark.problems.append(f"{root / _FOLDER}: {len(missing)} texts without a recording: {named(missing)}.")
-    for dialect in sorted(sets, key=lambda name: (name not in SUBDIALECTS, name)):
-        if dialect not in SUBDIALECTS:
+    others = sorted(set(sets) - set(SUBDIALECTS))
+    for dialect in [*(name for name in SUBDIALECTS if name in sets), *others]:
+        if dialect in others:
             benchmark.problems.append(f"{root / _FOLDER}: the sub-dialect '{dialect}' is none of the published nine.")
         add_recordings(sets[dialect], root / _FOLDER / "text", dialect, "zh", benchmark)
     if len(sounds) != PUBLISHED_ITEMS:

@@ -38,7 +38,7 @@ def load(root: Path, strict: bool = False) -> Benchmark:
             for subset in subsets:
                 sets[subset].append(row)
     if broken:
-        benchmark.problems.append(f"{table}: {broken} segments without sid, text and times were left out.")
+        benchmark.problems.append(f"{table}: {broken} segments left out, without sid, text, times or a recording here.")
     for subset, rows in sets.items():
         add_recordings(rows, table, subset, "zh", benchmark)
     benchmark.compare_counts(PUBLISHED)

@@ -53,13 +53,15 @@ class QualityMeasures:
     def against(self, original: np.ndarray, sound: np.ndarray) -> dict[str, float | None]:
         """PESQ (wide band) and STOI of `sound` against the original, over the shorter length.
 
-        None where the library finds no speech in the original.
+        None for digital silence, and where the library finds no speech.
         """
         length = min(len(original), len(sound))
         result: dict[str, float | None] = {}
         for name, module in self._modules.items():
             measure = _pesq if name == "pesq" else _stoi
-            value = measure(module, original[:length], sound[:length])
+            # PESQ divides by the loudest sample
+            silent = not (original[:length].any() and sound[:length].any())
+            value = None if silent else measure(module, original[:length], sound[:length])
             result[name] = None if value is None else _rounded(value)
         return result
 
