@@ -21,6 +21,7 @@ from baichuan_audio.evaluation.results import EvaluationError
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.openaudiobench import SETS
 from baichuan_audio.evaluation.suites.run import run_suite
+from baichuan_audio.evaluation.suites.voicebench import SETS as VOICEBENCH
 
 from .conftest import OpenAIServer, ScriptedRecogniser, ScriptedSystem, completion
 
@@ -31,8 +32,9 @@ def item(subset: str = "llama_questions", question: str = "What is the capital o
 
 def test_prompts_are_pinned() -> None:
     """A changed prompt is another judge: give it a new version, then write its hash here."""
-    assert (PROMPT_VERSION, PROMPTS_DIGEST) == ("2026-11-1", "61cc55b63ceadd1689b50875a8bb46a1")
-    assert set(PROMPTS) == set(SETS)
+    assert (PROMPT_VERSION, PROMPTS_DIGEST) == ("2026-11-2", "4c7f2786fd71569c1c41759823b05ded")
+    judged = {name for name, form in VOICEBENCH.items() if form.form in ("rating5", "yes_no")}
+    assert set(PROMPTS) == set(SETS) | judged
 
 
 @pytest.mark.parametrize("subset", PROMPTS)
@@ -77,7 +79,8 @@ def test_a_second_evaluation_makes_no_calls(openai_server: OpenAIServer, benchma
         assert figures["provenance"]["judge"]["prompts"] == PROMPTS_DIGEST
         return [line for line in lines if line.startswith("judging takes")]
 
-    (first_cost,) = evaluate(tmp_path / "first" / "r.jsonl")
+    before, first_cost = evaluate(tmp_path / "first" / "r.jsonl")
+    assert "judging takes 16 calls" in before and "estimated from the length of the texts" in before
     calls = len(openai_server.requests)
     # So few are all asked to foresee the cost of the others, of which none is left.
     assert calls == 16 and "judging takes 0 calls" in first_cost

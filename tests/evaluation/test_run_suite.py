@@ -240,7 +240,7 @@ def test_wrong_requests(benchmark_dir: Path, tmp_path: Path) -> None:
     for options, sentence in (
         ({"settings": ["s2s_text"]}, "measured together"),
         ({"settings": ["x"]}, "no setting 'x'"),
-        ({"recogniser": None}, "name a recogniser"),
+        ({"recogniser": None, "settings": ["s2s_text", "s2s_asr"]}, "name a recogniser"),
         ({"judge": None}, "needs a judge"),
     ):
         with pytest.raises(ConfigError, match=sentence):
