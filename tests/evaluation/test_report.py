@@ -15,7 +15,6 @@ from baichuan_audio.evaluation.judge import MatchJudge
 from baichuan_audio.evaluation.report.__main__ import main
 from baichuan_audio.evaluation.report.charts import Interval, interval_chart, time_chart, timeline
 from baichuan_audio.evaluation.report.html import isolated, text
-from baichuan_audio.evaluation.report.items import points_of
 from baichuan_audio.evaluation.report.page import write_report
 from baichuan_audio.evaluation.results import EvaluationError, encode_row
 from baichuan_audio.evaluation.suites.run import run_suite
@@ -148,20 +147,6 @@ def test_charts_keep_what_they_show_within_them() -> None:
     assert interval_chart([], "none") == "" and time_chart([("a", [])], "none") == ""
     assert time_chart([("a", [0.5, 1.5])], "s").count('class="time"') == 2
     assert timeline(4.0, None, [], []).count("<rect") == 0
-
-
-@pytest.mark.parametrize(
-    ("verdict", "points"),
-    [
-        ('{"judgment": "correct"}', 100),
-        ("the score is [Incorrect]", 0),
-        ("[[7]]", 70),
-        ("得分是[4]", 80),
-        ("well", None),
-    ],
-)
-def test_points_of_any_verdict(verdict: str, points: float | None) -> None:
-    assert points_of({"text": verdict}) == points
 
 
 def test_in_a_browser(results: Path, tmp_path: Path) -> None:

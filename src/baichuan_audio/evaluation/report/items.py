@@ -9,12 +9,11 @@ from typing import Any
 
 from ..suites.asr import token_errors
 from ..suites.normalizers import DEFAULTS, normalize
-from ..suites.scoring import strict_points
 from .charts import timeline
 from .html import isolated, text
 from .sounds import Sounds
 
-FORMS = ("json", "score_is", "rubric", "rating")
+_RIGHT = 50.0  # points from which an item counts as right in the list
 NAMES = {
     "t2t": "typed question, text",
     "s2t": "spoken question, text",
@@ -27,6 +26,14 @@ NAMES = {
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """A verdict row and its points from 0 to 100; None where it says no one thing."""
+
+    row: Mapping[str, Any]
+    points: float | None
+
+
+@dataclass(frozen=True)
 class Card:
     """HTML of one item, and its state: right, wrong, failed or open (not judged)."""
 
@@ -35,19 +42,28 @@ class Card:
 
 
 def cards(
-    rows: Sequence[Mapping[str, Any]], results: Path, recordings: Mapping[str, Path], sounds: Sounds
+    rows: Sequence[Mapping[str, Any]],
+    results: Path,
+    points: Mapping[tuple[str, str], float],
+    recordings: Mapping[str, Path],
+    sounds: Sounds,
 ) -> Iterator[Card]:
-    """Cards of all output rows. results: their file; recordings: the questions' files by item, where they are there."""
-    verdicts = {(row["id"], row["setting"]): row for row in rows if row["kind"] == "verdict"}
+    """Cards of all output rows. results: their file. points: of each item and setting, from 0 to 100. recordings: the
+    questions' files by item, where they are there."""
+    verdicts: dict[str, list[Verdict]] = {}
+    for row in rows:
+        if row["kind"] == "verdict":
+            key = (str(row["id"]), str(row["setting"]))
+            verdicts.setdefault(key[0], []).append(Verdict(row, points.get(key)))
     for row in rows:
         if row["kind"] == "output":
-            mine = {setting: verdict for (name, setting), verdict in verdicts.items() if name == row["id"]}
-            yield _card(row, mine, results.parent, recordings.get(row["id"]), sounds)
+            recording = recordings.get(row["id"])
+            yield _card(row, verdicts.get(row["id"], []), results.parent, recording, sounds)
 
 
 def _card(
     row: Mapping[str, Any],
-    verdicts: Mapping[str, Mapping[str, Any]],
+    verdicts: Sequence[Verdict],
     folder: Path,
     recording: Path | None,
     sounds: Sounds,
@@ -63,8 +79,7 @@ def _card(
     parts += _live(row, folder, sounds) if "segments" in row else _replies(row, folder, sounds)
     if "error" in row:
         parts.append(f'<p class="failed"><b>Failed</b> {isolated(row["error"])}</p>')
-    for setting, verdict in verdicts.items():
-        parts.append(_verdict(setting, verdict))
+    parts += [_shown_verdict(verdict) for verdict in verdicts]
     summary = f'<span class="mark">{MARKS[state]}</span> {isolated(question[:140])} <code>{isolated(row["id"])}</code>'
     inner = "".join(parts)
     return Card(state, f'<details class="item {state}"><summary>{summary}</summary><div>{inner}</div></details>')
@@ -73,7 +88,7 @@ def _card(
 MARKS = {"right": "✓ right", "wrong": "✗ wrong", "failed": "! failed", "open": "– not judged"}
 
 
-def _state(row: Mapping[str, Any], verdicts: Mapping[str, Mapping[str, Any]]) -> str:
+def _state(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
     """Failed before wrong before right: a card shows the worst of its settings."""
     replies = row.get("replies", {})
     if "error" in row or any("error" in reply for reply in replies.values()):
@@ -81,16 +96,9 @@ def _state(row: Mapping[str, Any], verdicts: Mapping[str, Mapping[str, Any]]) ->
     if "asr" in replies:
         errors, _ = transcript_errors(row)
         return "wrong" if errors else "right"
-    points = [points_of(verdict) for verdict in verdicts.values()]
-    if not points:
+    if not verdicts:
         return "open"
-    return "right" if all(value is not None and value >= 50 for value in points) else "wrong"
-
-
-def points_of(verdict: Mapping[str, Any]) -> float | None:
-    """Points from 0 to 100 of a verdict of any form; None where it says no one thing."""
-    found = (strict_points(form, str(verdict["text"])) for form in FORMS)  # type: ignore[arg-type]
-    return next((points for points in found if points is not None), None)
+    return "right" if all((verdict.points or 0.0) >= _RIGHT for verdict in verdicts) else "wrong"
 
 
 def transcript_errors(row: Mapping[str, Any]) -> tuple[int, int]:
@@ -141,11 +149,11 @@ def _times(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in times.items() if value is not None}
 
 
-def _verdict(setting: str, verdict: Mapping[str, Any]) -> str:
-    points = points_of(verdict)
-    said = "says no one thing" if points is None else f"{points:g} of 100"
-    judge = text(verdict.get("model", ""))
+def _shown_verdict(verdict: Verdict) -> str:
+    setting, points = str(verdict.row["setting"]), verdict.points
+    shown = "says no one thing" if points is None else f"{points:g} of 100"
+    judge = text(verdict.row.get("model", ""))
     return (
-        f"<p><b>Verdict, {text(NAMES.get(setting, setting))}</b> {said}, by {judge}</p>"
-        f'<p class="reason">{isolated(verdict["text"])}</p>'
+        f"<p><b>Verdict, {text(NAMES.get(setting, setting))}</b> {shown}, by {judge}</p>"
+        f'<p class="reason">{isolated(verdict.row["text"])}</p>'
     )

@@ -12,9 +12,8 @@ from typing import Any
 from ..live import run as live
 from ..live import summary as live_summary
 from ..results import EvaluationError, read_results
-from ..suites import asr
-from ..suites.run import SUITES
-from ..suites.summary import summarize
+from ..suites.registry import SUITES
+from ..suites.scoring import strict_points
 from .charts import Interval, interval_chart, time_chart
 from .html import breakable, isolated, table, text
 from .items import MARKS, NAMES, Card, cards
@@ -83,7 +82,23 @@ def figures_of(path: Path, suite: str) -> dict[str, Any]:
         return live_summary.summarize(path)
     if suite not in SUITES:
         raise EvaluationError(f"{path}: there is no suite '{suite}' in this version.")
-    return summarize(path) if SUITES[suite].judged else asr.score(path)
+    return SUITES[suite].score(path)
+
+
+def points_of(path: Path, suite: str, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
+    """Points from 0 to 100 of every judged item and setting; what failed is not among them."""
+    if suite in live.SUITES:
+        verdicts = (row for row in rows if row["kind"] == "verdict")
+        shares = {(row["id"], row["setting"]): strict_points("json", str(row["text"])) for row in verdicts}
+        return {key: value for key, value in shares.items() if value is not None}
+    if not SUITES[suite].judged:
+        return {}
+    units = SUITES[suite].units(path)
+    return {
+        (item, figure.rpartition(" ")[2]): 100 * unit.hits / unit.size
+        for figure, members in units.items()
+        for item, unit in members.items()
+    }
 
 
 def _section(number: int, path: Path, data: Mapping[str, Path], sounds: Sounds) -> tuple[str, str]:
@@ -97,7 +112,7 @@ def _section(number: int, path: Path, data: Mapping[str, Path], sounds: Sounds) 
     parts += [_published(entry, sets) for entry in PUBLISHED if entry.suite == suite]
     parts.append(_figures(sets))
     parts.append(_plots(sets))
-    parts.append(_items(number, list(cards(rows, path, recordings, sounds))))
+    parts.append(_items(number, list(cards(rows, path, points_of(path, suite, rows), recordings, sounds))))
     return name, "".join(parts) + "</section>"
 
 
