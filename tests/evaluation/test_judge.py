@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from baichuan_audio.evaluation.judge import (
@@ -13,7 +14,6 @@ from baichuan_audio.evaluation.judge import (
     PROMPTS_DIGEST,
     ApiJudge,
     MatchJudge,
-    cohen_kappa,
     matches,
     prompt_for,
 )
@@ -21,6 +21,7 @@ from baichuan_audio.evaluation.results import EvaluationError
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.openaudiobench import SETS
 from baichuan_audio.evaluation.suites.run import run_suite
+from baichuan_audio.evaluation.suites.voicebench import SETS as VOICEBENCH
 
 from .conftest import OpenAIServer, ScriptedRecogniser, ScriptedSystem, completion
 
@@ -31,8 +32,9 @@ def item(subset: str = "llama_questions", question: str = "What is the capital o
 
 def test_prompts_are_pinned() -> None:
     """A changed prompt is another judge: give it a new version, then write its hash here."""
-    assert (PROMPT_VERSION, PROMPTS_DIGEST) == ("2026-11-1", "61cc55b63ceadd1689b50875a8bb46a1")
-    assert set(PROMPTS) == set(SETS)
+    assert (PROMPT_VERSION, PROMPTS_DIGEST) == ("2026-11-2", "4c7f2786fd71569c1c41759823b05ded")
+    judged = {name for name, form in VOICEBENCH.items() if form.form in ("rating5", "yes_no")}
+    assert set(PROMPTS) == set(SETS) | judged
 
 
 @pytest.mark.parametrize("subset", PROMPTS)
@@ -77,7 +79,8 @@ def test_a_second_evaluation_makes_no_calls(openai_server: OpenAIServer, benchma
         assert figures["provenance"]["judge"]["prompts"] == PROMPTS_DIGEST
         return [line for line in lines if line.startswith("judging takes")]
 
-    (first_cost,) = evaluate(tmp_path / "first" / "r.jsonl")
+    before, first_cost = evaluate(tmp_path / "first" / "r.jsonl")
+    assert "judging takes 16 calls" in before and "estimated from the length of the texts" in before
     calls = len(openai_server.requests)
     # So few are all asked to foresee the cost of the others, of which none is left.
     assert calls == 16 and "judging takes 0 calls" in first_cost
@@ -125,6 +128,33 @@ def test_cost_before_it_is_spent(openai_server: OpenAIServer, tmp_path: Path) ->
     assert judge.estimate(asked).calls == 0
 
 
+def test_the_foreseen_cost_says_how_far_it_may_be_off(openai_server: OpenAIServer, tmp_path: Path) -> None:
+    """Verdicts of varying length: after enough of them the price of 60 more is known within 5 %."""
+    draw = np.random.default_rng(0)
+
+    def count(_: str, body: Any) -> tuple[int, Any]:
+        answer = completion("the score is [Correct]")
+        prompt = len(body["messages"][0]["content"]) // 5 + int(draw.integers(-9, 10))
+        answer["usage"] = {"prompt_tokens": prompt, "completion_tokens": int(draw.integers(16, 25))}
+        return 200, answer
+
+    openai_server.answer = count
+    judge = ApiJudge(openai_server.base_url, "judge", tmp_path / "cache.jsonl", prices=(1.0, 4.0))
+    asked = [(item(question=f"Question {n}?"), "answer " * (1 + n % 11)) for n in range(120)]
+    assert "estimated from the length" in judge.estimate(asked).sentence()
+    for entry in asked[:20]:
+        judge.judge(*entry)
+    wide = judge.estimate(asked[20:]).error
+    for entry in asked[20:60]:
+        judge.judge(*entry)
+    cost = judge.estimate(asked[60:])
+    assert 0 < cost.error < 0.05 and cost.error < wide
+    assert f"to {100 * cost.error:.1f} %" in cost.sentence()
+    spent = [judge.judge(*entry) for entry in asked[60:]]
+    price = sum(verdict.prompt_tokens + 4 * verdict.completion_tokens for verdict in spent) / 1e6
+    assert cost.price == pytest.approx(price, rel=cost.error)
+
+
 def test_trouble_with_the_address(openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     judge = ApiJudge(openai_server.base_url, "judge", tmp_path / "cache.jsonl")
@@ -170,12 +200,3 @@ def test_offline_judge_leaves_open_what_it_cannot_know() -> None:
     judge = MatchJudge()
     assert judge.judges(item())
     assert not judge.judges(Item("alpaca_eval/0.wav", "alpaca_eval", None, "Sing!", (), "", "en"))
-
-
-def test_agreement_beyond_chance() -> None:
-    # By hand: agreement 0.7; chance 0.5 * 0.6 + 0.5 * 0.4 = 0.5; (0.7 - 0.5) / 0.5 = 0.4.
-    first, second = list("yyyyynnnnn"), list("yyyynyynnn")
-    assert cohen_kappa(first, second) == pytest.approx(0.4)
-    assert cohen_kappa(["y"], ["y"]) == 1
-    with pytest.raises(ValueError, match="as many labels"):
-        cohen_kappa(["y"], [])

@@ -11,9 +11,9 @@ import pytest
 
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.judge import JudgeCost, MatchJudge, Verdict
+from baichuan_audio.evaluation.judge.agreement import measure_judge
 from baichuan_audio.evaluation.results import EvaluationError, ResultFile, read_results
 from baichuan_audio.evaluation.suites.items import Item
-from baichuan_audio.evaluation.suites.judge_check import measure_judge
 from baichuan_audio.evaluation.suites.run import ordered_map, run_suite
 from baichuan_audio.evaluation.suites.summary import summarize
 from baichuan_audio.evaluation.systems import RecordedSystem
@@ -240,7 +240,7 @@ def test_wrong_requests(benchmark_dir: Path, tmp_path: Path) -> None:
     for options, sentence in (
         ({"settings": ["s2s_text"]}, "measured together"),
         ({"settings": ["x"]}, "no setting 'x'"),
-        ({"recogniser": None}, "name a recogniser"),
+        ({"recogniser": None, "settings": ["s2s_text", "s2s_asr"]}, "name a recogniser"),
         ({"judge": None}, "needs a judge"),
     ):
         with pytest.raises(ConfigError, match=sentence):

@@ -32,6 +32,26 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert 0.93 <= covered / 1000 <= 0.97
 
 
+def test_intervals_of_error_rates_and_differences_cover_too() -> None:
+    """Errors of recordings of unequal length by twelve speakers of unequal clearness, and two systems on the same."""
+    draw = np.random.default_rng(3)
+    rate_covered = difference_covered = 0
+    for _ in range(600):
+        clearness = draw.gamma(4.0, 0.025, 12)  # a mean of 0.1 errors a word
+        speaker = draw.integers(0, 12, 150)
+        words = draw.integers(3, 30, 150)
+        errors = draw.binomial(words, np.minimum(clearness[speaker], 1.0))
+        found = rate(errors.tolist(), words.tolist(), None, speaker.tolist())
+        rate_covered += found.low <= 0.1 <= found.high
+        hard = draw.random(150)
+        first = (draw.random(150) < 0.4 + 0.4 * hard).astype(float)
+        second = (draw.random(150) < 0.45 + 0.4 * hard).astype(float)
+        difference = paired_difference(first.tolist(), second.tolist())
+        difference_covered += difference.low <= 0.05 <= difference.high
+    assert 0.93 <= rate_covered / 600 <= 0.97
+    assert 0.93 <= difference_covered / 600 <= 0.97
+
+
 def test_ignoring_shared_questions_promises_too_much() -> None:
     draw = np.random.default_rng(0)
     question = np.repeat(np.arange(40), 10)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BaichuanAudioError, ConfigError
 from ..version import __version__
-from . import bench, chat, checkpoint, codes, data, demo, serve, train
+from . import bench, chat, checkpoint, codes, data, demo, evaluation, serve, train
 from .common import add_command
 
 BAD_INPUT = 2
@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (chat, codes, serve, demo, data, checkpoint, train, bench):
+    for group in (chat, codes, serve, demo, data, checkpoint, train, evaluation, bench):
         group.add_commands(commands)
     completion = add_command(
         commands,
@@ -111,7 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def current_names(argv: Sequence[str]) -> list[str]:
-    """The command line `argv` with new names for old ones. Raises ConfigError for a command that has moved out."""
+    """The command line `argv` with new names for old ones, and `eval SUITE` as `eval run SUITE`.
+
+    Raises ConfigError for a command that has moved out.
+    """
     words = list(argv)
     for length in (1, 2):
         old, rest = " ".join(words[:length]), words[length:]
@@ -130,6 +133,13 @@ def current_names(argv: Sequence[str]) -> list[str]:
                 file=sys.stderr,
             )
             return [*COMMANDS[old].split(), *(_renamed_option(word, options) for word in rest)]
+    if (
+        words[:1] == ["eval"]
+        and words[1:2]
+        and not words[1].startswith("-")
+        and words[1] not in evaluation.COMMAND_NAMES
+    ):
+        return ["eval", "run", *words[1:]]  # the name of a suite
     return words
 
 

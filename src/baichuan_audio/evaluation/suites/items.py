@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from ...data.store.atomic import file_digest, text_digest
 from ...errors import DataError
@@ -16,6 +18,7 @@ AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".we
 _HEADERS = {".wav", ".flac", ".mp3", ".ogg", ".opus"}  # whose headers libsndfile reads
 _LFS = b"version https://git-lfs"
 _NAMED = 3  # file names in a sentence
+_BLOCK = 1 << 16  # samples
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Item:
 
     question: what the audio says, as text. references: the right answers. raw_reference: the reference as it stands in
     the file, which published prompts quote. language: "en" or "zh". speaker: "" where the layout does not tell.
+    span: start and end in seconds of a part of the audio; None for all of it. choices: texts whose likelihood is
+    compared. prompt_audio: a recording of the voice that a spoken text should have.
     """
 
     id: str
@@ -34,6 +39,9 @@ class Item:
     raw_reference: str
     language: str
     speaker: str = ""
+    span: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    prompt_audio: Path | None = None
 
 
 @dataclass
@@ -51,10 +59,14 @@ class Benchmark:
 
     def digest(self) -> str:
         """Hash of all that is measured on: ids, texts and the bytes of the audio."""
-        parts = list[str]()
+        parts, audio = list[str](), dict[Path | None, str]({None: ""})
         for item in self.items:
-            audio = "" if item.audio is None else file_digest(item.audio)
-            parts += [item.id, item.question, *item.references, item.raw_reference, item.language, item.speaker, audio]
+            for path in (item.audio, item.prompt_audio):
+                if path not in audio:  # a long recording has many items
+                    assert path is not None
+                    audio[path] = file_digest(path)
+            parts += [item.id, item.question, *item.references, item.raw_reference, item.language, item.speaker]
+            parts += [*item.choices, str(item.span or ""), audio[item.audio], audio[item.prompt_audio]]
         return text_digest(*parts)
 
     def limited(self, limit: int | None) -> Benchmark:
@@ -67,6 +79,18 @@ class Benchmark:
             if taken[item.subset] <= limit:
                 items.append(item)
         return Benchmark(self.name, items, self.problems, self.expected, self.unusable)
+
+    def compare_counts(self, published: Mapping[str, int]) -> None:
+        """Tell where a set that is there has not the published number of items, used and left out together."""
+        found = Counter(item.subset for item in self.items)
+        for subset, count in published.items():
+            if subset not in found and subset not in self.unusable:
+                continue
+            self.expected[subset] = count
+            if found[subset] + self.unusable[subset] != count:
+                self.problems.append(
+                    f"{subset}: {found[subset] + self.unusable[subset]} items, {count} were published."
+                )
 
     def checked(self, root: Path, strict: bool) -> Benchmark:
         """This, or DataError: without a usable item, and with `strict` for the first problem."""
@@ -129,23 +153,74 @@ def read_csv(path: Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], 
 
 
 def audio_problem(path: Path) -> str | None:
-    """Why a recording cannot be used, by its size and header: "missing", "empty" ...; None where nothing is wrong."""
+    """Why a recording cannot be used: "missing", "empty" ...; None where nothing is wrong."""
+    return inspect_audio(path)[0]
+
+
+def inspect_audio(path: Path) -> tuple[str | None, int]:
+    """Why a recording cannot be used, None where nothing is wrong; and its rate in Hz, 0 where no header tells.
+
+    Samples are read only where the format can hold values that are no numbers.
+    """
     import soundfile
 
     if not path.is_file():
-        return "missing"
+        return "missing", 0
     with path.open("rb") as file:
         start = file.read(len(_LFS))
     if not start:
-        return "empty"
+        return "empty", 0
     if start == _LFS:
-        return "a Git LFS pointer"
+        return "a Git LFS pointer", 0
     if path.suffix.lower() not in _HEADERS:
-        return None
+        return None, 0
     try:
-        return None if soundfile.info(path).frames else "without samples"
+        facts = soundfile.info(path)
+        if not facts.frames:
+            return "without samples", facts.samplerate
+        if facts.subtype in ("FLOAT", "DOUBLE"):
+            with soundfile.SoundFile(path) as sound:
+                if not all(np.isfinite(block).all() for block in sound.blocks(_BLOCK)):
+                    return "not finite (NaN or infinite samples)", facts.samplerate
     except soundfile.SoundFileError:
-        return "no audio file"
+        return "no audio file", 0
+    return None, facts.samplerate
+
+
+class FaultList:
+    """Rows of a table that cannot be used, told together by their fault at the end."""
+
+    def __init__(self, table: Path, subset: str, benchmark: Benchmark) -> None:
+        self._table, self._subset, self._benchmark = table, subset, benchmark
+        self._faults, self._names = dict[str, list[str]](), set[str]()
+
+    def usable(self, name: str, audio: Path | None, folder: Path, texts: Mapping[str, str]) -> bool:
+        """Whether a row has a name of its own, a recording within `folder` and no empty text; else it is noted."""
+        fault = self._fault(name, audio, folder, texts)
+        self._names.add(name)
+        if fault:
+            self._faults.setdefault(fault, []).append(name or "(no name)")
+        return not fault
+
+    def report(self) -> None:
+        """Tell what was noted."""
+        for fault, names in self._faults.items():
+            self._benchmark.problems.append(f"{self._table}: {len(names)} left out, {fault}: {named(names)}.")
+            self._benchmark.unusable[self._subset] += len(names)
+
+    def _fault(self, name: str, audio: Path | None, folder: Path, texts: Mapping[str, str]) -> str:
+        if not name:
+            return "no name"
+        if name in self._names:
+            return "a row that stands twice"
+        if empty := [label for label, text in texts.items() if not text.strip()]:
+            return f"no {' and no '.join(empty)}"
+        if audio is None:
+            return ""
+        if not audio.resolve().is_relative_to(folder.resolve()):
+            return f"a recording outside of {folder.name}/"
+        problem = audio_problem(audio)
+        return f"a recording that is {problem}" if problem else ""
 
 
 def named(names: Iterable[str]) -> str:

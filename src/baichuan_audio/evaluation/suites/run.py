@@ -6,50 +6,29 @@ order of the items, however many are asked at once.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from ...data.store.atomic import text_digest
-from ...errors import AudioError, ConfigError
-from ..judge import PILOT_CALLS, Judge
+from ...errors import ConfigError
+from ..judge import PILOT_CALLS, Judge, JudgeCost
 from ..results import EvaluationError, ResultFile, library_versions
-from ..systems import ItemFailure, Recogniser, Reply, System, wav_bytes
-from . import asr, openaudiobench
+from ..systems import Recogniser, System
+from .ask import Asker
+from .covost2 import INSTRUCTIONS_DIGEST
 from .items import Benchmark, Item
 from .normalizers import DEFAULTS, fingerprint
-from .summary import SETTINGS, reply_text, summarize
+from .registry import SUITES
+from .scores.quality import QualityMeasures
+from .summary import reply_text
 
-RECOGNISER_RATE = 16_000
 _KNOWN_SPEECH = 100  # questions of each set on which the recogniser's own error is measured
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A benchmark: its reader, version of what is asked, and whether replies are judged or transcripts compared."""
-
-    load: Callable[[Path, bool], Benchmark]
-    version: str
-    judged: bool
-
-
-SUITES = {
-    "openaudiobench": Suite(openaudiobench.load, openaudiobench.VERSION, True),
-    "librispeech": Suite(asr.load_librispeech, asr.VERSION, False),
-    "aishell1": Suite(asr.load_aishell1, asr.VERSION, False),
-    "fleurs": Suite(asr.load_fleurs, asr.VERSION, False),
-}
 
 
 def run_suite(
@@ -60,39 +39,46 @@ def run_suite(
     *,
     judge: Judge | None = None,
     recogniser: Recogniser | None = None,
-    settings: Sequence[str] = ("s2t", "s2s_text", "s2s_asr"),
+    measures: QualityMeasures | None = None,
+    settings: Sequence[str] | None = None,
     workers: int = 1,
     limit: int | None = None,
     strict: bool = False,
+    max_cost: float | None = None,
     log: Callable[[str], None] = print,
+    progress: Callable[[str, int, int], None] = lambda part, done, total: None,
 ) -> dict[str, Any]:
     """Measure `system` on the benchmark in the folder `data` -> its figures; every row goes to the file `output`.
 
     judge, recogniser, settings: of suites whose replies are judged; the text and the sound of a spoken reply are always
-    measured together. workers: requests at once, 1 for a model in this process. limit: items of each set. strict: stop
-    at the first thing that is wrong with the data. log: told problems of the data, the judge's cost, and the time.
+    measured together. measures: of the quality of sounds, in suites that measure it. workers: requests at once, 1 for
+    a model in this process. limit: items of each set. strict: stop at the first thing that is wrong with the data.
+    max_cost: stop before judging would cost more, in the currency of the judge's prices. log: told problems of the
+    data, the judge's cost, and the time. progress: told what is under way, items done and items in all.
     A run that was stopped goes on where it was. Raises DataError, ConfigError, or EvaluationError for a file that was
     written with other inputs and for a server that stays away.
     """
     if suite not in SUITES:
         raise ConfigError(f"there is no suite '{suite}'; there are {', '.join(SUITES)}.")
     chosen = SUITES[suite]
-    settings = _checked_settings(settings, judge, recogniser) if chosen.judged else ["asr"]
+    if settings is None:
+        settings = chosen.settings[1:] if chosen.judged and recogniser is not None else chosen.default
+    settings = _checked_settings(suite, settings, judge, recogniser)
     full = chosen.load(data, strict)
     for problem in full.problems:
         log(problem)
     benchmark = full.limited(limit)
-    provenance = _provenance(suite, data, benchmark, settings, system, judge, recogniser, limit)
+    provenance = _provenance(suite, data, benchmark, settings, system, judge, recogniser, measures, limit)
     started = time.monotonic()
     with ResultFile(output, provenance) as results:
-        run = _Run(benchmark, system, recogniser, settings, results, workers)
+        run = _Run(benchmark, settings, system, recogniser, measures, results, workers, progress)
         run.ask_system()
         if chosen.judged and judge is not None:
-            run.ask_judge(judge, log)
+            run.ask_judge(judge, max_cost, log)
     wall = time.monotonic() - started
-    parts = ", ".join(f"{seconds:.0f} s in the {part}" for part, seconds in run.seconds.items())
-    log(f"{len(benchmark.items)} items in {wall:.0f} s: {parts}.")
-    return summarize(output) if chosen.judged else asr.score(output)
+    parts = ", ".join(f"{seconds:.0f} s in the {part}" for part, seconds in run.seconds.items() if seconds)
+    log(f"{len(benchmark.items)} items in {wall:.0f} s{': ' + parts if parts else ''}.")
+    return chosen.score(output)
 
 
 class _Run:
@@ -101,17 +87,19 @@ class _Run:
     def __init__(
         self,
         benchmark: Benchmark,
+        settings: Sequence[str],
         system: System,
         recogniser: Recogniser | None,
-        settings: Sequence[str],
+        measures: QualityMeasures | None,
         results: ResultFile,
         workers: int,
+        progress: Callable[[str, int, int], None],
     ) -> None:
-        self._benchmark, self._system, self._recogniser = benchmark, system, recogniser
-        self._settings, self._results, self._workers = settings, results, workers
-        self._folder = results.path.with_suffix(".audio")
-        self._recogniser_lock, self._lock = threading.Lock(), threading.Lock()
-        self.seconds = dict.fromkeys(("system", "recogniser", "judge"), 0.0)
+        self._benchmark, self._settings, self._results = benchmark, settings, results
+        self._workers, self._progress = workers, progress
+        self._kinds = list(dict.fromkeys("s2s" if setting.startswith("s2s") else setting for setting in settings))
+        self._asker = Asker(system, recogniser, measures, results.path.with_suffix(".audio"), self._kinds)
+        self.seconds = self._asker.seconds
         position: dict[str, int] = {}
         self._known = set[str]()
         for item in benchmark.items:
@@ -121,11 +109,14 @@ class _Run:
 
     def ask_system(self) -> None:
         """An output row for every item."""
+        total = len(self._benchmark.items)
         items = [item for item in self._benchmark.items if ("output", item.id, "") not in self._results.done]
-        for row in ordered_map(self._output, items, self._workers):
+        self._progress("items", total - len(items), total)
+        for number, row in enumerate(ordered_map(self._output, items, self._workers), total - len(items) + 1):
             self._results.append(row)
+            self._progress("items", number, total)
 
-    def ask_judge(self, judge: Judge, log: Callable[[str], None]) -> None:
+    def ask_judge(self, judge: Judge, max_cost: float | None, log: Callable[[str], None]) -> None:
         """A verdict row for every item and setting that has a reply and can be judged; its cost is told before.
 
         A judge that cannot foresee its cost is asked for a few verdicts of each set first, which it keeps.
@@ -133,15 +124,19 @@ class _Run:
         asked = list(self._to_judge(judge))
         replies = [(item, text) for item, _, text in asked]
         cost = judge.estimate(replies)
-        if not cost.measured:
-            with self._timed("judge"):
-                list(ordered_map(lambda entry: judge.judge(*entry), _pilot(replies), self._workers))
-            cost = judge.estimate(replies)
         if cost.calls or cost.cached:
             log(cost.sentence())
-        with self._timed("judge"):
-            for row in ordered_map(lambda entry: _verdict(judge, entry), asked, self._workers):
+            _check_cost(cost, max_cost)
+        if not cost.measured:
+            with self._asker.timed("judge"):
+                list(ordered_map(lambda entry: judge.judge(*entry), _pilot(replies), self._workers))
+            cost = judge.estimate(replies)
+            log(cost.sentence())
+            _check_cost(cost, max_cost)
+        with self._asker.timed("judge"):
+            for number, row in enumerate(ordered_map(lambda entry: _verdict(judge, entry), asked, self._workers), 1):
                 self._results.append(row)
+                self._progress("verdicts", number, len(asked))
 
     def _to_judge(self, judge: Judge) -> Iterator[tuple[Item, str, str]]:
         for item in self._benchmark.items:
@@ -163,58 +158,11 @@ class _Run:
             "speaker": item.speaker,
             "replies": {},
         }
-        for kind in dict.fromkeys("s2s" if setting.startswith("s2s") else setting for setting in self._settings):
-            row["replies"][kind] = self._reply(item, kind)
+        for kind in self._kinds:
+            row["replies"][kind] = self._asker.reply(item, kind)
         if "s2s" in row["replies"] and item.id in self._known and item.audio is not None:
-            row["question_asr"] = self._read_back(item.audio, item.language)
+            row["question_asr"] = self._asker.read_back(item.audio, item.language)
         return row
-
-    def _reply(self, item: Item, kind: str) -> dict[str, Any]:
-        try:
-            with self._timed("system"):
-                if kind == "asr":
-                    return {"text": self._system.transcribe(item)}
-                reply = self._system.answer(item, kind == "s2s", typed=kind == "t2t")
-        except ItemFailure as error:
-            return {"error": str(error)}
-        return self._spoken(item, reply) if kind == "s2s" else {"text": reply.text}
-
-    def _spoken(self, item: Item, reply: Reply) -> dict[str, Any]:
-        """Keep the sound as 16-bit WAV and read that back, so what was judged can be heard."""
-        if reply.waveform is None or not len(reply.waveform):
-            return {"error": "the reply has no sound.", "text": reply.text}
-        path = self._folder / f"{item.id}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = wav_bytes(reply.waveform, reply.sample_rate)
-        path.write_bytes(content)
-        return {
-            "text": reply.text,
-            "asr": self._read_back(content, item.language),
-            "audio": path.relative_to(self._results.path.parent).as_posix(),
-            "audio_digest": text_digest(content.hex()),
-            "seconds": round(len(reply.waveform) / reply.sample_rate, 3),
-        }
-
-    def _read_back(self, audio: Path | bytes, language: str) -> str | None:
-        """What the recogniser writes; None for a recording that cannot be read."""
-        from ...audio.reading import read_audio
-
-        assert self._recogniser is not None  # checked with the settings
-        try:
-            waveform, _ = read_audio(audio, RECOGNISER_RATE)
-        except AudioError:
-            return None
-        with self._recogniser_lock, self._timed("recogniser"):
-            return self._recogniser.transcribe(np.asarray(waveform, np.float32), language)
-
-    @contextlib.contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.seconds[part] += time.monotonic() - started
 
 
 def ordered_map(function: Callable[[_In], _Out], entries: Iterable[_In], workers: int) -> Iterator[_Out]:
@@ -250,16 +198,28 @@ def _verdict(judge: Judge, asked: tuple[Item, str, str]) -> dict[str, Any]:
     return {"kind": "verdict", "id": item.id, "setting": setting, **vars(judge.judge(item, text))}
 
 
-def _checked_settings(settings: Sequence[str], judge: Judge | None, recogniser: Recogniser | None) -> list[str]:
-    unknown = [setting for setting in settings if setting not in SETTINGS]
+def _check_cost(cost: JudgeCost, max_cost: float | None) -> None:
+    if max_cost is not None and cost.price > max_cost:
+        raise EvaluationError(
+            f"judging would cost {cost.price:.2f}, above the limit of {max_cost:.2f}; what the system replied is kept."
+        )
+
+
+def _checked_settings(
+    suite: str, settings: Sequence[str], judge: Judge | None, recogniser: Recogniser | None
+) -> list[str]:
+    possible = SUITES[suite].settings
+    unknown = [setting for setting in settings if setting not in possible]
     if unknown or not settings:
-        raise ConfigError(f"there is no setting '{', '.join(unknown)}'; there are {', '.join(SETTINGS)}.")
-    chosen = [setting for setting in SETTINGS if setting in settings]
+        raise ConfigError(f"there is no setting '{', '.join(unknown)}'; there are {', '.join(possible)}.")
+    chosen = [setting for setting in possible if setting in settings]
     if ("s2s_text" in chosen) != ("s2s_asr" in chosen):
         raise ConfigError("s2s_text and s2s_asr are measured together; ask for both, or for neither.")
     if "s2s_asr" in chosen and recogniser is None:
         raise ConfigError("spoken replies are read back by an ASR; name a recogniser, or ask for s2t alone.")
-    if judge is None:
+    if SUITES[suite].listens and recogniser is None:
+        raise ConfigError(f"{suite} reads sounds back by an ASR; name a recogniser, such as --whisper base.")
+    if SUITES[suite].judged and judge is None:
         raise ConfigError("this suite needs a judge: a language model's address, or the offline match.")
     return chosen
 
@@ -272,15 +232,16 @@ def _provenance(
     system: System,
     judge: Judge | None,
     recogniser: Recogniser | None,
+    measures: QualityMeasures | None,
     limit: int | None,
 ) -> dict[str, Any]:
     if not benchmark.items:
         raise EvaluationError("a limit of 0 leaves no item to measure on.")
-    judged = SUITES[suite].judged
-    judging = {**judge.provenance(), "parses_official": judge.parses_official} if judge and judged else {}
-    return {
+    chosen = SUITES[suite]
+    judging = {**judge.provenance(), "parses_official": judge.parses_official} if judge and chosen.judged else {}
+    provenance: dict[str, Any] = {
         "suite": suite,
-        "suite_version": SUITES[suite].version,
+        "suite_version": chosen.version,
         "settings": list(settings),
         "limit": limit,
         "data": {
@@ -291,7 +252,12 @@ def _provenance(
         },
         "system": system.provenance(),
         "judge": judging,
-        "recogniser": recogniser.provenance() if recogniser and judged else {},
+        "recogniser": recogniser.provenance() if recogniser and (chosen.judged or chosen.listens) else {},
         "normalizers": {name: fingerprint(name) for name in sorted(DEFAULTS.values())},
-        "versions": library_versions("jiwer", "whisper_normalizer"),
+        "versions": library_versions("jiwer", "whisper_normalizer", "sacrebleu"),
     }
+    if chosen.measures and measures is not None:
+        provenance["measures"] = measures.provenance()
+    if "s2tt" in settings:
+        provenance["instructions"] = INSTRUCTIONS_DIGEST
+    return provenance

@@ -16,6 +16,7 @@ from ..statistics import mcnemar, paired_difference, rate
 from .asr import corpus_rate, percent, token_errors
 from .normalizers import DEFAULTS, normalize
 from .openaudiobench import SETS, VerdictForm
+from .scores.units import Unit, Units
 from .scoring import official_points, strict_points
 
 SETTINGS = ("t2t", "s2t", "s2s_text", "s2s_asr")
@@ -36,6 +37,27 @@ def summarize(path: Path) -> dict[str, Any]:
         "sets": {name: _subset(name, members, verdicts, header) for name, members in subsets.items()},
         "recogniser": _recogniser_errors(outputs),
     }
+
+
+def answer_units(path: Path) -> Units:
+    """Strict points of every judged item, as shares."""
+    header, rows = read_results(path)
+    outputs = [row for row in rows if row["kind"] == "output"]
+    verdicts = {(row["id"], row["setting"]): row for row in rows if row["kind"] == "verdict"}
+    official = bool(header["judge"].get("parses_official"))
+    units: Units = {}
+    for name in dict.fromkeys(row["subset"] for row in outputs):
+        form: VerdictForm = SETS[name].verdict if official else "json"
+        for setting in header["settings"]:
+            for row in (row for row in outputs if row["subset"] == name):
+                verdict = verdicts.get((row["id"], setting))
+                failed = reply_text(row, setting) is None and (official or row["references"])
+                if verdict is None and not failed:
+                    continue
+                points = strict_points(form, str(verdict["text"])) if verdict is not None else None
+                unit = Unit((points or 0.0) / 100, 1.0, row["question"], row["speaker"], form in ("json", "score_is"))
+                units.setdefault(f"{name} {setting}", {})[row["id"]] = unit
+    return units
 
 
 def reply_text(row: Mapping[str, Any], setting: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Live conversation: recordings streamed in real time through a Realtime address; one file a benchmark."""

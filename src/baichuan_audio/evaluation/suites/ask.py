@@ -1,0 +1,195 @@
+"""Asks a system about one item, and writes down what it answered as the result file keeps it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...data.store.atomic import text_digest
+from ...errors import AudioError, ConfigError
+from ..metrics import mel_mae
+from ..systems import (
+    CodecSystem,
+    ItemFailure,
+    LikelihoodSystem,
+    Recogniser,
+    Reply,
+    SpeakingSystem,
+    System,
+    wav_bytes,
+)
+from .covost2 import INSTRUCTIONS
+from .items import Item
+from .scores.quality import RATE, QualityMeasures
+
+_NEEDED: dict[str, tuple[type, str]] = {
+    "tts": (SpeakingSystem, "reads no text aloud"),
+    "codec": (CodecSystem, "has no tokenizer to use by itself; name a checkpoint"),
+    "t2t_loss": (LikelihoodSystem, "gives no likelihoods; name a checkpoint"),
+    "s2t_loss": (LikelihoodSystem, "gives no likelihoods; name a checkpoint"),
+}
+
+
+class Asker:
+    """Asks `system`; sounds go to `folder` and are named in rows by their path from `base`.
+
+    recogniser: reads the sound of replies back. measures: of their quality. `seconds`: time spent in the parts, of all
+    threads together. Raises ConfigError where a system cannot be asked for one of `kinds`.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        recogniser: Recogniser | None,
+        measures: QualityMeasures | None,
+        folder: Path,
+        kinds: Sequence[str],
+    ) -> None:
+        self._system, self._recogniser, self._measures = system, recogniser, measures
+        self._folder, self._base = folder, folder.parent
+        self._recogniser_lock, self._lock = threading.Lock(), threading.Lock()
+        self.seconds = dict.fromkeys(("system", "recogniser", "measures", "judge"), 0.0)
+        for kind in kinds:
+            needed, trouble = _NEEDED.get(kind, (object, ""))
+            if not isinstance(system, needed):
+                raise ConfigError(f"this system {trouble}.")
+        self._kinds: dict[str, Callable[[Item], dict[str, Any]]] = {
+            "asr": lambda item: {"text": system.transcribe(item)},
+            "t2t": lambda item: {"text": system.answer(item, False, typed=True).text},
+            "s2t": lambda item: {"text": system.answer(item, False).text},
+            "s2tt": lambda item: {"text": system.answer(item, False, instruction=INSTRUCTIONS[item.subset]).text},
+            "t2t_loss": lambda item: _losses(system, item, False),
+            "s2t_loss": lambda item: _losses(system, item, True),
+        }
+
+    def reply(self, item: Item, kind: str) -> dict[str, Any]:
+        """The entry of a row under `kind`; where the system fails, its error."""
+        try:
+            if kind in self._kinds:
+                with self.timed("system"):
+                    return self._kinds[kind](item)
+            return {"s2s": self._answer, "tts": self._text, "codec": self._codec}[kind](item)
+        except ItemFailure as error:
+            return {"error": str(error)}
+
+    def read_back(self, audio: Path | bytes, language: str) -> str | None:
+        """What the recogniser writes; None for a recording that cannot be read."""
+        waveform = _at_rate(audio)
+        return None if waveform is None else self._transcript(waveform, language)
+
+    @contextlib.contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Counts the seconds within it for `part`."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[part] += time.monotonic() - started
+
+    def _answer(self, item: Item) -> dict[str, Any]:
+        with self.timed("system"):
+            reply = self._system.answer(item, True)
+        return self._spoken(item, reply)[0]
+
+    def _text(self, item: Item) -> dict[str, Any]:
+        assert isinstance(self._system, SpeakingSystem)  # checked at the start
+        with self.timed("system"):
+            reply = self._system.speak(item)
+        row, sound = self._spoken(item, reply)
+        if sound is None:
+            return row
+        with self.timed("measures"):
+            row["measures"] = self._quality(sound)
+            if self._measures is not None and item.prompt_audio is not None:
+                prompt = _at_rate(item.prompt_audio)
+                row["measures"] |= {} if prompt is None else self._measures.similarity(prompt, sound)
+        return row
+
+    def _codec(self, item: Item) -> dict[str, Any]:
+        assert isinstance(self._system, CodecSystem)  # checked at the start
+        with self.timed("system"):
+            result = self._system.reconstruct(item)
+        sounds = {"original": result.original, "vocoder": result.vocoder, "decoded": result.decoded}
+        versions, original = dict[str, Any](), None
+        for name, waveform in sounds.items():
+            path = self._folder / name / f"{item.id}.wav"
+            content = self._keep(path, waveform, result.sample_rate)
+            sound = _at_rate(content)
+            assert sound is not None  # it was just written
+            original = sound if original is None else original
+            transcript = self._transcript(sound, item.language) if item.references else None
+            with self.timed("measures"):
+                first, second = torch.from_numpy(result.original), torch.from_numpy(waveform)
+                measures = {"mel_mae": round(mel_mae(first, second), 9), **self._quality(sound)}
+                if self._measures is not None:
+                    measures |= self._measures.against(original, sound) | self._measures.similarity(original, sound)
+            versions[name] = {
+                "asr": transcript,
+                "audio": self._relative(path),
+                "audio_digest": text_digest(content.hex()),
+                "measures": measures,
+            }
+        return {
+            "codes": result.codes.tolist(),
+            "sizes": list(result.sizes),
+            "frame_rate": result.frame_rate,
+            "seconds": round(len(result.original) / result.sample_rate, 3),
+            "versions": versions,
+        }
+
+    def _spoken(self, item: Item, reply: Reply) -> tuple[dict[str, Any], np.ndarray | None]:
+        """Keep the sound as 16-bit WAV and read that back, so what was judged can be heard; also its samples."""
+        if reply.waveform is None or not len(reply.waveform):
+            return {"error": "the reply has no sound.", "text": reply.text}, None
+        path = self._folder / f"{item.id}.wav"
+        content = self._keep(path, reply.waveform, reply.sample_rate)
+        sound = _at_rate(content)
+        row = {
+            "text": reply.text,
+            "asr": None if sound is None else self._transcript(sound, item.language),
+            "audio": self._relative(path),
+            "audio_digest": text_digest(content.hex()),
+            "seconds": round(len(reply.waveform) / reply.sample_rate, 3),
+        }
+        return row, sound
+
+    def _keep(self, path: Path, waveform: np.ndarray, sample_rate: int) -> bytes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = wav_bytes(waveform, sample_rate)
+        path.write_bytes(content)
+        return content
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._base).as_posix()
+
+    def _quality(self, sound: np.ndarray) -> dict[str, Any]:
+        return {} if self._measures is None else dict(self._measures.opinions(sound))
+
+    def _transcript(self, sound: np.ndarray, language: str) -> str | None:
+        if self._recogniser is None:
+            return None
+        with self._recogniser_lock, self.timed("recogniser"):
+            return self._recogniser.transcribe(sound, language)
+
+
+def _losses(system: Any, item: Item, spoken: bool) -> dict[str, Any]:
+    return {"losses": [round(loss, 7) for loss in system.losses(item, spoken)]}
+
+
+def _at_rate(audio: Path | bytes) -> np.ndarray | None:
+    """Samples [S] of a file at RATE; None where it cannot be read."""
+    from ...audio.reading import read_audio
+
+    try:
+        waveform, _ = read_audio(audio, RATE)
+    except AudioError:
+        return None
+    return np.asarray(waveform, np.float32)

@@ -1,0 +1,118 @@
+"""Any server with OpenAI's Realtime WebSocket as the system under test.
+
+Every item is a conversation of its own: the audio is committed at once, without turn detection, and a reply requested.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from ...errors import MissingDependencyError
+from ..results import EvaluationError
+from ..suites.items import Item
+from .base import ItemFailure, Reply, item_waveform
+
+REALTIME_RATE = 24_000
+_INSTRUCTION = "Transcribe the audio word for word. Write nothing else."
+
+
+class RealtimeSystem:
+    """A Realtime server at `url` (ws:// or wss://, ending in /v1/realtime).
+
+    voice "default": the server's own. key_variable: the environment variable with the key. The protocol takes no seed,
+    so replies repeat only where the server samples nothing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        voice: str = "default",
+        key_variable: str = "OPENAI_API_KEY",
+        timeout_s: float = 600.0,
+    ) -> None:
+        try:
+            from websockets.sync.client import connect
+        except ImportError as error:
+            raise MissingDependencyError(
+                "asking a Realtime server needs websockets: pip install 'baichuan-audio[eval]'."
+            ) from error
+        self._connect: Any = connect
+        self._url, self._model, self._voice, self._timeout_s = url, model, voice, timeout_s
+        self._key_variable = key_variable
+
+    def provenance(self) -> dict[str, Any]:
+        return {"kind": "realtime", "address": self._url, "model": self._model, "voice": self._voice}
+
+    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+        content: list[dict[str, Any]] = [{"type": "input_text", "text": instruction}] if instruction else []
+        if typed:
+            content.append({"type": "input_text", "text": item.question})
+        else:
+            content.append({"type": "input_audio", "audio": base64.b64encode(_pcm(item)).decode("ascii")})
+        return self._ask(content, spoken)
+
+    def transcribe(self, item: Item) -> str:
+        return self.answer(item, spoken=False, instruction=_INSTRUCTION).text
+
+    def _ask(self, content: list[dict[str, Any]], spoken: bool) -> Reply:
+        session: dict[str, Any] = {"type": "realtime", "output_modalities": ["audio" if spoken else "text"]}
+        session["audio"] = {"input": {"turn_detection": None}}
+        if spoken and self._voice != "default":
+            session["audio"]["output"] = {"voice": self._voice}
+        headers = {"Authorization": f"Bearer {os.environ.get(self._key_variable) or 'none'}"}
+        url = f"{self._url}{'&' if '?' in self._url else '?'}model={self._model}"
+        try:
+            with self._connect(url, additional_headers=headers, max_size=None) as socket:
+                for event in (
+                    {"type": "session.update", "session": session},
+                    {
+                        "type": "conversation.item.create",
+                        "item": {"type": "message", "role": "user", "content": content},
+                    },
+                    {"type": "response.create"},
+                ):
+                    socket.send(json.dumps(event))
+                return self._reply(socket, spoken)
+        except ItemFailure:
+            raise
+        except Exception as error:  # websockets has a class for every way in which a connection ends
+            raise EvaluationError(
+                f"{self._url} does not answer ({error or type(error).__name__}); start it and run this again."
+            ) from error
+
+    def _reply(self, socket: Any, spoken: bool) -> Reply:
+        texts, sounds = list[str](), list[bytes]()
+        while True:
+            event = json.loads(socket.recv(timeout=self._timeout_s))
+            kind = event.get("type")
+            if kind == "error":
+                raise ItemFailure(str((event.get("error") or {}).get("message") or "the server sent an error."))
+            if kind in ("response.output_text.delta", "response.output_audio_transcript.delta"):
+                texts.append(event["delta"])
+            elif kind == "response.output_audio.delta":
+                sounds.append(base64.b64decode(event["delta"]))
+            elif kind == "response.done":
+                break
+        response = event.get("response") or {}
+        if response.get("status") == "failed":
+            raise ItemFailure(f"the reply failed: {json.dumps(response.get('status_details'))}")
+        if not spoken:
+            return Reply("".join(texts))
+        samples = np.frombuffer(b"".join(sounds), "<i2").astype(np.float32) / 32768
+        return Reply("".join(texts), samples, REALTIME_RATE)
+
+
+def _pcm(item: Item) -> bytes:
+    """The item's audio as 16-bit samples at REALTIME_RATE."""
+    import soxr
+
+    waveform, rate = item_waveform(item)
+    samples = waveform if rate == REALTIME_RATE else soxr.resample(waveform, rate, REALTIME_RATE)
+    return bytes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
