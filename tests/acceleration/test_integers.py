@@ -1,0 +1,96 @@
+"""Weights in 8 and 4 bits: the compiled product against integer arithmetic in numpy, for every instruction set at hand."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from baichuan_audio.acceleration.cpu import kernels as native
+from baichuan_audio.acceleration.cpu.integers import GROUP, integer_product, round_to_int4, round_to_int8
+
+KINDS = pytest.mark.parametrize("kind", ["int8", "int4"])
+
+
+@pytest.fixture(scope="module")
+def compiled() -> ctypes.CDLL:
+    made = native.library()
+    return made if made is not None else pytest.skip("there is no C compiler")
+
+
+def _rounded(weight: torch.Tensor, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    numbers, scale = (round_to_int8 if kind == "int8" else round_to_int4)(weight)
+    return numbers.numpy(), scale.float().numpy()
+
+
+@KINDS
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (16, 32), (37, 30), (33, 131)])
+def test_products_of_any_size(compiled: ctypes.CDLL, outputs: int, inputs: int, kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(outputs, 2 * inputs, generator=generator)[:, inputs:], torch.randn(outputs)
+    packed, expected = native.PackedLinear(compiled, weight, bias, kind), _rounded(weight, kind)
+    for rows in range(1, 10):
+        x = torch.randn(rows, inputs, generator=generator)
+        out = torch.full((rows + 1, outputs), 7.0)
+        packed.multiply(x, out[:rows])
+        reference = torch.from_numpy(integer_product(x.numpy(), *expected))
+        torch.testing.assert_close(out[:rows], reference + bias, rtol=1e-5, atol=1e-5)
+        assert bool((out[rows] == 7.0).all())  # nothing behind it is touched
+        packed.multiply(x, out[:rows], add=True)
+        torch.testing.assert_close(out[:rows], 2 * (reference + bias), rtol=1e-5, atol=1e-5)
+
+
+@KINDS
+def test_integers_multiply_exactly(compiled: ctypes.CDLL, kind: str) -> None:
+    """Integers whose scales are 1, and the largest sums that there are."""
+    generator, groups = torch.Generator().manual_seed(0), 5
+    top, low = (127, -127) if kind == "int8" else (7, -8)
+    weight = torch.randint(low, top + 1, (67, groups * GROUP), generator=generator).float()
+    weight.view(67, groups, GROUP)[..., 0] = low  # makes every scale 1
+    x = torch.randint(-127, 128, (6, groups * GROUP), generator=generator).float()
+    x.view(6, groups, GROUP)[..., 1] = 127
+    weight[3], x[2] = low, -127
+    out = torch.empty(6, 67)
+    native.PackedLinear(compiled, weight, kind=kind).multiply(x, out)
+    assert torch.equal(out, (x.long() @ weight.long().T).float())
+
+
+@KINDS
+def test_a_row_does_not_depend_on_the_others(compiled: ctypes.CDLL, kind: str) -> None:
+    packed = native.PackedLinear(compiled, torch.randn(50, 100), kind=kind)
+    x, out, alone = torch.randn(7, 100), torch.empty(7, 50), torch.empty(1, 50)
+    packed.multiply(x, out)
+    for row in range(7):
+        packed.multiply(x[row : row + 1].contiguous(), alone)
+        assert torch.equal(alone[0], out[row])
+
+
+def test_four_bits_are_near_and_zeros_stay_zeros() -> None:
+    weight = torch.randn(30, 70, generator=torch.Generator().manual_seed(0))
+    weight[4] = 0
+    numbers, scale = round_to_int4(weight)
+    restored = (numbers.view(30, -1, GROUP) * scale.float()[..., None]).flatten(1)[:, :70]
+    assert float((restored - weight).norm() / weight.norm()) < 0.09 and not restored[4].any()
+    plain, plain_scale = round_to_int8(weight)
+    assert float((plain[:, :70] * plain_scale[:, None] - weight).norm() / weight.norm()) < 0.01
+
+
+@pytest.fixture(scope="module", params=["-march=x86-64", "-march=haswell", "-march=skylake-avx512", "-march=alderlake"])
+def other(request: pytest.FixtureRequest, compiled: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels compiled for another processor whose instructions this one has too."""
+    needs = {"haswell": {"avx2", "fma"}, "skylake-avx512": {"avx512f", "avx512bw"}, "alderlake": {"avx_vnni"}}
+    flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").is_file() else set[str]()
+    if not needs.get(request.param.removeprefix("-march="), {"sse2"}) <= flags:
+        pytest.skip("this processor has not these instructions")
+    file = tmp_path_factory.mktemp("kernels") / "kernels.so"
+    native.compile_kernels(["cc"], file, [(request.param, "-O1")])
+    return native.load_kernels(file)
+
+
+@KINDS
+def test_other_instructions_compute_the_same(other: ctypes.CDLL, kind: str) -> None:
+    test_products_of_any_size(other, 37, 131, kind)
+    test_integers_multiply_exactly(other, kind)
