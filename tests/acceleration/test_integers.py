@@ -1,16 +1,26 @@
-"""Weights in 8 and 4 bits: the compiled product against integer arithmetic in numpy, for every instruction set at hand."""
+"""Weights in 8 and 4 bits: the compiled product against integers in numpy, for every instruction set at hand."""
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.acceleration.cpu import kernels as native
 from baichuan_audio.acceleration.cpu.integers import GROUP, integer_product, round_to_int4, round_to_int8
+from baichuan_audio.acceleration.cpu.model import MAX_STEP_POSITIONS, NativeLanguageModel
+from baichuan_audio.engine.kv_slots import SlotCache, SlotTokens
+from baichuan_audio.language_model.model import LanguageModel
+from baichuan_audio.layers.kv_cache import KVCache
+from baichuan_audio.model import BaichuanAudio
 
 KINDS = pytest.mark.parametrize("kind", ["int8", "int4"])
 
@@ -79,7 +89,9 @@ def test_four_bits_are_near_and_zeros_stay_zeros() -> None:
 
 
 @pytest.fixture(scope="module", params=["-march=x86-64", "-march=haswell", "-march=skylake-avx512", "-march=alderlake"])
-def other(request: pytest.FixtureRequest, compiled: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def other(
+    request: pytest.FixtureRequest, compiled: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory
+) -> ctypes.CDLL:
     """The kernels compiled for another processor whose instructions this one has too."""
     needs = {"haswell": {"avx2", "fma"}, "skylake-avx512": {"avx512f", "avx512bw"}, "alderlake": {"avx_vnni"}}
     flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").is_file() else set[str]()
@@ -94,3 +106,85 @@ def other(request: pytest.FixtureRequest, compiled: ctypes.CDLL, tmp_path_factor
 def test_other_instructions_compute_the_same(other: ctypes.CDLL, kind: str) -> None:
     test_products_of_any_size(other, 37, 131, kind)
     test_integers_multiply_exactly(other, kind)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_prompts_steps_and_rows_of_a_quantised_model_agree(
+    compiled: ctypes.CDLL, model: BaichuanAudio, kind: str
+) -> None:
+    """A prompt by torch's attention over decoded keys, a step by the kernels'; a row of a batch is as alone."""
+    language_model = optimize_for_inference(model, kind).language_model
+    assert isinstance(language_model, NativeLanguageModel)
+    x = torch.randn(1, MAX_STEP_POSITIONS + 8, language_model.config.hidden_size) * 0.05
+    whole = language_model.hidden(x, language_model.init_cache())
+    cache, parts = language_model.init_cache(1, 8), []
+    for count in (3, 1, 1, 20, 1, 14):
+        first = cache.length
+        parts.append(language_model.hidden(x[:, first : first + count], cache))
+    assert _error(torch.cat(parts, 1), whole) < 0.05
+    slots = SlotCache(language_model, 3, 64)
+    slots.read([SlotTokens(0, [5, 6, 7]), SlotTokens(2, [8, 9])])
+    together = slots.read([SlotTokens(0, [10]), SlotTokens(1, [11]), SlotTokens(2, [12])])
+    other = SlotCache(language_model, 2, 64)
+    other.read([SlotTokens(1, [8, 9])])
+    assert torch.equal(other.read([SlotTokens(1, [12])])[0], together[2])
+
+
+@torch.inference_mode()
+def test_threads_change_nothing(compiled: ctypes.CDLL, model: BaichuanAudio) -> None:
+    """Past the length of a block of attention, in 32 and 8 bits, and from several threads at once."""
+    count = torch.get_num_threads()
+    for kind in (None, "int8"):
+        language_model = optimize_for_inference(model, kind).language_model
+        width = language_model.config.hidden_size
+        cache = language_model.init_cache(2, 600)
+        language_model.hidden(torch.randn(2, 560, width) * 0.05, cache)
+        x = torch.randn(2, 1, width)
+
+        def step(threads: int, model: LanguageModel = language_model, x: Tensor = x, cache: KVCache = cache) -> Tensor:
+            torch.set_num_threads(threads)
+            again = copy.copy(cache)  # the same position once more
+            return model.hidden(x, again)
+
+        try:
+            alone = step(1)
+            with ThreadPoolExecutor(4) as pool:
+                assert all(torch.equal(alone, other) for other in pool.map(step, [3, 2, 4, 3] * 5))
+        finally:
+            torch.set_num_threads(count)
+
+
+@torch.inference_mode()
+def test_attention_over_a_long_past(compiled: ctypes.CDLL, model: BaichuanAudio) -> None:
+    """Several blocks against torch, in float32 to rounding and in 8 bits nearly."""
+    plain, x = model.language_model, torch.randn(1, 701, model.language_model.config.hidden_size) * 0.05
+    expected = plain.hidden(x)[:, -1]
+    for kind, worst in ((None, 1e-4), ("int8", 0.05)):
+        optimized = optimize_for_inference(model, kind).language_model
+        cache = optimized.init_cache()
+        optimized.hidden(x[:, :700], cache)
+        assert _error(optimized.hidden(x[:, 700:], cache)[:, -1], expected) < worst
+
+
+def test_the_pool_works_in_a_forked_process(compiled: ctypes.CDLL) -> None:
+    packed = native.PackedLinear(compiled, torch.randn(512, 640), kind="int8")
+    x, out, expected = torch.randn(2, 640), torch.zeros(2, 512), torch.zeros(2, 512)
+
+    def run(target: Tensor, threads: int) -> None:
+        compiled.product(ctypes.byref(packed.structure), x.data_ptr(), 2, target.data_ptr(), 0, threads)
+
+    run(expected, 1)
+    for _ in range(20):
+        run(out, 3)
+    assert torch.equal(out, expected)
+    child = os.fork()
+    if child == 0:
+        out.zero_()
+        run(out, 3)
+        os._exit(0 if bool((out == expected).all()) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def _error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())

@@ -1,4 +1,4 @@
-"""Weights and activations as small integers with scales, and the product in plain numpy that `products.h` agrees with."""
+"""Weights and activations as small integers with scales, and in numpy the product that `products.h` agrees with."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The kernels in `kernels.c`: compiled once by the C compiler of this machine, and their argument structures.
 
-The processor of this machine decides which instructions they use: AVX2, AVX-VNNI, AVX-512 or AVX512-VNNI, or those of ARM.
+The machine's processor decides which instructions they use: AVX2, AVX-VNNI, AVX-512, AVX512-VNNI, or ARM's.
 
 Without a compiler there are no kernels, and the layers in `layers.py` compute the same more slowly. The environment
 variable CC names another compiler; CC=false disables the kernels.

@@ -19,9 +19,11 @@ from torch.nn import functional as F
 from ...language_model.audio_head import AudioHead, DepthCache, DepthLayer
 from ...language_model.backbone import Context, DecoderLayer
 from ...language_model.model import LanguageModel
+from ...layers.kv_cache import KVCache
 from ...layers.module_copy import module_copy_as
 from ..modules import as_float32, fused_gate_up
 from . import kernels
+from .int8_cache import Int8KVCache
 from .kernels import PackedLinear
 from .layers import Fp32Linear, FusedAudioHead, FusedDecoderLayer, FusedLanguageModel, FusedRMSNorm, LinearFactory
 
@@ -89,7 +91,14 @@ def _product(packed: PackedLinear, x: Tensor) -> Tensor:
 
 
 class NativeLanguageModel(FusedLanguageModel):
-    """`LanguageModel` for inference on a CPU."""
+    """`LanguageModel` for inference on a CPU; with quantised weights its keys and values have 8 bits."""
+
+    def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
+        """See Backbone."""
+        if not self.int8_cache:
+            return super().init_cache(batch, capacity)
+        config = self.config
+        return Int8KVCache(config.num_hidden_layers, batch, config.key_value_heads, config.head_width, capacity)
 
     @classmethod
     def from_model_with_kernels(
@@ -107,6 +116,7 @@ class NativeLanguageModel(FusedLanguageModel):
         model.layers, model.norm = nn.ModuleList(layers), FusedRMSNorm(as_float32(source.norm))  # type: ignore[assignment]
         model.embed_tokens = as_float32(source.embed_tokens)
         model.audio_embed_layers = nn.ModuleList([as_float32(table) for table in source.audio_embed_layers])
+        model.int8_cache = kind is not None
         model.lm_head = make(source.lm_head) if kind else NativeLinear(source.lm_head, library)  # type: ignore[assignment]
         model._view_embeddings()
         steps = [

@@ -88,27 +88,23 @@ void lay_out(const float *weight, int64_t stride, int out, int in, int half, uin
 
 /* numbers [out][groups * GROUP] -> panels, INT8 or INT4; scale, of INT4: [out][groups] in bfloat16 */
 void lay_out_integers(const int8_t *numbers, const uint16_t *scale, int out, int in, int format, uint8_t *panels) {
-    const int groups = group_count(in);
+    const int groups = group_count(in), weights = format == INT8 ? GROUP * PANEL : GROUP * PANEL / 2;
+    const uint32_t zeros = format == INT4 ? OFFSET4 * 0x01010101u : OFFSET8 * 0x01010101u;
+    memset(panels, 0, (size_t)packed_bytes(out, in, format));
     for (int first = 0; first < out; first += PANEL)
         for (int group = 0; group < groups; group++) {
-            for (int i = 0; i < GROUP / 4; i++)
-                for (int j = 0; j < PANEL; j++)
-                    for (int k = 0; k < 4; k++) {
-                        int64_t at = ((int64_t)(first + j) * groups + group) * GROUP + 4 * i + k;
-                        int number = first + j < out ? numbers[at] : 0;
-                        if (format == INT8)
-                            panels[(i * PANEL + j) * 4 + k] = (uint8_t)(number + OFFSET8);
-                        else if (j < LANES)
-                            panels[(i * LANES + j) * 4 + k] = (uint8_t)(number + OFFSET4);
-                        else
-                            panels[(i * LANES + j - LANES) * 4 + k] |= (uint8_t)((number + OFFSET4) << 4);
-                    }
-            panels += format == INT8 ? GROUP * PANEL : GROUP * PANEL / 2;
-            for (int j = 0; format == INT4 && j < PANEL; j++) {
-                uint16_t bits = first + j < out ? scale[(int64_t)(first + j) * groups + group] : 0;
-                memcpy(panels + (j % LANES) * 4 + j / LANES * 2, &bits, 2); /* of little-endian words */
+            for (int j = 0; j < PANEL; j++) {
+                const int64_t row = (int64_t)(first + j) * groups + group;
+                const int upper = j >= LANES, used = first + j < out;
+                for (int i = 0; i < GROUP / 4; i++) { /* four numbers, little-endian; adding an offset inverts a bit of each */
+                    uint32_t bits = 0, *target = (uint32_t *)panels + (format == INT8 ? i * PANEL + j : i * LANES + j % LANES);
+                    if (used) memcpy(&bits, numbers + row * GROUP + 4 * i, sizeof bits);
+                    bits = (format == INT4 ? bits & 0x0f0f0f0fu : bits) ^ zeros;
+                    *target |= format == INT4 && upper ? bits << 4 : bits;
+                }
+                if (format == INT4 && used) memcpy(panels + weights + j % LANES * 4 + upper * 2, scale + row, 2);
             }
-            panels += format == INT4 ? PANEL * 2 : 0;
+            panels += weights + (format == INT4 ? PANEL * 2 : 0);
         }
 }
 
