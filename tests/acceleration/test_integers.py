@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import os
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -188,3 +190,17 @@ def test_the_pool_works_in_a_forked_process(compiled: ctypes.CDLL) -> None:
 
 def _error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("processor", ["cortex-a53", "neoverse-n1"])  # without and with products of bytes
+def test_arm_computes_the_same(tmp_path: Path, processor: str) -> None:
+    """Compiled for ARM and run by an emulator, where both are installed."""
+    compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if compiler is None or emulator is None:
+        pytest.skip("there is no compiler or emulator for ARM")
+    source, program = Path(__file__).with_name("kernels_check.c"), tmp_path / "check"
+    flags = ["-O1", "-std=gnu11", "-fno-math-errno", "-static", f"-mcpu={processor}"]
+    folder = Path(native.__file__).parent
+    subprocess.run([compiler, *flags, f"-I{folder}", str(source), "-o", str(program), "-lm", "-lpthread"], check=True)
+    done = subprocess.run([emulator, str(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
