@@ -7,6 +7,19 @@
 #define TILE 32
 #define BLOCK 256 /* positions of a part */
 
+/* Lanes of two vectors, numbered through: sums of neighbours a, b -> a b a b ..., then a b c d a b c d ... */
+#if LANES == 16
+#define PAIRS_EVEN ((whole){0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30})
+#define PAIRS_ODD ((whole){1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31})
+#define FOURS_LOW ((whole){0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29})
+#define FOURS_HIGH ((whole){2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31})
+#else
+#define PAIRS_EVEN ((whole){0, 8, 2, 10, 4, 12, 6, 14})
+#define PAIRS_ODD ((whole){1, 9, 3, 11, 5, 13, 7, 15})
+#define FOURS_LOW ((whole){0, 1, 8, 9, 4, 5, 12, 13})
+#define FOURS_HIGH ((whole){2, 3, 10, 11, 6, 7, 14, 15})
+#endif
+
 typedef struct { /* keys and values [layers][2][rows][groups][capacity][position]; strides in elements */
     void *store;
     int64_t layer, part, row, group;
@@ -40,7 +53,7 @@ static const float *recall(const char *past, int bits, int w, int64_t count, flo
         memcpy(&scale, past + w, sizeof scale);
         int i = 0;
         for (; i + LANES <= w; i += LANES)
-            *(lanes *)(buffer + j * w + i) = scale * __builtin_convertvector(__builtin_convertvector(*(const narrow *)(past + i), whole), lanes);
+            *(lanes *)(buffer + j * w + i) = scale * __builtin_convertvector(widen(past + i), lanes);
         for (; i < w; i++) buffer[j * w + i] = scale * (float)(int8_t)past[i];
     }
     return buffer;
@@ -60,6 +73,22 @@ static float exponentials(float *scores, int64_t length, float *highest) {
     return sum(sums);
 }
 
+/* scores [4] of four positions, `step` floats apart: their sums are added up together */
+INLINE void score4(const float *query, const float *keys, int64_t step, int w, float scale, float *scores) {
+    lanes sums[4] = {{0}};
+    for (int i = 0; i + LANES <= w; i += LANES)
+        for (int j = 0; j < 4; j++) sums[j] += *(const lanes *)(query + i) * *(const lanes *)(keys + j * step + i);
+    for (int j = 0; j < 2; j++) /* pairs: even and odd lanes */
+        sums[j] = __builtin_shuffle(sums[2 * j], sums[2 * j + 1], PAIRS_EVEN) + __builtin_shuffle(sums[2 * j], sums[2 * j + 1], PAIRS_ODD);
+    lanes all = __builtin_shuffle(sums[0], sums[1], FOURS_LOW) + __builtin_shuffle(sums[0], sums[1], FOURS_HIGH);
+    four parts[LANES / 4];
+    memcpy(parts, &all, sizeof all);
+    for (int i = 1; i < LANES / 4; i++) parts[0] += parts[i];
+    *(four *)scores = parts[0] * scale;
+    for (int i = w / LANES * LANES; i < w; i++)
+        for (int j = 0; j < 4; j++) scores[j] += query[i] * keys[j * step + i] * scale;
+}
+
 /* query [heads][w], which share `length` <= BLOCK positions of keys and values, `stride` bytes apart -> mixed [heads][w + 2]:
  * the values weighted by e^(score - highest), then the sum of these weights, and the highest score.
  * All heads look at a tile of positions while it is in the nearest cache, so that a long past is read once. */
@@ -72,7 +101,11 @@ static void attend_block(const float *query, int heads, const char *keys, const 
         int64_t count = length - first < TILE ? length - first : TILE;
         const float *tile = recall(keys + first * stride, bits, w, count, buffer);
         for (int head = 0; head < heads; head++)
-            for (int64_t j = 0; j < count; j++) scores[head][first + j] = dot(query + head * w, tile + j * step, w) * scale;
+            for (int64_t j = 0; j < count; j++)
+                if (j % 4 == 0 && j + 4 <= count)
+                    score4(query + head * w, tile + j * step, step, w, scale, scores[head] + first + j), j += 3;
+                else
+                    scores[head][first + j] = dot(query + head * w, tile + j * step, w) * scale;
     }
     memset(mixed, 0, (size_t)heads * (w + 2) * sizeof(float));
     for (int head = 0; head < heads; head++) {

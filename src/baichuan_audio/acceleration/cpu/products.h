@@ -12,9 +12,7 @@
 #include "threads.h"
 #include "vectors.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__ARM_FEATURE_DOTPROD)
+#if defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 #endif
 
@@ -229,7 +227,7 @@ static void round_row(const float *x, int in, int offset, int8_t *numbers, float
         const float highest = largest(top), inverse = highest > 0.0f ? 127.0f / highest : 0.0f;
         for (int i = 0; i < GROUP / LANES; i++) { /* adding 1.5 x 2^23 rounds, and leaves the integer in the lowest bits */
             whole rounded = (whole)(parts[i] * inverse + 12582912.0f) - 0x4b400000;
-            *(narrow *)(numbers + first + i * LANES) = __builtin_convertvector(rounded, narrow);
+            narrow(rounded, numbers + first + i * LANES);
             total += rounded;
         }
         int32_t all = 0;

@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #ifdef __AVX512F__
 #define LANES 16
 #else
@@ -15,7 +19,6 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t whole __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint8_t octets __attribute__((vector_size(4 * LANES), aligned(1)));
-typedef int8_t narrow __attribute__((vector_size(LANES), aligned(1)));
 typedef float four __attribute__((vector_size(16), aligned(4)));
 
 typedef struct {
@@ -38,6 +41,31 @@ INLINE float largest(lanes x) {
     float result = x[0];
     for (int i = 1; i < LANES; i++) result = x[i] > result ? x[i] : result;
     return result;
+}
+
+/* LANES numbers of 8 bits at p; compilers take them one by one where they are converted as vectors */
+INLINE whole widen(const void *p) {
+#if LANES == 16
+    return (whole)_mm512_cvtepi8_epi32(_mm_loadu_si128(p));
+#elif defined(__AVX2__)
+    return (whole)_mm256_cvtepi8_epi32(_mm_loadl_epi64(p));
+#else
+    whole result;
+    for (int i = 0; i < LANES; i++) result[i] = ((const int8_t *)p)[i];
+    return result;
+#endif
+}
+
+/* numbers in -128..127 -> 8 bits at p */
+INLINE void narrow(whole x, void *p) {
+#if LANES == 16
+    _mm_storeu_si128(p, _mm512_cvtepi32_epi8((__m512i)x));
+#elif defined(__AVX2__)
+    __m128i half = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+    _mm_storel_epi64(p, _mm_packs_epi16(half, half));
+#else
+    for (int i = 0; i < LANES; i++) ((int8_t *)p)[i] = (int8_t)x[i];
+#endif
 }
 
 /* e^x = 2^n e^r, |r| <= ln 2 / 2, by its series; relative error below 1e-6 */

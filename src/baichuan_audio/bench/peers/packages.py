@@ -69,12 +69,12 @@ class Shape:
 class TransformersPeer:
     """`LlamaForCausalLM` of transformers, eager."""
 
-    def __init__(self, shape: Shape, model: Any, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, dtype: torch.dtype) -> None:
         from transformers import DynamicCache
 
         self.name = f"transformers, {str(dtype).removeprefix('torch.')}"
         self.weight_bytes = float(shape.elements * dtype.itemsize)
-        self._model, self._shape, self._cache = model.to(dtype), shape, DynamicCache()
+        self._model, self._shape, self._cache = _llama(shape).to(dtype), shape, DynamicCache()
         with torch.inference_mode():
             self._model(torch.tensor([shape.prompt()]), past_key_values=self._cache, use_cache=True)
 
@@ -89,7 +89,7 @@ class TransformersPeer:
         return Seconds(seconds[0] / count, seconds[1] / count)
 
 
-def llama(shape: Shape) -> Any:
+def _llama(shape: Shape) -> Any:
     """A Llama of transformers with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -112,16 +112,16 @@ def llama(shape: Shape) -> Any:
 class CTranslate2Peer:
     """A Generator of CTranslate2, whose model is converted from transformers'."""
 
-    def __init__(self, shape: Shape, model: Any, kind: str, folder: Path) -> None:
+    def __init__(self, shape: Shape, kind: str, folder: Path) -> None:
         import ctranslate2
         from ctranslate2.converters.transformers import LlamaLoader
 
         self.name = f"CTranslate2, {kind}"
         self.weight_bytes = float(shape.elements * (4 if kind == "float32" else 1))
-        spec = LlamaLoader().get_model_spec(model.float())
+        spec = LlamaLoader().get_model_spec(_llama(shape))  # which takes the model apart
         spec.register_vocabulary([str(i) for i in range(shape.config.vocab_size)])
         spec.config.bos_token = spec.config.eos_token = spec.config.unk_token = "0"
-        spec.config.layer_norm_epsilon = model.config.rms_norm_eps
+        spec.config.layer_norm_epsilon = shape.config.rms_norm_eps
         spec.validate()
         spec.optimize(quantization=kind)
         target = folder / f"ctranslate2-{kind}"

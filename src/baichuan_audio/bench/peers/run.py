@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from .packages import (
     Seconds,
     Shape,
     TransformersPeer,
-    llama,
     stopwatch,
     write_gguf,
 )
@@ -107,25 +107,33 @@ def _peers(
         yield OwnPeer(model, kind, text=True)
         yield OwnPeer(model, kind, text=False)
     del source
-    report("transformers and CTranslate2")
-    try:
-        base = llama(shape)
-        yield TransformersPeer(shape, llama(shape), torch.bfloat16)
-        yield TransformersPeer(shape, base, torch.float32)
-        for kind in ("float32", "int8"):
-            yield CTranslate2Peer(shape, base, kind, folder)
-    except ImportError as error:
-        skipped.append(f"{error.name} is not installed (pip install 'baichuan-audio[peers]')")
-    report("llama.cpp")
-    try:
-        for kind, bits in (("Q8_0", 8.5), ("Q4_0", 4.5)):
-            file = folder / f"{kind}.gguf"
+    for name, make in _others(shape, folder, gguf):
+        report(name)
+        try:
+            yield make()
+        except ImportError as error:
+            skipped.append(f"{name}: {error.name} is not installed (pip install 'baichuan-audio[peers]')")
+        except Exception as error:  # of a version that this was not written for
+            skipped.append(f"{name}: {type(error).__name__}: {error}")
+
+
+def _others(shape: Shape, folder: Path, gguf: str | None) -> Iterator[tuple[str, Callable[[], Peer]]]:
+    """Name of a package and type of its weights, and what loads it."""
+    for dtype in (torch.bfloat16, torch.float32):
+        yield f"transformers, {str(dtype).removeprefix('torch.')}", partial(TransformersPeer, shape, dtype)
+    for kind in ("float32", "int8"):
+        yield f"CTranslate2, {kind}", partial(CTranslate2Peer, shape, kind, folder)
+    for kind, bits in (("Q8_0", 8.5), ("Q4_0", 4.5)):
+        file, size = folder / f"{kind}.gguf", shape.elements * bits / 8
+
+        def made(kind: str = kind, file: Path = file, size: float = size) -> Peer:
             write_gguf(shape, kind, file)
-            yield LlamaCppPeer(shape, file, f"llama.cpp, {kind}", shape.elements * bits / 8)
-        if gguf is not None:
-            yield LlamaCppPeer(shape, Path(gguf), f"llama.cpp, {Path(gguf).name}", float(Path(gguf).stat().st_size))
-    except ImportError as error:
-        skipped.append(f"{error.name} is not installed (pip install 'baichuan-audio[peers]')")
+            return LlamaCppPeer(shape, file, f"llama.cpp, {kind}", size)
+
+        yield f"llama.cpp, {kind}", made
+    if gguf is not None:
+        given = Path(gguf)
+        yield given.name, partial(LlamaCppPeer, shape, given, f"llama.cpp, {given.name}", float(given.stat().st_size))
 
 
 def markdown(result: dict[str, Any]) -> str:
