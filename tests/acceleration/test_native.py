@@ -47,12 +47,13 @@ def test_products_of_any_size(compiled: ctypes.CDLL, outputs: int, inputs: int, 
     plain = native.PackedLinear(compiled, weight)
     size = compiled.panel_outputs()
     whole = -(-outputs // size) * size
-    assert packed.structure.half == half and packed.weight.nbytes == whole * inputs * (2 if half else 4)
+    assert packed.structure.format == (native.BF16 if half else native.FP32)
+    assert packed.weight.nbytes == whole * inputs * (2 if half else 4)
     for rows in range(1, 10):
         x, rest = torch.randn(rows, inputs), torch.randn(rows, outputs)
         out, onto = torch.full((rows + 1, outputs), 7.0), rest.clone()
-        compiled.product(ctypes.byref(packed.structure), x.data_ptr(), rows, out.data_ptr(), 0)
-        compiled.product(ctypes.byref(plain.structure), x.data_ptr(), rows, onto.data_ptr(), 1)
+        packed.multiply(x, out[:rows])
+        plain.multiply(x, onto, add=True)
         torch.testing.assert_close(out[:rows], F.linear(x, weight, bias), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(onto, F.linear(x, weight) + rest, rtol=1e-4, atol=1e-5)
         assert bool((out[rows] == 7.0).all())  # nothing behind it is touched
@@ -63,7 +64,7 @@ def test_weights_of_half_the_bytes_compute_the_same(compiled: ctypes.CDLL, model
     for parameter in model.language_model.parameters():
         parameter.copy_(parameter.bfloat16())
     optimized = optimize_for_inference(model).language_model
-    assert isinstance(optimized, NativeLanguageModel) and optimized.lm_head.packed.structure.half  # type: ignore[union-attr]
+    assert isinstance(optimized, NativeLanguageModel) and optimized.lm_head.packed.structure.format == native.BF16  # type: ignore[union-attr]
     ids = torch.randint(0, 200, (1, 9))
     mine, theirs = (part.hidden(part.embed(ids), part.init_cache()) for part in (optimized, model.language_model))
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

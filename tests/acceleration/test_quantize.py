@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from baichuan_audio.acceleration import optimize_for_inference, weight_bytes
+from baichuan_audio.acceleration import optimize, optimize_for_inference, weight_bytes
+from baichuan_audio.acceleration.cpu.kernels import library
 from baichuan_audio.acceleration.optimize import joined_copy
 from baichuan_audio.acceleration.quantization import Int8Linear, with_torchao
 from baichuan_audio.errors import ConfigError
@@ -52,8 +53,20 @@ def _check(model: BaichuanAudio, fast: BaichuanAudio, worst: float) -> None:
     assert torch.equal(model.language_model.lm_head.weight, before) and type(full[0].self_attn.W_pack) is nn.Linear
 
 
-def test_int8_on_a_cpu(model: BaichuanAudio) -> None:
+@pytest.mark.parametrize("kind, worst", [("int8", 0.05), ("int4", 0.3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_cpu(model: BaichuanAudio, kind: str, worst: float, dtype: torch.dtype) -> None:
+    if library() is None:
+        pytest.skip("there is no C compiler")
+    source = model if dtype == torch.float32 else copy.deepcopy(model).bfloat16()
+    _check(model, optimize_for_inference(source, kind), worst)
+
+
+def test_int8_without_a_compiler(model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimize, "library", lambda: None)
     _check(model, optimize_for_inference(model, "int8"), 0.12)
+    with pytest.raises(ConfigError, match="compiler"):
+        optimize_for_inference(model, "int4")
 
 
 def test_int8_by_torchao(model: BaichuanAudio) -> None:
@@ -74,8 +87,5 @@ def test_on_cuda(model: BaichuanAudio, kind: str, worst: float) -> None:
 def test_kinds_that_cannot_be_had(model: BaichuanAudio) -> None:
     with pytest.raises(ConfigError, match="int8, int4, fp8"):
         optimize_for_inference(model, "int3")
-    for kind in ("int4", "fp8"):
-        with pytest.raises(ConfigError, match="CUDA"):
-            optimize_for_inference(model, kind)
-    with pytest.raises(ConfigError, match="float32"):
-        optimize_for_inference(copy.deepcopy(model).bfloat16(), "int8")
+    with pytest.raises(ConfigError, match="CUDA"):
+        optimize_for_inference(model, "fp8")

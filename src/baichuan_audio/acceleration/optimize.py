@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from ..errors import ConfigError
 from ..flow_decoder.model import FlowDecoder
 from ..generation.session import Session, SessionFactory
 from ..language_model.audio_head import AudioHead, DepthLayer
@@ -42,13 +43,15 @@ def optimize_for_inference(model: BaichuanAudio, quantization: str | None = None
     weight = model.language_model.embed_tokens.weight
     if quantization is not None:
         check_kind(quantization, weight)
-    on_cpu = weight.device.type == "cpu"
-    if on_cpu and quantization is None and weight.dtype in (torch.float32, torch.bfloat16):
-        compiled = library() if _decode_bytes(model) <= _MAX_NATIVE_BYTES else None
+    if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16):
+        small = quantization is not None or _decode_bytes(model) <= _MAX_NATIVE_BYTES
+        compiled = library() if small else None
         if compiled is not None:
-            return native_copy(model, compiled).eval()
-    if on_cpu and weight.dtype == torch.float32:
-        return fused_copy(model, linear_layout(model) if quantization is None else Int8Linear).eval()
+            return native_copy(model, compiled, quantization).eval()
+        if quantization is not None and (quantization != "int8" or weight.dtype != torch.float32):
+            raise ConfigError(f"{quantization} of a model in {weight.dtype} needs a C compiler on a CPU; install one.")
+        if weight.dtype == torch.float32:
+            return fused_copy(model, linear_layout(model) if quantization is None else Int8Linear).eval()
     sessions: SessionFactory = Session
     flow: FlowDecoder | None = None
     if weight.is_cuda:
@@ -78,10 +81,10 @@ def fused_copy(model: BaichuanAudio, make: LinearFactory) -> BaichuanAudio:
     return model.with_parts(language_model=language_model, audio_head=FusedAudioHead.from_head(model.audio_head, make))
 
 
-def native_copy(model: BaichuanAudio, compiled: ctypes.CDLL) -> BaichuanAudio:
-    """A copy with decode steps in C, for float32 or bfloat16 on a CPU."""
-    head = NativeAudioHead.from_head_with_kernels(model.audio_head, compiled)
-    language_model = NativeLanguageModel.from_model_with_kernels(model.language_model, compiled)
+def native_copy(model: BaichuanAudio, compiled: ctypes.CDLL, kind: str | None = None) -> BaichuanAudio:
+    """A copy with decode steps in C, for float32 or bfloat16 on a CPU; kind: None, "int8" or "int4"."""
+    head = NativeAudioHead.from_head_with_kernels(model.audio_head, compiled, kind)
+    language_model = NativeLanguageModel.from_model_with_kernels(model.language_model, compiled, kind)
     return model.with_parts(language_model=language_model, audio_head=head)
 
 

@@ -1,8 +1,8 @@
 """Smaller weights for backbone and audio head: what a decode step reads is what it takes.
 
 On CUDA the weights are torchao's: `int8` and `int4` weight-only, `fp8` with fp8 activations (Hopper and later). On a
-CPU, `int8` uses torch's own kernels, which multiply in int8 (torchao's weight-only path expands each weight first,
-and is slower than float32 there). Embeddings, norms, encoder and decoders stay as they are.
+CPU `int8` and `int4` run in the compiled kernels (`cpu/`); without a compiler `int8` uses torch's own kernels, which
+multiply in int8. Embeddings, norms, encoder and decoders stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _GROUP = 128  # weights that share a scale in int4
 
 
 class Int8Linear(nn.Module):
-    """A Linear for CPUs: int8 weights with a scale for each output, activations quantised as they come."""
+    """A Linear for CPUs without a compiler: int8 weights, a scale for each output, and activations quantised in turn."""
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__()
@@ -58,10 +58,8 @@ def check_kind(kind: str, weight: Tensor) -> None:
     if kind not in KINDS:
         raise ConfigError(f"quantization must be one of {', '.join(KINDS)}, not '{kind}'.")
     if weight.device.type == "cpu":
-        if kind != "int8":
-            raise ConfigError(f"on a CPU only int8 is of use; {kind} needs CUDA.")
-        if weight.dtype != torch.float32:
-            raise ConfigError("int8 on a CPU is made from a model in float32; load it with dtype=torch.float32.")
+        if kind == "fp8":
+            raise ConfigError("fp8 needs CUDA; on a CPU there are int8 and int4.")
     elif kind == "fp8" and torch.cuda.get_device_capability(weight.device) < (8, 9):
         raise ConfigError("fp8 needs a GPU that multiplies in it (compute capability 8.9 or more).")
 

@@ -33,9 +33,10 @@ def add_commands(commands: Any) -> None:
         "what",
         nargs="?",
         default="model",
-        choices=("model", "serve", "soak", "data"),
+        choices=("model", "serve", "soak", "data", "peers", "quantization"),
         help="model: every stage of one dialogue; serve: concurrent dialogues with a server that it starts; soak: a "
-        "long test of a running server; data: the data pipeline against known truth",
+        "long test of a running server; data: the data pipeline against known truth; peers: one shape in this and "
+        "other packages; quantization: what smaller weights change in the replies to --questions",
     )
     bench.add_argument("--random-init", metavar="CONFIG", help="random weights with the sizes in this config.json")
     bench.add_argument(
@@ -66,14 +67,23 @@ def add_commands(commands: Any) -> None:
         "--dialogues", type=positive, default=3, metavar="N", help="soak: dialogues at once (default: 3)"
     )
     bench.add_argument(
-        "--questions", default="examples", metavar="DIR", help="soak: folder of recorded questions (default: examples)"
+        "--questions",
+        default="examples",
+        metavar="DIR",
+        help="soak, quantization: folder of recorded questions (default: examples)",
     )
     bench.add_argument(
         "--longest-reply", type=float, default=15.0, metavar="S", help="soak: a longer reply is a failure (default: 15)"
     )
     bench.add_argument("--clips", metavar="FILE", help="data: manifest of clean clips with speaker and transcript")
     bench.add_argument("--hours", type=float, default=3.0, help="data: of simulated programmes (default: %(default)s)")
-    bench.add_argument("--whisper", default="base", metavar="MODEL", help="data: size or folder (default: %(default)s)")
+    bench.add_argument(
+        "--whisper",
+        default="base",
+        metavar="MODEL",
+        help="data, quantization: size or folder of the Whisper that listens (default: %(default)s)",
+    )
+    bench.add_argument("--gguf", metavar="FILE", help="peers: also run this file in llama.cpp")
     bench.add_argument(
         "--items", type=positive, default=20, metavar="N", help="data: items of each fault (default: %(default)s)"
     )
@@ -86,17 +96,24 @@ def add_commands(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark -> exit code: 1 where a soak test had failures, else 0."""
-    if arguments.what != "model" and (arguments.quantize or arguments.repeats or arguments.quick):
-        raise BaichuanAudioError(
-            f"--quantize, --repeats and --quick belong to `bench`, not to `bench {arguments.what}`."
-        )
+    given = {"--quantize": arguments.quantize, "--repeats": arguments.repeats, "--quick": arguments.quick}
+    takes = {"model": set(given), "quantization": {"--quantize"}, "peers": {"--repeats"}}.get(arguments.what, set())
+    for option in [option for option, value in given.items() if value and option not in takes]:
+        raise BaichuanAudioError(f"`bench {arguments.what}` takes no {option}; leave it out.")
     output = Path(arguments.output) if arguments.output else None
     if output is not None:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BaichuanAudioError(f"{output}: the directory cannot be made ({error.strerror}).") from error
-    makers = {"model": _stages, "serve": _serve, "soak": _soak, "data": _data}
+    makers = {
+        "model": _stages,
+        "serve": _serve,
+        "soak": _soak,
+        "data": _data,
+        "peers": _peers,
+        "quantization": _quantization,
+    }
     result, text = makers[arguments.what](arguments)
     if output is not None:
         stem = "bench" if arguments.what == "model" else arguments.what
@@ -217,6 +234,29 @@ def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
             parts,
             line.update,
         )
+
+
+def _peers(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from ..bench.peers.run import markdown, measure_peers
+
+    choose_device(arguments)
+    config = arguments.random_init or in_clone("recipes/bench/smollm2.json")
+    if config is None:
+        raise BaichuanAudioError("there is no recipes/bench/smollm2.json here; give a config.json with --random-init.")
+    with Progress("measuring") as progress:
+        result = measure_peers(Path(config), arguments.gguf, arguments.repeats or 15, progress.update)
+    return result, markdown(result)
+
+
+def _quantization(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from ..bench.fidelity import markdown, measure_fidelity
+
+    model, name = _model(arguments)
+    kinds = arguments.quantize or ["int8", "int4"]
+    with Progress("measuring") as progress:
+        folder = Path(arguments.questions)
+        result = measure_fidelity(model, name, kinds, folder, arguments.whisper, progress.update)
+    return result, markdown(result)
 
 
 def _plot(what: str, result: dict[str, Any], file: Path) -> None:

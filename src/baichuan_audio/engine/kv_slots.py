@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..acceleration.cpu.int8_cache import decode, encode
 from ..acceleration.cuda.static_cache import empty_store
 from ..generation.sequence import Token, common_length
 from ..language_model.backbone import attend_to
@@ -130,8 +131,9 @@ class _SlotContext:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [1, heads, T, w], key and value [1, groups, T, w], T positions of all rows -> [1, heads, T, w]."""
         keys, values = self._store[layer]
-        keys[self._slot_of, :, self._positions] = key[0].transpose(0, 1)
-        values[self._slot_of, :, self._positions] = value[0].transpose(0, 1)
+        in_int8 = keys.dtype == torch.int8
+        for store, new in ((keys, key), (values, value)):
+            store[self._slot_of, :, self._positions] = (encode(new) if in_int8 else new)[0].transpose(0, 1)
         if self._mask is not None:
             longest = self._mask.shape[-1]
             mixed = attend_to(
@@ -145,7 +147,8 @@ class _SlotContext:
             mask = None
             if count > 1:
                 mask = torch.ones(count, end, dtype=torch.bool, device=row.device).tril(start)
-            parts.append(attend_to(row, keys[None, slot, :, :end], values[None, slot, :, :end], mask))
+            past = keys[None, slot, :, :end], values[None, slot, :, :end]
+            parts.append(attend_to(row, *(map(decode, past) if in_int8 else past), mask))
             first += count
         return torch.cat(parts, dim=2)
 

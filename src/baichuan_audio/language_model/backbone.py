@@ -169,6 +169,9 @@ class DecoderLayer(nn.Module):
 class Backbone(nn.Module):
     """Embeddings [B, N, D] -> hidden states [B, N, D] after the final norm."""
 
+    int8_cache = False
+    """Whether keys and values are cached in 8 bits (`acceleration/cpu/int8_cache.py`)."""
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config

@@ -1,5 +1,7 @@
 """The kernels in `kernels.c`: compiled once by the C compiler of this machine, and their argument structures.
 
+The machine's processor decides which instructions they use: AVX2, AVX-VNNI, AVX-512, AVX512-VNNI, or ARM's.
+
 Without a compiler there are no kernels, and the layers in `layers.py` compute the same more slowly. The environment
 variable CC names another compiler; CC=false disables the kernels.
 """
@@ -25,9 +27,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from .integers import round_to_int4, round_to_int8
+
 S = TypeVar("S", bound=ctypes.Structure)
 _log = logging.getLogger(__name__)
 _COMPILE_SECONDS = 120.0
+_TUNED = (("-march=native",), ("-mcpu=native",), ())  # not every compiler accepts them
+_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "kernels.c")
 # Not -ffast-math: linked into a library it changes how the whole process rounds the smallest numbers.
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
 
@@ -36,9 +42,10 @@ class _Product(ctypes.Structure):
     _fields_ = [
         ("weight", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
         ("inputs", ctypes.c_int32),
         ("outputs", ctypes.c_int32),
-        ("half", ctypes.c_int32),
+        ("format", ctypes.c_int32),
     ]
 
 
@@ -73,7 +80,7 @@ class Backbone(ctypes.Structure):
 
 
 class CacheStruct(ctypes.Structure):
-    """`CacheStruct` of kernels.c."""
+    """`Memory` of attention.h."""
 
     _fields_ = [
         ("store", ctypes.c_void_p),
@@ -81,6 +88,7 @@ class CacheStruct(ctypes.Structure):
         ("part", ctypes.c_int64),
         ("row", ctypes.c_int64),
         ("group", ctypes.c_int64),
+        ("bits", ctypes.c_int32),
     ]
 
 
@@ -113,26 +121,51 @@ class KernelError(RuntimeError):
     """A kernel could not allocate memory."""
 
 
-class PackedLinear(nn.Module):
-    """The weights of a Linear in the layout of kernels.c: bfloat16 where that is exact (as for a model stored so), else
-    float32. `structure` points into the buffers, which must not be replaced."""
+FP32, BF16, INT8, INT4 = range(4)
+"""Formats of weights, as in products.h."""
 
-    def __init__(self, compiled: ctypes.CDLL, weight: Tensor, bias: Tensor | None = None) -> None:
-        """weight [out, in], bias [out], float32 or bfloat16."""
+
+class PackedLinear(nn.Module):
+    """The weights of a Linear in the layout of products.h: quantised, or bfloat16 where that is exact (as for a model
+    stored so), else float32. `structure` points into the buffers, which must not be replaced."""
+
+    def __init__(
+        self, compiled: ctypes.CDLL, weight: Tensor, bias: Tensor | None = None, kind: str | None = None
+    ) -> None:
+        """weight [out, in], bias [out], float32 or bfloat16; kind: None, "int8" or "int4"."""
         super().__init__()
         weight = weight.detach().float()
         weight = weight if weight.stride(1) == 1 else weight.contiguous()
         self.outputs, self.inputs = weight.shape
-        source = weight.data_ptr(), weight.stride(0), self.outputs, self.inputs
-        half = bool(compiled.exact_in_half(*source))
-        size = int(compiled.panel_outputs())
-        packed = torch.empty(-(-self.outputs // size), self.inputs, size // 2 if half else size, dtype=torch.int32)
-        compiled.lay_out(*source, half, packed.data_ptr())
+        scale = None
+        if kind is None:
+            source = weight.data_ptr(), weight.stride(0), self.outputs, self.inputs
+            layout = BF16 if compiled.exact_in_half(*source) else FP32
+            packed = self._empty(compiled, layout)
+            compiled.lay_out(*source, layout == BF16, packed.data_ptr())
+        else:
+            layout = INT8 if kind == "int8" else INT4
+            packed = self._empty(compiled, layout)
+            numbers, scale = (round_to_int8 if layout == INT8 else round_to_int4)(weight)
+            sizes = self.outputs, self.inputs, layout
+            compiled.lay_out_integers(numbers.contiguous().data_ptr(), scale.data_ptr(), *sizes, packed.data_ptr())
+            scale = scale if layout == INT8 else None  # those of 4 bits lie between the weights
         bias = None if bias is None else bias.detach().float().contiguous()
         self.register_buffer("weight", packed, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
-        address = None if bias is None else bias.data_ptr()
-        self.structure = _Product(packed.data_ptr(), address, self.inputs, self.outputs, int(half))
+        self.register_buffer("scale", scale, persistent=False)
+        addresses = (None if tensor is None else tensor.data_ptr() for tensor in (packed, bias, scale))
+        self.structure = _Product(*addresses, self.inputs, self.outputs, layout)
+        self._product = compiled.product
+
+    def _empty(self, compiled: ctypes.CDLL, layout: int) -> Tensor:
+        return torch.empty(int(compiled.packed_bytes(self.outputs, self.inputs, layout)), dtype=torch.uint8)
+
+    def multiply(self, x: Tensor, out: Tensor, add: bool = False) -> None:
+        """x [..., in] float32, contiguous -> out [..., out], overwritten or added to; raises KernelError."""
+        sizes = x.numel() // self.inputs, out.data_ptr(), int(add), torch.get_num_threads()
+        if self._product(ctypes.byref(self.structure), x.data_ptr(), *sizes):
+            raise KernelError("there is not enough memory for a product.")
 
 
 def norm_structure(norm: nn.Module) -> _Norm:
@@ -176,12 +209,11 @@ def library() -> ctypes.CDLL | None:
     if not compiler or shutil.which(compiler[0]) is None:
         _log.info("no C compiler (%s): decoding runs without the native kernels", " ".join(compiler))
         return None
-    source = (resources.files(__package__) / "kernels.c").read_bytes()
     try:
-        file = _cache_folder() / f"native-{_fingerprint(source, compiler)}.so"
+        file = _cache_folder() / f"native-{_fingerprint(compiler)}.so"
         if not file.is_file():
-            _compile(source, compiler, file)
-        return _declared(ctypes.CDLL(str(file)))
+            compile_kernels(compiler, file)
+        return load_kernels(file)
     except (OSError, subprocess.SubprocessError) as error:
         _log.warning("the native kernels could not be compiled, decoding runs without them: %s", error)
         return None
@@ -204,9 +236,13 @@ def _cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="baichuan-audio-"))
 
 
-def _fingerprint(source: bytes, compiler: list[str]) -> str:
+def _sources() -> dict[str, bytes]:
+    return {name: (resources.files(__package__) / name).read_bytes() for name in _SOURCES}
+
+
+def _fingerprint(compiler: list[str]) -> str:
     """Identifies the source, the compiler, its flags and the processor."""
-    parts = [source, *(part.encode() for part in (*compiler, *_FLAGS)), _processor().encode()]
+    parts = [*_sources().values(), *(part.encode() for part in (*compiler, *_FLAGS)), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
 
 
@@ -219,14 +255,17 @@ def _processor() -> str:
     return "\n".join((platform.machine(), platform.processor(), *telling))
 
 
-def _compile(source: bytes, compiler: list[str], file: Path) -> None:
-    """Compile in a temporary folder and move the library to `file`, so that no process loads an incomplete one."""
+def compile_kernels(compiler: list[str], file: Path, tuned: Sequence[tuple[str, ...]] = _TUNED) -> None:
+    """Compile in a temporary folder and move the library to `file`, so that no process loads an incomplete one.
+
+    tuned: flags for a processor, of which the first are taken that this compiler accepts. Raises OSError.
+    """
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        code, made = Path(folder, "kernels.c"), Path(folder, "kernels.so")
-        code.write_bytes(source)
-        failed = ""
-        for tuned in (("-march=native",), ("-mcpu=native",), ()):  # not every compiler accepts them
-            command = [*compiler, *_FLAGS, *tuned, str(code), "-o", str(made), "-lm"]
+        for name, content in _sources().items():
+            Path(folder, name).write_bytes(content)
+        code, made, failed = Path(folder, "kernels.c"), Path(folder, "kernels.so"), ""
+        for flags in tuned:
+            command = [*compiler, *_FLAGS, *flags, str(code), "-o", str(made), "-lm", "-lpthread"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
             if done.returncode == 0:
                 os.replace(made, file)
@@ -235,14 +274,18 @@ def _compile(source: bytes, compiler: list[str], file: Path) -> None:
         raise OSError(f"{' '.join(compiler)}: {failed}")
 
 
-def _declared(compiled: ctypes.CDLL) -> ctypes.CDLL:
+def load_kernels(file: Path) -> ctypes.CDLL:
+    """The library in `file`, its functions declared."""
+    compiled = ctypes.CDLL(str(file))
     pointer, number = ctypes.c_void_p, ctypes.c_int
     compiled.exact_in_half.argtypes = [pointer, ctypes.c_int64, number, number]
     compiled.panel_outputs.argtypes = []
+    compiled.packed_bytes.argtypes = [number] * 3
+    compiled.packed_bytes.restype = ctypes.c_int64
     compiled.lay_out.argtypes = [pointer, ctypes.c_int64, number, number, number, pointer]
-    compiled.lay_out.restype = None
-    compiled.product.argtypes = [pointer, pointer, number, pointer, number]
-    compiled.product.restype = None
-    compiled.backbone_step.argtypes = [pointer, pointer, number, *[pointer] * 5, number]
-    compiled.head_step.argtypes = [pointer, number, number, pointer, pointer, pointer]
+    compiled.lay_out_integers.argtypes = [pointer, pointer, number, number, number, pointer]
+    compiled.lay_out.restype = compiled.lay_out_integers.restype = None
+    compiled.product.argtypes = [pointer, pointer, number, pointer, number, number]
+    compiled.backbone_step.argtypes = [pointer, pointer, number, *[pointer] * 5, number, number]
+    compiled.head_step.argtypes = [pointer, number, number, pointer, pointer, pointer, number]
     return compiled

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ...language_model.model import LanguageModel
 from ...layers.kv_cache import KVCache, RowPositions
+from ..cpu.int8_cache import SCALE_BYTES
 
 SPAN_STEP = 64
 """A decode step attends to a multiple of this many cached positions."""
@@ -15,8 +17,11 @@ def empty_store(model: LanguageModel, rows: int, capacity: int) -> Tensor:
     """The memory of a StaticCache with `capacity` positions a row."""
     config, like = model.config, model.embed_tokens.weight
     padded_capacity = -(-(capacity + 1) // SPAN_STEP) * SPAN_STEP
+    sizes = config.num_hidden_layers, 2, rows, config.key_value_heads, padded_capacity
     # zeros, not empty: masked values must be finite
-    return like.new_zeros(config.num_hidden_layers, 2, rows, config.key_value_heads, padded_capacity, config.head_width)
+    if model.int8_cache:
+        return torch.zeros(*sizes, config.head_width + SCALE_BYTES, dtype=torch.int8)
+    return like.new_zeros(*sizes, config.head_width)
 
 
 class StaticCache:
