@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
-import soundfile  # noqa: E402
-from fake_engine import FakeEngine  # noqa: E402
-from page_tools import (  # noqa: E402
+import soundfile
+from fake_engine import FakeEngine
+from page_tools import (
+    QUESTION,
     FakeRealtime,
-    LiveServer,
     Wire,
     ask,
     browser_flags,
     chromium,
     happens,
+    needs_browser,
+    server_fixture,
     state,
     texts,
     visit,
     write_microphone,
 )
 
-if chromium() is None:
-    pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
+playwright = needs_browser()
 
-QUESTION = Path(__file__).parents[2] / "examples" / "en-day.wav"
 ANSWER = "one two three four five six seven eight nine ten"  # two seconds of a tone with a peak of 0.3
 
 # The loudest sample that leaves the page since `loudest` was set to 0, every buffer that is played again, and for each
@@ -98,11 +96,7 @@ def browser(driver, tmp_path_factory: pytest.TempPathFactory):
     browser.close()
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = LiveServer(FakeEngine(delay=0.002, answer=ANSWER, transcript="what day is it"))
-    yield server
-    server.stop()
+server = server_fixture(lambda: FakeEngine(delay=0.002, answer=ANSWER, transcript="what day is it"))
 
 
 @pytest.fixture

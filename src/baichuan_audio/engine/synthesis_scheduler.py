@@ -27,7 +27,7 @@ _MIN_FRAMES = 2  # least frames of a chunk after the first audio of a reply
 _MAX_PENDING_FRAMES = 25  # more frames without audio pause generation
 _JOB_MIN_BUFFER_S = 0.5  # a job has priority over outputs with more buffered audio
 _MAX_SKIPS = {"output": float("inf"), "job": 3, "background": 12}
-"""Kinds of work, the most urgent first, and for how many turns each may be skipped (no dialogue waits for background)."""
+"""Kinds of work, the most urgent first, and the turns for which each may be skipped. Nobody waits for background."""
 
 
 @dataclass
