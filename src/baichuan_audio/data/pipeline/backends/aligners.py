@@ -15,6 +15,7 @@ import numpy as np
 from ....errors import ConfigError
 from ....text.normalization import normalize_for_speech
 from ...alignment.pinyin_phones import all_syllables
+from ...alignment.utterance import decode_utterance
 from ...alignment.viterbi import ctc_path
 from ..audio_access import ANALYSIS_RATE, Samples
 from ..spoken_units import units
@@ -98,12 +99,7 @@ class Pocketsphinx:
         decoder = self._decoder
         try:
             decoder.set_align_text(" ".join(words))
-            decoder.reinit_feat()  # its noise filter carries over: the times would depend on the piece before
-            decoder.start_utt()
-            try:
-                decoder.process_raw(int16_bytes(samples, padding_s), full_utt=True)
-            finally:
-                decoder.end_utt()
+            decode_utterance(decoder, int16_bytes(samples, padding_s))
             if decoder.hyp() is None:
                 return None
             segments = [segment for segment in decoder.seg() if not segment.word.startswith(("<", "["))]

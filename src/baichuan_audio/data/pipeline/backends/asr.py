@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....errors import ConfigError
+from ...alignment.utterance import decode_utterance
 from ..audio_access import ANALYSIS_RATE, Samples
 from ..spoken_units import join
 from .registry import require
@@ -120,10 +121,7 @@ class Pocketsphinx:
     def __call__(self, samples: Samples, language: str) -> Hypothesis | None:
         if language != "en":
             return None
-        self._decoder.reinit_feat()  # its noise filter carries over: the text would depend on the piece before
-        self._decoder.start_utt()
-        self._decoder.process_raw(int16_bytes(samples), full_utt=True)
-        self._decoder.end_utt()
+        decode_utterance(self._decoder, int16_bytes(samples))
         hypothesis = self._decoder.hyp()
         return Hypothesis(hypothesis.hypstr if hypothesis is not None else "")
 
