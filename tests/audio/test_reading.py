@@ -13,7 +13,7 @@ import soundfile
 
 from baichuan_audio.audio import pyav
 from baichuan_audio.audio.formats import detect_format, is_plain_wav, misnamed
-from baichuan_audio.audio.reading import AudioLimitError, AudioLimits, read_audio
+from baichuan_audio.audio.reading import AudioLimitError, AudioLimits, convert_audio, read_audio
 from baichuan_audio.errors import AudioError
 
 av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'baichuan-audio[formats]'")
@@ -40,6 +40,34 @@ def assert_tone(waveform: np.ndarray, seconds: float = 1.0, peak: float = 0.5, w
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
     assert abs(spectrum.argmax() * RATE / len(middle) - 440) < 5
     assert np.sqrt(2) * middle.std() == pytest.approx(peak, rel=0.2)
+
+
+ODD_CHANNELS = {
+    "one": np.array([[1.0]]),
+    "two": np.array([[1.0], [0.5]]),
+    "opposite phase": np.array([[1.0], [-0.9]]),
+    "one silent": np.array([[1.0], [0.0]]),
+    "integers as floats": np.array([[2.0**15]]),
+    "opposite phase as integers": np.array([[2.0**15], [-(2.0**15)]]),
+}
+
+
+@pytest.mark.parametrize("channels", ODD_CHANNELS.values(), ids=ODD_CHANNELS.keys())
+def test_a_file_is_read_alike_at_once_and_in_blocks(channels: np.ndarray) -> None:
+    """Five blocks, so that it is only known at the end what the channels are; the output is begun anew then."""
+    data = file_of(channels * sine(15.0, 44_100), 44_100, subtype="FLOAT")
+    begun: list[list[np.ndarray]] = []
+
+    def start() -> Any:
+        begun.append([])
+        return begun[-1].append
+
+    facts = convert_audio(data, RATE, start)
+    np.testing.assert_allclose(np.concatenate(begun[-1]), read_audio(data, RATE)[0], atol=1e-6)
+    assert_tone(np.concatenate(begun[-1]), 15.0, 0.375 if len(channels) == 2 and channels[1] == 0.5 else 0.5)
+    assert (facts.sample_rate, facts.channels, facts.frames) == (44_100, len(channels), 15 * 44_100)
+    assert facts.take == (0 if len(channels) == 2 and channels[1] < 0 else None)
+    assert len(begun[0]) > 4 and len(begun) == 1 + (facts.take is not None) + (facts.scale != 1.0)
 
 
 @pytest.mark.parametrize("name", made_files.FORMATS)

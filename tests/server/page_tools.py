@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import soxr
 import uvicorn
@@ -22,6 +23,7 @@ import uvicorn
 from baichuan_audio.server.app import create_app
 from baichuan_audio.server.settings import ServerSettings
 
+QUESTION = Path(__file__).parents[2] / "examples" / "en-day.wav"
 MICROPHONE_RATE = 48000
 PATIENCE_S = 60.0
 """What takes a moment on an idle machine may take this long on a busy one."""
@@ -31,6 +33,16 @@ def chromium() -> str | None:
     """The browser's path, if one is installed."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def needs_browser() -> Any:
+    """Playwright's API; tests of a module that calls this are skipped where it, or Chromium, is not installed."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    if chromium() is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
+    return playwright
 
 
 def browser_flags(microphone: Path) -> list[str]:
@@ -52,6 +64,33 @@ def write_microphone(path: Path, question: Path, pauses_s: tuple[float, ...]) ->
     for pause in pauses_s:
         parts += [np.zeros(int(pause * MICROPHONE_RATE), np.float32), speech]
     soundfile.write(path, np.concatenate(parts[:-1]), MICROPHONE_RATE, subtype="PCM_16")
+
+
+def browser_fixture(*pauses_s: float) -> Any:
+    """A browser for a module, whose microphone hears the question after each of these pauses but the last."""
+
+    @pytest.fixture(scope="module")
+    def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+        microphone = tmp_path_factory.mktemp("page") / "microphone.wav"
+        write_microphone(microphone, QUESTION, pauses_s)
+        with needs_browser().sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=chromium(), args=browser_flags(microphone))
+            yield browser
+            browser.close()
+
+    return browser
+
+
+def server_fixture(make_engine: Callable[[], Any]) -> Any:
+    """A live server for a module."""
+
+    @pytest.fixture(scope="module")
+    def server() -> Iterator[LiveServer]:
+        server = LiveServer(make_engine())
+        yield server
+        server.stop()
+
+    return server
 
 
 class LiveServer:

@@ -11,29 +11,26 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
-import soundfile  # noqa: E402
-from fake_engine import FakeEngine  # noqa: E402
-from page_tools import (  # noqa: E402
+import soundfile
+from fake_engine import FakeEngine
+from page_tools import (
     LiveServer,
     Wire,
     ask,
-    browser_flags,
-    chromium,
+    browser_fixture,
     happens,
+    needs_browser,
+    server_fixture,
     state,
     texts,
     visit,
-    write_microphone,
 )
 
-from baichuan_audio.server.settings import ServerSettings  # noqa: E402
+from baichuan_audio.server.settings import ServerSettings
 
-if chromium() is None:
-    pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
+needs_browser()
 
-QUESTION = Path(__file__).parents[2] / "examples" / "en-day.wav"
 LONG = "well " * 60 + "done."  # twelve seconds
 HOSTILE = "<img src=x onerror=window.hacked=1> <script>window.hacked=1</script> &lt;b&gt;"
 TONE_HZ = 220
@@ -64,21 +61,8 @@ COUNT_SOCKETS = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory):
-    microphone = tmp_path_factory.mktemp("page") / "microphone.wav"
-    write_microphone(microphone, QUESTION, (2.5, 7.0, 30.0))
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium(), args=browser_flags(microphone))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = LiveServer(FakeEngine(delay=0.01))
-    yield server
-    server.stop()
+browser = browser_fixture(2.5, 7.0, 30.0)
+server = server_fixture(lambda: FakeEngine(delay=0.01))
 
 
 @pytest.fixture

@@ -10,26 +10,22 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
-from fake_engine import FakeEngine  # noqa: E402
-from page_tools import (  # noqa: E402
+from fake_engine import FakeEngine
+from page_tools import (
     FakeRealtime,
-    LiveServer,
     ask,
-    browser_flags,
-    chromium,
+    browser_fixture,
     happens,
+    needs_browser,
+    server_fixture,
     state,
     texts,
     visit,
-    write_microphone,
 )
 
-if chromium() is None:
-    pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
+needs_browser()
 
-QUESTION = Path(__file__).parents[2] / "examples" / "en-day.wav"
 
 # Everything that the page tells those who listen to it, and every sentence that stood above the controls.
 HISTORY = """() => {
@@ -47,21 +43,8 @@ HISTORY = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory):
-    microphone = tmp_path_factory.mktemp("page") / "microphone.wav"
-    write_microphone(microphone, QUESTION, (0.5, 60.0))
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium(), args=browser_flags(microphone))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = LiveServer(FakeEngine())
-    yield server
-    server.stop()
+browser = browser_fixture(0.5, 60.0)
+server = server_fixture(lambda: FakeEngine())
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'baichuan-audio[server]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
-from page_tools import chromium  # noqa: E402
+from page_tools import chromium, needs_browser
 
-from baichuan_audio.server.web import static_files as static_page  # noqa: E402
+from baichuan_audio.server.web import static_files as static_page
 
-if chromium() is None:
-    pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
+playwright = needs_browser()
 
 STAGE = """
   globalThis.AudioWorkletProcessor = class {

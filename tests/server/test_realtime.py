@@ -12,7 +12,7 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 pytest.importorskip("openai", reason="openai, whose types are the measure, is not installed: pip install openai")
 
 from fake_engine import FakeEngine
-from page_tools import LiveServer
+from page_tools import server_fixture
 from realtime_tools import PCM_RATE, dial, pcm64, speech
 
 SPOKEN_REPLY = [
@@ -33,11 +33,7 @@ SPOKEN_REPLY = [
 USER_ITEM = ["conversation.item.added", "conversation.item.done"]
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = LiveServer(FakeEngine())
-    yield server
-    server.stop()
+server = server_fixture(FakeEngine)
 
 
 @pytest.fixture

@@ -11,17 +11,13 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 pytest.importorskip("openai", reason="openai, whose types are the measure, is not installed: pip install openai")
 
 from fake_engine import FakeEngine
-from page_tools import LiveServer
+from page_tools import server_fixture
 from realtime_tools import Client, dial
 
 BYTES_PER_MS = {"audio/pcm": 48, "audio/pcmu": 8, "audio/pcma": 8}
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = LiveServer(FakeEngine())
-    yield server
-    server.stop()
+server = server_fixture(FakeEngine)
 
 
 @pytest.fixture

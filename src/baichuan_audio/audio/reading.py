@@ -1,7 +1,7 @@
 """Reads audio files: a path, bytes or an open file, detected by content, in blocks and within limits.
 
-Command line, Python API, data tools and server all use `read_audio`. It does not import torch, so that a process that
-only decodes starts fast and stays small.
+Command line, Python API, data tools and server all use `read_audio`, the data pipeline `convert_audio`, which keeps no
+more than a block in memory. torch is not imported, so that a process that only decodes starts fast and stays small.
 """
 
 from __future__ import annotations
@@ -92,10 +92,56 @@ def read_audio(
         format = _checked_format(file, size, name)
         view = _View(file, unfinished_wav(file, size))
         reading = _Reading(view, format, name, sample_rate, limits, watch)
-        waveform, rate = reading.read()
-    peak = float(np.abs(waveform).max())
-    scale = full_scale(peak, name)
-    return (waveform if scale == 1.0 else waveform / np.float32(scale)), rate
+        waveform = reading.read()
+    scale = full_scale(reading.peak, name)
+    return (waveform if scale == 1.0 else waveform / np.float32(scale)), reading.rate
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """What was read. frames: samples of each channel. take: the channel that stands for all where their mean cancels
+    out. scale: factor of the samples, other than 1 where channels are silent or samples unscaled integers."""
+
+    sample_rate: int
+    channels: int
+    frames: int
+    take: int | None
+    scale: float
+
+
+def convert_audio(
+    source: AudioSource,
+    sample_rate: int,
+    start: Callable[[], Callable[[Any], None]],
+    limits: AudioLimits | None = None,
+    *,
+    name: str | None = None,
+) -> AudioFacts:
+    """`read_audio` block by block, for files that are larger than memory.
+
+    start: begins the output and returns what takes its blocks (mono [N] float32 at `sample_rate`, in order); called
+    anew, to begin from the start, where one reading shows that the channels or the scale are to be taken otherwise.
+    A file without samples is an output without blocks. Raises as `read_audio`.
+    """
+    limits = limits or AudioLimits()
+    with _opened(source, name, limits) as (file, size, name):
+        format = _checked_format(file, size, name)
+        reading = _Reading(_View(file, unfinished_wav(file, size)), format, name, sample_rate, limits, None)
+        take: dict[int, int] = {}
+        scale = 1.0
+        while True:
+            mix, write = MonoMix(take), start()
+            for piece in reading.pieces(mix):
+                write(piece if scale == 1.0 else piece * np.float32(scale))
+            if cancelled := mix.cancelled():
+                take = cancelled
+                continue
+            following = mix.gain / full_scale(reading.peak, name)
+            if following == scale:
+                return AudioFacts(
+                    reading.source_rate, reading.channels, reading.frames, take.get(reading.channels), scale
+                )
+            scale = following
 
 
 def is_file(path: Path) -> bool:
@@ -209,23 +255,39 @@ class _Reading:
         self._file, self._format, self._name = file, format, name
         self._sample_rate, self._limits, self._watch = sample_rate, limits, watch
         self._samples = 0
+        self.rate = self.source_rate = self.channels = self.frames = 0
+        self.peak = 0.0
 
-    def read(self) -> tuple[Any, int]:
-        """Waveform and rate; the file is read again for one channel where the mean of all cancels out."""
+    def read(self) -> Any:
+        """The waveform; the file is read again for one channel where the mean of all cancels out."""
         mix = MonoMix()
-        waveform, rate = self._read_mono(mix)
+        waveform = self._joined(mix)
         if take := mix.cancelled():
-            return self._read_mono(MonoMix(take))
-        return waveform * np.float32(mix.gain) if mix.gain != 1.0 else waveform, rate
+            return self._joined(MonoMix(take))
+        if mix.gain == 1.0:
+            return waveform
+        self.peak *= mix.gain
+        return waveform * np.float32(mix.gain)
 
-    def _read_mono(self, mix: MonoMix) -> tuple[Any, int]:
+    def _joined(self, mix: MonoMix) -> Any:
+        pieces = list(self.pieces(mix))
+        if not any(map(len, pieces)):
+            raise AudioError(f"{self._name}: it has no samples ({self._format.name}).")
+        return np.concatenate(pieces)
+
+    def pieces(self, mix: MonoMix) -> Iterator[Any]:
+        """The file from its beginning as mono pieces at `rate`; meanwhile `peak` and the number of frames are noted."""
         resampler = _Resampler(self._sample_rate)
         self._samples, seconds = 0, 0.0
+        self.source_rate = self.channels = self.frames = 0
+        self.peak = 0.0
         for block, rate in self._blocks():
             if not len(block):
                 self._check_samples()
                 continue
             self._check_header(rate, block.shape[1])
+            self.source_rate, self.channels = self.source_rate or rate, self.channels or block.shape[1]
+            self.frames += len(block)
             seconds += len(block) / rate
             self._samples += block.size
             if seconds > self._limits.max_seconds + _ROUNDING_S:
@@ -235,11 +297,15 @@ class _Reading:
                     "audio_too_long",
                 )
             self._check_samples()
-            resampler.push(mix.push(block), rate)
-        waveform = resampler.finish()
-        if not len(waveform):
-            raise AudioError(f"{self._name}: it has no samples ({self._format.name}).")
-        return waveform, resampler.rate
+            for piece in resampler.push(mix.push(block), rate):
+                yield self._noted(piece)
+        for piece in resampler.flush():
+            yield self._noted(piece)
+        self.rate = resampler.rate
+
+    def _noted(self, piece: Any) -> Any:
+        self.peak = float(np.maximum(self.peak, np.abs(piece).max(initial=0.0)))  # NaN stays
+        return piece
 
     def _blocks(self) -> Iterator[tuple[Any, int]]:
         """Blocks (samples [N, C], rate) of libsndfile if it can read the file, else of PyAV."""
@@ -316,29 +382,24 @@ class _Reading:
 
 
 class _Resampler:
-    """Mono blocks [N] of any rates -> one waveform [S] of one rate: `rate`, else that of the first block."""
+    """Mono blocks [N] of any rates -> pieces of one rate: `rate`, else that of the first block."""
 
     def __init__(self, rate: int | None) -> None:
         self.rate = rate or 0
         self._from = 0
         self._stream: soxr.ResampleStream | None = None
-        self._pieces: list[Any] = []
 
-    def push(self, mono: Any, rate: int) -> None:
+    def push(self, mono: Any, rate: int) -> Iterator[Any]:
         self.rate = self.rate or rate
         if rate != self._from:  # a stream may change its rate
-            self._flush()
+            yield from self.flush()
             self._from = rate
             self._stream = None if rate == self.rate else soxr.ResampleStream(rate, self.rate, 1)
-        self._pieces.append(mono if self._stream is None else self._stream.resample_chunk(mono))
+        yield mono if self._stream is None else self._stream.resample_chunk(mono)
 
-    def finish(self) -> Any:
-        self._flush()
-        return np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.float32)
-
-    def _flush(self) -> None:
+    def flush(self) -> Iterator[Any]:
         if self._stream is not None:
-            self._pieces.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+            yield self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _reason(error: Exception) -> str:

@@ -26,8 +26,8 @@ from .types import ReplyDone, ReplyEvent
 _MIN_FRAMES = 2  # least frames of a chunk after the first audio of a reply
 _MAX_PENDING_FRAMES = 25  # more frames without audio pause generation
 _JOB_MIN_BUFFER_S = 0.5  # a job has priority over outputs with more buffered audio
-_MAX_SKIPS = 3  # turns for which a waiting job may be skipped
-_MAX_BACKGROUND_SKIPS = 12  # the same of a job that no dialogue waits for
+_MAX_SKIPS = {"output": float("inf"), "job": 3, "background": 12}
+"""Kinds of work, the most urgent first, and the turns for which each may be skipped. Nobody waits for background."""
 
 
 @dataclass
@@ -210,7 +210,7 @@ class SynthesisPool:
         self._jobs: list[SynthesisJob] = []
         self._condition = threading.Condition()
         self._stopped = False
-        self._skips = self._background_skips = 0
+        self._skips = dict.fromkeys(_MAX_SKIPS, 0)
         self._threads = [
             threading.Thread(target=self._run, name=f"baichuan-audio synthesis {number}", daemon=True)
             for number in range(count)
@@ -284,19 +284,20 @@ class SynthesisPool:
         self._jobs = [job for job in self._jobs if not job.cancelled]
         ready = [output for output in self._outputs if not output.busy and output.ready(self._first_chunk)]
         output = min(ready, key=AudioOutput.buffered_seconds, default=None)
-        job, background = (
-            next((job for job in self._jobs if not job.busy and job.background == kind), None) for kind in (False, True)
-        )
-        patient = output is None or output.buffered_seconds() > _JOB_MIN_BUFFER_S
-        if background is not None and ((patient and job is None) or self._background_skips >= _MAX_BACKGROUND_SKIPS):
-            self._background_skips = 0
-            return background
-        self._background_skips += background is not None
-        if job is not None and (patient or self._skips >= _MAX_SKIPS):
-            self._skips = 0
-            return job
-        self._skips += job is not None
-        return output
+        jobs = [job for job in self._jobs if not job.busy]
+        first: dict[str, AudioOutput | SynthesisJob | None] = {
+            "output": output,
+            "job": next((job for job in jobs if not job.background), None),
+            "background": next((job for job in jobs if job.background), None),
+        }
+        waiting = [kind for kind in _MAX_SKIPS if first[kind] is not None]
+        if output is not None and output.buffered_seconds() > _JOB_MIN_BUFFER_S:
+            waiting.append(waiting.pop(0))  # an output that has enough for now comes last
+        overdue = [kind for kind in waiting if self._skips[kind] >= _MAX_SKIPS[kind]]
+        chosen = next(iter([*reversed(overdue), *waiting]), "output")
+        for kind in waiting:
+            self._skips[kind] = 0 if kind == chosen else self._skips[kind] + 1
+        return first[chosen]
 
     def _run_output(self, output: AudioOutput) -> None:
         try:

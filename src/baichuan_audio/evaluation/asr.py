@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.alignment.utterance import decode_utterance
 from ..errors import MissingDependencyError
 from .text import tokens
 
@@ -97,9 +98,7 @@ class EnglishRecognizer:
 
     def transcribe_bytes(self, samples: bytes) -> str:
         """`transcribe` for the bytes of `padded_int16`."""
-        self._decoder.start_utt()
-        self._decoder.process_raw(samples, no_search=False, full_utt=True)
-        self._decoder.end_utt()
+        decode_utterance(self._decoder, samples)
         hypothesis = self._decoder.hyp()
         return "" if hypothesis is None else str(hypothesis.hypstr)
 

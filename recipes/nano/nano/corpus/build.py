@@ -69,7 +69,7 @@ def build_corpus(recipe: CorpusRecipe, output: str | Path, progress: bool = True
         if recordings:
             split = RealSplit(recipe.real_validation_share, recipe.real_test_speakers, recipe.real_shared_folders)
             pack_recordings(recordings, writer, split, progress=progress)
-            plan.add_heard(ClipStore(output / "audio").select(kind="real", language="en"))
+            plan.add_real_words(ClipStore(output / "audio").select(kind="real", language="en"))
         write_dialogues(plan.dialogues, output / "dialogues.jsonl")
         failed = _speak(plan, recipe, writer, progress)
         # A reply only test spoke before may be one that training speaks in a longer corpus.

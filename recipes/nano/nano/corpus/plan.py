@@ -70,14 +70,14 @@ class Plan:
             for language in LANGUAGES:
                 self._read(split, language, count)
 
-    def add_heard(self, clips: Iterable[Clip]) -> None:
+    def add_real_words(self, clips: Iterable[Clip]) -> None:
         """A dialogue for each real recording of a digit or single word: the reply says what was heard."""
         known = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", *hear.WORDS["en"]}
         for clip in clips:
             if clip.transcript not in known:
                 continue
             rng = random.Random(f"{self.seed}:{clip.id}")
-            turn = hear.heard("en", clip.transcript)
+            turn = hear.word_turn("en", clip.transcript)
             voice = rng.choice(list(OUTPUT_VOICES))
             segments = [{"text": text, "audio": self._answer(text, voice, clip.split)} for text in turn.reply]
             question = {"role": "user", "content": turn.user, "audio": clip.id}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from baichuan_audio.data.alignment.pinyin_phones import all_syllables
+from baichuan_audio.data.alignment.utterance import decode_utterance
 from baichuan_audio.errors import MissingDependencyError
 from baichuan_audio.evaluation.asr import (
     in_processes,
@@ -74,9 +75,7 @@ class Aligner:
             return -math.inf
         decoder = self._decoder
         decoder.set_align_text(" ".join(words))
-        decoder.start_utt()
-        decoder.process_raw(padded_int16(waveform, _PADDING_SECONDS), no_search=False, full_utt=True)
-        decoder.end_utt()
+        decode_utterance(decoder, padded_int16(waveform, _PADDING_SECONDS))
         if decoder.hyp() is None:
             return -math.inf
         segments = list(decoder.seg())
@@ -105,10 +104,10 @@ class Aligner:
 
 def distractors(text: str, others: Sequence[str], count: int, seed: int = 0) -> list[str]:
     """Other texts of about the same length, none of which sounds the same; drawn repeatably."""
-    wanted = syllables(text)
-    pool = sorted({other for other in others if syllables(other) != wanted})
+    target = syllables(text)
+    pool = sorted({other for other in others if syllables(other) != target})
     random = np.random.default_rng((seed, len(text), *map(ord, text)))
-    keys = [(abs(len(syllables(other)) - len(wanted)), random.random(), other) for other in pool]
+    keys = [(abs(len(syllables(other)) - len(target)), random.random(), other) for other in pool]
     return [other for _, _, other in sorted(keys)[:count]]
 
 

@@ -1,7 +1,7 @@
 """nano's evaluation: every figure of its model card, on items and voices that training never had.
 
 `evaluate_nano` asks the model first, with all threads, so that the times are honest, and only then sets the
-independent ear to work in parallel.
+independent recognizers to work in parallel.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Evaluation:
         self.times: tuple[list[float], list[float]] = ([], [])
 
     def run(self, parts: Sequence[str] = PARTS) -> None:
-        """The measurements named, the model's first: from the first `heard_` on only the ear works."""
+        """The measurements named, the model's first: from the first `score_` on only the recognizers work."""
         written = self.written_answers() if "written" in parts else {}
         spoken = self.spoken_answers() if "spoken" in parts else []
         if "recognition" in parts:
@@ -89,23 +89,25 @@ class Evaluation:
     def written_answers(self) -> dict[str, float]:
         """Speech to text and text to text; returns the share of right answers to speech by language."""
         right: dict[str, float] = {}
-        for heard in (True, False):
+        for speech_in in (True, False):
             answers: list[Answer] = []
             for language in LANGUAGES:
-                dialogues = self.held_out.dialogues(language, self.limit, spoken=heard)
+                dialogues = self.held_out.dialogues(language, self.limit, spoken=speech_in)
                 answers += tasks.ask(
-                    self.model, self.held_out, dialogues, heard=heard, spoken=False, progress=self.progress
+                    self.model, self.held_out, dialogues, speech_in=speech_in, spoken=False, progress=self.progress
                 )
-            name = "speech→text answers right" if heard else "text→text answers right"
-            self.add(name, _share(a.right for a in answers), len(answers), "%", f">= {WRITTEN_TARGET}" if heard else "")
+            name = "speech→text answers right" if speech_in else "text→text answers right"
+            self.add(
+                name, _share(a.right for a in answers), len(answers), "%", f">= {WRITTEN_TARGET}" if speech_in else ""
+            )
             for language in LANGUAGES:
-                own = [a for a in answers if a.language == language]
-                self.add(f"{name}, {LANGUAGE_NAMES[language]}", _share(a.right for a in own), len(own), "%")
-                if heard:
-                    right[language] = _share(a.right for a in own)
+                subset = [a for a in answers if a.language == language]
+                self.add(f"{name}, {LANGUAGE_NAMES[language]}", _share(a.right for a in subset), len(subset), "%")
+                if speech_in:
+                    right[language] = _share(a.right for a in subset)
             follow_ups = [a for a in answers if a.turn > 0]
             self.add(f"{name}, follow-up questions", _share(a.right for a in follow_ups), len(follow_ups), "%")
-            self._detail("speech_to_text" if heard else "text_to_text", answers)
+            self._detail("speech_to_text" if speech_in else "text_to_text", answers)
         return right
 
     def spoken_answers(self) -> list[Answer]:
@@ -113,7 +115,9 @@ class Evaluation:
         answers: list[Answer] = []
         for language in LANGUAGES:
             dialogues = self.held_out.dialogues(language, self.limit // 2, spoken=True)
-            answers += tasks.ask(self.model, self.held_out, dialogues, heard=True, spoken=True, progress=self.progress)
+            answers += tasks.ask(
+                self.model, self.held_out, dialogues, speech_in=True, spoken=True, progress=self.progress
+            )
         with_sound = [(f"{a.dialogue}-{a.turn}", a.sound) for a in answers if a.sound is not None and a.sound.size]
         self.spoken = dict(with_sound[:: max(1, len(with_sound) // _KEPT_SOUNDS)])
         name = "speech→speech answers, their text right"
@@ -127,37 +131,39 @@ class Evaluation:
             threads = f"{torch.get_num_threads()} threads"
             self.add("chat real-time factor", overall, len(timed), "", "<= 0.5", threads)
             self.add(
-                "first sound after the question's end, median", np.median(first), len(timed), "s", "<= 0.7", threads
+                "first audio after the question's end, median", np.median(first), len(timed), "s", "<= 0.7", threads
             )
-            self.add("first sound after the question's end, 95th percentile", np.quantile(first, 0.95), len(timed), "s")
+            self.add("first audio after the question's end, 95th percentile", np.quantile(first, 0.95), len(timed), "s")
         return answers
 
     def transcripts(self) -> None:
-        """Recognition of held-out questions in voices that training never heard."""
+        """Recognition of held-out questions in voices that are not in training."""
         for language in LANGUAGES:
             clips = self.held_out.questions_by_voice(language, self.limit)
             texts = tasks.transcribe(self.model, self.held_out, clips, f"recognition, {language}", self.progress)
-            wanted = [clip.transcript or "" for clip in clips]
-            rate = error_rate(wanted, texts, language)
+            references = [clip.transcript or "" for clip in clips]
+            rate = error_rate(references, texts, language)
             whose = "held-out synthetic voices" if self.held_out.split == "test" else "synthetic voices of training"
             name = f"{LANGUAGE_NAMES[language]} {_ERROR_NAMES[language]}, {whose}"
             voices = f"{len({clip.speaker for clip in clips})} voices"
             self.add(name, rate.rate, rate.num_texts, "%", "<= 0.08", voices)
-            for clip, reference, text in zip(clips, wanted, texts, strict=True):
-                self.details.append({"task": "recognition", "clip": clip.id, "wanted": reference, "written": text})
+            for clip, reference, text in zip(clips, references, texts, strict=True):
+                self.details.append({"task": "recognition", "clip": clip.id, "expected": reference, "written": text})
 
     def digits(self) -> None:
-        """Digits of people never heard in training."""
+        """Digits of people who are not in training."""
         clips = self.held_out.real(self.limit, ("digits",), ("test",))
         texts = tasks.transcribe(self.model, self.held_out, clips, "digits", self.progress)
         right = [same(text, clip.transcript or "", "en") for clip, text in zip(clips, texts, strict=True)]
         people = f"{len({clip.speaker for clip in clips})} people"
-        self.add("spoken digits of real people never heard, right", _share(right), len(right), "%", ">= 0.9", people)
+        self.add(
+            "spoken digits of real people not in training, right", _share(right), len(right), "%", ">= 0.9", people
+        )
         for clip, text in zip(clips, texts, strict=True):
-            self.details.append({"task": "digits", "clip": clip.id, "wanted": clip.transcript, "written": text})
+            self.details.append({"task": "digits", "clip": clip.id, "expected": clip.transcript, "written": text})
         dialogues = self.held_out.real_dialogues(self.limit // 2)
-        answers = tasks.ask(self.model, self.held_out, dialogues, heard=True, spoken=False, progress=self.progress)
-        name = "chat: words of real people never heard, answer right"
+        answers = tasks.ask(self.model, self.held_out, dialogues, speech_in=True, spoken=False, progress=self.progress)
+        name = "chat: words of real people not in training, answer right"
         self.add(name, _share(a.right for a in answers), len(answers), "%")
         self._detail("real_people", answers)
 
@@ -172,8 +178,8 @@ class Evaluation:
             pool = spread(texts, str, len(texts))
             count = max(1, self.limit // 16)
             for number, voice in enumerate(self.model.voices):
-                own = [pool[(number + k * len(self.model.voices)) % len(pool)] for k in range(min(count, len(pool)))]
-                jobs += [(language, voice, text) for text in own]
+                chosen = [pool[(number + k * len(self.model.voices)) % len(pool)] for k in range(min(count, len(pool)))]
+                jobs += [(language, voice, text) for text in chosen]
         sounds = tasks.speak(self.model, [(text, voice) for _, voice, text in jobs], self.progress)
         return [(*job, sound) for job, sound in zip(jobs, sounds, strict=True)]
 
@@ -210,17 +216,17 @@ class Evaluation:
             note = f"of {use.size} entries, {use.dead} dead"
             self.add(f"codebook {level}: perplexity", use.perplexity, frames, "", "", note)
 
-    # -- what the ear hears ------------------------------------------------------------------------------------
+    # -- what recognizers read back ------------------------------------------------------------------------------------
 
     def score_spoken_replies(self, answers: list[Answer], written_right: dict[str, float]) -> None:
-        """Spoken answers read back; and the same of the corpus's own answers, to know the ear."""
+        """Spoken answers read back; and the same of the corpus's own answers, to know the recognizer."""
         for language in LANGUAGES:
-            own = [a for a in answers if a.spoken_in == language]
-            sounds = [a.sound if a.sound is not None else np.zeros(SAMPLE_RATE // 10, np.float32) for a in own]
-            heard, right = self.recognizers.read_back(language, sounds, [a.wanted for a in own])
+            replies = [a for a in answers if a.spoken_in == language]
+            sounds = [a.sound if a.sound is not None else np.zeros(SAMPLE_RATE // 10, np.float32) for a in replies]
+            transcripts, right = self.recognizers.read_back(language, sounds, [a.expected for a in replies])
             if language == "zh":
-                # the ear chose: a wrong answer, not among its choices, may sound most like the right one
-                right = [chosen and a.right for chosen, a in zip(right, own, strict=True)]
+                # the recognizer chose: a wrong answer, not among its choices, may sound most like the right one
+                right = [chosen and a.right for chosen, a in zip(right, replies, strict=True)]
             target = (
                 f">= {max(written_right[language], WRITTEN_TARGET) - 0.05:.4f}" if language in written_right else ""
             )
@@ -228,31 +234,31 @@ class Evaluation:
             name = f"spoken answers right, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%", target, how)
             for trained, which in ((True, "that training speaks too"), (False, "that training never speaks")):
-                some = [chosen for chosen, a in zip(right, own, strict=True) if a.trained == trained]
+                some = [chosen for chosen, a in zip(right, replies, strict=True) if a.trained == trained]
                 self.add(f"{name}, replies {which}", _share(some), len(some), "%")
-            self._detail("speech_to_speech", own, heard, right)
+            self._detail("speech_to_speech", replies, transcripts, right)
             clips = self.held_out.reference_answers(language, self.limit // 2)
             originals, texts = (
                 [self.held_out.samples(clip) for clip in clips],
                 [clip.transcript or "" for clip in clips],
             )
             _, right = self.recognizers.read_back(language, originals, texts)
-            name = f"the same ear on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
+            name = f"the same recognizer on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%")
             if self.perceptual_model is not None:
                 name = f"spoken answers, {LANGUAGE_NAMES[language]}"
-                self._phonetically(self.perceptual_model, name, language, sounds, [a.wanted for a in own])
+                self._phonetically(self.perceptual_model, name, language, sounds, [a.expected for a in replies])
                 name = f"the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
                 self._phonetically(self.perceptual_model, name, language, originals, texts)
         self._own_transcripts([a for a in answers if a.spoken_in == "zh" and a.sound is not None])
 
     def _phonetically(
-        self, perceptual_model: PhonemeRecognizer, name: str, language: str, sounds: list[np.ndarray], wanted: list[str]
+        self, perceptual_model: PhonemeRecognizer, name: str, language: str, sounds: list[np.ndarray], texts: list[str]
     ) -> None:
-        """By the phonetic ear: whether the wanted text is the likeliest of several, and how many sounds are wrong."""
+        """By the phoneme recognizer: is the right text the likeliest of several, and how many sounds are wrong."""
         known = self.held_out.answers[language]
         right, wrong, total = [], 0, 0
-        for sound, text in zip(self.progress(sounds, f"reading sounds, {language}", len(sounds)), wanted, strict=True):
+        for sound, text in zip(self.progress(sounds, f"reading sounds, {language}", len(sounds)), texts, strict=True):
             right.append(perceptual_model.choose(sound, [text, *distractors(text, known, CHOICES - 1)]) == 0)
             errors, count = perceptual_model.errors(sound, text)
             wrong, total = wrong + errors, total + count
@@ -264,23 +270,25 @@ class Evaluation:
         texts = [
             self.model.transcribe((torch.from_numpy(a.sound), SAMPLE_RATE), vad=False)
             if a.sound is not None and a.sound_s > 0.3
-            else "" for a in self.progress(answers, "own ear, zh", len(answers))
+            else "" for a in self.progress(answers, "own transcripts, zh", len(answers))
         ]  # fmt: skip
-        right = [same(text, a.wanted, "zh") for text, a in zip(texts, answers, strict=True)]
+        right = [same(text, a.expected, "zh") for text, a in zip(texts, answers, strict=True)]
         note = "the model's own transcript: not independent"
-        self.add("spoken answers right, Mandarin, own ear", _share(right), len(right), "%", "", note)
+        self.add("spoken answers right, Mandarin, own transcript", _share(right), len(right), "%", "", note)
 
     def score_reading(self, read: list[tuple[str, str, str, np.ndarray]]) -> None:
         """Texts read aloud, by voice."""
         for language in LANGUAGES:
-            own = [item for item in read if item[0] == language]
-            heard, right = self.recognizers.read_back(language, [item[3] for item in own], [item[2] for item in own])
+            items = [item for item in read if item[0] == language]
+            transcripts, right = self.recognizers.read_back(
+                language, [item[3] for item in items], [item[2] for item in items]
+            )
             by_voice: dict[str, list[int]] = defaultdict(list)
-            for index, item in enumerate(own):
+            for index, item in enumerate(items):
                 by_voice[item[1]].append(index)
             for voice, indices in by_voice.items():
                 if language == "en":
-                    rate = error_rate([own[i][2] for i in indices], [heard[i] for i in indices], "en")
+                    rate = error_rate([items[i][2] for i in indices], [transcripts[i] for i in indices], "en")
                     self.add(f"reading aloud, English WER, {voice}", rate.rate, rate.num_texts, "%")
                 else:
                     name = f"reading aloud, Mandarin, right text chosen, {voice}"
@@ -291,11 +299,11 @@ class Evaluation:
         questions = self.held_out.questions["en"]
         for name, items in groups.items():
             texts = questions if name == "synthetic" else None
-            wanted = [item.clip.transcript or "" for item in items]
+            references = [item.clip.transcript or "" for item in items]
             sounds = [item.original for item in items] + [item.rebuilt for item in items]
-            for perceptual_model, how, heard in self.recognizers.write_english(sounds, texts, name):
-                before = error_rate(wanted, heard[: len(items)], "en")
-                after = error_rate(wanted, heard[len(items) :], "en")
+            for perceptual_model, how, transcripts in self.recognizers.write_english(sounds, texts, name):
+                before = error_rate(references, transcripts[: len(items)], "en")
+                after = error_rate(references, transcripts[len(items) :], "en")
                 self.add(f"original WER by {perceptual_model}, {name}", before.rate, before.num_texts, "%", "", how)
                 limit = f"<= {before.rate + 0.05:.4f}"
                 self.add(
@@ -305,12 +313,12 @@ class Evaluation:
     # -- bookkeeping -------------------------------------------------------------------------------------------
 
     def _detail(
-        self, task: str, answers: Sequence[Answer], heard: Sequence[str] = (), right: Sequence[bool] = ()
+        self, task: str, answers: Sequence[Answer], transcripts: Sequence[str] = (), right: Sequence[bool] = ()
     ) -> None:
         for index, answer in enumerate(answers):
             row = {key: value for key, value in dataclasses.asdict(answer).items() if key != "sound"}
             row |= {"task": task, "right": right[index] if right else answer.right}
-            self.details.append(row | ({"heard": heard[index]} if heard else {}))
+            self.details.append(row | ({"transcript": transcripts[index]} if transcripts else {}))
 
     def by_skill(self) -> list[Metric]:
         """Right written answers to speech, skill by skill."""
@@ -345,14 +353,15 @@ def evaluate_nano(
         corpus_root: folder of the corpus: clip store and `dialogues.jsonl`.
         limit: questions a language; the other figures use a fixed part of it.
         output: folder for the results.
-        processes: of the independent ear; 0: one a CPU core.
+        processes: of the independent recognizers; 0: one a CPU core.
         parts: which measurements, out of PARTS.
-        ear: training output of an audio tokenizer of the model's sizes, whose phonetic head also reads spoken answers.
+        perceptual_model: training output of an audio tokenizer of the model's sizes, whose phonetic head also reads
+            spoken answers.
         whisper_model: a size or folder for faster-whisper: Whisper then hears Mandarin answers and rebuilt clips.
         split: "test", or "validation": for choosing between models, so that the test items have no part in it.
 
     Raises ConfigError for an unknown part or Whisper model, DataError for a missing corpus, CheckpointError for a bad
-    model, TrainingError for an `perceptual_model` that does not fit, MissingDependencyError for a missing one.
+    model, TrainingError for a `perceptual_model` that does not fit, MissingDependencyError for a missing one.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:

@@ -49,7 +49,7 @@ class HeldOut:
         self.split = split
         self.held_out_dialogues = [dialogue for dialogue in everything if dialogue.split == split]
         self.answers = _by_script(e.answer for d in everything for e in d.exchanges)
-        """Every answer of the corpus by its language: what a closed-vocabulary ear may hear."""
+        """Every answer of the corpus by its language: the vocabulary of a recognizer."""
         self.questions = _by_script(e.user for d in everything for e in d.exchanges)
         self._trained_clips = {clip.id for clip in self.store.clips if clip.split == "train"}
         self._trained_speakers = {clip.speaker for clip in self.store.clips if clip.split == "train"}
@@ -62,10 +62,10 @@ class HeldOut:
         """
         skills: dict[str, list[Dialogue]] = defaultdict(list)
         for dialogue in self.held_out_dialogues:
-            heard = self._heard(dialogue)
-            if dialogue.language != language or "real" in heard:
+            kinds = self._clip_kinds(dialogue)
+            if dialogue.language != language or "real" in kinds:
                 continue
-            if None not in heard if spoken else dialogue.skill != _BY_VOICE_ALONE:
+            if None not in kinds if spoken else dialogue.skill != _BY_VOICE_ALONE:
                 skills[dialogue.skill].append(dialogue)
         lists = [spread(skills[skill], lambda d: d.id, limit) for skill in sorted(skills)]
         chosen: list[Dialogue] = []
@@ -79,20 +79,20 @@ class HeldOut:
 
     def real_dialogues(self, limit: int) -> list[Dialogue]:
         """Held-out dialogues whose questions are recordings of people."""
-        usable = [dialogue for dialogue in self.held_out_dialogues if self._heard(dialogue) == {"real"}]
+        usable = [dialogue for dialogue in self.held_out_dialogues if self._clip_kinds(dialogue) == {"real"}]
         return spread(usable, lambda d: d.id, limit)
 
     def said_in_training(self, exchange: Exchange) -> bool:
         """Whether the reply's clips, the same words in the same voice, are among those of training."""
         return all(clip in self._trained_clips for _, clip in exchange.reply)
 
-    def _heard(self, dialogue: Dialogue) -> set[str | None]:
+    def _clip_kinds(self, dialogue: Dialogue) -> set[str | None]:
         """The kinds of clips that ask; None where a question is only text."""
         clips = [e.user_clip for e in dialogue.exchanges]
         return {self.store[clip].kind if clip is not None and clip in self.store else None for clip in clips}
 
     def questions_by_voice(self, language: str, limit: int) -> list[Clip]:
-        """Held-out questions as clips; those of the test split in synthetic voices that training never heard."""
+        """Held-out questions as clips; those of the test split in synthetic voices that are not in training."""
         clips = [
             clip
             for clip in self.store.select(kind="question", split=self.split, language=language)
@@ -110,7 +110,7 @@ class HeldOut:
         return spread(clips, lambda clip: clip.id, limit)
 
     def reference_answers(self, language: str, limit: int) -> list[Clip]:
-        """Answers of the corpus as its speech engines say them: what the ear makes of the teacher."""
+        """Answers of the corpus as its speech engines say them: what recognizers make of the teacher."""
         ids = {
             clip
             for dialogue in self.held_out_dialogues
@@ -123,13 +123,13 @@ class HeldOut:
         return spread((clip for clip in clips if clip.transcript), lambda clip: clip.id, limit)
 
     def samples(self, clip: Clip) -> np.ndarray:
-        """A clip's samples [S] at the ear's 16 kHz."""
+        """A clip's samples [S] at the recognizers' 16 kHz."""
         return resample(self.store.waveform(clip), clip.sample_rate, SAMPLE_RATE).numpy()
 
 
 def _by_script(texts: Iterable[str]) -> dict[str, list[str]]:
     """Different texts by the language they are written in; mixtures left out."""
-    found: dict[str | None, set[str]] = defaultdict(set)
+    by_language: dict[str | None, set[str]] = defaultdict(set)
     for text in texts:
-        found[script(text)].add(text)
-    return {language: sorted(found[language]) for language in LANGUAGES}
+        by_language[script(text)].add(text)
+    return {language: sorted(by_language[language]) for language in LANGUAGES}

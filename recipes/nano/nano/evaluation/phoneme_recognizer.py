@@ -1,4 +1,4 @@
-"""Speech read back by the phonetic head that an audio tokenizer was trained with: a second ear, for Mandarin above all.
+"""Speech read back by the phonetic head that an audio tokenizer was trained with, above all Mandarin.
 
 It reads the waveform anew, tones included, where pocketsphinx' English model can only guess. It is not an independent
 recogniser: its encoder had the same training as the one the codes came from, so it forgives what that forgives.
@@ -42,15 +42,15 @@ class PhonemeRecognizer:
         lengths = tokenizer.encoder.output_lengths(frames)
         vectors = tokenizer.bridge.pooled(tokenizer.encoder(log_mel, frames), lengths)
         count = int(tokenizer.bridge.output_lengths(lengths)[0]) * PHONES_PER_FRAME
-        heard: Tensor = self._head(vectors)[0, :count]
-        return heard
+        log_probabilities: Tensor = self._head(vectors)[0, :count]
+        return log_probabilities
 
     def errors(self, waveform: np.ndarray, text: str) -> tuple[int, int]:
         """Sounds read wrongly (by edit distance), and the sounds of the text."""
-        wanted = phonetic_symbols(text)
-        return phoneme_errors(self.listen(waveform), wanted), len(wanted)
+        symbols = phonetic_symbols(text)
+        return phoneme_errors(self.listen(waveform), symbols), len(symbols)
 
     def choose(self, waveform: np.ndarray, texts: Sequence[str]) -> int:
         """Index of the text with the likeliest sounds (connectionist temporal classification)."""
-        heard = self.listen(waveform)
-        return int(np.argmin([ctc_nll(heard, phonetic_symbols(text)) for text in texts]))
+        log_probabilities = self.listen(waveform)
+        return int(np.argmin([ctc_nll(log_probabilities, phonetic_symbols(text)) for text in texts]))

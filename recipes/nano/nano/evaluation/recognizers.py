@@ -1,4 +1,4 @@
-"""The independent recognizers of the evaluation: which of them hears what, and what they made of it."""
+"""The independent recognizers of the evaluation: which of them transcribes what, and the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .items import HeldOut
 from .tasks import Progress
 
 CHOICES = 10
-"""Texts out of which an ear that cannot write a language down chooses the one that was said."""
+"""Texts out of which a recognizer that does not write a language chooses."""
 
 
 class Recognizers:
@@ -37,23 +37,25 @@ class Recognizers:
         return f"best of {CHOICES} texts by {scored}"
 
     def read_back(
-        self, language: str, sounds: Sequence[np.ndarray], wanted: Sequence[str]
+        self, language: str, sounds: Sequence[np.ndarray], references: Sequence[str]
     ) -> tuple[list[str], list[bool]]:
-        """What is heard of sounds [S] at 16 kHz (English) and whether it is the wanted text."""
+        """Transcripts of sounds [S] at 16 kHz (English only), and whether each is its reference."""
         known = self._held_out.answers[language]
         if language == "en":
             jobs = transcribe_all(sounds, known, self._processes)
-            heard = list(self._progress(jobs, "listening, en", len(sounds)))
-            return heard, [same(text, reference, "en") for text, reference in zip(heard, wanted, strict=True)]
+            transcripts = list(self._progress(jobs, "listening, en", len(sounds)))
+            return transcripts, [
+                same(text, reference, "en") for text, reference in zip(transcripts, references, strict=True)
+            ]
         perceptual_model = (Aligner,) if self._whisper is None else (Whisper, (self._whisper, language))
-        choices = choices_right(sounds, wanted, known, CHOICES, self._processes, *perceptual_model)
+        choices = choices_right(sounds, references, known, CHOICES, self._processes, *perceptual_model)
         right = list(self._progress(choices, f"choosing, {language}", len(sounds)))
         return [""] * len(right), right
 
     def write_english(
         self, sounds: Sequence[np.ndarray], texts: Sequence[str] | None, label: str
     ) -> Iterator[tuple[str, str, list[str]]]:
-        """Each ear's name, what it can write and its transcripts; `texts` close pocketsphinx's vocabulary."""
+        """Each recognizer's name, what it can write and its transcripts; `texts` close pocketsphinx's vocabulary."""
         jobs = {"pocketsphinx": transcribe_all(sounds, texts, self._processes)}
         if self._whisper is not None:
             calls = [(sound,) for sound in sounds]

@@ -37,10 +37,10 @@ class Answer:
     skill: str
     turn: int
     question: str
-    wanted: str
+    expected: str
     written: str
     trained: bool = False
-    """Whether the wanted reply is one that training has spoken, the same words in the same voice."""
+    """Whether the expected reply is one that training has spoken, the same words in the same voice."""
     sound: np.ndarray | None = None
     first_audio_s: float | None = None
     total_s: float = 0.0
@@ -48,41 +48,47 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether the written reply is the wanted one, word for word."""
-        return same(self.written, self.wanted, self.language)
+        """Whether the written reply is the expected one, word for word."""
+        return same(self.written, self.expected, self.language)
 
     @property
     def spoken_in(self) -> str | None:
-        """The language of the wanted reply, which need not be the question's (translation); None for both at once."""
-        return script(self.wanted)
+        """The language of the expected reply, which need not be the question's (translation); None for both at once."""
+        return script(self.expected)
 
 
 def ask(
-    model: BaichuanAudio, held_out: HeldOut, dialogues: list[Dialogue], *, heard: bool, spoken: bool, progress: Progress
+    model: BaichuanAudio,
+    held_out: HeldOut,
+    dialogues: list[Dialogue],
+    *,
+    speech_in: bool,
+    spoken: bool,
+    progress: Progress,
 ) -> list[Answer]:
-    """Hold dialogues: questions as clips or as text (`heard`), answers with or without sound (`spoken`).
+    """Hold dialogues: questions as clips or as text (`speech_in`), answers with or without sound (`spoken`).
 
     A follow-up comes after the model's own answer, right or wrong.
     """
     answers: list[Answer] = []
-    label = f"{'speech' if heard else 'text'} to {'speech' if spoken else 'text'}"
+    label = f"{'speech' if speech_in else 'text'} to {'speech' if spoken else 'text'}"
     for number, dialogue in enumerate(progress(dialogues, label, len(dialogues))):
         voice = dialogue.voice if dialogue.voice in model.voices else None
         conversation = model.conversation(voice=voice, speak=spoken, seed=number)
         for turn, exchange in enumerate(dialogue.exchanges):
             content: Any = exchange.user
-            if heard and exchange.user_clip is not None:
+            if speech_in and exchange.user_clip is not None:
                 clip = held_out.store[exchange.user_clip]
                 content = {"audio": (held_out.store.waveform(clip), clip.sample_rate)}
-            said = _listen(conversation.ask, content) | {"trained": held_out.said_in_training(exchange)}
+            reply = _listen(conversation.ask, content) | {"trained": held_out.said_in_training(exchange)}
             answers.append(
-                Answer(dialogue.id, dialogue.language, dialogue.skill, turn, exchange.user, exchange.answer, **said)
+                Answer(dialogue.id, dialogue.language, dialogue.skill, turn, exchange.user, exchange.answer, **reply)
             )
     return answers
 
 
 def _listen(ask_model: Callable[[Any], Iterable[Any]], content: Any) -> dict[str, Any]:
-    """One answer as it comes: text, sound at 16 kHz, and when the first sound came, from the question's end."""
+    """One answer as it comes: text, sound at 16 kHz, and when the first audio came, from the question's end."""
     start = time.perf_counter()
     first_audio: float | None = None
     written: list[str] = []

@@ -18,7 +18,7 @@ WORDS = {
 }
 
 
-def heard(language: str, word: str) -> Turn:
+def word_turn(language: str, word: str) -> Turn:
     """The turn for one word or digit in words."""
     if language == "zh":
         return Turn(f"{word}。", (f"我听到的是{word}。",))
@@ -27,4 +27,4 @@ def heard(language: str, word: str) -> Turn:
 
 def dialogue(rng: random.Random, language: str, split: str) -> list[Turn]:
     word = number_in(language, rng.randrange(10)) if rng.random() < 0.6 else rng.choice(WORDS[language])
-    return [heard(language, word)]
+    return [word_turn(language, word)]

@@ -93,8 +93,8 @@ def test_examination(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert figures[f"{spoken} speaks too"].n == figures[f"{spoken} never speaks"].n == 1
     assert figures["text→text answers right, Mandarin"].n == 1
     assert figures["English WER, held-out synthetic voices"].n == 1  # the voice that training knew is left out
-    assert figures["spoken digits of real people never heard, right"].n == 1
-    assert figures["the same ear on the corpus's own spoken answers, English"].value == 1.0
+    assert figures["spoken digits of real people not in training, right"].n == 1
+    assert figures["the same recognizer on the corpus's own spoken answers, English"].value == 1.0
     assert figures["original WER by pocketsphinx, synthetic"].value == 0.0
     assert figures["reconstruction WER by pocketsphinx, synthetic"].target.startswith("<= ")
     assert figures["codebook 8: perplexity"].n > 10

@@ -1,4 +1,4 @@
-"""The ear that reads sounds: what it chooses and counts, and what it is made of."""
+"""The recognizer of phonemes: what it chooses and counts, and what it is made of."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def perceptual_model(tmp_path: Path) -> PhonemeRecognizer:
 
 
 def test_it_listens_at_four_places_a_code_frame(perceptual_model: PhonemeRecognizer) -> None:
-    heard = perceptual_model.listen(np.zeros(16000, np.float32))
-    assert heard.shape == (48, len(SYMBOLS))  # 12 whole frames of 80 ms
-    torch.testing.assert_close(heard.exp().sum(-1), torch.ones(48))
+    log_probabilities = perceptual_model.listen(np.zeros(16000, np.float32))
+    assert log_probabilities.shape == (48, len(SYMBOLS))  # 12 whole frames of 80 ms
+    torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(48))
 
 
 def test_it_chooses_and_counts_by_sounds(perceptual_model: PhonemeRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from ...errors import DataError, MissingDependencyError
 from ...text.lines import parse_rows
 from ...text.phonemes import SYMBOLS
 from ..store.manifest import Clip, ClipStore
+from .utterance import decode_utterance
 
 ALIGNMENT_FILE = "alignments.jsonl"
 ALIGNER_RATE = 16000
@@ -51,9 +52,9 @@ class PhoneAligner:
         decoder = self._decoder
         try:
             decoder.set_align_text(" ".join(text.lower().split()))
-            self._pass(pcm)
+            decode_utterance(decoder, pcm)
             decoder.set_alignment()  # the second pass: phones inside the words
-            self._pass(pcm)
+            decode_utterance(decoder, pcm)
             words = decoder.get_alignment()
         except (RuntimeError, ValueError):
             return None
@@ -61,13 +62,6 @@ class PhoneAligner:
             return None
         phones = [phone for word in words for phone in word]
         return [(_INDEX.get(p.name, _SILENCE), p.start + p.duration) for p in phones] or None
-
-    def _pass(self, pcm: bytes) -> None:
-        self._decoder.start_utt()
-        try:
-            self._decoder.process_raw(pcm, full_utt=True)
-        finally:
-            self._decoder.end_utt()
 
 
 def align(store: ClipStore, clips: Sequence[Clip], processes: int = 1) -> Iterator[tuple[str, Any]]:

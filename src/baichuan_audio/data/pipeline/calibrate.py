@@ -85,7 +85,7 @@ def calibrate(
         for piece in read_output(Path(outcome.outputs[-1][1]), Piece).kept:
             for name, value in piece.scores.items():
                 scores[task.source][name].append(value)
-    found = []
+    proposals = []
     for item in FILTERS:
         now = float(getattr(getattr(recipe, item.stage), item.entry))
         pick = min if item.low_is_bad else max
@@ -96,8 +96,8 @@ def calibrate(
         if item.entry == "against":  # judged by another figure than the one it is compared with
             continue
         if good:
-            found.append(_propose(f"{item.stage}.{item.entry}", now, good, bad, item.low_is_bad, most_lost))
-    return found
+            proposals.append(_propose(f"{item.stage}.{item.entry}", now, good, bad, item.low_is_bad, most_lost))
+    return proposals
 
 
 def _opened(recipe: PipelineRecipe) -> PipelineRecipe:

@@ -56,5 +56,5 @@ def average_linkage(embeddings: NDArray[np.float32], threshold: float) -> NDArra
 
 def centroids(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
     """The mean of each cluster, of unit length [C, D]."""
-    found = np.stack([embeddings[labels == number].mean(axis=0) for number in range(int(labels.max()) + 1)])
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+    means = np.stack([embeddings[labels == number].mean(axis=0) for number in range(int(labels.max()) + 1)])
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)

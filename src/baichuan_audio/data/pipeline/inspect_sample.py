@@ -75,7 +75,7 @@ def _bars(waveform: NDArray[np.float32]) -> str:
     frames = np.pad(waveform, (0, size - len(waveform))).reshape(-1, FRAME_SAMPLES)
     level = 10 * np.log10((frames.astype(np.float64) ** 2).mean(axis=1) + 1e-10)
     places = np.clip((level + 60) / 50 * (len(_BARS) - 1), 0, len(_BARS) - 1).round().astype(int)
-    return "".join(_BARS[place] for place in places)
+    return "".join(_BARS[step] for step in places)
 
 
 def _wrapped(items: Sequence[str], between: str) -> list[str]:

@@ -50,7 +50,7 @@ def plan_yield(recipe: PipelineRecipe, pilot: int = 0, executor: Executor | None
         for _ in (executor or LocalExecutor(0)).map(RunStages(recipe.first_job, str(work)), chosen):
             pass
     kept = {task.source: known_seconds(recipe.first_job, task, work) for task in tasks}
-    found = Yield(len(tasks), sum(lengths.values()) / 3600)
+    expected = Yield(len(tasks), sum(lengths.values()) / 3600)
     groups: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
         groups[task.origin].append(task.source)
@@ -63,11 +63,11 @@ def plan_yield(recipe: PipelineRecipe, pilot: int = 0, executor: Executor | None
         sure = sum(value for _, value in sample)
         estimate = sure + (share * unknown if unknown else 0.0)
         variance += (deviation * unknown) ** 2 if unknown else 0.0
-        found.known += sum(lengths[name] for name in names if kept[name] is not None) / 3600
-        found.kept += estimate / 3600
-        found.by_origin[origin] = (sum(lengths[name] for name in names) / 3600, estimate / 3600)
-    found.error = math.sqrt(variance) / 3600
-    return found
+        expected.known += sum(lengths[name] for name in names if kept[name] is not None) / 3600
+        expected.kept += estimate / 3600
+        expected.by_origin[origin] = (sum(lengths[name] for name in names) / 3600, estimate / 3600)
+    expected.error = math.sqrt(variance) / 3600
+    return expected
 
 
 def length_s(task: SourceTask) -> float:

@@ -70,8 +70,8 @@ class PipelineRecipe:
         if self.texts:
             made = (self.segment_text, self.normalise_text, self.synthesise, self.voice_check)
             return (*made, self.quality, self.recognise, self.repetition, self.align, self.cut)
-        found = (self.standardise, self.vad, self.speakers, self.language)
-        return (*found, self.quality, self.recognise, self.repetition, self.align, self.cut)
+        first = (self.standardise, self.vad, self.speakers, self.language)
+        return (*first, self.quality, self.recognise, self.repetition, self.align, self.cut)
 
     @property
     def across(self) -> tuple[CrossStage, ...]:

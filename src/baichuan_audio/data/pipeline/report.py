@@ -56,29 +56,29 @@ class Tally:
 def tally(recipe: PipelineRecipe) -> Tally:
     """Counts the last run of a recipe. Raises DataError where there was none."""
     outputs, set_aside = load_run(recipe.work)
-    found = Tally(set_aside=set_aside)
+    totals = Tally(set_aside=set_aside)
     places: dict[str, dict[str, Any]] = {}
     for files in outputs.values():
         for stage, path in files:
             for state, row in read_lines(Path(path)):
                 if state == "dropped":
                     key = (stage, _reason(row["reason"]))
-                    found.dropped[key][row["origin"]] += 1
-                    found.dropped_s[key] += round(row["seconds"])
-                    if len(found.examples[key]) < _SOUNDS:
-                        found.examples[key].append({**row, "place": places.get(row["id"])})
+                    totals.dropped[key][row["origin"]] += 1
+                    totals.dropped_s[key] += round(row["seconds"])
+                    if len(totals.examples[key]) < _SOUNDS:
+                        totals.examples[key].append({**row, "place": places.get(row["id"])})
                 elif "audio" in row and "start" in row:
                     places[row["id"]] = {name: row[name] for name in ("audio", "start", "end", "gain")}
                     if stage == "cut":
                         for name, value in row["scores"].items():
-                            found.scores[name].append(value)
-                        found.scores["seconds"].append((row["end"] - row["start"]) / SAMPLE_RATE)
-                        _note_voice(found.voices[row["speaker"] or "-"], row)
+                            totals.scores[name].append(value)
+                        totals.scores["seconds"].append((row["end"] - row["start"]) / SAMPLE_RATE)
+                        _note_voice(totals.voices[row["speaker"] or "-"], row)
         places.clear()
     for entry in ShardReader(recipe.output).entries:
         for group, value in (("kind", entry.kind), ("language", entry.language), ("speaker", entry.speaker)):
-            found.hours[group][value or "-"] += entry.seconds
-    return found
+            totals.hours[group][value or "-"] += entry.seconds
+    return totals
 
 
 def _note_voice(voice: Voices, row: Mapping[str, Any]) -> None:
@@ -89,10 +89,10 @@ def _note_voice(voice: Voices, row: Mapping[str, Any]) -> None:
         voice.embeddings.append(unpack(row["embedding"]))
 
 
-def distinct_voices(found: Tally, likeness: float = 0.83) -> int:
+def distinct_voices(totals: Tally, likeness: float = 0.83) -> int:
     """How many speakers are left when of any two whose mean embeddings have a cosine of `likeness` or more one goes."""
     chosen: list[np.ndarray] = []
-    for _, voice in sorted(found.voices.items()):
+    for _, voice in sorted(totals.voices.items()):
         if voice.embeddings:
             mean = np.mean(voice.embeddings, axis=0)
             mean = mean / max(float(np.linalg.norm(mean)), 1e-9)
@@ -103,28 +103,28 @@ def distinct_voices(found: Tally, likeness: float = 0.83) -> int:
 
 def write_report(recipe: PipelineRecipe, output: str | Path) -> Tally:
     """Writes the page (one file, its sounds inside) and returns what it counts."""
-    found = tally(recipe)
+    totals = tally(recipe)
     body = [
         f"<h1>Data: {html.escape(recipe.sources or recipe.texts)}</h1>",
         "<h2>Hours</h2>",
-        *(_hours(group, found.hours[group]) for group in ("kind", "language", "speaker")),
+        *(_hours(group, totals.hours[group]) for group in ("kind", "language", "speaker")),
         "<h2>Dropped</h2>",
-        _dropped(found),
+        _dropped(totals),
         "<h2>Set aside</h2>",
-        _table(("source", "reason"), sorted(found.set_aside.items())),
-        f"<h2>Speakers and timbres ({distinct_voices(found)} distinct)</h2>",
-        _voices(found),
+        _table(("source", "reason"), sorted(totals.set_aside.items())),
+        f"<h2>Speakers and timbres ({distinct_voices(totals)} distinct)</h2>",
+        _voices(totals),
         "<h2>Distributions of what was kept</h2>",
-        *(_histogram(name, values) for name, values in sorted(found.scores.items())),
+        *(_histogram(name, values) for name, values in sorted(totals.scores.items())),
         "<h2>Speed</h2>",
         _speed(Path(recipe.work)),
         "<h2>To hear: dropped</h2>",
-        *_dropped_sounds(found, Path(recipe.work) / "recordings"),
+        *_dropped_sounds(totals, Path(recipe.work) / "recordings"),
         "<h2>To hear: samples</h2>",
         *_sample_sounds(ShardReader(recipe.output)),
     ]
     write_text(Path(output), _PAGE.format(body="\n".join(body)))
-    return found
+    return totals
 
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Training data</title>
@@ -148,25 +148,25 @@ def _hours(group: str, seconds: Mapping[str, float]) -> str:
     return _table((group, "hours"), shown)
 
 
-def _dropped(found: Tally) -> str:
-    origins = sorted({origin for counts in found.dropped.values() for origin in counts})
+def _dropped(totals: Tally) -> str:
+    origins = sorted({origin for counts in totals.dropped.values() for origin in counts})
     rows = [
         (
             stage,
             reason,
             str(sum(counts.values())),
-            f"{found.dropped_s[stage, reason] / 3600:.3f}",
+            f"{totals.dropped_s[stage, reason] / 3600:.3f}",
             *(str(counts[origin]) for origin in origins),
         )
-        for (stage, reason), counts in sorted(found.dropped.items())
+        for (stage, reason), counts in sorted(totals.dropped.items())
     ]
     return _table(("stage", "reason", "records", "hours", *origins), rows)
 
 
-def _voices(found: Tally) -> str:
+def _voices(totals: Tally) -> str:
     rows = [
         (name, f"{voice.seconds / 3600:.3f}", f"{np.mean(voice.errors):.3f}" if voice.errors else "-")
-        for name, voice in sorted(found.voices.items(), key=lambda item: -item[1].seconds)[:60]
+        for name, voice in sorted(totals.voices.items(), key=lambda item: -item[1].seconds)[:60]
     ]
     return _table(("speaker", "hours", "ASR errors a unit"), rows)
 
@@ -203,15 +203,15 @@ def _histogram(name: str, values: Sequence[float]) -> str:
     return f'<figure><svg width="{10 * _BINS}" height="60">{bars}</svg><figcaption>{caption}</figcaption></figure>'
 
 
-def _dropped_sounds(found: Tally, recordings: Path) -> list[str]:
+def _dropped_sounds(totals: Tally, recordings: Path) -> list[str]:
     lines = []
-    for (stage, reason), rows in sorted(found.examples.items()):
+    for (stage, reason), rows in sorted(totals.examples.items()):
         for row in rows:
-            sound, place = "", row["place"]
-            if place is not None:
-                end = min(place["end"], place["start"] + round(_HEARD_S * SAMPLE_RATE))
+            sound, region = "", row["place"]
+            if region is not None:
+                end = min(region["end"], region["start"] + round(_HEARD_S * SAMPLE_RATE))
                 try:
-                    waveform = read_stretch(recordings, place["audio"], place["start"], end, place["gain"])
+                    waveform = read_stretch(recordings, region["audio"], region["start"], end, region["gain"])
                     sound = _sound(waveform)
                 except BaichuanAudioError:  # the recordings of an older run may be gone
                     sound = ""
@@ -241,11 +241,11 @@ def _sound(waveform: np.ndarray) -> str:
     return f'<audio controls preload="none" src="data:audio/ogg;base64,{data}"></audio>'
 
 
-def as_json(found: Tally) -> str:
+def as_json(totals: Tally) -> str:
     """The page's figures for a program."""
-    dropped = {f"{stage}: {reason}": dict(counts) for (stage, reason), counts in sorted(found.dropped.items())}
-    hours = {group: {name: round(s / 3600, 5) for name, s in counts.items()} for group, counts in found.hours.items()}
-    errors = {name: round(float(np.mean(v.errors)), 4) for name, v in sorted(found.voices.items()) if v.errors}
-    voices = {"distinct": distinct_voices(found), "errors": errors}
-    facts = {"hours": hours, "dropped": dropped, "set_aside": found.set_aside, "voices": voices}
+    dropped = {f"{stage}: {reason}": dict(counts) for (stage, reason), counts in sorted(totals.dropped.items())}
+    hours = {group: {name: round(s / 3600, 5) for name, s in counts.items()} for group, counts in totals.hours.items()}
+    errors = {name: round(float(np.mean(v.errors)), 4) for name, v in sorted(totals.voices.items()) if v.errors}
+    voices = {"distinct": distinct_voices(totals), "errors": errors}
+    facts = {"hours": hours, "dropped": dropped, "set_aside": totals.set_aside, "voices": voices}
     return json.dumps(facts, ensure_ascii=False)

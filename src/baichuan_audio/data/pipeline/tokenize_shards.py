@@ -53,9 +53,9 @@ def tokenize_shards(
         key = text_digest(model_digest, str(keep_audio), *(to_json(entry) for entry in entries))
         note = output / ".parts" / f"{shard}.{key}.jsonl"
         if not note.is_file() or not (output / shard).is_file():
-            found = _encode(reader, entries, output / shard, shard, tokenizer, keep_audio)
-            write_text(note, "".join(to_json(entry) + "\n" for entry in found))
-            encoded += len(found)
+            written = _encode(reader, entries, output / shard, shard, tokenizer, keep_audio)
+            write_text(note, "".join(to_json(entry) + "\n" for entry in written))
+            encoded += len(written)
         every += [from_mapping(IndexEntry, json.loads(line)) for line in note.read_text("utf-8").splitlines()]
         done += len(entries)
         progress(done, len(reader))

@@ -15,6 +15,7 @@ import numpy as np
 from ....errors import ConfigError
 from ....text.normalization import normalize_for_speech
 from ...alignment.pinyin_phones import all_syllables
+from ...alignment.utterance import decode_utterance
 from ...alignment.viterbi import ctc_path
 from ..audio_access import ANALYSIS_RATE, Samples
 from ..spoken_units import units
@@ -75,12 +76,12 @@ class Pocketsphinx:
         for padding in self._paddings_s:
             times = self._align(samples, words, padding)
             if times is not None:
-                place, found = 0, []
+                offset, aligned = 0, []
                 for first, end, spoken in named:
-                    span = times[place : place + len(spoken)]
-                    found.append(AlignedUnit(first, end, span[0][0], span[-1][1]))
-                    place += len(spoken)
-                return found
+                    span = times[offset : offset + len(spoken)]
+                    aligned.append(AlignedUnit(first, end, span[0][0], span[-1][1]))
+                    offset += len(spoken)
+                return aligned
         return None
 
     def _words(self, spoken: Sequence[str]) -> list[str]:
@@ -98,18 +99,13 @@ class Pocketsphinx:
         decoder = self._decoder
         try:
             decoder.set_align_text(" ".join(words))
-            decoder.reinit_feat()  # its noise filter carries over: the times would depend on the piece before
-            decoder.start_utt()
-            try:
-                decoder.process_raw(int16_bytes(samples, padding_s), full_utt=True)
-            finally:
-                decoder.end_utt()
+            decode_utterance(decoder, int16_bytes(samples, padding_s))
             if decoder.hyp() is None:
                 return None
-            found = [segment for segment in decoder.seg() if not segment.word.startswith(("<", "["))]
+            segments = [segment for segment in decoder.seg() if not segment.word.startswith(("<", "["))]
         except (RuntimeError, ValueError):
             return None
-        if [segment.word.partition("(")[0] for segment in found] != list(words):
+        if [segment.word.partition("(")[0] for segment in segments] != list(words):
             return None
         longest = len(samples) / ANALYSIS_RATE
         return [
@@ -117,7 +113,7 @@ class Pocketsphinx:
                 min(max(segment.start_frame / 100 - padding_s, 0.0), longest),
                 min(max((segment.end_frame + 1) / 100 - padding_s, 0.0), longest),
             )
-            for segment in found
+            for segment in segments
         ]
 
 
@@ -199,26 +195,25 @@ class QwenAligner:
 
     def __call__(self, samples: Samples, text: str, language: str) -> list[AlignedUnit] | None:
         name = {"zh": "Chinese", "en": "English"}.get(language, language)
-        found = self._model.align(audio=(samples, ANALYSIS_RATE), text=text, language=name)[0]
+        items = self._model.align(audio=(samples, ANALYSIS_RATE), text=text, language=name)[0]
         named = units(text)
-        if len(found) != len(named):
+        if len(items) != len(named):
             return None
         return [
             AlignedUnit(unit.first, unit.end, float(item.start_time), float(item.end_time))
-            for unit, item in zip(named, found, strict=True)
+            for unit, item in zip(named, items, strict=True)
         ]
 
 
 def pronounced(text: str, language: str) -> list[tuple[Any, list[str]]]:
     """Each unit of a text with the words of the aligner's dictionary that say it."""
-    found = units(text)
     readings = _pinyin_of(text)
     named: list[tuple[Any, list[str]]] = []
-    for unit in found:
+    for unit in units(text):
         if unit.spoken[0].isdigit():
-            said = normalize_for_speech(text[unit.first : unit.end], language)
-            inner = _pinyin_of(said)
-            words = [_word(part.spoken, inner.get(part.first)) for part in units(said)]
+            digits = normalize_for_speech(text[unit.first : unit.end], language)
+            inner = _pinyin_of(digits)
+            words = [_word(part.spoken, inner.get(part.first)) for part in units(digits)]
         else:
             words = [_word(unit.spoken, readings.get(unit.first))]
         named.append((unit, [word for word in words if word]))
@@ -231,11 +226,11 @@ def _word(spoken: str, reading: str | None) -> str:
 
 def _pinyin_of(text: str) -> dict[int, str]:
     """Place of each Chinese character -> its syllable without tone."""
-    found: dict[int, str] = {}
+    syllables: dict[int, str] = {}
     for run in re.finditer(r"[\u4e00-\u9fff]+", text):
-        for place, syllable in enumerate(_reader()(run[0]), run.start()):
-            found[place] = syllable
-    return found
+        for position, syllable in enumerate(_reader()(run[0]), run.start()):
+            syllables[position] = syllable
+    return syllables
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....errors import ConfigError
+from ...alignment.utterance import decode_utterance
 from ..audio_access import ANALYSIS_RATE, Samples
 from ..spoken_units import join
 from .registry import require
@@ -68,9 +69,9 @@ class Whisper:
     def __call__(self, samples: Samples, language: str) -> Hypothesis | None:
         window = 30 * ANALYSIS_RATE - 2 * round(_SILENCE_S * ANALYSIS_RATE)
         parts = [samples[start : start + window] for start in range(0, max(1, len(samples)), window)]
-        found = [self._write(part, language) for part in parts]
-        text = join([hypothesis.text for hypothesis in found], language)
-        return Hypothesis(text, min(hypothesis.confidence for hypothesis in found))
+        hypotheses = [self._write(part, language) for part in parts]
+        text = join([hypothesis.text for hypothesis in hypotheses], language)
+        return Hypothesis(text, min(hypothesis.confidence for hypothesis in hypotheses))
 
     def _write(self, samples: Samples, language: str) -> Hypothesis:
         tokenizer = self._tokenizer(language)
@@ -78,7 +79,7 @@ class Whisper:
         if language in _PROMPTS:
             prompt = [tokenizer.sot_prev, *tokenizer.encode(" " + _PROMPTS[language]), *prompt]
         seconds = len(samples) / ANALYSIS_RATE
-        found = self._model.model.generate(
+        result = self._model.model.generate(
             self._encode(samples),
             [prompt],
             beam_size=1,
@@ -86,8 +87,8 @@ class Whisper:
             max_length=len(prompt) + 20 + round(12 * seconds),  # a loop shall not go on for ever
             suppress_blank=True,
         )[0]
-        ids = [token for token in found.sequences_ids[0] if token < tokenizer.eot]
-        return Hypothesis(tokenizer.decode(ids).strip(), math.exp(found.scores[0]) if ids else 0.0)
+        ids = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
+        return Hypothesis(tokenizer.decode(ids).strip(), math.exp(result.scores[0]) if ids else 0.0)
 
     def probabilities(self, samples: Samples) -> dict[str, float]:
         guesses = self._model.model.detect_language(self._encode(samples))[0]
@@ -120,12 +121,9 @@ class Pocketsphinx:
     def __call__(self, samples: Samples, language: str) -> Hypothesis | None:
         if language != "en":
             return None
-        self._decoder.reinit_feat()  # its noise filter carries over: the text would depend on the piece before
-        self._decoder.start_utt()
-        self._decoder.process_raw(int16_bytes(samples), full_utt=True)
-        self._decoder.end_utt()
-        found = self._decoder.hyp()
-        return Hypothesis(found.hypstr if found is not None else "")
+        decode_utterance(self._decoder, int16_bytes(samples))
+        hypothesis = self._decoder.hyp()
+        return Hypothesis(hypothesis.hypstr if hypothesis is not None else "")
 
 
 class FunAsr:

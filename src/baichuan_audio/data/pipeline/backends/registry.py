@@ -83,7 +83,7 @@ def package_file(package: str, *names: str, install: str) -> Path:
     Raises:
         MissingDependencyError: the package is not installed.
     """
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
         raise MissingDependencyError(f"this stage needs {package}: pip install {install}.")
-    return Path(found.origin).parent.joinpath(*names)
+    return Path(spec.origin).parent.joinpath(*names)

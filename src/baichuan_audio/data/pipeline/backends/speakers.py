@@ -59,10 +59,10 @@ class Resemblyzer:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # more add up in another order: the same sound would be another embedding
         try:
-            found = [self._embed(part) for part in batch.split(32)]
+            embeddings = [self._embed(part) for part in batch.split(32)]
         finally:
             torch.set_num_threads(threads)
-        return torch.cat(found).numpy()
+        return torch.cat(embeddings).numpy()
 
     def _embed(self, batch: torch.Tensor) -> torch.Tensor:
         spectrum = torch.stft(batch, _MEL.n_fft, _MEL.hop_length, window=self._window, return_complex=True)
@@ -82,14 +82,14 @@ class Spectrum:
         self._window = torch.hann_window(_MEL.n_fft)
 
     def __call__(self, windows: Sequence[Samples]) -> Embeddings:
-        found = []
+        spectra = []
         for window in windows:
             samples = torch.from_numpy(np.pad(window, (0, max(0, _MEL.n_fft - len(window)))))
             spectrum = torch.stft(samples, _MEL.n_fft, _MEL.hop_length, window=self._window, return_complex=True)
             mel = (self._filters @ spectrum.abs().square() + 1e-6).log()
             features = torch.cat([mel.mean(1) - mel.mean(), mel.std(1)])
-            found.append(features / features.norm().clamp(min=1e-9))
-        return torch.stack(found).numpy() if found else np.zeros((0, 80), np.float32)
+            spectra.append(features / features.norm().clamp(min=1e-9))
+        return torch.stack(spectra).numpy() if spectra else np.zeros((0, 80), np.float32)
 
 
 class SpeechBrain:
@@ -103,8 +103,8 @@ class SpeechBrain:
         self._model = library.EncoderClassifier.from_hparams(source=source)
 
     def __call__(self, windows: Sequence[Samples]) -> Embeddings:
-        found = [self._model.encode_batch(torch.from_numpy(window)[None])[0, 0].numpy() for window in windows]
-        stacked = np.array(found, np.float32)
+        embeddings = [self._model.encode_batch(torch.from_numpy(window)[None])[0, 0].numpy() for window in windows]
+        stacked = np.array(embeddings, np.float32)
         return stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
 
 
@@ -119,11 +119,11 @@ class Pyannote:
         self._inference = library.Inference(model, window="whole")
 
     def __call__(self, windows: Sequence[Samples]) -> Embeddings:
-        found = [
+        embeddings = [
             self._inference({"waveform": torch.from_numpy(window)[None], "sample_rate": ANALYSIS_RATE})
             for window in windows
         ]
-        stacked = np.array(found, np.float32)
+        stacked = np.array(embeddings, np.float32)
         return stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
 
 
@@ -141,8 +141,8 @@ def pack(embedding: Embeddings) -> str:
 
 def unpack(text: str) -> Embeddings:
     """What `pack` made, of unit length."""
-    found = np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
-    return found / max(float(np.linalg.norm(found)), 1e-9)
+    values = np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
+    return values / max(float(np.linalg.norm(values)), 1e-9)
 
 
 BACKENDS: dict[str, Callable[[str], Any]] = {

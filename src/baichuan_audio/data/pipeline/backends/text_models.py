@@ -63,10 +63,10 @@ class LanguageModel:
 
     def ask(self, prompt: str) -> str:
         """One question, answered without chance."""
-        found = self._client.chat.completions.create(
+        completion = self._client.chat.completions.create(
             model=self._model, messages=[{"role": "user", "content": prompt}], temperature=0
         )
-        return found.choices[0].message.content or ""
+        return completion.choices[0].message.content or ""
 
 
 def _halves(sentence: str, longest: int) -> list[str]:
@@ -75,7 +75,7 @@ def _halves(sentence: str, longest: int) -> list[str]:
     places = [match.start() for match in _INNER.finditer(sentence) if 0 < match.start() < len(sentence)]
     if not places:
         return [sentence]
-    middle = min(places, key=lambda place: abs(place - len(sentence) / 2))
+    middle = min(places, key=lambda position: abs(position - len(sentence) / 2))
     return [*_halves(sentence[:middle], longest), *_halves(sentence[middle:], longest)]
 
 

@@ -201,8 +201,8 @@ class CosyVoice:
     def __call__(self, text: str, language: str, voice: str) -> tuple[Samples, int]:
         prompt, rate = soundfile.read(voice, dtype="float32")
         sound = soxr.resample(prompt, rate, 16_000)
-        found = [row["tts_speech"].numpy()[0] for row in self._model.inference_cross_lingual(text, sound)]
-        return np.concatenate(found), int(self._model.sample_rate)
+        parts = [row["tts_speech"].numpy()[0] for row in self._model.inference_cross_lingual(text, sound)]
+        return np.concatenate(parts), int(self._model.sample_rate)
 
 
 def pinyin(text: str) -> str:
@@ -230,10 +230,10 @@ def _mandarin_phonemes() -> Callable[[str], Any]:
 
 def _phonemes(text: str, language: str) -> str:
     if language != "zh":
-        found: Any = _english_phonemes()(text)
-        return " ".join(found) if isinstance(found, list) else str(found)
-    found = _mandarin_phonemes()(text)
-    return str(found[0] if isinstance(found, tuple) else found)
+        phonemes: Any = _english_phonemes()(text)
+        return " ".join(phonemes) if isinstance(phonemes, list) else str(phonemes)
+    phonemes = _mandarin_phonemes()(text)
+    return str(phonemes[0] if isinstance(phonemes, tuple) else phonemes)
 
 
 def _wave(content: bytes) -> tuple[Samples, int]:

@@ -33,7 +33,7 @@ class Silero:
     def __call__(self, blocks: Iterable[Samples]) -> NDArray[np.float32]:
         state = [np.zeros((1, 1, 128), np.float32), np.zeros((1, 1, 128), np.float32)]
         samples: Samples = np.zeros(_CONTEXT, np.float32)
-        found = []
+        chunks = []
         for block in blocks:
             samples = np.concatenate([samples, block])
             count = (len(samples) - _CONTEXT) // WINDOW
@@ -42,9 +42,9 @@ class Silero:
             windows = np.lib.stride_tricks.sliding_window_view(samples, _CONTEXT + WINDOW)[::WINDOW][:count]
             feeds = {"input": np.ascontiguousarray(windows), "h": state[0], "c": state[1]}
             probabilities, *state = self._session.run(None, feeds)
-            found.append(probabilities)
+            chunks.append(probabilities)
             samples = samples[count * WINDOW :]
-        return np.concatenate(found) if found else np.zeros(0, np.float32)
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
 
 
 class Energy:
@@ -72,10 +72,10 @@ class Pyannote:
 
         samples = np.concatenate(list(blocks))
         speech = self._pipeline({"waveform": torch.from_numpy(samples)[None], "sample_rate": 16000})
-        found = np.zeros(len(samples) // WINDOW, np.float32)
+        voiced = np.zeros(len(samples) // WINDOW, np.float32)
         for turn in speech.get_timeline().support():
-            found[int(turn.start * 16000 / WINDOW) : int(turn.end * 16000 / WINDOW) + 1] = 1.0
-        return found
+            voiced[int(turn.start * 16000 / WINDOW) : int(turn.end * 16000 / WINDOW) + 1] = 1.0
+        return voiced
 
 
 BACKENDS: dict[str, Callable[[str], Any]] = {

@@ -34,9 +34,9 @@ def run_cross_stage(
     journal = Journal(work)
     began = journal.began(stage.name, key)
     results = stage.run_all({source: output.kept for source, output in outputs.items()})
-    found: dict[str, tuple[str, str]] = {}
+    files: dict[str, tuple[str, str]] = {}
     for source, path in paths.items():
         written: StageOutput = write_output(path, results[source].kept, results[source].dropped)
-        found[source] = (str(path), written.digest)
+        files[source] = (str(path), written.digest)
     journal.ended(stage.name, key, began, sum(seconds_of(output.kept) for output in outputs.values()))
-    return found
+    return files

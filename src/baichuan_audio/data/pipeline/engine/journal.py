@@ -50,13 +50,13 @@ class StageTime:
 
 def stage_times(work: Path) -> dict[str, StageTime]:
     """By stage, over all runs in this folder."""
-    found: dict[str, StageTime] = {}
+    times: dict[str, StageTime] = {}
     for row in _rows(work):
         if "ended" in row:
-            stage, before = str(row["stage"]), found.get(str(row["stage"]), StageTime(0.0, 0.0, 0.0, 0))
+            stage, before = str(row["stage"]), times.get(str(row["stage"]), StageTime(0.0, 0.0, 0.0, 0))
             took, cpu, audio = (float(str(row[name])) for name in ("took", "cpu", "seconds"))
-            found[stage] = StageTime(before.took + took, before.cpu + cpu, before.audio + audio, before.tasks + 1)
-    return found
+            times[stage] = StageTime(before.took + took, before.cpu + cpu, before.audio + audio, before.tasks + 1)
+    return times
 
 
 def task_starts(work: Path) -> dict[str, int]:

@@ -42,33 +42,33 @@ class Align(Stage[Piece, Piece]):
         dropped: list[Dropped] = []
         for piece in records:
             samples = read_piece(context.recordings, piece)
-            found = self._align(samples, piece)
-            if found is None:
+            aligned = self._align(samples, piece)
+            if aligned is None:
                 dropped.append(drop(piece, "no alignment", (piece.text or "")[:200]))
                 continue
-            lengths = np.array([unit.end_s - unit.start_s for unit in found])
+            lengths = np.array([unit.end_s - unit.start_s for unit in aligned])
             share = float(((lengths < 0.03) | (lengths > 2.0)).mean())
             if share > self.implausible:
                 dropped.append(drop(piece, "implausible alignment", f"{share:.2f} of the words"))
                 continue
-            kept.append(dataclasses.replace(piece, words=self._words(piece, found, samples)))
+            kept.append(dataclasses.replace(piece, words=self._words(piece, aligned, samples)))
         return StageResult(kept, dropped)
 
     def _align(self, samples: Samples, piece: Piece) -> list[AlignedUnit] | None:
         for name in self.aligners:
             aligner: Aligner = load_backend("aligner", name)
-            found = aligner(samples, piece.text or "", piece.language or "en")
-            if found:
-                return found
+            aligned = aligner(samples, piece.text or "", piece.language or "en")
+            if aligned:
+                return aligned
         return None
 
-    def _words(self, piece: Piece, found: Sequence[AlignedUnit], samples: Samples) -> tuple[Word, ...]:
+    def _words(self, piece: Piece, aligned: Sequence[AlignedUnit], samples: Samples) -> tuple[Word, ...]:
         power = _power_db(samples)
         words = []
         text = piece.text or ""
-        for index, unit in enumerate(found):
-            before = found[index - 1].end_s if index else 0.0
-            after = found[index + 1].start_s if index + 1 < len(found) else len(samples) / ANALYSIS_RATE
+        for index, unit in enumerate(aligned):
+            before = aligned[index - 1].end_s if index else 0.0
+            after = aligned[index + 1].start_s if index + 1 < len(aligned) else len(samples) / ANALYSIS_RATE
             start, end = unit.start_s, unit.end_s
             if self.edge_db and start - before > 0.1:
                 start = _onset(power, start, before, self.edge_db)

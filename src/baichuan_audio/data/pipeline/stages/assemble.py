@@ -133,10 +133,10 @@ class Assemble(Stage[Piece, Draft]):
         return [builder.finish(kind, first.extra["item"], self._split(lines[-1]))]
 
     def _split(self, piece: Piece) -> str:
-        place = int(text_digest("split", piece.speaker or piece.source)[:8], 16) / 2**32
-        if place < self.test:
+        fraction = int(text_digest("split", piece.speaker or piece.source)[:8], 16) / 2**32
+        if fraction < self.test:
             return "test"
-        return "validation" if place < self.test + self.validation else "train"
+        return "validation" if fraction < self.test + self.validation else "train"
 
 
 def _after(text: str, piece: Piece, index: int) -> str:

@@ -61,10 +61,10 @@ class Cut(Stage[Piece, Piece]):
                 continue
             if piece.end - words[index].start < self.shortest_s * SAMPLE_RATE:
                 continue
-            place = self._place(piece.start, samples, words[index - 1], words[index], limit)
-            if place is not None:
+            border = self._place(piece.start, samples, words[index - 1], words[index], limit)
+            if border is not None:
                 borders.append(index)
-                places.append(place)
+                places.append(border)
         firsts = [named[border].first if border else 0 for border in borders]
         return tuple(
             Clause(text[first:last].strip(), start, end)

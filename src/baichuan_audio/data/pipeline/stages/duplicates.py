@@ -27,7 +27,7 @@ class Duplicates(CrossStage):
 
     def run_all(self, records: Mapping[str, Sequence[Any]]) -> Mapping[str, StageResult[Any]]:
         pieces = sorted(
-            (piece for each in records.values() for piece in each), key=lambda p: (len(p.fingerprint), p.id)
+            (piece for group in records.values() for piece in group), key=lambda p: (len(p.fingerprint), p.id)
         )
         first: dict[str, str] = {}
         for index, piece in enumerate(pieces):
@@ -35,12 +35,12 @@ class Duplicates(CrossStage):
                 if len(other.fingerprint) > len(piece.fingerprint) * (1 + self.length) + 8:
                     break
                 if piece.source != other.source and self._same(piece, other):
-                    kept, twin = sorted((piece.id, other.id))
-                    first.setdefault(twin, first.get(kept, kept))
+                    kept, copy = sorted((piece.id, other.id))
+                    first.setdefault(copy, first.get(kept, kept))
         results: dict[str, StageResult[Any]] = {}
-        for source, each in records.items():
-            dropped: list[Dropped] = [drop(p, "duplicate", first[p.id]) for p in each if p.id in first]
-            results[source] = StageResult([piece for piece in each if piece.id not in first], dropped)
+        for source, group in records.items():
+            dropped: list[Dropped] = [drop(p, "duplicate", first[p.id]) for p in group if p.id in first]
+            results[source] = StageResult([piece for piece in group if piece.id not in first], dropped)
         return results
 
     def _same(self, one: Piece, other: Piece) -> bool:
@@ -54,4 +54,4 @@ def duplicate_files(digests: Mapping[str, str]) -> dict[str, str]:
     by_digest: dict[str, list[str]] = defaultdict(list)
     for source, digest in sorted(digests.items()):
         by_digest[digest].append(source)
-    return {twin: sources[0] for sources in by_digest.values() for twin in sources[1:]}
+    return {copy: sources[0] for sources in by_digest.values() for copy in sources[1:]}

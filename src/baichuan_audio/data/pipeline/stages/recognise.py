@@ -55,13 +55,13 @@ class Recognise(Stage[Piece, Piece]):
         return StageResult(kept, dropped)
 
     def _hypotheses(self, piece: Piece, context: Context) -> dict[str, Hypothesis]:
-        found: dict[str, Hypothesis] = {}
+        hypotheses: dict[str, Hypothesis] = {}
         samples = read_piece(context.recordings, piece) if self.recognisers else None
         for name in self.recognisers:
             hypothesis = load_backend("asr", name)(samples, piece.language or "en")
             if hypothesis is not None:
-                found[name] = hypothesis
-        return found
+                hypotheses[name] = hypothesis
+        return hypotheses
 
     def _decide(self, piece: Piece, hypotheses: dict[str, Hypothesis]) -> Piece | Dropped:
         texts = {name: hypothesis.text for name, hypothesis in hypotheses.items()}
@@ -75,8 +75,8 @@ class Recognise(Stage[Piece, Piece]):
             piece = piece.scored(disagreement=min(rates))
             most = self.disagreement_given_zh if piece.language == "zh" else self.disagreement_given
             if min(rates) > most:
-                heard = " | ".join(texts.values())
-                return drop(piece, "transcript differs from what is said", f"{min(rates):.2f}: {heard}"[:300])
+                transcripts = " | ".join(texts.values())
+                return drop(piece, "transcript differs from what is said", f"{min(rates):.2f}: {transcripts}"[:300])
             return piece
         texts = {name: text for name, text in texts.items() if units(text)}
         if not texts:
@@ -109,13 +109,13 @@ def _hand_out(pieces: Sequence[Piece], written: Sequence[dict[str, Hypothesis]])
     named = units(transcript)
     firsts = [next(iter(hypotheses.values())).text if hypotheses else "" for hypotheses in written]
     ends = distribute([unit.spoken for unit in named], [[u.spoken for u in units(text)] for text in firsts])
-    found, start = [], 0
+    assigned, start = [], 0
     for piece, end in zip(pieces, ends, strict=True):
         extra = {key: value for key, value in piece.extra.items() if key != "transcript"}
         last = named[end].first if end < len(named) else len(transcript)
         text = transcript[named[start].first : last] if start < end else ""
-        found.append(
+        assigned.append(
             dataclasses.replace(piece, text=join([text], piece.language) or None, given=bool(text), extra=extra)
         )
         start = end
-    return found
+    return assigned

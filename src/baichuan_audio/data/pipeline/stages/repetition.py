@@ -50,23 +50,23 @@ class Repetition(Stage[Piece, Piece]):
 
     def reason(self, text: str, language: str, seconds: float) -> str | None:
         """Why a text is not what somebody said in so many seconds; None where it may be."""
-        said = spoken(text, language)
-        if not said:
+        words = spoken(text, language)
+        if not words:
             return "no words"
         lowered = text.lower()
         if any(phrase in lowered for phrase in _INVENTED):
             return "invented by the recogniser"
-        if longest_loop(said) > self.repeated:
+        if longest_loop(words) > self.repeated:
             return "repeated words"
         packed = text.encode("utf-8")
         dense = len(packed) / len(zlib.compress(packed)) > self.compression
-        if len(said) >= 12 and (len(set(said)) < self.distinct * len(said) or dense):
+        if len(words) >= 12 and (len(set(words)) < self.distinct * len(words) or dense):
             return "repeated words"
-        if max(len(word) for word in said) >= self.longest_word:
+        if max(len(word) for word in words) >= self.longest_word:
             return "impossible word"
-        rate = len(said) / max(seconds, 1e-3)
+        rate = len(words) / max(seconds, 1e-3)
         fastest = self.fastest_zh if language == "zh" else self.fastest_en
-        if len(said) > 3 and rate > fastest:
+        if len(words) > 3 and rate > fastest:
             return "more words than time"
         return "fewer words than time" if rate < self.slowest else None
 
@@ -77,8 +77,8 @@ def longest_loop(words: Sequence[str], longest: int = 8) -> int:
     for size in range(1, longest + 1):
         counts: Counter[int] = Counter()
         run = 0
-        for place in range(size, len(words)):
-            run = run + 1 if words[place] == words[place - size] else 0
+        for index in range(size, len(words)):
+            run = run + 1 if words[index] == words[index - size] else 0
             counts[size] = max(counts[size], run // size + 1)
         best = max(best, counts[size])
     return best

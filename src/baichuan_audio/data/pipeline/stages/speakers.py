@@ -36,8 +36,8 @@ class _Stretch:
 
     @property
     def mean(self) -> Embeddings:
-        found = self.windows.mean(axis=0)
-        return found / max(float(np.linalg.norm(found)), 1e-9)
+        mean = self.windows.mean(axis=0)
+        return mean / max(float(np.linalg.norm(mean)), 1e-9)
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ class Speakers(Stage[Piece, Piece]):
         size = round(encode.window_s * ANALYSIS_RATE)
         hop = size // 2
         windows = encode(windows_of(samples, size, hop))
-        place, similarity = change_point(windows)
+        border, similarity = change_point(windows)
         if similarity >= (self.change_given if piece.given else self.change):
             return [_Stretch(piece, windows)]
         if piece.given:  # its text cannot be split between them
             dropped.append(drop(piece, "two speakers", f"{similarity:.2f}"))
             return []
-        middle = place * hop + size // 2 - hop // 2
+        middle = border * hop + size // 2 - hop // 2
         around = samples[max(0, middle - hop) : middle + hop]
         cut = max(0, middle - hop) + quietest(around, ANALYSIS_RATE // 20)
         border = piece.start + cut * 3 // 2
@@ -179,11 +179,11 @@ def change_point(windows: Embeddings) -> tuple[int, float]:
     """
     best = (0, 1.0)
     sums = np.concatenate([np.zeros((1, windows.shape[1]), np.float32), np.cumsum(windows, axis=0)])
-    for place in range(2, len(windows) - 1):
-        before, after = sums[place - 1] if place > 2 else sums[2], sums[-1] - sums[min(place + 1, len(windows) - 2)]
+    for border in range(2, len(windows) - 1):
+        before, after = sums[border - 1] if border > 2 else sums[2], sums[-1] - sums[min(border + 1, len(windows) - 2)]
         similarity = float(before @ after / max(float(np.linalg.norm(before) * np.linalg.norm(after)), 1e-9))
         if similarity < best[1]:
-            best = (place, similarity)
+            best = (border, similarity)
     return best
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import soundfile
-import soxr
 
-from ....audio.reading import SequentialSoundFile
+from ....audio.mixing import MonoMix
+from ....audio.reading import AudioFacts, AudioLimits, convert_audio
 from ....errors import AudioError
 from ...store.atomic import written_aside
 from ...store.records import SAMPLE_RATE, Dropped, Recording, Source
@@ -21,7 +21,7 @@ from ..engine.stage import Context, Stage, StageResult
 from .container import container_problem
 from .fingerprint import Fingerprint
 
-_BLOCK = 1 << 18
+_NO_LIMITS = AudioLimits(max_bytes=1 << 62, max_seconds=float("inf"))
 _HOP = SAMPLE_RATE // 50
 
 
@@ -31,12 +31,14 @@ class _Levels:
 
     peak: float = 0.0
     powers: list[Samples] = field(default_factory=list)
+    rest: Samples = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def note(self, block: Samples) -> None:
         self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
-        frames = block[: len(block) // _HOP * _HOP].reshape(-1, _HOP)
-        if len(frames):
-            self.powers.append((frames.astype(np.float32) ** 2).mean(axis=1))
+        samples = np.concatenate([self.rest, block])
+        whole = len(samples) // _HOP * _HOP
+        self.powers.append((samples[:whole].reshape(-1, _HOP) ** 2).mean(axis=1))
+        self.rest = samples[whole:]
 
     def active_power(self) -> float:
         """Mean power of the frames that are not silence: within 30 dB of the loud ones."""
@@ -57,7 +59,12 @@ class Standardise(Stage[Source, Recording]):
 
     name: ClassVar[str] = "standardise"
     record: ClassVar[type] = Recording
-    modules: ClassVar[tuple[str, ...]] = (f"{__package__}.container", f"{__package__}.fingerprint")
+    modules: ClassVar[tuple[str, ...]] = (
+        f"{__package__}.container",
+        f"{__package__}.fingerprint",
+        convert_audio.__module__,
+        MonoMix.__module__,
+    )
     level_db: float = -20.0
     most_gain_db: float = 30.0
     peak: float = 0.97
@@ -76,62 +83,72 @@ class Standardise(Stage[Source, Recording]):
         return StageResult(kept, dropped)
 
     def _standardise(self, source: Source, path: Path, context: Context) -> Recording:
-        levels, marks = _Levels(), Fingerprint()
         audio = self.key(source.digest)
-        try:
-            with SequentialSoundFile(path) as file, written_aside(recording_path(context.recordings, audio)) as aside:
-                rate, channels = file.samplerate, file.channels
-                samples = frames = 0
-                with soundfile.SoundFile(aside, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as out:
-                    for block, read in _resampled(file):
-                        frames += read
-                        levels.note(block)
-                        marks.note(block)
-                        samples += len(block)
-                        _write(out, np.clip(block, -1.0, 1.0))
-                self._check(path, frames, rate, levels)
-        except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
-            raise AudioError(f"not audio that can be read ({getattr(error, 'error_string', None) or error})") from error
-        gain_db = self.level_db - 10 * np.log10(max(levels.active_power(), 1e-12))
+        with written_aside(recording_path(context.recordings, audio)) as aside, _Output(aside) as output:
+            try:
+                facts = convert_audio(path, SAMPLE_RATE, output.start, _NO_LIMITS, name="audio")
+            except AudioError as error:  # the reason, by which the report counts, without the file's name
+                raise AudioError(str(error).removeprefix("audio: ").removesuffix(".")) from error
+            self._check(path, facts, output.levels)
+        gain_db = self.level_db - 10 * np.log10(max(output.levels.active_power(), 1e-12))
         gain_db = float(np.clip(gain_db, -self.most_gain_db, self.most_gain_db))
-        gain = min(10 ** (gain_db / 20), self.peak / max(levels.peak, 1e-6))
-        transforms = [f"mono of {channels}"] if channels > 1 else []
-        transforms += [f"resampled {rate} -> {SAMPLE_RATE} Hz"] if rate != SAMPLE_RATE else []
-        transforms += ["16 bit", f"gain {20 * np.log10(gain):+.1f} dB"]
-        return Recording(source, audio, samples, round(gain, 6), rate, tuple(transforms), marks.finish())
+        gain = min(10 ** (gain_db / 20), self.peak / max(output.levels.peak, 1e-6))
+        transforms = (*_conversions(facts), "16 bit", f"gain {20 * np.log10(gain):+.1f} dB")
+        rate, marks = facts.sample_rate, output.marks.finish()
+        return Recording(source, audio, output.samples, round(gain, 6), rate, transforms, marks)
 
-    def _check(self, path: Path, frames: int, rate: int, levels: _Levels) -> None:
-        problem = container_problem(path, frames)
+    def _check(self, path: Path, facts: AudioFacts, levels: _Levels) -> None:
+        problem = container_problem(path, facts.frames)
         if problem:
             raise AudioError(problem)
-        if frames == 0:
+        if facts.frames == 0:
             raise AudioError("no samples")
-        if frames < self.shortest_s * rate:
+        if facts.frames < self.shortest_s * facts.sample_rate:
             raise AudioError(f"too short: below {self.shortest_s:g} s")
         if levels.peak < 1e-4:
             raise AudioError("digital silence")
 
 
-def _write(out: soundfile.SoundFile, block: Samples) -> None:
-    """A disk that takes no more is no fault of the source."""
-    try:
-        out.write(block)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise OSError(errno.EIO, f"the recording cannot be written ({error})", out.name) from error
+def _conversions(facts: AudioFacts) -> list[str]:
+    """What reading changed, in words."""
+    changes = []
+    if facts.take is not None:
+        changes.append(f"channel {facts.take + 1} of {facts.channels}, whose mean cancels out")
+    elif facts.channels > 1:
+        changes.append(f"mono of {facts.channels}")
+    if facts.scale != 1.0:
+        changes.append(f"scaled by {facts.scale:.4g}")
+    if facts.sample_rate != SAMPLE_RATE:
+        changes.append(f"resampled {facts.sample_rate} -> {SAMPLE_RATE} Hz")
+    return changes
 
 
-def _resampled(file: SequentialSoundFile) -> Iterator[tuple[Samples, int]]:
-    """Blocks at 24 kHz mono, and how many frames were read for each.
+class _Output:
+    """The WAV that is written, and what is noted meanwhile; begun anew by `start`."""
 
-    Raises:
-        AudioError: samples are not finite.
-    """
-    stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
-    block = file.read(_BLOCK, dtype="float32", always_2d=True)
-    while len(block):
-        following = file.read(_BLOCK, dtype="float32", always_2d=True)
-        mono = block.mean(axis=1)
-        if not np.isfinite(mono).all():
-            raise AudioError("samples that are not finite")
-        yield stream.resample_chunk(mono, last=not len(following)), len(block)
-        block = following
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: soundfile.SoundFile | None = None
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def start(self) -> Callable[[Samples], None]:
+        self.__exit__()
+        self._file = soundfile.SoundFile(self._path, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV")
+        self.levels, self.marks, self.samples = _Levels(), Fingerprint(), 0
+        return self._write
+
+    def _write(self, block: Samples) -> None:
+        assert self._file is not None
+        self.levels.note(block)
+        self.marks.note(block)
+        self.samples += len(block)
+        try:
+            self._file.write(np.clip(block, -1.0, 1.0))
+        except (soundfile.LibsndfileError, RuntimeError) as error:  # a full disk is no fault of the source
+            raise OSError(errno.EIO, f"the recording cannot be written ({error})", self._file.name) from error

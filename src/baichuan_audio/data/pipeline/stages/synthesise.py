@@ -54,7 +54,7 @@ class Synthesise(Stage[Script, Piece]):
         asker = self._choose(self.voices, item.language, f"{item.id} user")
         replier = self._choose(self.reply_voices or self.voices, item.language, f"{item.id} reply")
         pieces: list[Piece] = []
-        place = 0
+        offset = 0
         path = recording_path(context.recordings, audio)
         with (
             written_aside(path) as aside,
@@ -64,8 +64,8 @@ class Synthesise(Stage[Script, Piece]):
                 name = asker if line.role == "user" else replier
                 samples = self._finished(Voice.parse(name).speak(line.spoken, line.language))
                 out.write(samples)
-                pieces.append(self._piece(script, line, name, audio, place, place + len(samples)))
-                place += len(samples)
+                pieces.append(self._piece(script, line, name, audio, offset, offset + len(samples)))
+                offset += len(samples)
         return pieces
 
     def _choose(self, voices: Sequence[str], language: str, seed: str) -> str:

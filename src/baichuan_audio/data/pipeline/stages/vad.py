@@ -67,15 +67,15 @@ class VoiceActivityStage(Stage[Recording, Piece]):
             else:
                 joined.append([first, end])
         padding = round(self.padding_s * SAMPLE_RATE)
-        found: list[tuple[int, int]] = []
+        stretches: list[tuple[int, int]] = []
         for first, end in joined:
             if (end - first) * _STEP < self.speech_s * SAMPLE_RATE:
                 continue
-            start = max(first * _STEP - padding, found[-1][1] if found else 0)
+            start = max(first * _STEP - padding, stretches[-1][1] if stretches else 0)
             stop = min(end * _STEP + padding, samples)
             if stop > start:
-                found += self._split(start, stop, probabilities)
-        return found
+                stretches += self._split(start, stop, probabilities)
+        return stretches
 
     def _split(self, start: int, end: int, probabilities: NDArray[np.float32]) -> list[tuple[int, int]]:
         """Cuts a stretch longer than `longest_s` at the least likely window of its middle half, again and again."""
@@ -123,12 +123,12 @@ def _runs(probabilities: NDArray[np.float32], upper: float, lower: float) -> lis
     """First and end window of each run that rises above `upper` and then stays above `lower`."""
     above, high = probabilities >= lower, probabilities >= upper
     edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]]).astype(np.int8)))
-    found = []
+    runs = []
     for first, end in edges.reshape(-1, 2).tolist():
         loud = np.flatnonzero(high[first:end])
         if len(loud):
-            found.append((first + int(loud[0]), end))
-    return found
+            runs.append((first + int(loud[0]), end))
+    return runs
 
 
 def _piece(recording: Recording, start: int, end: int, text: str | None = None) -> Piece:
