@@ -30,6 +30,8 @@ class TokenizerBatch:
     waveforms: Tensor
     samples: Tensor
     transcripts: list[str | None]
+    texts: list[str | None]
+    languages: list[str]
     labels: Tensor
     """[B, 4 T] the phoneme at each of the phonetic head's positions, -100 where unknown."""
 
@@ -67,7 +69,7 @@ def prepare(
         if augment.warp and plain < len(log_mel):
             log_mel[plain:] = _warp(log_mel[plain:], tokenizer.config.mel, augment.warp, random)
     labels = _labels(batch, lengths, tokenizer, speed, alignments or {})
-    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels)
+    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, batch.texts, batch.languages, labels)
 
 
 def _labels(

@@ -14,6 +14,7 @@ from ...data.alignment.phone_alignment import read_alignments
 from ...data.store.manifest import ClipStore
 from ...layers.lengths import valid_mask
 from ...layers.precision import autocast
+from ...pretrained.whisper import read_whisper
 from ...safetensors_io import read_json
 from ..common.checkpointing import load_part, load_training_state, save_training_state
 from ..common.logging import TrainingLog, due
@@ -21,11 +22,14 @@ from ..common.optim import make_optimizer, optimizer_step
 from .batch import TokenizerBatch, prepare
 from .clip_batches import ClipSampler
 from .frozen_text_model import FrozenTextModel
+from .frozen_whisper import FrozenWhisper, is_whisper, start_from_whisper
 from .local_attention import BOTH_SIDES, PAST, local_attention_init
 from .mel_losses import decode_rows, mel_losses
 from .recipe import TokenizerRecipe
 from .text_loss import PhoneticHead, frame_loss, phonetic_loss
 from .validation import validate
+
+TextModel = FrozenTextModel | FrozenWhisper
 
 
 def train(recipe: TokenizerRecipe) -> None:
@@ -38,10 +42,11 @@ def train(recipe: TokenizerRecipe) -> None:
     modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "phonetic_head": head}
     text_model = None
     if recipe.text_model is not None:
-        modules["text_model"] = text_model = FrozenTextModel(recipe.text_model, head.spread.in_features)
-        text_model.to(recipe.device)
+        kind = FrozenWhisper if is_whisper(recipe.text_model) else FrozenTextModel
+        modules["text_model"] = text_model = kind(recipe.text_model, head.spread.in_features).to(recipe.device)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
-    optimizer = make_optimizer(parameters, recipe.optimizer)
+    encoder = tokenizer.encoder.parameters()
+    optimizer = make_optimizer(parameters, recipe.optimizer, encoder, recipe.encoder_lr_ratio)
     sampler = ClipSampler(ClipStore(recipe.dataset), recipe, recipe.seed)
     alignments = read_alignments(recipe.dataset) if recipe.weights.frame else None
     first = load_training_state(recipe.output, modules, {"adamw": optimizer})
@@ -64,7 +69,7 @@ def train(recipe: TokenizerRecipe) -> None:
             if due(done, recipe.log_every, recipe.steps):
                 log.losses(done, losses, scalars)
             if due(done, recipe.sample_every, recipe.steps):
-                validate(tokenizer, head, recipe, log, done)
+                validate(tokenizer, head, recipe, log, done, text_model)
             if due(done, recipe.checkpoint_every, recipe.steps):
                 save_training_state(recipe.output, done, modules, {"adamw": optimizer})
 
@@ -75,6 +80,9 @@ def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
     head = PhoneticHead(tokenizer.config.d_model * tokenizer.config.avg_pooler, recipe.text_width)
     if recipe.init_from is None:
         initialise_for_training(tokenizer)
+        if recipe.encoder_from is not None:
+            start_from_whisper(tokenizer.encoder, read_whisper(recipe.encoder_from))
+            nn.init.zeros_(tokenizer.bridge.down_proj.weight)  # the vectors are the encoder's features at first
     else:
         load_part(tokenizer, "tokenizer", recipe.init_from)
     return tokenizer.to(recipe.device), head.to(recipe.device)
@@ -115,7 +123,7 @@ def compute_losses(
     batch: TokenizerBatch,
     recipe: TokenizerRecipe,
     step: int,
-    text_model: FrozenTextModel | None = None,
+    text_model: TextModel | None = None,
 ) -> dict[str, Tensor]:
     """All losses of one batch at `step`; `loss` is their weighted sum. Updates the codebooks once they are in use."""
     share = quantised_share(step, recipe)
@@ -135,12 +143,12 @@ def compute_losses(
         losses |= mel_losses(mels, *recordings, tokenizer.coarse.mel, floor, l2)
     head_hidden = head.hidden(vectors)
     text_losses: dict[str, Tensor | None] = {}
-    if step >= recipe.phonetic_start_step:
+    if recipe.weights.phonetic and step >= recipe.phonetic_start_step:
         text_losses["phonetic"] = phonetic_loss(head, head_hidden, lengths, batch.transcripts)
     if recipe.weights.frame:
         text_losses["frame"] = frame_loss(head, head_hidden, batch.labels)
     if text_model is not None:
-        text_losses["text"] = text_model.loss(vectors, lengths, batch.transcripts)
+        text_losses["text"] = text_model.loss(vectors, lengths, batch.texts, batch.languages)
     losses |= {name: value for name, value in text_losses.items() if value is not None}
     weights = {
         "coarse_mel": 1.0,
