@@ -18,7 +18,7 @@ from ..errors import CheckpointError
 from ..safetensors_io import find_tensors, read_json
 from .ctranslate2 import read_variables
 
-_MODEL_BIN = "model.bin"
+MODEL_BIN = "model.bin"
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def read_whisper(path: str | Path) -> PretrainedWhisper:
     path = Path(path)
     if not path.is_dir():
         raise CheckpointError(f"{path}: expected a directory with a Whisper model.")
-    if (path / _MODEL_BIN).is_file():
-        tensors, heads = _from_ctranslate2(path / _MODEL_BIN)
+    if (path / MODEL_BIN).is_file():
+        tensors, heads = _from_ctranslate2(path / MODEL_BIN)
     else:
         tensors = {name.removeprefix("model."): stored.read().float() for name, stored in find_tensors(path).items()}
         heads = int(read_json(path / "config.json").get("encoder_attention_heads", 0))

@@ -19,8 +19,9 @@ from torch.nn.utils.rnn import pad_sequence
 from ...errors import CheckpointError
 from ...layers.attention import TransformerLayer
 from ...layers.lengths import valid_mask
-from ...pretrained.whisper import PretrainedWhisper, read_whisper
+from ...pretrained.whisper import MODEL_BIN, PretrainedWhisper, read_whisper
 from ...pretrained.whisper_decoder import WhisperTextDecoder
+from ...safetensors_io import read_json
 
 _LAYERS = 2
 _FEATURE_STD = 1.4  # of Whisper base's encoder output on speech; the bridge normalises its vectors to 1
@@ -97,13 +98,18 @@ def start_from_whisper(encoder: nn.Module, whisper: PretrainedWhisper) -> None:
     except RuntimeError as error:
         sizes = ", ".join(f"{name} {value}" for name, value in whisper.encoder.items())
         raise CheckpointError(f"audio_config must have the sizes of the Whisper model ({sizes}).") from error
-    if unexpected or set(missing) - {"positional_embedding"}:
-        raise CheckpointError(f"the Whisper model's encoder does not fit: {', '.join([*missing, *unexpected][:4])}.")
+    unfit = [name for name in [*missing, *unexpected] if name != "positional_embedding"]
+    if unfit:
+        raise CheckpointError(f"the Whisper model's encoder does not fit: {', '.join(unfit[:4])}.")
 
 
 def is_whisper(directory: str | Path) -> bool:
     """Whether a folder holds a Whisper model rather than a checkpoint of this project."""
-    return (Path(directory) / "model.bin").is_file() or not (Path(directory) / "config.json").is_file()
+    directory = Path(directory)
+    if (directory / MODEL_BIN).is_file():
+        return True
+    config = directory / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == "whisper"
 
 
 def _tokenizer(directory: Path) -> Tokenizer:
