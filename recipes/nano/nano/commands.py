@@ -82,6 +82,39 @@ def _make_dialogues(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {arguments.count + arguments.sums} dialogues for training, others for validation")
 
 
+def make_questions(argv: Sequence[str] | None = None) -> int:
+    """Questions and replies of a pretrained language model, for the text road of the data pipeline."""
+    about = "Write questions that a pretrained chat model asks by itself, with its own short replies."
+    parser = argparse.ArgumentParser(prog="make_questions.py", description=about)
+    parser.add_argument("output", help="the JSON-lines file to write; a stopped run goes on with it")
+    parser.add_argument(
+        "--llm", required=True, metavar="PATH", help="GGUF file or Hugging Face folder of a ChatML model"
+    )
+    parser.add_argument("--license", required=True, help="licence of what the model writes, e.g. Apache-2.0")
+    parser.add_argument("--count", type=positive, default=5_000, help="pairs (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+    return guarded(_make_questions, parser.parse_args(argv))
+
+
+def _make_questions(arguments: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from .self_distillation import ChatModel, write_pairs
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    topics = (ROOT / "topics.txt").read_text(encoding="utf-8").splitlines()
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=arguments.count, desc="questions", unit="pair") as bar:
+        model = ChatModel(arguments.llm)
+        for made in write_pairs(model, topics, output, arguments.count, arguments.seed, arguments.license):
+            bar.update(min(made, arguments.count) - bar.n)
+    print(f"{output}: at least {arguments.count} questions with replies")
+
+
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """The figures of the model card, on held-out items of the corpus."""
     parser = argparse.ArgumentParser(prog="evaluate.py", description="Measure a trained nano on held-out items.")

@@ -9,6 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+_SPLIT_SHARE = 0.3  # of the way from an entry to one of its vectors
+_MIN_MEMBERS = 2  # an entry with fewer vectors is given a new place in k-means
+
 
 class Codebook(nn.Module):
     """The entries [size, D] of one level, with the moving averages of their counts and sums."""
@@ -74,7 +77,7 @@ class QuantizerRecipe:
     shrink: float = 1e-4
     """Entries are multiplied by (1 - shrink) after each update: the L2 pull towards zero."""
     restart_below: float = 0.3
-    """An entry whose average count falls below this is replaced by a vector of the batch."""
+    """An entry whose average count in 1 / (1 - decay) steps falls below this is moved next to one that is used."""
     gumbel_temperature: float = 0.0
     """Codes are sampled with Gumbel noise of this share of the mean distance; 0: the nearest entry."""
     quantizer_dropout: float = 0.3
@@ -124,10 +127,19 @@ def _update(book: Codebook, x: Tensor, codes: Tensor, recipe: QuantizerRecipe) -
     if len(dead) and len(x):
         # a few at a time: otherwise many entries would move to the same region
         dead = dead[torch.randperm(len(dead), device=x.device)[: max(1, len(x) // 16)]]
-        picked = x[torch.randint(len(x), (len(dead),), device=x.device)]
-        book.embed[dead] = picked
-        book.embed_avg[dead] = picked
+        picked = torch.randint(len(x), (len(dead),), device=x.device)
+        book.embed[dead] = _split(book.embed[codes[picked]], x[picked])
+        book.embed_avg[dead] = book.embed[dead]
         book.cluster_size[dead] = 1.0
+
+
+def _split(entries: Tensor, members: Tensor) -> Tensor:
+    """New entries [n, D] near used ones, a little towards a member of each (Linde, Buzo and Gray 1980).
+
+    A vector of the data itself would not do: with many dimensions every other vector is nearer to the mean than to it,
+    and the new entry would stay unused.
+    """
+    return entries + _SPLIT_SHARE * (members - entries)
 
 
 @torch.no_grad()
@@ -145,6 +157,9 @@ def initialise(levels: Iterable[nn.Module], x: Tensor, rounds: int = 10) -> None
             sums = torch.zeros_like(book.embed).index_add_(0, chosen, residual)
             filled = counts > 0
             book.embed[filled] = sums[filled] / counts[filled, None]
+            rare = (counts < _MIN_MEMBERS).nonzero()[:, 0]
+            picked = torch.randint(len(residual), (len(rare),))
+            book.embed[rare] = _split(book.embed[chosen[picked]], residual[picked])
         book.cluster_size.copy_(counts.clamp(min=0.1) * (50.0 / max(1.0, len(residual) / size)) / 50.0)
         book.embed_avg.copy_(book.embed * book.cluster_size[:, None])
         residual = residual - book.lookup(book.scores(residual).argmax(dim=1))

@@ -1,4 +1,4 @@
-"""data run, plan, calibrate, tokenize, inspect, report, export: from recordings or texts to training shards."""
+"""data run, plan, calibrate, tokenize, inspect, report, export, clips: from recordings or texts to training shards."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ def add_commands(commands: Any) -> None:
     export = add_command(parts, "export", run_export, "Write shards as lhotse cuts.", model=False)
     export.add_argument("shards", help="a folder that `data run` wrote")
     export.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for cuts.jsonl.gz and the audio")
+    clips = add_command(parts, "clips", run_clips, "Write the speech of shards as a clip store.", model=False)
+    clips.add_argument("shards", help="a folder that `data run` wrote")
+    clips.add_argument("--output", "-o", required=True, metavar="DIR", help="clip store to add to, or a new one")
 
     corpus.add_data_commands(parts)
 
@@ -242,4 +245,13 @@ def run_export(arguments: argparse.Namespace) -> None:
     count = export_lhotse(arguments.shards, arguments.output)
     print_json({"output": arguments.output, "cuts": count}) if arguments.json else print(
         f"{arguments.output}/cuts.jsonl.gz: {count} cuts"
+    )
+
+
+def run_clips(arguments: argparse.Namespace) -> None:
+    from ..data.store.clips_of_shards import add_clips
+
+    added = add_clips(arguments.shards, arguments.output)
+    print_json({"output": arguments.output, "clips": added}) if arguments.json else print(
+        f"{arguments.output}: {added} clips added"
     )

@@ -18,7 +18,7 @@ from ..errors import CheckpointError
 from ..safetensors_io import find_tensors, read_json
 from .ctranslate2 import read_variables
 
-_MODEL_BIN = "model.bin"
+MODEL_BIN = "model.bin"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def read_whisper(path: str | Path, decoder: bool = True) -> PretrainedWhisper:
     path = Path(path)
     if not path.is_dir():
         raise CheckpointError(f"{path}: expected a directory with a Whisper model.")
-    if (path / _MODEL_BIN).is_file():
-        tensors, heads = _from_ctranslate2(path / _MODEL_BIN)
+    if (path / MODEL_BIN).is_file():
+        tensors, heads = _from_ctranslate2(path / MODEL_BIN)
         if not decoder:
             tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
     else:

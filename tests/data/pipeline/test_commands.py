@@ -17,6 +17,7 @@ from baichuan_audio.cli import main
 from baichuan_audio.cli.app import build_parser
 from baichuan_audio.config import strict
 from baichuan_audio.data.pipeline.recipe import PipelineRecipe
+from baichuan_audio.data.store.manifest import ClipStore
 from baichuan_audio.data.store.shards import ShardReader
 
 from .conftest import SIMPLE, speech_like, write_sources
@@ -164,3 +165,20 @@ def test_the_commands_of_the_page_run(workplace: Path, tiny_dir: Path, capsys: p
             words = [word for word in words if word != "--workers"] + ["--workers", "0"]
         assert main(words) == 0, f"{line}: {capsys.readouterr().err}"
     assert len(ShardReader("work/data/text/shards")) and (workplace / "data.html").is_file()
+
+
+def test_shards_become_a_clip_store(workplace: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["data", "run", "recipe.yaml", "--workers", "0"]) == 0
+    capsys.readouterr()
+    assert main(["data", "clips", "shards", "-o", "clips", "--json"]) == 0
+    assert said(capsys)["clips"] == 4
+    assert main(["data", "clips", "shards", "-o", "clips", "--json"]) == 0
+    assert said(capsys)["clips"] == 0
+    store, reader = ClipStore("clips"), ShardReader("shards")
+    for clip in store.clips:
+        sound = reader.waveform(reader.entry(f"asr:{clip.id}"))
+        assert np.abs(store.waveform(clip).numpy() - sound).max() < 1e-4
+        assert clip.transcript == "one two three four five" and clip.license == "CC0-1.0"
+    assert main(["data", "run", "recipe.yaml", "--workers", "0", "assemble.kinds={itts: 1.0}"]) == 0
+    assert main(["data", "clips", "shards", "-o", "none"]) == 2
+    assert "holds no samples of the kinds asr, tts, audio" in capsys.readouterr().err

@@ -15,17 +15,28 @@ from .distributed.world import World
 from .recipe import OptimizerRecipe
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], recipe: OptimizerRecipe) -> torch.optim.AdamW:
+def make_optimizer(
+    parameters: Iterable[nn.Parameter],
+    recipe: OptimizerRecipe,
+    pretrained: Iterable[nn.Parameter] = (),
+    pretrained_lr_ratio: float = 1.0,
+) -> torch.optim.AdamW:
     """AdamW over the parameters that may learn; matrices decay, vectors (norms, biases) do not.
 
-    Raises TrainingError when nothing may learn.
+    Those of `pretrained` learn at `pretrained_lr_ratio` times the rate. Raises TrainingError when nothing may learn.
     """
     learning = [p for p in parameters if p.requires_grad]
     if not learning:
         raise TrainingError("no parameter is left to train: check the frozen set.")
+    slow = {id(p) for p in pretrained}
     groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in learning if (p.ndim > 1) == matrices and (id(p) in slow) == is_slow]}
+        | {
+            "weight_decay": recipe.weight_decay if matrices else 0.0,
+            "lr_ratio": pretrained_lr_ratio if is_slow else 1.0,
+        }
+        for is_slow in (False, True)
+        for matrices in (True, False)
     ]
     beta1, beta2 = recipe.betas
     return torch.optim.AdamW(
@@ -87,7 +98,7 @@ def optimizer_step(
         torch._foreach_mul_(gradients, float((recipe.grad_clip / (total + 1e-6)).clamp(max=1.0)))
     rate = learning_rate_at(step, recipe, total_steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_ratio", 1.0)
     optimizer.step()
     return {"grad_norm": float(total), "lr": rate}
 

@@ -32,6 +32,8 @@ class TokenizerBatch:
     waveforms: Tensor
     samples: Tensor
     transcripts: list[str | None]
+    texts: list[str | None]
+    languages: list[str]
     labels: Tensor
     """[B, 4 T] the phoneme at each of the phonetic head's positions, -100 where unknown."""
     rows: list[int]
@@ -83,7 +85,8 @@ def prepare(
             log_mel[plain:] = _warp(log_mel[plain:], tokenizer.config.mel, augment.warp, random)
     labels = _labels(batch, lengths, tokenizer, speed, alignments or {})
     rows = list(range(len(clean)))
-    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels, rows, len(clean))
+    written = batch.transcripts, batch.texts, batch.languages
+    return TokenizerBatch(log_mel, lengths, clean, samples, *written, labels, rows, len(clean))
 
 
 def _labels(

@@ -28,6 +28,8 @@ class ClipBatch:
     """[B] valid samples."""
     transcripts: list[str | None]
     """None where unknown or cropped."""
+    texts: list[str | None]
+    """As written, with capitals and punctuation; the transcript where only that is known, None where it is None."""
     languages: list[str]
     ids: list[str]
     starts: list[int]
@@ -70,15 +72,18 @@ def load_clips(
     starts = starts or [0] * len(clips)
     waveforms: list[Tensor] = []
     transcripts: list[str | None] = []
+    texts: list[str | None] = []
     for clip, start in zip(clips, starts, strict=True):
         cropped = clip.samples > max_seconds * clip.sample_rate
         limit = int(max_seconds * clip.sample_rate) if cropped else clip.samples
         waveforms.append(store.waveform(clip, start, limit) if cropped else store.waveform(clip))
         transcripts.append(None if cropped else clip.transcript)
+        texts.append(None if cropped else clip.text or clip.transcript)
     return ClipBatch(
         pad_sequence(waveforms, batch_first=True),
         torch.tensor([len(w) for w in waveforms]),
         transcripts,
+        texts,
         [c.language for c in clips],
         [c.id for c in clips],
         list(starts),

@@ -28,21 +28,23 @@ class FrozenTextModel(nn.Module):
         self.projection = nn.Linear(vector_width, language_model.config.hidden_size)
         self._frozen = (language_model, model.text_tokenizer, model.special)
 
-    def loss(self, vectors: Tensor, lengths: Tensor, transcripts: Sequence[str | None]) -> Tensor | None:
-        """Mean loss per transcript id over the rows that have one (None when no row has).
+    def loss(
+        self, vectors: Tensor, lengths: Tensor, texts: Sequence[str | None], languages: Sequence[str]
+    ) -> Tensor | None:
+        """Mean loss per text id over the rows that have one (None when no row has).
 
-        vectors [B, T, W] with valid lengths [B]. A row reads: prompt, audio_start, vectors, audio_end, transcript,
-        endoftext.
+        vectors [B, T, W] with valid lengths [B]. A row reads: prompt, audio_start, vectors, audio_end, text, endoftext;
+        `languages` do not matter here.
         """
         language_model, tokenizer, special = self._frozen
-        rows = [i for i, text in enumerate(transcripts) if text]
+        rows = [i for i, text in enumerate(texts) if text]
         if not rows:
             return None
         projected = self.projection(vectors)
         inputs, targets = [], []
         for row in rows:
             before = self._embed([*tokenizer.encode(PROMPT), special.audio_start])
-            target_ids = [*tokenizer.encode(transcripts[row] or ""), special.end_of_text]
+            target_ids = [*tokenizer.encode(texts[row] or ""), special.end_of_text]
             after = self._embed([special.audio_end, *target_ids[:-1]])
             frames = projected[row, : int(lengths[row])]
             inputs.append(torch.cat([before, frames, after]))

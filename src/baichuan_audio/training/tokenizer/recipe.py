@@ -80,7 +80,10 @@ class TokenizerRecipe(AudioRecipe):
     """Share of each batch's clips that are also decoded."""
     text_width: int = 192
     text_model: str | None = None
-    """Checkpoint whose frozen language model gives the paper's text loss; None: without that loss."""
+    """Checkpoint whose frozen language model gives the paper's text loss, or a Whisper model, whose text decoder does;
+    None: without that loss."""
+    encoder_lr_ratio: float = 1.0
+    """Learning rate of the encoder as a share of the others': low where it is pretrained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,11 +25,14 @@ from ..from_pretrained import load_encoder
 from .batch import TokenizerBatch, prepare
 from .clip_batches import ClipSampler
 from .frozen_text_model import FrozenTextModel
+from .frozen_whisper import FrozenWhisper, is_whisper
 from .local_attention import BOTH_SIDES, PAST, local_attention_init
 from .mel_losses import decode_rows, mel_losses
 from .recipe import TokenizerRecipe
 from .text_loss import PhoneticHead, frame_loss, phonetic_loss
 from .validation import validate
+
+TextModel = FrozenTextModel | FrozenWhisper
 
 
 def train(recipe: TokenizerRecipe) -> None:
@@ -42,11 +45,12 @@ def train(recipe: TokenizerRecipe) -> None:
     modules: dict[str, nn.Module] = {"tokenizer": tokenizer, "phonetic_head": head}
     text_model = None
     if recipe.text_model is not None:
-        modules["text_model"] = text_model = FrozenTextModel(recipe.text_model, head.spread.in_features)
-        text_model.to(recipe.device)
+        kind = FrozenWhisper if is_whisper(recipe.text_model) else FrozenTextModel
+        modules["text_model"] = text_model = kind(recipe.text_model, head.spread.in_features).to(recipe.device)
     trained = parallelize(modules, world(), activation_checkpointing=recipe.activation_checkpointing)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
-    optimizer = make_optimizer(parameters, recipe.optimizer)
+    encoder = tokenizer.encoder.parameters()
+    optimizer = make_optimizer(parameters, recipe.optimizer, encoder, recipe.encoder_lr_ratio)
     sampler = ClipSampler(ClipStore(recipe.dataset), recipe, recipe.seed)
     alignments = read_alignments(recipe.dataset) if recipe.weights.frame else None
     with TrainingRun(recipe, recipe.output, trained, modules, {"adamw": optimizer}) as run:
@@ -71,7 +75,7 @@ def train(recipe: TokenizerRecipe) -> None:
             if due(done, recipe.sample_every, recipe.steps):
                 with run.on_main() as here:
                     if here:
-                        validate(tokenizer, head, recipe, run.log, done)
+                        validate(tokenizer, head, recipe, run.log, done, text_model)
             if due(done, recipe.checkpoint_every, recipe.steps):
                 run.save(done)
 
@@ -84,6 +88,7 @@ def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
         initialise_for_training(tokenizer)
         if recipe.encoder is not None:
             load_encoder(tokenizer, recipe.encoder)
+            nn.init.zeros_(tokenizer.bridge.down_proj.weight)  # the vectors are the encoder's features at first
     else:
         load_part(tokenizer, "tokenizer", recipe.init_from)
     return tokenizer.to(recipe.device), head.to(recipe.device)
@@ -124,7 +129,7 @@ def compute_losses(
     batch: TokenizerBatch,
     recipe: TokenizerRecipe,
     step: int,
-    text_model: FrozenTextModel | None = None,
+    text_model: TextModel | None = None,
 ) -> dict[str, Tensor]:
     """All losses of one batch at `step`; `loss` is their weighted sum. Updates the codebooks once they are in use."""
     share = quantised_share(step, recipe)
@@ -147,12 +152,12 @@ def compute_losses(
         losses |= mel_losses(mels, *recordings, tokenizer.coarse.mel, floor, l2)
     head_hidden = head.hidden(vectors)
     text_losses: dict[str, Tensor | None] = {}
-    if step >= recipe.phonetic_start_step:
+    if recipe.weights.phonetic and step >= recipe.phonetic_start_step:
         text_losses["phonetic"] = phonetic_loss(head, head_hidden, lengths, batch.transcripts)
     if recipe.weights.frame:
         text_losses["frame"] = frame_loss(head, head_hidden, batch.labels)
     if text_model is not None:
-        text_losses["text"] = text_model.loss(vectors, lengths, batch.transcripts)
+        text_losses["text"] = text_model.loss(vectors, lengths, batch.texts, batch.languages)
     losses |= {name: value for name, value in text_losses.items() if value is not None}
     weights = {
         "coarse_mel": 1.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,18 +17,27 @@ from ...data.store.manifest import ClipStore
 from ...text.phonemes import phonetic_symbols
 from ..common.logging import TrainingLog
 from .batch import TokenizerBatch, prepare
-from .clip_batches import ClipSampler
+from .clip_batches import ClipBatch, ClipSampler
 from .recipe import TokenizerRecipe
 from .text_loss import PhoneticHead, phoneme_errors
 
-_BATCHES = 6
+if TYPE_CHECKING:
+    from .train import TextModel
+
+_BATCHES = 12
 
 
 @torch.no_grad()
 def validate(
-    tokenizer: AudioTokenizer, head: PhoneticHead, recipe: TokenizerRecipe, log: TrainingLog, step: int
+    tokenizer: AudioTokenizer,
+    head: PhoneticHead,
+    recipe: TokenizerRecipe,
+    log: TrainingLog,
+    step: int,
+    text_model: TextModel | None = None,
 ) -> dict[str, float]:
-    """Mel L1, phonetic error rate by language and use of each codebook, fully quantised, on validation clips."""
+    """Mel L1, phonetic error rate and text loss by language and use of each codebook, fully quantised, on validation
+    clips."""
     sampler = ClipSampler(ClipStore(recipe.dataset), recipe, seed=0, split="validation")
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     used: list[Tensor] = []
@@ -41,7 +51,10 @@ def validate(
         codes = quantize(tokenizer.bridge.vq_list, pooled)
         vectors = dequantize(tokenizer.bridge.vq_list, codes)
         counts = tokenizer.bridge.output_lengths(lengths)
-        _phonetic_errors(head, vectors, counts, batch.transcripts, raw.languages, sums)
+        if recipe.weights.phonetic:
+            _phonetic_errors(head, vectors, counts, batch.transcripts, raw.languages, sums)
+        if text_model is not None:
+            _text_losses(text_model, vectors, counts, raw, sums)
         refined, target = _mels(tokenizer, vectors, batch, counts, sums)
         used += [row[: int(n)] for row, n in zip(codes, counts, strict=True)]
     log.mel(step, "target-and-refined", target, refined)
@@ -83,6 +96,20 @@ def _phonetic_errors(
             )
             sums[f"phonetic_errors_{languages[row]}"][0] += phoneme_errors(row_log_probabilities, truth)
             sums[f"phonetic_errors_{languages[row]}"][1] += len(truth)
+
+
+def _text_losses(
+    text_model: TextModel, vectors: Tensor, counts: Tensor, raw: ClipBatch, sums: dict[str, list[float]]
+) -> None:
+    for language in sorted(set(raw.languages)):
+        rows = [
+            i for i, (text, code) in enumerate(zip(raw.texts, raw.languages, strict=True)) if text and code == language
+        ]
+        if rows:
+            texts = [raw.texts[i] for i in rows]
+            loss = text_model.loss(vectors[rows], counts[rows], texts, [language] * len(rows))
+            sums[f"text_{language}"][0] += float(loss or 0.0) * len(rows)
+            sums[f"text_{language}"][1] += len(rows)
 
 
 def _codebook_use(tokenizer: AudioTokenizer, codes: Tensor) -> dict[str, float]:
