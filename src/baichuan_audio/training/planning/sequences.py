@@ -71,7 +71,9 @@ def drawn_shape(recipe: LanguageModelRecipe, steps: int = _DRAWN_STEPS) -> StepS
 
 def typical_shape(recipe: LanguageModelRecipe) -> StepShape:
     """What sequences of the recipe's tasks usually have."""
-    tasks = {name: weight for name, weight in recipe.mixture.tasks.items() if weight > 0}
+    tasks = dict.fromkeys(_TYPICAL, 1.0)  # shards alone: all kinds
+    if recipe.mixture is not None:
+        tasks = {name: weight for name, weight in recipe.mixture.tasks.items() if weight > 0}
     total = sum(tasks.values())
     shares = [sum(weight * _TYPICAL[name][i] for name, weight in tasks.items()) / total for i in range(3)]
     rows = max(1, round(recipe.tokens_per_step / _TYPICAL_LENGTH))
