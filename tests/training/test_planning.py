@@ -26,8 +26,9 @@ from baichuan_audio.training.common.muon import layer_matrices, make_optimizers
 from baichuan_audio.training.common.recipe import load_stage_recipe
 from baichuan_audio.training.language_model.batch import Batch, collate, depth_loss_subset
 from baichuan_audio.training.language_model.data import make_mixture
+from baichuan_audio.training.language_model.losses import losses, target_counts, total_loss
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
-from baichuan_audio.training.language_model.train import learning_modules, losses, total_loss
+from baichuan_audio.training.language_model.train import learning_modules
 from baichuan_audio.training.planning.estimate import estimate, measured_step_seconds
 from baichuan_audio.training.planning.stages import plan_stage
 from baichuan_audio.training.planning.trace import AllocatedBytes
@@ -70,8 +71,9 @@ def measured_step(trained: LanguageModelRecipe) -> Iterator[tuple[Any, list[Batc
 
 
 def loss_of(model: Any, batch: Batch, trained: LanguageModelRecipe, step: int) -> Tensor:
-    subset = depth_loss_subset(len(batch.frames), trained.audio_head_fraction, trained.seed, step)
-    return total_loss(losses(model.language_model, model.audio_head, batch, subset), trained)
+    batch = depth_loss_subset(batch, trained.audio_head_fraction, trained.seed, step)
+    values = losses(model.language_model, model.audio_head, batch)
+    return total_loss(values, target_counts([batch]), trained, len(model.language_model.codebook_sizes))
 
 
 CASES = {

@@ -17,7 +17,8 @@ from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import CheckpointError
 from baichuan_audio.pretrained.whisper import read_whisper
 from baichuan_audio.pretrained.whisper_decoder import WhisperTextDecoder
-from baichuan_audio.training.common.optim import make_optimizer, optimizer_step
+from baichuan_audio.training.common.distributed.world import World
+from baichuan_audio.training.common.optim import gradient_norms, make_optimizer, optimizer_step, with_gradients
 from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.frozen_whisper import FrozenWhisper, is_whisper
@@ -132,7 +133,9 @@ def test_pretrained_parameters_learn_at_their_share_of_the_rate():
     recipe = OptimizerRecipe(learning_rate=0.1, warmup_steps=0, schedule="constant", weight_decay=0.0)
     optimizer = make_optimizer([slow, fast], recipe, [slow], 0.1)
     (slow.sum() + fast.sum()).backward()
-    assert optimizer_step([optimizer], recipe, 0, 10)["lr"] == 0.1
+    parameters = with_gradients(optimizer)
+    norms = gradient_norms(parameters, World())
+    assert optimizer_step(optimizer, parameters, norms, recipe, 0, 10)["lr"] == 0.1
     assert torch.allclose(1 - slow, 0.1 * (1 - fast), rtol=1e-4) and bool((fast < 1).all())
 
 

@@ -105,7 +105,7 @@ def _make_questions(arguments: argparse.Namespace) -> None:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    topics = (ROOT / "topics.txt").read_text(encoding="utf-8").splitlines()
+    topics = (Path(__file__).parent / "topics.txt").read_text(encoding="utf-8").splitlines()
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(total=arguments.count, desc="questions", unit="pair") as bar:

@@ -121,8 +121,8 @@ def pairs(model: ChatModel, topics: Sequence[str], seed: int, batch: int, rows: 
         return []
     prompts = [f"{_turn('system', SYSTEM)}{_turn('user', question)}{_START}assistant\n" for question in questions]
     replies = model.complete(prompts, _REPLY_TOKENS, 0.0, draw)
-    found = zip(questions, map(spoken_reply, replies), strict=True)
-    return [Pair(question, reply) for question, reply in found if reply]
+    answered = zip(questions, map(spoken_reply, replies), strict=True)
+    return [Pair(question, reply) for question, reply in answered if reply]
 
 
 def write_pairs(
