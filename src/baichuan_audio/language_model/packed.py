@@ -37,17 +37,9 @@ class PackedContext:
     def _attend_on_cuda(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
-        longest = max(self.lengths)
-        rows = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
-        mixed = varlen_attn(
-            *rows,
-            self.ends,
-            self.ends,
-            longest,
-            longest,
-            window_size=(-1, 0),
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        longest, shared = max(self.lengths), query.shape[1] != key.shape[1]
+        q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+        mixed = varlen_attn(q, k, v, self.ends, self.ends, longest, longest, window_size=(-1, 0), enable_gqa=shared)
         assert isinstance(mixed, Tensor)
         return mixed.transpose(0, 1)[None]
 

@@ -117,8 +117,8 @@ def collate(
     codes = torch.cat([sequence.codes for sequence in sequences], dim=1)
     names = tuple((sequence.id, sequence.kind) for sequence in sequences)
     tensors: list[Any] = [torch.cat(column) for column in zip(*parts, strict=True)]
-    packed = () if numbers is None else (tuple(lengths), tuple(numbers))
-    return Batch(ids, codes, *tensors, names, *packed)
+    batch = Batch(ids, codes, *tensors, names)
+    return batch if numbers is None else replace(batch, lengths=tuple(lengths), numbers=tuple(numbers))
 
 
 def hidden_states(language_model: LanguageModel, batch: Batch) -> Tensor:
