@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from baichuan_audio.data.mixture.config import MixtureConfig, ShardSet
 from baichuan_audio.data.mixture.packing import balanced, pack_efficiency
 from baichuan_audio.data.mixture.shard_sequences import ShardSequences
 from baichuan_audio.data.sequences import SequenceBuilder, TokenSequence
-from baichuan_audio.data.store.records import KINDS
+from baichuan_audio.data.store.records import KINDS, Segment, Word
 from baichuan_audio.data.store.token_sequences import sequence_length, token_sequence
+from baichuan_audio.data.store.word_segments import segments_by_words
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.language_model.packed import packed_hidden
 from baichuan_audio.model import BaichuanAudio
 from baichuan_audio.training.language_model import losses as loss_module
 from baichuan_audio.training.language_model.batch import Batch, hidden_states
+from baichuan_audio.training.language_model.data import sequence_format
 from baichuan_audio.training.language_model.losses import LossMeter, losses, target_counts, total_loss
 from baichuan_audio.training.language_model.recipe import TRAINABLE, LanguageModelRecipe
 from baichuan_audio.training.language_model.steps import WINDOW, Collator, TrainingData
@@ -205,26 +208,25 @@ def test_packs_are_full_and_hold_everything() -> None:
 
 def test_every_sequence_comes_once_an_epoch_and_hours_weigh(model: BaichuanAudio, tmp_path: Path, shards: Path) -> None:
     more = write_shards(tmp_path / "more", [sample("asr", number) for number in range(9)])
-    builder = SequenceBuilder(model.text_tokenizer, model.special, 8)
-    plain = ShardSequences([ShardSet(str(shards)), ShardSet(str(more))], builder, 8)
+    layout = sequence_format(model)
+    plain = ShardSequences([ShardSet(str(shards)), ShardSet(str(more))], layout)
     total = sum(each.length for each in plain.sequences)
     epoch = [each.id for number in range(5) for each in plain.window(number, total // 5 + 1, seed=3)]
     assert set(epoch) == {each.id for each in plain.sequences} and len(epoch) <= len(plain.sequences) + 9
     weighed = ShardSequences(
-        [ShardSet(str(shards), kinds=dict.fromkeys(KINDS[:-1], 0.0)), ShardSet(str(more), weight=3.0)], builder, 8
+        [ShardSet(str(shards), kinds=dict.fromkeys(KINDS[:-1], 0.0)), ShardSet(str(more), weight=3.0)], layout
     )
     ids = [each.id for number in range(40) for each in weighed.window(number, 100, seed=3)]
     share = sum(id_.startswith("more/asr") for id_ in ids) / len(ids)
     assert share == pytest.approx(27 / 30, abs=0.02)  # 9 samples read three times as often as 3
     hours = sum(sample("asr", n).seconds for n in range(9)) / 3600
-    by_hours = ShardSequences([ShardSet(str(shards)), ShardSet(str(more), hours=2 * hours)], builder, 8)
+    by_hours = ShardSequences([ShardSet(str(shards)), ShardSet(str(more), hours=2 * hours)], layout)
     ids = [each.id for number in range(40) for each in by_hours.window(number, 100, seed=3)]
     assert sum(id_.startswith("more") for id_ in ids) / len(ids) == pytest.approx(18 / 42, abs=0.03)
     with pytest.raises(ConfigError, match="no kind 'itt'"):
-        ShardSequences([ShardSet(str(shards), kinds={"itt": 1.0})], builder, 8)
+        ShardSequences([ShardSet(str(shards), kinds={"itt": 1.0})], layout)
     with pytest.raises(DataError, match="the model has 4"):
-        four = SequenceBuilder(model.text_tokenizer, model.special, 4)
-        ShardSequences([ShardSet(str(shards))], four, 4).sequences[0].load()
+        ShardSequences([ShardSet(str(shards))], replace(layout, codebook_sizes=[9] * 4)).sequences[0].load()
 
 
 def test_long_samples_are_split_or_named(
@@ -238,7 +240,7 @@ def test_long_samples_are_split_or_named(
     TrainingData(settings, model)
     assert "2 samples are longer" in capsys.readouterr().err
     assert (tmp_path / "run" / "left_out.txt").read_text().startswith("long/sft:train0\t")
-    parts = ShardSequences(settings.shards, builder, 8, max_length=longest)
+    parts = ShardSequences(settings.shards, sequence_format(model), max_length=longest)
     for one in samples[:2]:
         whole = token_sequence(one, codes_of(one), builder)
         loaded = [each.load() for each in parts.sequences if each.id.startswith(f"long/{one.id}#")]
@@ -293,6 +295,23 @@ def test_recipes_name_their_data(tmp_path: Path, shards: Path) -> None:
     assert both.clip_store == str(clips) and [each.path for each in both.shards] == [str(shards)] and both.packed
     plain = recipe(shards, tmp_path, dataset="folder", mixture=MixtureConfig(tasks={"asr": 1.0}))
     assert plain.clip_store == "folder" and not plain.shards and not plain.packed
+
+
+def test_clauses_are_cut_into_runs_of_words(model: BaichuanAudio) -> None:
+    """As the model speaks where its config says so: the text is one run ahead of its speech."""
+    frame, words = 1920, ("good", "morning", "dear", "friend")
+    times = tuple(Word(word, 5 * frame * i + 100, 5 * frame * (i + 1)) for i, word in enumerate(words))
+    text = "Good morning dear friend."
+    segments = (Segment("text", text, loss=True), Segment("audio", text, 0, 20 * frame, loss=True))
+    whole = replace(sample("itts"), samples=20 * frame, segments=segments, words=times)
+    cut = segments_by_words(whole, model.text_tokenizer, 4)
+    assert [each.text for each in cut.segments[::2]] == ["Good morning", " dear", " friend."]
+    assert [each.frames for each in cut.segments[1::2]] == [(0, 5), (5, 10), (10, 20)]
+    assert all(each.loss for each in cut.segments) and segments_by_words(whole, model.text_tokenizer, 99) == replace(
+        whole, segments=(segments[0], replace(segments[1], text=""))
+    )
+    unknown = replace(whole, words=(Word("bad", 0, 100),))
+    assert len(segments_by_words(unknown, model.text_tokenizer, 4).segments) == 2
 
 
 def test_batches_move_whole(model: BaichuanAudio) -> None:
