@@ -84,8 +84,7 @@ class TrainingRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._context:
-            if error is None:
-                self._states.wait()
+            self._states.wait()  # all processes have begun what is being written
 
     def _ask_to_stop(self) -> None:
         self._stop = True
