@@ -24,7 +24,7 @@ from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 from baichuan_audio.text.phonemes import SYMBOLS
-from baichuan_audio.training.common.checkpointing import save_training_state
+from baichuan_audio.training.common.distributed.run import TrainingRun
 from baichuan_audio.training.common.initialise import (
     embed_codebooks,
     embed_codes_like_sounds,
@@ -97,13 +97,15 @@ def test_a_run_stopped_between_its_last_two_files_ends_like_the_others(
 ) -> None:
     train(recipe(workspace, tmp_path / "whole"))
 
-    def stop_at_the_end(directory: Path, step: int, *rest: object) -> None:
+    save = TrainingRun.save
+
+    def stop_at_the_end(run: TrainingRun, step: int) -> None:
         if step == 8:
             raise KeyboardInterrupt
-        save_training_state(directory, step, *rest)  # type: ignore[arg-type]
+        save(run, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr("baichuan_audio.training.language_model.train.save_training_state", stop_at_the_end)
+        patch.setattr(TrainingRun, "save", stop_at_the_end)
         with pytest.raises(KeyboardInterrupt):
             train(recipe(workspace, tmp_path / "stopped"))
     train(recipe(workspace, tmp_path / "stopped"))

@@ -94,13 +94,15 @@ def _add_corpus(command: argparse.ArgumentParser, required: bool = False) -> Non
 
 def run_train(arguments: argparse.Namespace) -> None:
     from ..checkpoint import checked_device
+    from ..training.common.distributed.world import processes
     from ..training.common.recipe import load_stage_recipe
     from ..training.stages import STAGES
 
     stage = STAGES[arguments.stage]
     recipe = load_stage_recipe(arguments.recipe, stage.recipe, arguments.overrides)
     checked_device(recipe.device)
-    stage.train(recipe)
+    with processes(recipe.device, 20 * recipe.stall_limit_s):
+        stage.train(recipe)
 
 
 def run_encode(arguments: argparse.Namespace) -> None:

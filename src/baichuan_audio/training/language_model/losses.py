@@ -6,8 +6,6 @@ processes; so a step may be split in any way. Logits exist for a limited number 
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -155,6 +153,10 @@ def loss_weight(name: str, recipe: LanguageModelRecipe, num_codebooks: int) -> f
     return {"alignment": recipe.alignment_loss_weight, "phonemes": recipe.phoneme_loss_weight}.get(name, 1.0)
 
 
+Sums = Mapping[str, tuple[float, float, int]]
+"""Of each loss: nats, how many targets were the likeliest, and how many there were."""
+
+
 class LossMeter:
     """Sums of losses over batches, of all sequences or by their kinds; the worst sequences."""
 
@@ -184,14 +186,23 @@ class LossMeter:
         self._correct[name] = self._correct.get(name, torch.zeros((), device=nll.device)) + correct.sum()
         self._counts[name] += len(nll)
 
-    def means(self) -> dict[str, float]:
-        """Mean nats a target of each loss, and `<name>_accuracy`: the share of targets that were the likeliest."""
-        means = {name: float(total) / self._counts[name] for name, total in self._nll.items()}
-        return means | {f"{name}_accuracy": float(self._correct[name]) / self._counts[name] for name in means}
+    def means(self, gather: Callable[[Sums], list[Sums]] = lambda own: [own]) -> dict[str, float]:
+        """Mean nats a target of each loss, and `<name>_accuracy`: the share of targets that were the likeliest.
 
-    def worst(self, count: int = 3) -> list[str]:
-        """Ids of the sequences with the highest loss a target, the highest (or no number) first."""
-        means: dict[str, float] = {}
+        gather: gives the sums of all processes.
+        """
+        own = {name: (float(nll), float(self._correct[name]), self._counts[name]) for name, nll in self._nll.items()}
+        sums: dict[str, tuple[float, float, int]] = {}
+        for process in gather(own):
+            for name, (nll, correct, count) in process.items():
+                before = sums.get(name, (0.0, 0.0, 0))
+                sums[name] = (before[0] + nll, before[1] + correct, before[2] + count)
+        means = {name: nll / count for name, (nll, _, count) in sums.items()}
+        return means | {f"{name}_accuracy": correct / count for name, (_, correct, count) in sums.items()}
+
+    def by_sample(self) -> dict[str, float]:
+        """The loss a target of each sequence by its id."""
+        losses: dict[str, float] = {}
         for names, values in self._sequences:
-            means |= {id_: mean for (id_, _), mean in zip(names, values.tolist(), strict=True) if id_}
-        return heapq.nlargest(count, means, key=lambda id_: (math.isnan(means[id_]), means[id_]))
+            losses |= {id_: loss for (id_, _), loss in zip(names, values.tolist(), strict=True) if id_}
+        return losses

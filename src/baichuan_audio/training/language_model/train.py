@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import copy
 import sys
+import zlib
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from ...checkpoint import load, save
+from ...checkpoint import load
 from ...data.alignment.phone_alignment import training_alignments
 from ...data.store.codes_store import CodesStore
 from ...errors import ConfigError
-from ...layers.precision import autocast
 from ...model import BaichuanAudio
-from ..common.checkpointing import has_state, load_module, load_part, load_training_state, save_training_state
+from ..common.checkpointing import has_state, load_module, load_part, save_whole
+from ..common.distributed.run import TrainingRun
+from ..common.distributed.sharding import TrainedModules, parallelize
+from ..common.distributed.world import world
 from ..common.initialise import embed_codebooks, embed_codes_like_sounds, initialise_audio
-from ..common.logging import TrainingLog, due
+from ..common.logging import due
 from ..common.muon import layer_matrices, make_optimizers
-from ..common.optim import freeze_except, optimizer_step
-from .batch import scheduled_sampling
+from ..common.optim import freeze_except
+from .batch import Batch, scheduled_sampling
 from .losses import LossMeter, losses, target_counts, total_loss
 from .phoneme_probe import PhonemeProbe
 from .recipe import TRAINABLE, LanguageModelRecipe
@@ -50,46 +56,61 @@ def train(recipe: LanguageModelRecipe) -> None:
         learning["phoneme_probe"] = phoneme_probe = PhonemeProbe(language_model).to(recipe.device)
         if recipe.phoneme_probe is not None:
             load_module(Path(recipe.phoneme_probe) / "state", "phoneme_probe", phoneme_probe)
+    trained = parallelize(learning, world(), recipe.in_bfloat16, recipe.activation_checkpointing)
     parameters = [parameter for module in learning.values() for parameter in module.parameters()]
     matrices = layer_matrices(language_model) if recipe.muon else []
-    optimizers = make_optimizers(parameters, matrices, recipe.optimizer)
-    data, validation, samples = (
-        TrainingData(recipe, model),
-        Validation(recipe, model),
-        LanguageModelSamples(recipe, model),
-    )
+    optimizers = make_optimizers(parameters, matrices, recipe.optimizer, recipe.in_bfloat16)
+    data, validation = TrainingData(recipe, model), Validation(recipe, model)
+    samples = LanguageModelSamples(recipe, model)
     num_codebooks = len(language_model.codebook_sizes)
-    step = load_training_state(output / "state", learning, optimizers)
-    with TrainingLog(output, recipe.steps, step) as log:
-        while step < recipe.steps:
-            batches, meter = data.batches(step), LossMeter()
-            counts, total = target_counts(batches), torch.zeros((), device=recipe.device)
+    with TrainingRun(recipe, output / "state", trained, learning, optimizers, "tokens") as run:
+        for step in run.steps():
+            with run.loading():
+                batches, meter = data.batches(step, run.world.rank, run.world.size), LossMeter()
+            counts = run.total(target_counts(batches))
+            total = torch.zeros((), device=recipe.device)
             for batch in batches:
                 batch = batch.to(recipe.device)
-                with autocast(recipe.device):
-                    if share := recipe.scheduled_sampling_prob:
-                        batch = scheduled_sampling(batch, language_model, audio_head, share, recipe.seed, step)
-                    values = losses(language_model, audio_head, batch, phoneme_probe)
-                    loss = total_loss(values, counts, recipe, num_codebooks)
-                loss.backward()
+                with run.computing(batch.ids.numel()):
+                    with recipe.autocast():
+                        if share := recipe.scheduled_sampling_prob:
+                            batch = sampled(trained, batch, language_model, audio_head, share, recipe.seed, step)
+                        values = trained(partial(losses, language_model, audio_head, batch, phoneme_probe))
+                        loss = total_loss(values, counts, recipe, num_codebooks)
+                    (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
                 total += loss.detach()
                 meter.add(values, batch)
-            scalars = optimizer_step(optimizers.values(), recipe.optimizer, step, recipe.steps)
-            step += 1
-            log.advance()
-            if due(step, recipe.log_every, recipe.steps):
-                scalars |= {
-                    "loss": float(total),
-                    **meter.means(),
-                    "tokens": sum(batch.ids.numel() for batch in batches),
-                }
-                log.scalars(step, scalars, meter.worst())
-            if due(step, recipe.sample_every, recipe.steps):
-                log.scalars(step, validation.measure(phoneme_probe))
-                samples.log(step, log)
-            if due(step, recipe.checkpoint_every, recipe.steps):
-                save(model, output / "model")  # before the state: a run stopped in between writes it once more
-                save_training_state(output / "state", step, learning, optimizers)
+            tokens, ids = sum(batch.ids.numel() for batch in batches), sample_ids(batches, step)
+            scalars = run.update(optimizers.values(), recipe.optimizer, step, total, ids, tokens)
+            done = step + 1
+            if due(done, recipe.log_every, recipe.steps):
+                scalars |= meter.means(run.world.gather)
+                run.losses(done, {"loss": total, "tokens": torch.tensor(tokens)}, scalars, meter.by_sample())
+            if due(done, recipe.sample_every, recipe.steps):
+                with run.on_main() as here:
+                    if here:
+                        run.log.scalars(done, validation.measure(phoneme_probe))
+                        samples.log(done, run.log)
+            if due(done, recipe.checkpoint_every, recipe.steps):
+                with run.patient():
+                    save_whole(model, output / "model")  # first: a run stopped in between writes it once more
+                run.save(done)
+
+
+def sampled(trained: TrainedModules, batch: Batch, *arguments: Any) -> Batch:
+    """`scheduled_sampling`, whose passes differ from process to process. Raises ConfigError where there are several."""
+    if world().size > 1:
+        raise ConfigError("scheduled_sampling_prob: the model samples in one process only; set it to 0.")
+    return trained(partial(scheduled_sampling, batch, *arguments))
+
+
+def sample_ids(batches: Sequence[Batch], step: int) -> list[str]:
+    """The ids of all sequences; one without an id is named by the step and its content."""
+    return [
+        name or f"step {step}: {zlib.crc32(batch.ids[0 if batch.lengths else row].numpy(force=True).tobytes()):08x}"
+        for batch in batches
+        for row, (name, _) in enumerate(batch.names)
+    ]
 
 
 def reset_audio_embeddings(model: BaichuanAudio, recipe: LanguageModelRecipe) -> None:
