@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -125,6 +126,15 @@ def test_a_run_on_shards(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     one, two = (baichuan_audio.load(root / name / "model").state_dict() for name in ("run", "other"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_recipe_of_the_docs_is_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(stage: sft.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "lm.yaml").write_text(block, encoding="utf-8")
+    settings = load_stage_recipe(tmp_path / "lm.yaml", LanguageModelRecipe)
+    assert [entry.path for entry in settings.shards] == ["work/data/crawled/codes", "work/data/text/codes"]
+    assert settings.shards[0].kinds == {"audio": 0.5, "intlv": 0.0} and settings.shards[1].weight == 2.0
 
 
 def test_guards_name_what_they_need(root: Path, model: baichuan_audio.BaichuanAudio, tmp_path: Path) -> None:
