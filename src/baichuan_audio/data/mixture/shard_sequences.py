@@ -131,8 +131,10 @@ class ShardSequences:
         """
         scale = positions / sum(group.positions for group in self._groups)
         drawn: list[StoredSequence] = []
-        for index, group in enumerate(self._groups):
+        for number_of_group, group in enumerate(self._groups):
             rate = scale * group.passes * len(group.sequences)
             first, end = int(number * rate), int((number + 1) * rate)
-            drawn += [group.sequences[place] for place in draw(len(group.sequences), (seed, index), first, end)]
+            drawn += [
+                group.sequences[index] for index in draw(len(group.sequences), (seed, number_of_group), first, end)
+            ]
         return drawn

@@ -150,8 +150,8 @@ def frame_corruption(batch: Batch, share: float, seed: int, step: int) -> Batch:
     for index, rng in _draws(batch, batch.codes_at, seed, step, 2):
         generated = batch.generated[index].numpy()
         replaced = np.flatnonzero(_random_spans(len(index), share, rng) & generated)
-        if own := np.flatnonzero(generated).tolist():
-            codes[:, index[replaced]] = batch.codes[:, index[rng.choice(own, len(replaced))]]
+        if sources := np.flatnonzero(generated).tolist():
+            codes[:, index[replaced]] = batch.codes[:, index[rng.choice(sources, len(replaced))]]
     return replace(batch, codes=codes)
 
 

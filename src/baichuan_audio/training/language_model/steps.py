@@ -96,7 +96,7 @@ class TrainingData:
                 f"up to {max((sequence.length for sequence in drawn), default=0)} positions."
             )
         order = np.random.default_rng([recipe.seed, window, 4]).permutation(WINDOW)
-        return [[drawn[index] for index in steps[place]] for place in order]
+        return [[drawn[index] for index in steps[offset]] for offset in order]
 
     def _prepared(self, batch: Batch, step: int) -> Batch:
         """The batch with this step's random changes."""
