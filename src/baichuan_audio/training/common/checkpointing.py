@@ -333,6 +333,8 @@ def _optimizer_state(
             raise ValueError(f"the state trains {parameter_name}, this recipe does not")
         parameter = parameters[parameter_name]
         of_its_size = empty.shape == parameter.shape
+        if not of_its_size and empty.ndim:
+            raise ValueError(f"size mismatch for the optimizer's {parameter_name}")
         tensor = torch.zeros_like(parameter, dtype=empty.dtype) if of_its_size else empty.to(parameter.device)
         result.append((parameter, entry, key, tensor.detach()))
     return result
