@@ -270,6 +270,28 @@ def test_sigterm_saves_and_ends_with_a_line(root: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").glob("state-*")] == ["state-00000004"]
 
 
+def test_a_lost_process_ends_the_others_and_the_run_goes_on(root: Path, tmp_path: Path) -> None:
+    recipe = flow_recipe(root, tmp_path / "run", checkpoint_every=1)
+
+    def run(rank: int) -> None:
+        real = flow.compute_losses
+
+        def dying(*arguments: Any) -> dict[str, torch.Tensor]:
+            if rank == 1 and arguments[-1] == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments)
+
+        flow.compute_losses = dying
+        flow.train(recipe)
+
+    both = Processes(2, run)
+    assert both.join() == [1, -signal.SIGKILL]
+    assert "another process of the run has ended" in both.errors(0)
+    run_in(2, lambda rank: flow.train(recipe))
+    flow.train(replace(recipe, output=str(tmp_path / "whole")))
+    assert list(steps(tmp_path / "run").values()) == pytest.approx(list(steps(tmp_path / "whole").values()), rel=1e-5)
+
+
 def test_killed_at_random_moments_it_ends_like_the_unbroken_run(root: Path, tmp_path: Path) -> None:
     """SIGKILL at 20 moments of a run, most of them inside the writing of a state; every start goes on from the last
     state that is whole."""
