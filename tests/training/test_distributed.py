@@ -225,7 +225,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_anywhere(root: Path, tmp_path
 
 
 def test_a_process_that_stands_still_ends_all(root: Path, tmp_path: Path) -> None:
-    limit = 3.0
+    limit = 4.0
 
     def run(rank: int) -> None:
         real = flow.compute_losses
