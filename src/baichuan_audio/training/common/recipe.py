@@ -115,7 +115,7 @@ class StageRecipe:
     third more time."""
     stall_limit_s: float = 600.0
     """With several processes: the time without a step after which all print their stacks and exit; 0: never. Ten times
-    as long for validation, samples and states."""
+    as long for the first step, validation, samples and states."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "float32", "bfloat16"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -133,7 +134,9 @@ def compute_losses(
     if share > 0 and step < recipe.head_warmup_steps:  # only the head learns: codes keep their meaning
         vectors = dequantize(tokenizer.bridge.vq_list, quantize(tokenizer.bridge.vq_list, vectors))
     elif share > 0:
-        vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share, batch)
+        vectors, losses["commitment"] = _through_codebooks(
+            tokenizer, vectors, lengths, recipe.quantizer, share, (batch.rows, batch.batch_size)
+        )
     share_of_rows = share_of_decoded = len(batch.rows) / batch.batch_size
     if all_decoded := decoded_rows(recipe, step, batch.batch_size):
         mine = sum(row < all_decoded for row in batch.rows)
@@ -176,10 +179,14 @@ def _through_codebooks(
     lengths: Tensor,
     recipe: QuantizerRecipe,
     share: float,
-    batch: TokenizerBatch,
+    step_rows: tuple[Sequence[int], int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """vectors [B, T, W] -> (vectors for the decoder [B, T, W], straight-through; commitment loss)."""
-    rows, count, levels = batch.rows, batch.batch_size, tokenizer.num_codebooks
+    """vectors [B, T, W] -> (vectors for the decoder [B, T, W], straight-through; commitment loss).
+
+    step_rows: which rows these are of a step of how many, for all of which it is drawn; None: these are all.
+    """
+    rows, count = (list(range(len(vectors))), len(vectors)) if step_rows is None else (list(step_rows[0]), step_rows[1])
+    levels = tokenizer.num_codebooks
     mask = valid_mask(lengths, vectors.shape[1])
     dropped = torch.rand(count, device=vectors.device) < recipe.quantizer_dropout
     kept = torch.where(dropped, torch.randint(1, max(2, levels), (count,), device=vectors.device), levels)[rows]

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 EXIT_CODE = 75
 """Of a process that the watchdog ended: a temporary failure (sysexits.h), the same command goes on."""
-_PATIENT = 10.0  # how many times the limit validation, samples and states may take
+_PATIENT = 10.0  # how many times the limit the first step, validation, samples and states may take
 _KEY = "baichuan_audio/stalled"
 
 
@@ -29,7 +29,7 @@ class Watchdog:
     """
 
     def __init__(self, limit_s: float, rank: int) -> None:
-        self._limit, self._rank, self._factor = limit_s, rank, 1.0
+        self._limit, self._rank, self._factor = limit_s, rank, _PATIENT
         self._last = time.monotonic()
         self._over = threading.Event()
         store = dist.distributed_c10d._get_default_store()
@@ -37,7 +37,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
-        self.beat()
+        self._last = time.monotonic()
         self._thread.start()
         return self
 
@@ -49,18 +49,16 @@ class Watchdog:
 
     def beat(self) -> None:
         """A step is done."""
-        self._last = time.monotonic()
+        self._last, self._factor = time.monotonic(), 1.0
 
     @contextmanager
     def patient(self) -> Iterator[None]:
         """What goes on in the block may take ten times the limit."""
-        self.beat()
-        self._factor = _PATIENT
+        self._last, self._factor = time.monotonic(), _PATIENT
         try:
             yield
         finally:
             self.beat()
-            self._factor = 1.0
 
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self._limit / 20)):
