@@ -104,6 +104,7 @@ def test_a_run_on_shards(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
     assert all(row["code_7_accuracy"] >= 0 and row["tokens"] > 60 for row in steps)
+    assert all(0.8 < row["pack_efficiency"] <= 1.0 for row in steps)
     worst = [name for row in steps for name in row["worst_samples"]]  # type: ignore[attr-defined]
     assert len(worst) > 8 and all(name.startswith("codes/") for name in worst)
     measured = {name: value for row in rows if "loss" not in row for name, value in row.items()}

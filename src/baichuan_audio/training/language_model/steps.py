@@ -15,7 +15,7 @@ import numpy as np
 
 from ...data.mixture.batches import Batches
 from ...data.mixture.mixture import Mixture
-from ...data.mixture.packing import balanced
+from ...data.mixture.packing import balanced, pack_efficiency
 from ...data.mixture.shard_sequences import ShardSequences, StoredSequence
 from ...data.sequences import TokenSequence
 from ...errors import ConfigError
@@ -72,6 +72,10 @@ class TrainingData:
                 "packs_per_step."
             )
         return [[(number, sequences[number]) for number in group] for group in groups]
+
+    def pack_efficiency(self, step: int) -> float:
+        """Mean length of a step's packs over that of the longest, for which processes wait."""
+        return pack_efficiency([sum(sequence.length for _, sequence in pack) for pack in self.packs(step)])
 
     def sequences(self, step: int) -> list[StoredSequence]:
         """The sequences of a packed step, in a fixed order; their codes are not read yet."""

@@ -94,6 +94,8 @@ def train(recipe: LanguageModelRecipe) -> None:
             done = step + 1
             if due(done, recipe.log_every, recipe.steps):
                 scalars |= meter.means(run.world.gather)
+                if recipe.packed:
+                    scalars["pack_efficiency"] = data.pack_efficiency(step)
                 run.losses(done, {"loss": total, "tokens": torch.tensor(tokens)}, scalars, meter.by_sample())
             if due(done, recipe.sample_every, recipe.steps):
                 with run.on_main() as here:
