@@ -2,8 +2,8 @@
 
     python scripts/evaluation_bundle_tasks.py --kokoro FOLDER --bundle examples/evaluation
 
-FOLDER of Kokoro: model.onnx, vocab.json and the .bin files of voices. The bundle's recordings are reused where their words
-fit; the rest is spoken by voices that no recipe of this repository trains on. Texts stand in this file.
+FOLDER of Kokoro: model.onnx, vocab.json and the .bin files of voices. The bundle's recordings are reused where their
+words fit; the rest is spoken by voices that no recipe of this repository trains on. Texts stand in this file.
 """
 
 from __future__ import annotations
