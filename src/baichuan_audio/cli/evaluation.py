@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 COMMAND_NAMES = ("run", "compare", "power", "list")
 """Commands below `eval`; anything else after it is the name of a suite to run."""
-_BUNDLE = "examples/evaluation"
 _LINE_S = 60.0  # between lines of progress where there is no terminal
 _BAR = 20  # characters
 
@@ -35,7 +34,9 @@ def add_commands(commands: Any) -> None:
     )
     run.add_argument("suites", nargs="+", metavar="SUITE", help="names from 'eval list', or 'all' that have data")
     run.add_argument(
-        "--data", metavar="DIR", help=f"a folder for each suite, or the one suite's own (default: {_BUNDLE} of a clone)"
+        "--data",
+        metavar="DIR",
+        help="a folder for each suite, or the one suite's own (default: examples/evaluation of a clone)",
     )
     run.add_argument("--output", "-o", required=True, metavar="DIR", help="results; unfinished ones go on")
     system = run.add_argument_group("system under test")
@@ -128,7 +129,7 @@ def _run_one(name: str, folder: Path, arguments: argparse.Namespace, tools: _Too
             judge=tools.judge if suite.judged else None,
             recogniser=tools.recogniser,
             measures=tools.measures() if suite.measures else None,
-            settings=[setting for setting in arguments.settings or () if setting in suite.settings] or None,
+            settings=_settings(arguments, suite.settings),
             workers=arguments.batch,
             limit=arguments.limit,
             strict=arguments.strict,
@@ -147,6 +148,13 @@ def _run_one(name: str, folder: Path, arguments: argparse.Namespace, tools: _Too
     return figures
 
 
+def _settings(arguments: argparse.Namespace, possible: Sequence[str]) -> list[str] | None:
+    """The settings that were named; of several suites each takes those it has."""
+    if arguments.settings is None or len(arguments.suites) == 1:
+        return arguments.settings
+    return [setting for setting in arguments.settings if setting in possible] or None
+
+
 def suite_data(root: Path, suite: str, only: bool) -> Path | None:
     """The folder with a suite's data: `root`/SUITE, whatever its case and dashes, or `root` itself where it is the
     `only` suite; None where there is none."""
@@ -162,8 +170,9 @@ def suite_data(root: Path, suite: str, only: bool) -> Path | None:
 def _data_root(data: str | None) -> Path:
     if data is not None:
         return Path(data)
-    if (readme := in_clone(f"{_BUNDLE}/README.md")) is not None:
-        return readme.parent
+    examples = in_clone("examples/examples.json")
+    if examples is not None and (examples.parent / "evaluation").is_dir():
+        return examples.parent / "evaluation"
     raise ConfigError("there is no bundled data here; name the folder with --data DIR.")
 
 
