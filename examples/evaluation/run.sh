@@ -6,13 +6,8 @@ set -eu
 model=$1 output=$2 whisper=$3
 data=$(dirname "$0")
 python=${PYTHON:-python}
-mkdir -p "$output"
-for suite in librispeech aishell1 fleurs; do
-    $python -m baichuan_audio.evaluation.suites $suite "$data/$suite" --checkpoint "$model" \
-        --output "$output/$suite.jsonl" > "$output/$suite.json"
-done
-$python -m baichuan_audio.evaluation.suites openaudiobench "$data/openaudiobench" --checkpoint "$model" \
-    --settings t2t s2t s2s_text s2s_asr --whisper "$whisper" --output "$output/openaudiobench.jsonl" > "$output/openaudiobench.json"
+$python -m baichuan_audio.cli eval librispeech aishell1 fleurs openaudiobench --data "$data" --system "$model" \
+    --output "$output" --settings asr t2t s2t s2s_text s2s_asr --whisper "$whisper"
 for suite in big_bench_audio full_duplex_bench; do
     $python -m baichuan_audio.evaluation.live $suite "$data/$suite" --checkpoint "$model" \
         --output "$output/$suite.jsonl" > "$output/$suite.json"

@@ -101,6 +101,7 @@ class LiveClient:
                 additional_headers={"Authorization": f"Bearer {key}"},
                 max_size=None,
                 open_timeout=_ANSWER_S,
+                ping_interval=None,  # a busy machine answers late; that is measured, not cut off
             ) as socket:
                 return await _Session(socket, recording, to_the_end).run(self._settings())
         except ConnectionClosed as error:
