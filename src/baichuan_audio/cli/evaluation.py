@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ def _run_one(name: str, folder: Path, arguments: argparse.Namespace, tools: _Too
             judge=tools.judge if suite.judged else None,
             recogniser=tools.recogniser,
             measures=tools.measures() if suite.measures else None,
-            settings=[setting for setting in arguments.settings or () if setting in suite.settings] or None,
+            settings=_settings(arguments, suite.settings),
             workers=arguments.batch,
             limit=arguments.limit,
             strict=arguments.strict,
@@ -145,6 +145,13 @@ def _run_one(name: str, folder: Path, arguments: argparse.Namespace, tools: _Too
             print(f"{name} {line}")
         print(f"{name}: all figures are in {output / f'{name}.json'}, every item in {output / f'{name}.jsonl'}.")
     return figures
+
+
+def _settings(arguments: argparse.Namespace, possible: Sequence[str]) -> list[str] | None:
+    """The settings that were named; of several suites each takes those it has."""
+    if arguments.settings is None or len(arguments.suites) == 1:
+        return arguments.settings
+    return [setting for setting in arguments.settings if setting in possible] or None
 
 
 def suite_data(root: Path, suite: str, only: bool) -> Path | None:

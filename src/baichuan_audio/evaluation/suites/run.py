@@ -211,7 +211,7 @@ def _checked_settings(
     possible = SUITES[suite].settings
     unknown = [setting for setting in settings if setting not in possible]
     if unknown or not settings:
-        raise ConfigError(f"there is no setting '{', '.join(unknown)}'; there are {', '.join(possible)}.")
+        raise ConfigError(f"there is no setting '{', '.join(unknown)}' in {suite}, but {', '.join(possible)}.")
     chosen = [setting for setting in possible if setting in settings]
     if ("s2s_text" in chosen) != ("s2s_asr" in chosen):
         raise ConfigError("s2s_text and s2s_asr are measured together; ask for both, or for neither.")

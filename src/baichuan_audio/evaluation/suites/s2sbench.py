@@ -22,11 +22,13 @@ STORIES = {
 }
 OPTIONS = ("A", "B", "C", "D")
 _QUESTIONS = "scmmlu"
+_SUFFIXES = (".wav", ".flac", ".opus", ".mp3")
 
 
 def load(root: Path, strict: bool = False) -> Benchmark:
-    """`S2S/StoryCloze/{sStory_s2t,zh_story}.jsonl`, `S2S/cmmlu/cmmlu_rewrite_4.jsonl`, recordings `<uttid>.wav`.
+    """`S2S/StoryCloze/{sStory_s2t,zh_story}.jsonl`, `S2S/cmmlu/cmmlu_rewrite_4.jsonl` and recordings `<uttid>.wav`.
 
+    Recordings may be compressed (.flac, .opus, .mp3).
     A story of which one row cannot be used is left out whole. Raises DataError where no set is there.
     """
     check_root(root)
@@ -87,8 +89,12 @@ def _read_questions(table: Path, benchmark: Benchmark) -> None:
 
 def _item(folder: Path, subset: str, row: Mapping[str, Any], language: str, choices: Sequence[str], label: str) -> Item:
     name = str(row["uttid"])
+    published = folder / f"{name}.wav"
+    audio = next(
+        (path for path in (published.with_suffix(suffix) for suffix in _SUFFIXES) if path.is_file()), published
+    )
     return Item(
-        f"{subset}/{name}", subset, folder / f"{name}.wav", str(row["first"]), (label,), label, language,
+        f"{subset}/{name}", subset, audio, str(row["first"]), (label,), label, language,
         choices=tuple(choices),
     )  # fmt: skip
 
