@@ -40,7 +40,7 @@ ELEMENTS = {
         "details",
     ),
     *("summary", "div", "h1", "h2", "h3", "p", "ul", "li", "a", "b", "bdi", "span", "code", "small", "wbr"),
-    *("table", "caption", "thead", "tbody", "tr", "th", "td", "fieldset", "legend", "label", "input"),
+    *("table", "thead", "tbody", "tr", "th", "td", "fieldset", "legend", "label", "input"),
     *("audio", "svg", "line", "circle", "rect", "text"),
 }
 
