@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from baichuan_audio.cli import main
-from baichuan_audio.cli.app import build_parser
+from baichuan_audio.cli.app import build_parser, current_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -38,6 +38,7 @@ ONLY_PARSED = {
     "demo",
     "completion",
     "serve",
+    "eval",
 }
 
 
@@ -77,7 +78,7 @@ def test_python_blocks_run(page: Path, workplace: Path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_command_lines_run(page: Path, workplace: Path, capsys):
     for words in commands(page):
-        arguments = build_parser().parse_args(words)
+        arguments = build_parser().parse_args(current_names(words))
         elsewhere = getattr(arguments, "model", None) not in (None, "models/nano")
         if words[0] in ONLY_PARSED or elsewhere:
             continue

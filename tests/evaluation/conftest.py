@@ -117,7 +117,7 @@ class ScriptedRecogniser:
 
 @dataclass
 class OpenAIServer:
-    """A local server: `answer` maps path and body to (status, JSON); every request is kept."""
+    """A local server: `answer` maps path and body to (status, JSON or bytes); every request is kept."""
 
     base_url: str
     answer: Callable[[str, Any], tuple[int, Any]]
@@ -150,7 +150,7 @@ def openai_server() -> Iterator[OpenAIServer]:
             body = json.loads(content) if "json" in self.headers["Content-Type"] else content
             served.requests.append((self.path, body))
             status, answer = served.answer(self.path, body)
-            data = json.dumps(answer).encode()
+            data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

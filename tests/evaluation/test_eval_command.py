@@ -89,8 +89,8 @@ def test_a_server_a_judge_and_its_cost(
     common: list[Any] = ["openaudiobench", "--data", data, "--system", openai_server.base_url, "--batch", "4"]
     common += ["--judge-url", openai_server.base_url, "--prices", "1000", "1000", "--output", tmp_path / "out"]
     assert ask(*common, "--max-cost", "0.5") == 2
-    told = capsys.readouterr().err
-    assert "judging takes 8 calls" in told and "above the limit of 0.50" in told
+    errors = capsys.readouterr().err
+    assert "judging takes 8 calls" in errors and "above the limit of 0.50" in errors
     asked = len(openai_server.requests)
     assert asked == 8  # replies alone
     assert ask(*common) == 0
@@ -140,8 +140,8 @@ def test_wrong_requests(
 ) -> None:
     options = [] if "--data" in arguments else ["--data", data]
     assert ask(*arguments, *options, "--output", tmp_path / "out") == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("baichuan-audio: ") and re.search(sentence, told), told
+    errors = capsys.readouterr().err.splitlines()[-1]
+    assert errors.startswith("baichuan-audio: ") and re.search(sentence, errors), errors
 
 
 def test_suites_that_need_a_checkpoint_say_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def load(suite: str, root: Path, strict: bool = False) -> Benchmark:
     return SUITES[suite].load(root, strict)
 
 
-def told(benchmark: Benchmark) -> list[str]:
+def faults_of(benchmark: Benchmark) -> list[str]:
     """What is wrong, beside the small number of items."""
     return [problem for problem in benchmark.problems if "were published" not in problem]
 
@@ -47,7 +47,7 @@ def by_id(benchmark: Benchmark) -> dict[str, Item]:
 @pytest.mark.parametrize("suite", LAYOUTS)
 def test_a_whole_data_set_has_no_fault(suite: str, tmp_path: Path) -> None:
     benchmark = load(suite, built(suite, tmp_path / "data"))
-    missing = [problem for problem in told(benchmark) if not problem.endswith("this set is missing.")]
+    missing = [problem for problem in faults_of(benchmark) if not problem.endswith("this set is missing.")]
     assert benchmark.items and not missing and not benchmark.unusable
     assert len(by_id(benchmark)) == len(benchmark.items)
     assert load(suite, tmp_path / "data").digest() == benchmark.digest()
@@ -100,7 +100,7 @@ def test_s2sbench_pairs_stories(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [item.raw_reference for item in benchmark.items] == ["right", "wrong", "right", "wrong", "B"]
     assert benchmark.items[2].choices == ("She ate.",) and len(benchmark.items[4].choices) == 4
-    assert told(benchmark) == [f"{tmp_path / 'S2S/StoryCloze/zh_story.jsonl'}: this set is missing."]
+    assert faults_of(benchmark) == [f"{tmp_path / 'S2S/StoryCloze/zh_story.jsonl'}: this set is missing."]
 
 
 def test_voicebench_in_parquet_equals_json_lines(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_voicebench_in_parquet_equals_json_lines(tmp_path: Path) -> None:
     ]
     assert read.digest() == plain.digest()
     (tmp_path / "bbh" / "usa.parquet").write_bytes(b"PAR1")
-    assert "this parquet file cannot be read" in told(load("voicebench", tmp_path))[0]
+    assert "this parquet file cannot be read" in faults_of(load("voicebench", tmp_path))[0]
 
 
 def edited(path: str, old: str, new: str) -> Callable[[Path], None]:

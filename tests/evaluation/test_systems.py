@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,35 @@ def test_transcripts_of_a_server(openai_server: OpenAIServer, item: Item) -> Non
     assert b'filename="question.wav"' in openai_server.requests[0][1]
     asked = ServerSystem(openai_server.base_url, "m", transcribe_by="Write down what is said.")
     assert asked.transcribe(item) == "by chat"
+
+
+def test_a_server_reads_aloud_and_takes_instructions(openai_server: OpenAIServer, item: Item) -> None:
+    openai_server.answer = lambda path, body: (
+        200, wav_bytes(tone(0.5), RATE) if path.endswith("/speech") else completion("早上好。")
+    )  # fmt: skip
+    system = ServerSystem(openai_server.base_url, "m", voice="Ada", seed=2)
+    reply = system.speak(item)
+    assert reply.text == "Why?" and reply.sample_rate == RATE and len(reply.waveform) == RATE // 2
+    assert openai_server.requests[0][1] == {
+        "model": "m", "input": "Why?", "voice": "Ada", "response_format": "wav", "seed": item_seed(2, item),
+    }  # fmt: skip
+    assert system.answer(item, False, instruction="Translate:").text == "早上好。"
+    parts = openai_server.requests[1][1]["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["text", "input_audio"] and parts[0]["text"] == "Translate:"
+    openai_server.answer = lambda path, body: (400, {"error": {"message": "too long"}})
+    with pytest.raises(ItemFailure, match="status 400: too long"):
+        system.speak(item)
+
+
+def test_a_part_of_a_recording_is_sent_alone(openai_server: OpenAIServer, item: Item) -> None:
+    openai_server.answer = lambda path, body: (200, {"text": "hello"} if "trans" in path else completion("x"))
+    system, part = ServerSystem(openai_server.base_url, "m"), replace(item, span=(0.1, 0.3))
+    assert system.transcribe(part) == "hello"
+    assert len(openai_server.requests[0][1]) < item.audio.stat().st_size
+    system.answer(part, spoken=False)
+    sent = openai_server.requests[1][1]["messages"][0]["content"][0]["input_audio"]["data"]
+    waveform, rate = soundfile.read(io.BytesIO(base64.b64decode(sent)))
+    assert (len(waveform), rate) == (round(0.2 * RATE), RATE)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 COMMAND_NAMES = ("run", "compare", "power", "list")
 """Commands below `eval`; anything else after it is the name of a suite to run."""
-_BUNDLE = "examples/evaluation"
 _LINE_S = 60.0  # between lines of progress where there is no terminal
 _BAR = 20  # characters
 
@@ -35,7 +34,9 @@ def add_commands(commands: Any) -> None:
     )
     run.add_argument("suites", nargs="+", metavar="SUITE", help="names from 'eval list', or 'all' that have data")
     run.add_argument(
-        "--data", metavar="DIR", help=f"a folder for each suite, or the one suite's own (default: {_BUNDLE} of a clone)"
+        "--data",
+        metavar="DIR",
+        help="a folder for each suite, or the one suite's own (default: examples/evaluation of a clone)",
     )
     run.add_argument("--output", "-o", required=True, metavar="DIR", help="results; unfinished ones go on")
     system = run.add_argument_group("system under test")
@@ -169,8 +170,9 @@ def suite_data(root: Path, suite: str, only: bool) -> Path | None:
 def _data_root(data: str | None) -> Path:
     if data is not None:
         return Path(data)
-    if (readme := in_clone(f"{_BUNDLE}/README.md")) is not None:
-        return readme.parent
+    examples = in_clone("examples/examples.json")
+    if examples is not None and (examples.parent / "evaluation").is_dir():
+        return examples.parent / "evaluation"
     raise ConfigError("there is no bundled data here; name the folder with --data DIR.")
 
 

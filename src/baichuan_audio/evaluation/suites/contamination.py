@@ -104,14 +104,14 @@ def contamination(index: TrainingIndex, suite: str, data: Path, limit: int | Non
     sets: dict[str, Any] = {}
     for item in SUITES[suite].load(data, False).limited(limit).items:
         share = index.text_share([item.question, *item.choices])
-        heard = index.holds_sound(_item_fingerprint(item)) if len(index.frames) and item.audio is not None else False
+        in_audio = index.holds_sound(_item_fingerprint(item)) if len(index.frames) and item.audio is not None else False
         figures = sets.setdefault(item.subset, {"items": 0, "any_text": 0, "half_text": 0, "audio": 0, "listed": {}})
         figures["items"] += 1
         figures["any_text"] += share > 0
         figures["half_text"] += share >= 0.5
-        figures["audio"] += heard
-        if share > 0 or heard:
-            figures["listed"][item.id] = {"text_share": round(share, 4), "audio": heard}
+        figures["audio"] += in_audio
+        if share > 0 or in_audio:
+            figures["listed"][item.id] = {"text_share": round(share, 4), "audio": in_audio}
     return {"training": index.digest, "ngram": NGRAM, "sets": sets}
 
 

@@ -82,14 +82,14 @@ class Benchmark:
 
     def compare_counts(self, published: Mapping[str, int]) -> None:
         """Tell where a set that is there has not the published number of items, used and left out together."""
-        found = Counter(item.subset for item in self.items)
+        counts = Counter(item.subset for item in self.items)
         for subset, count in published.items():
-            if subset not in found and subset not in self.unusable:
+            if subset not in counts and subset not in self.unusable:
                 continue
             self.expected[subset] = count
-            if found[subset] + self.unusable[subset] != count:
+            if counts[subset] + self.unusable[subset] != count:
                 self.problems.append(
-                    f"{subset}: {found[subset] + self.unusable[subset]} items, {count} were published."
+                    f"{subset}: {counts[subset] + self.unusable[subset]} items, {count} were published."
                 )
 
     def checked(self, root: Path, strict: bool) -> Benchmark:

@@ -48,7 +48,13 @@ class RealtimeSystem:
         self._key_variable = key_variable
 
     def provenance(self) -> dict[str, Any]:
-        return {"kind": "realtime", "address": self._url, "model": self._model, "voice": self._voice}
+        return {
+            "kind": "realtime",
+            "address": self._url,
+            "model": self._model,
+            "voice": self._voice,
+            "transcribe_by": _INSTRUCTION,
+        }
 
     def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
         content: list[dict[str, Any]] = [{"type": "input_text", "text": instruction}] if instruction else []

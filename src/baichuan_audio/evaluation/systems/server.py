@@ -69,7 +69,8 @@ class ServerSystem:
         return str(answer.get("text", ""))
 
     def speak(self, item: Item) -> Reply:
-        body = {"model": self._model, "input": item.question, "voice": self._voice, "response_format": "wav"}
+        body: dict[str, Any] = {"model": self._model, "input": item.question, "voice": self._voice}
+        body |= {"response_format": "wav", "seed": item_seed(self._seed, item)}
         waveform, rate = read_sound(self._http.post_bytes("/audio/speech", json=body))
         return Reply(item.question, waveform, rate)
 
