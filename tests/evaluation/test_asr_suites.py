@@ -183,6 +183,7 @@ def test_transcript_missing(aishell1: Path) -> None:
         ("plain-en", "IT WASN’T the Colour: 21!", "it wasn't the colour 21"),
         ("characters-zh", "甚至 出现，交易", "甚 至 出 现 交 易"),
         ("characters-zh", "2023年 iPhone", "二 零 二 三 年 iphone"),
+        ("characters-zh", "請開門", "请 开 门"),
     ],
 )
 def test_normalisers(name: str, text: str, expected: str) -> None:

@@ -117,3 +117,11 @@ def test_impossible_input_is_told() -> None:
         paired_difference([1.0], [])
     with pytest.raises(ValueError, match="discordant"):
         items_needed(0.3, 0.2)
+
+
+def test_a_difference_without_any_change_keeps_some_doubt_on_both_sides() -> None:
+    same = paired_difference([1, 0, 1, 0], [1, 0, 1, 0])
+    assert same.value == 0 and same.low == -same.high and 0 < same.high < 1
+    best = paired_difference([0] * 20, [1] * 20)
+    assert best.value == best.high == 1 and 0.5 < best.low < 1
+    assert paired_difference([0] * 200, [0] * 200).high < same.high / 5

@@ -64,10 +64,21 @@ def paired_difference(
     questions: Sequence[Hashable] | None = None,
     voices: Sequence[Hashable] | None = None,
 ) -> Estimate:
-    """Mean of second - first over the same items, with its 95 % interval. Raises ValueError for unequal lengths."""
+    """Mean of second - first over the same items, with its 95 % interval within [-1, 1].
+
+    Where every item changes alike, others may still change otherwise: Wilson's bound on both sides. Raises ValueError
+    for unequal lengths.
+    """
     if len(first) != len(second):
         raise ValueError("a paired difference needs the same items on both sides.")
-    return rate(np.asarray(second, float) - np.asarray(first, float), None, questions, voices)  # type: ignore[arg-type]
+    changes = (np.asarray(second, float) - np.asarray(first, float)).tolist()
+    estimate = rate(changes, [1.0] * len(changes), questions, voices)
+    if estimate.high > estimate.low:
+        return estimate
+    groups = len(changes) if questions is None else len(set(questions))
+    doubt = _Z**2 / (groups + _Z**2)
+    value = estimate.value
+    return Estimate(value, max(value - doubt, -1.0), min(value + doubt, 1.0), estimate.items)
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:

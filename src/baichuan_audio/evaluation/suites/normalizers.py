@@ -18,7 +18,7 @@ from ..text import tokens
 
 _PROBES = (
     "Mr. Smith's COLOUR cost $3.50, won't it? Twenty-one [noise] (hm) 21st",
-    "我在2023年5月3日花了3.5元，百分之50的 iPhone 15。",
+    "我在2023年5月3日花了3.5元，百分之50的 iPhone 15。還有蘋果。",
 )
 _PLAIN = re.compile(r"[^\w\s']|_")
 
@@ -45,7 +45,11 @@ def _plain_english(text: str) -> list[str]:
 
 
 def _mandarin_characters(text: str) -> list[str]:
-    return tokens(normalize_for_speech(text, "zh"), "zh")
+    try:
+        import zhconv
+    except ImportError as error:
+        raise MissingDependencyError("this normaliser needs zhconv: pip install 'baichuan-audio[eval]'.") from error
+    return tokens(normalize_for_speech(zhconv.convert(text, "zh-hans"), "zh"), "zh")
 
 
 NORMALIZERS: Mapping[str, Callable[[str], list[str]]] = {
@@ -54,7 +58,7 @@ NORMALIZERS: Mapping[str, Callable[[str], list[str]]] = {
     "characters-zh": _mandarin_characters,
 }
 """whisper-en: Whisper's own for English (arXiv 2212.04356, appendix C), words. plain-en: lower case, no punctuation,
-nothing else. characters-zh: figures in words, then characters; Latin words stay whole."""
+nothing else. characters-zh: simplified script, figures in words, then characters; Latin words stay whole."""
 DEFAULTS = {"en": "whisper-en", "zh": "characters-zh"}
 
 

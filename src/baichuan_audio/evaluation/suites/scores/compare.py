@@ -9,7 +9,7 @@ from typing import Any
 
 from ....errors import ConfigError
 from ...results import EvaluationError, read_results
-from ...statistics import items_needed, mcnemar, rate
+from ...statistics import items_needed, mcnemar, paired_difference, rate
 from ..registry import SUITES
 from .units import Unit, clusters
 
@@ -65,8 +65,13 @@ def compare_results(first: Path, second: Path) -> list[Comparison]:
 
 def _comparison(suite: str, figure: str, first: Sequence[Unit], second: Sequence[Unit]) -> Comparison:
     sizes = [unit.size for unit in first]
-    changes = [new.hits - old.hits for old, new in zip(first, second, strict=True)]
-    estimate = rate(changes, sizes, *clusters(first))
+    changes = [after.hits - before.hits for before, after in zip(first, second, strict=True)]
+    if figure.endswith(_MEASURED) or any(size != 1 for size in sizes):
+        estimate = rate(changes, sizes, *clusters(first))
+    else:
+        questions, speakers = clusters(first)
+        old, new = ([unit.hits for unit in side] for side in (first, second))
+        estimate = paired_difference(old, new, questions, speakers)
     scale = 1.0 if figure.endswith(_MEASURED) else 100.0
     totals = [scale * sum(unit.hits for unit in side) / sum(sizes) for side in (first, second)]
     binary = all(unit.binary for unit in (*first, *second))

@@ -29,11 +29,12 @@ Units = dict[str, dict[str, Unit]]
 
 
 def estimate_units(units: Sequence[Unit]) -> Estimate | None:
-    """The rate of these items with its interval; None where there is nothing to divide by."""
+    """The share of hits (or hits over sizes) with its interval; None where there is nothing to divide by."""
     if sum(unit.size for unit in units) <= 0:
         return None
-    questions, speakers = clusters(units)
-    return rate([unit.hits for unit in units], [unit.size for unit in units], questions, speakers)
+    shares = all(unit.size == 1 for unit in units)  # whose interval has a width even where all agree
+    sizes = None if shares else [unit.size for unit in units]
+    return rate([unit.hits for unit in units], sizes, *clusters(units))
 
 
 def clusters(units: Sequence[Unit]) -> tuple[list[str] | None, list[str] | None]:
