@@ -6,19 +6,14 @@ set -eu
 model=$1 output=$2 whisper=$3
 data=$(dirname "$0")
 python=${PYTHON:-python}
-mkdir -p "$output"
-for suite in librispeech aishell1 fleurs; do
-    $python -m baichuan_audio.evaluation.suites $suite "$data/$suite" --checkpoint "$model" \
-        --output "$output/$suite.jsonl" > "$output/$suite.json"
-done
-$python -m baichuan_audio.evaluation.suites openaudiobench "$data/openaudiobench" --checkpoint "$model" \
-    --settings t2t s2t s2s_text s2s_asr --whisper "$whisper" --output "$output/openaudiobench.jsonl" > "$output/openaudiobench.json"
+$python -m baichuan_audio.cli eval all --data "$data" --system "$model" --output "$output" --whisper "$whisper"
 for suite in big_bench_audio full_duplex_bench; do
     $python -m baichuan_audio.evaluation.live $suite "$data/$suite" --checkpoint "$model" \
         --output "$output/$suite.jsonl" > "$output/$suite.json"
 done
 set --
-for suite in openaudiobench librispeech aishell1 fleurs big_bench_audio full_duplex_bench; do
+for result in "$output"/*.jsonl; do
+    suite=$(basename "$result" .jsonl)
     set -- "$@" "$suite=$data/$suite"
 done
 $python -m baichuan_audio.evaluation.report "$output/report.html" "$output"/*.jsonl --title "$(basename "$model")" --data "$@"

@@ -140,5 +140,7 @@ def test_interruptions() -> None:
     }
     ignored = score(row("user_interruption", (3.0, 4.5), [(2.0, 6.0)], [(2.0, "One")]))
     assert ignored["speaking"] and not ignored["stopped"] and not ignored["taken_over"]
+    between_words = score(row("user_interruption", (3.0, 4.5), [(2.0, 2.8)], [(2.0, "One")], [[3.2, 1.0]]))
+    assert between_words["speaking"] and between_words["stopped"]
     silent = score(row("user_interruption", (3.0, 4.5), [(5.0, 6.5)], [(5.0, "Paris")]))
     assert not silent["speaking"] and not silent["stopped"] and silent["taken_over"]

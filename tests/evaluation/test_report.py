@@ -15,7 +15,9 @@ from baichuan_audio.evaluation.judge import MatchJudge
 from baichuan_audio.evaluation.report.__main__ import main
 from baichuan_audio.evaluation.report.charts import Interval, interval_chart, time_chart, timeline
 from baichuan_audio.evaluation.report.html import isolated, text
+from baichuan_audio.evaluation.report.items import cards
 from baichuan_audio.evaluation.report.page import write_report
+from baichuan_audio.evaluation.report.sounds import Sounds
 from baichuan_audio.evaluation.results import EvaluationError, encode_row
 from baichuan_audio.evaluation.suites.run import run_suite
 
@@ -40,7 +42,7 @@ ELEMENTS = {
         "details",
     ),
     *("summary", "div", "h1", "h2", "h3", "p", "ul", "li", "a", "b", "bdi", "span", "code", "small", "wbr"),
-    *("table", "caption", "thead", "tbody", "tr", "th", "td", "fieldset", "legend", "label", "input"),
+    *("table", "thead", "tbody", "tr", "th", "td", "fieldset", "legend", "label", "input"),
     *("audio", "svg", "line", "circle", "rect", "text"),
 }
 
@@ -115,6 +117,25 @@ def test_texts_cannot_leave_their_place(results: Path, tmp_path: Path) -> None:
     assert "\u202e" not in outside
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
     assert text("<\x00>'\"") == "&lt;\ufffd&gt;&#x27;&quot;" and isolated("a") == "<bdi>a</bdi>"
+
+
+def test_cards_of_every_kind_of_row(tmp_path: Path) -> None:
+    """What is read aloud, rebuilt from codes, translated, and compared by likelihood."""
+    soundfile.write(tmp_path / "a.wav", tone(), RATE)
+    version = {"asr": "one", "audio": "a.wav", "measures": {"pesq": 2.345}}
+    kinds = {
+        "tts": {"text": "one", "asr": "won", "audio": "a.wav", "measures": {"dnsmos": 3.1}},
+        "codec": {"versions": {"original": version, "decoded": version}},
+        "s2t_loss": {"losses": [1.5, 2.25]},
+        "s2tt": {"text": "一"},
+    }
+    base = {"kind": "output", "question": "one", "references": ["one"], "language": "en"}
+    rows = [{**base, "id": kind, "subset": "en", "replies": {kind: reply}} for kind, reply in kinds.items()]
+    page = tmp_path / "page.html"
+    shown = [card.html for card in cards(rows, tmp_path / "r.jsonl", {}, {}, Sounds(page, embed=False))]
+    assert "dnsmos 3.1" in shown[0] and "won" in shown[0] and 'src="a.wav"' in shown[0]
+    assert shown[1].count("pesq 2.35") == 2 and shown[1].count("<audio") == 2
+    assert "1.500, 2.250" in shown[2] and "一" in shown[3]
 
 
 def test_linked_sounds_lie_beside_the_page(results: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import DataError
 from ..suites.items import AUDIO_SUFFIXES, audio_problem, named, read_text
-from .timeline import count_words
+from .timeline import MERGE_GAP_S, count_words
 
 NAME = "full_duplex_bench"
 VERSION = "1"
@@ -206,12 +206,14 @@ def _overlap(
     end: float,
 ) -> dict[str, Any]:
     """Something sounds from `start` to `end`, while the model speaks if it does what the scene expects."""
-    speaking = next((stop for begin, stop in segments if begin < start < stop), None)
     cut = next((float(at) for at, _ in cuts if start <= at <= end + _STOP_S), None)
+    # A reply that is cut may just have been between two words.
+    margin = 0.0 if cut is None else MERGE_GAP_S
+    speaking = any(begin < start < stop + margin for begin, stop in segments)
     taken, begin = _turn(segments, words, end)
-    stopped = speaking is not None and cut is not None
+    stopped = speaking and cut is not None
     return {
-        "speaking": speaking is not None,
+        "speaking": speaking,
         "stopped": stopped,
         "stop_s": cut - start if stopped and cut is not None else None,
         "taken_over": taken,

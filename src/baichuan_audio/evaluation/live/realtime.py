@@ -22,10 +22,15 @@ CHUNK_S = 0.02
 _ANSWER_S = 20.0  # for the greeting and the answer to the settings
 _REPLY_S = 60.0  # from the end of a question to the end of its reply
 _GRACE_S = 1.0  # within which a reply must have begun to be played after it was written
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between tries while the server is full
 _SPEECH_STARTED = "input_audio_buffer.speech_started"
 _SOUND, _DONE = "response.output_audio.delta", "response.done"
 _TRANSCRIPT = ("response.output_audio_transcript.delta", "response.output_text.delta")
 _KEPT = {_SPEECH_STARTED, "input_audio_buffer.speech_stopped", "response.created", _DONE}
+
+
+class _ServerFull(Exception):
+    """All places of the server are taken, perhaps by sessions that are about to end."""
 
 
 @dataclass
@@ -93,22 +98,30 @@ class LiveClient:
             raise MissingDependencyError(
                 "a Realtime address needs websockets: pip install 'baichuan-audio[eval]'."
             ) from error
+        for pause_s in _PAUSES_S:
+            try:
+                return await self._session(connect, recording, to_the_end)
+            except _ServerFull:
+                await asyncio.sleep(pause_s)
+            except ConnectionClosed as error:
+                raise ItemFailure(f"the server closed the connection ({error}).") from error
+            except asyncio.TimeoutError as error:
+                raise ItemFailure("the server sent nothing in time.") from error
+            except (OSError, InvalidHandshake) as error:
+                raise EvaluationError(f"{self.url} does not answer ({error}); start it and run this again.") from error
+        raise EvaluationError(f"{self.url} is full; measure with fewer sessions at once, or run this again later.")
+
+    async def _session(self, connect: Any, recording: np.ndarray, to_the_end: bool) -> LiveRecord:
         key = os.environ.get(self.key_variable) or "none"
         separator = "&" if "?" in self.url else "?"
-        try:
-            async with connect(
-                f"{self.url}{separator}model={self.model}",
-                additional_headers={"Authorization": f"Bearer {key}"},
-                max_size=None,
-                open_timeout=_ANSWER_S,
-            ) as socket:
-                return await _Session(socket, recording, to_the_end).run(self._settings())
-        except ConnectionClosed as error:
-            raise ItemFailure(f"the server closed the connection ({error}).") from error
-        except asyncio.TimeoutError as error:
-            raise ItemFailure("the server sent nothing in time.") from error
-        except (OSError, InvalidHandshake) as error:
-            raise EvaluationError(f"{self.url} does not answer ({error}); start it and run this again.") from error
+        async with connect(
+            f"{self.url}{separator}model={self.model}",
+            additional_headers={"Authorization": f"Bearer {key}"},
+            max_size=None,
+            open_timeout=_ANSWER_S,
+            ping_interval=None,  # a busy machine answers late; that is measured, not cut off
+        ) as socket:
+            return await _Session(socket, recording, to_the_end).run(self._settings())
 
     def _settings(self) -> dict[str, Any]:
         pcm = {"type": "audio/pcm", "rate": RATE}
@@ -215,6 +228,8 @@ class _Session:
             if event.get("type") == kind:
                 return
             if event.get("type") == "error":
+                if (event.get("error") or {}).get("code") == "server_full":
+                    raise _ServerFull
                 raise ItemFailure(f"the server refused the session: {_message(event)}")
 
     async def _send(self, kind: str, **fields: Any) -> None:

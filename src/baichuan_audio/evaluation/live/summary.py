@@ -15,7 +15,7 @@ from ..suites.asr import percent
 from ..suites.scoring import strict_points
 from . import full_duplex
 
-LATE_S = 0.1
+LATE_S = 0.06
 """Sending that fell so far behind the clock makes an item late: its times are not to be trusted."""
 _INTERRUPTIONS = ("user_interruption",)
 

@@ -30,8 +30,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
     )
-    title = f"<caption>{caption}</caption>" if caption else ""
+    title = f'<p class="note">{caption}</p>' if caption else ""  # a caption would be as wide as the table
     return (
-        f'<div class="scroll" tabindex="0"><table>{title}<thead><tr>{head}</tr></thead>'
+        f'{title}<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )

@@ -122,10 +122,23 @@ def _replies(row: Mapping[str, Any], folder: Path, sounds: Sounds) -> list[str]:
             parts.append(sounds.player(folder / str(reply["audio"]), f"reply to {row['id']}"))
         if reply.get("asr") is not None:
             parts.append(f"<p><b>{text(NAMES['s2s_asr'])}</b> {isolated(reply['asr'])}</p>")
+        for version, entry in reply.get("versions", {}).items():
+            parts.append(f"<p><b>{text(version)}</b> {isolated(entry.get('asr') or '')} {_measures(entry)}</p>")
+            parts.append(sounds.player(folder / str(entry["audio"]), f"{version} of {row['id']}"))
+        if reply.get("measures"):
+            parts.append(f"<p><b>Measures</b> {_measures(reply)}</p>")
+        if "losses" in reply:
+            listed = ", ".join(f"{loss:.3f}" for loss in reply["losses"])
+            parts.append(f"<p><b>{text(name)}, nats a token, the right text first</b> {text(listed)}</p>")
         if kind == "asr":
             errors, count = transcript_errors(row)
             parts.append(f"<p><b>Verdict</b> {errors} errors of {count} words or characters</p>")
     return parts
+
+
+def _measures(entry: Mapping[str, Any]) -> str:
+    """Quality of a sound, as names and values."""
+    return text(", ".join(f"{name} {value:.3g}" for name, value in entry.get("measures", {}).items()))
 
 
 def _live(row: Mapping[str, Any], folder: Path, sounds: Sounds) -> list[str]:

@@ -217,11 +217,11 @@ def _number(value: float | None) -> str:
 
 def _measured(column: Column, sets: Mapping[str, Any]) -> float | None:
     names = list(sets) if column.path[0] == "*" else [column.path[0]]
-    found = [(value, sets[name].get("items", 1)) for name in names if (value := _at(sets.get(name), column.path[1:]))]
-    if not found:
+    known = [(value, sets[name].get("items", 1)) for name in names if (value := _at(sets.get(name), column.path[1:]))]
+    if not known:
         return None if not any(_at(sets.get(name), column.path[1:]) == 0 for name in names) else 0.0
-    total = sum(items if isinstance(items, int) else 1 for _, items in found)
-    return sum(value * (items if isinstance(items, int) else 1) for value, items in found) / total
+    total = sum(items if isinstance(items, int) else 1 for _, items in known)
+    return sum(value * (items if isinstance(items, int) else 1) for value, items in known) / total
 
 
 def _at(figures: Any, path: Sequence[str]) -> float | None:
