@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
 import shutil
+import zlib
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; programs that tests start inherit it
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -49,6 +53,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if in_any(item, SLOW):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: not in_any(item, FIRST))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    _seed(fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    _seed(item.nodeid)
+
+
+def _seed(name: str) -> None:
+    """Random numbers of a test and of a fixture follow from its name, whatever ran before it on this worker."""
+    seed = zlib.crc32(name.encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ import numpy as np
 import openai
 import soundfile
 from fake_engine import FakeEngine
-from page_tools import LiveServer
+from page_tools import PATIENCE_S, LiveServer
 
 from baichuan_audio.server.settings import ServerSettings
 
@@ -29,16 +29,16 @@ class Serving(LiveServer):
     def __init__(self, engine: Any, settings: ServerSettings) -> None:
         super().__init__(engine, settings)
         key = settings.api_keys[0] if settings.api_keys else "none"
-        self.client = openai.OpenAI(base_url=self.url + "v1", api_key=key, max_retries=0, timeout=20)
+        self.client = openai.OpenAI(base_url=self.url + "v1", api_key=key, max_retries=0, timeout=PATIENCE_S)
         headers = {"Authorization": f"Bearer {key}"} if settings.api_keys else {}
-        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=20)
+        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S)
 
     @property
     def busy(self) -> int:
         """Slots taken."""
         return int(self.engine.stats().active_sessions)
 
-    def idle(self, within_s: float = 5.0) -> bool:
+    def idle(self, within_s: float = PATIENCE_S) -> bool:
         """Whether every slot is free again, and every request has ended, within this time."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
@@ -56,7 +56,7 @@ class Serving(LiveServer):
 
     def raw(self, request: bytes) -> socket.socket:
         """A connection over which these bytes have been sent."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
         connection.sendall(request)
         return connection
 

@@ -23,6 +23,8 @@ from baichuan_audio.server.app import create_app
 from baichuan_audio.server.settings import ServerSettings
 
 MICROPHONE_RATE = 48000
+PATIENCE_S = 60.0
+"""What takes a moment on an idle machine may take this long on a busy one."""
 
 
 def chromium() -> str | None:
@@ -75,7 +77,7 @@ class LiveServer:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        wait_until(lambda: self._server.started, 30)
+        wait_until(lambda: self._server.started)
 
     @property
     def open_connections(self) -> int:
@@ -83,7 +85,7 @@ class LiveServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
 
     def restart(self, engine: Any, away_s: float = 0.0) -> None:
         self.stop()
@@ -106,7 +108,7 @@ class Wire:
     def all(self, kind: str) -> list[dict[str, Any]]:
         return [event for _, event in self.events if event["type"] == kind]
 
-    def wait(self, kind: str, count: int = 1, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, kind: str, count: int = 1, seconds: float = PATIENCE_S) -> dict[str, Any]:
         """The `count`th event of a kind, when it has come."""
         wait_until(lambda: len(self.all(kind)) >= count, seconds, lambda: self.page.wait_for_timeout(50), kind)
         return self.all(kind)[count - 1]
@@ -167,6 +169,7 @@ def visit(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     """A fresh visitor's page, English and light unless told otherwise; fails if a script of the page does."""
     given = {"viewport": {"width": 1280, "height": 800}, "locale": "en-US", "color_scheme": "light", **options}
     context = browser.new_context(**given)
+    context.set_default_timeout(PATIENCE_S * 1000)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -179,7 +182,7 @@ def visit(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     assert not faults
 
 
-def state(page: Any, name: str, seconds: float = 60) -> None:
+def state(page: Any, name: str, seconds: float = PATIENCE_S) -> None:
     """Wait for a state of the conversation."""
     page.wait_for_selector(f"body[data-state={name}]", timeout=seconds * 1000)
 
@@ -189,7 +192,7 @@ def texts(page: Any, role: str) -> list[str]:
     return list(page.locator(f".turn.{role} .text").all_text_contents())
 
 
-def happens(page: Any, happened: Callable[[], bool], seconds: float = 30) -> None:
+def happens(page: Any, happened: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     wait_until(happened, seconds, lambda: page.wait_for_timeout(50))
 
 
@@ -199,7 +202,10 @@ def ask(page: Any, text: str) -> None:
 
 
 def wait_until(
-    happened: Callable[[], bool], seconds: float, pause: Callable[[], None] = lambda: time.sleep(0.05), what: str = ""
+    happened: Callable[[], bool],
+    seconds: float = PATIENCE_S,
+    pause: Callable[[], None] = lambda: time.sleep(0.05),
+    what: str = "",
 ) -> None:
     end = time.monotonic() + seconds
     while not happened():

@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 from openai.types.realtime import RealtimeServerEvent
+from page_tools import PATIENCE_S
 from pydantic import TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -32,14 +33,14 @@ class Client:
     async def send(self, kind: str, **fields: Any) -> None:
         await self.socket.send(json.dumps({"type": kind, **fields}))
 
-    async def next(self, seconds: float = 10) -> dict[str, Any]:
+    async def next(self, seconds: float = PATIENCE_S) -> dict[str, Any]:
         event = json.loads(await asyncio.wait_for(self.socket.recv(), seconds))
         assert OFFICIAL.validate_python(event).type == event["type"]
         assert event["event_id"] not in {other["event_id"] for other in self.events}
         self.events.append(event)
         return event
 
-    async def until(self, kind: str, seconds: float = 10) -> dict[str, Any]:
+    async def until(self, kind: str, seconds: float = PATIENCE_S) -> dict[str, Any]:
         """The next event of a kind; an error that is not asked for is one of the test's, too."""
         async with asyncio.timeout(seconds):
             while True:
@@ -48,7 +49,7 @@ class Client:
                     return event
                 assert event["type"] != "error", event
 
-    async def until_error(self, seconds: float = 10) -> dict[str, Any]:
+    async def until_error(self, seconds: float = PATIENCE_S) -> dict[str, Any]:
         """The next error; replies may be going on."""
         async with asyncio.timeout(seconds):
             while True:

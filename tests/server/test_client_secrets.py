@@ -151,7 +151,7 @@ async def test_it_wins_no_place(locked: Serving):
     ):
         event = await Client(third).next()
         assert event["type"] == "error" and event["error"]["code"] == "server_full"
-        await asyncio.wait_for(third.wait_closed(), 5)
+        await asyncio.wait_for(third.wait_closed(), 60)
         assert (third.close_code, third.close_reason) == (1013, "server_full")
 
 

@@ -20,6 +20,7 @@ openai = pytest.importorskip("openai")
 
 from fake_engine import FakeEngine  # noqa: E402
 from http_tools import KEY, Serving, assert_error, chat_body, encoded, serving, tone  # noqa: E402
+from page_tools import PATIENCE_S, wait_until  # noqa: E402
 from starlette.datastructures import URL  # noqa: E402
 from starlette.requests import HTTPConnection  # noqa: E402
 
@@ -36,7 +37,7 @@ LONG = "word " * 200
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Serving]:
-    with serving(max_message_bytes=100_000, idle_seconds=0.5) as server:
+    with serving(max_message_bytes=100_000, idle_seconds=1.0) as server:
         yield server
 
 
@@ -232,19 +233,17 @@ def test_lengths_that_are_none(server: Serving, length: str):
 
 
 def test_a_body_that_does_not_come(server: Serving):
-    started = time.monotonic()
     with server.raw(f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\n{{".encode()) as connection:
         assert connection.recv(4096).startswith(b"HTTP/1.1 408")
-    assert time.monotonic() - started < 5
 
 
 def test_a_body_is_waited_for_less_long_than_a_word(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "_BODY_S", 0.3)
     with (
-        serving(idle_seconds=60) as server,
+        serving(idle_seconds=600) as server,
         server.raw(f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\n{{".encode()) as connection,
     ):
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE_S)
         assert connection.recv(4096).startswith(b"HTTP/1.1 408")
 
 
@@ -252,7 +251,7 @@ def test_a_body_that_comes_too_slowly(server: Serving):
     """Byte by byte it is never idle, and yet not waited for; at a fair pace it may take longer."""
     head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
     with server.raw(f"{head}90000\r\n\r\n".encode()) as connection:
-        answer, ended = b"", time.monotonic() + 5
+        answer, ended = b"", time.monotonic() + PATIENCE_S
         connection.settimeout(0.1)
         while not answer and time.monotonic() < ended:
             connection.sendall(b" ")
@@ -262,7 +261,7 @@ def test_a_body_that_comes_too_slowly(server: Serving):
     body = json.dumps(chat_body("x" * 60_000)).encode()
     with server.raw(f"{head}{len(body)}\r\n\r\n".encode()) as connection:
         for start in range(0, len(body), 10_000):
-            time.sleep(0.15)
+            time.sleep(0.3)
             connection.sendall(body[start : start + 10_000])
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
@@ -270,16 +269,16 @@ def test_a_body_that_comes_too_slowly(server: Serving):
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_client_that_vanishes(stream: bool, reset: bool):
-    """Its reply stops and its slot is free, soon, and others can go on."""
+    """Its reply stops and its slot is free, and others can go on."""
     with serving(FakeEngine(max_sessions=2, delay=0.02, answer=LONG)) as server:
         connection = server.post_raw(CHAT, chat_body("hello", stream=stream))
-        wait_for(lambda: server.busy == 1)
+        wait_until(lambda: server.busy == 1)
         if stream:
             assert connection.recv(100)
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-        assert server.idle(2.0)
+        assert server.idle()
         assert server.metric("sessions_total", '{outcome="cancelled"}') == 1
 
 
@@ -293,9 +292,10 @@ def test_a_listener_that_vanishes(path: str):
             body = request.read()
             head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {request.headers['content-type']}\r\n"
             connection = server.raw(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        wait_for(lambda: server.busy == 1)
+        wait_until(lambda: server.busy == 1)
         connection.close()
-        assert server.idle(2.0)
+        assert server.idle()
+        assert server.metric("sessions_total", '{outcome="cancelled"}') == 1
 
 
 def test_a_listener_that_never_reads():
@@ -307,9 +307,9 @@ def test_a_listener_that_never_reads():
         body = json.dumps(chat_body("x", modalities=["audio"], audio={"format": "pcm16"}, stream=True)).encode()
         head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        wait_for(lambda: server.busy == 1)
+        wait_until(lambda: server.busy == 1)
         assert server.client.chat.completions.create(**chat_body("others go on"), max_tokens=2)
-        assert server.idle(10.0)
+        assert server.idle()
         assert server.metric("errors_total", '{code="stalled"}') == 1
         connection.close()
 
@@ -412,10 +412,3 @@ def test_an_engine_that_has_stopped(server: Serving):
     error = as_api_error(EngineStopped("x"))
     assert error.status == 503 and error.headers["Retry-After"]
     assert as_api_error(ZeroDivisionError("secret")).body()["error"]["message"] == "something went wrong in the server."
-
-
-def wait_for(true, within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

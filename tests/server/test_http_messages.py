@@ -352,4 +352,4 @@ def test_a_websocket_elsewhere(server: Serving):
     response = refused.value.response
     assert response.status_code == 404 and "/v1/realtime" in json.loads(response.body)["error"]["message"]
     with connect(f"ws://127.0.0.1:{server.port}/v1/realtime/?model=any") as websocket:
-        assert json.loads(websocket.recv(timeout=5))["type"] == "session.created"
+        assert json.loads(websocket.recv(timeout=60))["type"] == "session.created"

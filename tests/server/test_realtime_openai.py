@@ -94,7 +94,7 @@ async def test_a_conversation_with_the_real_engine(real_server, letters, monkeyp
     async with dial(real_server) as client:
         await client.update(max_output_tokens=40, audio={"input": {"transcription": {"model": "m"}}})
         await client.append(speech())
-        done = (await client.until("response.done", 60))["response"]
+        done = (await client.until("response.done"))["response"]
         assert done["status"] in ("completed", "incomplete") and done["usage"]["input_tokens"] > 0
         transcript = done["output"][0]["content"][0]["transcript"]
         deltas = "".join(event["delta"] for event in client.all("response.output_audio_transcript.delta"))
@@ -107,12 +107,12 @@ async def test_a_conversation_with_the_real_engine(real_server, letters, monkeyp
             await client.until("conversation.item.truncated")
         await client.send("response.create")
         await client.send("response.cancel")
-        assert (await client.until("response.done", 60))["response"]["status"] == "cancelled"
+        assert (await client.until("response.done"))["response"]["status"] == "cancelled"
         own_input = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Own"}]}]
         await client.send("response.create", response={"conversation": "none", "input": own_input})
-        assert (await client.until("response.done", 60))["response"]["status"] in ("completed", "incomplete")
+        assert (await client.until("response.done"))["response"]["status"] in ("completed", "incomplete")
         while not client.all("conversation.item.input_audio_transcription.completed"):
-            await client.next(60)
+            await client.next()
         assert engine.stats().active_sessions == 1
         await client.send("response.create")
         await client.until("response.created")
@@ -122,4 +122,4 @@ async def test_a_conversation_with_the_real_engine(real_server, letters, monkeyp
 def assert_free(engine) -> None:
     from page_tools import wait_until
 
-    wait_until(lambda: engine.stats().active_sessions == 0 and engine.stats().active_replies == 0, 10)
+    wait_until(lambda: engine.stats().active_sessions == 0 and engine.stats().active_replies == 0)

@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 pytest.importorskip("openai", reason="openai, whose types are the measure, is not installed: pip install openai")
 
 from fake_engine import FakeEngine
-from page_tools import LiveServer, wait_until
+from page_tools import PATIENCE_S, LiveServer, wait_until
 from realtime_tools import OFFICIAL, PCM_RATE, Client, address, dial, pcm64, speech
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -156,7 +156,7 @@ async def test_frames_of_noise(server):
         while not any(event["session"]["instructions"] == "Still here." for event in client.all("session.updated")):
             await client.next()
         assert all(error["error"]["code"] != "internal_error" for error in client.all("error"))
-    wait_until(lambda: all_free(server), 5)
+    wait_until(lambda: all_free(server))
 
 
 async def test_sizes_are_limited(serve):
@@ -176,13 +176,13 @@ async def test_sizes_are_limited(serve):
         long = np.tile(speech(before_s=0, after_s=0), 4)
         await client.append(long)  # nobody pauses: two seconds become a turn
         await client.until("input_audio_buffer.committed")
-        wait_until(lambda: len(server.engine.dialogues[-1].items) == 2, 5)  # told to the client first
+        wait_until(lambda: len(server.engine.dialogues[-1].items) == 2)  # told to the client first
         waveform = server.engine.dialogues[-1].items[-1][2][0].waveform
         assert len(waveform) / 16000 == pytest.approx(2, abs=0.2)
 
 
 async def test_time_is_limited(serve):
-    server = serve(max_session_seconds=1.0)
+    server = serve(max_session_seconds=2.0)
     async with dial(server) as client:
         await client.ask("Hello")
         assert (await client.until_error())["error"]["code"] == "session_expired"
@@ -196,7 +196,7 @@ async def test_time_is_limited(serve):
     async with dial(idle) as client:
         await client.ask("Hello")
         assert (await client.until_error())["error"]["code"] == "session_idle"
-    wait_until(lambda: all_free(idle) and all_free(server), 5)
+    wait_until(lambda: all_free(idle) and all_free(server))
 
 
 def test_the_clock_runs_from_the_end_of_what_is_heard():
@@ -259,7 +259,7 @@ async def test_ten_times_too_many_clients(serve):
 
     outcomes = await asyncio.gather(*(try_once() for _ in range(40)))
     assert outcomes.count("completed") >= 4 and set(outcomes) == {"completed", "server_full"}
-    wait_until(lambda: all_free(server), 5)
+    wait_until(lambda: all_free(server))
     async with dial(server) as client:
         assert (await client.ask("Hello"))["status"] == "completed"
 
@@ -278,7 +278,7 @@ async def test_clients_that_vanish_leave_nothing_behind(serve):
                     elif vanish == "mid-speech":
                         await client.append(speech()[: int(1.2 * PCM_RATE)])
                     client.socket.transport.abort()
-            wait_until(lambda: server.engine.stats().slots_free == 3, 5)
+            wait_until(lambda: server.engine.stats().slots_free == 3)
             assert server.engine.dialogues[-1].closed
             gc.collect()
             tasks.append(await on_loop(server, lambda: len(asyncio.all_tasks())))
@@ -286,7 +286,7 @@ async def test_clients_that_vanish_leave_nothing_behind(serve):
         server.engine.answer = None
         assert (await other.ask("Hello"))["status"] == "completed"
     assert tasks[0] == tasks[-1] and held[0] == held[-1] > 0
-    wait_until(lambda: all_free(server), 5)
+    wait_until(lambda: all_free(server))
 
 
 async def on_loop(server, function):
@@ -316,14 +316,14 @@ async def test_one_who_never_reads_is_put_out(serve):
         other = await stack.enter_async_context(dial(server))
         began = time.monotonic()
         server.engine.answer = None
-        assert (await other.ask("Hello"))["status"] == "completed"
-        assert time.monotonic() - began < 1.0  # unharmed
+        assert (await other.ask("Hello"))["status"] == "completed"  # unharmed,
+        assert server.engine.stats().slots_free == 0  # and not because the other one has gone
         while server.engine.stats().slots_free != 1:  # the other one must not go idle meanwhile
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < PATIENCE_S
             await other.ask("Hello")
             await asyncio.sleep(0.2)
     raw.close()
-    wait_until(lambda: all_free(server), 5)
+    wait_until(lambda: all_free(server))
 
 
 def handshake(server) -> socket.socket:
@@ -369,7 +369,7 @@ async def test_keys_and_origins(serve):
                 pass
         assert refused.value.response.status_code == status
         assert "sesame" not in refused.value.response.body.decode()
-    wait_until(lambda: all_free(server), 5)
+    wait_until(lambda: all_free(server))
 
 
 async def test_nothing_that_is_said_stands_in_the_log(serve, monkeypatch):
@@ -381,7 +381,7 @@ async def test_nothing_that_is_said_stands_in_the_log(serve, monkeypatch):
         await client.ask("top secret")
         await client.send("conversation.item.retrieve", item_id="top secret")
         await client.until_error()
-    wait_until(lambda: "session_closed" in lines.getvalue(), 5)
+    wait_until(lambda: "session_closed" in lines.getvalue())
     assert "secret" not in lines.getvalue() and "sesame" not in lines.getvalue()
     events = [json.loads(line) for line in lines.getvalue().splitlines()]
     assert {"session_opened", "response", "session_closed"} <= {event["event"] for event in events}

@@ -60,7 +60,7 @@ class Talk:
         return [event for event in self.events if event["type"] == kind]
 
     async def wait(self, kind: str, count: int = 1) -> dict[str, Any]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.of(kind)) < count:
                 await asyncio.sleep(0.01)
         return self.of(kind)[count - 1]
@@ -118,7 +118,7 @@ async def test_what_nobody_foresaw_ends_the_response_and_not_the_session(monkeyp
             assert done["status"] == "failed" and done["status_details"]["error"]["type"] == "server_error"
         assert client.log.getvalue().count('"kind": "RuntimeError"') == 2
         assert (await client.ask())["status"] == "completed"
-        await asyncio.wait_for(client.session.wait_quiet(), 1)
+        await asyncio.wait_for(client.session.wait_quiet(), 60)
 
 
 def _raise(*_: Any, **__: Any) -> None:

@@ -26,6 +26,10 @@ _UNUSED_WITH_NONE = {"tools": "tool_choice", "functions": "function_call"}
 """Tools have no effect where the choice among them is "none"."""
 
 
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""The same request with the same seed is sampled the same way."""
+
+
 class RequestModel(BaseModel):
     """Base of request bodies: unknown fields are ignored, numbers are finite."""
 
@@ -134,7 +138,7 @@ class ChatRequest(RequestModel):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Seed | None = None
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     response_format: ResponseFormat | None = None
     metadata: Metadata | None = None

@@ -19,7 +19,7 @@ from ..audio.time_stretch import TimeStretch
 from ..audio.voices import choose_voice
 from ..errors import as_api_error, bad_request
 from ..validation import Identifier, Text
-from .chat_types import RequestModel, VoiceId
+from .chat_types import RequestModel, Seed, VoiceId
 from .openapi import error_responses, other_content
 from .streaming import EVENT_STREAM, RequestTrace, StreamedResponse, event
 
@@ -31,6 +31,7 @@ class SpeechRequest(RequestModel):
     """A text to read aloud. Any `model` is accepted; `instructions` have no effect.
 
     speed: 2.0 is twice as fast, at the same pitch. stream_format: `sse` sends events with base64, `audio` the bytes.
+    seed: the same seed reads a text the same way again.
     """
 
     model: str
@@ -40,6 +41,7 @@ class SpeechRequest(RequestModel):
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
     instructions: str | None = None
+    seed: Seed | None = None
 
 
 @router.post(
@@ -111,7 +113,7 @@ class SpeechHandler:
         """The engine's audio at the speed of the request."""
         speed = self._body.speed
         stretch = TimeStretch(self._state.engine.sample_rate, speed) if speed != 1.0 else None
-        async with aclosing(self._trace.limited(self._state.engine.speak(text, voice=voice))) as deltas:
+        async with aclosing(self._trace.limited(self._state.engine.speak(text, voice, self._body.seed))) as deltas:
             async for delta in deltas:
                 self._trace.audio_out(delta)
                 self._seconds += delta.waveform.shape[-1] / delta.sample_rate
