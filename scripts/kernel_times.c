@@ -3,7 +3,8 @@
  *   cc -O3 -std=gnu11 -fno-math-errno -Wno-psabi -march=native -Isrc/baichuan_audio/acceleration/cpu \
  *       scripts/kernel_times.c -o kernel_times -lm -lpthread && ./kernel_times smollm2 30 200
  *
- * Arguments: nano or smollm2; rounds; positions before the step; rows. Formats and one and two threads take turns. Printed are
+ * Arguments: nano, smollm2 or 3b (a Qwen2.5-3B); rounds; positions before the step; rows; the first format, of float32 (0),
+ * bfloat16, int8 and int4 (3). Formats and one and two threads take turns. Printed are
  * the least and the median wall time, the least CPU time (of the calling thread), and the floor: weights and cache over the best
  * rate of reading 64 MB in the same run.
  */
@@ -16,10 +17,10 @@
 
 typedef struct {
     const char *name;
-    int width, heads, groups, inner, layers, vocabulary;
+    int width, heads, groups, head_dim, inner, layers, vocabulary;
 } Shape;
 
-static const Shape SHAPES[] = {{"nano", 256, 4, 2, 896, 8, 2588}, {"smollm2", 576, 9, 3, 1536, 30, 49152}};
+static const Shape SHAPES[] = {{"nano", 256, 4, 2, 64, 896, 8, 2588}, {"smollm2", 576, 9, 3, 64, 1536, 30, 49152}, {"3b", 2048, 16, 2, 128, 11008, 36, 151936}};
 static const char *NAMES[] = {"float32", "bfloat16", "int8", "int4"};
 static uint64_t bytes_read;
 
@@ -53,8 +54,8 @@ static Model model_of(const Shape *s, int format, Norm norm) {
     Product *up = calloc(24, sizeof *up), *down = up + 8, *heads = up + 16;
     bytes_read = 0;
     for (int i = 0; i < s->layers; i++)
-        layers[i] = (Layer){norm, norm, weights((s->heads + 2 * s->groups) * 64, s->width, format),
-                            weights(s->width, s->heads * 64, format), weights(2 * s->inner, s->width, format),
+        layers[i] = (Layer){norm, norm, weights((s->heads + 2 * s->groups) * s->head_dim, s->width, format),
+                            weights(s->width, s->heads * s->head_dim, format), weights(2 * s->inner, s->width, format),
                             weights(s->width, s->inner, format)};
     uint64_t backbone = bytes_read;
     Product logits = weights(s->vocabulary, s->width, format);
@@ -64,8 +65,8 @@ static Model model_of(const Shape *s, int format, Norm norm) {
         heads[i] = weights(i ? 129 : 513, s->width, format);
     }
     *depth = (DepthLayer){norm, norm, weights(3 * s->width, s->width, format), weights(s->width, s->width, format), up, down};
-    return (Model){{s->layers, s->width, s->heads, s->groups, 64, s->inner, layers, norm},
-                   {1, s->width, 8, 64, depth, norm, heads}, logits, text, backbone + bytes_read - text};
+    return (Model){{s->layers, s->width, s->heads, s->groups, s->head_dim, s->inner, layers, norm},
+                   {1, s->width, 8, s->head_dim, depth, norm, heads}, logits, text, backbone + bytes_read - text};
 }
 
 static void read_part(const void *source, int part) {
@@ -83,20 +84,20 @@ static int ascending(const void *a, const void *b) {
 }
 
 int main(int count, char **arguments) {
-    const Shape *s = &SHAPES[count > 1 && !strcmp(arguments[1], "smollm2")];
+    const Shape *s = &SHAPES[count < 2 || !strcmp(arguments[1], "nano") ? 0 : strcmp(arguments[1], "3b") ? 1 : 2];
     int rounds = count > 2 ? atoi(arguments[2]) : 30, history = count > 3 ? atoi(arguments[3]) : 200;
-    int rows = count > 4 ? atoi(arguments[4]) : 1;
+    int rows = count > 4 ? atoi(arguments[4]) : 1, least = count > 5 ? atoi(arguments[5]) : FP32;
     rounds = rounds < MAX_ROUNDS ? rounds : MAX_ROUNDS;
-    float *ones = calloc((size_t)s->width, sizeof(float)), cosines[64], sines[64] = {0};
+    float *ones = calloc((size_t)s->width, sizeof(float)), cosines[128], sines[128] = {0};
     for (int i = 0; i < s->width; i++) ones[i] = 1.0f;
-    for (int i = 0; i < 64; i++) cosines[i] = 1.0f;
+    for (int i = 0; i < 128; i++) cosines[i] = 1.0f;
     Model models[4];
     Memory pasts[4];
     int64_t slots[64], positions[64], past_bytes[4];
     for (int row = 0; row < 64; row++) slots[row] = row, positions[row] = history;
-    for (int format = FP32; format <= INT4; format++) {
+    for (int format = least; format <= INT4; format++) {
         models[format] = model_of(s, format, (Norm){ones, 1e-6f});
-        int64_t position = format < INT8 ? 64 : 68, group = (history + 1) * position, row = group * s->groups, part = row * rows;
+        int64_t position = s->head_dim + (format < INT8 ? 0 : 4), group = (history + 1) * position, row = group * s->groups, part = row * rows;
         past_bytes[format] = part * 2 * s->layers * (format < INT8 ? 4 : 1);
         char *store = malloc((size_t)past_bytes[format]);
         memset(store, 0x3c, (size_t)past_bytes[format]);
@@ -111,7 +112,7 @@ int main(int count, char **arguments) {
         double start = seconds(CLOCK_MONOTONIC), taken;
         run(read_part, source, 64, 1 + round % 2);
         taken = seconds(CLOCK_MONOTONIC) - start, reading = taken < reading ? taken : reading;
-        for (int test = 0; test < 16; test++) {
+        for (int test = 4 * least; test < 16; test++) {
             int format = test / 4, threads = 1 + test / 2 % 2, text = test % 2 == 0;
             const Model *m = &models[format];
             for (int i = 0; i < rows * s->width; i++) x[i] = sinf((float)i);
@@ -126,7 +127,7 @@ int main(int count, char **arguments) {
     double rate = (64 << 20) / reading;
     printf("%s, %d rows after %d positions; reading moves %.1f GB/s\n", s->name, rows, history, rate / 1e9);
     printf("| weights | step | threads | least, ms | median | least CPU time | floor | CPU time x floor |\n");
-    for (int test = 0; test < 16; test++) {
+    for (int test = 4 * least; test < 16; test++) {
         int format = test / 4, threads = test / 2 % 2, text = test % 2 == 0;
         double *w = wall[format][threads][text], *c = cpu[format][threads][text];
         uint64_t read = (text ? models[format].text_bytes : models[format].frame_bytes) + (uint64_t)past_bytes[format];

@@ -30,7 +30,7 @@ _MAX_SESSIONS, _MAX_POSITIONS = 4, 4096  # of the Decoder that sessions share on
 _MAX_NATIVE_BYTES = 4 << 30
 """Decoder weights up to this size are copied for the C kernels; larger models need more than one core."""
 _MAX_CACHED_BYTES = 64 << 20
-"""Decoder weights up to this size may fit the processor's cache and are transposed; larger ones keep their layout."""
+"""Decoder weights up to this size may fit the processor's cache: torch has them transposed, C uses one core."""
 
 
 @torch.no_grad()
@@ -90,6 +90,7 @@ def native_copy(model: BaichuanAudio, compiled: ctypes.CDLL, kind: str | None = 
     """A copy with decode steps in C, for float32 or bfloat16 on a CPU; kind: None, "int8" or "int4"."""
     head = NativeAudioHead.from_head_with_kernels(model.audio_head, compiled, kind)
     language_model = NativeLanguageModel.from_model_with_kernels(model.language_model, compiled, kind)
+    language_model.share_steps = head.share_steps = _decode_bytes(model) > _MAX_CACHED_BYTES
     return model.with_parts(language_model=language_model, audio_head=head)
 
 

@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from ...acceleration import optimize_for_inference, weight_bytes
+from ...acceleration.cpu.model import QuantizedLinear
 from ...errors import BaichuanAudioError
 from ...language_model.backbone import BackboneConfig
 from ...model import BaichuanAudio
@@ -41,8 +43,9 @@ class OwnPeer:
     def __init__(self, model: BaichuanAudio, kind: str | None, text: bool) -> None:
         self.name = f"baichuan-audio, {kind or 'bfloat16'}{'' if text else ', code frame'}"
         language_model, head = model.language_model, model.audio_head
-        layers, last = language_model.steps, language_model.lm_head.packed
-        parts = (layers, last) if text else (layers, head.transformer_layers, head.heads)
+        last = cast(QuantizedLinear, language_model.lm_head).packed
+        heads: list[nn.Module] = [last] if text else [head.transformer_layers, head.heads]
+        parts = [cast(nn.Module, language_model.steps), *heads]
         self.weight_bytes = float(sum(weight_bytes(part) for part in parts))
         self._session, self._text = RepeatedSession(model, _HISTORY), text
 
