@@ -237,7 +237,7 @@ def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _peers(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from ..bench.peers.run import markdown, measure_peers
+    from ..bench.comparisons.peers import markdown, measure_peers
 
     choose_device(arguments)
     config = arguments.random_init or in_clone("recipes/bench/smollm2.json")
@@ -249,7 +249,7 @@ def _peers(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _quantization(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from ..bench.fidelity import markdown, measure_fidelity
+    from ..bench.comparisons.fidelity import markdown, measure_fidelity
 
     model, name = _model(arguments)
     kinds = arguments.quantize or ["int8", "int4"]

@@ -158,7 +158,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         addresses = (None if tensor is None else tensor.data_ptr() for tensor in (packed, bias, scale))
         self.structure = _Product(*addresses, self.inputs, self.outputs, layout)
-        self._product = compiled.product
+        self._product, self._bytes = compiled.product, packed.nbytes
 
     def _empty(self, compiled: ctypes.CDLL, layout: int) -> Tensor:
         return torch.empty(int(compiled.packed_bytes(self.outputs, self.inputs, layout)), dtype=torch.uint8)
@@ -166,7 +166,7 @@ class PackedLinear(nn.Module):
     def multiply(self, x: Tensor, out: Tensor, add: bool = False) -> None:
         """x [..., in] float32, contiguous -> out [..., out], overwritten or added to; raises KernelError."""
         rows = x.numel() // self.inputs
-        threads = torch.get_num_threads() if rows * self.weight.nbytes > _ONE_CORE_BYTES else 1
+        threads = torch.get_num_threads() if rows * self._bytes > _ONE_CORE_BYTES else 1
         sizes = rows, out.data_ptr(), int(add), threads
         if self._product(ctypes.byref(self.structure), x.data_ptr(), *sizes):
             raise KernelError("there is not enough memory for a product.")

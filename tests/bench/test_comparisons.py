@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from baichuan_audio.acceleration.cpu.kernels import library
-from baichuan_audio.bench import fidelity
-from baichuan_audio.bench.peers import run
-from baichuan_audio.bench.peers.packages import Peer, Seconds, Shape
+from baichuan_audio.bench.comparisons import fidelity, peers
+from baichuan_audio.bench.comparisons.packages import Peer, Seconds, Shape
 from baichuan_audio.errors import BaichuanAudioError
 from baichuan_audio.language_model.backbone import BackboneConfig
 from baichuan_audio.model import BaichuanAudio
@@ -52,14 +51,14 @@ def test_packages_that_are_missing_or_fail_are_named(tmp_path: Path, monkeypatch
     def others(*_: object) -> Iterator[tuple[str, Callable[[], Peer]]]:
         yield from (("first", missing), ("second", broken), ("third", _Fixed))
 
-    monkeypatch.setattr(run, "_others", others)
-    monkeypatch.setattr(run, "_FLOOR_BYTES", 1 << 20)
-    result = run.measure_peers(file, None, 1, lambda line: None)
+    monkeypatch.setattr(peers, "_others", others)
+    monkeypatch.setattr(peers, "_FLOOR_BYTES", 1 << 20)
+    result = peers.measure_peers(file, None, 1, lambda line: None)
     names = set(result["rows"])
     assert {"another", "baichuan-audio, bfloat16", "baichuan-audio, int8", "baichuan-audio, int4, code frame"} <= names
     assert result["rows"]["another"]["best"] == 0.002 and result["rows"]["another"]["best_cpu"] == 0.001
     assert result["rows"]["baichuan-audio, int4"]["megabytes"] < result["rows"]["baichuan-audio, int8"]["megabytes"]
-    text = run.markdown(result)
+    text = peers.markdown(result)
     assert "first: transformers is not installed" in text and "second: RuntimeError: it is of another version" in text
 
 

@@ -74,10 +74,11 @@ def measure_peers(config: Path, gguf: str | None, rounds: int, report: Callable[
             for peer in peers:
                 with stopwatch() as seconds:
                     source.sum()
-                read, own = Seconds(seconds[0] / _FLOOR_BYTES, seconds[1] / _FLOOR_BYTES), peer.decode(_TOKENS)
+                read = Seconds(seconds[0] / _FLOOR_BYTES, seconds[1] / _FLOOR_BYTES)
+                taken = peer.decode(_TOKENS)
                 if number:  # the first round warms up
                     reads.append(read)
-                    times[peer.name].append(own)
+                    times[peer.name].append(taken)
     floor = Seconds(min(read.wall for read in reads), min(read.cpu for read in reads))
     rows = {peer.name: _row(times[peer.name], peer.weight_bytes, floor) for peer in peers}
     machine = describe(torch.device("cpu"))
