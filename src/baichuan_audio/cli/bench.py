@@ -170,8 +170,8 @@ def _stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from ..bench.serve import markdown, read_speech, sweep
-    from ..bench.server_process import ServedModel
+    from ..bench.server.serve import markdown, read_speech, sweep
+    from ..bench.server.server_process import ServedModel
 
     check_libraries()
     file = Path(arguments.speech) if arguments.speech else in_clone(_SPEECH)
@@ -198,7 +198,7 @@ def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _soak(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     import asyncio
 
-    from ..bench.soak import report, soak, summary
+    from ..bench.server.soak import report, soak, summary
 
     check_libraries()
     with Progress("holding dialogues"):

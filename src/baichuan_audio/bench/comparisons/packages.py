@@ -81,7 +81,9 @@ class TransformersPeer:
     @torch.inference_mode()
     def decode(self, count: int) -> Seconds:
         """See Peer."""
-        self._cache.crop(self._shape.history)
+        decoded = self._cache.get_seq_length() - self._shape.history
+        if decoded:
+            self._cache.crop(-decoded)
         token = torch.tensor([[5]])
         with stopwatch() as seconds:
             for _ in range(count):

@@ -114,11 +114,14 @@ def _peers(
     for name, make in _others(shape, folder, gguf):
         report(name)
         try:
-            yield make()
+            peer = make()
+            peer.decode(2), peer.decode(1)
         except ImportError as error:
             skipped.append(f"{name}: {error.name} is not installed (pip install 'baichuan-audio[peers]')")
         except Exception as error:  # of a version that this was not written for
             skipped.append(f"{name}: {type(error).__name__}: {error}")
+        else:
+            yield peer
 
 
 def _others(shape: Shape, folder: Path, gguf: str | None) -> Iterator[tuple[str, Callable[[], Peer]]]:
