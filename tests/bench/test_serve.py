@@ -14,10 +14,10 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 from fake_engine import FakeEngine
 from page_tools import LiveServer
 
-from baichuan_audio.bench import serve
-from baichuan_audio.bench.listener import RATE, SILENCE_MS, Player
-from baichuan_audio.bench.serve import QUESTION_SECONDS, hold_dialogues, read_speech
-from baichuan_audio.bench.server_process import ServerProcess
+from baichuan_audio.bench.server import serve
+from baichuan_audio.bench.server.listener import RATE, SILENCE_MS, Player
+from baichuan_audio.bench.server.serve import QUESTION_SECONDS, hold_dialogues, read_speech
+from baichuan_audio.bench.server.server_process import ServerProcess
 from baichuan_audio.cli import main
 from baichuan_audio.errors import AudioError
 

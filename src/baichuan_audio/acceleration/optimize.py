@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from typing import cast
 
 import torch
@@ -24,11 +25,12 @@ from .cuda.session import DecoderSessions
 from .modules import FusedFeedForward, SplitDepthLayer, deep_module_copy
 from .quantization import Int8Linear, check_kind, weight_bytes, with_torchao
 
+_log = logging.getLogger(__name__)
 _MAX_SESSIONS, _MAX_POSITIONS = 4, 4096  # of the Decoder that sessions share on CUDA
 _MAX_NATIVE_BYTES = 4 << 30
 """Decoder weights up to this size are copied for the C kernels; larger models need more than one core."""
 _MAX_CACHED_BYTES = 64 << 20
-"""Decoder weights up to this size may fit the processor's cache and are transposed; larger ones keep their layout."""
+"""Decoder weights up to this size may fit the processor's cache: torch has them transposed, C uses one core."""
 
 
 @torch.no_grad()
@@ -37,8 +39,9 @@ def optimize_for_inference(model: BaichuanAudio, quantization: str | None = None
 
     The copy shares the encoder, the decoders and nearly all weights with `model` (on a CPU those of a small model are
     copied), which is not changed; its outputs agree to rounding. On CUDA, sessions and the flow decoder use graphs.
-    quantization: None, "int8", "int4" or "fp8" for the weights of backbone and audio head, which are then new memory.
-    Raises ConfigError for a kind that this device does not support, MissingDependencyError without torchao on CUDA.
+    quantization: None, "int8", "int4" or "fp8" for the weights of backbone and audio head, which are then new memory;
+    on a CPU keys and values then have 8 bits. Raises ConfigError for a kind that this device does not support,
+    MissingDependencyError without torchao on CUDA.
     """
     weight = model.language_model.embed_tokens.weight
     if quantization is not None:
@@ -50,6 +53,8 @@ def optimize_for_inference(model: BaichuanAudio, quantization: str | None = None
             return native_copy(model, compiled, quantization).eval()
         if quantization is not None and (quantization != "int8" or weight.dtype != torch.float32):
             raise ConfigError(f"{quantization} of a model in {weight.dtype} needs a C compiler on a CPU; install one.")
+        if quantization is not None:
+            _log.warning("int8 without a C compiler may be slower than no quantization; install one.")
         if weight.dtype == torch.float32:
             return fused_copy(model, linear_layout(model) if quantization is None else Int8Linear).eval()
     sessions: SessionFactory = Session
@@ -85,6 +90,7 @@ def native_copy(model: BaichuanAudio, compiled: ctypes.CDLL, kind: str | None = 
     """A copy with decode steps in C, for float32 or bfloat16 on a CPU; kind: None, "int8" or "int4"."""
     head = NativeAudioHead.from_head_with_kernels(model.audio_head, compiled, kind)
     language_model = NativeLanguageModel.from_model_with_kernels(model.language_model, compiled, kind)
+    language_model.share_steps = head.share_steps = _decode_bytes(model) > _MAX_CACHED_BYTES
     return model.with_parts(language_model=language_model, audio_head=head)
 
 

@@ -22,7 +22,7 @@ _GROUP = 128  # weights that share a scale in int4
 
 
 class Int8Linear(nn.Module):
-    """A Linear for CPUs without a compiler: int8 weights with a scale an output; activations are quantised, too."""
+    """A Linear for CPUs without a compiler: int8 weights, a scale for each output; activations quantised in turn."""
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..acceleration import Decoder, RowRequest, weight_bytes
+from ..acceleration.cpu.int8_cache import SCALE_BYTES
 from ..acceleration.cpu.model import NativeLanguageModel, NativeLinear
 from ..generation.reply import ReplySampling
 from ..generation.sequence import FrameRequest, TextRequest
@@ -245,8 +246,10 @@ def _decode_bytes(model: BaichuanAudio, text: bool | None, history: int = 0) -> 
     elif text is not None:
         total += weight_bytes(head.transformer_layers) + weight_bytes(head.heads)
     config = language_model.config
-    position = 2 * config.num_hidden_layers * config.key_value_heads * config.head_width
-    return total + history * position * language_model.embed_tokens.weight.element_size()
+    position = language_model.embed_tokens.weight.element_size() * config.head_width
+    if language_model.int8_cache:
+        position = config.head_width + SCALE_BYTES
+    return total + history * position * 2 * config.num_hidden_layers * config.key_value_heads
 
 
 def flow_steps(model: BaichuanAudio, count: int) -> list[dict[str, float]]:

@@ -170,8 +170,8 @@ def _stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from ..bench.serve import markdown, read_speech, sweep
-    from ..bench.server_process import ServedModel
+    from ..bench.server.serve import markdown, read_speech, sweep
+    from ..bench.server.server_process import ServedModel
 
     check_libraries()
     file = Path(arguments.speech) if arguments.speech else in_clone(_SPEECH)
@@ -198,7 +198,7 @@ def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _soak(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     import asyncio
 
-    from ..bench.soak import report, soak, summary
+    from ..bench.server.soak import report, soak, summary
 
     check_libraries()
     with Progress("holding dialogues"):
@@ -237,7 +237,7 @@ def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _peers(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from ..bench.peers.run import markdown, measure_peers
+    from ..bench.comparisons.peers import markdown, measure_peers
 
     choose_device(arguments)
     config = arguments.random_init or in_clone("recipes/bench/smollm2.json")
@@ -249,7 +249,7 @@ def _peers(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _quantization(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from ..bench.fidelity import markdown, measure_fidelity
+    from ..bench.comparisons.fidelity import markdown, measure_fidelity
 
     model, name = _model(arguments)
     kinds = arguments.quantize or ["int8", "int4"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError
-from .common import Progress, add_command, check_output, check_text, load_model, print_json
+from .common import Progress, add_command, add_quantize, check_output, check_text, load_model, print_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,8 @@ def add_commands(commands: Any) -> None:
     speak.add_argument("--voice", metavar="NAME", help="the voice; `baichuan-audio info` lists the voices")
     speak.add_argument("--output", "-o", default="speech.wav", metavar="FILE", help="(default: %(default)s)")
     speak.add_argument("--no-play", action="store_true", help="do not play it, even if there is an audio device")
+    for parser in (chat, transcribe, speak):
+        add_quantize(parser)
 
 
 def _add_no_vad(command: argparse.ArgumentParser) -> None:

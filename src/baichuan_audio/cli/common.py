@@ -66,6 +66,16 @@ def add_command(
     return parser
 
 
+def add_quantize(parser: argparse.ArgumentParser) -> None:
+    """Add --quantize, which `load_model` follows."""
+    parser.add_argument(
+        "--quantize",
+        choices=("int8", "int4", "fp8"),
+        metavar="KIND",
+        help="smaller weights of the language model: int8 or int4; fp8 on a GPU (default: as stored)",
+    )
+
+
 def add_group(
     commands: Any, name: str, help_text: str, parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser
 ) -> Any:
@@ -115,7 +125,7 @@ def load_model(arguments: argparse.Namespace) -> BaichuanAudio:
     with Progress(f"preparing {name}"):
         from ..acceleration import optimize_for_inference
 
-        return optimize_for_inference(model)
+        return optimize_for_inference(model, getattr(arguments, "quantize", None))
 
 
 def load_plain_model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, MissingDependencyError
-from .common import Progress, add_command, default_model, load_model, load_plain_model, positive
+from .common import Progress, add_command, add_quantize, default_model, load_model, load_plain_model, positive
 
 if TYPE_CHECKING:
     from ..model import BaichuanAudio
@@ -56,6 +56,7 @@ def add_commands(commands: Any) -> None:
         help="origin of a web site whose pages may use the server",
     )
     serve.add_argument("--log-content", action="store_true", help="also log the content of the dialogues")
+    add_quantize(serve)
     limits = serve.add_argument_group("limits")
     limits.add_argument("--max-sessions", type=positive, default=8, metavar="N", help="sessions at once (default: 8)")
     limits.add_argument(

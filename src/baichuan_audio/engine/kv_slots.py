@@ -147,8 +147,10 @@ class _SlotContext:
             mask = None
             if count > 1:
                 mask = torch.ones(count, end, dtype=torch.bool, device=row.device).tril(start)
-            past = keys[None, slot, :, :end], values[None, slot, :, :end]
-            parts.append(attend_to(row, *(map(decode, past) if in_int8 else past), mask))
+            row_keys, row_values = keys[None, slot, :, :end], values[None, slot, :, :end]
+            if in_int8:
+                row_keys, row_values = decode(row_keys), decode(row_values)
+            parts.append(attend_to(row, row_keys, row_values, mask))
             first += count
         return torch.cat(parts, dim=2)
 

@@ -33,6 +33,8 @@ S = TypeVar("S", bound=ctypes.Structure)
 _log = logging.getLogger(__name__)
 _COMPILE_SECONDS = 120.0
 _TUNED = (("-march=native",), ("-mcpu=native",), ())  # not every compiler accepts them
+_ONE_CORE_BYTES = 4 << 20
+"""A product with fewer bytes of weights, times its rows, is not shared by threads."""
 _SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "kernels.c")
 # Not -ffast-math: linked into a library it changes how the whole process rounds the smallest numbers.
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
@@ -156,14 +158,16 @@ class PackedLinear(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         addresses = (None if tensor is None else tensor.data_ptr() for tensor in (packed, bias, scale))
         self.structure = _Product(*addresses, self.inputs, self.outputs, layout)
-        self._product = compiled.product
+        self._product, self._bytes = compiled.product, packed.nbytes
 
     def _empty(self, compiled: ctypes.CDLL, layout: int) -> Tensor:
         return torch.empty(int(compiled.packed_bytes(self.outputs, self.inputs, layout)), dtype=torch.uint8)
 
     def multiply(self, x: Tensor, out: Tensor, add: bool = False) -> None:
         """x [..., in] float32, contiguous -> out [..., out], overwritten or added to; raises KernelError."""
-        sizes = x.numel() // self.inputs, out.data_ptr(), int(add), torch.get_num_threads()
+        rows = x.numel() // self.inputs
+        threads = torch.get_num_threads() if rows * self._bytes > _ONE_CORE_BYTES else 1
+        sizes = rows, out.data_ptr(), int(add), threads
         if self._product(ctypes.byref(self.structure), x.data_ptr(), *sizes):
             raise KernelError("there is not enough memory for a product.")
 

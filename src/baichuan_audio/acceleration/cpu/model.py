@@ -93,6 +93,9 @@ def _product(packed: PackedLinear, x: Tensor) -> Tensor:
 class NativeLanguageModel(FusedLanguageModel):
     """`LanguageModel` for inference on a CPU; with quantised weights its keys and values have 8 bits."""
 
+    share_steps = True
+    """Whether threads share a step; a small model leaves the other cores to other work."""
+
     def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
         """See Backbone."""
         if not self.int8_cache:
@@ -148,7 +151,8 @@ class NativeLanguageModel(FusedLanguageModel):
         hidden = x.clone(memory_format=torch.contiguous_format)
         addresses = (t.data_ptr() for t in (hidden, row_positions.rows, row_positions.positions, cos, sin))
         structures = ctypes.byref(self._backbone), ctypes.byref(memory)
-        if self._step(*structures, batch * count, *addresses, count, torch.get_num_threads()):
+        threads = torch.get_num_threads() if self.share_steps else 1
+        if self._step(*structures, batch * count, *addresses, count, threads):
             raise kernels.KernelError("there is not enough memory for a decode step.")
         return hidden
 
@@ -206,6 +210,9 @@ class NativeDepthLayer(nn.Module):
 class NativeAudioHead(FusedAudioHead):
     """`AudioHead` for inference on a CPU."""
 
+    share_steps = True
+    """See NativeLanguageModel."""
+
     @classmethod
     def from_head_with_kernels(
         cls, source: AudioHead, library: ctypes.CDLL, kind: str | None = None
@@ -248,7 +255,8 @@ class NativeAudioHead(FusedAudioHead):
         memory, logits = cache.of(batch)
         into = logits[position]
         addresses = x.data_ptr(), memory.data_ptr(), into.data_ptr()
-        if self._step(ctypes.byref(self._head), batch, position, *addresses, torch.get_num_threads()):
+        threads = torch.get_num_threads() if self.share_steps else 1
+        if self._step(ctypes.byref(self._head), batch, position, *addresses, threads):
             raise kernels.KernelError("there is not enough memory for a code frame.")
         return into
 

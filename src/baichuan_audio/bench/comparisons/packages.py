@@ -81,7 +81,9 @@ class TransformersPeer:
     @torch.inference_mode()
     def decode(self, count: int) -> Seconds:
         """See Peer."""
-        self._cache.crop(self._shape.history)
+        decoded = self._cache.get_seq_length() - self._shape.history
+        if decoded:
+            self._cache.crop(-decoded)
         token = torch.tensor([[5]])
         with stopwatch() as seconds:
             for _ in range(count):
@@ -166,6 +168,23 @@ class LlamaCppPeer:
         return Seconds((times["prompt_ms"] + times["predicted_ms"]) / 1e3 / count, seconds[1] / count)
 
 
+def _add_vocabulary(writer: Any, size: int) -> None:
+    """Any words: ids are given and read. llama.cpp's server ends the process on a file that has none."""
+    import gguf
+
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    kind = gguf.TokenType
+    types = [kind.UNKNOWN, kind.CONTROL, kind.CONTROL, *[kind.BYTE] * 256]
+    words = [f"w{i}" for i in range(max(0, size - len(tokens)))]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list((tokens + words)[:size])
+    writer.add_token_scores([0.0] * size)
+    writer.add_token_types((types + [kind.NORMAL] * len(words))[:size])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+
+
 def write_gguf(shape: Shape, kind: str, file: Path) -> None:
     """A Llama of random weights as a GGUF file; kind: "Q8_0" or "Q4_0"."""
     import gguf
@@ -180,8 +199,7 @@ def write_gguf(shape: Shape, kind: str, file: Path) -> None:
     writer.add_head_count_kv(config.key_value_heads)
     writer.add_rope_dimension_count(config.head_width)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
+    _add_vocabulary(writer, config.vocab_size)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind}"])
     random = np.random.default_rng(0)
 

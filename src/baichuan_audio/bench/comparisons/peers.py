@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from ...acceleration import optimize_for_inference, weight_bytes
+from ...acceleration.cpu.model import QuantizedLinear
 from ...errors import BaichuanAudioError
 from ...language_model.backbone import BackboneConfig
 from ...model import BaichuanAudio
@@ -41,8 +43,9 @@ class OwnPeer:
     def __init__(self, model: BaichuanAudio, kind: str | None, text: bool) -> None:
         self.name = f"baichuan-audio, {kind or 'bfloat16'}{'' if text else ', code frame'}"
         language_model, head = model.language_model, model.audio_head
-        layers, last = language_model.steps, language_model.lm_head.packed
-        parts = (layers, last) if text else (layers, head.transformer_layers, head.heads)
+        last = cast(QuantizedLinear, language_model.lm_head).packed
+        heads: list[nn.Module] = [last] if text else [head.transformer_layers, head.heads]
+        parts = [cast(nn.Module, language_model.steps), *heads]
         self.weight_bytes = float(sum(weight_bytes(part) for part in parts))
         self._session, self._text = RepeatedSession(model, _HISTORY), text
 
@@ -71,10 +74,11 @@ def measure_peers(config: Path, gguf: str | None, rounds: int, report: Callable[
             for peer in peers:
                 with stopwatch() as seconds:
                     source.sum()
-                read, own = Seconds(seconds[0] / _FLOOR_BYTES, seconds[1] / _FLOOR_BYTES), peer.decode(_TOKENS)
+                read = Seconds(seconds[0] / _FLOOR_BYTES, seconds[1] / _FLOOR_BYTES)
+                taken = peer.decode(_TOKENS)
                 if number:  # the first round warms up
                     reads.append(read)
-                    times[peer.name].append(own)
+                    times[peer.name].append(taken)
     floor = Seconds(min(read.wall for read in reads), min(read.cpu for read in reads))
     rows = {peer.name: _row(times[peer.name], peer.weight_bytes, floor) for peer in peers}
     machine = describe(torch.device("cpu"))
@@ -110,11 +114,14 @@ def _peers(
     for name, make in _others(shape, folder, gguf):
         report(name)
         try:
-            yield make()
+            peer = make()
+            peer.decode(2), peer.decode(1)
         except ImportError as error:
             skipped.append(f"{name}: {error.name} is not installed (pip install 'baichuan-audio[peers]')")
         except Exception as error:  # of a version that this was not written for
             skipped.append(f"{name}: {type(error).__name__}: {error}")
+        else:
+            yield peer
 
 
 def _others(shape: Shape, folder: Path, gguf: str | None) -> Iterator[tuple[str, Callable[[], Peer]]]:

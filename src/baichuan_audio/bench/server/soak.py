@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.waveform import load_waveform
-from ..errors import BaichuanAudioError
+from ...audio.waveform import load_waveform
+from ...errors import BaichuanAudioError
 
 RATE = 24000
 CHUNK_S = 0.04

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BaichuanAudioError
+from ...errors import BaichuanAudioError
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..acceleration import optimize_for_inference
-from ..audio.waveform import prepare_waveform
-from ..errors import BaichuanAudioError
-from ..evaluation.metrics import error_rate
-from ..evaluation.systems import WhisperRecogniser
-from ..generation.events import AudioDelta, TextDelta
-from ..generation.sequence import Token
-from ..model import BaichuanAudio
-from ..text.language import language_of
+from ...acceleration import optimize_for_inference
+from ...audio.waveform import prepare_waveform
+from ...errors import BaichuanAudioError
+from ...evaluation.metrics import error_rate
+from ...evaluation.systems import WhisperRecogniser
+from ...generation.events import AudioDelta, TextDelta
+from ...generation.sequence import Token
+from ...model import BaichuanAudio
+from ...text.language import language_of
 
 _RECOGNISER_HZ = 16000
 
@@ -53,7 +53,7 @@ def measure_fidelity(
         rows[kind] |= {"same_text": sum(mine == theirs for mine, theirs in texts), "replies": len(files)}
         if recogniser is not None:
             report(f"listening: {kind}")
-            rows[kind]["heard_error"] = _heard(replies[kind], recogniser)
+            rows[kind]["recognition_error"] = _recognition_error(replies[kind], recogniser)
     return {"model": {"name": name}, "kinds": rows}
 
 
@@ -112,14 +112,14 @@ def _against(replies: Sequence[_Reply], full: BaichuanAudio, other: BaichuanAudi
     }
 
 
-def _heard(replies: Sequence[_Reply], recogniser: WhisperRecogniser) -> float:
+def _recognition_error(replies: Sequence[_Reply], recogniser: WhisperRecogniser) -> float:
     """Errors a word (English) or character (Mandarin) of what the recogniser hears, over the replies' own texts."""
     errors = count = 0
     for language in ("en", "zh"):
         spoken = [reply for reply in replies if (language_of(reply.text) or "en") == language and len(reply.waveform)]
         samples = [prepare_waveform(reply.waveform, reply.rate, _RECOGNISER_HZ).numpy() for reply in spoken]
-        heard = [recogniser.transcribe(waveform, language) for waveform in samples]
-        rate = error_rate([reply.text for reply in spoken], heard, language)
+        transcripts = [recogniser.transcribe(waveform, language) for waveform in samples]
+        rate = error_rate([reply.text for reply in spoken], transcripts, language)
         errors, count = errors + rate.errors, count + rate.count
     return errors / max(count, 1)
 
@@ -134,9 +134,9 @@ def markdown(result: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, row in result["kinds"].items():
-        heard = f"{row['heard_error']:.1%}" if "heard_error" in row else ""
+        recognised = f"{row['recognition_error']:.1%}" if "recognition_error" in row else ""
         lines.append(
             f"| {kind} | {row['text_error']:.3f} | {row['text_agreement']:.1%} | {row['code_error']:.3f} | "
-            f"{row['code_agreement']:.1%} | {row['same_text']} of {row['replies']} | {heard} |"
+            f"{row['code_agreement']:.1%} | {row['same_text']} of {row['replies']} | {recognised} |"
         )
     return "\n".join(lines) + "\n"

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..audio.waveform import load_waveform
-from ..errors import AudioError
+from ...audio.waveform import load_waveform
+from ...errors import AudioError
+from ..machine import describe
+from ..report import table
 from .listener import RATE, SILENCE_MS, Listener, Measurements
-from .machine import describe
-from .report import table
 from .server_process import ServedModel, ServerProcess, serving
 
 QUESTION_SECONDS = 5.0

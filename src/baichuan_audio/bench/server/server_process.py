@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import IO
 
-from ..errors import BaichuanAudioError
+from ...errors import BaichuanAudioError
 
 _HOST = "127.0.0.1"
 _CLAUSE_IDS, _CLAUSE_FRAMES = 8, 500
@@ -96,13 +96,13 @@ def _serve(served: ServedModel) -> None:
     """Serve until standard input ends."""
     import torch
 
-    from ..acceleration import optimize_for_inference
-    from ..checkpoint import load
-    from ..engine import Engine, EngineConfig
-    from ..server.run import open_socket, run
-    from ..server.settings import ServerSettings
-    from .machine import peak_memory
-    from .models import never_end, random_model
+    from ...acceleration import optimize_for_inference
+    from ...checkpoint import load
+    from ...engine import Engine, EngineConfig
+    from ...server.run import open_socket, run
+    from ...server.settings import ServerSettings
+    from ..machine import peak_memory
+    from ..models import never_end, random_model
 
     if served.threads:
         torch.set_num_threads(served.threads)

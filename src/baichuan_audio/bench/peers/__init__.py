@@ -1,1 +1,0 @@
-"""The same shape of language model in this and in other packages, side by side."""

@@ -1,0 +1,1 @@
+"""Dialogues with a live server: many at once, and for a long time."""
