@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from baichuan_audio.data.pipeline.backends.registry import load_backend
 from baichuan_audio.data.pipeline.engine.journal import task_starts
 from baichuan_audio.data.pipeline.engine.local import LocalExecutor
 from baichuan_audio.data.pipeline.engine.stage import code_digest
@@ -158,7 +159,10 @@ def test_a_detector_of_overlap_drops_what_it_says(manifest: Path, tmp_path: Path
     library = SimpleNamespace(Pipeline=SimpleNamespace(from_pretrained=lambda name: pipeline))
     monkeypatch.setitem(sys.modules, "pyannote", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "pyannote.audio", library)
-    result = run_pipeline(simple_recipe(tmp_path, manifest, speakers={**SIMPLE["speakers"], "overlap": "pyannote"}))
+    try:
+        result = run_pipeline(simple_recipe(tmp_path, manifest, speakers={**SIMPLE["speakers"], "overlap": "pyannote"}))
+    finally:
+        load_backend.cache_clear()  # backends are kept for the process
     assert len(overlaps) == 4 and len(result.entries) == 2 * 3
 
 
