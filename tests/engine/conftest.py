@@ -68,7 +68,7 @@ def perform(test: Callable[[], Awaitable[None]]) -> None:
     """Run a test on a fresh loop; a hanging one fails."""
 
     async def bounded() -> None:
-        await asyncio.wait_for(test(), 120)
+        await asyncio.wait_for(test(), 600)
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         assert not others
 

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -283,9 +284,9 @@ def test_full_house_and_keys(page, browser, server):
     assert re.fullmatch(r"The server is busy\. Trying again in \d+ s\.", page.text_content("#notice"))
     assert page.get_attribute("body", "data-state") == "waiting"
     assert page.text_content("#state-words") == "Waiting for the server"
-    server.engine.release()
     page.evaluate(COUNT_SOCKETS)
-    page.click("#notice-action", click_count=2)
+    server.engine.release()
+    page.evaluate("for (const _ of [1, 2]) document.querySelector('#notice-action').click()")
     state(page, "ready")
     assert page.evaluate("window.sockets") == 1
     assert not page.is_visible("#notice")  # there was no connection before, so nothing is said of one found again
@@ -315,9 +316,11 @@ def test_settings_reach_the_server(page, server):
     page.fill("#instructions", "Be brief.")
     page.click("#detection summary")
     page.locator("#silence").fill("800")
-    wire.wait("session.updated", 2)
-    session = wire.all("session.updated")[-1]["session"]
-    assert session["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 800
+
+    def detection() -> dict[str, Any]:
+        return wire.all("session.updated")[-1]["session"]["audio"]["input"]["turn_detection"]
+
+    happens(page, lambda: detection()["silence_duration_ms"] == 800)
     ask(page, "and now?")
     wire.wait("response.done", 2)
     dialogue = server.engine.dialogues[-1]

@@ -59,7 +59,7 @@ class Process:
     def signal(self, kind: signal.Signals) -> None:
         self.process.send_signal(kind)
 
-    def wait(self, within_s: float = 60) -> tuple[int, str]:
+    def wait(self, within_s: float = 300) -> tuple[int, str]:
         """Its exit code, and its log."""
         try:
             _, log = self.process.communicate(timeout=within_s)

@@ -12,12 +12,14 @@ import soundfile
 import soxr
 
 from baichuan_audio.data.alignment.viterbi import ctc_path
-from baichuan_audio.data.pipeline.backends.aligners import align_by_ctc, pronounced
+from baichuan_audio.data.pipeline.backends.aligners import AlignedUnit, align_by_ctc, pronounced
 from baichuan_audio.data.pipeline.backends.registry import load_backend
 from baichuan_audio.data.pipeline.engine.local import LocalExecutor
 from baichuan_audio.data.pipeline.engine.ray_executor import RayExecutor
 from baichuan_audio.data.pipeline.spoken_units import distribute, edit_distance, error_rate, spoken, units
+from baichuan_audio.data.pipeline.stages.align import Align
 from baichuan_audio.data.pipeline.stages.repetition import Repetition, longest_loop
+from baichuan_audio.data.store.records import Piece
 from baichuan_audio.errors import ConfigError, MissingDependencyError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -30,6 +32,19 @@ MANDARIN = "公募基金管理业务规范"
 def sound(name: str) -> np.ndarray:
     samples, rate = soundfile.read(EXAMPLES / f"{name}.wav", dtype="float32")
     return soxr.resample(samples, rate, 16_000)
+
+
+def test_a_short_gap_within_a_mandarin_clause_belongs_to_the_character_before_it():
+    """At a mark it stays a pause; so does a longer one."""
+    text, times = "一二，三四", [(0.1, 0.3), (0.4, 0.6), (0.7, 0.9), (1.2, 1.4)]
+    aligned = [
+        AlignedUnit(unit.first, unit.end, start, end) for unit, (start, end) in zip(units(text), times, strict=True)
+    ]
+    piece = Piece("p", "s", "a", 0, 36_000, 1.0, "CC0-1.0", "tests", (), text=text)
+    words = Align(edge_db=0.0)._words(piece, aligned, np.zeros(24_000, np.float32))
+    assert [(word.start / 24_000, word.end / 24_000) for word in words] == [
+        (pytest.approx(start), pytest.approx(end)) for start, end in [(0.1, 0.4), (0.4, 0.6), (0.7, 0.9), (1.2, 1.4)]
+    ]
 
 
 def test_alignment_finds_every_word_in_order_and_remembers_nothing():
@@ -110,6 +125,7 @@ def test_loops_are_counted_at_any_length():
     ("kind", "name", "library"),
     [
         ("vad", "pyannote", "pyannote"),
+        ("overlap", "pyannote", "pyannote"),
         ("speakers", "ecapa", "speechbrain"),
         ("asr", "funasr", "funasr"),
         ("aligner", "qwen3", "qwen_asr"),

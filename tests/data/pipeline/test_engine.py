@@ -8,20 +8,23 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
+from baichuan_audio.data.pipeline.backends.registry import load_backend
 from baichuan_audio.data.pipeline.engine.journal import task_starts
 from baichuan_audio.data.pipeline.engine.local import LocalExecutor
 from baichuan_audio.data.pipeline.engine.stage import code_digest
 from baichuan_audio.data.pipeline.run import load_run, run_pipeline
 from baichuan_audio.errors import MissingDependencyError
 
-from .conftest import simple_recipe, speech_like, write_sources
+from .conftest import SIMPLE, simple_recipe, speech_like, write_sources
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -134,6 +137,33 @@ def test_files_of_phones_and_channels_in_opposite_phase_are_read(manifest: Path,
     manifest.write_text("".join(json.dumps({**row, "path": f"{name}.wav"}) + "\n" for name in ("phone", "swapped")))
     result = run_pipeline(simple_recipe(tmp_path, manifest))
     assert not result.set_aside and len(result.entries) == 6
+
+
+def test_a_detector_of_overlap_drops_what_it_says(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With a stand-in for pyannote.audio that reports half a second of it in the first two pieces."""
+
+    class Annotation:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def get_timeline(self):
+            return SimpleNamespace(support=lambda: SimpleNamespace(duration=lambda: self.seconds))
+
+    overlaps: list[float] = []
+
+    def pipeline(sound: dict) -> Annotation:
+        assert sound["sample_rate"] == 16_000 and sound["waveform"].shape[0] == 1
+        overlaps.append(0.5 if len(overlaps) < 2 else 0.1)
+        return Annotation(overlaps[-1])
+
+    library = SimpleNamespace(Pipeline=SimpleNamespace(from_pretrained=lambda name: pipeline))
+    monkeypatch.setitem(sys.modules, "pyannote", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "pyannote.audio", library)
+    try:
+        result = run_pipeline(simple_recipe(tmp_path, manifest, speakers={**SIMPLE["speakers"], "overlap": "pyannote"}))
+    finally:
+        load_backend.cache_clear()  # backends are kept for the process
+    assert len(overlaps) == 4 and len(result.entries) == 2 * 3
 
 
 def test_a_missing_library_ends_the_run_with_one_sentence(manifest: Path, tmp_path: Path):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from baichuan_audio.config import strict
+from baichuan_audio.config import load_recipe, strict
+from baichuan_audio.data.pipeline.backends.registry import check_backend
 from baichuan_audio.data.pipeline.backends.text_models import LanguageModel, Rules
 from baichuan_audio.data.pipeline.backends.tts import Voice, pinyin
 from baichuan_audio.data.pipeline.recipe import PipelineRecipe
@@ -19,6 +20,7 @@ from baichuan_audio.errors import ConfigError, DataError, MissingDependencyError
 
 from .conftest import SIMPLE
 
+RECIPES = Path(__file__).parents[3] / "recipes" / "data"
 NEEDS_ESPEAK = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 ROWS = [
     {"text": "Good morning, dear friends. It is 8:30, and the sun shines; shall we go for a walk?"},
@@ -118,3 +120,15 @@ def test_texts_that_cannot_be_used_are_named_by_line(tmp_path: Path):
         ("en", "texts-000001"),
         ("zh", "texts-000003"),
     ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[3] / "recipes" / "data").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_recipes_name_what_there_is(path: Path):
+    recipe = load_recipe(path, PipelineRecipe, [])
+    voices = [Voice.parse(name) for name in recipe.synthesise.voices]
+    for stage in (recipe.vad, recipe.speakers, recipe.language, recipe.recognise, recipe.align, recipe.synthesise):
+        for kind, name in stage.backends():
+            check_backend(kind, name)
+    assert path.stem != "text_voices" or len(set(voices)) >= 20

@@ -12,6 +12,8 @@ from ...text.normalization import normalize_for_speech
 
 _UNIT = re.compile(r"[\u4e00-\u9fff]|[A-Za-z]+(?:['’][A-Za-z]+)*|\d+(?:[.,]\d+)*")
 
+PAUSE_MARKS = frozenset(",.!?;:，。！？；：、…")
+
 
 @dataclass(frozen=True)
 class Unit:

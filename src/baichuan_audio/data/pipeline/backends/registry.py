@@ -16,6 +16,7 @@ from ..engine.stage import code_digest
 MODULES = {
     "vad": "vad",
     "speakers": "speakers",
+    "overlap": "overlap",
     "language": "language",
     "mos": "mos",
     "asr": "asr",

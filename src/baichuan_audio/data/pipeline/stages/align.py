@@ -14,6 +14,7 @@ from ..audio_access import ANALYSIS_RATE, Samples, read_piece
 from ..backends.aligners import AlignedUnit, Aligner
 from ..backends.registry import load_backend
 from ..engine.stage import Context, Stage, StageResult
+from ..spoken_units import PAUSE_MARKS
 from .filters import drop
 
 _FRAME = ANALYSIS_RATE // 100
@@ -25,6 +26,8 @@ class Align(Stage[Piece, Piece]):
 
     implausible: the most words that may be shorter than 30 ms or longer than 2 s, as a share. edge_db: where a word
     meets a pause, its border is moved to where the sound rises above the pause's level by so much, 80 ms at most.
+    closure_s: a shorter gap between Mandarin characters without a mark is no pause but the end of a nasal or the
+    beginning of a consonant: the earlier character lasts until the next.
     """
 
     name: ClassVar[str] = "align"
@@ -33,6 +36,7 @@ class Align(Stage[Piece, Piece]):
     aligners: tuple[str, ...] = ("pocketsphinx",)
     implausible: float = 0.2
     edge_db: float = 12.0
+    closure_s: float = 0.15
 
     def backends(self) -> Sequence[tuple[str, str]]:
         return tuple(("aligner", name) for name in self.aligners)
@@ -70,9 +74,11 @@ class Align(Stage[Piece, Piece]):
             before = aligned[index - 1].end_s if index else 0.0
             after = aligned[index + 1].start_s if index + 1 < len(aligned) else len(samples) / ANALYSIS_RATE
             start, end = unit.start_s, unit.end_s
-            if self.edge_db and start - before > 0.1:
+            if self.edge_db and start - before > 0.1 and not self._joined(text, aligned, index - 1):
                 start = _onset(power, start, before, self.edge_db)
-            if self.edge_db and after - end > 0.1:
+            if self._joined(text, aligned, index):
+                end = after
+            elif self.edge_db and after - end > 0.1:
                 end = _offset(power, end, after, self.edge_db)
             words.append(
                 Word(
@@ -82,6 +88,15 @@ class Align(Stage[Piece, Piece]):
                 )
             )
         return tuple(words)
+
+    def _joined(self, text: str, aligned: Sequence[AlignedUnit], index: int) -> bool:
+        """Whether there is no pause between a character and the next."""
+        if not 0 <= index < len(aligned) - 1:
+            return False
+        word, following = aligned[index], aligned[index + 1]
+        if text[word.first] < "\u4e00" or PAUSE_MARKS & set(text[word.end : following.first]):
+            return False
+        return following.start_s - word.end_s < self.closure_s
 
 
 def _power_db(samples: Samples) -> np.ndarray:

@@ -16,9 +16,8 @@ import numpy as np
 from ...store.records import FRAME_SAMPLES, SAMPLE_RATE, Clause, Piece, Word
 from ..audio_access import Samples, read_piece
 from ..engine.stage import Context, Stage, StageResult
-from ..spoken_units import units
+from ..spoken_units import PAUSE_MARKS, units
 
-_MARKS = frozenset(",.!?;:，。！？；：、…")
 _AROUND = SAMPLE_RATE // 100  # half of the window in which a cut must be quiet
 
 
@@ -53,7 +52,7 @@ class Cut(Stage[Piece, Piece]):
         places = [piece.start]
         for index in range(1, len(words)):
             between = text[named[index - 1].end : named[index].first]
-            marked = bool(_MARKS & set(between))
+            marked = bool(PAUSE_MARKS & set(between))
             pause = (words[index].start - words[index - 1].end) / SAMPLE_RATE
             long_so_far = words[index - 1].end - places[-1] > self.longest_s * SAMPLE_RATE
             least = self.mark_pause_s if marked or long_so_far else self.pause_s

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...store.records import SAMPLE_RATE, Dropped, Piece
 from ..audio_access import ANALYSIS_RATE, Samples, read_piece
+from ..backends.overlap import OverlapDetector
 from ..backends.registry import load_backend
 from ..backends.speakers import SpeakerEncoder, pack
 from ..clustering import average_linkage, centroids
@@ -47,6 +48,7 @@ class Speakers(Stage[Piece, Piece]):
 
     Clustering decides by stretches of at least `certain_s`; a shorter one goes to the nearest voice, its neighbour's
     by preference. mixture: share of a second known voice in a stretch from which it counts as two voices at once.
+    overlap: a backend that detects two voices at once, "" for none; overlap_s: seconds of it that drop a piece.
     """
 
     name: ClassVar[str] = "speakers"
@@ -57,20 +59,26 @@ class Speakers(Stage[Piece, Piece]):
     change_given: float = 0.68
     distance: float = 0.25
     mixture: float = 0.4
+    overlap: str = ""
+    overlap_s: float = 0.3
     certain_s: float = 1.6
     join_s: float = 0.8
     longest_s: float = 28.0
     shortest_s: float = 0.5
 
     def backends(self) -> Sequence[tuple[str, str]]:
-        return (("speakers", self.backend),)
+        return (("speakers", self.backend), *((("overlap", self.overlap),) if self.overlap else ()))
 
     def run(self, records: Sequence[Piece], context: Context) -> StageResult[Piece]:
         encode: SpeakerEncoder = load_backend("speakers", self.backend)
+        detect: OverlapDetector | None = load_backend("overlap", self.overlap) if self.overlap else None
         dropped: list[Dropped] = []
         stretches: list[_Stretch] = []
         for piece in records:
             samples = read_piece(context.recordings, piece)
+            if detect is not None and (seconds := detect(samples)) >= self.overlap_s:
+                dropped.append(drop(piece, "two speakers at once", f"{seconds:.2f} s"))
+                continue
             stretches += self._by_voice(piece, samples, encode, dropped)
         if not stretches:
             return StageResult([], dropped)
