@@ -94,7 +94,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+        choices = [argument for argument in arguments if argument is not type(None)]
+        lists = [argument for argument in choices if typing.get_origin(argument) is tuple]
+        return _convert((lists if lists and isinstance(value, (list, tuple)) else choices)[0], value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} must be a list, not {value!r}.")

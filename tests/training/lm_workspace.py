@@ -71,7 +71,7 @@ def recipe(root: Path, output: Path, **changes: Any) -> LanguageModelRecipe:
         "stage": "sft", "init_from": str(root / "model"), "dialogues": (str(root / "corpus" / "dialogues.jsonl"),),
         "dataset": str(root / "corpus"), "codes": str(root / "codes"),
         "output": str(output), "steps": 8, "log_every": 1, "sample_every": 4, "checkpoint_every": 4, "threads": 1,
-        "tokens_per_step": 150, "audio_head_fraction": 0.5, "validation_sequences": 4,
+        "tokens_per_step": 150, "audio_head_fraction": 0.5, "validation_sequences": 4, "read_back": (),
         "mixture": MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0, "tts": 1.0, "text_dialogue": 0.5},
                      default_voice_is="Ada"),
         "optimizer": OptimizerRecipe(learning_rate=5e-3, warmup_steps=2),

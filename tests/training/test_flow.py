@@ -16,8 +16,9 @@ from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, DataError, TrainingError
 from baichuan_audio.flow_decoder import FlowDecoder
 from baichuan_audio.training.common.checkpointing import load_module, save_training_state
+from baichuan_audio.training.common.distributed.world import World
 from baichuan_audio.training.common.recipe import OptimizerRecipe
-from baichuan_audio.training.flow.train import CodedCrops, FlowBatches, FlowRecipe, crop_mel, train
+from baichuan_audio.training.flow.train import CodedCrops, FlowBatches, FlowRecipe, crop_mel, decoder_hidden, train
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiny-a" / "checkpoint"
 ROOT = Path(__file__).parents[2]
@@ -97,13 +98,13 @@ def test_losses_fall_and_samples_are_logged(workspace: Path, tmp_path: Path) -> 
 
 
 def test_only_the_flow_decoder_learns(workspace: Path, tmp_path: Path) -> None:
-    frozen = (workspace / "tokenizer" / "state-00000001.pt").read_bytes()
+    frozen = (workspace / "tokenizer" / "state-00000001" / "complete.json").read_bytes()
     train(recipe(workspace, tmp_path, steps=1))
     first = trained(tmp_path)
     train(recipe(workspace, tmp_path, steps=3))
     changed = {name for name, tensor in trained(tmp_path).items() if not torch.equal(tensor, first[name])}
     assert changed == set(first) - {"prenet.positional_embedding"}
-    assert (workspace / "tokenizer" / "state-00000001.pt").read_bytes() == frozen
+    assert (workspace / "tokenizer" / "state-00000001" / "complete.json").read_bytes() == frozen
 
 
 def test_the_velocity_network_may_learn_in_some_steps_only(workspace: Path, tmp_path: Path) -> None:
@@ -130,10 +131,12 @@ def test_batches_are_exact_crops(workspace: Path, tmp_path: Path) -> None:
     tokenizer = AudioTokenizer.from_config(tiny_config()).eval()
     load_module(root / "tokenizer", "tokenizer", tokenizer)
     batches = FlowBatches(recipe(root, tmp_path), tokenizer, FlowDecoder.from_config(tiny_config()))
-    hidden, mel = batches.batch(3)
-    assert hidden.shape[0] == mel.shape[0] and hidden.shape[1] == mel.shape[2]
-    again, _ = batches.batch(3)
-    assert torch.equal(hidden, again) and not torch.equal(hidden, batches.batch(4)[0])
+    (part,), names = batches.parts(3, World())
+    hidden = decoder_hidden(tokenizer, part.codes)
+    assert len(names) == len(part.codes) == part.mel.shape[0] and hidden.shape[1] >= part.mel.shape[2]
+    (again,), _ = batches.parts(3, World())
+    (other,), _ = batches.parts(4, World())
+    assert torch.equal(part.codes, again.codes) and not torch.equal(part.codes, other.codes)
     clip, _, whole = batches.validation_clips()[0][0], *batches.validation_clips()[0][1:]
     crop = crop_mel(batches.crops.store, batches.crops.store[clip], 4, 3, batches.mel, batches.code_samples)
     torch.testing.assert_close(crop, whole[0, :, 16:28], rtol=1e-4, atol=1e-4)

@@ -24,7 +24,7 @@ from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
 from baichuan_audio.text.phonemes import SYMBOLS
-from baichuan_audio.training.common.checkpointing import save_training_state
+from baichuan_audio.training.common.distributed.run import TrainingRun
 from baichuan_audio.training.common.initialise import (
     embed_codebooks,
     embed_codes_like_sounds,
@@ -40,10 +40,11 @@ from baichuan_audio.training.language_model.batch import (
     scheduled_sampling,
 )
 from baichuan_audio.training.language_model.data import make_mixture
+from baichuan_audio.training.language_model.losses import losses, target_counts, total_loss
 from baichuan_audio.training.language_model.phoneme_probe import PhonemeProbe
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 from baichuan_audio.training.language_model.samples import LanguageModelSamples
-from baichuan_audio.training.language_model.train import learning_parts, losses, total_loss, train
+from baichuan_audio.training.language_model.train import learning_parts, train
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +97,15 @@ def test_a_run_stopped_between_its_last_two_files_ends_like_the_others(
 ) -> None:
     train(recipe(workspace, tmp_path / "whole"))
 
-    def stop_at_the_end(directory: Path, step: int, *rest: object) -> None:
+    save = TrainingRun.save
+
+    def stop_at_the_end(run: TrainingRun, step: int) -> None:
         if step == 8:
             raise KeyboardInterrupt
-        save_training_state(directory, step, *rest)  # type: ignore[arg-type]
+        save(run, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr("baichuan_audio.training.language_model.train.save_training_state", stop_at_the_end)
+        patch.setattr(TrainingRun, "save", stop_at_the_end)
         with pytest.raises(KeyboardInterrupt):
             train(recipe(workspace, tmp_path / "stopped"))
     train(recipe(workspace, tmp_path / "stopped"))
@@ -227,13 +230,13 @@ def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_
     ] == (model.special.audio_pad)
     head = PhonemeProbe(model.language_model)
     assert head.layer == 1
-    found = losses(model.language_model, model.audio_head, batch, None, head)
-    assert torch.allclose(found["phonemes"], torch.tensor(float(len(SYMBOLS))).log())  # it knows nothing yet
-    found["phonemes"].backward()
+    values = losses(model.language_model, model.audio_head, batch, head)["phonemes"].nll
+    assert torch.allclose(values, torch.tensor(float(len(SYMBOLS))).log())  # it knows nothing yet
+    values.mean().backward()
     optimizer = torch.optim.Adam([*model.language_model.parameters(), *head.parameters()], 1e-2)
     for _ in range(30):
         optimizer.zero_grad()
-        loss = losses(model.language_model, model.audio_head, batch, None, head)["phonemes"]
+        loss = losses(model.language_model, model.audio_head, batch, head)["phonemes"].nll.mean()
         loss.backward()
         optimizer.step()
     assert loss < 0.5
@@ -255,7 +258,8 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
     ]
     batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
     assert batch.frames.tolist() == [[1, 4, 7, 9], [2, 5, 0, 9], [3, 6, 1, 8], SIZES, [1, 4, 7, 9], SIZES]
-    found = losses(model.language_model, model.audio_head, batch)
+    values = losses(model.language_model, model.audio_head, batch)
+    found = {name: target.nll.mean() for name, target in values.items()}
     text, frames, aligned = [], [], []
     for row in rows:
         hidden, logits = model.language_model(row.ids[None], row.codes)
@@ -284,18 +288,22 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
         }
         for weight in (0.0, 0.5)
     )
-    plainly = total_loss(found, LanguageModelRecipe(**plain))
-    assert torch.allclose(total_loss(found, LanguageModelRecipe(**along_too)) - plainly, found["alignment"] / 2)
+
+    def total(**settings: object) -> torch.Tensor:
+        return total_loss(values, target_counts([batch]), LanguageModelRecipe(**settings), 4)  # type: ignore[arg-type]
+
+    plainly = total(**plain)
+    assert torch.allclose(total(**along_too) - plainly, found["alignment"] / 2)
     for level in range(4):
         expected = torch.stack([frame[level] for frame in frames]).mean()
         assert torch.allclose(found[f"code_{level}"], expected, rtol=1e-5)
     assert torch.allclose(plainly, found["text"] + sum(found[f"code_{k}"] for k in range(4)) / 4)
     weighted = (5 * found["code_0"] + sum(found[f"code_{k}"] for k in range(1, 4))) / 8
-    assert torch.allclose(
-        total_loss(found, LanguageModelRecipe(**plain, codebook0_weight=5.0)), found["text"] + weighted
-    )
-    subset = losses(model.language_model, model.audio_head, batch, depth_loss_subset(6, 0.5, 0, 0))
-    assert torch.allclose(subset["code_0"], found["code_0"], rtol=1e-5) and subset["code_2"] != found["code_2"]
+    assert torch.allclose(total(**plain, codebook0_weight=5.0), found["text"] + weighted)
+    subset = losses(model.language_model, model.audio_head, depth_loss_subset(batch, 0.5, 0, 0))
+    assert len(subset["code_0"].nll) == 6 and len(subset["code_2"].nll) == 3
+    assert torch.allclose(subset["code_0"].nll.mean(), found["code_0"], rtol=1e-5)
+    assert subset["code_2"].nll.mean() != found["code_2"]
 
 
 def test_text_tokenizer_brings_every_text_back_and_never_makes_a_control_token(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from baichuan_audio.data.store.codes_store import CodesStore, write_codes
 from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, TrainingError
 from baichuan_audio.training.common.assemble import assemble
-from baichuan_audio.training.common.checkpointing import save_training_state
+from baichuan_audio.training.common.checkpointing import module_weights, save_training_state
+from baichuan_audio.training.common.distributed.world import World
 from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
 from baichuan_audio.training.vocoder.resynthesis import (
@@ -76,8 +77,8 @@ def recipe(base: Path, workspace: Path, tmp_path: Path) -> ResynthesisRecipe:
 
 
 def parts_of(output: str | Path) -> dict[str, Tensor]:
-    state = torch.load(sorted(Path(output).glob("state-*.pt"))[-1], weights_only=True)
-    return {f"{name}.{key}": value for name, part in state["modules"].items() for key, value in part.items()}
+    names = ("tokenizer", "flow", "vocoder")
+    return {f"{name}.{key}": value for name in names for key, value in module_weights(output, name).items()}
 
 
 def test_losses_fall_and_only_what_speaks_learns(recipe: ResynthesisRecipe, base: Path) -> None:
@@ -123,12 +124,12 @@ def test_what_it_makes_is_a_models_part(recipe: ResynthesisRecipe, base: Path, t
 
 def test_a_batch_holds_what_was_said(recipe: ResynthesisRecipe, workspace: Path) -> None:
     batches = ResynthesisBatches(recipe, CodesToWaveform(recipe))
-    codes, waveforms, mels = batches.batch(0)
+    codes, waveforms, mels = batches.batch(0, World())[0]
     frames = 4 * codes.shape[2] - 1
     assert waveforms.shape == (len(codes), frames * 480) and mels.shape == (len(codes), 80, frames)
-    again = batches.batch(0)
+    again = batches.batch(0, World())[0]
     assert all(torch.equal(a, b) for a, b in zip(again, (codes, waveforms, mels), strict=True))
-    assert not torch.equal(batches.batch(1)[1], waveforms)
+    assert not torch.equal(batches.batch(1, World())[0][1], waveforms)
 
 
 def test_crops_at_the_edges_begin_or_end_with_their_clip(recipe: ResynthesisRecipe, workspace: Path) -> None:
@@ -136,7 +137,7 @@ def test_crops_at_the_edges_begin_or_end_with_their_clip(recipe: ResynthesisReci
     clips = [codes for name, codes in _codes(workspace).items() if name != "c3"]
     for share, all_at_edges in ((1.0, True), (0.0, False)):
         batches = ResynthesisBatches(replace(recipe, boundary_crop_prob=share), speaker)
-        rows = [row for step in range(8) for row in batches.batch(step)[0]]
+        rows = [row for step in range(8) for row in batches.batch(step, World())[0][0]]
         at_edge = [
             any(
                 torch.equal(row, part) for clip in clips for part in (clip[:, : row.shape[1]], clip[:, -row.shape[1] :])

@@ -16,6 +16,7 @@ from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipStore, ClipWrite
 from baichuan_audio.layers.attention import TransformerLayer
 from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
 from baichuan_audio.training.common.checkpointing import load_training_state
+from baichuan_audio.training.common.distributed import run
 from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.tokenizer import batch as tokenizer_batch
 from baichuan_audio.training.tokenizer import train as stage
@@ -113,13 +114,13 @@ def test_resume_is_exact(recipe: TokenizerRecipe, tmp_path: Path) -> None:
     stage.train(whole)
     stopped = changed(whole, output=str(tmp_path / "stopped"), checkpoint_every=6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "optimizer_step", _stop_at(8, stage.optimizer_step))
+        patch.setattr(run, "optimizer_step", _stop_at(8, run.optimizer_step))
         with pytest.raises(KeyboardInterrupt):
             stage.train(stopped)
     stage.train(stopped)
     first, second = (stage.build(whole) for _ in range(2))
-    for run, (tokenizer, head) in ((whole, first), (stopped, second)):
-        assert load_training_state(run.output, {"tokenizer": tokenizer, "phonetic_head": head}, {}) == 14
+    for settings, (tokenizer, head) in ((whole, first), (stopped, second)):
+        assert load_training_state(settings.output, {"tokenizer": tokenizer, "phonetic_head": head}, {}) == 14
     for a, b in zip(first, second, strict=True):
         for name, value in a.state_dict().items():
             assert torch.equal(value, b.state_dict()[name]), name
@@ -127,7 +128,7 @@ def test_resume_is_exact(recipe: TokenizerRecipe, tmp_path: Path) -> None:
 
 def _stop_at(step: int, original: object) -> object:
     def optimizer_step(*arguments: object) -> object:
-        if arguments[2] == step:
+        if arguments[4] == step:
             raise KeyboardInterrupt
         return original(*arguments)  # type: ignore[operator]
 

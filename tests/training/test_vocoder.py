@@ -12,6 +12,7 @@ import baichuan_audio
 from baichuan_audio.data.store.codes_store import CodesStore, write_codes
 from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError, DataError
+from baichuan_audio.training.common.checkpointing import module_weights
 from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
 from baichuan_audio.training.vocoder.coded_mels import CodedMels, CodedRecipe, Crop
 from baichuan_audio.training.vocoder.losses import SpectralLoss, pitch
@@ -71,8 +72,8 @@ def losses(recipe: VocoderRecipe) -> list[float]:
 
 
 def weights(recipe: VocoderRecipe) -> dict[str, torch.Tensor]:
-    state = torch.load(Path(recipe.output, f"state-{recipe.steps:08d}.pt"), weights_only=True)
-    return {f"{m}.{n}": t for m, tensors in state["modules"].items() for n, t in tensors.items()}
+    names = ("vocoder", "discriminators")
+    return {f"{name}.{key}": value for name in names for key, value in module_weights(recipe.output, name).items()}
 
 
 def test_the_loss_falls(recipe: VocoderRecipe) -> None:
@@ -105,7 +106,7 @@ def test_a_stopped_run_resumes_exactly_and_only_asked_modules_learn(recipe: Voco
 
     silent = replace(recipe, adversarial_start_step=-1, output=str(tmp_path / "silent"))
     train(silent, stop_after=1)
-    start = torch.load(tmp_path / "silent" / "state-00000001.pt", weights_only=True)["modules"]
+    start = {name: module_weights(tmp_path / "silent", name) for name in ("vocoder", "discriminators")}
     train(silent)
     end = weights(silent)
     for name, tensor in start["discriminators"].items():

@@ -111,13 +111,15 @@ def _add_corpus(command: argparse.ArgumentParser, required: bool = False) -> Non
 
 def run_train(arguments: argparse.Namespace) -> None:
     from ..checkpoint import checked_device
+    from ..training.common.distributed.world import processes
     from ..training.common.recipe import load_stage_recipe
     from ..training.stages import STAGES
 
     stage = STAGES[arguments.stage]
     recipe = load_stage_recipe(arguments.recipe, stage.recipe, arguments.overrides)
     checked_device(recipe.device)
-    stage.train(recipe)
+    with processes(recipe.device, 20 * recipe.stall_limit_s):
+        stage.train(recipe)
 
 
 def run_plan(arguments: argparse.Namespace) -> None:
@@ -132,7 +134,8 @@ def run_plan(arguments: argparse.Namespace) -> None:
     recipe = load_stage_recipe(arguments.recipe, STAGES[stage].recipe, arguments.overrides)
     step_seconds = measured_step_seconds(Path(arguments.calibrate)) if arguments.calibrate else None
     plan = plan_stage(recipe, Path(arguments.config) if arguments.config else None)
-    result = estimate(recipe, plan, arguments.gpus, arguments.gpu, arguments.price, step_seconds=step_seconds)
+    bfloat16 = recipe.precision != "float32"
+    result = estimate(recipe, plan, arguments.gpus, arguments.gpu, arguments.price, bfloat16, step_seconds)
     if arguments.json:
         facts = {"stage": stage, "gpus": arguments.gpus, "gpu": arguments.gpu, **asdict(result)}
         facts["memory"]["total"] = result.memory.total

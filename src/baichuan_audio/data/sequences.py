@@ -11,7 +11,7 @@ Every layout is the one of inference (docs/model.md, 7 and 8). Of a sequence's N
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class TokenSequence:
 
     aligned [N] int64: target of the alignment loss, the text token that is spoken at position n; UNKNOWN where there is
     none. phonemes [N, PHONES_PER_FRAME] int64: the phonemes of the frame at that position (input) or of the next one
-    (output).
+    (output). id and kind name the sample in logs: where it comes from, and its task or kind.
     """
 
     ids: Tensor
@@ -38,9 +38,15 @@ class TokenSequence:
     audio_loss: Tensor
     aligned: Tensor
     phonemes: Tensor
+    id: str = ""
+    kind: str = ""
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
+
+    def named(self, id: str, kind: str = "") -> TokenSequence:
+        """The same sequence under a name."""
+        return replace(self, id=id, kind=kind)
 
 
 @dataclass(frozen=True)

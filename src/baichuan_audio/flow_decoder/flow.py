@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,7 @@ def flow_matching_loss(
     params: CfmParams,
     lengths: Tensor | None = None,
     generator: torch.Generator | None = None,
+    rows: tuple[Sequence[int], int] | None = None,
 ) -> Tensor:
     """Mean squared error of the velocity at one random time of each row's path.
 
@@ -76,11 +77,13 @@ def flow_matching_loss(
         params: parameters of the flow.
         lengths: valid frames of each row [B], or None when all are.
         generator: source of the noise, the times and the dropped rows.
+        rows: which rows these are of a batch of how many: choices are made for all of them. None: these are all.
     """
-    batch, device = mel.shape[0], mel.device
-    noise = torch.randn(mel.shape, generator=generator, device=device)
-    t = warp_time(torch.rand(batch, generator=generator, device=device))
-    keep = torch.rand(batch, 1, 1, generator=generator, device=device) >= params.training_cfg_rate
+    chosen, batch = (list(range(len(mel))), len(mel)) if rows is None else (list(rows[0]), rows[1])
+    device = mel.device
+    noise = torch.randn((batch, *mel.shape[1:]), generator=generator, device=device)[chosen]
+    t = warp_time(torch.rand(batch, generator=generator, device=device))[chosen]
+    keep = torch.rand(batch, 1, 1, generator=generator, device=device)[chosen] >= params.training_cfg_rate
     x, target = path_point(noise, mel, t, params.sigma_min)
     error = velocity(x, mu * keep, t).float() - target
     return masked_mean(error.square(), lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -207,6 +207,7 @@ class FlowDecoder(nn.Module):
         lengths: Tensor | None = None,
         generator: torch.Generator | None = None,
         with_velocity: bool = True,
+        rows: tuple[Sequence[int], int] | None = None,
     ) -> dict[str, Tensor]:
         """Training losses: `flow` (OT-CFM; only with `with_velocity`) and `prior` (L1 of mu), each a scalar.
 
@@ -215,6 +216,7 @@ class FlowDecoder(nn.Module):
             mel: targets [B, M, L].
             lengths: valid frames of each row [B]; None: all of them.
             generator: source of the random choices.
+            rows: see `flow_matching_loss`.
         """
         target = mel.transpose(1, 2)
         mu = self.prenet(hidden)
@@ -222,7 +224,8 @@ class FlowDecoder(nn.Module):
         if with_velocity:
             network = partial(self._velocity, lengths=lengths)
             # mu is not detached: the flow loss also trains the prenet.
-            losses["flow"] = flow_matching_loss(network, target, mu, self.config.cfm_params, lengths, generator)
+            params = self.config.cfm_params
+            losses["flow"] = flow_matching_loss(network, target, mu, params, lengths, generator, rows)
         return losses
 
     def _velocity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ...config import nearest
@@ -34,6 +35,27 @@ class Augmentation:
     """Share of texts to read aloud that are tokenized character by character."""
     unpunctuated_prob: float = 0.0
     """Share of typed questions without capitals and end mark."""
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """A folder of shards with codes (`baichuan-audio data tokenize`) and its share of what is read.
+
+    Without `hours`, `weight` and `kinds` every sample of every set is read equally often.
+    """
+
+    path: str
+    hours: float | None = None
+    """Hours that it stands for in a pass over all sets; None: those that it holds."""
+    weight: float = 1.0
+    """Factor to its hours."""
+    kinds: dict[str, float] = field(default_factory=dict)
+    """Factor to the hours of a kind of sample: 1 where it is missing, 0 leaves the kind out."""
+
+    def __post_init__(self) -> None:
+        for name, value in {"hours": self.hours or 1.0, "weight": self.weight, **self.kinds}.items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"dataset: {name} must be a number from 0 on, not {value}.")
 
 
 @dataclass(frozen=True)

@@ -30,5 +30,6 @@ class Mixture:
     def draw(self, rng: np.random.Generator, progress: float = 0.0) -> TokenSequence:
         """One sequence of a task drawn by weight; `progress` in [0, 1] is how much of the run is over."""
         chances = self._first_chances + progress * (self._last_chances - self._first_chances)
-        task = TASKS[self.names[rng.choice(len(self.names), p=chances)]]
-        return task.draw(self.context, rng)
+        name = self.names[rng.choice(len(self.names), p=chances)]
+        sequence = TASKS[name].draw(self.context, rng)
+        return sequence.named(sequence.id, name)

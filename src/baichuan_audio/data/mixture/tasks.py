@@ -120,7 +120,8 @@ def text_dialogue(context: TaskContext, rng: np.random.Generator) -> TokenSequen
         Turn(context.text_question(exchange.user, rng), [(text, None) for text, _ in exchange.reply])
         for exchange in dialogue.exchanges
     ]
-    return sequences.dialogue(context.builder, context.system(dialogue.voice, rng), turns, spoken=False)
+    sequence = sequences.dialogue(context.builder, context.system(dialogue.voice, rng), turns, spoken=False)
+    return sequence.named(dialogue.id)
 
 
 def heard_dialogue(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
@@ -153,7 +154,7 @@ def asr(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
         words, frames = clips.medley(utterance, rng)
     else:
         words, frames = clips.spliced(utterance, rng)
-    return sequences.transcription(context.builder, frames, words)
+    return sequences.transcription(context.builder, frames, words).named(utterance.clip)
 
 
 def tts(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
@@ -161,7 +162,7 @@ def tts(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
     config, samplers = context.config, context.samplers
     if len(samplers.takes) and rng.random() < config.takes:
         take = samplers.takes.pick(rng)
-        return sequences.speech(context.builder, context.system(take.voice, rng), _in_runs(take))
+        return sequences.speech(context.builder, context.system(take.voice, rng), _in_runs(take)).named(take.text)
     other = len(samplers.other_speakers) > 0 and rng.random() < config.auxiliary_speaker_prob
     utterance = (samplers.other_speakers if other else samplers.output_voices).pick(rng)
     by_character = rng.random() < config.augmentation.character_tokenize_prob
@@ -174,28 +175,30 @@ def tts(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
     if by_character:  # its tokens are not those of whole words, so they are not aligned
         clauses = [(words, replace(frames, aligned=None)) for words, frames in clauses]
     builder = context.character_builder if by_character else context.builder
-    return sequences.speech(builder, context.system(utterance.speaker_name, rng), clauses)
+    return sequences.speech(builder, context.system(utterance.speaker_name, rng), clauses).named(utterance.clip)
 
 
 def heard_interleaved(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
     """INTLV: audio and text in turn, the text learnt."""
     pieces: list[str | Frames] = []
-    for exchange in context.samplers.dialogues.pick(rng).exchanges:
+    dialogue = context.samplers.dialogues.pick(rng)
+    for exchange in dialogue.exchanges:
         pieces += [context.question(exchange, rng), exchange.answer]
-    return sequences.interleaved_heard(context.builder, pieces)
+    return sequences.interleaved_heard(context.builder, pieces).named(dialogue.id)
 
 
 def spoken_interleaved(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
     """ITTS: text and its speech in turn, both learnt."""
-    reply = max((e.reply for e in pick(context.samplers.multi_clause, rng).exchanges), key=len)
+    dialogue = pick(context.samplers.multi_clause, rng)
+    reply = max((e.reply for e in dialogue.exchanges), key=len)
     clauses = [part for text, clip in reply if clip for part in context.spoken(clip, text)]
-    return sequences.interleaved_spoken(context.builder, clauses)
+    return sequences.interleaved_spoken(context.builder, clauses).named(dialogue.id)
 
 
 def pure_audio(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
     """A clip's frames alone."""
     utterance = context.samplers.utterances.pick(rng)
-    return sequences.pure_audio(context.builder, Frames(context.data.codes(utterance.clip)))
+    return sequences.pure_audio(context.builder, Frames(context.data.codes(utterance.clip))).named(utterance.clip)
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,7 @@ def _dialogue(
         for text, clip in exchange.reply:
             reply += context.spoken(clip, text) if spoken and clip else [(text, None)]
         turns.append(Turn(question, reply))
-    return sequences.dialogue(context.builder, context.system(dialogue.voice, rng), turns, spoken)
+    return sequences.dialogue(context.builder, context.system(dialogue.voice, rng), turns, spoken).named(dialogue.id)
 
 
 def _retold(context: TaskContext, rng: np.random.Generator) -> TokenSequence | None:
@@ -256,7 +259,8 @@ def _retold(context: TaskContext, rng: np.random.Generator) -> TokenSequence | N
         turns.append(Turn(context.question(exchange, rng, speaker), reply))
     if not turns:
         return None
-    return sequences.dialogue(context.builder, context.system(dialogue.voice, rng), turns, spoken=True)
+    sequence = sequences.dialogue(context.builder, context.system(dialogue.voice, rng), turns, spoken=True)
+    return sequence.named(dialogue.id)
 
 
 def _woven_question(context: TaskContext, rng: np.random.Generator) -> tuple[str, Frames] | None:

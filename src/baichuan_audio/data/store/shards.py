@@ -6,6 +6,7 @@ depend on its samples alone.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tarfile
@@ -159,25 +160,15 @@ class ShardReader:
         return content
 
 
-def draw(count: int, seed: int, step: int, batch: int) -> list[int]:
-    """The indices among `count` samples that training reads at a step.
+def draw(count: int, seed: Sequence[int], first: int, end: int) -> list[int]:
+    """Indices among `count` samples: numbers `first` to `end` of the endless order in which training reads them.
 
     Every epoch is a permutation that depends on the seed and the epoch alone, so a resumed run needs no state.
     """
-    indices: list[int] = []
-    for number in range(step * batch, (step + 1) * batch):
-        epoch, offset = divmod(number, count)
-        indices.append(int(_permutation(count, seed, epoch)[offset]))
-    return indices
+    places = (divmod(number, count) for number in range(first, end))
+    return [int(_permutation(count, tuple(seed), epoch)[offset]) for epoch, offset in places]
 
 
-_PERMUTATIONS: dict[tuple[int, int, int], NDArray[np.int64]] = {}
-
-
-def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    key = (count, seed, epoch)
-    if key not in _PERMUTATIONS:
-        while len(_PERMUTATIONS) > 3:
-            _PERMUTATIONS.pop(next(iter(_PERMUTATIONS)))
-        _PERMUTATIONS[key] = np.random.default_rng([seed, epoch]).permutation(count)
-    return _PERMUTATIONS[key]
+@functools.lru_cache(maxsize=64)
+def _permutation(count: int, seed: tuple[int, ...], epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([*seed, epoch]).permutation(count)

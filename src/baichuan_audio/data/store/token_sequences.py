@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,11 +12,16 @@ from ...errors import DataError
 from ..sequences import Frames, SequenceBuilder, TokenSequence
 from .records import Sample, Segment
 
+_DIVISIBLE = ("itts", "intlv", "tts")  # kinds in which a later part needs nothing of the earlier ones
 
-def token_sequence(sample: Sample, codes: NDArray[np.int64], builder: SequenceBuilder) -> TokenSequence:
+
+def token_sequence(
+    sample: Sample, codes: NDArray[np.int64], builder: SequenceBuilder, first: int = 0, end: int | None = None
+) -> TokenSequence:
     """A sample and the codes [K, T] of its sound -> its sequence, by the layouts of docs/model.md, 8.
 
-    The loss of every segment is the one stored with it.
+    The loss of every segment is the one stored with it. `first`, `end`: a part of it (see `parts_of`), which ends
+    without the end of a reply where more follows, and of ITTS has no loss on its first text either.
 
     Raises:
         DataError: the codes end before the sample's last segment does.
@@ -23,7 +30,10 @@ def token_sequence(sample: Sample, codes: NDArray[np.int64], builder: SequenceBu
         return _dialogue(sample, codes, builder)
     spoken = sample.kind in ("itts", "tts", "audio")
     previous_loss = False
-    for segment in sample.segments:
+    segments = list(sample.segments[first:end])
+    if first and sample.kind == "itts":
+        segments[0] = replace(segments[0], loss=False)
+    for segment in segments:
         if segment.kind == "text":
             builder.text(segment.text, learn=segment.loss)
             previous_loss = segment.loss
@@ -32,7 +42,7 @@ def token_sequence(sample: Sample, codes: NDArray[np.int64], builder: SequenceBu
             builder.spoken(_frames(sample, segment, codes), learn_start=previous_loss)
         else:
             builder.user_audio(_frames(sample, segment, codes))
-    if sample.kind not in ("tts", "audio"):
+    if sample.kind not in ("tts", "audio") and end in (None, len(sample.segments)):
         builder.end()
     return builder.finish()
 
@@ -68,6 +78,42 @@ def _frames(sample: Sample, segment: Segment, codes: NDArray[np.int64]) -> Frame
     if end > available + 1 or first >= available:
         raise DataError(f"{sample.id}: a segment ends at frame {end}, but there are codes of {available} only.")
     return Frames(torch.from_numpy(np.ascontiguousarray(codes[:, first : min(end, available)])), learnt=segment.loss)
+
+
+def sequence_length(sample: Sample, builder: SequenceBuilder, num_codebooks: int) -> int:
+    """Positions of a sample's sequence, one more than there are where the encoder gives a frame less."""
+    return len(token_sequence(sample, _no_codes(sample, num_codebooks), builder))
+
+
+def parts_of(
+    sample: Sample, builder: SequenceBuilder, num_codebooks: int, max_length: int
+) -> list[tuple[int, int, int]]:
+    """An over-long sample in parts of at most `max_length` positions: (first segment, end, positions) of each.
+
+    A part begins with a text and its audio (INTLV: an audio and its text). Empty where the sample cannot be split.
+    """
+    if sample.kind not in _DIVISIBLE:
+        return []
+    codes, count = _no_codes(sample, num_codebooks), len(sample.segments)
+    starts = [index for index, segment in enumerate(sample.segments) if segment.kind == sample.segments[0].kind]
+    lengths = [
+        len(token_sequence(sample, codes, builder, first, end))
+        for first, end in zip(starts, [*starts[1:], count], strict=True)
+    ]
+    if max(lengths) > max_length:
+        return []
+    parts: list[tuple[int, int, int]] = []
+    for first, end, length in zip(starts, [*starts[1:], count], lengths, strict=True):
+        if parts and parts[-1][2] + length <= max_length:
+            parts[-1] = (parts[-1][0], end, parts[-1][2] + length)
+        else:
+            parts.append((first, end, length))
+    return parts
+
+
+def _no_codes(sample: Sample, num_codebooks: int) -> NDArray[np.int64]:
+    end = max((segment.frames[1] for segment in sample.segments), default=0)
+    return np.zeros((num_codebooks, end), np.int64)
 
 
 def mask_runs(sequence: TokenSequence, names: dict[int, str]) -> list[tuple[str, int, str]]:

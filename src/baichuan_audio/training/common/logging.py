@@ -20,17 +20,23 @@ from ...audio.waveform import save_waveform
 class TrainingLog:
     """Log of one stage in `directory`: `log.jsonl`, `tensorboard/`, `samples/`; a context manager.
 
-    TensorBoard, matplotlib and tqdm are used where they are installed.
+    TensorBoard, matplotlib and tqdm are used where they are installed. One that is not `active` writes nothing: of
+    several processes one writes.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], total_steps: int, first_step: int = 0) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], total_steps: int, first_step: int = 0, active: bool = True
+    ) -> None:
         self.directory = Path(directory)
+        self._active = active
+        self._board = self._bar = None
+        self._start, self._first_step = time.monotonic(), first_step
+        if not active:
+            return
         (self.directory / "samples").mkdir(parents=True, exist_ok=True)
         self._file = open(self.directory / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
         self._board = _tensorboard(self.directory / "tensorboard")
         self._bar = _progress(total_steps, first_step)
-        self._start = time.monotonic()
-        self._first_step = first_step
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -45,23 +51,34 @@ class TrainingLog:
         if self._bar is not None:
             self._bar.update(1)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of `log.jsonl`, values rounded to six digits; `step` counts the steps done."""
+    def scalars(self, step: int, values: Mapping[str, float], worst_samples: Sequence[str] = ()) -> None:
+        """One line of `log.jsonl`, values rounded to six digits; `step` counts the steps done.
+
+        worst_samples: ids of the samples with the highest loss.
+        """
+        if not self._active:
+            return
         elapsed = time.monotonic() - self._start
         rate = (step - self._first_step) / max(elapsed, 1e-9)
-        row = {"step": step, "elapsed_s": round(elapsed, 1), "steps_per_s": round(rate, 3)}
+        row: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed, 1), "steps_per_s": round(rate, 3)}
         row |= {name: float(f"{value:.6g}") for name, value in values.items()}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        if worst_samples:
+            row["worst_samples"] = list(worst_samples)
+        self._write(row)
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in list(values.items())[:4]})
 
-    def losses(self, step: int, losses: Mapping[str, Tensor], scalars: Mapping[str, float]) -> None:
-        """A training step's losses, `loss` among them, and what `optimizer_step` returned."""
-        self.scalars(step, {name: float(value.detach()) for name, value in losses.items()} | dict(scalars))
+    def event(self, step: int, values: Mapping[str, object]) -> None:
+        """One line of `log.jsonl` about something that is no number."""
+        if self._active:
+            self._write({"step": step, **values})
+
+    def _write(self, row: Mapping[str, object]) -> None:
+        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.flush()
 
     def text(self, step: int, name: str, text: str) -> None:
         """A text sample."""
@@ -90,7 +107,8 @@ class TrainingLog:
         figure.savefig(self.directory / "samples" / f"{step:08d}-{name}.png", dpi=80)
 
     def close(self) -> None:
-        self._file.close()
+        if self._active:
+            self._file.close()
         if self._board is not None:
             self._board.close()
         if self._bar is not None:

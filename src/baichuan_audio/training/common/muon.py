@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers.precision import fast_bfloat16
+from .distributed.sharding import local, rows_like, whole_like
 from .optim import make_optimizer
 from .recipe import OptimizerRecipe
 
@@ -25,7 +25,8 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen th
 class Muon(torch.optim.Optimizer):
     """Orthogonalised Nesterov momentum; the update's root mean square is `scale` times the learning rate.
 
-    With scale 0.2 the rates of AdamW carry over (arXiv 2502.16982).
+    With scale 0.2 the rates of AdamW carry over (arXiv 2502.16982). bfloat16: of the iterations, which need no
+    precision.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         scale: float = 0.4,
         iterations: int = 4,
+        bfloat16: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -45,6 +47,7 @@ class Muon(torch.optim.Optimizer):
             "iterations": iterations,
         }
         super().__init__(parameters, defaults)
+        self._dtype = torch.bfloat16 if bfloat16 else torch.float32
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -56,21 +59,21 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[matrix]
                 if not state:
                     state["momentum"] = torch.zeros_like(matrix)
-                state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
-                direction = matrix.grad.lerp(state["momentum"], group["momentum"])
-                update = orthogonalise(direction, group["iterations"])
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-group["lr"] * group["scale"] * max(matrix.shape) ** 0.5)
+                gradient, momentum = local(matrix.grad), local(state["momentum"])
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                direction = gradient.lerp(momentum, group["momentum"])
+                # of a matrix that is split over processes, each computes the whole update and uses its rows
+                whole = orthogonalise(whole_like(matrix, direction), group["iterations"], self._dtype)
+                update = rows_like(matrix, whole)
+                local(matrix).mul_(1 - group["lr"] * group["weight_decay"])
+                local(matrix).add_(update, alpha=-group["lr"] * group["scale"] * max(matrix.shape) ** 0.5)
 
 
-def orthogonalise(matrix: Tensor, iterations: int) -> Tensor:
-    """The matrix [m, n] with its singular values moved near 1, by Newton-Schulz iterations.
-
-    In bfloat16 where that is fast: they need no precision.
-    """
+def orthogonalise(matrix: Tensor, iterations: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The matrix [m, n] with its singular values moved near 1, by Newton-Schulz iterations in `dtype`."""
     a, b, c = _COEFFICIENTS
     x = matrix / (matrix.norm() + 1e-7)
-    x = x.bfloat16() if fast_bfloat16(str(matrix.device)) else x
+    x = x.to(dtype)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(iterations):
@@ -89,12 +92,19 @@ def layer_matrices(backbone: nn.Module) -> list[nn.Parameter]:
 
 
 def make_optimizers(
-    parameters: Iterable[nn.Parameter], matrices: Sequence[nn.Parameter], recipe: OptimizerRecipe
+    parameters: Iterable[nn.Parameter],
+    matrices: Sequence[nn.Parameter],
+    recipe: OptimizerRecipe,
+    bfloat16: bool = False,
 ) -> dict[str, torch.optim.Optimizer]:
-    """Muon for `matrices`, where there are any, and AdamW for the other parameters that may learn."""
+    """Muon for `matrices`, where there are any, and AdamW for the other parameters that may learn.
+
+    bfloat16: of Muon's products.
+    """
     apart = set(map(id, matrices))
     rest = [parameter for parameter in parameters if id(parameter) not in apart]
     optimizers: dict[str, torch.optim.Optimizer] = {"adamw": make_optimizer(rest, recipe)}
     if matrices:
-        optimizers["muon"] = Muon(matrices, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        decay = recipe.weight_decay
+        optimizers["muon"] = Muon(matrices, recipe.learning_rate, weight_decay=decay, bfloat16=bfloat16)
     return optimizers

@@ -1,15 +1,17 @@
-"""Optimizer, learning-rate schedule, frozen sets."""
+"""Optimizer, learning-rate schedule, gradient norms, frozen sets."""
 
 from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import TrainingError
+from .distributed.sharding import local
+from .distributed.world import World
 from .recipe import OptimizerRecipe
 
 
@@ -45,25 +47,49 @@ def learning_rate_at(step: int, recipe: OptimizerRecipe, total_steps: int) -> fl
     return recipe.learning_rate * share
 
 
-def optimizer_step(
-    optimizers: Iterable[torch.optim.Optimizer], recipe: OptimizerRecipe, step: int, total_steps: int
-) -> dict[str, float]:
-    """Set the rate of step 0..total_steps-1, clip, step and clear the gradients, each optimizer for itself.
+def with_gradients(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """An optimizer's parameters that have a gradient."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
-    Returns what every stage logs: `grad_norm` before clipping, of several optimizers the largest, and `lr`. Where it is
-    not finite the optimizer's step is left out: one bad sample must not ruin the run.
+
+def gradient_norms(parameters: Sequence[nn.Parameter], world: World) -> Tensor:
+    """The norm of every parameter's whole gradient [P], the same on all processes."""
+    gradients = [local(p.grad) for p in parameters if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients)) if gradients else torch.zeros(0)
+    if world.size > 1:
+        norms = world.sum_over_shards(norms.double().square()).sqrt().float()
+    return norms.cpu()
+
+
+def norms_by_part(parameters: Sequence[nn.Parameter], norms: Tensor, names: Mapping[int, str]) -> dict[str, float]:
+    """`grad_norm/<part>` of gradients whose norms are [P]: a part is a module of a stage and what is directly in it."""
+    squares: dict[str, float] = {}
+    for parameter, norm in zip(parameters, norms.tolist(), strict=True):
+        part = ".".join(names[id(parameter)].removeprefix("parts.").split(".")[:2])
+        squares[part] = squares.get(part, 0.0) + norm * norm
+    return {f"grad_norm/{part}": math.sqrt(square) for part, square in squares.items()}
+
+
+def optimizer_step(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    norms: Tensor,
+    recipe: OptimizerRecipe,
+    step: int,
+    total_steps: int,
+) -> dict[str, float]:
+    """Set the rate of step 0..total_steps-1, clip and step; `gradient_norms` of the parameters are [P] and finite.
+
+    Returns what every stage logs: `grad_norm` before clipping and `lr`.
     """
-    rate, norms = learning_rate_at(step, recipe, total_steps), []
-    for optimizer in optimizers:
-        parameters = []
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-            parameters += group["params"]
-        norms.append(float(nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)))
-        if math.isfinite(norms[-1]):
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return {"grad_norm": max(norms), "lr": rate}
+    total = torch.linalg.vector_norm(norms)
+    if gradients := [local(p.grad) for p in parameters if p.grad is not None]:
+        torch._foreach_mul_(gradients, float((recipe.grad_clip / (total + 1e-6)).clamp(max=1.0)))
+    rate = learning_rate_at(step, recipe, total_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return {"grad_norm": float(total), "lr": rate}
 
 
 def freeze_except(module: nn.Module, patterns: Sequence[str]) -> list[str]:

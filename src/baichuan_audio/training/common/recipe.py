@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import torch
 
 from ...config import read_recipe, strict
 from ...errors import ConfigError
+from ...layers import precision
 
 _MAX_SEED, _MAX_THREADS = 1 << 31, 1024
 
@@ -105,8 +107,21 @@ class StageRecipe:
     log_every: int = 20
     sample_every: int = 500
     checkpoint_every: int = 200
+    precision: str = "auto"
+    """Type of products: float32, bfloat16 (parameters and their gradients stay float32), or auto: bfloat16 where the
+    device is fast with it."""
+    activation_checkpointing: bool = False
+    """Keep only the inputs of Transformer layers for the backward pass and compute the layers again: less memory, a
+    third more time."""
+    stall_limit_s: float = 600.0
+    """With several processes: the time without a step after which all print their stacks and exit; 0: never. Ten times
+    as long for validation, samples and states."""
 
     def __post_init__(self) -> None:
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"precision must be auto, float32 or bfloat16, not '{self.precision}'.")
+        if self.stall_limit_s < 0:
+            raise ConfigError(f"stall_limit_s must not be negative, it is {self.stall_limit_s:g}.")
         for name in ("steps", "log_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -119,6 +134,19 @@ class StageRecipe:
         if self.threads > 0:
             torch.set_num_threads(self.threads)
         torch.manual_seed(self.seed)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The block's products are of the recipe's precision."""
+        if self.precision == "float32":
+            return nullcontext()
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16)
+        return precision.autocast(self.device)
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether `autocast` computes in bfloat16."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and precision.fast_bfloat16(self.device))
 
 
 @dataclass(frozen=True, kw_only=True)

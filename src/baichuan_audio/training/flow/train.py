@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ from ...data.store.codes_store import CodesStore
 from ...data.store.manifest import Clip, ClipStore, some_clips
 from ...errors import ConfigError
 from ...flow_decoder import FlowDecoder
-from ...layers.precision import autocast
 from ...safetensors_io import read_json
 from ...vocoder.hift import Hift, load_hift
 from ...vocoder.vocos import Vocos, load_vocos
-from ..common.checkpointing import load_part, load_training_state, save_training_state
+from ..common.checkpointing import load_part
 from ..common.clip_sampling import CropSampler
-from ..common.logging import Reconstruction, TrainingLog, due, log_reconstructions
-from ..common.optim import make_optimizer, optimizer_step
+from ..common.distributed.run import TrainingRun
+from ..common.distributed.sharding import parallelize
+from ..common.distributed.world import World, world
+from ..common.logging import Reconstruction, due, log_reconstructions
+from ..common.optim import make_optimizer
 from ..common.recipe import AudioRecipe, OptimizerRecipe
 
 _CONTEXT_FRAMES = 3
@@ -77,14 +80,16 @@ class FlowRecipe(CodedCropRecipe):
     prior_weight: float = 1.0
     velocity_every: int = 1
     """The velocity network, which costs the most, learns in every n-th step only; prenet and audio decoder in all."""
+    gradient_accumulation: int = 1
+    """Micro-batches into which a process cuts its part of a step: less memory, the same gradient."""
     train_audio_decoder: bool = False
     """Train the audio decoder (codes to hidden frames) as well; the report freezes it. For a small model whose
     tokenizer was trained for a short while; encoder and codebooks stay frozen, so codes keep their meaning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.velocity_every < 1:
-            raise ConfigError("velocity_every must be at least 1.")
+        if self.velocity_every < 1 or self.gradient_accumulation < 1:
+            raise ConfigError("velocity_every and gradient_accumulation must be at least 1.")
 
 
 class CodedCrops:
@@ -124,8 +129,21 @@ def decoder_hidden(tokenizer: AudioTokenizer, codes: Tensor) -> Tensor:
     return tokenizer.decoder.hidden(tokenizer.bridge.dequantize(codes))
 
 
+@dataclass(frozen=True)
+class FlowPart:
+    """codes [B, K, T] and mel [B, M, L] of some rows of a step's batch.
+
+    rows: their numbers, and how many the step has. share: of the step's rows; 0 where a process has none and takes one.
+    """
+
+    codes: Tensor
+    mel: Tensor
+    rows: tuple[list[int], int]
+    share: float
+
+
 class FlowBatches:
-    """Batches of one dataset: hidden [B, L, D] and mel [B, M, L] on the recipe's device."""
+    """Batches of one dataset on the recipe's device."""
 
     def __init__(self, recipe: FlowRecipe, tokenizer: AudioTokenizer, flow: FlowDecoder) -> None:
         config = flow.config
@@ -135,27 +153,40 @@ class FlowBatches:
         self.code_samples = round(config.sampling_rate / tokenizer.frame_rate)
         self.crops = CodedCrops(recipe, tokenizer.frame_rate)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """hidden [B, L, D], mel [B, M, L] of a training step."""
-        length, rows = self.crops(step)
-        return self._make(rows, length)
+    def parts(self, step: int, run: World, pieces: int = 1) -> tuple[list[FlowPart], list[str]]:
+        """What this process computes of a training step, in micro-batches, and the ids of these crops."""
+        length, crops = self.crops(step)
+        shares = [run.share(range(len(crops)), pieces, piece) for piece in range(pieces)]
+        made = [self._make([crops[row] for row in rows], length) for rows, _ in shares]
+        # The last code yields three frames, not four (kernel 3, stride 4), and the clip may end with it.
+        frames = run.smallest(min(self._hidden_frames(length), *(mel.shape[2] for _, mel in made)))
+        parts = [
+            FlowPart(codes, mel[:, :, :frames], (rows, len(crops)), share)
+            for (codes, mel), (rows, share) in zip(made, shares, strict=True)
+        ]
+        return parts, [f"{crops[row][0].id}@{crops[row][1]}" for rows, share in shares if share for row in rows]
 
     def validation_clips(self) -> list[tuple[str, Tensor, Tensor]]:
         """A few validation clips: id, hidden [1, L, D], mel [1, M, L]."""
         max_frames = int(_SAMPLE_SECONDS * self.tokenizer.frame_rate)
-        return [
-            (clip.id, *self._make([(clip, 0)], min(max_frames, self.crops.codes[clip.id].shape[1])))
-            for clip in some_clips(self.crops.clips("validation"))
-        ]
+        clips = []
+        for clip in some_clips(self.crops.clips("validation")):
+            length = min(max_frames, self.crops.codes[clip.id].shape[1])
+            codes, mel = self._make([(clip, 0)], length)
+            frames = min(self._hidden_frames(length), mel.shape[2])
+            clips.append((clip.id, decoder_hidden(self.tokenizer, codes)[:, :frames], mel[:, :, :frames]))
+        return clips
+
+    def _hidden_frames(self, length: int) -> int:
+        return self.tokenizer.decoder.hidden_frames(length)
 
     def _make(self, rows: list[tuple[Clip, int]], length: int) -> tuple[Tensor, Tensor]:
+        """codes [B, K, T], mel [B, M, L] with as many frames as the shortest has."""
         codes = torch.stack([self.crops.codes[clip.id][:, start : start + length] for clip, start in rows])
         mels = [crop_mel(self.crops.store, clip, start, length, self.mel, self.code_samples) for clip, start in rows]
-        device = self.recipe.device
-        hidden = decoder_hidden(self.tokenizer, codes.to(device))
-        # The last code yields three frames, not four (kernel 3, stride 4), and the clip may end with it.
-        frames = min(hidden.shape[1], min(mel.shape[1] for mel in mels))
-        return hidden[:, :frames], torch.stack([mel[:, :frames] for mel in mels]).clamp(min=self.floor).to(device)
+        frames = min(mel.shape[1] for mel in mels)
+        mel = torch.stack([mel[:, :frames] for mel in mels]).clamp(min=self.floor)
+        return codes.to(self.recipe.device), mel.to(self.recipe.device)
 
 
 def load_vocoder(path: str, config: dict[str, Any]) -> Hift | Vocos:
@@ -185,32 +216,47 @@ def train(recipe: FlowRecipe, stop_after: int | None = None) -> None:
     if recipe.train_audio_decoder:
         unfreeze_audio_decoder(tokenizer)
         modules["tokenizer"] = tokenizer
+    trained = parallelize(modules, world(), activation_checkpointing=recipe.activation_checkpointing)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = make_optimizer(parameters, recipe.optimizer)
-    optimizers = {"flow": optimizer}
-    first = load_training_state(recipe.output, modules, optimizers)
-
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-    with TrainingLog(recipe.output, recipe.steps, first) as log:
-        for step in range(first, last):
-            hidden, mel = batches.batch(step)
-            # Noise, times and dropped conditions depend on (seed, step) only, as the data does.
-            generator = torch.Generator(recipe.device).manual_seed(recipe.seed * 1_000_003 + step)
-            with autocast(recipe.device):
-                with_velocity = step % recipe.velocity_every == 0
-                losses = flow.loss(hidden, mel, generator=generator, with_velocity=with_velocity)
-            total = losses.get("flow", 0.0) + recipe.prior_weight * losses["prior"]
-            total.backward()
-            scalars = optimizer_step([optimizer], recipe.optimizer, step, recipe.steps)
+    with TrainingRun(recipe, recipe.output, trained, modules, {"flow": optimizer}) as run:
+        for step in run.steps(last):
+            with run.loading():
+                parts, crops = batches.parts(step, run.world, recipe.gradient_accumulation)
+            losses: dict[str, Tensor] = {}
+            for part in parts:
+                with run.computing(part.mel[:, 0].numel()):
+                    with recipe.autocast():
+                        found = trained(partial(compute_losses, recipe, tokenizer, flow, part, step))
+                    (found["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
+                losses = {name: value.detach() + losses.get(name, 0.0) for name, value in found.items()}
+            frames = sum(part.mel.shape[0] * part.mel.shape[2] for part in parts)
+            scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], crops, frames)
             done = step + 1
-            log.advance()
             if due(done, recipe.log_every, last):
-                log.losses(done, {"loss": total, **losses}, scalars)
+                run.losses(done, losses, scalars)
             if due(done, recipe.sample_every, recipe.steps):
-                clips = reconstructions(flow, batches, vocoder)
-                log_reconstructions(log, done, flow, clips, batches.mel.sample_rate)
+                with run.on_main() as here:
+                    if here:
+                        clips = reconstructions(flow, batches, vocoder)
+                        log_reconstructions(run.log, done, flow, clips, batches.mel.sample_rate)
             if due(done, recipe.checkpoint_every, last):
-                save_training_state(recipe.output, done, modules, optimizers)
+                run.save(done)
+
+
+def compute_losses(
+    recipe: FlowRecipe, tokenizer: AudioTokenizer, flow: FlowDecoder, part: FlowPart, step: int
+) -> dict[str, Tensor]:
+    """`flow` (in some steps), `prior` and their weighted sum `loss`, times the part's share of the step's rows."""
+    # Noise, times and dropped conditions depend on (seed, step) only, as the data does.
+    generator = torch.Generator(recipe.device).manual_seed(recipe.seed * 1_000_003 + step)
+    with torch.autocast(part.codes.device.type, enabled=False):
+        hidden = decoder_hidden(tokenizer, part.codes)[:, : part.mel.shape[2]]
+    with_velocity = step % recipe.velocity_every == 0
+    losses = flow.loss(hidden, part.mel, None, generator, with_velocity, part.rows)
+    losses["loss"] = losses.get("flow", 0.0) + recipe.prior_weight * losses["prior"]
+    return {name: part.share * value for name, value in losses.items()}
 
 
 def unfreeze_audio_decoder(tokenizer: AudioTokenizer) -> None:
@@ -225,7 +271,8 @@ def start_from_mean(flow: FlowDecoder, batches: FlowBatches) -> None:
     """Set the untrained velocity to the mean mel: natural-log mels lie far from the noise's zero mean."""
     bias = flow.conditional_decoder.final_proj.bias
     assert bias is not None
-    bias.copy_(batches.batch(0)[1].mean(dim=(0, 2)))
+    (part,), _ = batches.parts(0, World())
+    bias.copy_(part.mel.mean(dim=(0, 2)))
 
 
 def reconstructions(flow: FlowDecoder, batches: FlowBatches, vocoder: Hift | Vocos | None) -> Iterator[Reconstruction]:

@@ -1,9 +1,14 @@
-"""Batches of the language model: padded sequences with their targets, and changes to the model's own frames."""
+"""Batches of the language model: padded or packed sequences with their targets, and changes to the model's own frames.
+
+What is drawn at random for a padded batch depends on the seed and the step. In packs it depends on the sequence's place
+in the step as well, and so is the same for any split of a step into packs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +18,7 @@ from ...data.alignment.token_alignment import UNKNOWN
 from ...data.sequences import TokenSequence
 from ...language_model.audio_head import AudioHead
 from ...language_model.model import LanguageModel
+from ...language_model.packed import packed_hidden
 
 _MAX_SPAN = 4  # consecutive frames that are replaced
 _TEMPERATURE = 0.3  # near that of inference with a small model
@@ -20,16 +26,20 @@ _TEMPERATURE = 0.3  # near that of inference with a small model
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences padded at the right.
+    """Sequences padded at the right, or packed one after the other in a single row.
 
-    ids [B, N]; codes [K, P], row after row; generated [P]: which of them the model generates. text_at [X] and frame_at
-    [Y] index the B * N positions that predict the ids text [X] and the frames [Y, K] (codebook_sizes where the audio
-    ends); aligned_at [Z] those with the text token aligned [Z]; phonemes_at [W] those with phonemes
-    [W, PHONES_PER_FRAME].
+    ids [B, N]; codes [K, P], row after row, at the B * N positions codes_at [P]; generated [P]: which of them the model
+    generates. text_at [X] and frame_at [Y] are the positions that predict the ids text [X] and the frames [Y, K]
+    (codebook_sizes where the audio ends); aligned_at [Z] those with the text token aligned [Z]; phonemes_at [W] those
+    with phonemes [W, PHONES_PER_FRAME]. depth [Y]: frames with losses on codebooks 1.. too.
+
+    names: id and kind of each sequence. lengths: those of a pack, in order; () where rows are padded. numbers: the
+    places of a pack's sequences in the step.
     """
 
     ids: Tensor
     codes: Tensor
+    codes_at: Tensor
     generated: Tensor
     text_at: Tensor
     text: Tensor
@@ -39,18 +49,49 @@ class Batch:
     aligned: Tensor
     phonemes_at: Tensor
     phonemes: Tensor
+    depth: Tensor
+    names: tuple[tuple[str, str], ...]
+    lengths: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
 
     def to(self, device: str) -> Batch:
-        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        tensors: dict[str, Any] = {n: value.to(device) for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+    def documents(self, at: Tensor) -> Tensor:
+        """Positions [X] of the B * N -> the sequences [X] that they belong to."""
+        if not self.lengths:
+            return at // self.ids.shape[1]
+        return torch.bucketize(at, torch.tensor(self.lengths, device=at.device).cumsum(0), right=True)
+
+    def counts(self) -> dict[str, int]:
+        """The number of targets of each loss that has any: `text`, `alignment`, `phonemes`, `code_0`, `code_1` ..."""
+        counts = {"text": len(self.text), "alignment": len(self.aligned), "phonemes": len(self.phonemes)}
+        counts["code_0"], depth = len(self.frames), int(self.depth.sum())
+        counts |= {f"code_{level}": depth for level in range(1, self.codes.shape[0])}
+        return {name: count for name, count in counts.items() if count}
 
 
-def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, sizes: Sequence[int]) -> Batch:
-    """Sequences -> one batch; `pad_id` must not be audio_pad."""
-    length = max(map(len, sequences))
-    ids = torch.full((len(sequences), length), pad_id)
+def collate(
+    sequences: Sequence[TokenSequence],
+    pad_id: int,
+    audio_pad_id: int,
+    sizes: Sequence[int],
+    numbers: Sequence[int] | None = None,
+) -> Batch:
+    """Sequences -> one batch; `pad_id` must not be audio_pad. With `numbers`, places in the step, they are packed."""
+    lengths = [len(sequence) for sequence in sequences]
+    padded = max(lengths)
+    if numbers is None:
+        ids = torch.full((len(sequences), padded), pad_id)
+        starts = [row * padded for row in range(len(sequences))]
+    else:
+        ids = torch.full((1, sum(lengths)), pad_id)
+        starts = [0, *np.cumsum(lengths)[:-1].tolist()]
+    flat = ids.view(-1)
     parts: list[tuple[Tensor, ...]] = []
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence.ids
+    for start, sequence in zip(starts, sequences, strict=True):
+        flat[start : start + len(sequence)] = sequence.ids
         targets = sequence.text_loss.nonzero()[:, 0]
         before = sequence.audio_loss.nonzero()[:, 0]
         is_frame = sequence.ids == audio_pad_id
@@ -60,28 +101,54 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, audio_pad_id: int, 
         with_phonemes = (sequence.phonemes != UNKNOWN).all(1).nonzero()[:, 0]
         parts.append(
             (
+                is_frame.nonzero()[:, 0] + start,
                 sequence.audio_loss.roll(1)[is_frame],
-                targets - 1 + row * length,
+                targets - 1 + start,
                 sequence.ids[targets],
-                before + row * length,
+                before + start,
                 with_end[:, index].T,
-                aligned + row * length,
+                aligned + start,
                 sequence.aligned[aligned],
-                with_phonemes + row * length,
+                with_phonemes + start,
                 sequence.phonemes[with_phonemes],
+                torch.ones(len(before), dtype=torch.bool),
             )
         )
     codes = torch.cat([sequence.codes for sequence in sequences], dim=1)
-    return Batch(ids, codes, *(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    names = tuple((sequence.id, sequence.kind) for sequence in sequences)
+    tensors: list[Any] = [torch.cat(column) for column in zip(*parts, strict=True)]
+    packed = () if numbers is None else (tuple(lengths), tuple(numbers))
+    return Batch(ids, codes, *tensors, names, *packed)
+
+
+def hidden_states(language_model: LanguageModel, batch: Batch) -> Tensor:
+    """Hidden states [B * N, D] after the final norm."""
+    embedded = language_model.embed(batch.ids, batch.codes)
+    if batch.lengths:
+        return packed_hidden(language_model, embedded, batch.lengths).flatten(0, 1)
+    return language_model.hidden(embedded).flatten(0, 1)
+
+
+def depth_loss_subset(batch: Batch, fraction: float, seed: int, step: int) -> Batch:
+    """The batch with losses on all codebooks for that share of its frames only, at least one of each draw."""
+    depth = torch.zeros_like(batch.depth)
+    for index, rng in _draws(batch, batch.frame_at, seed, step, 1):
+        chosen = rng.choice(len(index), max(1, round(fraction * len(index))), replace=False)
+        depth[index[torch.from_numpy(chosen)]] = True
+    return replace(batch, depth=depth)
 
 
 def frame_corruption(batch: Batch, share: float, seed: int, step: int) -> Batch:
-    """The batch with about that share of the generated frames, in spans of one to four, replaced by others of them."""
-    rng = np.random.default_rng([seed, step, 2])
-    replaced = np.flatnonzero(_random_spans(len(batch.generated), share, rng) & batch.generated.numpy())
+    """The batch with about that share of the generated frames, in spans of one to four, replaced by others of them.
+
+    In packs: by others of the same sequence.
+    """
     codes = batch.codes.clone()
-    if generated := np.flatnonzero(batch.generated).tolist():
-        codes[:, replaced] = batch.codes[:, rng.choice(generated, len(replaced))]
+    for index, rng in _draws(batch, batch.codes_at, seed, step, 2):
+        generated = batch.generated[index].numpy()
+        replaced = np.flatnonzero(_random_spans(len(index), share, rng) & generated)
+        if own := np.flatnonzero(generated).tolist():
+            codes[:, index[replaced]] = batch.codes[:, index[rng.choice(own, len(replaced))]]
     return replace(batch, codes=codes)
 
 
@@ -93,23 +160,51 @@ def scheduled_sampling(
 
     Each is sampled after the true frames before it, in one pass (scheduled sampling, arXiv 1506.03099).
     """
-    rng = np.random.default_rng([seed, step, 3])
-    replaced = torch.from_numpy(_random_spans(len(batch.generated), share, rng)).to(batch.generated.device)
-    replaced = replaced[batch.generated]
-    if not bool(replaced.any()):
+    draws = [
+        (index[spans], rng)
+        for index, rng in _draws(batch, batch.codes_at, seed, step, 3)
+        if (spans := torch.from_numpy(_random_spans(len(index), share, rng)) & batch.generated[index].cpu()).any()
+    ]
+    if not draws:
         return batch
-    row_of_frame = (batch.ids == language_model.audio_pad_id).nonzero()[:, 0]
-    rows = row_of_frame[batch.generated].unique()
+    replaced = torch.zeros_like(batch.generated)
+    replaced[torch.cat([index for index, _ in draws])] = True
     is_frame = batch.frames[:, 0] != language_model.codebook_sizes[0]  # and not the end of the audio
-    at, frames = batch.frame_at[is_frame][replaced], batch.frames[is_frame][replaced]
-    input_codes = batch.codes[:, torch.isin(row_of_frame, rows)]
-    hidden = language_model.hidden(language_model.embed(batch.ids[rows], input_codes))
-    row = torch.searchsorted(rows, at // batch.ids.shape[1])
-    logits = audio_head.logits(hidden[row, at % batch.ids.shape[1]], frames)
+    chosen = replaced[batch.generated]
+    at, frames = batch.frame_at[is_frame][chosen], batch.frames[is_frame][chosen]
+    logits = audio_head.logits(_states_at(language_model, batch, at), frames)
+    rows = replaced.cumsum(0) - 1
     codes = batch.codes.clone()
-    samples = [_sample(level[:, :-1].float(), rng) for level in logits]
-    codes[:, batch.generated.nonzero()[:, 0][replaced]] = torch.stack(samples)
+    for index, rng in draws:
+        samples = [_sample(level[rows[index], :-1].float(), rng) for level in logits]
+        codes[:, index] = torch.stack(samples)
     return replace(batch, codes=codes)
+
+
+def _states_at(language_model: LanguageModel, batch: Batch, at: Tensor) -> Tensor:
+    """Hidden states [X, D] at positions [X]; only the sequences that hold them are computed."""
+    documents = batch.documents(at).unique()
+    inside = torch.isin(batch.documents(torch.arange(batch.ids.numel(), device=at.device)), documents)
+    codes = batch.codes[:, inside[batch.codes_at]]
+    if batch.lengths:
+        lengths = tuple(batch.lengths[document] for document in documents.tolist())
+        part = replace(batch, ids=batch.ids[:, inside], codes=codes, lengths=lengths)
+    else:
+        part = replace(batch, ids=batch.ids[documents], codes=codes)
+    return hidden_states(language_model, part)[inside.cumsum(0)[at] - 1]
+
+
+def _draws(batch: Batch, at: Tensor, *key: int) -> Iterator[tuple[Tensor, np.random.Generator]]:
+    """Indices into the positions `at` [X] that are drawn for together, with their random generator."""
+    if not batch.lengths:
+        if len(at):
+            yield torch.arange(len(at)), np.random.default_rng(key)
+        return
+    documents = batch.documents(at.cpu())
+    for document, number in enumerate(batch.numbers):
+        index = (documents == document).nonzero()[:, 0]
+        if len(index):
+            yield index, np.random.default_rng([*key, number])
 
 
 def _sample(logits: Tensor, rng: np.random.Generator) -> Tensor:
@@ -126,12 +221,3 @@ def _random_spans(count: int, share: float, rng: np.random.Generator) -> np.ndar
     for offset in range(min(_MAX_SPAN, count)):
         inside[offset:] |= lengths[: count - offset] > offset
     return inside
-
-
-def depth_loss_subset(count: int, fraction: float, seed: int, step: int) -> Tensor:
-    """[count] bool: the frames with losses on all codebooks in this step, at least one."""
-    rng = np.random.default_rng([seed, step, 1])
-    subset = torch.zeros(count, dtype=torch.bool)
-    if count:
-        subset[torch.from_numpy(rng.choice(count, max(1, round(fraction * count)), replace=False))] = True
-    return subset

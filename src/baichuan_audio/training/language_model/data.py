@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
 from ...data.alignment.phone_alignment import read_alignments, training_alignments
@@ -22,12 +20,13 @@ from ...data.store.manifest import Clip, ClipStore
 from ...errors import ConfigError
 from ...generation.interleaving import interleave_min_letters
 from ...model import BaichuanAudio
-from .batch import Batch, collate
 from .recipe import LanguageModelRecipe
 
 
 def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> Mixture:
-    """The recipe's tasks over one split of its data."""
+    """The recipe's tasks over one split of its data; raises ConfigError where it has none."""
+    if recipe.mixture is None:
+        raise ConfigError("this needs tasks: name them under `mixture`.")
     data = pseudo_data(recipe, model, split) if recipe.pseudo_speech else recorded_data(recipe, model, split)
     return Mixture(recipe.mixture, sequence_format(model), data)
 
@@ -58,9 +57,9 @@ def token_aligner_of(recipe: LanguageModelRecipe, model: BaichuanAudio) -> Token
     reason = _needs_alignments(recipe, model)
     if not recipe.codes or reason is None:
         return None
-    if recipe.dataset is None:
+    if recipe.clip_store is None:
         raise ConfigError(f"{reason} needs the alignments of `dataset`: name that folder.")
-    return TokenAligner(model.text_tokenizer, read_alignments(recipe.dataset).get, model.tokenizer.frame_rate)
+    return TokenAligner(model.text_tokenizer, read_alignments(recipe.clip_store).get, model.tokenizer.frame_rate)
 
 
 def _needs_alignments(recipe: LanguageModelRecipe, model: BaichuanAudio) -> str | None:
@@ -79,7 +78,7 @@ def _no_codes(clip: str) -> Tensor:
 
 def pseudo_data(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> MixtureData:
     """The recipe's dialogues with pseudo-codes."""
-    if recipe.dataset is None:
+    if recipe.clip_store is None:
         raise ConfigError("pseudo_speech needs the alignments of `dataset`: name that folder.")
     texts = dialogues_of(recipe, split)
     dialogues = [with_pseudo_clips(dialogue) for dialogue in texts if dialogue.is_verbalized]
@@ -94,7 +93,7 @@ def pseudo_data(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -
                 words = spoken_words(text)
                 if clip and words:
                     utterances.append(Utterance(clip, words, voice, "answer" if voice else "question", text.strip()))
-    speech = PseudoSpeech(model.language_model.codebook_sizes, training_alignments(recipe.dataset).values())
+    speech = PseudoSpeech(model.language_model.codebook_sizes, training_alignments(recipe.clip_store).values())
     aligner = None
     if _needs_alignments(recipe, model) is not None:
         aligner = TokenAligner(model.text_tokenizer, speech.alignment, model.tokenizer.frame_rate)
@@ -105,8 +104,9 @@ def utterances_of(
     recipe: LanguageModelRecipe, codes: CodesStore | None, dialogues: Sequence[Dialogue], split: str, voices: set[str]
 ) -> list[Utterance]:
     """The transcribed clips of one split that have codes and are not too long."""
-    if codes is None or not recipe.dataset:
+    if codes is None or not recipe.clip_store:
         return []
+    longest = 0 if recipe.mixture is None else recipe.mixture.max_frames
     reply_texts = {clip: text.strip() for d in dialogues for e in d.exchanges for text, clip in e.reply if clip}
     return [
         Utterance(
@@ -117,9 +117,9 @@ def utterances_of(
             reply_texts.get(clip.id),
             clip.speaker if clip.source == "synthetic" else None,
         )
-        for clip in ClipStore(recipe.dataset).select(split=split)
+        for clip in ClipStore(recipe.clip_store).select(split=split)
         if clip.transcript and clip.id in codes and clip.language in recipe.languages
-        if codes[clip.id].shape[1] <= (recipe.mixture.max_frames or 1 << 30)
+        if codes[clip.id].shape[1] <= (longest or 1 << 30)
     ]
 
 
@@ -132,18 +132,3 @@ def dialogues_of(recipe: LanguageModelRecipe, split: str) -> list[Dialogue]:
     """One split of the recipe's dialogue files, in their order."""
     dialogues = [dialogue for path in recipe.dialogues for dialogue in read_dialogues(path, (split,))]
     return [dialogue for dialogue in dialogues if dialogue.language in recipe.languages]
-
-
-def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> list[Batch]:
-    """Sequences of the validation split, the same in every run; none where the recipe asks for none."""
-    if not recipe.validation_sequences:
-        return []
-    recorded = replace(recipe, mixture=replace(recipe.mixture, woven=0.0, retold=0.0))  # too few clips for them
-    mixture = make_mixture(recorded, model, "validation")
-    rng = np.random.default_rng([recipe.seed, 2])
-    drawn = sorted((mixture.draw(rng) for _ in range(recipe.validation_sequences)), key=len)
-    sizes = model.language_model.codebook_sizes
-    return [
-        collate(drawn[start : start + 16], model.special.end_of_text, model.special.audio_pad, sizes).to(recipe.device)
-        for start in range(0, len(drawn), 16)
-    ]

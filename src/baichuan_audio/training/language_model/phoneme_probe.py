@@ -45,6 +45,9 @@ class PhonemeProbe(nn.Module):
         logits: Tensor = self.out(self.norm(states))
         return logits.unflatten(-1, (PHONES_PER_FRAME, -1))
 
-    def loss(self, states: Tensor, phonemes: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of states [X, D] against phonemes [X, PHONES_PER_FRAME], indices into SYMBOLS."""
-        return F.cross_entropy(self(states).float().flatten(0, 1), phonemes.flatten())
+    def losses(self, states: Tensor, phonemes: Tensor) -> tuple[Tensor, Tensor]:
+        """states [X, D] against phonemes [X, PHONES_PER_FRAME], indices into SYMBOLS -> of each frame the mean
+        cross-entropy in nats [X], and whether all of its phonemes are the likeliest [X]."""
+        logits = self(states).float()
+        nll = F.cross_entropy(logits.flatten(0, 1), phonemes.flatten(), reduction="none")
+        return nll.view(phonemes.shape).mean(1), (logits.argmax(-1) == phonemes).all(1)

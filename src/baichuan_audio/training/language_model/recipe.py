@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ...adapters import AdapterConfig
 from ...config import nearest
-from ...data.mixture.config import MixtureConfig
+from ...data.mixture.config import MixtureConfig, ShardSet
+from ...data.store.manifest import CLIPS_FILE
 from ...errors import ConfigError
 from ..common.recipe import OptimizerRecipe, StageRecipe
 
@@ -42,11 +44,15 @@ class LanguageModelRecipe(StageRecipe):
     the model sees, and `init_from` is the base that the file belongs to."""
     base_dtype: str = "float32"
     """Type of the weights under an `adapter`: bfloat16 halves the memory; the adapters are float32 in any case."""
-    mixture: MixtureConfig
+    mixture: MixtureConfig | None = None
+    """Tasks over dialogues and clips; None where all data are shards."""
     dialogues: tuple[str, ...] = ()
     """Dialogue files (docs/training.md), with clips or as text only."""
-    dataset: str | None = None
-    """Folder of the clip store."""
+    dataset: str | tuple[ShardSet, ...] | None = None
+    """Folder of the clip store; or a list of folders of shards with codes (`data tokenize`), each a `path` with
+    `hours`, `weight` and `kinds`, and of one clip store at most."""
+    mixture_share: float = 0.5
+    """Share of a step's positions drawn from `mixture` where `dataset` names shards too."""
     codes: str | None = None
     """Folder with the clips' codes."""
     additional_codes: tuple[str, ...] = ()
@@ -68,6 +74,14 @@ class LanguageModelRecipe(StageRecipe):
     languages: tuple[str, ...] = ("en", "zh")
     tokens_per_step: int = 4096
     """Positions of a step, padding not counted."""
+    packing: bool = False
+    """Put a step's sequences one after the other into `packs_per_step` rows without padding, each attending to itself
+    alone; always so where `dataset` names shards. The order of data is then another one than without."""
+    packs_per_step: int = 1
+    """Rows that a packed step is cut into; each is one forward and backward pass. Processes share them."""
+    max_sequence_length: int = 8192
+    """Longest sequence read from shards, in positions: a longer sample is split where its kind allows it, or left out
+    and named in `output`/left_out.txt."""
     audio_head_fraction: float = 1.0
     """Share of frames with losses on codebooks 1.., drawn in every step; codebook 0 always has one."""
     audio_loss_weight: float = 1.0
@@ -87,6 +101,14 @@ class LanguageModelRecipe(StageRecipe):
     scheduled_sampling_prob: float = 0.0
     """Share of the model's own frames replaced by its own samples in its input; costs a pass without gradients."""
     validation_sequences: int = 64
+    """Held-out sequences that losses and accuracies are measured on, of the shards and of the mixture so many each."""
+    text_guard: str | None = None
+    """Dialogue file whose replies measure at every validation what is left of the text ability (`guard/text`)."""
+    asr_guard: str | None = None
+    """Manifest of recordings with transcripts that are transcribed at every validation (`guard/asr_error`)."""
+    read_back: tuple[str, ...] = ("pocketsphinx",)
+    """Recognisers that read the audio samples back (`data/pipeline/backends/asr.py`, e.g. `whisper:base`); the first
+    that is installed and writes the language is used."""
     preview_decoder: str | None = None
     """Checkpoint directory whose audio decoder, flow decoder and vocoder make the audio samples; None: the model's own.
     While it does not exist yet (it may be training meanwhile), samples are text only."""
@@ -104,3 +126,38 @@ class LanguageModelRecipe(StageRecipe):
             raise ConfigError("base_dtype must be float32, or with an `adapter` bfloat16.")
         if self.adapter is not None and self.reset_audio_embeddings:
             raise ConfigError("reset_audio_embeddings trains what the base has; it and `adapter` exclude each other.")
+        if self.packs_per_step < 1 or self.max_sequence_length < 1:
+            raise ConfigError("packs_per_step and max_sequence_length must be at least 1.")
+        if not 0 < self.mixture_share < 1:
+            raise ConfigError(
+                "mixture_share must lie between 0 and 1; for one kind of data alone, leave out the other."
+            )
+        if self.mixture is None and not self.shards:
+            raise ConfigError("there is nothing to train on: name tasks under `mixture`, or shards under `dataset`.")
+        if len([entry for entry in self._entries if _is_clip_store(entry)]) > 1:
+            raise ConfigError("dataset: more than one folder is a clip store; join them.")
+
+    @property
+    def _entries(self) -> tuple[ShardSet, ...]:
+        return self.dataset if isinstance(self.dataset, tuple) else ()
+
+    @property
+    def shards(self) -> tuple[ShardSet, ...]:
+        """The folders of shards in `dataset`."""
+        return tuple(entry for entry in self._entries if not _is_clip_store(entry))
+
+    @property
+    def clip_store(self) -> str | None:
+        """The folder of the clip store in `dataset`."""
+        if not isinstance(self.dataset, tuple):
+            return self.dataset
+        return next((entry.path for entry in self._entries if _is_clip_store(entry)), None)
+
+    @property
+    def packed(self) -> bool:
+        """Whether steps are packed."""
+        return self.packing or bool(self.shards)
+
+
+def _is_clip_store(entry: ShardSet) -> bool:
+    return (Path(entry.path) / CLIPS_FILE).is_file()

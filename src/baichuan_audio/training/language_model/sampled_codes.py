@@ -18,7 +18,7 @@ from ...data.mixture.tasks import read_aloud
 from ...data.mixture.weighted_sampling import Utterance
 from ...data.sequences import TokenSequence
 from ...data.store.codes_store import CODES_FILE, CodesStore, Throttle, write_codes
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from ...layers.precision import autocast
 from ...model import BaichuanAudio
 from .batch import collate
@@ -30,6 +30,8 @@ _TEMPERATURE = 0.25  # near that of inference with a small model
 
 def sampling_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio) -> Mixture:
     """The recipe's training clips for tts only."""
+    if recipe.mixture is None:
+        raise ConfigError("sampling codes needs a recipe with `mixture`, whose clips are read aloud.")
     mixture = replace(recipe.mixture, tasks={"tts": 1.0}, final_task_weights=None)
     alone = replace(recipe, mixture=mixture, additional_codes=(), takes=None)
     return make_mixture(alone, model, "train")

@@ -66,7 +66,7 @@ def texts_to_read(recipe: LanguageModelRecipe, voices: Sequence[str], count: int
     }
     if not replies:
         raise DataError("the recipe has no dialogues in the model's voices to read replies from.")
-    texts, weights = list(replies), recipe.mixture.languages
+    texts, weights = list(replies), {} if recipe.mixture is None else recipe.mixture.languages
     shares = np.array([weights.get(voice_language(text), 1.0) for text, _ in texts])
     rng = np.random.default_rng((recipe.seed, 7))
     chosen = rng.choice(len(texts), min(count, len(texts)), replace=False, p=shares / shares.sum())

@@ -14,7 +14,9 @@ from ...audio.mel import MelConfig, warped_bands, whisper_log_mels
 from ...audio_tokenizer import AudioTokenizer
 from ...data.alignment.phone_alignment import PHONES_PER_FRAME, Alignment, frame_phonemes
 from ...data.store.manifest import SAMPLE_RATE
+from ...errors import ConfigError
 from ...layers.lengths import valid_mask
+from ..common.distributed.world import World
 from .clip_batches import ClipBatch
 from .recipe import AugmentRecipe
 
@@ -32,6 +34,19 @@ class TokenizerBatch:
     transcripts: list[str | None]
     labels: Tensor
     """[B, 4 T] the phoneme at each of the phonetic head's positions, -100 where unknown."""
+    rows: list[int]
+    """The clips' numbers in the step's batch."""
+    batch_size: int
+    """How many the step has."""
+
+    def part(self, run: World) -> TokenizerBatch:
+        """What this process computes of the batch; raises ConfigError where there are fewer clips than processes."""
+        if self.batch_size < run.size:
+            raise ConfigError(f"a step has {self.batch_size} clips for {run.size} processes; raise `batch_seconds`.")
+        mine = run.part(range(self.batch_size))
+        whole = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "batch_size"}
+        part = {name: v[mine] if isinstance(v, Tensor) else [v[row] for row in mine] for name, v in whole.items()}
+        return TokenizerBatch(**part, batch_size=self.batch_size)  # type: ignore[arg-type]
 
     def to(self, device: str) -> TokenizerBatch:
         self.log_mel, self.mel_lengths = self.log_mel.to(device), self.mel_lengths.to(device)
@@ -67,7 +82,8 @@ def prepare(
         if augment.warp and plain < len(log_mel):
             log_mel[plain:] = _warp(log_mel[plain:], tokenizer.config.mel, augment.warp, random)
     labels = _labels(batch, lengths, tokenizer, speed, alignments or {})
-    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels)
+    rows = list(range(len(clean)))
+    return TokenizerBatch(log_mel, lengths, clean, samples, batch.transcripts, labels, rows, len(clean))
 
 
 def _labels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,11 +14,13 @@ from ...audio_tokenizer.quantizer import QuantizerRecipe, dequantize, initialise
 from ...data.alignment.phone_alignment import read_alignments
 from ...data.store.manifest import ClipStore
 from ...layers.lengths import valid_mask
-from ...layers.precision import autocast
 from ...safetensors_io import read_json
-from ..common.checkpointing import load_part, load_training_state, save_training_state
-from ..common.logging import TrainingLog, due
-from ..common.optim import make_optimizer, optimizer_step
+from ..common.checkpointing import load_part
+from ..common.distributed.run import TrainingRun
+from ..common.distributed.sharding import parallelize
+from ..common.distributed.world import world
+from ..common.logging import due
+from ..common.optim import make_optimizer
 from ..from_pretrained import load_encoder
 from .batch import TokenizerBatch, prepare
 from .clip_batches import ClipSampler
@@ -41,33 +44,36 @@ def train(recipe: TokenizerRecipe) -> None:
     if recipe.text_model is not None:
         modules["text_model"] = text_model = FrozenTextModel(recipe.text_model, head.spread.in_features)
         text_model.to(recipe.device)
+    trained = parallelize(modules, world(), activation_checkpointing=recipe.activation_checkpointing)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = make_optimizer(parameters, recipe.optimizer)
     sampler = ClipSampler(ClipStore(recipe.dataset), recipe, recipe.seed)
     alignments = read_alignments(recipe.dataset) if recipe.weights.frame else None
-    first = load_training_state(recipe.output, modules, {"adamw": optimizer})
-    with TrainingLog(recipe.output, recipe.steps, first) as log:
-        for step in range(first, recipe.steps):
+    with TrainingRun(recipe, recipe.output, trained, modules, {"adamw": optimizer}) as run:
+        for step in run.steps():
             if step == recipe.quantize_start_step and recipe.init_from is None:
-                start_codebooks(tokenizer, sampler, recipe, step)
+                trained(partial(start_codebooks, tokenizer, sampler, recipe, step))
             tokenizer.requires_grad_(step >= recipe.head_warmup_steps)
-            seed = (recipe.seed, step)
-            clips = sampler.batch(step)
-            decoded = decoded_rows(recipe, step, len(clips.ids))
-            batch = prepare(clips, tokenizer, recipe.augment, seed, alignments, decoded).to(recipe.device)
-            with autocast(recipe.device):
-                losses = compute_losses(tokenizer, head, batch, recipe, step, text_model)
+            with run.loading():
+                clips = sampler.batch(step)
+                decoded = decoded_rows(recipe, step, len(clips.ids))
+                whole = prepare(clips, tokenizer, recipe.augment, (recipe.seed, step), alignments, decoded)
+                batch = whole.part(run.world).to(recipe.device)
+            with recipe.autocast():
+                losses = trained(partial(compute_losses, tokenizer, head, batch, recipe, step, text_model))
             if losses["loss"].requires_grad:  # without transcripts there is no loss for the head
-                losses["loss"].backward()  # type: ignore[no-untyped-call]
-            scalars = optimizer_step([optimizer], recipe.optimizer, step, recipe.steps)
+                (losses["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
+            ids = [clips.ids[row] for row in batch.rows]
+            scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], ids, int(batch.mel_lengths.sum()))
             done = step + 1
-            log.advance()
             if due(done, recipe.log_every, recipe.steps):
-                log.losses(done, losses, scalars)
+                run.losses(done, losses, scalars)
             if due(done, recipe.sample_every, recipe.steps):
-                validate(tokenizer, head, recipe, log, done)
+                with run.on_main() as here:
+                    if here:
+                        validate(tokenizer, head, recipe, run.log, done)
             if due(done, recipe.checkpoint_every, recipe.steps):
-                save_training_state(recipe.output, done, modules, {"adamw": optimizer})
+                run.save(done)
 
 
 def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
@@ -130,8 +136,11 @@ def compute_losses(
     if share > 0 and step < recipe.head_warmup_steps:  # only the head learns: codes keep their meaning
         vectors = dequantize(tokenizer.bridge.vq_list, quantize(tokenizer.bridge.vq_list, vectors))
     elif share > 0:
-        vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share)
-    if decoded := decoded_rows(recipe, step, len(vectors)):
+        vectors, losses["commitment"] = _through_codebooks(tokenizer, vectors, lengths, recipe.quantizer, share, batch)
+    share_of_rows = share_of_decoded = len(batch.rows) / batch.batch_size
+    if all_decoded := decoded_rows(recipe, step, batch.batch_size):
+        mine = sum(row < all_decoded for row in batch.rows)
+        decoded, share_of_decoded = max(1, mine), mine / all_decoded  # without any: one for nothing, the others wait
         mels = decode_rows(tokenizer, vectors[:decoded], lengths[:decoded])
         recordings = batch.waveforms[:decoded], batch.samples[:decoded]
         floor, l2 = recipe.weights.mel_floor, recipe.weights.mel_l2
@@ -154,6 +163,10 @@ def compute_losses(
         "frame": recipe.weights.frame,
         "text": recipe.weights.text,
     }
+    if world().size > 1:  # the head takes part in every process, also without a transcript
+        losses["frame"] = losses.get("frame", 0.0) + 0.0 * head_hidden.sum()
+    mel_names = ("coarse_mel", "refined_mel", "second_scale")
+    losses = {name: (share_of_decoded if name in mel_names else share_of_rows) * v for name, v in losses.items()}
     weighted = [weights[name] * value for name, value in losses.items()]
     # A batch without transcripts or alignments has no loss before `mel_start_step`.
     losses["loss"] = torch.stack(weighted).sum() if weighted else 0.0 * vectors.sum()
@@ -161,21 +174,45 @@ def compute_losses(
 
 
 def _through_codebooks(
-    tokenizer: AudioTokenizer, vectors: Tensor, lengths: Tensor, recipe: QuantizerRecipe, share: float
+    tokenizer: AudioTokenizer,
+    vectors: Tensor,
+    lengths: Tensor,
+    recipe: QuantizerRecipe,
+    share: float,
+    batch: TokenizerBatch,
 ) -> tuple[Tensor, Tensor]:
     """vectors [B, T, W] -> (vectors for the decoder [B, T, W], straight-through; commitment loss)."""
-    rows, levels = vectors.shape[0], tokenizer.num_codebooks
+    rows, count, levels = batch.rows, batch.batch_size, tokenizer.num_codebooks
     mask = valid_mask(lengths, vectors.shape[1])
-    dropped = torch.rand(rows, device=vectors.device) < recipe.quantizer_dropout
-    kept = torch.where(dropped, torch.randint(1, max(2, levels), (rows,), device=vectors.device), levels)
+    dropped = torch.rand(count, device=vectors.device) < recipe.quantizer_dropout
+    kept = torch.where(dropped, torch.randint(1, max(2, levels), (count,), device=vectors.device), levels)[rows]
     flat = vectors[mask]
-    row_of = torch.arange(rows, device=vectors.device)[:, None].expand_as(mask)[mask]
+    row_of = torch.arange(len(rows), device=vectors.device)[:, None].expand_as(mask)[mask]
     with torch.autocast(vectors.device.type, enabled=False):
-        quantised, _ = learn(tokenizer.bridge.vq_list, flat, recipe, kept[row_of])
+        quantised = _learn_together(
+            tokenizer, flat, kept[row_of], torch.tensor(rows, device=row_of.device)[row_of], recipe
+        )
     commitment = (flat - quantised).square().mean()
-    use = (torch.rand(rows, device=vectors.device) < share)[row_of, None]
+    use = (torch.rand(count, device=vectors.device) < share)[rows][row_of, None]
     passed = torch.where(use, flat + (quantised - flat).detach(), flat)
     return vectors.masked_scatter(mask[..., None], passed), commitment
+
+
+def _learn_together(
+    tokenizer: AudioTokenizer, x: Tensor, keep: Tensor, rows: Tensor, recipe: QuantizerRecipe
+) -> Tensor:
+    """One training step of the codebooks on the vectors [N, W] of all processes, in the order of the step's `rows` [N]
+    -> this process's vectors quantised. Vectors that are not finite teach nothing."""
+    run, levels = world(), tokenizer.bridge.vq_list
+    parts = run.gather((x.detach(), keep, rows))
+    vectors, keeps, numbers = (torch.cat([part[n].to(x.device) for part in parts]) for n in range(3))
+    if not bool(vectors.isfinite().all()):
+        return dequantize(levels, quantize(levels, x.detach()))
+    order = numbers.argsort(stable=True)
+    quantised = torch.empty_like(vectors)
+    quantised[order] = learn(levels, vectors[order], recipe, keeps[order])[0]
+    first = sum(len(part[0]) for part in parts[: run.rank])
+    return quantised[first : first + len(x)]
 
 
 @torch.no_grad()

@@ -64,9 +64,15 @@ class CodedMels:
         self._codes, self._hop, self._share, self._seed = CodesStore(recipe.codes), hop_length, recipe.share, seed
         self._device = device
 
-    def replace(self, mels: Tensor, crops: Sequence[Crop], step: int) -> Tensor:
-        """mels [B, M, T] of the crops, each starting at a whole frame -> the same, some of them decoded from codes."""
-        chosen = np.random.default_rng((self._seed, step, 1)).random(len(crops)) < self._share
+    def replace(
+        self, mels: Tensor, crops: Sequence[Crop], step: int, rows: tuple[Sequence[int], int] | None = None
+    ) -> Tensor:
+        """mels [B, M, T] of the crops, each starting at a whole frame -> the same, some of them decoded from codes.
+
+        rows: which rows these are of a step of how many, for all of which it is drawn; None: these are all.
+        """
+        numbers, count = (range(len(crops)), len(crops)) if rows is None else rows
+        chosen = np.random.default_rng((self._seed, step, 1)).random(count)[list(numbers)] < self._share
         mels = mels.clone()
         for row, crop in enumerate(crops):
             if chosen[row] and crop.clip.id in self._codes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,15 @@ from ...data.store.codes_store import CodesStore
 from ...data.store.manifest import SAMPLE_RATE, some_clips
 from ...errors import ConfigError
 from ...flow_decoder import FlowDecoder
-from ...layers.precision import autocast
 from ...safetensors_io import read_json
 from ...vocoder.excitation import NOISE_FRAMES
 from ...vocoder.vocos import load_vocos
-from ..common.checkpointing import load_module, load_part, load_training_state, save_training_state
-from ..common.logging import Reconstruction, TrainingLog, due, log_reconstructions
-from ..common.optim import make_optimizer, optimizer_step
+from ..common.checkpointing import load_module, load_part
+from ..common.distributed.run import TrainingRun
+from ..common.distributed.sharding import parallelize
+from ..common.distributed.world import World, world
+from ..common.logging import Reconstruction, due, log_reconstructions
+from ..common.optim import make_optimizer
 from ..common.recipe import OptimizerRecipe
 from ..flow.train import CodedCropRecipe, CodedCrops, crop_mel, decoder_hidden, unfreeze_audio_decoder
 from ..tokenizer.text_loss import trained_head
@@ -158,16 +161,18 @@ class ResynthesisBatches:
         self._sampled_codes = CodesStore(recipe.sampled_codes) if recipe.sampled_codes else None
         self._code_samples = round(model.mel.sample_rate / model.tokenizer.frame_rate)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch of a training step."""
+    def batch(self, step: int, run: World) -> tuple[tuple[Tensor, Tensor, Tensor], float, list[str]]:
+        """What this process computes of a training step, its share of the step's rows, and the ids of its crops."""
         recipe, store = self._recipe, self._crops.store
         length, rows = self._crops(step)
+        mine, share = run.share(range(len(rows)))
         random = np.random.default_rng((recipe.seed, step, 1))
         at_boundary, use_sampled = random.random(len(rows)), random.random(len(rows)) < recipe.sampled_code_share
         frames = self._decoder.hidden_frames(length)
         samples = frames * self._mel.hop_length
         codes, waveforms, mels = [], [], []
-        for (clip, start), position, sampled in zip(rows, at_boundary, use_sampled, strict=True):
+        for row in mine:
+            (clip, start), position, sampled = rows[row], at_boundary[row], use_sampled[row]
             whole = self._crops.codes[clip.id]
             if sampled and self._sampled_codes is not None and clip.id in self._sampled_codes:
                 whole = self._sampled_codes[clip.id]
@@ -178,7 +183,8 @@ class ResynthesisBatches:
             waveforms.append(F.pad(waveform, (0, samples - len(waveform))))
             mel = crop_mel(store, clip, start, length, self._mel, self._code_samples)[:, :frames]
             mels.append(F.pad(mel, (0, frames - mel.shape[1]), value=-100.0))
-        return tuple(torch.stack(tensors).to(recipe.device) for tensors in (codes, waveforms, mels))  # type: ignore[return-value]
+        batch = tuple(torch.stack(tensors).to(recipe.device) for tensors in (codes, waveforms, mels))
+        return batch, share, [f"{rows[row][0].id}@{rows[row][1]}" for row in mine]  # type: ignore[return-value]
 
     def validation_clips(self) -> list[tuple[Tensor, Tensor]]:
         """A few validation clips: codes [1, K, T], the recording [S]."""
@@ -200,27 +206,35 @@ def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:
     perceptual_loss = PerceptualLoss(recipe).to(recipe.device)
     spectral = SpectralLoss(recipe.fft_sizes, model.mel.sample_rate, model.mel.num_mel_bins).to(recipe.device)
     batches = ResynthesisBatches(recipe, model)
-    optimizer = make_optimizer(model.parameters(), recipe.optimizer)
     modules = {"tokenizer": model.tokenizer, "flow": model.flow, "vocoder": model.vocoder}
-    optimizers = {"resynthesis": optimizer}
-    first = load_training_state(recipe.output, modules, optimizers)
+    trained = parallelize(modules, world())
+    optimizer = make_optimizer(model.parameters(), recipe.optimizer)
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-    with TrainingLog(recipe.output, recipe.steps, first) as log:
-        for step in range(first, last):
-            with autocast(recipe.device):
-                losses = compute_losses(model, perceptual_loss, spectral, batches.batch(step), recipe)
-            losses["loss"].backward()
-            scalars = optimizer_step([optimizer], recipe.optimizer, step, recipe.steps)
+    with TrainingRun(recipe, recipe.output, trained, modules, {"resynthesis": optimizer}) as run:
+        for step in run.steps(last):
+            with run.loading():
+                batch, share, crops = batches.batch(step, run.world)
+            with recipe.autocast():
+                losses = trained(partial(compute_losses, model, perceptual_loss, spectral, batch, recipe))
+            losses = {name: share * value for name, value in losses.items()}
+            (losses["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
+            scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], crops, batch[2][:, 0].numel())
             done = step + 1
-            log.advance()
             if due(done, recipe.log_every, last):
-                log.losses(done, losses, scalars)
+                run.losses(done, losses, scalars)
             if due(done, recipe.sample_every, recipe.steps):
-                clips = reconstructions(model, perceptual_loss, batches)
-                log_reconstructions(log, done, model, clips, model.mel.sample_rate)
+                with run.on_main() as here:
+                    if here:
+                        clips = reconstructions(model, perceptual_loss, batches)
+                        log_reconstructions(run.log, done, model, clips, model.mel.sample_rate)
             if due(done, recipe.checkpoint_every, last):
-                save_vocoder(model.vocoder, recipe.output)  # first: a run stopped in between writes it again
-                save_training_state(recipe.output, done, modules, optimizers)
+                # first: a run stopped in between writes it again
+                run.save_file(
+                    model.vocoder,
+                    lambda: load_vocos(recipe.vocoder, read_json(Path(recipe.config))),
+                    lambda whole: save_vocoder(whole, recipe.output),
+                )
+                run.save(done)
 
 
 def compute_losses(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from torch import Tensor
 from ...audio.mel import MelConfig, natural_log_mel
 from ...data.store.manifest import ClipStore, some_clips
 from ...errors import ConfigError
-from ...layers.precision import autocast
 from ...vocoder.discriminators import (
     DiscriminatorConfig,
     Discriminators,
@@ -25,10 +25,12 @@ from ...vocoder.discriminators import (
 from ...vocoder.excitation import NOISE_FRAMES
 from ...vocoder.hift import Hift, HiftConfig, load_hift, save_hift
 from ...vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
-from ..common.checkpointing import load_training_state, save_training_state
 from ..common.clip_sampling import CropSampler
-from ..common.logging import Reconstruction, TrainingLog, due, log_reconstructions
-from ..common.optim import make_optimizer, optimizer_step
+from ..common.distributed.run import TrainingRun
+from ..common.distributed.sharding import parallelize
+from ..common.distributed.world import world
+from ..common.logging import Reconstruction, due, log_reconstructions
+from ..common.optim import make_optimizer
 from ..common.recipe import AudioRecipe, OptimizerRecipe
 from .coded_mels import CodedMels, CodedRecipe, Crop
 from .losses import SpectralLoss, f0_cross_entropy, hift_f0_loss, pitch
@@ -129,73 +131,98 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
     Raises DataError when the store has no usable clip, TrainingError when a state cannot be resumed.
     """
     recipe.prepare()
-    device, w = recipe.device, recipe.weights
+    device = recipe.device
     vocoder = build_vocoder(recipe).to(device)
     discriminators = Discriminators(recipe.discriminators).to(device)
     spectral = SpectralLoss(recipe.fft_sizes, vocoder.sample_rate, recipe.num_loss_mel_bins).to(device)
+    modules = {"vocoder": vocoder, "discriminators": discriminators}
+    trained = parallelize({"vocoder": vocoder}, world())
+    judged = parallelize({"discriminators": discriminators}, world())
     optimizer = make_optimizer(vocoder.parameters(), recipe.optimizer)
     discriminator_optimizer = make_optimizer(discriminators.parameters(), recipe.discriminator_optimizer)
-    modules = {"vocoder": vocoder, "discriminators": discriminators}
     optimizers = {"vocoder": optimizer, "discriminators": discriminator_optimizer}
-    output = Path(recipe.output)
-    first = load_training_state(output, modules, optimizers)
-    store = ClipStore(recipe.dataset)
+    output, store = Path(recipe.output), ClipStore(recipe.dataset)
     batches = VocoderCrops(store, recipe, recipe.crop_frames * vocoder.hop_length)
-    mel_sizes = mel_config(vocoder)
     coded = CodedMels(recipe.coded, vocoder.hop_length, recipe.seed, device) if recipe.coded.share else None
 
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-    with TrainingLog(output, recipe.steps, first) as log:
-        for step in range(first, last):
+    with TrainingRun(recipe, output, trained, modules, optimizers) as run:
+        for step in run.steps(last):
             adversarial = 0 <= recipe.adversarial_start_step <= step
-            crops = batches.crops(step)
-            target = batches.waveforms(crops).to(device)
-            mel = natural_log_mel(target, mel_sizes)
+            with run.loading():
+                whole = batches.crops(step)
+                rows, share = run.world.share(range(len(whole)))
+                crops = [whole[row] for row in rows]
+                target = batches.waveforms(crops).to(device)
+            names = [f"{crop.clip.id}@{crop.start}" for crop in crops]
+            mel = natural_log_mel(target, mel_config(vocoder))
             if coded is not None:
-                mel = coded.replace(mel, crops, step)
-            f0, voiced = pitch(target, vocoder.sample_rate, vocoder.hop_length)
-            with autocast(device):
-                if isinstance(vocoder, Vocos):
-                    noise_start = int(torch.randint(NOISE_FRAMES, ()))
-                    given_f0 = torch.where(voiced > 0, f0, 100.0) if step < recipe.predicted_f0_start_step else None
-                    generated, logits = vocoder.train_forward(mel, given_f0, noise_start)
-                    f0_loss = f0_cross_entropy(logits, vocoder.f0_grid(logits), f0, voiced)
-                else:
-                    generated = vocoder(mel)
-                    f0_loss = hift_f0_loss(vocoder.f0(mel), f0, voiced)
+                mel = coded.replace(mel, crops, step, (rows, len(whole)))
+            with recipe.autocast():
+                generated, f0_loss = trained(partial(generate, recipe, vocoder, target, mel, step))
 
-            losses = spectral(generated, target)
-            losses["f0"] = f0_loss
+            losses = {**spectral(generated, target), "f0": f0_loss}
+            factor = share * run.world.size  # FSDP divides the processes' sum by their number
             if adversarial:
-                losses["discriminator"] = discriminator_loss(discriminators(target), discriminators(generated.detach()))
-                losses["discriminator"].backward()
-                since = step - recipe.adversarial_start_step
-                optimizer_step([discriminator_optimizer], recipe.discriminator_optimizer, since, recipe.steps)
-
-            loss = w.log * losses["log"] + w.convergence * losses["convergence"] + w.mel * losses["mel"]
-            loss = loss + w.f0 * losses["f0"]
-            if adversarial:
+                losses["discriminator"] = judged(partial(judge, discriminators, target, generated.detach()))
+                (factor * losses["discriminator"]).backward()
+                since = recipe.adversarial_start_step
+                gan = recipe.discriminator_optimizer
+                run.update([discriminator_optimizer], gan, step, losses["discriminator"], names, since=since)
                 discriminators.requires_grad_(False)
-                for_generated = discriminators(generated)
-                with torch.no_grad():
-                    for_target = discriminators(target)
-                losses["adversarial"] = adversarial_loss(for_generated)
-                losses["feature_matching"] = feature_matching_loss(for_target, for_generated)
-                loss = loss + w.adversarial * losses["adversarial"] + w.feature_matching * losses["feature_matching"]
-                discriminators.requires_grad_(True)
-            loss.backward()
-            scalars = optimizer_step([optimizer], recipe.optimizer, step, recipe.steps)
+                losses |= judged(partial(adversarial_losses, discriminators, target, generated))
+            losses["loss"] = total_loss(losses, recipe.weights)
+            (factor * losses["loss"]).backward()
+            discriminators.requires_grad_(True)
+            losses = {name: share * value for name, value in losses.items()}
+            scalars = run.update(
+                [optimizer], recipe.optimizer, step, losses["loss"], names, mel.shape[0] * mel.shape[2]
+            )
 
             done = step + 1
-            log.advance()
             if due(done, recipe.log_every, recipe.steps):
-                log.losses(done, {"loss": loss, **losses}, scalars)
+                run.losses(done, losses, scalars)
             if due(done, recipe.sample_every, recipe.steps):
-                clips = reconstructions(vocoder, store, spectral, device)
-                log_reconstructions(log, done, vocoder, clips, vocoder.sample_rate)
+                with run.on_main() as here:
+                    if here:
+                        clips = reconstructions(vocoder, store, spectral, device)
+                        log_reconstructions(run.log, done, vocoder, clips, vocoder.sample_rate)
             if due(done, recipe.checkpoint_every, last):
-                save_training_state(output, done, modules, optimizers)
-    save_vocoder(vocoder, output)
+                run.save(done)
+        run.save_file(vocoder, lambda: build_vocoder(recipe), lambda whole: save_vocoder(whole, output))
+
+
+def generate(recipe: VocoderRecipe, vocoder: Vocoder, target: Tensor, mel: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Waveforms [B, S] that the vocoder makes of mel [B, M, L], and the loss of its F0 against that of `target`."""
+    f0, voiced = pitch(target, vocoder.sample_rate, vocoder.hop_length)
+    if isinstance(vocoder, Vocos):
+        noise_start = int(torch.randint(NOISE_FRAMES, ()))
+        given_f0 = torch.where(voiced > 0, f0, 100.0) if step < recipe.predicted_f0_start_step else None
+        generated, logits = vocoder.train_forward(mel, given_f0, noise_start)
+        return generated, f0_cross_entropy(logits, vocoder.f0_grid(logits), f0, voiced)
+    return vocoder(mel), hift_f0_loss(vocoder.f0(mel), f0, voiced)
+
+
+def judge(discriminators: Discriminators, target: Tensor, generated: Tensor) -> Tensor:
+    """The loss of the discriminators on recordings and generated waveforms [B, S]."""
+    return discriminator_loss(discriminators(target), discriminators(generated))
+
+
+def adversarial_losses(discriminators: Discriminators, target: Tensor, generated: Tensor) -> dict[str, Tensor]:
+    """The losses of the vocoder by the discriminators, which do not learn from them."""
+    for_generated = discriminators(generated)
+    with torch.no_grad():
+        for_target = discriminators(target)
+    return {
+        "adversarial": adversarial_loss(for_generated),
+        "feature_matching": feature_matching_loss(for_target, for_generated),
+    }
+
+
+def total_loss(losses: Mapping[str, Tensor], weights: VocoderWeights) -> Tensor:
+    """The vocoder's weighted losses summed; that of the discriminators is not among them."""
+    names = ("log", "convergence", "mel", "f0", "adversarial", "feature_matching")
+    return torch.stack([getattr(weights, name) * losses[name] for name in names if name in losses]).sum()
 
 
 def save_vocoder(vocoder: Vocoder, directory: str | Path) -> Path:

@@ -1,0 +1,1 @@
+"""Several processes: their group, sharded parameters, a watchdog, and the run that every stage's loop is written in."""

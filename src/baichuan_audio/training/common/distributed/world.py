@@ -1,0 +1,130 @@
+"""The processes of a run, as torchrun starts them; one process alone is the same with nothing to exchange."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from ....errors import TrainingError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of a run.
+
+    mesh: "shard", over which parameters are split; with several hosts also "replicate", one index a host. None where
+    the process is alone. writers: a second group, in which states are written while training goes on.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+    mesh: DeviceMesh | None = None
+    writers: dist.ProcessGroup | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the log and the samples."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values`, equally shaped on every process, summed over the processes; the result is the same on all."""
+        if self.size > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+        return values
+
+    def smallest(self, value: int) -> int:
+        """The smallest of the processes' values."""
+        if self.size == 1:
+            return value
+        values = torch.tensor(value, device=self.device)
+        dist.all_reduce(values, dist.ReduceOp.MIN)
+        return int(values)
+
+    def sum_over_shards(self, values: Tensor) -> Tensor:
+        """`values` summed over the processes that hold different shards of the parameters."""
+        if self.mesh is not None:
+            dist.all_reduce(values, group=self.mesh.get_group("shard"))
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """The `value` of every process, in the order of ranks. For small objects, now and then."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = [value] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def share(self, items: Sequence[T], pieces: int = 1, piece: int = 0) -> tuple[list[T], float]:
+        """`part` and its share of all items; without any the first one, and 0: the others wait for this process."""
+        mine = self.part(items, pieces, piece)
+        return mine or list(items[:1]), len(mine) / len(items)
+
+    def part(self, items: Sequence[T], pieces: int = 1, piece: int = 0) -> list[T]:
+        """This process's share of a step's samples, cut into `pieces` micro-batches: every n-th, from its index on."""
+        return list(items)[self.rank * pieces + piece :: self.size * pieces]
+
+
+_world = World()
+
+
+def world() -> World:
+    """The processes of the run that goes on; this one alone outside of `processes`."""
+    return _world
+
+
+@contextmanager
+def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
+    """The process group that torchrun's environment describes, gloo on CPUs and NCCL on CUDA; without it, no group.
+
+    timeout_s: after which a collective operation fails, half an hour at least. Raises TrainingError for a device that
+    cannot be split among the processes of a host.
+    """
+    global _world
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield _world
+        return
+    local_rank, on_host = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    kind = torch.device(device).type
+    if kind == "cuda":
+        if device != "cuda" or on_host > torch.cuda.device_count():
+            raise TrainingError(
+                f"device {device}: {on_host} processes a host need `device=cuda` and as many GPUs, not "
+                f"{torch.cuda.device_count()}."
+            )
+        torch.cuda.set_device(local_rank)
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+    timeout = timedelta(seconds=max(timeout_s, 1800.0))
+    dist.init_process_group(backend, timeout=timeout)
+    try:
+        writers = dist.new_group(backend="gloo", timeout=timeout)
+        _world = World(dist.get_rank(), size, kind, make_mesh(kind, size, on_host), writers)
+        yield _world
+    finally:
+        _world = World()
+        dist.destroy_process_group()
+
+
+def make_mesh(kind: str, size: int, on_host: int) -> DeviceMesh:
+    """Parameters are split over all processes of a host, and repeated on every host (HSDP) where there are several."""
+    if size == on_host:
+        return init_device_mesh(kind, (size,), mesh_dim_names=("shard",))
+    return init_device_mesh(kind, (size // on_host, on_host), mesh_dim_names=("replicate", "shard"))

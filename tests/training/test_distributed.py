@@ -1,0 +1,315 @@
+"""Several processes: the same samples, losses and weights as one; stopped, killed and broken runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lm_workspace import make_workspace
+from lm_workspace import recipe as lm_recipe
+from processes import Processes, run_in
+
+import baichuan_audio
+from baichuan_audio.training.common.checkpointing import module_weights, save_training_state
+from baichuan_audio.training.common.distributed import state_files
+from baichuan_audio.training.common.distributed.run import STOPPED
+from baichuan_audio.training.common.distributed.watchdog import EXIT_CODE
+from baichuan_audio.training.common.recipe import OptimizerRecipe, StageRecipe
+from baichuan_audio.training.flow import train as flow
+from baichuan_audio.training.language_model import train as language_model
+from baichuan_audio.training.tokenizer import train as tokenizer
+from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
+from baichuan_audio.training.vocoder import resynthesis
+from baichuan_audio.training.vocoder import train as vocoder
+from baichuan_audio.vocoder.discriminators import DiscriminatorConfig
+from baichuan_audio.vocoder.vocos import VocosConfig
+
+COMMON: dict[str, Any] = {
+    "steps": 4, "seed": 1, "threads": 1, "log_every": 1, "sample_every": 1000, "checkpoint_every": 1000,
+    "precision": "float32", "optimizer": OptimizerRecipe(learning_rate=3e-3, warmup_steps=2, schedule="constant"),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def a_plain_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("torch.utils.tensorboard", "matplotlib.figure", "tqdm"):
+        monkeypatch.setitem(sys.modules, library, None)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model, a corpus of six clips with codes and alignments, and a phonetic head."""
+    root = make_workspace(tmp_path_factory.mktemp("distributed"))
+    model = baichuan_audio.load(root / "model")
+    torch.manual_seed(3)
+    head = PhoneticHead(model.tokenizer.config.d_model * model.tokenizer.config.avg_pooler, 16)
+    save_training_state(root / "heard", 1, {"tokenizer": model.tokenizer, "phonetic_head": head}, {})
+    return root
+
+
+def flow_recipe(root: Path, output: Path, **changes: Any) -> flow.FlowRecipe:
+    settings = {"config": str(root / "model" / "config.json"), "tokenizer": str(root / "model")}
+    settings |= {"dataset": str(root / "corpus"), "codes": str(root / "codes"), "output": str(output)}
+    settings |= {"crop_seconds": 0.4, "batch_seconds": 2.0, "train_audio_decoder": True}
+    return flow.FlowRecipe(**COMMON | settings | changes)
+
+
+def run_flow(root: Path, output: Path) -> None:
+    flow.train(flow_recipe(root, output))
+
+
+def run_lm(root: Path, output: Path) -> None:
+    settings = {"stage": "sft", "validation_sequences": 2, "alignment_loss_weight": 0.4, "phoneme_loss_weight": 0.5}
+    settings |= {"frame_corruption_prob": 0.2, "checkpoint_every": 4, "sample_every": 4, "tokens_per_step": 600}
+    settings |= {"packing": True, "packs_per_step": 4}
+    language_model.train(lm_recipe(root, output, **COMMON | settings))
+
+
+def run_vocoder(root: Path, output: Path) -> None:
+    small = DiscriminatorConfig(periods=(2,), period_channels=2, fft_sizes=(256,), fft_channels=2)
+    vocoder.train(
+        vocoder.VocoderRecipe(
+            **COMMON, output=str(output), dataset=str(root / "corpus"), batch_size=4, crop_frames=10,
+            vocos=VocosConfig(dim=24, ffn_dim=32, num_layers=1), fft_sizes=(256, 512), num_loss_mel_bins=20,
+            adversarial_start_step=2, discriminators=small,
+        )
+    )  # fmt: skip
+
+
+def run_resynthesis(root: Path, output: Path) -> None:
+    settings = {"config": str(root / "model" / "config.json"), "decoder_checkpoint": str(root / "model")}
+    settings |= {"vocoder": str(root / "model" / "vocoder.safetensors"), "perceptual_model": str(root / "heard")}
+    settings |= {"dataset": str(root / "corpus"), "codes": str(root / "codes"), "output": str(output)}
+    settings |= {"crop_seconds": 0.4, "batch_seconds": 1.6, "fft_sizes": (512, 1024)}
+    resynthesis.train(resynthesis.ResynthesisRecipe(**COMMON | settings))
+
+
+def run_tokenizer(root: Path, output: Path) -> None:
+    settings = {"config": str(root / "model" / "config.json"), "dataset": str(root / "corpus"), "output": str(output)}
+    settings |= {"batch_seconds": 2.5, "crop_seconds": 2.0, "text_width": 16}
+    tokenizer.train(tokenizer.TokenizerRecipe(**COMMON | settings, quantize_start_step=2, ramp_steps=2))
+
+
+RUNS: dict[str, tuple[Callable[[Path, Path], None], float]] = {
+    "flow": (run_flow, 1e-5),
+    "lm": (run_lm, 1e-5),
+    "tokenizer": (run_tokenizer, 2e-2),  # means over clips of different length are taken in each process
+    "vocoder": (run_vocoder, 5e-2),  # and so are ratios: spectral convergence, feature matching
+    "resynthesis": (run_resynthesis, 5e-2),
+}
+
+
+def steps(output: Path, name: str = "loss") -> dict[int, float]:
+    """Step -> value; of a step logged again after a stop, the last one."""
+    rows = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {row["step"]: row[name] for row in rows if name in row}
+
+
+def test_two_processes_train_every_stage_as_one_does(root: Path, tmp_path: Path) -> None:
+    def all_stages(where: Path) -> None:
+        for name, (run, _) in RUNS.items():
+            run(root, where / name)
+
+    run_in(2, lambda rank: all_stages(tmp_path / "two"))
+    all_stages(tmp_path / "one")
+    for name, (_, tolerance) in RUNS.items():
+        one, two = tmp_path / "one" / name, tmp_path / "two" / name
+        assert steps(one, "samples_crc") == steps(two, "samples_crc"), name
+        assert list(steps(one).values()) == pytest.approx(list(steps(two).values()), rel=tolerance), name
+        norms = [list(steps(folder, "grad_norm").values())[:2] for folder in (one, two)]
+        assert norms[0] == pytest.approx(norms[1], rel=10 * tolerance), name
+    assert {path.name for path in (tmp_path / "two" / "vocoder").iterdir()} >= {"vocoder.safetensors"}
+    model = baichuan_audio.load(tmp_path / "two" / "lm" / "model").state_dict()
+    for name, tensor in baichuan_audio.load(tmp_path / "one" / "lm" / "model").state_dict().items():
+        torch.testing.assert_close(tensor, model[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_state_goes_on_with_any_number_of_processes(root: Path, tmp_path: Path) -> None:
+    """2 -> 1 -> 4 -> 2 processes: the samples and losses of the unbroken run; the same number again: bit by bit."""
+    flow.train(flow_recipe(root, tmp_path / "whole", steps=8))
+    for processes, stop in ((2, 2), (1, 4), (4, 6), (2, 8)):
+        changed = flow_recipe(root, tmp_path / "changed", steps=8)
+        run_in(processes, lambda rank, stop=stop, recipe=changed: flow.train(recipe, stop))
+        if stop == 6:
+            shutil.copytree(tmp_path / "changed", tmp_path / "again")
+    run_in(2, lambda rank: flow.train(flow_recipe(root, tmp_path / "again", steps=8)))
+    whole, changed_log = tmp_path / "whole", tmp_path / "changed"
+    assert steps(whole, "samples_crc") == steps(changed_log, "samples_crc")
+    assert list(steps(whole).values()) == pytest.approx(list(steps(changed_log).values()), rel=1e-5)
+    one, two = (module_weights(tmp_path / name, "flow") for name in ("changed", "again"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def gradients(recipe: flow.FlowRecipe) -> dict[str, torch.Tensor]:
+    """The whole gradients of the first step."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def look(run: Any, optimizers: Any, *rest: Any) -> dict[str, float]:
+        names = {id(p): name for module in run._trained.values() for name, p in module.named_parameters()}
+        for group in optimizers[0].param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    seen[names[id(p)]] = flow_whole(p.grad).clone()
+        raise KeyboardInterrupt
+
+    from baichuan_audio.training.common.distributed.run import TrainingRun
+    from baichuan_audio.training.common.distributed.sharding import whole as flow_whole
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingRun, "update", look)
+        with pytest.raises(KeyboardInterrupt):
+            flow.train(recipe)
+    return seen
+
+
+def test_any_split_has_the_same_gradient(root: Path, tmp_path: Path) -> None:
+    settings = flow_recipe(root, tmp_path)
+    whole = gradients(settings)
+    splits = [gradients(replace(settings, gradient_accumulation=3))]
+    splits += [gradients(replace(settings, activation_checkpointing=True))]
+    splits += run_in(2, lambda rank: gradients(replace(settings, gradient_accumulation=2)))[:1]
+    for split in splits:
+        assert set(split) == set(whole)
+        for name, gradient in whole.items():
+            assert float((split[name] - gradient).norm()) <= 1e-6 * float(gradient.norm()) + 1e-9, name
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_anywhere(root: Path, tmp_path: Path) -> None:
+    """Injected on one of two processes, in one step; then in three in a row."""
+    real = flow.compute_losses
+
+    def run(rank: int) -> tuple[list[torch.Tensor], str]:
+        bad_steps: set[int] = {1}
+
+        def injected(*arguments: Any) -> dict[str, torch.Tensor]:
+            values = real(*arguments)
+            bad = rank == 1 and arguments[-1] in bad_steps
+            return {name: value * (float("inf") if bad else 1.0) for name, value in values.items()}
+
+        flow.compute_losses = injected
+        outputs, weights = tmp_path / "run", []
+        for stop in (1, 2, 3):
+            flow.train(flow_recipe(root, outputs, steps=9), stop)
+            weights.append(
+                module_weights(outputs, "flow")[
+                    "prenet.out.weight" if False else "conditional_decoder.final_proj.weight"
+                ]
+            )
+        bad_steps |= {4, 5, 6}
+        try:
+            flow.train(flow_recipe(root, outputs, steps=9, checkpoint_every=1))
+        except Exception as error:
+            return weights, str(error)
+        return weights, "no error"
+
+    results = run_in(2, run)
+    for (first, second, third), message in results:
+        assert torch.equal(first, second) and not torch.equal(second, third)
+        assert "not finite in 3 steps in a row, the last one step 7" in message and "@" in message
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    skipped = [row for row in rows if "skipped" in row]
+    assert [row["step"] for row in skipped] == [2, 5, 6, 7] and all(row["samples"] for row in skipped)
+    assert sorted(path.name for path in (tmp_path / "run").glob("state-*"))[-1] == "state-00000006"
+
+
+def test_a_process_that_stands_still_ends_all(root: Path, tmp_path: Path) -> None:
+    limit = 3.0
+
+    def run(rank: int) -> None:
+        real = flow.compute_losses
+
+        def sleeping(*arguments: Any) -> dict[str, torch.Tensor]:
+            if rank == 1 and arguments[-1] == 2:
+                (tmp_path / "asleep").touch()
+                time.sleep(600)
+            return real(*arguments)
+
+        flow.compute_losses = sleeping
+        flow.train(flow_recipe(root, tmp_path / "run", stall_limit_s=limit))
+
+    both = Processes(2, run)
+    while not (tmp_path / "asleep").exists():
+        time.sleep(0.05)
+    start = time.monotonic()
+    assert both.join() == [EXIT_CODE, EXIT_CODE]
+    assert time.monotonic() - start < 10 * 2 * limit  # on a busy machine; alone it is within 2 x the limit
+    for rank in range(2):
+        assert "Current thread" in both.errors(rank) or "Thread 0x" in both.errors(rank)
+    assert "sleeping" in both.errors(1)  # the function that stood still is in its stack
+
+
+def test_sigterm_saves_and_ends_with_a_line(root: Path, tmp_path: Path) -> None:
+    recipe = flow_recipe(root, tmp_path / "run", steps=60)
+
+    def run(rank: int) -> None:
+        real = flow.compute_losses
+
+        def slow(*arguments: Any) -> dict[str, torch.Tensor]:
+            if arguments[-1] == 3:
+                os.kill(os.getpid(), signal.SIGTERM) if rank == 1 else None
+            return real(*arguments)
+
+        flow.compute_losses = slow
+        flow.train(recipe)
+
+    both = Processes(2, run)
+    assert both.join() == [STOPPED, STOPPED]
+    assert "stopped by SIGTERM after step 4; the state is saved, the same command goes on." in both.errors(0)
+    assert [path.name for path in (tmp_path / "run").glob("state-*")] == ["state-00000004"]
+
+
+def test_killed_at_random_moments_it_ends_like_the_unbroken_run(root: Path, tmp_path: Path) -> None:
+    """SIGKILL at 20 moments of a run, most of them inside the writing of a state; every start goes on from the last
+    state that is whole."""
+    settings = {"steps": 12, "checkpoint_every": 1, "train_audio_decoder": False}
+    flow.train(flow_recipe(root, tmp_path / "whole", **settings))
+    random = np.random.default_rng(7)
+    points = ["_save", "_size_and_hash", "_write_durably", "replace", "compute_losses"]
+
+    def run_until_killed(point: str, calls: int) -> None:
+        left = [calls]
+
+        def then_kill(real: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapped(*arguments: Any, **named: Any) -> Any:
+                left[0] -= 1
+                if left[0] == 0:
+                    if point == "_save":  # in the middle of a file
+                        (arguments[0] / "__0_0.distcp").write_bytes(b"half of a fi")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **named)
+
+            return wrapped
+
+        owner: Any = flow if point == "compute_losses" else state_files.os if point == "replace" else state_files
+        setattr(owner, point, then_kill(getattr(owner, point)))
+        flow.train(flow_recipe(root, tmp_path / "killed", **settings))
+
+    ends = []
+    for _ in range(20):
+        point, calls = str(random.choice(points)), int(random.integers(1, 3))
+        ends += Processes(1, lambda rank, point=point, calls=calls: run_until_killed(point, calls)).join()
+    assert ends.count(-signal.SIGKILL) >= 15
+    flow.train(flow_recipe(root, tmp_path / "killed", **settings))
+    assert steps(tmp_path / "killed") == steps(tmp_path / "whole")
+    one, two = (module_weights(tmp_path / name, "flow") for name in ("killed", "whole"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not list((tmp_path / "killed").glob("*.part"))
+
+
+def test_the_recipe_is_checked() -> None:
+    from baichuan_audio.errors import ConfigError
+
+    for change in ({"precision": "half"}, {"stall_limit_s": -1.0}):
+        with pytest.raises(ConfigError, match=next(iter(change))):
+            StageRecipe(output="x", steps=1, **change)  # type: ignore[arg-type]
