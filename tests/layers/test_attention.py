@@ -15,10 +15,11 @@ def gradients(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, 
     return [result.detach(), *(each.grad for each in given)]
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_causal_with_shared_keys(groups: int) -> None:
+@pytest.mark.parametrize(("groups", "positions"), [(1, 7), (2, 7), (4, 7), (2, 600)])  # 600: more than one block
+def test_causal_with_shared_keys(groups: int, positions: int) -> None:
     torch.manual_seed(0)
-    query, keys, values = torch.randn(2, 4, 7, 8), *(torch.randn(2, groups, 7, 8) for _ in range(2))
+    query = torch.randn(2, 4, positions, 8)
+    keys, values = (torch.randn(2, groups, positions, 8) for _ in range(2))
     wanted = gradients(query, keys, values, None, True)
     found = gradients(query.bfloat16(), keys.bfloat16(), values.bfloat16(), None, True)
     for ours, theirs in zip(found, wanted, strict=True):

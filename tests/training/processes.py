@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -41,7 +40,6 @@ class Processes:
         output = os.open(self._folder / f"{rank}.err", os.O_CREAT | os.O_WRONLY)
         os.dup2(output, 2)
         sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1)
-        faulthandler.dump_traceback_later(60, file=sys.stderr)
         try:
             with processes("cpu"):
                 result = function(rank)
@@ -52,7 +50,7 @@ class Processes:
             traceback.print_exc()
             raise SystemExit(1) from None
 
-    def join(self, seconds: float = 120.0) -> list[int]:
+    def join(self, seconds: float = 600.0) -> list[int]:
         """Wait for all -> their exit codes."""
         for worker in self.workers:
             worker.join(seconds)

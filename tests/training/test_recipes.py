@@ -16,13 +16,16 @@ from baichuan_audio.training.stages import STAGES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 STAGE_OF = {"lm": "lm", "vocoder_coded": "vocoder", "flow_voice": "flow"}
+FOLDERS = ("nano/stages", "base-7b", "ablations")
 SHIPPED = sorted(
-    {*RECIPES.glob("nano/stages/*.yaml"), *RECIPES.glob("base-7b/*.yaml")} - {RECIPES / "nano/stages/corpus.yaml"}
+    {path for folder in FOLDERS for path in RECIPES.glob(f"{folder}/*.yaml")} - {RECIPES / "nano/stages/corpus.yaml"}
 )
 
 
 def stage_of(path: Path) -> str:
-    return "lm" if path.stem.startswith("lm_") else STAGE_OF.get(path.stem, path.stem)
+    return (
+        "lm" if path.stem.startswith("lm_") or path.parent.name == "ablations" else STAGE_OF.get(path.stem, path.stem)
+    )
 
 
 def set_entry(values: dict[str, Any], name: str, value: Any) -> None:

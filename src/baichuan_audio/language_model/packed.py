@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +14,16 @@ from torch import Tensor
 from ..layers.attention import attend
 from ..layers.kv_cache import RowPositions
 from .backbone import Backbone
+
+
+@functools.cache
+def _kernel() -> Callable[..., Any] | None:
+    """torch's attention over documents of different lengths (CUDA); None in a torch older than 2.13."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if "enable_gqa" in inspect.signature(varlen_attn).parameters else None
 
 
 @dataclass(frozen=True)
@@ -29,26 +42,17 @@ class PackedContext:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `backbone.Context`; B is 1."""
-        if value.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
+        if value.is_cuda and value.dtype in (torch.bfloat16, torch.float16) and _kernel() is not None:
             return self._attend_on_cuda(query.to(value.dtype), key.to(value.dtype), value)
         documents = zip(*(x.split(self.lengths, dim=2) for x in (query, key, value)), strict=True)
         return torch.cat([attend(q, k, v, causal=True) for q, k, v in documents], dim=2)
 
     def _attend_on_cuda(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        from torch.nn.attention.varlen import varlen_attn
-
-        longest = max(self.lengths)
-        rows = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
-        mixed = varlen_attn(
-            *rows,
-            self.ends,
-            self.ends,
-            longest,
-            longest,
-            window_size=(-1, 0),
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        assert isinstance(mixed, Tensor)
+        longest, kernel = max(self.lengths), _kernel()
+        assert kernel is not None
+        q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+        shared = q.shape[1] != k.shape[1]
+        mixed: Tensor = kernel(q, k, v, self.ends, self.ends, longest, longest, window_size=(-1, 0), enable_gqa=shared)
         return mixed.transpose(0, 1)[None]
 
     def row_positions(self, batch: int) -> RowPositions | None:

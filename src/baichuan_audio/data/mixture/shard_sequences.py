@@ -13,10 +13,12 @@ from pathlib import Path
 
 from ...errors import ConfigError, DataError
 from ..sequences import SequenceBuilder, TokenSequence
-from ..store.records import KINDS
+from ..store.records import KINDS, Sample
 from ..store.shards import IndexEntry, ShardReader, draw
 from ..store.token_sequences import parts_of, sequence_length, token_sequence
+from ..store.word_segments import segments_by_words
 from .config import ShardSet
+from .tasks import SequenceFormat
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,15 @@ class ShardSequences:
     def __init__(
         self,
         sets: Sequence[ShardSet],
-        builder: SequenceBuilder,
-        num_codebooks: int,
+        layout: SequenceFormat,
         split: str = "train",
         max_length: int = 8192,
         languages: Sequence[str] = (),
     ) -> None:
         self.left_out: list[tuple[str, str]] = []
         self.split = 0
-        self._builder, self._num_codebooks, self._max_length = builder, num_codebooks, max_length
+        self._layout, self._num_codebooks, self._max_length = layout, len(layout.codebook_sizes), max_length
+        self._builder = SequenceBuilder(layout.tokenizer, layout.special, self._num_codebooks)
         self._groups: list[_Group] = []
         for shards in sets:
             self._groups += self._groups_of(shards, split, set(languages))
@@ -85,12 +87,12 @@ class ShardSequences:
         passes = shards.weight * (1.0 if shards.hours is None or not hours else shards.hours / hours)
         for kind in KINDS:
             chosen = [entry for entry in entries if entry.kind == kind]
-            found = tuple(sequence for entry in chosen for sequence in self._sequences_of(reader, entry))
-            if found:
-                yield _Group(found, passes * shards.kinds.get(kind, 1.0))
+            sequences = tuple(sequence for entry in chosen for sequence in self._sequences_of(reader, entry))
+            if sequences:
+                yield _Group(sequences, passes * shards.kinds.get(kind, 1.0))
 
     def _sequences_of(self, reader: ShardReader, entry: IndexEntry) -> Iterator[StoredSequence]:
-        sample = reader.sample(entry)
+        sample = self._sample(reader, entry)
         name = f"{Path(reader.root).name}/{entry.id}"
         length = sequence_length(sample, self._builder, self._num_codebooks)
         if length <= self._max_length:
@@ -107,6 +109,10 @@ class ShardSequences:
             load = functools.partial(self._load, reader, entry, part, first, end)
             yield StoredSequence(part, entry.kind, positions, load)
 
+    def _sample(self, reader: ShardReader, entry: IndexEntry) -> Sample:
+        sample, letters = reader.sample(entry), self._layout.interleave_min_letters
+        return sample if letters is None else segments_by_words(sample, self._layout.tokenizer, letters)
+
     def _load(
         self, reader: ShardReader, entry: IndexEntry, name: str, first: int = 0, end: int | None = None
     ) -> TokenSequence:
@@ -116,7 +122,7 @@ class ShardSequences:
             raise DataError(
                 f"{name}: {have}, the model has {self._num_codebooks}; run `data tokenize` with its tokenizer."
             )
-        return token_sequence(reader.sample(entry), codes, self._builder, first, end).named(name, entry.kind)
+        return token_sequence(self._sample(reader, entry), codes, self._builder, first, end).named(name, entry.kind)
 
     def window(self, number: int, positions: int, seed: int) -> list[StoredSequence]:
         """About `positions` positions: the sequences of window `number` 0.., each group by its share.
@@ -125,8 +131,10 @@ class ShardSequences:
         """
         scale = positions / sum(group.positions for group in self._groups)
         drawn: list[StoredSequence] = []
-        for index, group in enumerate(self._groups):
+        for number_of_group, group in enumerate(self._groups):
             rate = scale * group.passes * len(group.sequences)
             first, end = int(number * rate), int((number + 1) * rate)
-            drawn += [group.sequences[place] for place in draw(len(group.sequences), (seed, index), first, end)]
+            drawn += [
+                group.sequences[index] for index in draw(len(group.sequences), (seed, number_of_group), first, end)
+            ]
         return drawn

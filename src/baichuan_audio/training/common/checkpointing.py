@@ -153,9 +153,9 @@ def save_whole(model: BaichuanAudio, directory: str | os.PathLike[str]) -> None:
             replace_checkpoint(Path(directory), write)
         except CheckpointError as error:
             problem = str(error)
-    for told in run.gather(problem):
-        if told is not None:
-            raise CheckpointError(told)
+    problem = next((one for one in run.gather(problem) if one is not None), None)
+    if problem is not None:
+        raise CheckpointError(problem)
 
 
 def load_part(module: nn.Module, name: str, source: str | os.PathLike[str]) -> None:
@@ -226,8 +226,8 @@ class _Stored:
 
     def templates(self, prefix: str) -> dict[str, Tensor]:
         """Empty tensors for all that begin with `prefix`."""
-        found = {name: entry for name, entry in self.entries.items() if name.startswith(prefix)}
-        return {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in found.items()}
+        chosen = {name: entry for name, entry in self.entries.items() if name.startswith(prefix)}
+        return {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in chosen.items()}
 
 
 def _stored(path: Path, parameters: Mapping[str, Mapping[str, nn.Parameter]]) -> _Stored:
@@ -274,8 +274,8 @@ def _newest(directory: Path, usable: Callable[[Path], bool]) -> Path | None:
 
 def _states(directory: Path) -> list[Path]:
     """All states, oldest first: folders, and the single files of version 0.2."""
-    found = [path for path in directory.glob("state-*") if path.suffix in ("", ".pt") and path.stem[6:].isdigit()]
-    return sorted(found, key=lambda path: path.stem)
+    states = [path for path in directory.glob("state-*") if path.suffix in ("", ".pt") and path.stem[6:].isdigit()]
+    return sorted(states, key=lambda path: path.stem)
 
 
 def _remove(path: Path) -> None:
@@ -333,6 +333,8 @@ def _optimizer_state(
             raise ValueError(f"the state trains {parameter_name}, this recipe does not")
         parameter = parameters[parameter_name]
         of_its_size = empty.shape == parameter.shape
+        if not of_its_size and empty.ndim:
+            raise ValueError(f"size mismatch for the optimizer's {parameter_name}")
         tensor = torch.zeros_like(parameter, dtype=empty.dtype) if of_its_size else empty.to(parameter.device)
         result.append((parameter, entry, key, tensor.detach()))
     return result

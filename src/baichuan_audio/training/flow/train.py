@@ -228,9 +228,9 @@ def train(recipe: FlowRecipe, stop_after: int | None = None) -> None:
             for part in parts:
                 with run.computing(part.mel[:, 0].numel()):
                     with recipe.autocast():
-                        found = trained(partial(compute_losses, recipe, tokenizer, flow, part, step))
-                    (found["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
-                losses = {name: value.detach() + losses.get(name, 0.0) for name, value in found.items()}
+                        values = trained(partial(compute_losses, recipe, tokenizer, flow, part, step))
+                    (values["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
+                losses = {name: value.detach() + losses.get(name, 0.0) for name, value in values.items()}
             frames = sum(part.mel.shape[0] * part.mel.shape[2] for part in parts)
             scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], crops, frames)
             done = step + 1

@@ -21,6 +21,9 @@ from ...language_model.model import LanguageModel
 from ...language_model.packed import packed_hidden
 
 _MAX_SPAN = 4  # consecutive frames that are replaced
+_COLUMNS = ("codes_at", "generated", "text_at", "text", "frame_at", "frames", "aligned_at", "aligned", "phonemes_at",
+            "phonemes", "depth")  # fmt: skip
+"""What `collate` concatenates over the sequences."""
 _TEMPERATURE = 0.3  # near that of inference with a small model
 
 
@@ -116,9 +119,9 @@ def collate(
         )
     codes = torch.cat([sequence.codes for sequence in sequences], dim=1)
     names = tuple((sequence.id, sequence.kind) for sequence in sequences)
-    tensors: list[Any] = [torch.cat(column) for column in zip(*parts, strict=True)]
-    packed = () if numbers is None else (tuple(lengths), tuple(numbers))
-    return Batch(ids, codes, *tensors, names, *packed)
+    tensors: dict[str, Any] = dict(zip(_COLUMNS, map(torch.cat, zip(*parts, strict=True)), strict=True))
+    batch = Batch(ids=ids, codes=codes, names=names, **tensors)
+    return batch if numbers is None else replace(batch, lengths=tuple(lengths), numbers=tuple(numbers))
 
 
 def hidden_states(language_model: LanguageModel, batch: Batch) -> Tensor:
@@ -147,8 +150,8 @@ def frame_corruption(batch: Batch, share: float, seed: int, step: int) -> Batch:
     for index, rng in _draws(batch, batch.codes_at, seed, step, 2):
         generated = batch.generated[index].numpy()
         replaced = np.flatnonzero(_random_spans(len(index), share, rng) & generated)
-        if own := np.flatnonzero(generated).tolist():
-            codes[:, index[replaced]] = batch.codes[:, index[rng.choice(own, len(replaced))]]
+        if sources := np.flatnonzero(generated).tolist():
+            codes[:, index[replaced]] = batch.codes[:, index[rng.choice(sources, len(replaced))]]
     return replace(batch, codes=codes)
 
 

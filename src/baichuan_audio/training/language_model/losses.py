@@ -186,14 +186,16 @@ class LossMeter:
         self._correct[name] = self._correct.get(name, torch.zeros((), device=nll.device)) + correct.sum()
         self._counts[name] += len(nll)
 
-    def means(self, gather: Callable[[Sums], list[Sums]] = lambda own: [own]) -> dict[str, float]:
+    def means(self, gather: Callable[[Sums], list[Sums]] = lambda sums: [sums]) -> dict[str, float]:
         """Mean nats a target of each loss, and `<name>_accuracy`: the share of targets that were the likeliest.
 
         gather: gives the sums of all processes.
         """
-        own = {name: (float(nll), float(self._correct[name]), self._counts[name]) for name, nll in self._nll.items()}
+        of_this_process = {
+            name: (float(nll), float(self._correct[name]), self._counts[name]) for name, nll in self._nll.items()
+        }
         sums: dict[str, tuple[float, float, int]] = {}
-        for process in gather(own):
+        for process in gather(of_this_process):
             for name, (nll, correct, count) in process.items():
                 before = sums.get(name, (0.0, 0.0, 0))
                 sums[name] = (before[0] + nll, before[1] + correct, before[2] + count)

@@ -17,11 +17,11 @@ from ...data.mixture.batches import Batches
 from ...data.mixture.mixture import Mixture
 from ...data.mixture.packing import balanced
 from ...data.mixture.shard_sequences import ShardSequences, StoredSequence
-from ...data.sequences import SequenceBuilder, TokenSequence
+from ...data.sequences import TokenSequence
 from ...errors import ConfigError
 from ...model import BaichuanAudio
 from .batch import Batch, collate, depth_loss_subset, frame_corruption
-from .data import make_mixture
+from .data import make_mixture, sequence_format
 from .recipe import LanguageModelRecipe
 
 WINDOW = 16
@@ -96,7 +96,7 @@ class TrainingData:
                 f"up to {max((sequence.length for sequence in drawn), default=0)} positions."
             )
         order = np.random.default_rng([recipe.seed, window, 4]).permutation(WINDOW)
-        return [[drawn[index] for index in steps[place]] for place in order]
+        return [[drawn[index] for index in steps[offset]] for offset in order]
 
     def _prepared(self, batch: Batch, step: int) -> Batch:
         """The batch with this step's random changes."""
@@ -132,9 +132,7 @@ class Collator:
 
 def read_shards(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> ShardSequences:
     """The sequences of the recipe's shards."""
-    num_codebooks = len(model.language_model.codebook_sizes)
-    builder = SequenceBuilder(model.text_tokenizer, model.special, num_codebooks)
-    return ShardSequences(recipe.shards, builder, num_codebooks, split, recipe.max_sequence_length, recipe.languages)
+    return ShardSequences(recipe.shards, sequence_format(model), split, recipe.max_sequence_length, recipe.languages)
 
 
 def report_left_out(shards: ShardSequences, output: Path) -> None:

@@ -84,8 +84,7 @@ class TrainingRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._context:
-            if error is None:
-                self._states.wait()
+            self._states.wait()  # all processes have begun what is being written
 
     def _ask_to_stop(self) -> None:
         self._stop = True
@@ -135,8 +134,8 @@ class TrainingRun:
         norms = [gradient_norms(some, self.world) for some in parameters]
         good = bool(torch.isfinite(loss.detach()).all())
         crc = sum(zlib.crc32(sample.encode()) for sample in samples)
-        told = torch.tensor([not good, self._stop, crc, units], dtype=torch.float64)
-        bad, stop, crc_of_all, units_of_all = self.world.sum(told).tolist()
+        flags = torch.tensor([not good, self._stop, crc, units], dtype=torch.float64)
+        bad, stop, crc_of_all, units_of_all = self.world.sum(flags).tolist()
         self._stop_all = stop > 0
         self._units += int(units_of_all)
         scalars: dict[str, float] = {}
@@ -201,9 +200,9 @@ class TrainingRun:
     ) -> None:
         """Log a step: the processes' parts of its losses summed, what `update` returned, how time was spent, and the
         samples whose losses `by_sample` are the largest."""
-        told = self.world.gather(({name: float(value.detach()) for name, value in losses.items()}, by_sample or {}))
-        names = dict.fromkeys(name for parts, _ in told for name in parts)
-        summed = {name: sum(parts.get(name, 0.0) for parts, _ in told) for name in names}
+        reports = self.world.gather(({name: float(value.detach()) for name, value in losses.items()}, by_sample or {}))
+        names = dict.fromkeys(name for parts, _ in reports for name in parts)
+        summed = {name: sum(parts.get(name, 0.0) for parts, _ in reports) for name in names}
         elapsed = time.perf_counter() - self._since
         speed = {"data_wait": self._data_s / elapsed}
         if self._units:
@@ -212,7 +211,7 @@ class TrainingRun:
             name = "hfu" if self._recipe.activation_checkpointing else "mfu"
             speed[name] = self._flops * self._units / elapsed / (self._peak * self.world.size)
         self._data_s, self._units, self._since = 0.0, 0, time.perf_counter()
-        by_loss = {name: loss for _, some in told for name, loss in some.items()}
+        by_loss = {name: loss for _, some in reports for name, loss in some.items()}
         worst = heapq.nlargest(_WORST, by_loss, key=lambda name: (math.isnan(by_loss[name]), by_loss[name]))
         self.log.scalars(done, summed | dict(scalars) | speed, worst)
 

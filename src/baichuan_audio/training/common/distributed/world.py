@@ -118,6 +118,12 @@ def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
         writers = dist.new_group(backend="gloo", timeout=timeout)
         _world = World(dist.get_rank(), size, kind, make_mesh(kind, size, on_host), writers)
         yield _world
+    except RuntimeError as error:
+        if "Connection closed by peer" in str(error) or "NCCL" in str(error):
+            raise TrainingError(
+                "another process of the run has ended, see its message; the last state is kept."
+            ) from error
+        raise
     finally:
         _world = World()
         dist.destroy_process_group()
