@@ -35,6 +35,8 @@ def overrides(root: Path, name: str, output: Path) -> list[str]:
     if name.startswith("lm_"):
         common |= {"init_from": root / "init" if name == "lm_stage1" else model, "codes": root / "codes",
                    "dialogues": f"[{dialogues}]", "tokens_per_step": 300, "validation_sequences": 2}  # fmt: skip
+        if name in ("lm_stage1", "lm_stage2", "lm_sft"):
+            common["packs_per_step"] = 1
         if name == "lm_stage1":
             common["codebook_source"] = model
         if name == "lm_voice":

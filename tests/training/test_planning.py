@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,14 @@ import baichuan_audio
 from baichuan_audio.adapters import AdapterConfig, add_adapters
 from baichuan_audio.cli.app import main
 from baichuan_audio.cli.train import stage_of
-from baichuan_audio.data.mixture.batches import Batches
 from baichuan_audio.data.mixture.config import MixtureConfig
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.training.common.muon import layer_matrices, make_optimizers
 from baichuan_audio.training.common.recipe import load_stage_recipe
-from baichuan_audio.training.language_model.batch import Batch, collate, depth_loss_subset
-from baichuan_audio.training.language_model.data import make_mixture
+from baichuan_audio.training.language_model.batch import Batch
 from baichuan_audio.training.language_model.losses import losses, target_counts, total_loss
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
+from baichuan_audio.training.language_model.steps import TrainingData
 from baichuan_audio.training.language_model.train import learning_modules
 from baichuan_audio.training.planning.estimate import estimate, measured_step_seconds
 from baichuan_audio.training.planning.stages import plan_stage
@@ -59,19 +56,14 @@ CPU_ATTENTION = {  # which torch's counter leaves out
 }
 
 
-@contextmanager
-def measured_step(trained: LanguageModelRecipe) -> Iterator[tuple[Any, list[Batch]]]:
+def model_and_batches(trained: LanguageModelRecipe) -> tuple[Any, list[Batch]]:
     """The model and the batches of a recipe's first steps."""
     model = baichuan_audio.load(trained.init_from, dtype=torch.float32)
-    draw = Batches(make_mixture(trained, model, "train").draw, trained.tokens_per_step, trained.seed, trained.steps)
-    if trained.adapter is not None:
-        model = add_adapters(model, trained.adapter)
-    special, sizes = model.special, model.language_model.codebook_sizes
-    yield model, [collate(draw(step), special.end_of_text, special.audio_pad, sizes) for step in range(STEPS)]
+    batches = [batch for step in range(STEPS) for batch in TrainingData(trained, model).batches(step)]
+    return model if trained.adapter is None else add_adapters(model, trained.adapter), batches
 
 
-def loss_of(model: Any, batch: Batch, trained: LanguageModelRecipe, step: int) -> Tensor:
-    batch = depth_loss_subset(batch, trained.audio_head_fraction, trained.seed, step)
+def loss_of(model: Any, batch: Batch, trained: LanguageModelRecipe) -> Tensor:
     values = losses(model.language_model, model.audio_head, batch)
     return total_loss(values, target_counts([batch]), trained, len(model.language_model.codebook_sizes))
 
@@ -81,6 +73,7 @@ CASES = {
     "stage1": {"stage": "stage1", "audio_head_fraction": 1.0},
     "stage2": {"stage": "stage2", "muon": False},
     "adapter": {"stage": "sft", "adapter": AdapterConfig(rank=4)},
+    "packed": {"stage": "sft", "packing": True, "muon": False},
 }
 
 
@@ -92,28 +85,26 @@ def test_parameters_flops_and_memory_are_those_of_training(workspace: Path, tmp_
     planned = estimate(trained, plan_stage(trained), bfloat16=False)
     assert not [note for note in planned.notes if "cannot be read" in note]
     flops, peak = [], 0
-    with measured_step(trained) as (model, batches):
-        learning = learning_modules(model, trained)
-        parameters = [p for module in learning.values() for p in module.parameters()]
-        muon = trained.muon and trained.adapter is None
-        optimizers = make_optimizers(
-            parameters, layer_matrices(model.language_model) if muon else [], trained.optimizer
-        )
-        tracker = AllocatedBytes([*model.parameters(), *model.buffers()])
-        for step, batch in enumerate(batches):
-            with tracker:
-                with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-                    loss_of(model, batch, trained, step).backward()
-                for optimizer in optimizers.values():
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
-            flops.append(counter.get_total_flops())
-        peak = tracker.peak
-        due = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
-        counts = {name: (total, learns) for name, total, learns in planned.parts}
-        assert sum(learns for _, learns in counts.values()) == sum(due.values())
-        held = [p for name, p in model.named_parameters() if not name.startswith("vocoder.")]
-        assert sum(total for total, _ in counts.values()) == sum(p.numel() for p in held)
+    model, batches = model_and_batches(trained)
+    learning = learning_modules(model, trained)
+    parameters = [p for module in learning.values() for p in module.parameters()]
+    muon = trained.muon and trained.adapter is None
+    optimizers = make_optimizers(parameters, layer_matrices(model.language_model) if muon else [], trained.optimizer)
+    tracker = AllocatedBytes([*model.parameters(), *model.buffers()])
+    for batch in batches:
+        with tracker:
+            with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+                loss_of(model, batch, trained).backward()
+            for optimizer in optimizers.values():
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        flops.append(counter.get_total_flops())
+    peak = tracker.peak
+    due = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    counts = {name: (total, learns) for name, total, learns in planned.parts}
+    assert sum(learns for _, learns in counts.values()) == sum(due.values())
+    held = [p for name, p in model.named_parameters() if not name.startswith("vocoder.")]
+    assert sum(total for total, _ in counts.values()) == sum(p.numel() for p in held)
     assert planned.flops == pytest.approx(sum(flops) / STEPS, rel=0.03)
     memory = planned.memory
     assert memory.total - memory.weights == pytest.approx(peak, rel=0.1)
@@ -142,7 +133,7 @@ def test_more_gpus_share_the_memory_and_the_time(workspace: Path, tmp_path: Path
     assert four.days[1] == pytest.approx(one.days[1] / 4, rel=0.1) and four.price[0] == pytest.approx(
         one.price[0], rel=0.1
     )
-    with pytest.raises(ConfigError, match="too few for 5000 GPUs"):
+    with pytest.raises(ConfigError, match="which 5000 GPUs cannot share"):
         estimate(trained, plan, gpus=5000)
     with pytest.raises(ConfigError, match="no figures of the GPU 'h10'"):
         estimate(trained, plan, gpu="h10")

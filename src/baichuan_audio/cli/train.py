@@ -134,7 +134,8 @@ def run_plan(arguments: argparse.Namespace) -> None:
     recipe = load_stage_recipe(arguments.recipe, STAGES[stage].recipe, arguments.overrides)
     step_seconds = measured_step_seconds(Path(arguments.calibrate)) if arguments.calibrate else None
     plan = plan_stage(recipe, Path(arguments.config) if arguments.config else None)
-    result = estimate(recipe, plan, arguments.gpus, arguments.gpu, arguments.price, step_seconds=step_seconds)
+    bfloat16 = recipe.precision != "float32"
+    result = estimate(recipe, plan, arguments.gpus, arguments.gpu, arguments.price, bfloat16, step_seconds)
     if arguments.json:
         facts = {"stage": stage, "gpus": arguments.gpus, "gpu": arguments.gpu, **asdict(result)}
         facts["memory"]["total"] = result.memory.total

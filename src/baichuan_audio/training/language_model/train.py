@@ -56,7 +56,7 @@ def train(recipe: LanguageModelRecipe) -> None:
         reset_audio_embeddings(model, recipe)
     if recipe.adapter is not None:
         if world().size > 1:
-            raise ConfigError("adapter: one process trains an adapter; start the command without torchrun.")
+            raise ConfigError("adapters are trained in one process; start the recipe without torchrun.")
         model = add_adapters(model, recipe.adapter, recipe.seed)
     learning = learning_modules(model, recipe)
     language_model, audio_head, phoneme_probe = model.language_model, model.audio_head, None
@@ -64,7 +64,8 @@ def train(recipe: LanguageModelRecipe) -> None:
         learning["phoneme_probe"] = phoneme_probe = PhonemeProbe(language_model).to(recipe.device)
         if recipe.phoneme_probe is not None:
             load_module(Path(recipe.phoneme_probe) / "state", "phoneme_probe", phoneme_probe)
-    trained = parallelize(learning, world(), recipe.in_bfloat16, recipe.activation_checkpointing)
+    used = learning if recipe.adapter is None else {"base": language_model_parts(model), **learning}
+    trained = parallelize(used, world(), recipe.in_bfloat16, recipe.activation_checkpointing)
     parameters = [parameter for module in learning.values() for parameter in module.parameters()]
     matrices = layer_matrices(language_model) if recipe.muon and recipe.adapter is None else []
     optimizers = make_optimizers(parameters, matrices, recipe.optimizer, recipe.in_bfloat16)
@@ -85,7 +86,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                             batch = sampled(trained, batch, language_model, audio_head, share, recipe.seed, step)
                         values = trained(partial(losses, language_model, audio_head, batch, phoneme_probe))
                         loss = total_loss(values, counts, recipe, num_codebooks)
-                    if loss.requires_grad:  # without audio there is none for an audio head that learns alone
+                    if loss.requires_grad or run.world.size > 1:  # without audio an audio head alone has no gradient
                         (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
                 total += loss.detach()
                 meter.add(values, batch)
@@ -161,10 +162,15 @@ def learning_modules(model: BaichuanAudio, recipe: LanguageModelRecipe) -> dict[
     return {"adapters": nn.ParameterList(adapter_parameters(model).values())}
 
 
+def language_model_parts(model: BaichuanAudio) -> nn.ModuleDict:
+    """Backbone and audio head."""
+    return nn.ModuleDict({"language_model": model.language_model, "audio_head": model.audio_head})
+
+
 def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:
     """Backbone and audio head with the stage's frozen set; every other part of the model is frozen."""
     model.requires_grad_(False)
-    parts = nn.ModuleDict({"language_model": model.language_model, "audio_head": model.audio_head})
+    parts = language_model_parts(model)
     freeze_except(parts, TRAINABLE[stage])
     for name, parameter in parts.named_parameters():
         if name.endswith(("linear1.bias", "linear2.bias")):  # stored, but not applied

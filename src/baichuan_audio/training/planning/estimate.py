@@ -89,9 +89,10 @@ def estimate(
     """
     if gpu not in GPUS:
         raise ConfigError(f"there are no figures of the GPU '{gpu}'; there are those of {', '.join(GPUS)}.")
-    if gpus > plan.rows:
-        raise ConfigError(f"a step has {plan.rows} rows, too few for {gpus} GPUs; make the recipe's steps larger.")
-    rows = math.ceil(plan.rows / gpus)
+    parallel = plan.packs or plan.rows
+    if gpus > parallel or (plan.packs and plan.packs % gpus):
+        raise ConfigError(f"a step has {parallel} rows or packs, which {gpus} GPUs cannot share; change the recipe.")
+    rows = math.ceil(plan.rows / (plan.packs or gpus * plan.accumulation))  # of one pass
     cost = trace_step(plan.parts.values(), lambda: plan.step(rows), bfloat16)
     flops = cost.flops * plan.rows / rows
     if step_seconds is not None:

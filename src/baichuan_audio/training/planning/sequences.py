@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 
 from ...checkpoint import model_without_weights
 from ..language_model.recipe import LanguageModelRecipe
+from ..language_model.steps import TrainingData
 
 _DRAWN_STEPS = 16
 _TYPICAL_LENGTH = 400
@@ -21,6 +23,9 @@ _TYPICAL = {
 }
 """Task -> share of its positions that predict text, are code frames, and predict code frames: from 12.5 frames and some
 3.5 text ids a second, and the loss masks of docs/model.md."""
+
+_ALL_KINDS = dict.fromkeys(_TYPICAL, 1.0)
+"""Of shards, whose kinds are not known before they are there."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +48,27 @@ class StepShape:
 
 
 def drawn_shape(recipe: LanguageModelRecipe, steps: int = _DRAWN_STEPS) -> StepShape:
-    """The mean of the first steps of the recipe. Raises what drawing from its data raises where they are missing."""
-    from ...data.mixture.batches import Batches
-    from ..language_model.batch import collate
-    from ..language_model.data import make_mixture
+    """The mean of the first steps of the recipe; a sequence of a pack counts as a row.
 
+    Raises what drawing from its data raises where they are missing.
+    """
     model = model_without_weights(recipe.init_from)
-    draw = Batches(make_mixture(recipe, model, "train").draw, recipe.tokens_per_step, recipe.seed, recipe.steps)
-    special, sizes = model.special, model.language_model.codebook_sizes
     steps = min(steps, recipe.steps)
-    batches = [collate(draw(step), special.end_of_text, special.audio_pad, sizes) for step in range(steps)]
-    rows = max(1, round(sum(len(batch.ids) for batch in batches) / steps))
-    positions = sum(batch.ids.numel() for batch in batches) / steps
-    targets = sum(len(batch.frames) for batch in batches) / steps
-    deep = round(recipe.audio_head_fraction * targets)
-    aligned = sum(len(batch.aligned) for batch in batches) / steps
+    with tempfile.TemporaryDirectory() as unused:
+        data = TrainingData(replace(recipe, output=unused), model)
+        batches = [batch for step in range(steps) for batch in data.batches(step)]
+    rows = max(1, round(sum(len(batch.lengths) or len(batch.ids) for batch in batches) / steps))
+    positions, targets = (
+        sum(counts) / steps
+        for counts in ([batch.ids.numel() for batch in batches], [len(batch.frames) for batch in batches])
+    )
+    deep = round(sum(int(batch.depth.sum()) for batch in batches) / steps)
     return StepShape(
         rows,
         round(positions / rows),
         round(sum(batch.codes.shape[1] for batch in batches) / steps),
         round(sum(len(batch.text) for batch in batches) / steps),
-        round(aligned),
+        round(sum(len(batch.aligned) for batch in batches) / steps),
         deep,
         round(targets) - deep,
     )
@@ -71,9 +76,8 @@ def drawn_shape(recipe: LanguageModelRecipe, steps: int = _DRAWN_STEPS) -> StepS
 
 def typical_shape(recipe: LanguageModelRecipe) -> StepShape:
     """What sequences of the recipe's tasks usually have."""
-    tasks = dict.fromkeys(_TYPICAL, 1.0)  # shards alone: all kinds
-    if recipe.mixture is not None:
-        tasks = {name: weight for name, weight in recipe.mixture.tasks.items() if weight > 0}
+    tasks = _ALL_KINDS if recipe.mixture is None else recipe.mixture.tasks
+    tasks = {name: weight for name, weight in tasks.items() if weight > 0}
     total = sum(tasks.values())
     shares = [sum(weight * _TYPICAL[name][i] for name, weight in tasks.items()) / total for i in range(3)]
     rows = max(1, round(recipe.tokens_per_step / _TYPICAL_LENGTH))

@@ -23,6 +23,8 @@ from ...safetensors_io import read_json
 from ...vocoder.discriminators import Discriminators
 from ...vocoder.hift import Hift
 from ...vocoder.vocos import Vocos
+from ..common.distributed.sharding import parallelize
+from ..common.distributed.world import world
 from ..common.muon import layer_matrices
 from ..common.recipe import StageRecipe
 from ..flow.train import FlowRecipe, unfreeze_audio_decoder
@@ -40,7 +42,8 @@ class StagePlan:
 
     parts: the modules on the device by name, parameters that learn marked. step: makes the loss of a step of `rows`
     rows; rows: of one step of the recipe, on all devices together. unit: what a step has `units` of. momentum_only:
-    parameters whose optimizer keeps one number instead of two. notes: what was assumed.
+    parameters whose optimizer keeps one number instead of two. packs: into which the rows are put, each a pass; 0: the
+    rows are divided among devices and their `accumulation` passes. notes: what was assumed.
     """
 
     parts: dict[str, nn.Module]
@@ -49,6 +52,8 @@ class StagePlan:
     unit: str
     units: float
     momentum_only: int = 0
+    packs: int = 0
+    accumulation: int = 1
     notes: tuple[str, ...] = ()
 
 
@@ -69,6 +74,7 @@ def plan_stage(recipe: StageRecipe, config: Path | None = None) -> StagePlan:
         raise CheckpointError("a recipe of this stage cannot be planned.")
     for part in plan.parts.values():
         part.to("meta")  # tables of positions are made on the CPU
+    parallelize(plan.parts, world(), activation_checkpointing=recipe.activation_checkpointing)  # in one process here
     return plan
 
 
@@ -93,7 +99,10 @@ def _language_model(recipe: LanguageModelRecipe, config: Path | None) -> StagePl
     matrices = sum(matrix.numel() for matrix in layer_matrices(language_model)) if muon else 0
     parts = {"language model": language_model, "audio head": audio_head, "audio tokenizer": model.tokenizer,
              "flow decoder": model.flow}  # fmt: skip
-    return StagePlan(parts, step, shape.rows, "positions", shape.rows * shape.length, matrices, notes)
+    packs = min(recipe.packs_per_step, shape.rows) if recipe.packed else 0
+    return StagePlan(
+        parts, step, shape.rows, "positions", shape.rows * shape.length, matrices, packs=packs, notes=notes
+    )
 
 
 class PlannedModel(nn.Module):
@@ -164,7 +173,7 @@ def _tokenizer(recipe: TokenizerRecipe, config: Path | None) -> StagePlan:
         return loss
 
     rows = max(1, round(recipe.batch_seconds / recipe.crop_seconds))
-    return StagePlan(parts, step, rows, "seconds of audio", rows * recipe.crop_seconds, 0, tuple(notes))
+    return StagePlan(parts, step, rows, "seconds of audio", rows * recipe.crop_seconds, notes=tuple(notes))
 
 
 _TEXT_IDS_PER_SECOND = 3.5
@@ -188,7 +197,10 @@ def _flow(recipe: FlowRecipe, config: Path | None) -> StagePlan:
 
     rows = max(1, round(recipe.batch_seconds / recipe.crop_seconds))
     notes = () if recipe.velocity_every == 1 else ("the velocity network is counted in every step",)
-    return StagePlan(parts, step, rows, "seconds of audio", rows * recipe.crop_seconds, 0, notes)
+    passes = recipe.gradient_accumulation
+    return StagePlan(
+        parts, step, rows, "seconds of audio", rows * recipe.crop_seconds, accumulation=passes, notes=notes
+    )
 
 
 def _vocoder(recipe: VocoderRecipe) -> StagePlan:
@@ -216,7 +228,7 @@ def _vocoder(recipe: VocoderRecipe) -> StagePlan:
 
     seconds = recipe.batch_size * samples / sizes.sample_rate
     notes = ("spectral losses and pitch, beside the networks, are left out",)
-    return StagePlan(parts, step, recipe.batch_size, "seconds of audio", seconds, 0, notes)
+    return StagePlan(parts, step, recipe.batch_size, "seconds of audio", seconds, notes=notes)
 
 
 def _tensors(value: Any) -> list[Tensor]:
