@@ -112,7 +112,9 @@ def test_full_duplex_bench(data: Path, system: LiveClient, tmp_path: Path) -> No
         run_live(full_duplex.NAME, data, LiveClient(system.url, silence_ms=300), output, log=lines.append)
 
 
-def test_big_bench_audio(system: LiveClient, tmp_path: Path) -> None:
+def test_big_bench_audio(tmp_path: Path) -> None:
+    server = LiveServer(FakeEngine(answer="The answer is no."))
+    system = LiveClient(f"ws://127.0.0.1:{server.port}/v1/realtime")
     (tmp_path / "data").mkdir()
     soundfile.write(tmp_path / "data" / "question_0.wav", question(), RATE)
     rows = [
@@ -122,7 +124,10 @@ def test_big_bench_audio(system: LiveClient, tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines: list[str] = []
     output = tmp_path / "results.jsonl"
-    figures = run_live(big_bench_audio.NAME, tmp_path, system, output, log=lines.append)
+    try:
+        figures = run_live(big_bench_audio.NAME, tmp_path, system, output, log=lines.append)
+    finally:
+        server.stop()
     assert "1 left out, a recording that is missing: line 2" in lines[0] and "2 rows, 1000 were published" in lines[1]
     lies = figures["sets"]["web_of_lies"]
     assert lies["correct"]["value"] == 100 and lies["items"] == 1 and lies["not_judged"] == 0
