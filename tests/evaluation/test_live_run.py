@@ -77,11 +77,11 @@ def system(server: LiveServer) -> LiveClient:
 
 
 def in_real_time(data: Path, system: LiveClient, output: Path, lines: list[str]) -> Any:
-    """The figures of a run that kept to the clock; a machine that cannot, three times, is too busy for this test."""
+    """The figures of a run within the second that the recordings leave; a machine that cannot is too busy for this."""
     for _ in range(3):
         output.unlink(missing_ok=True)
         sets = run_live(full_duplex.NAME, data, system, output, sessions=3, log=lines.append)["sets"]
-        if not any(figures["late"] for figures in sets.values()):
+        if max(row["lag_s"] for row in read_results(output)[1]) < 0.3:
             return sets
     pytest.skip("this machine is too busy to send sound in real time")
 
