@@ -40,6 +40,7 @@ SLOW = (
     *("tests/server/test_connections", "tests/server/test_speech_in", "tests/audio/test_voice_activity"),
     *("tests/test_bad_input", "tests/test_checkpoint", "tests/test_cli", "tests/test_docs", "tests/test_frozen"),
     *("tests/test_model", "tests/test_startup", "tests/synthesis/", "tests/vocoder/"),
+    *("tests/evaluation/test_live_run", "tests/evaluation/test_report", "tests/evaluation/test_bundle"),
 )
 
 

@@ -77,11 +77,11 @@ def system(server: LiveServer) -> LiveClient:
 
 
 def in_real_time(data: Path, system: LiveClient, output: Path, lines: list[str]) -> Any:
-    """The figures of a run that kept to the clock; a machine that cannot, three times, is too busy for this test."""
+    """The figures of a run within the second that the recordings leave; a machine that cannot is too busy for this."""
     for _ in range(3):
         output.unlink(missing_ok=True)
         sets = run_live(full_duplex.NAME, data, system, output, sessions=3, log=lines.append)["sets"]
-        if not any(figures["late"] for figures in sets.values()):
+        if max(row["lag_s"] for row in read_results(output)[1]) < 0.3:
             return sets
     pytest.skip("this machine is too busy to send sound in real time")
 
@@ -112,7 +112,9 @@ def test_full_duplex_bench(data: Path, system: LiveClient, tmp_path: Path) -> No
         run_live(full_duplex.NAME, data, LiveClient(system.url, silence_ms=300), output, log=lines.append)
 
 
-def test_big_bench_audio(system: LiveClient, tmp_path: Path) -> None:
+def test_big_bench_audio(tmp_path: Path) -> None:
+    server = LiveServer(FakeEngine(answer="The answer is no."))
+    system = LiveClient(f"ws://127.0.0.1:{server.port}/v1/realtime")
     (tmp_path / "data").mkdir()
     soundfile.write(tmp_path / "data" / "question_0.wav", question(), RATE)
     rows = [
@@ -122,7 +124,10 @@ def test_big_bench_audio(system: LiveClient, tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines: list[str] = []
     output = tmp_path / "results.jsonl"
-    figures = run_live(big_bench_audio.NAME, tmp_path, system, output, log=lines.append)
+    try:
+        figures = run_live(big_bench_audio.NAME, tmp_path, system, output, log=lines.append)
+    finally:
+        server.stop()
     assert "1 left out, a recording that is missing: line 2" in lines[0] and "2 rows, 1000 were published" in lines[1]
     lies = figures["sets"]["web_of_lies"]
     assert lies["correct"]["value"] == 100 and lies["items"] == 1 and lies["not_judged"] == 0

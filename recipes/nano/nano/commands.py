@@ -102,15 +102,15 @@ def _make_questions(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from .self_distillation import ChatModel, write_pairs
+    from .topics import TOPICS
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    topics = (Path(__file__).parent / "topics.txt").read_text(encoding="utf-8").splitlines()
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(total=arguments.count, desc="questions", unit="pair") as bar:
         model = ChatModel(arguments.llm)
-        for made in write_pairs(model, topics, output, arguments.count, arguments.seed, arguments.license):
+        for made in write_pairs(model, TOPICS, output, arguments.count, arguments.seed, arguments.license):
             bar.update(min(made, arguments.count) - bar.n)
     print(f"{output}: at least {arguments.count} questions with replies")
 
