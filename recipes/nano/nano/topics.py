@@ -1,6 +1,7 @@
 """What questions are asked about (`self_distillation`)."""
 
-TOPICS = """
+TOPICS = (
+    """
 dogs, cats, horses, birds, fish, whales, sharks, dolphins, elephants, lions, tigers, bears, wolves, rabbits, mice,
 snakes, frogs, spiders, bees, ants, butterflies, trees, flowers, roses, grass, forests, mountains, rivers, lakes,
 oceans, islands, deserts, volcanoes, earthquakes, storms, rain, snow, wind, clouds, thunder, lightning, rainbows, the
@@ -28,4 +29,7 @@ germs, viruses, vitamins, proteins, atoms, oxygen, carbon, hydrogen, fire, ice, 
 pollution, climate, weather, temperature, energy, solar power, insects, reptiles, mammals, penguins, owls, eagles,
 parrots, chickens, cows, pigs, sheep, goats, ducks, turtles, crocodiles, monkeys, gorillas, pandas, kangaroos, camels,
 giraffes, zebras
-""".replace("\n", " ").strip().split(", ")
+""".replace("\n", " ")
+    .strip()
+    .split(", ")
+)
