@@ -149,14 +149,23 @@ def test_models_that_are_not_there_are_named():
 @pytest.mark.slow
 def test_ray_makes_the_same_bytes(manifest: Path, tmp_path: Path):
     pytest.importorskip("ray.data")
+    import ray
+
     from baichuan_audio.data.pipeline.run import run_pipeline
 
     from .conftest import simple_recipe
     from .test_engine import fingerprint
 
-    for name, executor in (("inline", LocalExecutor(0)), ("ray", RayExecutor(2))):
-        run_pipeline(simple_recipe(tmp_path / name, manifest), executor)
-    import ray
-
-    ray.shutdown()
+    run_pipeline(simple_recipe(tmp_path / "inline", manifest), LocalExecutor(0))
+    for attempt in range(3):
+        try:
+            run_pipeline(simple_recipe(tmp_path / "ray", manifest), RayExecutor(2))
+            break
+        except Exception as error:  # Ray gives its own processes half a minute to start: too little on a busy machine
+            if "timed out during startup" not in str(error):
+                raise
+            if attempt == 2:
+                pytest.skip(f"Ray does not start on this machine: {error}")
+        finally:
+            ray.shutdown()
     assert fingerprint(tmp_path / "ray" / "shards") == fingerprint(tmp_path / "inline" / "shards")

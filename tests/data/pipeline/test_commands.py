@@ -147,6 +147,7 @@ def test_the_commands_of_the_page_run(workplace: Path, tiny_dir: Path, capsys: p
             "quality": {"mos": 0.0, "bandwidth_hz": 0, "clipping": 99, "tones": 2},
         },
     }
+    quick["text_voices"] = quick["text"]
     for name, values in quick.items():
         real = yaml.safe_load((ROOT / "recipes" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
         strict(PipelineRecipe, real, name)
@@ -156,7 +157,7 @@ def test_the_commands_of_the_page_run(workplace: Path, tiny_dir: Path, capsys: p
     (workplace / "labels.jsonl").write_text('{"id": "clip0", "label": "good"}\n')
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     lines = re.findall(r"^baichuan-audio (data .*)$", page, flags=re.MULTILINE)
-    assert len(lines) == 8
+    assert len(lines) == 10
     for line in lines:
         words = line.partition("#")[0].split()
         options = {"tokenize": ["--model", str(tiny_dir)], "plan": ["--workers", "0"], "calibrate": ["--workers", "0"]}

@@ -140,7 +140,7 @@ def test_files_of_phones_and_channels_in_opposite_phase_are_read(manifest: Path,
 
 
 def test_a_detector_of_overlap_drops_what_it_says(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With a stand-in for pyannote.audio that reports half a second of it in the first two pieces."""
+    """With a fake pyannote.audio that reports half a second of it in the first two pieces."""
 
     class Annotation:
         def __init__(self, seconds: float) -> None:
