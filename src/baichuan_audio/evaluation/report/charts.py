@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -26,16 +26,7 @@ def interval_chart(rows: Sequence[Interval], title: str) -> str:
     top = max([100.0 if max(row.value for row in rows) <= 100 else 0.0, *(row.high or row.value for row in rows)])
     step = _step(top)
     top = step * math.ceil(top / step)
-    height = len(rows) * _ROW + 2 * _PADDING + 12
-
-    def x(value: float) -> float:
-        return _LABEL_WIDTH + (_WIDTH - _LABEL_WIDTH - 60) * value / top
-
-    parts = []
-    for index in range(round(top / step) + 1):
-        at = x(index * step)
-        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{_PADDING}" y2="{height - 22}"/>')
-        parts.append(_text(at, height - 6, f"{index * step:g}", "tick"))
+    x, height, parts = _axis(len(rows), top, step, "")
     for number, row in enumerate(rows):
         y = _PADDING + (number + 0.5) * _ROW
         parts.append(_text(_LABEL_WIDTH - 10, y + 4, _shortened(row.label), "label"))
@@ -46,15 +37,9 @@ def interval_chart(rows: Sequence[Interval], title: str) -> str:
     return _svg(height, title, parts)
 
 
-def time_chart(rows: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
-    """One line a group: every time in seconds as a dot, the median as a bar. "" without times."""
-    rows = [(label, values) for label, values in rows if values]
-    if not rows:
-        return ""
-    longest = max(max(values) for _, values in rows)
-    step = _step(longest)
-    top = step * math.ceil(longest / step + 1e-9)
-    height = len(rows) * _ROW + 2 * _PADDING + 12
+def _axis(rows: int, top: float, step: float, unit: str) -> tuple[Callable[[float], float], int, list[str]]:
+    """Where a value from 0 to `top` stands, the height of a chart of so many rows, and its grid."""
+    height = rows * _ROW + 2 * _PADDING + 12
 
     def x(value: float) -> float:
         return _LABEL_WIDTH + (_WIDTH - _LABEL_WIDTH - 60) * value / top
@@ -63,7 +48,19 @@ def time_chart(rows: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
     for index in range(round(top / step) + 1):
         at = x(index * step)
         parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{_PADDING}" y2="{height - 22}"/>')
-        parts.append(_text(at, height - 6, f"{index * step:g} s", "tick"))
+        parts.append(_text(at, height - 6, f"{index * step:g}{unit}", "tick"))
+    return x, height, parts
+
+
+def time_chart(rows: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
+    """One line a group: every time in seconds as a dot, the median as a bar. "" without times."""
+    rows = [(label, values) for label, values in rows if values]
+    if not rows:
+        return ""
+    longest = max(max(values) for _, values in rows)
+    step = _step(longest)
+    top = step * math.ceil(longest / step + 1e-9)
+    x, height, parts = _axis(len(rows), top, step, " s")
     for number, (label, values) in enumerate(rows):
         y = _PADDING + (number + 0.5) * _ROW
         parts.append(_text(_LABEL_WIDTH - 10, y + 4, _shortened(label), "label"))
