@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -284,8 +283,7 @@ def test_what_is_decoded_went_through_the_codebooks(recipe: TokenizerRecipe) -> 
         codes = quantize(books, vectors.detach())
         sums = [sum(b.lookup(codes[..., k]) for k, b in enumerate(codebooks(books)[:n])) for n in range(levels + 1)]
         quantizer = QuantizerRecipe(quantizer_dropout=dropout)
-        both = SimpleNamespace(rows=[0, 1], batch_size=2)
-        return stage._through_codebooks(tokenizer, vectors, lengths, quantizer, share, both)[0], sums
+        return stage._through_codebooks(tokenizer, vectors, lengths, quantizer, share)[0], sums
 
     through, sums = passed(1.0, 0.0)
     assert torch.allclose(through[0], sums[-1][0], atol=1e-5) and torch.equal(through[1, 20:], vectors[1, 20:])

@@ -22,7 +22,9 @@ export class SoundSettings {
 
   /** List the microphones, with the chosen one among them even if it is not connected. */
   async showDevices() {
+    const listing = (this.listing = {});
     const devices = await this.conversation.microphone.devices();
+    if (listing !== this.listing) return; // a newer list, with names after permission, may have come first
     const known = devices.filter(({ id }) => id !== "");
     const options = [new Option(t("microphoneDefault"), "")];
     for (const [index, { id, label }] of known.entries()) {
