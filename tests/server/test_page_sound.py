@@ -137,7 +137,7 @@ def test_microphone_is_chosen_and_remembered(page):
 
 def test_remembered_microphone_is_not_connected(page):
     """The default stands in, and the list says so."""
-    page.evaluate(
+    page.add_init_script(  # before the page reads it: the page before may still write its own
         "localStorage.setItem('baichuan-audio', JSON.stringify({ microphone: 'gone', microphoneName: 'Desk mic' }))"
     )
     page.reload()
