@@ -157,7 +157,7 @@ def test_the_commands_of_the_page_run(workplace: Path, tiny_dir: Path, capsys: p
     (workplace / "labels.jsonl").write_text('{"id": "clip0", "label": "good"}\n')
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     lines = re.findall(r"^baichuan-audio (data .*)$", page, flags=re.MULTILINE)
-    assert len(lines) == 10
+    assert len(lines) == 11
     for line in lines:
         words = line.partition("#")[0].split()
         options = {"tokenize": ["--model", str(tiny_dir)], "plan": ["--workers", "0"], "calibrate": ["--workers", "0"]}
