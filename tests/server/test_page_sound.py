@@ -169,6 +169,19 @@ def test_microphone_is_unplugged(page):
     assert page.text_content("#talk-words") == "Unmute"
 
 
+def test_microphone_is_unplugged_in_the_middle_of_a_question(page):
+    """What was said until then is answered; the page does not go on hearing."""
+    page.evaluate(STREAMS)
+    page.click("#talk")
+    state(page, "hearing")
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'AbortError')); }"
+    )
+    page.evaluate(UNPLUG)
+    happens(page, lambda: page.locator(".turn.assistant").count() > 0)
+    state(page, "ready")
+
+
 def test_volume_and_mute(page):
     """The slider's half is a quarter of the amplitude; off is off, is seen, and is remembered."""
     page.evaluate(TAP)

@@ -18,6 +18,9 @@ from ....errors import TrainingError
 
 T = TypeVar("T")
 
+_LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "remote worker")
+"""What the errors of a collective operation speak of when a process that takes part in it has gone."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -119,7 +122,7 @@ def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
         _world = World(dist.get_rank(), size, kind, make_mesh(kind, size, on_host), writers)
         yield _world
     except RuntimeError as error:
-        if "Connection closed by peer" in str(error) or "NCCL" in str(error):
+        if any(sign in str(error) for sign in _LOST):
             raise TrainingError(
                 "another process of the run has ended, see its message; the last state is kept."
             ) from error

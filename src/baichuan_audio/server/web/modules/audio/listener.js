@@ -29,6 +29,14 @@ export class Listener {
     this.silenceLeft = SILENCE_AFTER_MUTE_SECONDS;
   }
 
+  /** The microphone is gone: the silence by which the server finds the end of what was being said. */
+  finish() {
+    if (!this.handsFree) return;
+    for (let second = 0; second < SILENCE_AFTER_MUTE_SECONDS; second += 1) {
+      if (this.send(new Int16Array(SAMPLE_RATE))) this.sent += SAMPLE_RATE;
+    }
+  }
+
   setPaused(paused) {
     this.paused = paused;
     this.silenceLeft = SILENCE_AFTER_MUTE_SECONDS;

@@ -200,6 +200,7 @@ export class Conversation {
     this.listener.held = false;
     const opened = await this.openMicrophone({ muted: this.listener.muted });
     if (opened) this.notices.show(t("microphoneChanged", { name: this.microphone.label }), "note");
+    else if (this.userSpeaking) this.listener.finish();
   }
 
   /** What the person chose may be there again. */
