@@ -93,6 +93,8 @@ def test_killed_anywhere_it_ends_in_the_same_bytes(tmp_path: Path):
         time.sleep(rng.uniform(0.01, 0.15))
         os.kill(child, signal.SIGKILL)
         kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (tmp_path / "broken" / "shards").mkdir(exist_ok=True)
+    (tmp_path / "broken" / "shards" / ".part-killed.jsonl").write_text("what a killed run may leave")
     run_pipeline(recipe)
     assert fingerprint(tmp_path / "broken" / "shards") == fingerprint(tmp_path / "whole" / "shards")
     assert kills and sum(count - 1 for count in task_starts(tmp_path / "broken" / "work").values()) <= kills

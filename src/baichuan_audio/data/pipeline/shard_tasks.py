@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..store.atomic import text_digest, write_text, written_aside
+from ..store.atomic import PART_PREFIX, text_digest, write_text, written_aside
 from ..store.records import Draft, from_mapping, to_json
 from ..store.shards import FORMAT, IndexEntry, ShardWriter, flac_bytes, write_index
 from .audio_access import Samples, read_stretch
@@ -82,9 +82,9 @@ def finish_shards(work: Path, output: Path, shards: Mapping[str, str], facts: Ma
         _put(tar, output / name)
         lines = index.read_text(encoding="utf-8").splitlines()
         entries += [from_mapping(IndexEntry, json.loads(line)) for line in lines]
-    for stale in output.glob("*.tar"):
+    for stale in (*output.glob("*.tar"), *output.glob(f"{PART_PREFIX}*")):  # parts: of a run that was killed
         if stale.name not in shards:
-            stale.unlink()
+            stale.unlink(missing_ok=True)
     seconds: Counter[str] = Counter()
     for entry in entries:
         seconds[entry.kind] += round(1000 * entry.seconds)

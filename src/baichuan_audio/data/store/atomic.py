@@ -11,12 +11,15 @@ from pathlib import Path
 
 _BLOCK = 1 << 20
 
+PART_PREFIX = ".part-"
+"""Of the names of files that are not whole yet."""
+
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A path to write to; what stands there in the end is synchronised to disk and renamed to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=PART_PREFIX, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     aside = Path(name)
     try:
