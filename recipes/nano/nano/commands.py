@@ -115,6 +115,32 @@ def _make_questions(arguments: argparse.Namespace) -> None:
     print(f"{output}: at least {arguments.count} questions with replies")
 
 
+def make_texts(argv: Sequence[str] | None = None) -> int:
+    """What is spoken in nano's corpus, for the text road of the data pipeline."""
+    parser = argparse.ArgumentParser(prog="make_texts.py", description="Write dialogues and sentences to be spoken.")
+    parser.add_argument("output", help="folder for dialogues.jsonl and sentences.jsonl")
+    parser.add_argument("--questions", required=True, metavar="FILE", help="what make_questions.py wrote")
+    parser.add_argument("--skills", type=positive, default=4_000, help="dialogues of skills (default: %(default)s)")
+    parser.add_argument("--sentences", metavar="FILE", help="a text in Mandarin whose sentences are read aloud")
+    parser.add_argument("--count", type=positive, default=2_500, help="sentences (default: %(default)s)")
+    parser.add_argument("--license", required=True, help="licence of the sentences, e.g. MIT")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    return guarded(_make_texts, parser.parse_args(argv))
+
+
+def _make_texts(arguments: argparse.Namespace) -> None:
+    from .texts import question_items, sentence_items, skill_items, write_items
+
+    output, seed = Path(arguments.output), arguments.seed
+    skills = skill_items(seed, arguments.skills, "Apache-2.0")
+    held_out = skill_items(seed, max(arguments.skills // VALIDATION_SHARE, 1), "Apache-2.0", "validation")
+    count = write_items(chain(question_items(Path(arguments.questions)), skills, held_out), output / "dialogues.jsonl")
+    print(f"{output / 'dialogues.jsonl'}: {count} dialogues")
+    if arguments.sentences:
+        sentences = sentence_items(Path(arguments.sentences), seed, arguments.count, arguments.license)
+        print(f"{output / 'sentences.jsonl'}: {write_items(sentences, output / 'sentences.jsonl')} sentences")
+
+
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """The figures of the model card, on held-out items of the corpus."""
     parser = argparse.ArgumentParser(prog="evaluate.py", description="Measure a trained nano on held-out items.")

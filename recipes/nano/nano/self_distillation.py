@@ -1,8 +1,8 @@
-"""Questions that a language model asks by itself, and its own short replies to them.
+"""Questions to a language model, and its own short replies to them.
 
 What the base knows must survive training with audio, so spoken questions are answered with the replies that the base
-itself gives to the same questions typed. The questions come from the base too: half from its empty user turn (the
-questions it was tuned on), half asked for by topic.
+itself gives to the same questions typed. Most questions have a form that people use (`question_forms`); the others come
+from the base too, half of these from its empty user turn (the questions it was tuned on), half asked for by topic.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from baichuan_audio.layers.precision import fast_bfloat16
 from baichuan_audio.pretrained.llm import read_llm
 from baichuan_audio.training.from_pretrained import fill_backbone
 
+from .question_forms import formed_question
+
 SYSTEM = "You are a helpful voice assistant. Answer in one or two short, plain sentences."
 _START, _END = "<|im_start|>", "<|im_end|>"
 _ASKING = (
@@ -34,8 +36,11 @@ _ASKING = (
     "Tell me one thing a person might ask a voice assistant about {topic}.",
 )
 _EMPTY_TURN_SHARE = 0.5
-_QUESTION_TOKENS, _REPLY_TOKENS = 40, 48
+_FORMED_SHARE = 0.8
+_REPLY_WORDS = 24
+_QUESTION_TOKENS, _REPLY_TOKENS = 32, 56
 _SPEAKABLE = re.compile(r"[A-Za-z ,'.?!-]+")
+_SENTENCE_END = re.compile(r"(?<=[.!?]) +")
 _ABOUT_ASKING = re.compile(r"\bquestion|\bask\b|\bhere(?:'s| is)\b|\bcan you provide\b", re.IGNORECASE)
 _TOP = 200  # tokens that sampling chooses among
 
@@ -71,10 +76,8 @@ class ChatModel:
         self.model.to(torch.bfloat16 if fast_bfloat16("cpu") else torch.float32).eval()
 
     @torch.inference_mode()
-    def complete(
-        self, prompts: Sequence[str], tokens: int, temperature: float, draw: torch.Generator
-    ) -> list[str | None]:
-        """Continue each prompt up to the end of its turn; None where that does not come within `tokens`.
+    def complete(self, prompts: Sequence[str], tokens: int, temperature: float, draw: torch.Generator) -> list[str]:
+        """Continue each prompt up to the end of its turn, which is marked by a line break, or by `tokens` tokens.
 
         All rows advance together, one token a step; a row whose prompt is longer is forced along it.
         """
@@ -96,7 +99,12 @@ class ChatModel:
             if not open_rows:
                 break
             hidden = self._advance(torch.tensor(next_ids)[:, None], cache)
-        return [self.tokenizer.decode(row[:-1]) if row and row[-1] == self._end else None for row in written]
+        return [
+            self.tokenizer.decode(row[:-1]) + "\n"
+            if row and row[-1] == self._end
+            else self.tokenizer.decode(row[:tokens])
+            for row in written
+        ]
 
     def _advance(self, ids: Tensor, cache: Any) -> Tensor:
         """ids [B, N] -> hidden state of the last position [B, D]."""
@@ -115,10 +123,10 @@ def pairs(model: ChatModel, topics: Sequence[str], seed: int, batch: int, rows: 
     """The pairs of one batch of questions, a pure function of (seed, batch) on one machine."""
     choose = random.Random(f"{seed} {batch}")
     draw = torch.Generator().manual_seed(choose.getrandbits(40))
-    asked = model.complete([_asking(choose, topics) for _ in range(rows)], _QUESTION_TOKENS, 0.9, draw)
-    questions = [question for question in dict.fromkeys(map(spoken_question, asked)) if question]
-    if not questions:
-        return []
+    formed = round(rows * _FORMED_SHARE)
+    asked = model.complete([_asking(choose, topics) for _ in range(rows - formed)], _QUESTION_TOKENS, 0.8, draw)
+    questions = [question for question in map(spoken_question, asked) if question]
+    questions = list(dict.fromkeys(questions + [formed_question(choose, topics) for _ in range(formed)]))
     prompts = [f"{_turn('system', SYSTEM)}{_turn('user', question)}{_START}assistant\n" for question in questions]
     replies = model.complete(prompts, _REPLY_TOKENS, 0.0, draw)
     answered = zip(questions, map(spoken_reply, replies), strict=True)
@@ -142,21 +150,28 @@ def write_pairs(
         yield len(seen)
 
 
-def spoken_question(text: str | None) -> str | None:
+def spoken_question(text: str) -> str | None:
     """The question where it is one that a person may say aloud, else None."""
-    line = _first_line(text)
+    line = text.strip().partition("\n")[0].strip().strip('"').replace("’", "'")
     fits = _SPEAKABLE.fullmatch(line) and line.endswith("?") and 3 <= len(line.split()) <= 20
     return line if fits and not _ABOUT_ASKING.search(line) else None
 
 
-def spoken_reply(text: str | None) -> str | None:
-    """The reply where it can be read aloud as it is, else None."""
-    line = " ".join((text or "").replace("’", "'").split())
-    return line if _SPEAKABLE.fullmatch(line) and line[-1:] in ".!?" and 1 <= len(line.split()) <= 40 else None
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0].strip().strip('"').replace("’", "'")
+def spoken_reply(text: str) -> str | None:
+    """As many whole sentences of a reply as can be read aloud in one breath or two, None where there are none."""
+    finished = text.endswith("\n")
+    sentences = _SENTENCE_END.split(" ".join(text.replace("’", "'").split()))
+    if not finished:
+        sentences = sentences[:-1]
+    reply = ""
+    for sentence in sentences:
+        longer = f"{reply} {sentence}".strip()
+        if not _SPEAKABLE.fullmatch(sentence) or sentence[-1:] not in ".!?" or len(longer.split()) > _REPLY_WORDS:
+            break
+        if sentence in reply:  # it repeats itself
+            return None
+        reply = longer
+    return reply[:1].upper() + reply[1:] or None
 
 
 def _asking(choose: random.Random, topics: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from baichuan_audio.data.pipeline.sources import read_texts
 from baichuan_audio.errors import CheckpointError
+from nano.question_forms import formed_question
 from nano.self_distillation import ChatModel, Pair, pairs, spoken_question, spoken_reply, write_pairs
 
 SPECIAL = ("<|im_start|>", "<|im_end|>")
@@ -48,15 +50,27 @@ def test_a_batch_continues_each_prompt_as_alone(tmp_path: Path):
     draw = torch.Generator().manual_seed(1)
     together = model.complete(prompts, 12, 0.0, draw)
     assert together == [model.complete([prompt], 12, 0.0, draw)[0] for prompt in prompts]
-    assert any(text is not None for text in model.complete(prompts * 20, 40, 3.0, draw))
+    assert any(text.endswith("\n") for text in model.complete(prompts * 20, 40, 3.0, draw))
 
 
 def test_what_can_be_spoken():
     assert spoken_question('"Why is the sky blue?"\nBecause') == "Why is the sky blue?"
     assert spoken_question("What is a question?") is None and spoken_question("Why 2 + 2?") is None
-    assert spoken_question("Why?") is None and spoken_question(None) is None
-    assert spoken_reply(" It’s  blue. ") == "It's blue."
-    assert spoken_reply("1. Blue") is None and spoken_reply("Blue, and") is None and spoken_reply(None) is None
+    assert spoken_question("Why?") is None and spoken_question("") is None
+    assert spoken_reply(" It’s  blue.\n") == "It's blue."
+    assert spoken_reply("1. Blue\n") is None and spoken_reply("Blue, and\n") is None and spoken_reply("\n") is None
+    assert spoken_reply("it is blue. At night it is") == "It is blue." and spoken_reply("It is blue") is None
+    assert spoken_reply("It is. It is.\n") is None
+    assert spoken_reply(f"Yes. {'very ' * 40}blue.\n") == "Yes."
+
+
+def test_forms_of_questions_that_training_never_sees_stay_apart():
+    def asked(held_out: bool) -> set[str]:
+        return {formed_question(random.Random(seed), ("dogs", "the sun"), held_out) for seed in range(400)}
+
+    assert len(asked(False)) > 200 and not asked(False) & asked(True)
+    assert all(spoken_question(question) for question in asked(False) if question.endswith("?"))
+    assert not any(" a o" in question or "{" in question for question in asked(False) | asked(True))
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

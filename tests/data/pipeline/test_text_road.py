@@ -15,8 +15,10 @@ from baichuan_audio.data.pipeline.backends.tts import Voice, pinyin
 from baichuan_audio.data.pipeline.recipe import PipelineRecipe
 from baichuan_audio.data.pipeline.run import run_pipeline
 from baichuan_audio.data.pipeline.sources import read_texts
+from baichuan_audio.data.store.records import Sample
 from baichuan_audio.data.store.shards import ShardReader
 from baichuan_audio.errors import ConfigError, DataError, MissingDependencyError
+from baichuan_audio.language_model.prompt import voice_instruction
 
 from .conftest import SIMPLE
 
@@ -66,6 +68,29 @@ def test_texts_become_samples_of_every_kind(tmp_path: Path):
     mandarin = next(s for s in map(reader.sample, reader.entries) if s.kind == "tts" and s.language == "zh")
     assert mandarin.speaker == "espeak@zh+f3*1.05" and len(mandarin.words) == 14
     assert "eight thirty" in " ".join(segment.text for segment in by_kind["itts"].segments)
+
+
+@NEEDS_ESPEAK
+def test_a_named_voice_is_chosen_by_the_system_text_and_questions_are_augmented(tmp_path: Path):
+    def lines_of(augment: dict[str, object] | None) -> dict[str, Sample]:
+        voices = {"voices": ["espeak@en-us+f3"], "reply_voices": ["Ada=espeak@en-us+m2"], "augment": augment}
+        recipe = text_recipe(tmp_path, synthesise=voices, assemble={"pairs": 1.0, "kinds": {}})
+        (tmp_path / "texts.jsonl").write_text(
+            json.dumps({"kind": "sft", "split": "test", "turns": [{"user": "How are you?", "reply": "I am fine."}]})
+        )
+        run_pipeline(recipe)
+        reader = ShardReader(recipe.output)
+        return {f"{entry.kind} {entry.speaker}": reader.sample(entry) for entry in reader.entries}
+
+    clean, noisy = lines_of(None), lines_of({"silence_s": 1.0})
+    assert sorted(clean) == ["asr espeak@en-us+f3", "asr espeak@en-us+m2", "sft espeak@en-us+f3", "tts espeak@en-us+m2"]
+    for samples in (clean, noisy):
+        assert {sample.split for sample in samples.values()} == {"test"}
+        for kind in ("sft espeak@en-us+f3", "tts espeak@en-us+m2"):
+            assert samples[kind].segments[0].text == voice_instruction("Ada")
+    assert noisy["asr espeak@en-us+f3"].samples > clean["asr espeak@en-us+f3"].samples
+    assert "augmented" in noisy["asr espeak@en-us+f3"].transforms
+    assert noisy["tts espeak@en-us+m2"] == clean["tts espeak@en-us+m2"]
 
 
 def test_lines_end_where_a_speaker_pauses_and_lose_nothing():

@@ -86,7 +86,7 @@ TEXT_KINDS = ("text", "aqa", "s2tt", "sft")
 
 
 def read_texts(path: str | Path, license: str | None = None, origin: str | None = None) -> list[TextItem]:
-    """Items of the text road: JSON lines with kind, language, text, answer, system, turns, license, source; or a .txt
+    """Items of the text road: JSON lines with kind, language, text, answer, system, turns, split, license, source; or a .txt
     file, a text to be read aloud on each line, its language by its letters.
 
     Raises:
@@ -134,6 +134,7 @@ def _text_item(row: Mapping[str, Any], name: str, license: str | None, origin: s
         answer=str(row.get("answer") or ""),
         system=str(row.get("system") or ""),
         turns=turns,
+        split=str(row.get("split") or ""),
     )
 
 

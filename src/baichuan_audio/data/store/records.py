@@ -60,6 +60,8 @@ class TextItem:
     """One item of the text road.
 
     kind: "text" (to be read aloud), "aqa" (text is the question), "s2tt" (answer is the translation) or "sft" (turns).
+    system: of a dialogue; `{voice}` in it stands for the name of the voice that replies. split: where the item decides
+    it, and not the speaker.
     """
 
     id: str
@@ -71,6 +73,7 @@ class TextItem:
     answer: str = ""
     system: str = ""
     turns: tuple[Turn, ...] = ()
+    split: str = ""
 
 
 @dataclass(frozen=True)

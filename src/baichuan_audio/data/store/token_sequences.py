@@ -34,7 +34,10 @@ def token_sequence(
     if first and sample.kind == "itts":
         segments[0] = replace(segments[0], loss=False)
     for segment in segments:
-        if segment.kind == "text":
+        if segment.role == "system":
+            builder.system(segment.text)
+            builder.reply(spoken=True)
+        elif segment.kind == "text":
             builder.text(segment.text, learn=segment.loss)
             previous_loss = segment.loss
         elif spoken:
@@ -92,7 +95,7 @@ def parts_of(
 
     A part begins with a text and its audio (INTLV: an audio and its text). Empty where the sample cannot be split.
     """
-    if sample.kind not in _DIVISIBLE:
+    if sample.kind not in _DIVISIBLE or sample.segments[0].role == "system":
         return []
     codes, count = _no_codes(sample, num_codebooks), len(sample.segments)
     starts = [index for index, segment in enumerate(sample.segments) if segment.kind == sample.segments[0].kind]

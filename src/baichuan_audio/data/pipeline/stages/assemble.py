@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ....language_model.prompt import TRANSCRIBE_INSTRUCTION
+from ....language_model.prompt import TRANSCRIBE_INSTRUCTION, voice_instruction
 from ...store.atomic import text_digest
 from ...store.records import SAMPLE_RATE, Draft, Part, Piece, Sample, Segment, Word
 from ..engine.stage import Context, Stage, StageResult
@@ -24,8 +24,9 @@ class Assemble(Stage[Piece, Draft]):
     """kinds: what is made, and of which share of the passages or pieces (chosen by their ids).
 
     A passage is made of neighbouring pieces of one speaker, at most `gap_s` apart, up to `longest_s`. An interleaved
-    sample needs `clauses` clauses. validation, test: shares of speakers that are held out.
-    Items of the text road (piece.extra["kind"]) become what they were written for.
+    sample needs `clauses` clauses. validation, test: shares of speakers that are held out, where an item does not say
+    its split. Items of the text road (piece.extra["kind"]) become what they were written for; pairs: share of a
+    dialogue's lines that become pairs of speech and text (ASR, and of replies TTS) too.
     """
 
     name: ClassVar[str] = "assemble"
@@ -38,6 +39,7 @@ class Assemble(Stage[Piece, Draft]):
     clauses: int = 2
     validation: float = 0.0
     test: float = 0.0
+    pairs: float = 0.0
 
     def run(self, records: Sequence[Piece], context: Context) -> StageResult[Draft]:
         drafts: list[Draft] = []
@@ -76,7 +78,7 @@ class Assemble(Stage[Piece, Draft]):
             yield passage
 
     def _wanted(self, kind: str, name: str) -> bool:
-        return int(text_digest(kind, name)[:8], 16) < self.kinds.get(kind, 0.0) * 2**32
+        return _fraction(kind, name) < self.kinds.get(kind, 0.0)
 
     def _interleaved(self, kind: str, passage: Sequence[Piece]) -> list[Draft]:
         """ITTS: each clause as text, then as audio, everything learnt but the first text. INTLV: clauses as audio and
@@ -102,6 +104,8 @@ class Assemble(Stage[Piece, Draft]):
             builder.audio(piece, piece.start, piece.end, piece.text or "", loss=False, role="user")
             builder.text(piece.text or "", loss=True)
         elif kind == "tts":
+            if voice := piece.extra.get("voice"):
+                builder.text(voice_instruction(voice), loss=False, role="system")
             for index, clause in enumerate(piece.clauses):
                 builder.text(_after(clause.text, piece, index), loss=False)
                 builder.audio(piece, clause.start, clause.end, clause.text, loss=True)
@@ -112,17 +116,24 @@ class Assemble(Stage[Piece, Draft]):
     def _of_item(self, lines: Sequence[Piece]) -> list[Draft]:
         """One item of the text road. Where a line was found wrong, the item is given up and its lines that are right
         become pairs of speech and text: what users say goes to ASR, what is replied to TTS."""
-        first = lines[0]
+        first, last = lines[0], lines[-1]
         kind, whole = first.extra["kind"], len(lines) == int(first.extra["lines"])
         if not whole:
             return [self._of_piece("asr" if piece.extra["role"] == "user" else "tts", piece) for piece in lines]
+        pairs = [
+            self._of_piece(pair, piece)
+            for piece in lines
+            for pair in (("asr",) if piece.extra["role"] == "user" else ("asr", "tts"))
+            if _fraction(f"pair {pair}", piece.id) < self.pairs
+        ]
         builder = _Builder(first)
         if kind in ("aqa", "s2tt"):
             builder.text(_PROMPTS.get((kind, first.language or ""), ""), loss=False, role="prompt")
             builder.audio(first, first.start, first.end, first.text or "", loss=False, role="user")
             builder.text(first.extra["answer"], loss=True)
         else:
-            builder.text(first.extra.get("system", ""), loss=False, role="system")
+            system = first.extra.get("system") or (voice_instruction("{voice}") if last.extra.get("voice") else "")
+            builder.text(system.replace("{voice}", last.extra.get("voice", "")), loss=False, role="system")
             for piece in lines:
                 if piece.extra["role"] == "user":
                     builder.audio(piece, piece.start, piece.end, piece.text or "", loss=False, role="user")
@@ -130,13 +141,20 @@ class Assemble(Stage[Piece, Draft]):
                 for index, clause in enumerate(piece.clauses):
                     builder.text(_after(clause.text, piece, index), loss=True)
                     builder.audio(piece, clause.start, clause.end, clause.text, loss=True)
-        return [builder.finish(kind, first.extra["item"], self._split(lines[-1]))]
+        return [builder.finish(kind, first.extra["item"], self._split(last)), *pairs]
 
     def _split(self, piece: Piece) -> str:
-        fraction = int(text_digest("split", piece.speaker or piece.source)[:8], 16) / 2**32
+        if split := piece.extra.get("split"):
+            return split
+        fraction = _fraction("split", piece.speaker or piece.source)
         if fraction < self.test:
             return "test"
         return "validation" if fraction < self.test + self.validation else "train"
+
+
+def _fraction(*names: str) -> float:
+    """A number from 0 to 1 that depends on the names alone."""
+    return int(text_digest(*names)[:8], 16) / 2**32
 
 
 def _after(text: str, piece: Piece, index: int) -> str:

@@ -12,6 +12,7 @@ import soundfile
 from ....errors import ConfigError, DataError
 from ...store.atomic import text_digest, written_aside
 from ...store.records import SAMPLE_RATE, Dropped, Line, Piece, Script, to_json
+from ...synth.augment import AugmentConfig, augment
 from ..audio_access import Samples, recording_path
 from ..backends.tts import Voice
 from ..engine.stage import Context, Stage, StageResult
@@ -21,10 +22,12 @@ _SILENCE_DB = 40.0
 
 @dataclass(frozen=True)
 class Synthesise(Stage[Script, Piece]):
-    """voices: who asks and reads aloud; reply_voices: who replies in dialogues (all where there is none).
+    """voices: who asks and reads aloud; reply_voices: who replies in dialogues (all where there is none), each with the
+    name by which a system prompt may choose it (`NAME=VOICE`) or without one.
 
-    Which voice says a line depends on the item's id alone. level_db: loudness of speech. padding_s: silence kept
-    before and after a line.
+    Which voice says a line depends on the item's id alone; one that is listed twice speaks twice as often.
+    level_db: loudness of speech. padding_s: silence kept before and after a line. augment: what lies between a user's
+    mouth and the model (room, noise, narrow channel, level, silence); replies stay as they are.
     """
 
     name: ClassVar[str] = "synthesise"
@@ -33,9 +36,10 @@ class Synthesise(Stage[Script, Piece]):
     reply_voices: tuple[str, ...] = ()
     level_db: float = -20.0
     padding_s: float = 0.15
+    augment: AugmentConfig | None = None
 
     def backends(self) -> Sequence[tuple[str, str]]:
-        names = {Voice.parse(name).backend for name in (*self.voices, *self.reply_voices)}
+        names = {_voice(entry).backend for entry in (*self.voices, *self.reply_voices)}
         return tuple(("tts", name) for name in sorted(names))
 
     def run(self, records: Sequence[Script], context: Context) -> StageResult[Piece]:
@@ -62,14 +66,16 @@ class Synthesise(Stage[Script, Piece]):
         ):
             for line in script.lines:
                 name = asker if line.role == "user" else replier
-                samples = self._finished(Voice.parse(name).speak(line.spoken, line.language))
+                samples = self._finished(_voice(name).speak(line.spoken, line.language))
+                if self.augment is not None and line.role == "user":
+                    samples = augment(samples, int(text_digest(item.id, str(line.number))[:8], 16), self.augment)
                 out.write(samples)
                 pieces.append(self._piece(script, line, name, audio, offset, offset + len(samples)))
                 offset += len(samples)
         return pieces
 
     def _choose(self, voices: Sequence[str], language: str, seed: str) -> str:
-        able = [name for name in voices if language in Voice.parse(name).languages()]
+        able = [name for name in voices if language in _voice(name).languages()]
         if not able:
             raise ConfigError(f"none of the voices speaks '{language}'; add one to synthesise.voices.")
         return able[int(text_digest(seed)[:8], 16) % len(able)]
@@ -96,7 +102,10 @@ class Synthesise(Stage[Script, Piece]):
             "written": line.text,
             "answer": item.answer,
             "system": item.system,
+            "voice": voice.rpartition("=")[0],
+            "split": item.split,
         }
+        changed = ("augmented",) if self.augment is not None and line.role == "user" else ()
         return Piece(
             id=f"{item.id}@{line.number}",
             source=item.id,
@@ -106,7 +115,7 @@ class Synthesise(Stage[Script, Piece]):
             gain=1.0,
             license=item.license,
             origin=item.origin,
-            transforms=(f"spoken by {_public(voice)}",),
+            transforms=(f"spoken by {_public(voice)}", *changed),
             language=line.language,
             speaker=_public(voice),
             text=line.spoken,
@@ -115,9 +124,14 @@ class Synthesise(Stage[Script, Piece]):
         )
 
 
-def _public(voice: str) -> str:
+def _voice(entry: str) -> Voice:
+    """The voice of an entry `[NAME=]VOICE`."""
+    return Voice.parse(entry.rpartition("=")[2])
+
+
+def _public(entry: str) -> str:
     """A voice's name without the folder its model lies in."""
-    parsed = Voice.parse(voice)
+    parsed = _voice(entry)
     kind, _, argument = parsed.backend.partition(":")
     name = parsed.voice or argument.rstrip("/").rpartition("/")[2].partition(".")[0]
     factor = f"*{parsed.faster:g}" if parsed.faster != 1.0 else ""

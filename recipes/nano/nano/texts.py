@@ -1,0 +1,75 @@
+"""What nano's speech is made of: dialogues and sentences, as the text road of the data pipeline reads them."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from baichuan_audio.data.store.manifest import hash_fraction
+from baichuan_audio.errors import DataError
+from baichuan_audio.text.language import voice_language
+
+from .dialogues import generate_dialogues
+
+_VALIDATION_SHARE = 0.03
+_SENTENCE = re.compile(r"[\u4e00-\u9fff，、]{5,28}[。！？]?")
+_BREAK = re.compile(r"(?<=[。！？])|[；\n]")
+
+
+def question_items(path: Path) -> Iterator[dict[str, Any]]:
+    """The questions of `make_questions.py`, each with its split. Raises DataError where they cannot be read."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            held_out = hash_fraction(row["turns"][0]["user"]) < _VALIDATION_SHARE
+            yield {**row, "split": "validation" if held_out else "train"}
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise DataError(f"{path}: no file of questions as make_questions.py writes them ({error}).") from error
+
+
+def skill_items(seed: int, count: int, license: str, split: str = "train") -> Iterator[dict[str, Any]]:
+    """Dialogues of the skills, in one language each: those that translate need a voice of two, and are left out."""
+    for row in generate_dialogues(seed, count, split, text_question_share=0.0):
+        texts = [message["content"] for message in row["messages"]]
+        if any(voice_language(text) != row["language"] for text in texts):
+            continue
+        texts = [text.replace(row["voice"], "Nano") for text in texts]
+        turns = [{"user": user, "reply": reply} for user, reply in zip(texts[::2], texts[1::2], strict=True)]
+        facts = {"id": row["id"], "split": split, "language": row["language"], "source": f"skill {row['skill']}"}
+        yield {"kind": "sft", "license": license, **facts, "turns": turns}
+
+
+def sentence_items(path: Path, seed: int, count: int, license: str) -> Iterator[dict[str, Any]]:
+    """Mandarin sentences of a text file, to be read aloud. Raises DataError where there are too few."""
+    try:
+        pieces = (piece.strip() for piece in _BREAK.split(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no text file ({error}).") from error
+    sentences = [piece for piece in dict.fromkeys(pieces) if _SENTENCE.fullmatch(piece)]
+    if len(sentences) < count:
+        raise DataError(
+            f"{path}: it has {len(sentences)} sentences of Mandarin alone, {count} are wanted; lower --count."
+        )
+    for sentence in random.Random(seed).sample(sentences, count):
+        held_out = hash_fraction(sentence) < _VALIDATION_SHARE
+        split = "validation" if held_out else "train"
+        yield {
+            "kind": "text",
+            "license": license,
+            "language": "zh",
+            "source": path.stem,
+            "split": split,
+            "text": sentence,
+        }
+
+
+def write_items(items: Iterable[dict[str, Any]], output: Path) -> int:
+    """One JSON object a line -> how many."""
+    lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("".join(lines), encoding="utf-8")
+    return len(lines)
