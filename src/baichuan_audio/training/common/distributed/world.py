@@ -48,6 +48,22 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def total(self, value: Tensor | float) -> Tensor:
+        """The sum of the processes' values, a scalar without gradient."""
+        return self.sum(torch.as_tensor(value).detach().double().clone())
+
+    def mean_part(self, total: Tensor, count: Tensor | int) -> Tensor:
+        """This process's part of a mean over all processes, from the total and the count of its values.
+
+        The parts of all processes add up to the mean, so a step has the same loss and gradient however it is split.
+        """
+        return total / self.total(count).clamp(min=1).to(total)
+
+    def norm_part(self, squares: Tensor) -> Tensor:
+        """This process's part of the root of the summed `squares` of all; the parts add up in value and gradient."""
+        root = self.total(squares).sqrt().clamp(min=1e-12).to(squares)
+        return 0.5 * (squares + squares.detach()) / root
+
     def smallest(self, value: int) -> int:
         """The smallest of the processes' values."""
         if self.size == 1:
@@ -85,7 +101,9 @@ class World:
         return list(items)[self.rank * pieces + piece :: self.size * pieces]
 
 
-_world = World()
+ALONE = World()
+"""One process, also where it is one of several and computes something alone."""
+_world = ALONE
 
 
 def world() -> World:
@@ -128,7 +146,7 @@ def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
             ) from error
         raise
     finally:
-        _world = World()
+        _world = ALONE
         dist.destroy_process_group()
 
 
