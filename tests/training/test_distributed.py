@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from lm_workspace import make_workspace
 from lm_workspace import recipe as lm_recipe
 from processes import Processes, free_port, run_in
@@ -33,7 +35,7 @@ from baichuan_audio.training.common.distributed import state_files
 from baichuan_audio.training.common.distributed.run import STOPPED, TrainingRun
 from baichuan_audio.training.common.distributed.sharding import local, parallelize, whole
 from baichuan_audio.training.common.distributed.watchdog import EXIT_CODE
-from baichuan_audio.training.common.distributed.world import World, make_mesh
+from baichuan_audio.training.common.distributed.world import World, exchange_problem, make_mesh
 from baichuan_audio.training.common.muon import layer_matrices, make_optimizers
 from baichuan_audio.training.common.recipe import OptimizerRecipe, StageRecipe
 from baichuan_audio.training.flow import train as flow
@@ -334,6 +336,35 @@ def test_a_lost_process_ends_the_others(root: Path, tmp_path: Path) -> None:
     assert both.join() == [1, -signal.SIGKILL]
     assert "another process of the run has ended" in both.errors(0)
     assert (tmp_path / "run" / "state-00000001").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("[../gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 50ms for recv operation", "in time"),
+        ("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:3", "another process"),
+        ("NCCL error: remote process exited or there was a network error", "another process"),
+        ("[../gloo/transport/tcp/pair.cc:1] No route to host\nmore", r"cannot exchange data \(.*No route to host\);"),
+        ("mat1 and mat2 shapes cannot be multiplied", None),
+    ],
+)
+def test_what_a_failed_exchange_means(error: str, sentence: str | None) -> None:
+    problem = exchange_problem(error)
+    assert problem is None if sentence is None else re.search(sentence, problem)
+
+
+def test_a_time_out_is_no_lost_process() -> None:
+    """gloo's error where a process comes too late."""
+
+    def run(rank: int) -> None:
+        late = dist.new_group(timeout=timedelta(milliseconds=300))
+        if rank == 0:
+            dist.all_reduce(torch.zeros(1), group=late)
+        time.sleep(1.0)
+
+    both = Processes(2, run)
+    assert both.join()[0] == 1
+    assert "did not answer in time" in both.errors(0) and "has ended" not in both.errors(0)
 
 
 def test_killed_at_random_moments_it_ends_like_the_unbroken_run(root: Path, tmp_path: Path) -> None:

@@ -18,8 +18,26 @@ from ....errors import TrainingError
 
 T = TypeVar("T")
 
-_LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "remote worker")
-"""What the errors of a collective operation speak of when a process that takes part in it has gone."""
+_PROBLEMS = {
+    "a process of the run did not answer in time; see which one stands still. The last state is kept.": (
+        "timed out", "timeout",
+    ),
+    "another process of the run has ended, see its message; the last state is kept.": (
+        "connection closed", "connection reset", "broken pipe", "remote process exited", "remote worker",
+    ),
+    "the processes of the run cannot exchange data ({first_line}); check the network. The last state is kept.": (
+        "gloo", "nccl", "connection refused",
+    ),
+}  # fmt: skip
+"""What went wrong -> what the errors of a collective operation then speak of; the first that fits."""
+
+
+def exchange_problem(error: str) -> str | None:
+    """What the error of a collective operation means, in a sentence; None for one of another kind."""
+    for sentence, signs in _PROBLEMS.items():
+        if any(sign in error.lower() for sign in signs):
+            return sentence.format(first_line=error.strip().splitlines()[0])
+    return None
 
 
 @dataclass(frozen=True)
@@ -140,10 +158,8 @@ def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
         _world = World(dist.get_rank(), size, kind, make_mesh(kind, size, on_host), writers)
         yield _world
     except RuntimeError as error:
-        if any(sign in str(error) for sign in _LOST):
-            raise TrainingError(
-                "another process of the run has ended, see its message; the last state is kept."
-            ) from error
+        if problem := exchange_problem(str(error)):
+            raise TrainingError(problem) from error
         raise
     finally:
         _world = ALONE
