@@ -2,13 +2,8 @@
 
 import torch
 
-from baichuan_audio.vocoder.discriminators import (
-    DiscriminatorConfig,
-    Discriminators,
-    adversarial_loss,
-    discriminator_loss,
-    feature_matching_loss,
-)
+from baichuan_audio.training.vocoder.adversarial import adversarial_loss, discriminator_loss, feature_matching_loss
+from baichuan_audio.vocoder.discriminators import DiscriminatorConfig, Discriminators
 
 
 def test_they_learn_to_tell_a_tone_from_noise() -> None:

@@ -10,7 +10,7 @@
 `baichuan_audio.load(path, adapters="adapters.safetensors")` merges them while it loads.
 """
 
-from .files import load_adapters, merged_with, read_adapters, save_adapters, save_trained_adapters
+from .files import load_adapters, merged_with, read_adapters, save_adapters
 from .layers import AdapterConfig
 from .model import (
     adaptable_layers,
@@ -36,6 +36,5 @@ __all__ = [
     "read_adapters",
     "remove_adapters",
     "save_adapters",
-    "save_trained_adapters",
     "train_only_adapters",
 ]

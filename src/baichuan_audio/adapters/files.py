@@ -63,14 +63,22 @@ def save_adapters(model: BaichuanAudio, path: str | os.PathLike[str]) -> None:
     layers = adapted_layers(model)
     if not layers:
         raise ConfigError("the model has no adapters to save.")
+    changes = {name: layer.change for name, layer in layers.items()}
+    write_adapters(path, next(iter(layers.values())).config, changes, base_fingerprint(model))
+
+
+def write_adapters(
+    path: str | os.PathLike[str], config: AdapterConfig, changes: Mapping[str, WeightChange], base: str
+) -> None:
+    """Write the changes of layers, by name, of the base with this fingerprint. The file is whole or not there."""
     target = Path(path)
     tensors = {
-        f"{name}.{part}": parameter.detach().float().cpu().contiguous()
-        for name, layer in layers.items()
-        for part, parameter in layer.named_parameters(recurse=False)
+        f"{name}.{part}": tensor.detach().float().cpu().contiguous()
+        for name, change in changes.items()
+        for part, tensor in vars(change).items()
+        if tensor is not None
     }
-    config = next(iter(layers.values())).config
-    header = {"version": _VERSION, **asdict(config), "base_fingerprint": base_fingerprint(model)}
+    header = {"version": _VERSION, **asdict(config), "base_fingerprint": base}
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,12 +88,6 @@ def save_adapters(model: BaichuanAudio, path: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"{target}: the adapters could not be written ({error}).") from error
     finally:
         aside.unlink(missing_ok=True)
-
-
-def save_trained_adapters(model: BaichuanAudio, path: str | os.PathLike[str]) -> None:
-    """`save_adapters`, for adapters that have been trained: CheckpointError where one of them changes nothing."""
-    refuse_zero({name: layer.change for name, layer in adapted_layers(model).items()}, str(path))
-    save_adapters(model, path)
 
 
 def read_adapters(path: str | os.PathLike[str]) -> StoredAdapters:

@@ -83,30 +83,6 @@ class Discriminators(nn.Module):
         return [member(waveform) for member in self.members]
 
 
-def discriminator_loss(real: list[DiscriminatorOutput], generated: list[DiscriminatorOutput]) -> Tensor:
-    """Hinge loss: real scores above 1, generated ones below -1. Mean over discriminators."""
-    losses = [
-        F.relu(1 - score_real).mean() + F.relu(1 + score_generated).mean()
-        for (score_real, _), (score_generated, _) in zip(real, generated, strict=True)
-    ]
-    return torch.stack(losses).mean()
-
-
-def adversarial_loss(generated: list[DiscriminatorOutput]) -> Tensor:
-    """Hinge loss of the vocoder. Mean over discriminators."""
-    return torch.stack([F.relu(1 - score).mean() for score, _ in generated]).mean()
-
-
-def feature_matching_loss(real: list[DiscriminatorOutput], generated: list[DiscriminatorOutput]) -> Tensor:
-    """Mean L1 between hidden maps of real and generated waveforms, relative to the magnitude of the real map."""
-    losses = [
-        (a.detach() - b).abs().mean() / a.detach().abs().mean().clamp(min=1e-3)
-        for (_, maps_real), (_, maps_generated) in zip(real, generated, strict=True)
-        for a, b in zip(maps_real, maps_generated, strict=True)
-    ]
-    return torch.stack(losses).mean()
-
-
 def _judge(x: Tensor, layers: nn.ModuleList, score: nn.Module) -> DiscriminatorOutput:
     maps = []
     for layer in layers:

@@ -260,9 +260,12 @@ class Hift(nn.Module):
         return self._inverse_stft(x)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """mel [B, M, L] -> waveform [B, L * hop]; start phases and noise are always the same."""
-        generator = torch.Generator().manual_seed(hift_stream.NOISE_SEED)
-        return self.decode(mel, self.source(self.f0(mel), generator=generator))
+        """mel [B, M, L] -> waveform [B, L * hop]; start phases and noise are always the same, in each row."""
+        rows = [
+            self.source(f0, generator=torch.Generator().manual_seed(hift_stream.NOISE_SEED))
+            for f0 in self.f0(mel).split(1)
+        ]
+        return self.decode(mel, torch.cat(rows))
 
     def init_state(self, batch: int = 1) -> HiftState:
         """The state before the first frame of a stream; a stream has one row."""

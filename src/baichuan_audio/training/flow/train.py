@@ -31,7 +31,7 @@ from ..common.checkpointing import load_part
 from ..common.clip_sampling import CropSampler
 from ..common.distributed.run import TrainingRun
 from ..common.distributed.sharding import parallelize
-from ..common.distributed.world import World, world
+from ..common.distributed.world import ALONE, World, world
 from ..common.logging import Reconstruction, due, log_reconstructions
 from ..common.optim import make_optimizer
 from ..common.recipe import AudioRecipe, OptimizerRecipe
@@ -271,7 +271,7 @@ def start_from_mean(flow: FlowDecoder, batches: FlowBatches) -> None:
     """Set the untrained velocity to the mean mel: natural-log mels lie far from the noise's zero mean."""
     bias = flow.conditional_decoder.final_proj.bias
     assert bias is not None
-    (part,), _ = batches.parts(0, World())
+    (part,), _ = batches.parts(0, ALONE)
     bias.copy_(part.mel.mean(dim=(0, 2)))
 
 

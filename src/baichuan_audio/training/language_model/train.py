@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...adapters import adapter_parameters, add_adapters, save_trained_adapters, train_only_adapters
+from ...adapters import adapter_parameters, add_adapters, base_fingerprint, train_only_adapters
+from ...adapters.files import write_adapters
+from ...adapters.layers import WeightChange, refuse_zero
+from ...adapters.model import adapted_layers
 from ...checkpoint import load
 from ...data.alignment.phone_alignment import training_alignments
 from ...data.store.codes_store import CodesStore
@@ -25,7 +28,7 @@ from ...errors import ConfigError
 from ...model import BaichuanAudio
 from ..common.checkpointing import has_state, load_module, load_part, save_whole
 from ..common.distributed.run import TrainingRun
-from ..common.distributed.sharding import TrainedModules, parallelize
+from ..common.distributed.sharding import TrainedModules, parallelize, whole
 from ..common.distributed.world import world
 from ..common.initialise import embed_codebooks, embed_codes_like_sounds, initialise_audio
 from ..common.logging import due
@@ -54,18 +57,22 @@ def train(recipe: LanguageModelRecipe) -> None:
         model.config["voices"] = list(dict.fromkeys([*model.voices, *recipe.voices]))
     if recipe.reset_audio_embeddings and not has_state(output / "state"):  # a resumed run has them in its state
         reset_audio_embeddings(model, recipe)
+    base = ""
     if recipe.adapter is not None:
-        if world().size > 1:
-            raise ConfigError("adapters are trained in one process; start the recipe without torchrun.")
         model = add_adapters(model, recipe.adapter, recipe.seed)
+        base = base_fingerprint(model)
     learning = learning_modules(model, recipe)
     language_model, audio_head, phoneme_probe = model.language_model, model.audio_head, None
     if recipe.phoneme_loss_weight:
         learning["phoneme_probe"] = phoneme_probe = PhonemeProbe(language_model).to(recipe.device)
         if recipe.phoneme_probe is not None:
             load_module(Path(recipe.phoneme_probe) / "state", "phoneme_probe", phoneme_probe)
-    used = learning if recipe.adapter is None else {"base": language_model_parts(model), **learning}
+    used = {**learning}
+    if used.pop("adapters", None) is not None:  # they are parameters of these
+        used["base"] = language_model_parts(model)
     trained = parallelize(used, world(), recipe.in_bfloat16, recipe.activation_checkpointing)
+    if recipe.adapter is not None:
+        learning |= learning_modules(model, recipe)  # parameters that are split over the processes are new ones
     parameters = [parameter for module in learning.values() for parameter in module.parameters()]
     matrices = layer_matrices(language_model) if recipe.muon and recipe.adapter is None else []
     optimizers = make_optimizers(parameters, matrices, recipe.optimizer, recipe.in_bfloat16)
@@ -105,7 +112,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                         samples.log(done, run.log)
             if due(done, recipe.checkpoint_every, recipe.steps):
                 with run.patient():
-                    save_result(model, recipe)  # first: a run stopped in between writes it once more
+                    save_result(model, recipe, base)  # first: a run stopped in between writes it once more
                 run.save(done)
 
 
@@ -143,15 +150,22 @@ def reset_audio_embeddings(model: BaichuanAudio, recipe: LanguageModelRecipe) ->
     print(f"audio embeddings explain {explained:.0%} of the variance of the pseudo-codes' embeddings", file=sys.stderr)
 
 
-def save_result(model: BaichuanAudio, recipe: LanguageModelRecipe) -> None:
-    """Write what was trained: `model`, or of a model with adapters these alone.
+def save_result(model: BaichuanAudio, recipe: LanguageModelRecipe, base: str) -> None:
+    """Write what was trained: `model`, or of a model with adapters these alone, with the fingerprint of their base.
 
     Raises CheckpointError where it cannot be written, or an adapter has learnt nothing.
     """
     if recipe.adapter is None:
         save_whole(model, Path(recipe.output) / "model")
-    else:
-        save_trained_adapters(model, Path(recipe.output) / ADAPTERS_FILE)
+        return
+    file, changes = Path(recipe.output) / ADAPTERS_FILE, {}
+    for name, layer in adapted_layers(model).items():
+        changes[name] = WeightChange(
+            *(None if part is None else whole(part.detach()) for part in vars(layer.change).values())
+        )
+    refuse_zero(changes, str(file))
+    if world().is_main:
+        write_adapters(file, recipe.adapter, changes, base)
 
 
 def learning_modules(model: BaichuanAudio, recipe: LanguageModelRecipe) -> dict[str, nn.Module]:

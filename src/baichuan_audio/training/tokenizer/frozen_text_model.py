@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from ...checkpoint import load
+from ..common.distributed.world import ALONE, World
 
 PROMPT = "将语音转录为文本:"
 
@@ -29,22 +30,27 @@ class FrozenTextModel(nn.Module):
         self._frozen = (language_model, model.text_tokenizer, model.special)
 
     def loss(
-        self, vectors: Tensor, lengths: Tensor, texts: Sequence[str | None], languages: Sequence[str]
+        self,
+        vectors: Tensor,
+        lengths: Tensor,
+        texts: Sequence[str | None],
+        languages: Sequence[str],
+        run: World = ALONE,
     ) -> Tensor | None:
-        """Mean loss per text id over the rows that have one (None when no row has).
+        """Loss per text id over the rows that have one, this process's part of the mean (None when no row has).
 
         vectors [B, T, W] with valid lengths [B]. A row reads: prompt, audio_start, vectors, audio_end, text, endoftext;
         `languages` do not matter here.
         """
         language_model, tokenizer, special = self._frozen
-        rows = [i for i, text in enumerate(texts) if text]
-        if not rows:
+        written = {row: [*tokenizer.encode(text), special.end_of_text] for row, text in enumerate(texts) if text}
+        count = run.total(sum(map(len, written.values())))
+        if not written:
             return None
         projected = self.projection(vectors)
         inputs, targets = [], []
-        for row in rows:
+        for row, target_ids in written.items():
             before = self._embed([*tokenizer.encode(PROMPT), special.audio_start])
-            target_ids = [*tokenizer.encode(texts[row] or ""), special.end_of_text]
             after = self._embed([special.audio_end, *target_ids[:-1]])
             frames = projected[row, : int(lengths[row])]
             inputs.append(torch.cat([before, frames, after]))
@@ -53,7 +59,8 @@ class FrozenTextModel(nn.Module):
         hidden = language_model.hidden(pad_sequence(inputs, batch_first=True))
         target = pad_sequence(targets, batch_first=True, padding_value=-100).to(hidden.device)
         has_target = target >= 0
-        return F.cross_entropy(language_model.lm_head(hidden[has_target]).float(), target[has_target])
+        nll = F.cross_entropy(language_model.lm_head(hidden[has_target]).float(), target[has_target], reduction="sum")
+        return nll / count.to(nll)
 
     def _embed(self, ids: list[int]) -> Tensor:
         embedded: Tensor = self._frozen[0].embed_tokens(torch.tensor(ids, device=self.projection.weight.device))

@@ -22,6 +22,7 @@ from ...layers.lengths import valid_mask
 from ...pretrained.whisper import MODEL_BIN, read_whisper
 from ...pretrained.whisper_decoder import WhisperTextDecoder
 from ...safetensors_io import read_json
+from ..common.distributed.world import ALONE, World
 
 _LAYERS = 2
 _FEATURE_STD = 1.4  # of Whisper base's encoder output on speech; the bridge normalises its vectors to 1
@@ -54,17 +55,20 @@ class FrozenWhisper(nn.Module):
         self._frozen = (decoder, _tokenizer(Path(directory)))
 
     def loss(
-        self, vectors: Tensor, lengths: Tensor, texts: Sequence[str | None], languages: Sequence[str]
+        self,
+        vectors: Tensor,
+        lengths: Tensor,
+        texts: Sequence[str | None],
+        languages: Sequence[str],
+        run: World = ALONE,
     ) -> Tensor | None:
-        """Mean cross-entropy per text id over the rows that have a text (None when no row has).
+        """Cross-entropy per text id over the rows that have a text: this process's part of the mean, None without any.
 
         vectors [B, T, W] with valid lengths [B].
         """
         decoder, tokenizer = self._frozen
         decoder.to(vectors.device)
         rows = [i for i, text in enumerate(texts) if text]
-        if not rows:
-            return None
         inputs, targets = [], []
         for i in rows:
             prompt = [tokenizer.token_to_id(token.format(language=languages[i])) for token in _PROMPT]
@@ -72,11 +76,17 @@ class FrozenWhisper(nn.Module):
             ids = [*prompt, *written, tokenizer.token_to_id(_END)]
             inputs.append(torch.tensor(ids[:-1]))
             targets.append(torch.tensor([-100] * (len(prompt) - 1) + ids[len(prompt) :]))
+        count = run.total(sum(int((target >= 0).sum()) for target in targets))
+        if not rows:
+            return None
         target = pad_sequence(targets, batch_first=True, padding_value=-100).to(vectors.device)
         padded = pad_sequence(inputs, batch_first=True).to(vectors.device)
         features, feature_lengths = self.features(vectors[rows], lengths[rows])
         has_target = target >= 0
-        return F.cross_entropy(decoder(padded, features, feature_lengths)[has_target].float(), target[has_target])
+        nll = F.cross_entropy(
+            decoder(padded, features, feature_lengths)[has_target].float(), target[has_target], reduction="sum"
+        )
+        return nll / count.to(nll)
 
     def features(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """vectors [B, T, W], valid [B] -> the decoder's features [B, pool T, D], valid [B]."""

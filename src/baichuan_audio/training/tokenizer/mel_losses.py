@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...audio.mel import MelConfig, natural_log_mel
 from ...audio_tokenizer import AudioTokenizer
-from ...layers.lengths import masked_mean, valid_mask
+from ...layers.lengths import valid_mask
+from ..common.distributed.world import ALONE, World
 
 
 def decode_rows(tokenizer: AudioTokenizer, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,9 +34,16 @@ def decode_rows(tokenizer: AudioTokenizer, vectors: Tensor, lengths: Tensor) -> 
 
 
 def mel_losses(
-    mels: tuple[Tensor, Tensor, Tensor], waveforms: Tensor, samples: Tensor, mel: MelConfig, floor: float, l2: float
+    mels: tuple[Tensor, Tensor, Tensor],
+    waveforms: Tensor,
+    samples: Tensor,
+    mel: MelConfig,
+    floor: float,
+    l2: float,
+    run: World = ALONE,
 ) -> dict[str, Tensor]:
-    """`coarse_mel`, `refined_mel` and `second_scale`: L1 plus `l2` times L2 in nats, of what `decode_rows` gives.
+    """`coarse_mel`, `refined_mel` and `second_scale`: L1 plus `l2` times L2 in nats, of what `decode_rows` gives; each
+    is this process's part of a mean over the rows of all processes.
 
     waveforms [B, S] with samples [B] are the recordings, `floor` the magnitude below which their mel counts as this.
     """
@@ -48,9 +56,9 @@ def mel_losses(
     halves = (lengths // 2).clamp(max=pairs)
     wide = level_with(wide[:, :pairs], _halved(target, pairs), halves)
     return {
-        "coarse_mel": _l1_l2(coarse[:, :frames], target[:, :frames], lengths, l2),
-        "refined_mel": _l1_l2(refined[:, :frames], target[:, :frames], lengths, l2),
-        "second_scale": _l1_l2(_halved(refined, pairs), wide, halves, l2),
+        "coarse_mel": _l1_l2(coarse[:, :frames], target[:, :frames], lengths, l2, run),
+        "refined_mel": _l1_l2(refined[:, :frames], target[:, :frames], lengths, l2, run),
+        "second_scale": _l1_l2(_halved(refined, pairs), wide, halves, l2, run),
     }
 
 
@@ -69,10 +77,10 @@ def _halved(mel: Tensor, pairs: int) -> Tensor:
     return F.avg_pool1d(mel[:, : 2 * pairs].transpose(1, 2), 2).transpose(1, 2)
 
 
-def _l1_l2(predicted: Tensor, target: Tensor, lengths: Tensor, l2: float) -> Tensor:
+def _l1_l2(predicted: Tensor, target: Tensor, lengths: Tensor, l2: float, run: World) -> Tensor:
     """L1 plus weighted L2 between mels [B, F, M] over the valid frames [B]."""
-    difference = predicted - target
-    return masked_mean(difference.abs() + l2 * difference.square(), lengths)
+    difference = (predicted - target)[valid_mask(lengths, predicted.shape[1])]
+    return run.mean_part((difference.abs() + l2 * difference.square()).sum(), difference.numel())
 
 
 def _second_scale(mel: MelConfig) -> MelConfig:

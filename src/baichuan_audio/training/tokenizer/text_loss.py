@@ -18,6 +18,7 @@ from ...audio_tokenizer.config import AudioConfig
 from ...data.alignment.phone_alignment import PHONES_PER_FRAME
 from ...text.phonemes import SYMBOLS, phonetic_symbols
 from ..common.checkpointing import fit, module_weights
+from ..common.distributed.world import ALONE, World
 
 
 class PhoneticHead(nn.Module):
@@ -47,32 +48,38 @@ class PhoneticHead(nn.Module):
         return self.out(hidden).float().log_softmax(dim=-1)
 
 
-def frame_loss(head: PhoneticHead, hidden: Tensor, labels: Tensor) -> Tensor | None:
-    """Mean cross-entropy of hidden [B, N, width] against labels [B, N] (-100 where unknown; None if all are)."""
+def frame_loss(head: PhoneticHead, hidden: Tensor, labels: Tensor, run: World = ALONE) -> Tensor | None:
+    """Cross-entropy of hidden [B, N, width] against labels [B, N] (-100 where unknown): this process's part of the
+    mean, None where it knows none."""
     known = labels >= 0
+    count = run.total(known.sum())
     if not bool(known.any()):
         return None
-    return F.cross_entropy(head.frames(hidden[known]).float(), labels[known])
+    return F.cross_entropy(head.frames(hidden[known]).float(), labels[known], reduction="sum") / count.float()
 
 
 def phonetic_loss(
-    head: PhoneticHead, hidden: Tensor, lengths: Tensor, transcripts: Sequence[str | None]
+    head: PhoneticHead, hidden: Tensor, lengths: Tensor, transcripts: Sequence[str | None], run: World = ALONE
 ) -> Tensor | None:
-    """Loss per symbol over the rows that have a transcript (None when no row has): hidden [B, 4 T, width] of vectors
-    of which `lengths` [B] are valid.
+    """Loss per symbol over the rows that have a transcript, this process's part of the mean (None when no row has):
+    hidden [B, 4 T, width] of vectors of which `lengths` [B] are valid.
     """
     targets = [phonetic_symbols(text) if text else [] for text in transcripts]
     rows = [i for i, target in enumerate(targets) if target]
+    count = run.total(len(rows))
     if not rows:
         return None
     log_probabilities = head.symbols(hidden[rows]).transpose(0, 1)
-    return F.ctc_loss(
+    target_lengths = torch.tensor([len(targets[i]) for i in rows], device=hidden.device)
+    nll = F.ctc_loss(
         log_probabilities,
         torch.tensor([symbol for i in rows for symbol in targets[i]], device=hidden.device),
         lengths[rows] * PHONES_PER_FRAME,
-        torch.tensor([len(targets[i]) for i in rows], device=hidden.device),
+        target_lengths,
+        reduction="none",
         zero_infinity=True,
     )
+    return (nll / target_lengths).sum() / count.to(nll)
 
 
 def trained_head(trained: str | os.PathLike[str], config: AudioConfig) -> PhoneticHead:

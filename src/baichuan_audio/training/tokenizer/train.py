@@ -132,7 +132,7 @@ def compute_losses(
     step: int,
     text_model: TextModel | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of one batch at `step`; `loss` is their weighted sum. Updates the codebooks once they are in use."""
+    """This process's parts of all losses; `loss` is their weighted sum. Updates the codebooks once they are in use."""
     share = quantised_share(step, recipe)
     features = tokenizer.encoder(batch.log_mel, batch.mel_lengths)
     feature_lengths = tokenizer.encoder.output_lengths(batch.mel_lengths)
@@ -145,22 +145,21 @@ def compute_losses(
         vectors, losses["commitment"] = _through_codebooks(
             tokenizer, vectors, lengths, recipe.quantizer, share, (batch.rows, batch.batch_size)
         )
-    share_of_rows = share_of_decoded = len(batch.rows) / batch.batch_size
     if all_decoded := decoded_rows(recipe, step, batch.batch_size):
         mine = sum(row < all_decoded for row in batch.rows)
-        decoded, share_of_decoded = max(1, mine), mine / all_decoded  # without any: one for nothing, the others wait
+        decoded = max(1, mine)  # without any: one for nothing, the others wait
         mels = decode_rows(tokenizer, vectors[:decoded], lengths[:decoded])
-        recordings = batch.waveforms[:decoded], batch.samples[:decoded]
+        samples = batch.samples[:decoded] * min(1, mine)
         floor, l2 = recipe.weights.mel_floor, recipe.weights.mel_l2
-        losses |= mel_losses(mels, *recordings, tokenizer.coarse.mel, floor, l2)
+        losses |= mel_losses(mels, batch.waveforms[:decoded], samples, tokenizer.coarse.mel, floor, l2, world())
     head_hidden = head.hidden(vectors)
     text_losses: dict[str, Tensor | None] = {}
     if recipe.weights.phonetic and step >= recipe.phonetic_start_step:
-        text_losses["phonetic"] = phonetic_loss(head, head_hidden, lengths, batch.transcripts)
+        text_losses["phonetic"] = phonetic_loss(head, head_hidden, lengths, batch.transcripts, world())
     if recipe.weights.frame:
-        text_losses["frame"] = frame_loss(head, head_hidden, batch.labels)
+        text_losses["frame"] = frame_loss(head, head_hidden, batch.labels, world())
     if text_model is not None:
-        text_losses["text"] = text_model.loss(vectors, lengths, batch.texts, batch.languages)
+        text_losses["text"] = text_model.loss(vectors, lengths, batch.texts, batch.languages, world())
     losses |= {name: value for name, value in text_losses.items() if value is not None}
     weights = {
         "coarse_mel": 1.0,
@@ -173,8 +172,6 @@ def compute_losses(
     }
     if world().size > 1:  # the head takes part in every process, also without a transcript
         losses["frame"] = losses.get("frame", 0.0) + 0.0 * head_hidden.sum()
-    mel_names = ("coarse_mel", "refined_mel", "second_scale")
-    losses = {name: (share_of_decoded if name in mel_names else share_of_rows) * v for name, v in losses.items()}
     weighted = [weights[name] * value for name, value in losses.items()]
     # A batch without transcripts or alignments has no loss before `mel_start_step`.
     losses["loss"] = torch.stack(weighted).sum() if weighted else 0.0 * vectors.sum()
@@ -204,7 +201,7 @@ def _through_codebooks(
         quantised = _learn_together(
             tokenizer, flat, kept[row_of], torch.tensor(rows, device=row_of.device)[row_of], recipe
         )
-    commitment = (flat - quantised).square().mean()
+    commitment = world().mean_part((flat - quantised).square().sum(), flat.numel())
     use = (torch.rand(count, device=vectors.device) < share)[rows][row_of, None]
     passed = torch.where(use, flat + (quantised - flat).detach(), flat)
     return vectors.masked_scatter(mask[..., None], passed), commitment

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...audio.mel import MelConfig, mel_filters
+from ..common.distributed.world import ALONE, World
 
 # Below these lie the rounding of 16-bit files and the empty band above 8 kHz of many text-to-speech voices: a
 # full-scale tone is near 500, so the magnitude's floor is about 90 dB down. Without it they dominate the log losses.
@@ -15,7 +16,8 @@ _MEL_FLOOR = 1e-3
 
 
 class SpectralLoss(nn.Module):
-    """Generated and target waveforms [B, S] -> named losses, each a mean over resolutions.
+    """Generated and target waveforms [B, S] -> named losses, each a mean over resolutions and over the rows of all
+    processes of `run`, of which this one's part is returned.
 
     One STFT a resolution serves three: `log` (L1 of log magnitudes, weights quiet bins), `convergence`
     (relative L2 of magnitudes, weights loud bins; arXiv 1910.11480), and `mel` (L1 of natural-log mels).
@@ -31,17 +33,18 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"filters_{n_fft}", mel_filters(mel), persistent=False)
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
 
-    def forward(self, generated: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def forward(self, generated: Tensor, target: Tensor, run: World = ALONE) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {"log": [], "convergence": [], "mel": []}
         for n_fft in self.fft_sizes:
             magnitude = self._magnitude(generated, n_fft)
             with torch.no_grad():
                 target_magnitude = self._magnitude(target, n_fft)
             filters = self.get_buffer(f"filters_{n_fft}")
-            parts["log"].append(F.l1_loss(magnitude.log(), target_magnitude.log()))
-            error = (magnitude - target_magnitude).norm()
-            parts["convergence"].append(error / target_magnitude.norm().clamp(min=1e-3))
-            parts["mel"].append(F.l1_loss(_log_mel(filters, magnitude), _log_mel(filters, target_magnitude)))
+            parts["log"].append(l1_part(magnitude.log(), target_magnitude.log(), run))
+            error = run.norm_part((magnitude - target_magnitude).square().sum())
+            loudness = run.total(target_magnitude.square().sum()).sqrt().clamp(min=1e-3)
+            parts["convergence"].append(error / loudness.to(error))
+            parts["mel"].append(l1_part(_log_mel(filters, magnitude), _log_mel(filters, target_magnitude), run))
         return {name: torch.stack(values).mean() for name, values in parts.items()}
 
     def _magnitude(self, waveform: Tensor, n_fft: int) -> Tensor:
@@ -49,6 +52,11 @@ class SpectralLoss(nn.Module):
         window = self.get_buffer(f"window_{n_fft}")
         spectrum = torch.stft(waveform.float(), n_fft, n_fft // 4, window=window, return_complex=True)
         return (spectrum.real.square() + spectrum.imag.square() + _MAGNITUDE_FLOOR**2).sqrt()
+
+
+def l1_part(first: Tensor, second: Tensor, run: World) -> Tensor:
+    """This process's part of the mean absolute difference of equal shapes."""
+    return run.mean_part(F.l1_loss(first, second, reduction="sum"), first.numel())
 
 
 def _log_mel(filters: Tensor, magnitude: Tensor) -> Tensor:
@@ -91,20 +99,22 @@ def _vertex(values: Tensor, index: Tensor) -> Tensor:
     return (0.5 * (left - right) / curvature.clamp(max=-1e-6)).clamp(-0.5, 0.5)
 
 
-def f0_cross_entropy(logits: Tensor, grid: Tensor, f0: Tensor, voiced: Tensor) -> Tensor:
-    """Cross-entropy of F0 logits [B, L, bins] over log frequencies `grid` [bins] against f0 [B, L], on voiced frames.
+def f0_cross_entropy(logits: Tensor, grid: Tensor, f0: Tensor, voiced: Tensor, run: World) -> Tensor:
+    """Cross-entropy of F0 logits [B, L, bins] over log frequencies `grid` [bins] against f0 [B, L], on voiced frames:
+    this process's part of the mean.
 
     The target is a small Gaussian over the bins, so that its mean is finer than the grid.
     """
     width = grid[1] - grid[0]
     target = torch.softmax(-0.5 * ((grid - f0.clamp(min=1.0).log()[..., None]) / width).square(), dim=-1)
     loss = -(target * torch.log_softmax(logits, dim=-1)).sum(-1)
-    return (loss * voiced).sum() / voiced.sum().clamp(min=1.0)
+    return run.mean_part((loss * voiced).sum(), voiced.sum())
 
 
-def hift_f0_loss(f0: Tensor, target: Tensor, voiced: Tensor) -> Tensor:
-    """Mean error in units of 100 Hz, [B, L] each; an unvoiced frame's target is 0 Hz, and counts for less."""
-    return ((f0 - target).abs() / 100.0 * (0.2 + 0.8 * voiced)).mean()
+def hift_f0_loss(f0: Tensor, target: Tensor, voiced: Tensor, run: World) -> Tensor:
+    """This process's part of the mean error in units of 100 Hz, [B, L] each; an unvoiced frame's target is 0 Hz, and
+    counts for less."""
+    return run.mean_part(((f0 - target).abs() / 100.0 * (0.2 + 0.8 * voiced)).sum(), f0.numel())
 
 
 def _autocorrelation(frames: Tensor, kept: int) -> Tensor:

@@ -30,13 +30,13 @@ from ...vocoder.vocos import load_vocos
 from ..common.checkpointing import load_module, load_part
 from ..common.distributed.run import TrainingRun
 from ..common.distributed.sharding import parallelize
-from ..common.distributed.world import World, world
+from ..common.distributed.world import ALONE, World, world
 from ..common.logging import Reconstruction, due, log_reconstructions
 from ..common.optim import make_optimizer
 from ..common.recipe import OptimizerRecipe
 from ..flow.train import CodedCropRecipe, CodedCrops, crop_mel, decoder_hidden, unfreeze_audio_decoder
 from ..tokenizer.text_loss import trained_head
-from .losses import SpectralLoss, f0_cross_entropy, pitch
+from .losses import SpectralLoss, f0_cross_entropy, l1_part, pitch
 from .train import mel_config, save_vocoder
 
 
@@ -124,15 +124,17 @@ class PerceptualLoss(nn.Module):
         self.head = trained_head(recipe.perceptual_model, self.tokenizer.config)
         self.eval().requires_grad_(False)
 
-    def forward(self, generated: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """`sounds`: KL divergence in nats a position; `features`: squared distance over the target's variance."""
+    def forward(self, generated: Tensor, target: Tensor, run: World = ALONE) -> dict[str, Tensor]:
+        """`sounds`: KL divergence in nats a position; `features`: squared distance over the target's variance. Each is
+        this process's part of a mean over the rows of all processes."""
         with torch.no_grad():
             target_features, target_logits = self.features(target)
         features, logits = self.features(generated)
         divergence = F.kl_div(logits.log_softmax(-1), target_logits.log_softmax(-1), reduction="none", log_target=True)
         return {
-            "sounds": divergence.sum(-1).mean(),
-            "features": (features - target_features).square().mean() / target_features.var(),
+            "sounds": run.mean_part(divergence.sum(), divergence[..., 0].numel()),
+            "features": run.mean_part((features - target_features).square().sum(), features.numel())
+            / _variance(target_features, run).to(features),
         }
 
     def features(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,6 +146,13 @@ class PerceptualLoss(nn.Module):
         features = self.tokenizer.encoder(log_mel, lengths)
         vectors = self.tokenizer.bridge.pooled(features, self.tokenizer.encoder.output_lengths(lengths))
         return features.float(), self.head.frames(self.head.hidden(vectors.float())).float()
+
+
+def _variance(values: Tensor, run: World) -> Tensor:
+    """The variance of the values of all processes, a scalar."""
+    values = values.double()
+    count, mean = run.total(values.numel()), run.total(run.mean_part(values.sum(), values.numel()))
+    return run.total((values - mean).square().sum()) / (count - 1)
 
 
 def to_rate(waveforms: Tensor, rate: int, new_rate: int) -> Tensor:
@@ -161,11 +170,14 @@ class ResynthesisBatches:
         self._sampled_codes = CodesStore(recipe.sampled_codes) if recipe.sampled_codes else None
         self._code_samples = round(model.mel.sample_rate / model.tokenizer.frame_rate)
 
-    def batch(self, step: int, run: World) -> tuple[tuple[Tensor, Tensor, Tensor], float, list[str]]:
-        """What this process computes of a training step, its share of the step's rows, and the ids of its crops."""
+    def batch(self, step: int, run: World) -> tuple[tuple[Tensor, Tensor, Tensor], list[str]]:
+        """What this process computes of a training step, and the ids of its crops; raises ConfigError for fewer crops
+        than processes."""
         recipe, store = self._recipe, self._crops.store
         length, rows = self._crops(step)
-        mine, share = run.share(range(len(rows)))
+        if len(rows) < run.size:
+            raise ConfigError(f"a step has {len(rows)} crops for {run.size} processes; raise `batch_seconds`.")
+        mine = run.part(range(len(rows)))
         random = np.random.default_rng((recipe.seed, step, 1))
         at_boundary, use_sampled = random.random(len(rows)), random.random(len(rows)) < recipe.sampled_code_share
         frames = self._decoder.hidden_frames(length)
@@ -184,7 +196,7 @@ class ResynthesisBatches:
             mel = crop_mel(store, clip, start, length, self._mel, self._code_samples)[:, :frames]
             mels.append(F.pad(mel, (0, frames - mel.shape[1]), value=-100.0))
         batch = tuple(torch.stack(tensors).to(recipe.device) for tensors in (codes, waveforms, mels))
-        return batch, share, [f"{rows[row][0].id}@{rows[row][1]}" for row in mine]  # type: ignore[return-value]
+        return batch, [f"{rows[row][0].id}@{rows[row][1]}" for row in mine]  # type: ignore[return-value]
 
     def validation_clips(self) -> list[tuple[Tensor, Tensor]]:
         """A few validation clips: codes [1, K, T], the recording [S]."""
@@ -213,10 +225,9 @@ def train(recipe: ResynthesisRecipe, stop_after: int | None = None) -> None:
     with TrainingRun(recipe, recipe.output, trained, modules, {"resynthesis": optimizer}) as run:
         for step in run.steps(last):
             with run.loading():
-                batch, share, crops = batches.batch(step, run.world)
+                batch, crops = batches.batch(step, run.world)
             with recipe.autocast():
                 losses = trained(partial(compute_losses, model, perceptual_loss, spectral, batch, recipe))
-            losses = {name: share * value for name, value in losses.items()}
             (losses["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
             scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], crops, batch[2][:, 0].numel())
             done = step + 1
@@ -244,17 +255,17 @@ def compute_losses(
     batch: tuple[Tensor, Tensor, Tensor],
     recipe: ResynthesisRecipe,
 ) -> dict[str, Tensor]:
-    """All losses of a batch; `loss` is their weighted sum."""
+    """This process's parts of all losses of a step; `loss` is their weighted sum."""
     codes, target, target_mel = batch
     noise_start = int(torch.randint(NOISE_FRAMES, ()))
     generated, mel, f0_logits = model(codes, target_mel.shape[2], noise_start)
     floor = math.log(recipe.mel_floor)
     f0, voiced = pitch(target, model.mel.sample_rate, model.mel.hop_length)
     losses = {
-        **spectral(generated, target),
-        "f0": f0_cross_entropy(f0_logits, model.vocoder.f0_grid(f0_logits), f0, voiced),
-        "prior": F.l1_loss(mel.float(), target_mel.clamp(min=floor)),
-        **perceptual_loss(generated, target),
+        **spectral(generated, target, world()),
+        "f0": f0_cross_entropy(f0_logits, model.vocoder.f0_grid(f0_logits), f0, voiced, world()),
+        "prior": l1_part(mel.float(), target_mel.clamp(min=floor), world()),
+        **perceptual_loss(generated, target, world()),
     }
     weights = asdict(recipe.weights)
     return {"loss": torch.stack([weights[name] * value for name, value in losses.items()]).sum(), **losses}

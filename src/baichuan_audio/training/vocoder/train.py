@@ -15,13 +15,7 @@ from torch import Tensor
 from ...audio.mel import MelConfig, natural_log_mel
 from ...data.store.manifest import ClipStore, some_clips
 from ...errors import ConfigError
-from ...vocoder.discriminators import (
-    DiscriminatorConfig,
-    Discriminators,
-    adversarial_loss,
-    discriminator_loss,
-    feature_matching_loss,
-)
+from ...vocoder.discriminators import DiscriminatorConfig, Discriminators
 from ...vocoder.excitation import NOISE_FRAMES
 from ...vocoder.hift import Hift, HiftConfig, load_hift, save_hift
 from ...vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
@@ -32,6 +26,7 @@ from ..common.distributed.world import world
 from ..common.logging import Reconstruction, due, log_reconstructions
 from ..common.optim import make_optimizer
 from ..common.recipe import AudioRecipe, OptimizerRecipe
+from .adversarial import adversarial_loss, discriminator_loss, feature_matching_loss
 from .coded_mels import CodedMels, CodedRecipe, Crop
 from .losses import SpectralLoss, f0_cross_entropy, hift_f0_loss, pitch
 
@@ -128,9 +123,12 @@ def mel_config(vocoder: Vocoder) -> MelConfig:
 def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
     """Train a vocoder, going on from the newest state in the output folder; `stop_after` ends early.
 
-    Raises DataError when the store has no usable clip, TrainingError when a state cannot be resumed.
+    Raises ConfigError for fewer crops than processes, DataError when the store has no usable clip, TrainingError when a
+    state cannot be resumed.
     """
     recipe.prepare()
+    if recipe.batch_size < world().size:
+        raise ConfigError(f"batch_size must be at least {world().size}, the number of processes.")
     device = recipe.device
     vocoder = build_vocoder(recipe).to(device)
     discriminators = Discriminators(recipe.discriminators).to(device)
@@ -151,7 +149,7 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
             adversarial = 0 <= recipe.adversarial_start_step <= step
             with run.loading():
                 whole = batches.crops(step)
-                rows, share = run.world.share(range(len(whole)))
+                rows = run.world.part(range(len(whole)))
                 crops = [whole[row] for row in rows]
                 target = batches.waveforms(crops).to(device)
             names = [f"{crop.clip.id}@{crop.start}" for crop in crops]
@@ -161,20 +159,19 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
             with recipe.autocast():
                 generated, f0_loss = trained(partial(generate, recipe, vocoder, target, mel, step))
 
-            losses = {**spectral(generated, target), "f0": f0_loss}
-            factor = share * run.world.size  # FSDP divides the processes' sum by their number
+            losses = {**spectral(generated, target, run.world), "f0": f0_loss}
+            size = run.world.size  # by which FSDP divides the processes' sum
             if adversarial:
                 losses["discriminator"] = judged(partial(judge, discriminators, target, generated.detach()))
-                (factor * losses["discriminator"]).backward()
+                (size * losses["discriminator"]).backward()
                 since = recipe.adversarial_start_step
                 gan = recipe.discriminator_optimizer
                 run.update([discriminator_optimizer], gan, step, losses["discriminator"], names, since=since)
                 discriminators.requires_grad_(False)
                 losses |= judged(partial(adversarial_losses, discriminators, target, generated))
             losses["loss"] = total_loss(losses, recipe.weights)
-            (factor * losses["loss"]).backward()
+            (size * losses["loss"]).backward()
             discriminators.requires_grad_(True)
-            losses = {name: share * value for name, value in losses.items()}
             scalars = run.update(
                 [optimizer], recipe.optimizer, step, losses["loss"], names, mel.shape[0] * mel.shape[2]
             )
@@ -199,13 +196,13 @@ def generate(recipe: VocoderRecipe, vocoder: Vocoder, target: Tensor, mel: Tenso
         noise_start = int(torch.randint(NOISE_FRAMES, ()))
         given_f0 = torch.where(voiced > 0, f0, 100.0) if step < recipe.predicted_f0_start_step else None
         generated, logits = vocoder.train_forward(mel, given_f0, noise_start)
-        return generated, f0_cross_entropy(logits, vocoder.f0_grid(logits), f0, voiced)
-    return vocoder(mel), hift_f0_loss(vocoder.f0(mel), f0, voiced)
+        return generated, f0_cross_entropy(logits, vocoder.f0_grid(logits), f0, voiced, world())
+    return vocoder(mel), hift_f0_loss(vocoder.f0(mel), f0, voiced, world())
 
 
 def judge(discriminators: Discriminators, target: Tensor, generated: Tensor) -> Tensor:
     """The loss of the discriminators on recordings and generated waveforms [B, S]."""
-    return discriminator_loss(discriminators(target), discriminators(generated))
+    return discriminator_loss(discriminators(target), discriminators(generated), world())
 
 
 def adversarial_losses(discriminators: Discriminators, target: Tensor, generated: Tensor) -> dict[str, Tensor]:
@@ -214,8 +211,8 @@ def adversarial_losses(discriminators: Discriminators, target: Tensor, generated
     with torch.no_grad():
         for_target = discriminators(target)
     return {
-        "adversarial": adversarial_loss(for_generated),
-        "feature_matching": feature_matching_loss(for_target, for_generated),
+        "adversarial": adversarial_loss(for_generated, world()),
+        "feature_matching": feature_matching_loss(for_target, for_generated, world()),
     }
 
 

@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from ....errors import TrainingError
-from .world import World, world
+from .world import ALONE, World, world
 
 MARKER = "complete.json"
 _METADATA, _PATHS = "torch.distributed.checkpoint.metadata", ("PosixPath", "WindowsPath")
@@ -110,7 +110,7 @@ def read_state(path: Path, tensors: Mapping[str, Tensor], together: bool) -> Non
 
     together: all processes read at once, each what it needs; otherwise this process reads alone.
     """
-    run = world() if together else World()
+    run = world() if together else ALONE
     with _alone(run):
         load(dict(tensors), storage_reader=_Reader(path), process_group=run.writers, no_dist=run.size == 1)
 

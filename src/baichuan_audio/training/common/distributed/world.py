@@ -18,8 +18,26 @@ from ....errors import TrainingError
 
 T = TypeVar("T")
 
-_LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "remote worker")
-"""What the errors of a collective operation speak of when a process that takes part in it has gone."""
+_PROBLEMS = {
+    "a process of the run did not answer in time; see which one stands still. The last state is kept.": (
+        "timed out", "timeout",
+    ),
+    "another process of the run has ended, see its message; the last state is kept.": (
+        "connection closed", "connection reset", "broken pipe", "remote process exited", "remote worker",
+    ),
+    "the processes of the run cannot exchange data ({first_line}); check the network. The last state is kept.": (
+        "gloo", "nccl", "connection refused",
+    ),
+}  # fmt: skip
+"""What went wrong -> what the errors of a collective operation then speak of; the first that fits."""
+
+
+def exchange_problem(error: str) -> str | None:
+    """What the error of a collective operation means, in a sentence; None for one of another kind."""
+    for sentence, signs in _PROBLEMS.items():
+        if any(sign in error.lower() for sign in signs):
+            return sentence.format(first_line=error.strip().splitlines()[0])
+    return None
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,22 @@ class World:
             values = values.to(self.device)
             dist.all_reduce(values)
         return values
+
+    def total(self, value: Tensor | float) -> Tensor:
+        """The sum of the processes' values, a scalar without gradient."""
+        return self.sum(torch.as_tensor(value).detach().double().clone())
+
+    def mean_part(self, total: Tensor, count: Tensor | int) -> Tensor:
+        """This process's part of a mean over all processes, from the total and the count of its values.
+
+        The parts of all processes add up to the mean, so a step has the same loss and gradient however it is split.
+        """
+        return total / self.total(count).clamp(min=1).to(total)
+
+    def norm_part(self, squares: Tensor) -> Tensor:
+        """This process's part of the root of the summed `squares` of all; the parts add up in value and gradient."""
+        root = self.total(squares).sqrt().clamp(min=1e-12).to(squares)
+        return 0.5 * (squares + squares.detach()) / root
 
     def smallest(self, value: int) -> int:
         """The smallest of the processes' values."""
@@ -85,7 +119,9 @@ class World:
         return list(items)[self.rank * pieces + piece :: self.size * pieces]
 
 
-_world = World()
+ALONE = World()
+"""One process, also where it is one of several and computes something alone."""
+_world = ALONE
 
 
 def world() -> World:
@@ -122,13 +158,11 @@ def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
         _world = World(dist.get_rank(), size, kind, make_mesh(kind, size, on_host), writers)
         yield _world
     except RuntimeError as error:
-        if any(sign in str(error) for sign in _LOST):
-            raise TrainingError(
-                "another process of the run has ended, see its message; the last state is kept."
-            ) from error
+        if problem := exchange_problem(str(error)):
+            raise TrainingError(problem) from error
         raise
     finally:
-        _world = World()
+        _world = ALONE
         dist.destroy_process_group()
 
 
