@@ -85,3 +85,26 @@ def test_adapters_that_learn_nothing_end_the_run(workspace: Path, tmp_path: Path
         train(recipe(workspace, tmp_path, adapter=AdapterConfig(rank=4), optimizer=still, steps=1))
     with pytest.raises(ConfigError, match="exclude each other"):
         recipe(workspace, tmp_path, adapter=AdapterConfig(), reset_audio_embeddings=True)
+
+
+def test_audio_parts_learn_beside_adapters_and_a_later_run_goes_on_with_both(workspace: Path, tmp_path: Path) -> None:
+    adapter = AdapterConfig(rank=4, targets=("language_model.layers.*",))
+    parts = ("language_model.audio_embed_layers.*", "audio_head.*")
+    both = {"adapter": adapter, "also_learn": parts, "steps": 3}
+    train(recipe(workspace, tmp_path / "first", optimizer=QUICK, **both))
+    base = baichuan_audio.load(workspace / "model", dtype=torch.float32).state_dict()
+    first = baichuan_audio.load(tmp_path / "first" / "model", dtype=torch.float32)
+    changed = {name for name, tensor in first.state_dict().items() if not torch.equal(tensor, base[name])}
+    assert changed and all(name.startswith(("language_model.audio_embed_layers.", "audio_head.")) for name in changed)
+
+    file = tmp_path / "first" / "adapters.safetensors"
+    load_adapters(first, file)  # their base is in the new model as it was
+    still = OptimizerRecipe(learning_rate=0.0, warmup_steps=0)
+    from_first = {"init_from": str(tmp_path / "first" / "model"), "adapter_from": str(file)}
+    train(recipe(workspace, tmp_path / "second", optimizer=still, **{**both, **from_first}))
+    one, two = (read_adapters(tmp_path / name / "adapters.safetensors").changes for name in ("first", "second"))
+    assert all(torch.equal(change.lora_B, two[name].lora_B) for name, change in one.items())
+    with pytest.raises(ConfigError, match="no parameter matches 'audio_tail"):
+        train(recipe(workspace, tmp_path / "third", adapter=adapter, also_learn=("audio_tail.*",), steps=1))
+    with pytest.raises(ConfigError, match="go with an `adapter`"):
+        recipe(workspace, tmp_path, also_learn=parts)

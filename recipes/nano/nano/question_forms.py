@@ -67,20 +67,57 @@ HELD_OUT_TOPIC_FORMS = (
 """Forms for evaluation alone."""
 
 _COUNTRIES = (
-    "France|Germany|Italy|Spain|Portugal|England|Scotland|Ireland|Norway|Sweden|Finland|Denmark|Poland|Austria|Greece|Turkey|"
-    "Russia|Ukraine|Hungary|Belgium|the Netherlands|Switzerland|Egypt|Kenya|Nigeria|Morocco|South Africa|Ethiopia|India|China|"
-    "Japan|Korea|Thailand|Vietnam|Indonesia|Australia|New Zealand|Canada|Mexico|Brazil|Argentina|Chile|Peru|Colombia|Cuba|Iran|"
-    "Iraq|Israel|Pakistan|Nepal"
+    "France|Germany|Italy|Spain|Portugal|England|Scotland|Ireland|Norway|Sweden|Finland|Denmark|Poland|Austria|Greece|"
+    "Turkey|Russia|Ukraine|Hungary|Belgium|the Netherlands|Switzerland|Egypt|Kenya|Nigeria|Morocco|South Africa|Ethiopia|"
+    "India|China|Japan|Korea|Thailand|Vietnam|Indonesia|Australia|New Zealand|Canada|Mexico|Brazil|Argentina|Chile|"
+    "Peru|Colombia|Cuba|Iran|Iraq|Israel|Pakistan|Nepal"
 )
-_ANIMALS = "dog|cat|horse|cow|sheep|pig|lion|tiger|bear|wolf|fox|rabbit|mouse|frog|snake|spider|bee|ant|whale|shark|owl|eagle|penguin|duck|chicken|elephant|monkey|camel|zebra|giraffe|kangaroo|panda|turtle|crocodile|dolphin|goat|deer|butterfly"  # noqa: E501
-_JOBS = "doctor|nurse|teacher|baker|farmer|pilot|lawyer|judge|plumber|carpenter|dentist|engineer|scientist|waiter|cook|painter|singer|soldier|sailor|tailor|librarian|gardener|journalist|mechanic|astronaut|police officer|fire fighter"  # noqa: E501
-_THINGS = "banana|lemon|tomato|strawberry|carrot|orange|grape|lime|cherry|potato|rose|sunflower|leaf|snowflake|cloud|fire truck|school bus|polar bear|flamingo|raven|frog|coin|ruby|emerald"  # noqa: E501
-_WORDS = "hot|big|fast|happy|dark|new|hard|high|loud|rich|strong|early|full|open|dry|heavy|long|wide|young|clean|cheap|easy|near|inside|above|push|buy|win|love|start|remember|day|summer|front|true|always|friend|peace|success"  # noqa: E501
-_MEANINGS = "courage|freedom|gravity|patience|democracy|electricity|a metaphor|a habit|justice|evolution|a recipe|an island|honesty|a fossil|curiosity|a volcano|pollution|recycling|an atom|energy|imagination|a miracle|wisdom|a tradition|inflation|a mammal|photosynthesis|a galaxy|gratitude|a proverb"  # noqa: E501
-_USES = "hammer|spoon|umbrella|pencil|clock|mirror|knife|lamp|broom|ladder|pillow|towel|key|compass|microscope|telescope|thermometer|camera|calculator|refrigerator|map|bicycle|candle|needle|rope|wheel|magnet|battery"  # noqa: E501
-_DISHES = "bread|pancakes|tomato soup|an omelet|a salad|pizza|coffee|tea|rice|pasta|an apple pie|a birthday cake|a sandwich|lemonade|cookies|fried eggs|mashed potatoes|hot chocolate"  # noqa: E501
-_TROUBLES = "I cannot sleep|I am tired|I am sad today|I am bored|I feel lonely|I have a headache|I have a cold|I am late for work|I lost my keys|I forgot my umbrella|I had a bad day|I am nervous about my exam|I am hungry|my back hurts|I miss my family|I want to save money|I want to lose weight|I want to learn a language|I want to make new friends|I want to get up earlier"  # noqa: E501
-_WHYS = "is the sky blue|is the sea salty|do we sleep|do we dream|do birds sing|do leaves fall in autumn|do cats purr|do dogs bark|do people laugh|do we cry|is ice slippery|does the moon shine|is it cold in winter|do we have seasons|does bread rise|do stars twinkle|do we need water|do plants need light|do ships float|do planes fly|do we yawn|do apples fall|is blood red|is grass green|do bees make honey|do volcanoes erupt|do people travel|do we celebrate birthdays|do magnets attract iron|is exercise healthy"  # noqa: E501
+_ANIMALS = (
+    "dog|cat|horse|cow|sheep|pig|lion|tiger|bear|wolf|fox|rabbit|mouse|frog|snake|spider|bee|ant|whale|shark|owl|"
+    "eagle|penguin|duck|chicken|elephant|monkey|camel|zebra|giraffe|kangaroo|panda|turtle|crocodile|dolphin|goat|"
+    "deer|butterfly"
+)
+_JOBS = (
+    "doctor|nurse|teacher|baker|farmer|pilot|lawyer|judge|plumber|carpenter|dentist|engineer|scientist|waiter|"
+    "cook|painter|singer|soldier|sailor|tailor|librarian|gardener|journalist|mechanic|astronaut|police officer|"
+    "fire fighter"
+)
+_THINGS = (
+    "banana|lemon|tomato|strawberry|carrot|orange|grape|lime|cherry|potato|rose|sunflower|leaf|snowflake|cloud|"
+    "fire truck|school bus|polar bear|flamingo|raven|frog|coin|ruby|emerald"
+)
+_WORDS = (
+    "hot|big|fast|happy|dark|new|hard|high|loud|rich|strong|early|full|open|dry|heavy|long|wide|young|clean|"
+    "cheap|easy|near|inside|above|push|buy|win|love|start|remember|day|summer|front|true|always|friend|peace|"
+    "success"
+)
+_MEANINGS = (
+    "courage|freedom|gravity|patience|democracy|electricity|a metaphor|a habit|justice|evolution|a recipe|"
+    "an island|honesty|a fossil|curiosity|a volcano|pollution|recycling|an atom|energy|imagination|a miracle|"
+    "wisdom|a tradition|inflation|a mammal|photosynthesis|a galaxy|gratitude|a proverb"
+)
+_USES = (
+    "hammer|spoon|umbrella|pencil|clock|mirror|knife|lamp|broom|ladder|pillow|towel|key|compass|microscope|"
+    "telescope|thermometer|camera|calculator|refrigerator|map|bicycle|candle|needle|rope|wheel|magnet|battery"
+)
+_DISHES = (
+    "bread|pancakes|tomato soup|an omelet|a salad|pizza|coffee|tea|rice|pasta|an apple pie|a birthday cake|"
+    "a sandwich|lemonade|cookies|fried eggs|mashed potatoes|hot chocolate"
+)
+_TROUBLES = (
+    "I cannot sleep|I am tired|I am sad today|I am bored|I feel lonely|I have a headache|I have a cold|"
+    "I am late for work|I lost my keys|I forgot my umbrella|I had a bad day|I am nervous about my exam|"
+    "I am hungry|my back hurts|I miss my family|I want to save money|I want to lose weight|"
+    "I want to learn a language|I want to make new friends|I want to get up earlier"
+)
+_WHYS = (
+    "is the sky blue|is the sea salty|do we sleep|do we dream|do birds sing|do leaves fall in autumn|"
+    "do cats purr|do dogs bark|do people laugh|do we cry|is ice slippery|does the moon shine|"
+    "is it cold in winter|do we have seasons|does bread rise|do stars twinkle|do we need water|"
+    "do plants need light|do ships float|do planes fly|do we yawn|do apples fall|is blood red|is grass green|"
+    "do bees make honey|do volcanoes erupt|do people travel|do we celebrate birthdays|do magnets attract iron|"
+    "is exercise healthy"
+)
 
 FACT_FORMS = (
     ("What is the capital of {x}?", _COUNTRIES),

@@ -86,8 +86,8 @@ TEXT_KINDS = ("text", "aqa", "s2tt", "sft")
 
 
 def read_texts(path: str | Path, license: str | None = None, origin: str | None = None) -> list[TextItem]:
-    """Items of the text road: JSON lines with kind, language, text, answer, system, turns, split, license, source; or a .txt
-    file, a text to be read aloud on each line, its language by its letters.
+    """Items of the text road: JSON lines with kind, language, text, answer, system, turns, split, license, source; or a
+    .txt file, a text to be read aloud on each line, its language by its letters.
 
     Raises:
         DataError: there is nothing, a row cannot be read, or no licence is known.

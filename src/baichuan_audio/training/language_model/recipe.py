@@ -42,6 +42,11 @@ class LanguageModelRecipe(StageRecipe):
     adapter: AdapterConfig | None = None
     """LoRA or DoRA: only adapters learn, and the result is `output`/adapters.safetensors. `stage` then says which data
     the model sees, and `init_from` is the base that the file belongs to."""
+    adapter_from: str | None = None
+    """File of adapters that `adapter` goes on with; None: fresh ones."""
+    also_learn: tuple[str, ...] = ()
+    """Shell-style patterns of parameters that learn themselves beside the `adapter`, e.g. `audio_head.*`; the result is
+    then `output`/model as well, which has them and the unchanged base of the adapters."""
     base_dtype: str = "float32"
     """Type of the weights under an `adapter`: bfloat16 halves the memory; the adapters are float32 in any case."""
     mixture: MixtureConfig | None = None
@@ -134,6 +139,8 @@ class LanguageModelRecipe(StageRecipe):
             raise ConfigError("dataset: more than one folder is a clip store; join them.")
         if self.base_dtype not in ("float32", "bfloat16") or (self.adapter is None and self.base_dtype != "float32"):
             raise ConfigError("base_dtype must be float32, or with an `adapter` bfloat16.")
+        if self.adapter is None and (self.also_learn or self.adapter_from):
+            raise ConfigError("also_learn and adapter_from go with an `adapter`; name its rank, or leave them out.")
         if self.adapter is not None and self.reset_audio_embeddings:
             raise ConfigError("reset_audio_embeddings trains what the base has; it and `adapter` exclude each other.")
 

@@ -7,9 +7,10 @@ mixture of tasks, and from shards; two masks say which positions have a loss (`l
 from __future__ import annotations
 
 import copy
+import fnmatch
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...adapters import adapter_parameters, add_adapters, base_fingerprint, train_only_adapters
+from ...adapters import (
+    adapter_parameters,
+    add_adapters,
+    base_fingerprint,
+    load_adapters,
+    remove_adapters,
+    train_only_adapters,
+)
 from ...adapters.files import write_adapters
 from ...adapters.layers import WeightChange, refuse_zero
 from ...adapters.model import adapted_layers
@@ -43,6 +51,7 @@ from .steps import TrainingData
 from .validation import Validation
 
 ADAPTERS_FILE = "adapters.safetensors"
+_NOT_APPLIED = ("linear1.bias", "linear2.bias")  # stored in the released layout
 
 
 def train(recipe: LanguageModelRecipe) -> None:
@@ -59,7 +68,10 @@ def train(recipe: LanguageModelRecipe) -> None:
         reset_audio_embeddings(model, recipe)
     base = ""
     if recipe.adapter is not None:
-        model = add_adapters(model, recipe.adapter, recipe.seed)
+        if recipe.adapter_from is None:
+            model = add_adapters(model, recipe.adapter, recipe.seed)
+        else:
+            model = load_adapters(model, recipe.adapter_from)
         base = base_fingerprint(model)
     learning = learning_modules(model, recipe)
     language_model, audio_head, phoneme_probe = model.language_model, model.audio_head, None
@@ -68,7 +80,8 @@ def train(recipe: LanguageModelRecipe) -> None:
         if recipe.phoneme_probe is not None:
             load_module(Path(recipe.phoneme_probe) / "state", "phoneme_probe", phoneme_probe)
     used = {**learning}
-    if used.pop("adapters", None) is not None:  # they are parameters of these
+    if used.pop("adapters", None) is not None:  # they and `also` are parameters of these
+        used.pop("also", None)
         used["base"] = language_model_parts(model)
     trained = parallelize(used, world(), recipe.in_bfloat16, recipe.activation_checkpointing)
     if recipe.adapter is not None:
@@ -151,7 +164,8 @@ def reset_audio_embeddings(model: BaichuanAudio, recipe: LanguageModelRecipe) ->
 
 
 def save_result(model: BaichuanAudio, recipe: LanguageModelRecipe, base: str) -> None:
-    """Write what was trained: `model`, or of a model with adapters these alone, with the fingerprint of their base.
+    """Write what was trained: `model`, or of a model with adapters these, with the fingerprint of their base, and a
+    model with what learnt beside them.
 
     Raises CheckpointError where it cannot be written, or an adapter has learnt nothing.
     """
@@ -166,6 +180,8 @@ def save_result(model: BaichuanAudio, recipe: LanguageModelRecipe, base: str) ->
     refuse_zero(changes, str(file))
     if world().is_main:
         write_adapters(file, recipe.adapter, changes, base)
+    if recipe.also_learn:
+        save_whole(remove_adapters(model), Path(recipe.output) / "model")
 
 
 def learning_modules(model: BaichuanAudio, recipe: LanguageModelRecipe) -> dict[str, nn.Module]:
@@ -173,7 +189,27 @@ def learning_modules(model: BaichuanAudio, recipe: LanguageModelRecipe) -> dict[
     if recipe.adapter is None:
         return {"parts": learning_parts(model, recipe.stage)}
     train_only_adapters(model)
-    return {"adapters": nn.ParameterList(adapter_parameters(model).values())}
+    adapters = adapter_parameters(model)
+    learning: dict[str, nn.Module] = {"adapters": nn.ParameterList(adapters.values())}
+    if recipe.also_learn:
+        learning["also"] = nn.ParameterList(_also_learning(model, recipe.also_learn, adapters))
+    return learning
+
+
+def _also_learning(model: BaichuanAudio, patterns: Sequence[str], adapters: Collection[str]) -> list[nn.Parameter]:
+    """The parameters that learn beside the adapters. Raises ConfigError for a pattern that none matches."""
+    names = {name: parameter for name, parameter in model.named_parameters() if name not in adapters}
+    chosen = {}
+    for pattern in patterns:
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise ConfigError(
+                f"also_learn: no parameter matches '{pattern}'; they are called like {next(iter(names))}."
+            )
+        chosen |= {name: names[name] for name in matched if not name.endswith(_NOT_APPLIED)}
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return list(chosen.values())
 
 
 def language_model_parts(model: BaichuanAudio) -> nn.ModuleDict:
@@ -187,6 +223,6 @@ def learning_parts(model: BaichuanAudio, stage: str) -> nn.ModuleDict:
     parts = language_model_parts(model)
     freeze_except(parts, TRAINABLE[stage])
     for name, parameter in parts.named_parameters():
-        if name.endswith(("linear1.bias", "linear2.bias")):  # stored, but not applied
+        if name.endswith(_NOT_APPLIED):
             parameter.requires_grad_(False)
     return parts
