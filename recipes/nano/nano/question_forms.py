@@ -68,8 +68,8 @@ HELD_OUT_TOPIC_FORMS = (
 
 _COUNTRIES = (
     "France|Germany|Italy|Spain|Portugal|England|Scotland|Ireland|Norway|Sweden|Finland|Denmark|Poland|Austria|Greece|"
-    "Turkey|Russia|Ukraine|Hungary|Belgium|the Netherlands|Switzerland|Egypt|Kenya|Nigeria|Morocco|South Africa|Ethiopia|"
-    "India|China|Japan|Korea|Thailand|Vietnam|Indonesia|Australia|New Zealand|Canada|Mexico|Brazil|Argentina|Chile|"
+    "Turkey|Russia|Hungary|Belgium|the Netherlands|Switzerland|Egypt|Kenya|Nigeria|Morocco|South Africa|Ethiopia|"
+    "Ukraine|India|China|Japan|Korea|Thailand|Vietnam|Indonesia|Australia|New Zealand|Canada|Mexico|Brazil|Argentina|Chile|"
     "Peru|Colombia|Cuba|Iran|Iraq|Israel|Pakistan|Nepal"
 )
 _ANIMALS = (
