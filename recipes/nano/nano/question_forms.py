@@ -69,8 +69,8 @@ HELD_OUT_TOPIC_FORMS = (
 _COUNTRIES = (
     "France|Germany|Italy|Spain|Portugal|England|Scotland|Ireland|Norway|Sweden|Finland|Denmark|Poland|Austria|Greece|"
     "Turkey|Russia|Hungary|Belgium|the Netherlands|Switzerland|Egypt|Kenya|Nigeria|Morocco|South Africa|Ethiopia|"
-    "Ukraine|India|China|Japan|Korea|Thailand|Vietnam|Indonesia|Australia|New Zealand|Canada|Mexico|Brazil|Argentina|Chile|"
-    "Peru|Colombia|Cuba|Iran|Iraq|Israel|Pakistan|Nepal"
+    "India|China|Japan|Korea|Thailand|Vietnam|Indonesia|Australia|New Zealand|Canada|Mexico|Brazil|Argentina|Chile|"
+    "Ukraine|Peru|Colombia|Cuba|Iran|Iraq|Israel|Pakistan|Nepal"
 )
 _ANIMALS = (
     "dog|cat|horse|cow|sheep|pig|lion|tiger|bear|wolf|fox|rabbit|mouse|frog|snake|spider|bee|ant|whale|shark|owl|"
