@@ -76,7 +76,8 @@ def norms_by_part(parameters: Sequence[nn.Parameter], norms: Tensor, names: Mapp
     """`grad_norm/<part>` of gradients whose norms are [P]: a part is a module of a stage and what is directly in it."""
     squares: dict[str, float] = {}
     for parameter, norm in zip(parameters, norms.tolist(), strict=True):
-        part = ".".join(names[id(parameter)].removeprefix("parts.").split(".")[:2])
+        first, *more = names[id(parameter)].removeprefix("parts.").split(".")[:2]
+        part = ".".join([first, *(name for name in more if not name.isdigit())])  # a list is one part
         squares[part] = squares.get(part, 0.0) + norm * norm
     return {f"grad_norm/{part}": math.sqrt(square) for part, square in squares.items()}
 
