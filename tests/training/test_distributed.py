@@ -94,6 +94,7 @@ def run_lm(root: Path, output: Path) -> None:
 def run_adapters(root: Path, output: Path) -> None:
     settings = {"adapter": AdapterConfig(rank=4, method="dora"), "packing": True, "packs_per_step": 2}
     settings |= {"checkpoint_every": 4, "sample_every": 4, "tokens_per_step": 300, "validation_sequences": 2}
+    settings |= {"text_guard": str(root / "corpus" / "dialogues.jsonl")}
     language_model.train(lm_recipe(root, output, **COMMON | settings))
 
 

@@ -80,6 +80,10 @@ def train(recipe: LanguageModelRecipe) -> None:
     samples = LanguageModelSamples(recipe, model)
     num_codebooks = len(language_model.codebook_sizes)
     with TrainingRun(recipe, output / "state", trained, learning, optimizers, "tokens") as run:
+        if not run.first and (recipe.text_guard or recipe.asr_guard):
+            with run.on_main() as here:
+                if here:
+                    run.log.scalars(0, validation.guards())  # what later ones are compared with
         for step in run.steps():
             with run.loading():
                 batches, meter = data.batches(step, run.world.rank, run.world.size), LossMeter()
