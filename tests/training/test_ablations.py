@@ -36,7 +36,7 @@ def test_finished_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_guards_of_nano() -> None:
-    guard = ROOT / "recipes" / "nano" / "guard"
+    guard = ROOT / "examples" / "guard"
     dialogues = list(read_dialogues(guard / "text.jsonl", ("train", "validation", "test")))
     assert len(dialogues) == 96 and {d.language for d in dialogues} == {"en", "zh"}
     assert {d.split for d in dialogues} == {"test"}  # contents that training has not
