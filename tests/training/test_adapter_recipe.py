@@ -11,6 +11,7 @@ from lm_workspace import log_of, make_workspace, recipe
 import baichuan_audio
 from baichuan_audio.adapters import AdapterConfig, load_adapters, merge_adapters, read_adapters
 from baichuan_audio.cli.app import main
+from baichuan_audio.data.mixture.config import MixtureConfig
 from baichuan_audio.errors import CheckpointError, ConfigError
 from baichuan_audio.generation.events import TextDelta
 from baichuan_audio.training.common.recipe import OptimizerRecipe
@@ -77,6 +78,28 @@ def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, trained: Path, t
     one, two = (read_adapters(folder / "adapters.safetensors").changes for folder in (trained, tmp_path))
     for name, change in one.items():
         assert torch.equal(change.lora_A, two[name].lora_A) and torch.equal(change.lora_B, two[name].lora_B), name
+
+
+def test_what_is_forgotten_shows_in_the_text_guard(workspace: Path, tmp_path: Path) -> None:
+    """A text model learns to speak: with adapters and some text it keeps its text within a point; with all weights and
+    speech alone it does not."""
+    guard = {"text_guard": str(workspace / "corpus" / "dialogues.jsonl"), "sample_every": 30, "checkpoint_every": 30}
+    text, kept, alone = (
+        MixtureConfig(tasks=tasks, default_voice_is="Ada")
+        for tasks in ({"text_dialogue": 1.0}, {"tts": 0.5, "text_dialogue": 0.5}, {"tts": 1.0})
+    )
+    train(recipe(workspace, tmp_path / "text", stage="text", mixture=text, steps=30, **guard))
+    start = {"init_from": str(tmp_path / "text" / "model"), "steps": 30, **guard}
+    train(recipe(workspace, tmp_path / "adapters", adapter=AdapterConfig(rank=4), mixture=kept, **start))
+    train(recipe(workspace, tmp_path / "all", mixture=alone, optimizer=QUICK, **start))
+    before, with_adapters, all_weights = (
+        [row["guard/text_accuracy"] for row in log_of(tmp_path / name) if "guard/text_accuracy" in row]
+        for name in ("text", "adapters", "all")
+    )
+    assert len(with_adapters) == 2 and with_adapters[0] == all_weights[0] == before[-1] > 0.9  # before the first step
+    assert with_adapters[-1] >= with_adapters[0] - 0.01 and all_weights[-1] < all_weights[0] - 0.01
+    spoken = [row["loss"] for row in log_of(tmp_path / "adapters") if "loss" in row]
+    assert sum(spoken[-5:]) < sum(spoken[:5])
 
 
 def test_adapters_that_learn_nothing_end_the_run(workspace: Path, tmp_path: Path) -> None:

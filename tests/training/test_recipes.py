@@ -24,9 +24,7 @@ SHIPPED = sorted(
 
 
 def stage_of(path: Path) -> str:
-    return (
-        "lm" if path.stem.startswith("lm_") or path.parent.name == "ablations" else STAGE_OF.get(path.stem, path.stem)
-    )
+    return "lm" if path.stem.startswith("lm_") else STAGE_OF.get(path.stem, path.stem)
 
 
 def set_entry(values: dict[str, Any], name: str, value: Any) -> None:

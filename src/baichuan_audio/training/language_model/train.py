@@ -93,6 +93,10 @@ def train(recipe: LanguageModelRecipe) -> None:
     samples = LanguageModelSamples(recipe, model)
     num_codebooks = len(language_model.codebook_sizes)
     with TrainingRun(recipe, output / "state", trained, learning, optimizers, "tokens") as run:
+        if not run.first and (recipe.text_guard or recipe.asr_guard):
+            with run.on_main() as here:
+                if here:
+                    run.log.scalars(0, validation.guards())  # what later ones are compared with
         for step in run.steps():
             with run.loading():
                 batches, meter = data.batches(step, run.world.rank, run.world.size), LossMeter()
@@ -172,11 +176,10 @@ def save_result(model: BaichuanAudio, recipe: LanguageModelRecipe, base: str) ->
     if recipe.adapter is None:
         save_whole(model, Path(recipe.output) / "model")
         return
-    file, changes = Path(recipe.output) / ADAPTERS_FILE, {}
+    file, changes = Path(recipe.output) / ADAPTERS_FILE, dict[str, WeightChange]()
     for name, layer in adapted_layers(model).items():
-        changes[name] = WeightChange(
-            *(None if part is None else whole(part.detach()) for part in vars(layer.change).values())
-        )
+        magnitude = None if layer.magnitude is None else whole(layer.magnitude.detach())
+        changes[name] = WeightChange(whole(layer.lora_A.detach()), whole(layer.lora_B.detach()), magnitude)
     refuse_zero(changes, str(file))
     if world().is_main:
         write_adapters(file, recipe.adapter, changes, base)

@@ -49,11 +49,15 @@ class Validation:
         self._recordings = [] if not recipe.asr_guard or recipe.stage == "text" else asr_guard(recipe.asr_guard, model)
 
     def measure(self, phoneme_probe: PhonemeProbe | None = None) -> dict[str, float]:
-        """`validation/<loss>`, `validation/<kind>/<loss>` and their accuracies, `guard/text`, `guard/asr_error`."""
+        """`validation/<loss>`, `validation/<kind>/<loss>` and their accuracies, and the guards."""
         parts = self._model.language_model, self._model.audio_head
-        values = validate(*parts, self._batches, phoneme_probe, self._device)
+        return validate(*parts, self._batches, phoneme_probe, self._device) | self.guards()
+
+    def guards(self) -> dict[str, float]:
+        """`guard/text`, `guard/text_accuracy` and `guard/asr_error`, as far as the recipe names guards."""
+        parts = self._model.language_model, self._model.audio_head
         guard = validate(*parts, self._text, None, self._device)
-        values |= {f"guard/{name}": guard[f"validation/{name}"] for name in ("text", "text_accuracy") if guard}
+        values = {f"guard/{name}": guard[f"validation/{name}"] for name in ("text", "text_accuracy") if guard}
         if self._recordings:
             values["guard/asr_error"] = asr_error(self._model, self._recordings)
         return values
