@@ -23,7 +23,7 @@ from ...data.pipeline.recipe import PipelineRecipe
 from ...data.pipeline.run import run_pipeline, source_tasks
 from ...data.store.records import Piece
 from ...errors import ConfigError
-from .clips import read_clips
+from .clips import judged, read_clips
 from .faults import FaultRow, faults_table, measure_faults, write_faults
 from .measures import border_errors, cut_figures, detection_error, pieces_of, quantiles, speaker_figures
 from .programmes import Truth, write_programmes
@@ -125,7 +125,8 @@ def _borders(part: str, manifest: str, root: Path, hours: float) -> dict[str, st
 
 def _speech(manifest: str, root: Path, hours: float) -> dict[str, str]:
     """Voice activity and speakers, of programmes with overlap, beds, telephones and clipping."""
-    truths = write_programmes(read_clips(manifest, (), 2.5), root, max(2, round(hours * 30)), 120.0, 3)
+    clips = [clip for clip in read_clips(manifest, (), 2.5) if judged(clip)]
+    truths = write_programmes(clips, root, max(2, round(hours * 30)), 120.0, 3)
     recipe = _recipe(root, {})
     stages = (recipe.standardise, recipe.vad, recipe.speakers)
     outcomes = {}
@@ -142,12 +143,13 @@ def _speech(manifest: str, root: Path, hours: float) -> dict[str, str]:
         missed, false, speech = (sum(column) for column in zip(*errors, strict=True))
         rows[f"VAD, {name}"] = f"missed {missed / speech:.4f}, false alarm {false / speech:.4f}"
     files = {source: (outcome.outputs[-1][1], Piece) for source, outcome in outcomes.items()}
-    clusters = run_cross_stage(recipe.cluster, Path(recipe.work), files)
+    clusters = run_cross_stage(recipe.across[-1], Path(recipe.work), files)
     pieces = {source: read_output(Path(path), Piece).kept for source, (path, _) in clusters.items()}
     for name, subset in {**_conditions(truths), "all": truths}.items():
         f = speaker_figures(subset, pieces)
         rows[f"speakers, {name}"] = (
-            f"purity {f.purity:.3f}, coverage {f.coverage:.3f}, ARI {f.ari:.3f}, overlap {f.overlap:.3f}, "
+            f"purity of pieces {f.piece_purity:.3f}, of clusters {f.purity:.3f}, coverage {f.coverage:.3f}, "
+            f"ARI {f.ari:.3f}, overlap {f.overlap:.3f}, "
             f"{f.clusters} clusters of {f.speakers} speakers"
         )
     return {**rows, **_speed(root, truths)}
