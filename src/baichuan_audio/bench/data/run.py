@@ -204,8 +204,8 @@ def _memory(manifest: str, root: Path, hours: float) -> dict[str, str]:
     with short pauses, so that passages reach their full length; transcripts are given."""
     clips = read_clips(manifest, (), 2.5)
     speaker, _ = Counter(clip.speaker for clip in clips).most_common(1)[0]
-    own = [clip for clip in clips if clip.speaker == speaker]
-    truth = write_programmes(own, root, 1, hours * 3600, 9, given=True, beds=0.0, broken=0.0)[0]
+    monologue = [clip for clip in clips if clip.speaker == speaker]
+    truth = write_programmes(monologue, root, 1, hours * 3600, 9, given=True, beds=0.0, broken=0.0)[0]
     executor = _Measured()
     result = run_pipeline(_recipe(root, {**_GIVEN, "quality": {"mos": 1.0, "mos_share": 0.2}}), executor)
     longest = max(entry.seconds for entry in result.entries)

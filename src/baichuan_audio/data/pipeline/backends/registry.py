@@ -90,3 +90,16 @@ def package_file(package: str, *names: str, install: str) -> Path:
     if spec is None or spec.origin is None:
         raise MissingDependencyError(f"this stage needs {package}: pip install {install}.")
     return Path(spec.origin).parent.joinpath(*names)
+
+
+def onnx_session(path: Path) -> Any:
+    """An ONNX network on the CPU, on one thread, so that a worker is one core.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    onnxruntime = require("onnxruntime", "this network", "'baichuan-audio[data]'")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
