@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,17 @@ import pytest
 import soundfile
 import soxr
 
-from baichuan_audio.bench.data.clips import clipped, music, noise, quiet_stretches, read_clips, speech_bounds, telephone
+from baichuan_audio.bench.data.clips import (
+    Clip,
+    clipped,
+    judged,
+    music,
+    noise,
+    quiet_stretches,
+    read_clips,
+    speech_bounds,
+    telephone,
+)
 from baichuan_audio.bench.data.faults import FAULTS, faults_table, judge_faults, write_faults
 from baichuan_audio.bench.data.measures import (
     adjusted_rand,
@@ -26,6 +37,7 @@ from baichuan_audio.bench.data.spoken_words import write_clips
 from baichuan_audio.cli import main
 from baichuan_audio.config import strict
 from baichuan_audio.data.pipeline.backends.registry import package_file
+from baichuan_audio.data.pipeline.backends.speakers import voice_space
 from baichuan_audio.data.pipeline.clustering import average_linkage
 from baichuan_audio.data.pipeline.recipe import PipelineRecipe
 from baichuan_audio.data.pipeline.run import run_pipeline
@@ -187,6 +199,32 @@ def test_words_are_found_where_the_engine_spoke_them(tmp_path: Path):
     assert np.median(errors["word"]) <= 0.02 and np.quantile(errors["word"], 0.95) <= 0.1
     detection = [detection_error(truth, pieces_of(result, truth.id, "vad")) for truth in truths]
     assert sum(d[0] + d[1] for d in detection) / sum(d[2] for d in detection) < 0.04
+
+
+def test_fitted_voices_are_told_apart_whatever_the_recording(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    names = np.repeat([f"s{number}" for number in range(40)], 6)
+    voices, channels = rng.standard_normal((40, 8)), rng.standard_normal((len(names), 4))
+    embeddings = np.zeros((len(names), 32), np.float32)
+    embeddings[:, :8] = 0.1 * np.repeat(voices, 6, axis=0)
+    embeddings[:, 8:12] = channels  # how it was recorded outweighs who speaks
+    spec = importlib.util.spec_from_file_location("fit_speakers", EXAMPLES.parent / "recipes/data/fit_speakers.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    seen = np.arange(len(names)) < 120
+    monkeypatch.setattr(script, "REGULARISATION", 0.01)
+    mean, matrix = script.fit(embeddings[seen], names[seen], 8)
+    points = (embeddings[~seen] - mean) @ matrix
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    labels = [(name, str(label)) for name, label in zip(names[~seen], average_linkage(points, 0.1), strict=True)]
+    raw = embeddings[~seen] / np.linalg.norm(embeddings[~seen], axis=1, keepdims=True)
+    before = [(name, str(label)) for name, label in zip(names[~seen], average_linkage(raw, 0.1), strict=True)]
+    assert adjusted_rand(labels) > 0.95 > 0.2 > adjusted_rand(before)
+    assert voice_space("resemblyzer")(rng.random((3, 256)).astype(np.float32)).shape == (3, 120)
+    assert voice_space("ecapa:x")(np.full((2, 4), 3.0, np.float32)) == pytest.approx(0.5)
+    clips = [Clip(str(n), Path(), language, f"s{n}", "", "", "") for n in range(100) for language in ("en", "zh")]
+    assert 130 < sum(judged(clip) for clip in clips) < 170
 
 
 def test_the_command_names_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -13,10 +13,13 @@ import soxr
 
 from baichuan_audio.data.alignment.viterbi import ctc_path
 from baichuan_audio.data.pipeline.backends.aligners import AlignedUnit, align_by_ctc, pronounced
+from baichuan_audio.data.pipeline.backends.asr import Hypothesis
 from baichuan_audio.data.pipeline.backends.registry import load_backend
 from baichuan_audio.data.pipeline.engine.local import LocalExecutor
 from baichuan_audio.data.pipeline.engine.ray_executor import RayExecutor
+from baichuan_audio.data.pipeline.engine.stage import Context
 from baichuan_audio.data.pipeline.spoken_units import distribute, edit_distance, error_rate, spoken, units
+from baichuan_audio.data.pipeline.stages import recognise
 from baichuan_audio.data.pipeline.stages.align import Align
 from baichuan_audio.data.pipeline.stages.repetition import Repetition, longest_loop
 from baichuan_audio.data.store.records import Piece
@@ -114,6 +117,26 @@ def test_texts_are_compared_by_what_is_said():
 )
 def test_loops_and_inventions_are_told_from_speech(text: str, language: str, seconds: float, reason: str | None):
     assert Repetition().reason(text, language, seconds) == reason
+
+
+@pytest.mark.parametrize(
+    ("written", "rate"),
+    [
+        ("i acceded as he cloused the door", None),  # how a small recogniser writes a child: most letters are right
+        ("how about this for a change", "0.8"),
+    ],
+)
+def test_transcripts_are_compared_by_letters(monkeypatch: pytest.MonkeyPatch, written: str, rate: str | None):
+    monkeypatch.setattr(recognise, "read_piece", lambda folder, piece: np.zeros(16_000, np.float32))
+    monkeypatch.setattr(recognise, "load_backend", lambda kind, name: lambda samples, language: Hypothesis(written))
+    text = "i asked as she closed the door"
+    piece = Piece("p@0-1", "p", "0", 0, 1, 1.0, "CC0", "t", (), language="en", text=text, given=True)
+    result = recognise.Recognise(recognisers=("one",)).run([piece], Context(Path()))
+    assert len(result.kept) == (rate is None)
+    if rate is None:
+        assert result.kept[0].scores["disagreement"] > 0.35 > result.kept[0].scores["letter_disagreement"]
+    else:
+        assert result.dropped[0].detail.startswith(rate)
 
 
 def test_loops_are_counted_at_any_length():

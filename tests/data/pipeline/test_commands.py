@@ -78,6 +78,8 @@ def test_tokenize_and_export(workplace: Path, tiny_dir: Path, capsys: pytest.Cap
         assert codes is not None and codes.shape[0] == 8 and abs(codes.shape[1] - sample.samples / 1920) <= 1.5
         audio = [segment for segment in sample.segments if segment.kind == "audio"]
         assert all(one.frames[1] == other.frames[0] for one, other in itertools.pairwise(audio))
+        for segment in audio:
+            assert abs(segment.frames[0] - segment.start / 1920) <= 1 >= abs(segment.frames[1] - segment.end / 1920)
     name = next(entry.id for entry in reader.entries if entry.kind == "tts")
     assert main(["data", "inspect", "codes", name, "--model", str(tiny_dir)]) == 0
     assert "audiogen_start" in capsys.readouterr().out

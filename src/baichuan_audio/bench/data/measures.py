@@ -61,10 +61,12 @@ def _place(sample: int) -> int:
 
 @dataclass(frozen=True)
 class SpeakerFigures:
-    """purity: time of the pieces that is their main speaker's. coverage: time of a speaker that is in one cluster.
-    ari: adjusted Rand index of clusters and main speakers, by pieces. overlap: share of the pieces' time in which two
-    speak. clusters, speakers: how many."""
+    """Of the time that is spoken in the pieces (two at once count twice): piece_purity: that of the pieces' main
+    speakers; purity: that of the clusters' main speakers; coverage: what of each speaker is in one cluster.
+    ari: adjusted Rand index of clusters and main speakers, by pieces. overlap: share of the time in which two speak.
+    clusters, speakers: how many."""
 
+    piece_purity: float
     purity: float
     coverage: float
     ari: float
@@ -75,8 +77,9 @@ class SpeakerFigures:
 
 def speaker_figures(truths: Sequence[Truth], pieces: Mapping[str, Sequence[Piece]]) -> SpeakerFigures:
     """pieces: programme -> its pieces with the clusters' names as speakers."""
-    pure = spoken = both = 0.0
+    pure = both = 0.0
     by_speaker: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    by_cluster: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     labels: list[tuple[str, str]] = []
     for truth in truths:
         for piece in pieces.get(truth.id, ()):
@@ -91,21 +94,22 @@ def speaker_figures(truths: Sequence[Truth], pieces: Mapping[str, Sequence[Piece
                     counts[first : first + round(inside / STEP_S)] += 1
             if not shares:
                 continue
-            main, most = max(shares.items(), key=lambda share: share[1])
-            pure += most
-            spoken += sum(shares.values())
+            cluster = piece.speaker or ""
+            for speaker, seconds in shares.items():
+                by_speaker[speaker][cluster] += seconds
+                by_cluster[cluster][speaker] += seconds
+            pure += max(shares.values())
             both += float((counts > 1).sum()) * STEP_S
-            by_speaker[main][piece.speaker or ""] += most
-            labels.append((main, piece.speaker or ""))
-    covered = sum(max(counts.values()) for counts in by_speaker.values())
-    total = sum(sum(counts.values()) for counts in by_speaker.values())
+            labels.append((max(shares, key=lambda speaker: shares[speaker]), cluster))
+    spoken = max(sum(sum(shares.values()) for shares in by_speaker.values()), 1e-9)
     return SpeakerFigures(
-        pure / max(spoken, 1e-9),
-        covered / max(total, 1e-9),
+        pure / spoken,
+        sum(max(shares.values()) for shares in by_cluster.values()) / spoken,
+        sum(max(shares.values()) for shares in by_speaker.values()) / spoken,
         adjusted_rand(labels),
-        both / max(spoken, 1e-9),
-        len({cluster for _, cluster in labels}),
-        len(by_speaker),
+        both / spoken,
+        len(by_cluster),
+        len({speaker for speaker, _ in labels}),
     )
 
 

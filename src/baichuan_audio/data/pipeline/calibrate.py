@@ -37,7 +37,7 @@ FILTERS = (
     Filter("quality", "tones", "tones", False, 2.0),
     Filter("quality", "mos", "mos_ovrl", True, 0.001),
     Filter("recognise", "disagreement", "disagreement", False, 99.0),
-    Filter("recognise", "disagreement_given", "disagreement", False, 99.0),
+    Filter("recognise", "disagreement_given", "letter_disagreement", False, 99.0),
     Filter("recognise", "confidence", "asr_confidence", True, 0.0),
     Filter("language", "against", "language", True, 2.0),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import ConfigError
@@ -76,7 +76,7 @@ class PipelineRecipe:
     @property
     def across(self) -> tuple[CrossStage, ...]:
         """The stages that see all sources."""
-        return () if self.texts else (self.duplicates, self.cluster)
+        return () if self.texts else (self.duplicates, replace(self.cluster, backend=self.speakers.backend))
 
     @property
     def last_job(self) -> tuple[Stage[Any, Any], ...]:

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..audio_access import ANALYSIS_RATE, Samples
-from .onnx import onnx_session
-from .registry import package_file, require
+from .registry import onnx_session, package_file, require
 
 _LENGTH = int(9.01 * ANALYSIS_RATE)
 # The published mapping of the network's outputs to the scale of listeners, for personalised = False.

@@ -55,8 +55,10 @@ def _maker(kind: str, name: str) -> Any:
 
 @functools.cache
 def backend_identity(kind: str, name: str) -> str:
-    """What decides a backend's output: its name, its code, and the files of a model that lies in a folder."""
+    """What decides a backend's output: its name, its code, the file fitted for it beside that code, and the files of a
+    model that lies in a folder."""
     parts = [name, code_digest(f"{__package__}.{MODULES[kind]}")]
+    parts += [file_digest(path) for path in sorted(Path(__file__).parent.glob(f"{name.partition(':')[0]}_*.npz"))]
     argument = Path(name.partition(":")[2].partition("@")[0])
     if name.partition(":")[2] and argument.exists():
         files = sorted(argument.rglob("*")) if argument.is_dir() else [argument]
@@ -88,3 +90,16 @@ def package_file(package: str, *names: str, install: str) -> Path:
     if spec is None or spec.origin is None:
         raise MissingDependencyError(f"this stage needs {package}: pip install {install}.")
     return Path(spec.origin).parent.joinpath(*names)
+
+
+def onnx_session(path: Path) -> Any:
+    """An ONNX network on the CPU, on one thread, so that a worker is one core.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    onnxruntime = require("onnxruntime", "this network", "'baichuan-audio[data]'")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,13 +1,15 @@
 """Speaker embeddings: the encoder that Resemblyzer brings (Apache-2.0), or larger ones by their libraries.
 
 The encoder is a speaker-verification LSTM (Wan et al., "Generalized end-to-end loss for speaker verification", ICASSP
-2018). Only the package's weights are used: importing it needs librosa and a compiler.
+2018). Only the package's weights are used: importing it needs librosa and a compiler. Its embeddings tell recordings
+apart as well as voices; `voice_space` removes the former.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,6 +136,24 @@ def _at_level(samples: Samples) -> Samples:
     return samples * np.float32(max(1.0, gain))
 
 
+def voice_space(backend: str) -> Callable[[Embeddings], Embeddings]:
+    """A function: mean embeddings of pieces by this backend [N, D] -> unit vectors [N, E] of the voices alone.
+
+    For Resemblyzer a linear discriminant analysis (LDA) of voices with noise, music, telephones and clipping,
+    `recipes/data/fit_speakers.py`; other backends were trained on such recordings and only get unit length.
+    """
+    path = Path(__file__).with_name(f"{backend.partition(':')[0]}_lda.npz")
+    if not path.is_file():
+        return _unit
+    with np.load(path) as file:
+        mean, matrix = file["mean"].astype(np.float32), file["matrix"].astype(np.float32)
+    return lambda embeddings: _unit((_unit(embeddings) - mean) @ matrix)
+
+
+def _unit(vectors: Embeddings) -> Embeddings:
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)).astype(np.float32)
+
+
 def pack(embedding: Embeddings) -> str:
     """An embedding [D] as text."""
     return base64.b64encode(embedding.astype("<f2").tobytes()).decode("ascii")
@@ -141,8 +161,7 @@ def pack(embedding: Embeddings) -> str:
 
 def unpack(text: str) -> Embeddings:
     """What `pack` made, of unit length."""
-    values = np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
-    return values / max(float(np.linalg.norm(values)), 1e-9)
+    return _unit(np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32))
 
 
 BACKENDS: dict[str, Callable[[str], Any]] = {

@@ -24,8 +24,7 @@ import soxr
 from ....errors import ConfigError, DataError, MissingDependencyError
 from ...store.records import SAMPLE_RATE
 from ..audio_access import Samples
-from .onnx import onnx_session
-from .registry import load_backend, require
+from .registry import load_backend, onnx_session, require
 
 _TIMEOUT_S = 60
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio_access import Samples
-from .onnx import onnx_session
-from .registry import package_file
+from .registry import onnx_session, package_file
 
 WINDOW = 512
 """Samples at 16 kHz that one probability stands for."""

@@ -25,8 +25,9 @@ class Recognise(Stage[Piece, Piece]):
     """recognisers: names of backends; none takes the given transcripts as they are.
 
     disagreement: the most errors a unit (words, Mandarin characters) between the two closest of what there is
-    (recognisers and the transcript); disagreement_given: between a transcript and the closest recogniser, of Mandarin
-    `disagreement_given_zh` (a small Whisper writes one character in five wrongly).
+    (recognisers and the transcript); disagreement_given: the most errors a letter between a transcript and the closest
+    recogniser, of Mandarin `disagreement_given_zh` a character. By letters, since a misheard word of a child or learner
+    keeps most of them, and a wrong transcript does not.
     share: of the pieces with a transcript that are recognised, chosen by their ids; the others pass.
     A language that only one recogniser writes has nothing to agree with: its text passes by `confidence`.
     """
@@ -36,7 +37,7 @@ class Recognise(Stage[Piece, Piece]):
     modules: ClassVar[tuple[str, ...]] = (f"{__package__.rpartition('.')[0]}.spoken_units",)
     recognisers: tuple[str, ...] = ("whisper:base", "pocketsphinx")
     disagreement: float = 0.6
-    disagreement_given: float = 0.35
+    disagreement_given: float = 0.5
     disagreement_given_zh: float = 0.6
     confidence: float = 0.55
     share: float = 1.0
@@ -77,11 +78,12 @@ class Recognise(Stage[Piece, Piece]):
             rates = _rates(piece.text, texts, piece.language)
             if not rates:
                 return piece
-            piece = piece.scored(disagreement=min(rates))
+            letters = min(_rates(piece.text, texts, piece.language, by_letters=True))
+            piece = piece.scored(disagreement=min(rates), letter_disagreement=letters)
             most = self.disagreement_given_zh if piece.language == "zh" else self.disagreement_given
-            if min(rates) > most:
+            if letters > most:
                 transcripts = " | ".join(texts.values())
-                return drop(piece, "transcript differs from what is said", f"{min(rates):.2f}: {transcripts}"[:300])
+                return drop(piece, "transcript differs from what is said", f"{letters:.2f}: {transcripts}"[:300])
             return piece
         texts = {name: text for name, text in texts.items() if units(text)}
         if not texts:
@@ -101,9 +103,11 @@ class Recognise(Stage[Piece, Piece]):
         return dataclasses.replace(piece, text=text.strip(), transforms=(*piece.transforms, f"text by {name}"))
 
 
-def _rates(text: str, others: dict[str, str], language: str | None) -> list[float]:
-    reference = spoken(text, language)
-    return [error_rate(reference, spoken(other, language)) for other in others.values()]
+def _rates(text: str, others: dict[str, str], language: str | None, by_letters: bool = False) -> list[float]:
+    reference, *hypotheses = (spoken(t, language) for t in (text, *others.values()))
+    if by_letters:
+        reference, hypotheses = list("".join(reference)), [list("".join(units)) for units in hypotheses]
+    return [error_rate(reference, hypothesis) for hypothesis in hypotheses]
 
 
 def _hand_out(pieces: Sequence[Piece], written: Sequence[dict[str, Hypothesis]]) -> list[Piece]:

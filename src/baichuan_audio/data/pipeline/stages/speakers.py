@@ -55,9 +55,9 @@ class Speakers(Stage[Piece, Piece]):
     record: ClassVar[type] = Piece
     modules: ClassVar[tuple[str, ...]] = (f"{__package__.rpartition('.')[0]}.clustering",)
     backend: str = "resemblyzer"
-    change: float = 0.75
+    change: float = 0.83
     change_given: float = 0.68
-    distance: float = 0.25
+    distance: float = 0.28
     mixture: float = 0.4
     overlap: str = ""
     overlap_s: float = 0.3
