@@ -5,7 +5,7 @@
  * weights and defines the structures. Names and equations are those of language_model/backbone.py and
  * language_model/audio_head.py; the results agree to rounding, and a row's do not depend on the number of threads.
  */
-#include "attention.h"
+#include "attention_int8.h"
 
 #define SHARED_BYTES 65536 /* a past of fewer bytes in all is not shared by threads */
 
@@ -58,14 +58,17 @@ typedef struct {
 static void attend_part(const void *argument, int part) {
     const Pass *pass = argument;
     const Backbone *b = pass->b;
-    const int w = b->head_dim, sharing = b->heads / b->groups, group = part % b->groups, row = part / b->groups % pass->rows;
-    const int64_t block = part / b->groups / pass->rows, length = pass->positions[row] + 1 - block * BLOCK;
+    const int w = b->head_dim, sharing = b->heads / b->groups, row = part / (int)pass->blocks / b->groups;
+    const int group = part / (int)pass->blocks % b->groups;
+    const int64_t block = part % pass->blocks, length = pass->positions[row] + 1 - block * BLOCK;
     if (length <= 0) return;
     const int64_t stride = position_bytes(pass->m->bits, w), slot = pass->slots[row], start = block * BLOCK * stride;
     const char *keys = past_of(pass->m, pass->layer, 0, slot, group), *values = past_of(pass->m, pass->layer, 1, slot, group);
     const float *query = pass->packed + ((int64_t)row * (b->heads + 2 * b->groups) + group * sharing) * w;
     float *parts = pass->parts + ((block * pass->rows + row) * b->heads + group * sharing) * (w + 2);
-    attend_block(query, sharing, keys + start, values + start, pass->m->bits, length < BLOCK ? length : BLOCK, stride, w, parts);
+    const int64_t count = length < BLOCK ? length : BLOCK;
+    if (pass->m->bits == 8) attend_int8(query, sharing, keys + start, values + start, count, w, parts);
+    else attend_block(query, sharing, (const float *)(keys + start), (const float *)(values + start), count, w, w, parts);
 }
 
 /* packed -> keys and values into memory, mixed [rows][heads w] */
@@ -135,12 +138,12 @@ int backbone_step(const Backbone *b, const Memory *m, int rows, float *x, const 
 
 /* packed [3 width] of `position` -> mixed [width]; memory [positions][3 width] has those of the earlier ones */
 static void attend_frame(const Head *h, const float *packed, int position, float *memory, float *mixed) {
-    const int width = h->width, w = h->head_dim, stride = 3 * width * (int)sizeof(float);
-    memcpy(memory + (size_t)position * 3 * width, packed, 3 * (size_t)width * sizeof(float));
+    const int width = h->width, w = h->head_dim, stride = 3 * width;
+    memcpy(memory + (size_t)position * stride, packed, (size_t)stride * sizeof(float));
     for (int head = 0; head < width / w; head++) {
         float part[w + 2];
-        attend_block(packed + head * w, 1, (const char *)(memory + width + head * w), (const char *)(memory + 2 * width + head * w),
-                     32, position + 1, stride, w, part);
+        const float *keys = memory + width + head * w;
+        attend_block(packed + head * w, 1, keys, keys + width, position + 1, stride, w, part);
         merge_blocks(part, 1, 0, w, mixed + head * w);
     }
 }

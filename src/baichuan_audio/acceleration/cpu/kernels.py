@@ -35,7 +35,7 @@ _COMPILE_SECONDS = 120.0
 _TUNED = (("-march=native",), ("-mcpu=native",), ())  # not every compiler accepts them
 _ONE_CORE_BYTES = 4 << 20
 """A product with fewer bytes of weights, times its rows, is not shared by threads."""
-_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "kernels.c")
+_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "attention_int8.h", "kernels.c")
 # Not -ffast-math: linked into a library it changes how the whole process rounds the smallest numbers.
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
 
