@@ -6,6 +6,7 @@
  * language_model/audio_head.py; the results agree to rounding, and a row's do not depend on the number of threads.
  */
 #include "attention_int8.h"
+#include "sampling.h"
 
 #define SHARED_BYTES 65536 /* a past of fewer bytes in all is not shared by threads */
 
@@ -31,6 +32,7 @@ typedef struct {
     const DepthLayer *layers;
     Norm last;
     const Product *heads;
+    const float *const *tables; /* embeddings of each codebook */
 } Head;
 
 /* ------------------------------------------------------------------------------------------------ backbone */
@@ -176,5 +178,44 @@ int head_step(const Head *h, int rows, int position, const float *x, float *memo
     for (int row = 0; row < rows; row++) normalise(&h->last, now + row * width, normed + row * width, width);
     multiply(h->heads + position, normed, &a, rows, logits, 0, threads);
     free(now), free(a.scale);
+    return 0;
+}
+
+/* Positions `first` to `last` - 1 of a frame, each sampled from its logits and fed to the next.
+ *
+ * hidden [rows][width], read at position 0; sums [rows][width] of the embeddings of earlier codes, updated. logits has room for
+ * those of any position. choices [rows], sizes [positions][rows] that may be sampled, uniforms [last - first][rows], seen [positions][rows]
+ * (masks of codes that are penalised, updated; or NULL) -> codes [positions][rows]. Returns 0, or 1 when there is no memory. */
+int head_codes(const Head *h, int rows, int first, int last, const float *hidden, float *sums, float *memory, float *logits,
+               const Choice *choices, const int32_t *sizes, const double *uniforms, uint8_t *const *seen, int32_t *codes,
+               int threads) {
+    for (int position = first; position < last; position++) {
+        if (head_step(h, rows, position, position ? sums : hidden, memory, logits, threads)) return 1;
+        for (int row = 0; row < rows; row++) {
+            uint8_t *mask = seen ? seen[position * rows + row] : NULL;
+            const float *mine = logits + (int64_t)row * h->heads[position].out;
+            const int code = draw(mine, sizes[position * rows + row], choices + row, mask, *uniforms++);
+            if (mask) mask[code] = 1;
+            codes[position * rows + row] = code;
+            const float *embedded = h->tables[position] + (int64_t)code * h->width;
+            for (int i = 0; i < h->width; i++) sums[(int64_t)row * h->width + i] += embedded[i];
+        }
+    }
+    return 0;
+}
+
+/* hidden [rows][width] -> logits [rows][size], the next id of each row. `counts` [rows] of each id in the sequence (occurring ones
+ * are penalised), `banned` [rows] masks, uniforms [rows]. Returns 0, or 1 when there is no memory. */
+int text_ids(const Product *p, int rows, const float *hidden, float *logits, const Choice *choices, const int32_t *const *counts,
+             const uint8_t *const *banned, const double *uniforms, int32_t *ids, int threads) {
+    if (product(p, hidden, rows, logits, 0, threads)) return 1;
+    for (int row = 0; row < rows; row++, logits += p->out) {
+        const float penalty = choices[row].penalty;
+        for (int i = 0; i < p->out; i++) {
+            const float logit = counts[row][i] > 0 ? penalised(logits[i], penalty) : logits[i];
+            logits[i] = banned[row][i] ? -INFINITY : logit;
+        }
+        ids[row] = draw(logits, p->out, choices + row, NULL, uniforms[row]);
+    }
     return 0;
 }

@@ -35,7 +35,7 @@ _COMPILE_SECONDS = 120.0
 _TUNED = (("-march=native",), ("-mcpu=native",), ())  # not every compiler accepts them
 _ONE_CORE_BYTES = 4 << 20
 """A product with fewer bytes of weights, times its rows, is not shared by threads."""
-_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "attention_int8.h", "kernels.c")
+_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "attention_int8.h", "sampling.h", "kernels.c")
 # Not -ffast-math: linked into a library it changes how the whole process rounds the smallest numbers.
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
 
@@ -116,6 +116,18 @@ class Head(ctypes.Structure):
         ("layers", ctypes.POINTER(_DepthLayer)),
         ("last", _Norm),
         ("heads", ctypes.POINTER(_Product)),
+        ("tables", ctypes.POINTER(ctypes.c_void_p)),
+    ]
+
+
+class Choice(ctypes.Structure):
+    """`Choice` of sampling.h."""
+
+    _fields_ = [
+        ("temperature", ctypes.c_double),
+        ("top_p", ctypes.c_double),
+        ("penalty", ctypes.c_float),
+        ("top_k", ctypes.c_int32),
     ]
 
 
@@ -292,4 +304,6 @@ def load_kernels(file: Path) -> ctypes.CDLL:
     compiled.product.argtypes = [pointer, pointer, number, pointer, number, number]
     compiled.backbone_step.argtypes = [pointer, pointer, number, *[pointer] * 5, number, number]
     compiled.head_step.argtypes = [pointer, number, number, pointer, pointer, pointer, number]
+    compiled.text_ids.argtypes = [pointer, number, *[pointer] * 7, number]
+    compiled.head_codes.argtypes = [pointer, number, number, number, *[pointer] * 9, number]
     return compiled
