@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from ...language_model.backbone import Context, DecoderLayer
 from ...language_model.model import LanguageModel
 from ...language_model.sampling import CodeSampler, Sampling, TextSampler, sorts_few
 from ...layers.kv_cache import KVCache
-from ...layers.module_copy import module_copy_as
+from ...layers.module_copy import module_copy, module_copy_as
 from ..modules import as_float32, fused_gate_up
 from . import kernels
 from .int8_cache import Int8KVCache
@@ -36,6 +36,7 @@ from .layers import (
     LinearFactory,
 )
 
+M = TypeVar("M", bound=nn.Module)
 PackFactory = Callable[..., PackedLinear]
 """Packs weight [out, in] and, if given, bias [out]."""
 MAX_STEP_POSITIONS = 32
@@ -74,11 +75,11 @@ class NativeLinear(nn.Module):
         return _product(self.packed, x)
 
 
-class QuantizedLinear(nn.Module):
-    """A Linear with weights of 8 or 4 bits, which runs in C for any number of rows."""
+class CompiledLinear(nn.Module):
+    """A Linear that runs in C for any number of rows."""
 
-    def __init__(self, source: nn.Linear, library: ctypes.CDLL, kind: str) -> None:
-        """kind: "int8" or "int4"."""
+    def __init__(self, source: nn.Linear, library: ctypes.CDLL, kind: str | None) -> None:
+        """kind: "int8", "int4", or None for the weights as they are."""
         super().__init__()
         self.packed = PackedLinear(library, source.weight, source.bias, kind)
 
@@ -91,6 +92,35 @@ class QuantizedLinear(nn.Module):
         out = rest.clone(memory_format=torch.contiguous_format)
         self.packed.multiply(x.contiguous(), out, add=True)
         return out
+
+
+class CompiledFloatLinear(nn.Linear):
+    """A Linear in float32 that runs in C, in the place of another. Its weight has only shape, type and device."""
+
+    packed: PackedLinear
+
+    @classmethod
+    def from_linear(cls, source: nn.Linear, library: ctypes.CDLL) -> CompiledFloatLinear:
+        """A copy of `source`."""
+        copied = module_copy_as(cls, source)
+        copied.packed = PackedLinear(library, source.weight, source.bias)
+        shape_only = torch.full((), torch.nan).expand(source.weight.shape)
+        copied.weight = nn.Parameter(shape_only, requires_grad=False)
+        return copied
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
+        return _product(self.packed, x)
+
+
+def with_compiled_linears(module: M, library: ctypes.CDLL) -> M:
+    """A copy of `module` whose float32 Linear layers run in C."""
+    copied = module_copy(module)
+    for name, child in module.named_children():
+        plain = type(child) is nn.Linear and child.weight.dtype == torch.float32
+        made = CompiledFloatLinear.from_linear(child, library) if plain else with_compiled_linears(child, library)
+        copied._modules[name] = made
+    return copied
 
 
 def _product(packed: PackedLinear, x: Tensor) -> Tensor:
@@ -118,11 +148,11 @@ class NativeLanguageModel(FusedLanguageModel):
     ) -> NativeLanguageModel:
         """An inference copy of `source`; prefill uses the fused layers, with kind "int8" or "int4" in C as well.
 
-        Without a kind it is over the tensors of `source`; with one, their own are the embeddings only.
+        Without a kind it is over the tensors of `source`, beside packed copies; with one, its own are the embeddings.
         """
         make: LinearFactory = Bf16Linear if source.embed_tokens.weight.dtype == torch.bfloat16 else Fp32Linear
-        if kind is not None:
-            make = partial(QuantizedLinear, library=library, kind=kind)
+        if kind is not None or (make is Fp32Linear and kernels.prompts_in_c(library)):
+            make = partial(CompiledLinear, library=library, kind=kind)
         model = module_copy_as(cls, source)
         layers = [FusedDecoderLayer(cast(DecoderLayer, layer), make) for layer in source.layers]
         model.layers, model.norm = nn.ModuleList(layers), FusedRMSNorm(as_float32(source.norm))  # type: ignore[assignment]
@@ -195,7 +225,7 @@ class NativeDecoderLayer(nn.Module):
         attention, mlp = source.self_attn, source.mlp
         norms = [as_float32(norm) for norm in (source.input_layernorm, source.post_attention_layernorm)]
         products = (fused.pack, fused.mix, fused.gate_up, fused.down)
-        packed = [product.packed for product in products if isinstance(product, QuantizedLinear)]
+        packed = [product.packed for product in products if isinstance(product, CompiledLinear)]
         if not packed:
             packed = [PackedLinear(library, attention.W_pack.weight, attention.W_pack.bias)]
             unbiased = (attention.o_proj.weight, fused_gate_up(mlp), mlp.down_proj.weight)
