@@ -36,7 +36,7 @@ _TUNED = (("-march=native",), ("-mcpu=native",), ())  # not every compiler accep
 _AVX512_PANEL = 32
 _ONE_CORE_BYTES = 4 << 20
 """A product with fewer bytes of weights, times its rows, is not shared by threads."""
-_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "attention_int8.h", "sampling.h", "kernels.c")
+_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "attention_int8.h", "kernels.c")
 # Not -ffast-math: linked into a library it changes how the whole process rounds the smallest numbers.
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
 
@@ -122,7 +122,7 @@ class Head(ctypes.Structure):
 
 
 class Choice(ctypes.Structure):
-    """`Choice` of sampling.h."""
+    """`Choice` of kernels.c."""
 
     _fields_ = [
         ("temperature", ctypes.c_double),

@@ -117,9 +117,10 @@ def with_compiled_linears(module: M, library: ctypes.CDLL) -> M:
     """A copy of `module` whose float32 Linear layers run in C."""
     copied = module_copy(module)
     for name, child in module.named_children():
-        plain = type(child) is nn.Linear and child.weight.dtype == torch.float32
-        made = CompiledFloatLinear.from_linear(child, library) if plain else with_compiled_linears(child, library)
-        copied._modules[name] = made
+        if type(child) is nn.Linear and child.weight.dtype == torch.float32:
+            copied._modules[name] = CompiledFloatLinear.from_linear(child, library)
+        else:
+            copied._modules[name] = with_compiled_linears(child, library)
     return copied
 
 
