@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from .generation.sequence import DecodeRequest, DecodeResult, FrameRequest, forbid_end
+from .generation.sequence import DecodeRequest, DecodeResult, FrameRequest
 from .generation.session import Session
-from .language_model.sampling import draw
+from .language_model.sampling import draw, forbid_end
 from .model import BaichuanAudio
 
 

@@ -1,4 +1,4 @@
-/* Integer products and a threaded step of kernels.c against plain loops; for a processor that Python does not run on here. */
+/* Integer products and attention of kernels.c against plain loops, for any processor that can be run or emulated here. */
 #include "kernels.c"
 
 #include <stdio.h>
@@ -32,8 +32,53 @@ static int check(int format, int out, int in, int rows, int threads) {
     return 0;
 }
 
+/* Attention over a past in 8 bits against sums in double precision. */
+static int check_attention(int heads, int length, int w) {
+    const int64_t stride = position_bytes(8, w);
+    char *past[2] = {calloc((size_t)length, (size_t)stride), calloc((size_t)length, (size_t)stride)};
+    float *query = calloc((size_t)heads * w, sizeof(float)), *mixed = calloc((size_t)heads * (w + 2), sizeof(float));
+    for (int i = 0; i < heads * w; i++) query[i] = 0.03f * (float)next(-100, 100);
+    for (int kind = 0; kind < 2; kind++)
+        for (int j = 0; j < length; j++) {
+            float x[w];
+            for (int i = 0; i < w; i++) x[i] = 0.01f * (float)next(-100, 100) * (float)(1 + j % 3);
+            remember(x, 8, w, past[kind] + j * stride);
+        }
+    attend_int8(query, heads, past[0], past[1], length, w, mixed);
+    for (int head = 0; head < heads; head++) {
+        double scores[length], top = -1e30, total = 0.0;
+        for (int j = 0; j < length; j++) {
+            float scale;
+            memcpy(&scale, past[0] + j * stride + w, sizeof scale);
+            scores[j] = 0.0;
+            for (int i = 0; i < w; i++) scores[j] += (double)query[head * w + i] * scale * (int8_t)past[0][j * stride + i];
+            scores[j] /= sqrt((double)w), top = scores[j] > top ? scores[j] : top;
+        }
+        for (int j = 0; j < length; j++) total += scores[j] = exp(scores[j] - top);
+        const float *own = mixed + head * (w + 2);
+        for (int i = 0; i < w; i++) {
+            double expected = 0.0;
+            for (int j = 0; j < length; j++) {
+                float scale;
+                memcpy(&scale, past[1] + j * stride + w, sizeof scale);
+                expected += scores[j] * scale * (int8_t)past[1][j * stride + i];
+            }
+            if (fabs(own[i] - expected) > 1e-3 * total) {
+                printf("%d heads, %d positions of %d: %f, not %f\n", heads, length, w, own[i], expected);
+                return 1;
+            }
+        }
+        if (fabs(own[w] - total) > 1e-3 * total || fabs(own[w + 1] - top) > 1e-3) return 1;
+    }
+    free(past[0]), free(past[1]), free(query), free(mixed);
+    return 0;
+}
+
 int main(void) {
+    const int widths[] = {2, 8, 24, 32, 64, 80, 128}, lengths[] = {1, 2, 15, 17, 32, 255, 256};
     int failures = 0;
+    for (int i = 0; i < 7; i++)
+        for (int j = 0; j < 7; j++) failures += check_attention(1 + (i + j) % 6, lengths[j], widths[i]);
     for (int format = INT8; format <= INT4; format++)
         failures += check(format, 37, 131, 6, 1) + check(format, 1, 1, 1, 1) + check(format, 700, 320, 5, 3);
     return failures;

@@ -90,17 +90,29 @@ def test_four_bits_are_near_and_zeros_stay_zeros() -> None:
     assert float((plain[:, :70] * plain_scale[:, None] - weight).norm() / weight.norm()) < 0.01
 
 
-@pytest.fixture(scope="module", params=["-march=x86-64", "-march=haswell", "-march=skylake-avx512", "-march=alderlake"])
-def other(
-    request: pytest.FixtureRequest, compiled: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
-    """The kernels compiled for another processor whose instructions this one has too."""
-    needs = {"haswell": {"avx2", "fma"}, "skylake-avx512": {"avx512f", "avx512bw"}, "alderlake": {"avx_vnni"}}
+PROCESSORS = {
+    "x86-64": {"sse2"},
+    "haswell": {"avx2", "fma"},
+    "skylake-avx512": {"avx512f", "avx512bw"},
+    "alderlake": {"avx_vnni"},
+    "icelake-server": {"avx512_vnni"},
+}
+"""Instructions that this processor must have to run what is compiled for another."""
+
+
+@pytest.fixture(scope="module", params=PROCESSORS)
+def processor(request: pytest.FixtureRequest, compiled: ctypes.CDLL) -> str:
     flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").is_file() else set[str]()
-    if not needs.get(request.param.removeprefix("-march="), {"sse2"}) <= flags:
+    if not PROCESSORS[request.param] <= flags:
         pytest.skip("this processor has not these instructions")
+    return f"-march={request.param}"
+
+
+@pytest.fixture(scope="module")
+def other(processor: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels compiled for another processor whose instructions this one has too."""
     file = tmp_path_factory.mktemp("kernels") / "kernels.so"
-    native.compile_kernels(["cc"], file, [(request.param, "-O1")])
+    native.compile_kernels(["cc"], file, [(processor, "-O1")])
     return native.load_kernels(file)
 
 
@@ -193,15 +205,23 @@ def _error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).norm() / expected.norm())
 
 
+def _check(tmp_path: Path, command: list[str], emulator: list[str]) -> None:
+    """Compile kernels_check.c and run it."""
+    source, program = Path(__file__).with_name("kernels_check.c"), tmp_path / "check"
+    flags = ["-O1", "-std=gnu11", "-fno-math-errno", "-Wno-psabi", "-static", f"-I{Path(native.__file__).parent}"]
+    subprocess.run([*command, *flags, str(source), "-o", str(program), "-lm", "-lpthread"], check=True)
+    done = subprocess.run([*emulator, str(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_attention_of_other_instructions(processor: str, tmp_path: Path) -> None:
+    _check(tmp_path, ["cc", processor], [])
+
+
 @pytest.mark.parametrize("processor", ["cortex-a53", "neoverse-n1"])  # without and with products of bytes
 def test_arm_computes_the_same(tmp_path: Path, processor: str) -> None:
     """Compiled for ARM and run by an emulator, where both are installed."""
     compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
     if compiler is None or emulator is None:
         pytest.skip("there is no compiler or emulator for ARM")
-    source, program = Path(__file__).with_name("kernels_check.c"), tmp_path / "check"
-    flags = ["-O1", "-std=gnu11", "-fno-math-errno", "-static", f"-mcpu={processor}"]
-    folder = Path(native.__file__).parent
-    subprocess.run([compiler, *flags, f"-I{folder}", str(source), "-o", str(program), "-lm", "-lpthread"], check=True)
-    done = subprocess.run([emulator, str(program)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    _check(tmp_path, [compiler, f"-mcpu={processor}"], [emulator])

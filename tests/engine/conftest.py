@@ -111,7 +111,7 @@ class Script:
         self.tokenizer = tokenizer
         self.clauses: list[tuple[str, int]] = [("one two,", 6), (" three four,", 7), (" five.", 4)]
 
-    def ids(self, logits: Any, sequences: Sequence[TokenSequence], steps: Sequence[Any]) -> list[int]:
+    def ids(self, model: Any, hidden: Any, sequences: Sequence[TokenSequence], steps: Any) -> list[int]:
         return [self._id(sequence, step) for sequence, step in zip(sequences, steps, strict=True)]
 
     def frames(self, head: Any, hidden: Any, cache: Any, sequences: Any, steps: Any) -> list[tuple[int, ...] | None]:

@@ -90,8 +90,8 @@ class Batch:
         if not pending:
             return []
         rows, requests, hidden = zip(*pending, strict=True)
-        logits = self._language_model.lm_head(torch.stack(hidden))
-        return list(zip(rows, draw_ids(logits, [row.sequence for row in rows], requests), strict=True))
+        ids = draw_ids(self._language_model, torch.stack(hidden), [row.sequence for row in rows], requests)
+        return list(zip(rows, ids, strict=True))
 
     def _frames(self, ready: Sequence[tuple[R, torch.Tensor]]) -> list[tuple[R, DecodeResult]]:
         pending = [(row, row.request, hidden) for row, hidden in ready if isinstance(row.request, FrameRequest)]

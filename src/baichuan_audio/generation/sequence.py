@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..errors import PromptError
 from ..language_model.audio_head import AudioHead, DepthCache
+from ..language_model.model import LanguageModel
 from ..language_model.prompt import SpecialTokens
-from ..language_model.sampling import Sampling, draw_rows
+from ..language_model.sampling import CodeSampler, Sampling, TextSampler
 
 Frame = tuple[int, ...]
 """The K codes of one frame."""
@@ -176,18 +177,21 @@ def common_length(first: Sequence[Token], second: Sequence[Token]) -> int:
     return min(len(first), len(second))
 
 
-def draw_ids(logits: Tensor, sequences: Sequence[TokenSequence], requests: Sequence[TextRequest]) -> list[int]:
-    """logits [B, V] -> the text id of each row."""
-    suppressed = [
-        _token_mask(logits.shape[1], sequence.special.control_ids + request.suppressed_tokens, logits.device)
-        for sequence, request in zip(sequences, requests, strict=True)
-    ]
-    samplings = [request.sampling for request in requests]
-    seen = None
-    if any(sampling.repetition_penalty != 1.0 for sampling in samplings):
-        seen = [sequence.token_counts > 0 for sequence in sequences]
-    allowed = logits.masked_fill(torch.stack(suppressed), float("-inf"))
-    return draw_rows(allowed, samplings, [sequence.random for sequence in sequences], seen)
+def draw_ids(
+    model: LanguageModel, hidden: Tensor, sequences: Sequence[TokenSequence], requests: Sequence[TextRequest]
+) -> list[int]:
+    """hidden [B, D] -> the next text id of each row."""
+    size = model.config.vocab_size
+    sampler = TextSampler(
+        [request.sampling for request in requests],
+        [sequence.random for sequence in sequences],
+        [sequence.token_counts for sequence in sequences],
+        [
+            _token_mask(size, sequence.special.control_ids + request.suppressed_tokens, hidden.device)
+            for sequence, request in zip(sequences, requests, strict=True)
+        ],
+    )
+    return model.sample_ids(hidden, sampler)
 
 
 def draw_frames(
@@ -198,27 +202,13 @@ def draw_frames(
     requests: Sequence[FrameRequest],
 ) -> list[Frame | None]:
     """hidden [B, D] -> the next code frame of each row, None where its audio segment ends."""
-
-    def choose(level: int, rows: list[int], logits: Tensor) -> list[int]:
-        if level == 0 and not all(request.may_end for request in requests):
-            logits = forbid_end(logits, [request.may_end for request in requests])
-        samplings = [requests[row].sampling for row in rows]
-        penalised = any(sampling.repetition_penalty != 1.0 for sampling in samplings)
-        seen = [sequences[row].seen_codes(level) for row in rows] if penalised else None
-        drawn = draw_rows(logits, samplings, [sequences[row].random for row in rows], seen)
-        if penalised:
-            for row, code in zip(rows, drawn, strict=True):
-                sequences[row].seen_codes(level)[code] = True
-        return drawn
-
-    return head.frames(hidden, cache, choose)[0]
-
-
-def forbid_end(logits: Tensor, may_end: Sequence[bool]) -> Tensor:
-    """logits [B, size + 1] of the first codebook -> the same, without the end of audio in rows that may not end."""
-    logits = logits.clone()
-    logits[[row for row, may in enumerate(may_end) if not may], -1] = float("-inf")
-    return logits
+    sampler = CodeSampler(
+        [request.sampling for request in requests],
+        [sequence.random for sequence in sequences],
+        [request.may_end for request in requests],
+        lambda row, level: sequences[row].seen_codes(level),
+    )
+    return head.frames(hidden, cache, sampler)[0]
 
 
 @lru_cache(maxsize=16)

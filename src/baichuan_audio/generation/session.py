@@ -85,7 +85,7 @@ class Session(TokenSequence):
         """Compute what a program asks for; the program adds it to the sequence itself."""
         hidden = self._last_hidden()
         if isinstance(request, TextRequest):
-            return draw_ids(self.language_model.lm_head(hidden), [self], [request])[0]
+            return draw_ids(self.language_model, hidden, [self], [request])[0]
         return draw_frames(self.audio_head, hidden, self._depth_cache, [self], [request])[0]
 
     def _read_pending(self) -> None:

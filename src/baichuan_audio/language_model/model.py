@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..audio_tokenizer.config import codebook_sizes
 from ..errors import ConfigError, PromptError
 from .backbone import Backbone, BackboneConfig
+from .sampling import TextSampler
 
 
 class LanguageModel(Backbone):
@@ -42,6 +43,10 @@ class LanguageModel(Backbone):
         """
         hidden = self.hidden(self.embed(ids, codes))
         return hidden, self.lm_head(hidden)
+
+    def sample_ids(self, hidden: Tensor, sampler: TextSampler) -> list[int]:
+        """hidden [B, D] -> the id that `sampler` chooses for each row."""
+        return sampler(self.lm_head(hidden))
 
     def embed(self, ids: Tensor, codes: Tensor | None = None) -> Tensor:
         """ids [B, N], codes [K, P] -> embeddings [B, N, D], those of frames where the id is audio_pad."""

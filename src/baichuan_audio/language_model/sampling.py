@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-_MAX_SORTED = 64  # with a larger top_k, tensors are faster than Python
+MAX_SORTED = 64
+"""With a larger top_k, tensors are faster than Python."""
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Sampling:
             raise ConfigError(f"repetition_penalty must be above 0, not {self.repetition_penalty}.")
 
 
+def sorts_few(samplings: Sequence[Sampling]) -> bool:
+    """Whether each is greedy or has a small top_k."""
+    return all(how.temperature == 0 or 0 < how.top_k <= MAX_SORTED for how in samplings)
+
+
 def draw(logits: Tensor, sampling: Sampling, random: Random, seen: Tensor | None = None) -> int:
     """logits [V], seen [V] bool (what the penalty applies to) -> the sampled index."""
     return draw_rows(logits[None], [sampling], [random], None if seen is None else [seen])[0]
@@ -66,16 +73,87 @@ def draw_rows(
 def _draw_row(row: np.ndarray, sampling: Sampling, random: Random, seen: np.ndarray | None) -> int:
     """row [V] float32. A numpy call takes a quarter of the time of a torch call, and a frame needs eight."""
     if seen is not None and sampling.repetition_penalty != 1.0:
-        penalty = np.float32(sampling.repetition_penalty)
-        row = np.where(seen, np.where(row > 0, row / penalty, row * penalty), row)
+        penalty, few = np.float32(sampling.repetition_penalty), np.flatnonzero(seen)
+        row, before = row.copy(), row[few]
+        row[few] = np.where(before > 0, before / penalty, before * penalty)
     if sampling.temperature == 0:
         return int(row.argmax())
     limit = min(sampling.top_k or len(row), len(row))
-    if limit > _MAX_SORTED:
+    if limit > MAX_SORTED:
         return _draw_many(torch.from_numpy(row), limit, sampling, random.random())
-    top = np.argpartition(row, len(row) - limit)[-limit:]
-    top = top[np.argsort(-row[top])]  # most likely first
+    top = _largest(row, limit)
     return int(top[_draw_few(row[top].tolist(), sampling, random.random())])
+
+
+def _largest(row: np.ndarray, limit: int) -> np.ndarray:
+    """Indices of the `limit` largest entries, the largest first.
+
+    Of a large vocabulary only those are sorted that reach the `limit`-th largest of the maxima of its blocks.
+    """
+    among: np.ndarray | None = None
+    if len(row) >= limit * _BLOCK:
+        maxima = row[: len(row) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(1)
+        among = np.flatnonzero(row >= np.partition(maxima, len(maxima) - limit)[-limit])
+        row = row[among]
+    top = np.argpartition(row, len(row) - limit)[-limit:]
+    top = top[np.argsort(-row[top])]
+    return top if among is None else among[top]
+
+
+@dataclass(frozen=True)
+class TextSampler:
+    """Chooses the next text id of each row. counts: [V] int32 a row, of the ids in its sequence, to which the penalty
+    applies; suppressed: [V] bool a row, True at ids that are never sampled."""
+
+    samplings: Sequence[Sampling]
+    randoms: Sequence[Random]
+    counts: Sequence[Tensor]
+    suppressed: Sequence[Tensor]
+
+    def __call__(self, logits: Tensor) -> list[int]:
+        """logits [B, V] -> the id of each row."""
+        seen = None
+        if any(sampling.repetition_penalty != 1.0 for sampling in self.samplings):
+            seen = [counts > 0 for counts in self.counts]
+        allowed = logits.masked_fill(torch.stack(list(self.suppressed)), float("-inf"))
+        return draw_rows(allowed, self.samplings, self.randoms, seen)
+
+
+@dataclass(frozen=True)
+class CodeSampler:
+    """Chooses the codes of a frame, position by position, for each row that generates one.
+
+    may_end: whether a row's audio may end. seen(row, level): [size] bool, the codes that its penalty applies to.
+    """
+
+    samplings: Sequence[Sampling]
+    randoms: Sequence[Random]
+    may_end: Sequence[bool]
+    seen: Callable[[int, int], Tensor]
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the seen codes matter, to any row."""
+        return any(sampling.repetition_penalty != 1.0 for sampling in self.samplings)
+
+    def __call__(self, level: int, rows: Sequence[int], logits: Tensor) -> list[int]:
+        """logits [rows, size], of level 0 [rows, size + 1] -> the code of each of `rows`, which is then seen."""
+        if level == 0 and not all(self.may_end):
+            logits = forbid_end(logits, self.may_end)
+        penalised = self.penalised
+        seen = [self.seen(row, level) for row in rows] if penalised else None
+        drawn = draw_rows(logits, [self.samplings[row] for row in rows], [self.randoms[row] for row in rows], seen)
+        if penalised:
+            for row, code in zip(rows, drawn, strict=True):
+                self.seen(row, level)[code] = True
+        return drawn
+
+
+def forbid_end(logits: Tensor, may_end: Sequence[bool]) -> Tensor:
+    """logits [B, size + 1] of the first codebook -> the same, without the end of audio in rows that may not end."""
+    logits = logits.clone()
+    logits[[row for row, may in enumerate(may_end) if not may], -1] = float("-inf")
+    return logits
 
 
 def draw_rows_on_device(
@@ -90,7 +168,7 @@ def draw_rows_on_device(
     drawn = [-1] * len(samplings)
     greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0]
     limits = {row: min(how.top_k or size, size) for row, how in enumerate(samplings) if how.temperature != 0}
-    few = [row for row, limit in limits.items() if limit <= _MAX_SORTED]
+    few = [row for row, limit in limits.items() if limit <= MAX_SORTED]
     if greedy:
         for row, index in zip(greedy, _rows(logits, greedy).argmax(-1).tolist(), strict=True):
             drawn[row] = index
@@ -100,7 +178,7 @@ def draw_rows_on_device(
             rank = _draw_few(row_values[: limits[row]], samplings[row], randoms[row].random())
             drawn[row] = row_indices[rank]
     for row, limit in limits.items():
-        if limit > _MAX_SORTED:
+        if limit > MAX_SORTED:
             drawn[row] = _draw_many(logits[row], limit, samplings[row], randoms[row].random())
     return drawn
 

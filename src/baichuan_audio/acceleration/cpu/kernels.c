@@ -5,7 +5,7 @@
  * weights and defines the structures. Names and equations are those of language_model/backbone.py and
  * language_model/audio_head.py; the results agree to rounding, and a row's do not depend on the number of threads.
  */
-#include "attention.h"
+#include "attention_int8.h"
 
 #define SHARED_BYTES 65536 /* a past of fewer bytes in all is not shared by threads */
 
@@ -31,6 +31,7 @@ typedef struct {
     const DepthLayer *layers;
     Norm last;
     const Product *heads;
+    const float *const *tables; /* embeddings of each codebook */
 } Head;
 
 /* ------------------------------------------------------------------------------------------------ backbone */
@@ -58,14 +59,17 @@ typedef struct {
 static void attend_part(const void *argument, int part) {
     const Pass *pass = argument;
     const Backbone *b = pass->b;
-    const int w = b->head_dim, sharing = b->heads / b->groups, group = part % b->groups, row = part / b->groups % pass->rows;
-    const int64_t block = part / b->groups / pass->rows, length = pass->positions[row] + 1 - block * BLOCK;
+    const int w = b->head_dim, sharing = b->heads / b->groups, row = part / (int)pass->blocks / b->groups;
+    const int group = part / (int)pass->blocks % b->groups;
+    const int64_t block = part % pass->blocks, length = pass->positions[row] + 1 - block * BLOCK;
     if (length <= 0) return;
     const int64_t stride = position_bytes(pass->m->bits, w), slot = pass->slots[row], start = block * BLOCK * stride;
     const char *keys = past_of(pass->m, pass->layer, 0, slot, group), *values = past_of(pass->m, pass->layer, 1, slot, group);
     const float *query = pass->packed + ((int64_t)row * (b->heads + 2 * b->groups) + group * sharing) * w;
     float *parts = pass->parts + ((block * pass->rows + row) * b->heads + group * sharing) * (w + 2);
-    attend_block(query, sharing, keys + start, values + start, pass->m->bits, length < BLOCK ? length : BLOCK, stride, w, parts);
+    const int64_t count = length < BLOCK ? length : BLOCK;
+    if (pass->m->bits == 8) attend_int8(query, sharing, keys + start, values + start, count, w, parts);
+    else attend_block(query, sharing, (const float *)(keys + start), (const float *)(values + start), count, w, w, parts);
 }
 
 /* packed -> keys and values into memory, mixed [rows][heads w] */
@@ -135,12 +139,12 @@ int backbone_step(const Backbone *b, const Memory *m, int rows, float *x, const 
 
 /* packed [3 width] of `position` -> mixed [width]; memory [positions][3 width] has those of the earlier ones */
 static void attend_frame(const Head *h, const float *packed, int position, float *memory, float *mixed) {
-    const int width = h->width, w = h->head_dim, stride = 3 * width * (int)sizeof(float);
-    memcpy(memory + (size_t)position * 3 * width, packed, 3 * (size_t)width * sizeof(float));
+    const int width = h->width, w = h->head_dim, stride = 3 * width;
+    memcpy(memory + (size_t)position * stride, packed, (size_t)stride * sizeof(float));
     for (int head = 0; head < width / w; head++) {
         float part[w + 2];
-        attend_block(packed + head * w, 1, (const char *)(memory + width + head * w), (const char *)(memory + 2 * width + head * w),
-                     32, position + 1, stride, w, part);
+        const float *keys = memory + width + head * w;
+        attend_block(packed + head * w, 1, keys, keys + width, position + 1, stride, w, part);
         merge_blocks(part, 1, 0, w, mixed + head * w);
     }
 }
@@ -173,5 +177,78 @@ int head_step(const Head *h, int rows, int position, const float *x, float *memo
     for (int row = 0; row < rows; row++) normalise(&h->last, now + row * width, normed + row * width, width);
     multiply(h->heads + position, normed, &a, rows, logits, 0, threads);
     free(now), free(a.scale);
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------ sampling
+ * The same numbers as language_model/sampling.py, in double precision. */
+
+#define MAX_SORTED 64
+
+typedef struct {
+    double temperature, top_p; /* temperature 0: the most likely */
+    float penalty;             /* on codes that were seen; 1: none */
+    int32_t top_k;             /* 1 to MAX_SORTED where the temperature is not 0 */
+} Choice;
+
+static float penalised(float logit, float penalty) { return logit > 0.0f ? logit / penalty : logit * penalty; }
+
+/* logits [size], seen [size] or NULL, uniform in [0, 1) -> the sampled index */
+static int draw(const float *logits, int size, const Choice *c, const uint8_t *seen, double uniform) {
+    const int limit = c->temperature == 0.0 ? 1 : c->top_k < size ? c->top_k : size;
+    float best[MAX_SORTED + 1]; /* the most likely first; of equal ones the first */
+    int indices[MAX_SORTED + 1], count = 0;
+    for (int i = 0; i < size; i++) {
+        const float logit = seen && seen[i] ? penalised(logits[i], c->penalty) : logits[i];
+        if (count == limit && !(logit > best[limit - 1])) continue;
+        int at = count < limit ? count++ : limit - 1;
+        for (; at > 0 && logit > best[at - 1]; at--) best[at] = best[at - 1], indices[at] = indices[at - 1];
+        best[at] = logit, indices[at] = i;
+    }
+    if (limit == 1) return indices[0];
+    double reached[MAX_SORTED], total = 0.0;
+    for (int i = 0; i < count; i++) reached[i] = total += exp(((double)best[i] - (double)best[0]) / c->temperature);
+    int kept = 0, rank = 0;
+    while (kept < count - 1 && reached[kept] < c->top_p * total) kept++; /* the last that top_p keeps */
+    while (rank < kept && reached[rank] <= uniform * reached[kept]) rank++;
+    return indices[rank];
+}
+
+/* Positions `first` to `last` - 1 of a frame, each sampled from its logits and fed to the next.
+ *
+ * hidden [rows][width], read at position 0; sums [rows][width] of the embeddings of earlier codes, updated. logits has room for
+ * those of any position. choices [rows], sizes [positions][rows] that may be sampled, uniforms [last - first][rows], seen [positions][rows]
+ * (masks of codes that are penalised, updated; or NULL) -> codes [positions][rows]. Returns 0, or 1 when there is no memory. */
+int head_codes(const Head *h, int rows, int first, int last, const float *hidden, float *sums, float *memory, float *logits,
+               const Choice *choices, const int32_t *sizes, const double *uniforms, uint8_t *const *seen, int32_t *codes,
+               int threads) {
+    for (int position = first; position < last; position++) {
+        if (head_step(h, rows, position, position ? sums : hidden, memory, logits, threads)) return 1;
+        for (int row = 0; row < rows; row++) {
+            uint8_t *mask = seen ? seen[position * rows + row] : NULL;
+            const float *mine = logits + (int64_t)row * h->heads[position].out;
+            const int code = draw(mine, sizes[position * rows + row], choices + row, mask, *uniforms++);
+            if (mask) mask[code] = 1;
+            codes[position * rows + row] = code;
+            const float *embedded = h->tables[position] + (int64_t)code * h->width;
+            for (int i = 0; i < h->width; i++) sums[(int64_t)row * h->width + i] += embedded[i];
+        }
+    }
+    return 0;
+}
+
+/* hidden [rows][width] -> logits [rows][size], the next id of each row. `counts` [rows] of each id in the sequence (occurring ones
+ * are penalised), `banned` [rows] masks, uniforms [rows]. Returns 0, or 1 when there is no memory. */
+int text_ids(const Product *p, int rows, const float *hidden, float *logits, const Choice *choices, const int32_t *const *counts,
+             const uint8_t *const *banned, const double *uniforms, int32_t *ids, int threads) {
+    if (product(p, hidden, rows, logits, 0, threads)) return 1;
+    for (int row = 0; row < rows; row++, logits += p->out) {
+        const float penalty = choices[row].penalty;
+        for (int i = 0; i < p->out; i++) {
+            const float logit = counts[row][i] > 0 ? penalised(logits[i], penalty) : logits[i];
+            logits[i] = banned[row][i] ? -INFINITY : logit;
+        }
+        ids[row] = draw(logits, p->out, choices + row, NULL, uniforms[row]);
+    }
     return 0;
 }

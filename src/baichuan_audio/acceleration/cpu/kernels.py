@@ -33,9 +33,10 @@ S = TypeVar("S", bound=ctypes.Structure)
 _log = logging.getLogger(__name__)
 _COMPILE_SECONDS = 120.0
 _TUNED = (("-march=native",), ("-mcpu=native",), ())  # not every compiler accepts them
+_AVX512_PANEL = 32
 _ONE_CORE_BYTES = 4 << 20
 """A product with fewer bytes of weights, times its rows, is not shared by threads."""
-_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "kernels.c")
+_SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "attention_int8.h", "kernels.c")
 # Not -ffast-math: linked into a library it changes how the whole process rounds the smallest numbers.
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
 
@@ -116,6 +117,18 @@ class Head(ctypes.Structure):
         ("layers", ctypes.POINTER(_DepthLayer)),
         ("last", _Norm),
         ("heads", ctypes.POINTER(_Product)),
+        ("tables", ctypes.POINTER(ctypes.c_void_p)),
+    ]
+
+
+class Choice(ctypes.Structure):
+    """`Choice` of kernels.c."""
+
+    _fields_ = [
+        ("temperature", ctypes.c_double),
+        ("top_p", ctypes.c_double),
+        ("penalty", ctypes.c_float),
+        ("top_k", ctypes.c_int32),
     ]
 
 
@@ -125,6 +138,12 @@ class KernelError(RuntimeError):
 
 FP32, BF16, INT8, INT4 = range(4)
 """Formats of weights, as in products.h."""
+
+
+@lru_cache(maxsize=1)
+def prompts_in_c(compiled: ctypes.CDLL) -> bool:
+    """Whether float32 products of many rows are faster here than in torch, whose MKL uses no AVX-512 on AMD."""
+    return int(compiled.panel_outputs()) == _AVX512_PANEL and "AuthenticAMD" in _processor()
 
 
 class PackedLinear(nn.Module):
@@ -255,7 +274,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    telling = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    telling = sorted(
+        {line for line in lines if line.startswith(("vendor_id", "model name", "flags", "Features", "CPU part"))}
+    )
     return "\n".join((platform.machine(), platform.processor(), *telling))
 
 
@@ -292,4 +313,6 @@ def load_kernels(file: Path) -> ctypes.CDLL:
     compiled.product.argtypes = [pointer, pointer, number, pointer, number, number]
     compiled.backbone_step.argtypes = [pointer, pointer, number, *[pointer] * 5, number, number]
     compiled.head_step.argtypes = [pointer, number, number, pointer, pointer, pointer, number]
+    compiled.text_ids.argtypes = [pointer, number, *[pointer] * 7, number]
+    compiled.head_codes.argtypes = [pointer, number, number, number, *[pointer] * 9, number]
     return compiled

@@ -8,9 +8,9 @@ bits steps and prefill compute the same, in C.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,24 @@ from torch.nn import functional as F
 from ...language_model.audio_head import AudioHead, DepthCache, DepthLayer
 from ...language_model.backbone import Context, DecoderLayer
 from ...language_model.model import LanguageModel
+from ...language_model.sampling import CodeSampler, Sampling, TextSampler, sorts_few
 from ...layers.kv_cache import KVCache
-from ...layers.module_copy import module_copy_as
+from ...layers.module_copy import module_copy, module_copy_as
 from ..modules import as_float32, fused_gate_up
 from . import kernels
 from .int8_cache import Int8KVCache
 from .kernels import PackedLinear
-from .layers import Fp32Linear, FusedAudioHead, FusedDecoderLayer, FusedLanguageModel, FusedRMSNorm, LinearFactory
+from .layers import (
+    Choose,
+    Fp32Linear,
+    FusedAudioHead,
+    FusedDecoderLayer,
+    FusedLanguageModel,
+    FusedRMSNorm,
+    LinearFactory,
+)
 
+M = TypeVar("M", bound=nn.Module)
 PackFactory = Callable[..., PackedLinear]
 """Packs weight [out, in] and, if given, bias [out]."""
 MAX_STEP_POSITIONS = 32
@@ -65,11 +75,11 @@ class NativeLinear(nn.Module):
         return _product(self.packed, x)
 
 
-class QuantizedLinear(nn.Module):
-    """A Linear with weights of 8 or 4 bits, which runs in C for any number of rows."""
+class CompiledLinear(nn.Module):
+    """A Linear that runs in C for any number of rows."""
 
-    def __init__(self, source: nn.Linear, library: ctypes.CDLL, kind: str) -> None:
-        """kind: "int8" or "int4"."""
+    def __init__(self, source: nn.Linear, library: ctypes.CDLL, kind: str | None) -> None:
+        """kind: "int8", "int4", or None for the weights as they are."""
         super().__init__()
         self.packed = PackedLinear(library, source.weight, source.bias, kind)
 
@@ -82,6 +92,36 @@ class QuantizedLinear(nn.Module):
         out = rest.clone(memory_format=torch.contiguous_format)
         self.packed.multiply(x.contiguous(), out, add=True)
         return out
+
+
+class CompiledFloatLinear(nn.Linear):
+    """A Linear in float32 that runs in C, in the place of another. Its weight has only shape, type and device."""
+
+    packed: PackedLinear
+
+    @classmethod
+    def from_linear(cls, source: nn.Linear, library: ctypes.CDLL) -> CompiledFloatLinear:
+        """A copy of `source`."""
+        copied = module_copy_as(cls, source)
+        copied.packed = PackedLinear(library, source.weight, source.bias)
+        shape_only = torch.full((), torch.nan).expand(source.weight.shape)
+        copied.weight = nn.Parameter(shape_only, requires_grad=False)
+        return copied
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
+        return _product(self.packed, x)
+
+
+def with_compiled_linears(module: M, library: ctypes.CDLL) -> M:
+    """A copy of `module` whose float32 Linear layers run in C."""
+    copied = module_copy(module)
+    for name, child in module.named_children():
+        if type(child) is nn.Linear and child.weight.dtype == torch.float32:
+            copied._modules[name] = CompiledFloatLinear.from_linear(child, library)
+        else:
+            copied._modules[name] = with_compiled_linears(child, library)
+    return copied
 
 
 def _product(packed: PackedLinear, x: Tensor) -> Tensor:
@@ -109,11 +149,11 @@ class NativeLanguageModel(FusedLanguageModel):
     ) -> NativeLanguageModel:
         """An inference copy of `source`; prefill uses the fused layers, with kind "int8" or "int4" in C as well.
 
-        Without a kind it is over the tensors of `source`; with one, their own are the embeddings only.
+        Without a kind it is over the tensors of `source`, beside packed copies; with one, its own are the embeddings.
         """
         make: LinearFactory = Bf16Linear if source.embed_tokens.weight.dtype == torch.bfloat16 else Fp32Linear
-        if kind is not None:
-            make = partial(QuantizedLinear, library=library, kind=kind)
+        if kind is not None or (make is Fp32Linear and kernels.prompts_in_c(library)):
+            make = partial(CompiledLinear, library=library, kind=kind)
         model = module_copy_as(cls, source)
         layers = [FusedDecoderLayer(cast(DecoderLayer, layer), make) for layer in source.layers]
         model.layers, model.norm = nn.ModuleList(layers), FusedRMSNorm(as_float32(source.norm))  # type: ignore[assignment]
@@ -137,7 +177,7 @@ class NativeLanguageModel(FusedLanguageModel):
         self._backbone = kernels.Backbone(
             len(steps), *sizes, config.intermediate_size, self._layers, kernels.norm_structure(self.norm)
         )
-        self._step = library.backbone_step
+        self._step, self._ids = library.backbone_step, library.text_ids
 
     def run(self, x: Tensor, context: Context) -> Tensor:
         """See Backbone; in C where the new positions are few and the addresses of their cache are known."""
@@ -156,6 +196,26 @@ class NativeLanguageModel(FusedLanguageModel):
             raise kernels.KernelError("there is not enough memory for a decode step.")
         return hidden
 
+    def sample_ids(self, hidden: Tensor, sampler: TextSampler) -> list[int]:
+        """See LanguageModel; in one call of compiled code where few entries are sorted."""
+        if not sorts_few(sampler.samplings):
+            return super().sample_ids(hidden, sampler)
+        hidden, rows = hidden.float().contiguous(), len(sampler.samplings)
+        logits, ids = torch.empty(rows, self.config.vocab_size), (ctypes.c_int32 * rows)()
+        choices = (kernels.Choice * rows)(*map(_choice, sampler.samplings))
+        counts, banned = (
+            (ctypes.c_void_p * rows)(*(tensor.data_ptr() for tensor in tensors))
+            for tensors in (sampler.counts, sampler.suppressed)
+        )
+        drawn = zip(sampler.samplings, sampler.randoms, strict=True)
+        uniforms = (ctypes.c_double * rows)(*(random.random() if how.temperature else 0.0 for how, random in drawn))
+        structure = ctypes.byref(cast(NativeLinear, self.lm_head).packed.structure)
+        addresses = hidden.data_ptr(), logits.data_ptr(), choices, counts, banned, uniforms, ids
+        threads = torch.get_num_threads() if self.share_steps else 1
+        if self._ids(structure, rows, *addresses, threads):
+            raise kernels.KernelError("there is not enough memory for a text id.")
+        return list(ids)
+
 
 class NativeDecoderLayer(nn.Module):
     """The packed weights of a `DecoderLayer`, and their C structure."""
@@ -166,7 +226,7 @@ class NativeDecoderLayer(nn.Module):
         attention, mlp = source.self_attn, source.mlp
         norms = [as_float32(norm) for norm in (source.input_layernorm, source.post_attention_layernorm)]
         products = (fused.pack, fused.mix, fused.gate_up, fused.down)
-        packed = [product.packed for product in products if isinstance(product, QuantizedLinear)]
+        packed = [product.packed for product in products if isinstance(product, CompiledLinear)]
         if not packed:
             packed = [PackedLinear(library, attention.W_pack.weight, attention.W_pack.bias)]
             unbiased = (attention.o_proj.weight, fused_gate_up(mlp), mlp.down_proj.weight)
@@ -175,12 +235,46 @@ class NativeDecoderLayer(nn.Module):
         self.structure = kernels.layer_structure(norms, packed)
 
 
+def _choice(how: Sampling) -> kernels.Choice:
+    return kernels.Choice(how.temperature, how.top_p, how.repetition_penalty, how.top_k)
+
+
+class _FrameBuffers:
+    """What `head_codes` reads and writes for a batch size.
+
+    codes [K, B] int32, sums [B, D] of embeddings; addresses: of sums, memory and logits, of choices and sizes.
+    """
+
+    def __init__(self, batch: int, width: int, sizes: tuple[int, ...], memory: Tensor) -> None:
+        self._choices, self._sizes = (kernels.Choice * batch)(), torch.zeros(len(sizes), batch, dtype=torch.int32)
+        self._sizes += torch.tensor(sizes, dtype=torch.int32)[:, None]
+        self._first_sizes, self._size = self._sizes.numpy()[0], sizes[0]
+        self._logits, self.sums = torch.zeros(batch, max(sizes) + 1), torch.zeros(batch, width)
+        self.codes = torch.zeros(len(sizes), batch, dtype=torch.int32)
+        drawn = ctypes.addressof(self._choices), self._sizes.data_ptr()
+        self.addresses = (self.sums.data_ptr(), memory.data_ptr(), self._logits.data_ptr(), *drawn)
+
+    def begin(self, sampler: CodeSampler) -> None:
+        """Prepare a frame."""
+        self.sums.zero_()
+        for row, how in enumerate(sampler.samplings):
+            self._choices[row] = _choice(how)
+            self._first_sizes[row] = self._size + sampler.may_end[row]
+
+
 class NativeDepthCache(DepthCache):
     """Buffers of a frame and of its logits, for each batch size used so far."""
 
     def __init__(self, layers: int, width: int, sizes: tuple[int, ...]) -> None:
         self._layers, self._width, self._sizes = layers, width, sizes
         self._buffers = dict[int, tuple[Tensor, list[Tensor]]]()
+        self._frames = dict[int, _FrameBuffers]()
+
+    def frame(self, batch: int) -> _FrameBuffers:
+        """Buffers to sample a whole frame."""
+        if batch not in self._frames:
+            self._frames[batch] = _FrameBuffers(batch, self._width, self._sizes, self.of(batch)[0])
+        return self._frames[batch]
 
     def of(self, batch: int) -> tuple[Tensor, list[Tensor]]:
         """Keys and values [layers, B, K, 3 D], and for each code its logits [B, size + 1]."""
@@ -242,7 +336,14 @@ class NativeAudioHead(FusedAudioHead):
             second,
         )
         self.transformer_layers, self.heads = nn.ModuleList(layers), nn.ModuleList(heads)
-        self._step = library.head_step
+        self._step, self._codes = library.head_step, library.head_codes
+
+    def attach_embeddings(self, embeddings: nn.ModuleList) -> None:
+        """See AudioHead."""
+        super().attach_embeddings(embeddings)
+        self._tables = (ctypes.c_void_p * len(embeddings))(*(table.ctypes.data for table in self._embedded_rows))
+        self._head = kernels.Head.from_buffer_copy(self._head)  # a copy of this head has other embeddings
+        self._head.tables = self._tables
 
     def init_cache(self, batch: int = 1) -> NativeDepthCache:
         """See AudioHead; any batch fits."""
@@ -264,3 +365,46 @@ class NativeAudioHead(FusedAudioHead):
         """See FusedAudioHead."""
         logits = self.step(x, position, cache)
         return logits[:, :-1] if position else logits
+
+    @torch.inference_mode()
+    def frames(self, hidden: Tensor, cache: DepthCache, choose: Choose) -> tuple[list[tuple[int, ...] | None], Tensor]:
+        """See AudioHead; where few entries are sorted a frame is two calls of compiled code.
+
+        The codes are the same: a row whose audio ends draws no more random numbers.
+        """
+        if not isinstance(choose, CodeSampler) or not sorts_few(choose.samplings):
+            return super().frames(hidden, cache, choose)
+        assert isinstance(cache, NativeDepthCache)
+        batch, x, buffers = hidden.shape[0], hidden.float().contiguous(), cache.frame(hidden.shape[0])
+        buffers.begin(choose)
+        rows = list(range(batch))
+        self._sample(x, 0, 1, rows, buffers, choose)
+        rows = [row for row, code in enumerate(buffers.codes[0].tolist()) if code != self.codebook_sizes[0]]
+        if not rows:
+            return [None] * batch, x[:0]
+        self._sample(x, 1, self.num_codebooks, rows, buffers, choose)
+        result: list[tuple[int, ...] | None] = [None] * batch
+        codes = buffers.codes.T.tolist()
+        for row in rows:
+            result[row] = tuple(codes[row])
+        return result, buffers.sums[rows] if len(rows) < batch else buffers.sums.clone()
+
+    def _sample(
+        self, x: Tensor, first: int, last: int, rows: Sequence[int], buffers: _FrameBuffers, sampler: CodeSampler
+    ) -> None:
+        """Positions `first` to `last` - 1; of rows that are not among `rows` anything is drawn."""
+        batch, levels, seen = x.shape[0], range(first, last), None
+        uniforms = (ctypes.c_double * (len(levels) * batch))()
+        for i in range(len(levels)):
+            for row in rows:
+                if sampler.samplings[row].temperature:
+                    uniforms[i * batch + row] = sampler.randoms[row].random()
+        if sampler.penalised:
+            seen = (ctypes.c_void_p * (self.num_codebooks * batch))()
+            for level in levels:
+                for row in rows:
+                    seen[level * batch + row] = sampler.seen(row, level).data_ptr()
+        threads = torch.get_num_threads() if self.share_steps else 1
+        drawn = uniforms, seen, buffers.codes.data_ptr(), threads
+        if self._codes(ctypes.byref(self._head), batch, first, last, x.data_ptr(), *buffers.addresses, *drawn):
+            raise kernels.KernelError("there is not enough memory for a code frame.")

@@ -221,8 +221,7 @@ static void round_row(const float *x, int in, int offset, int8_t *numbers, float
         for (int i = 0; i < GROUP / LANES; i++) {
             int left = in - first - i * LANES;
             parts[i] = some(x + first + i * LANES, left < 0 ? 0 : left < LANES ? left : LANES);
-            lanes size = (lanes)((whole)parts[i] & 0x7fffffff);
-            top = choose(size > top, size, top);
+            top = larger(top, absolute(parts[i]));
         }
         const float highest = largest(top), inverse = highest > 0.0f ? 127.0f / highest : 0.0f;
         for (int i = 0; i < GROUP / LANES; i++) { /* adding 1.5 x 2^23 rounds, and leaves the integer in the lowest bits */

@@ -30,6 +30,18 @@ INLINE lanes splat(float x) { return x - (lanes){0}; }
 
 INLINE lanes choose(whole mask, lanes yes, lanes no) { return (lanes)((mask & (whole)yes) | (~mask & (whole)no)); }
 
+INLINE lanes larger(lanes a, lanes b) {
+#if LANES == 16
+    return (lanes)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+    return (lanes)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return choose(a > b, a, b);
+#endif
+}
+
+INLINE lanes absolute(lanes x) { return (lanes)((whole)x & 0x7fffffff); }
+
 INLINE float sum(lanes x) {
     four parts[LANES / 4];
     memcpy(parts, &x, sizeof x);
@@ -103,6 +115,14 @@ INLINE lanes some(const float *p, int n) {
     lanes x = {0};
     memcpy(&x, p, (size_t)n * sizeof(float));
     return x;
+}
+
+/* the largest absolute value of x [n] */
+static float highest_of(const float *x, int n) {
+    lanes top = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) top = larger(top, absolute(*(const lanes *)(x + i)));
+    return largest(i < n ? larger(top, absolute(some(x + i, n - i))) : top);
 }
 
 static float dot(const float *a, const float *b, int n) {

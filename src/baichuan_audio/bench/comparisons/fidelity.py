@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...acceleration import optimize_for_inference
 from ...audio.waveform import prepare_waveform
 from ...errors import BaichuanAudioError
 from ...evaluation.metrics import error_rate
+from ...evaluation.statistics import Estimate, rate
 from ...evaluation.systems import WhisperRecogniser
 from ...generation.events import AudioDelta, TextDelta
 from ...generation.sequence import Token
@@ -34,7 +36,8 @@ def measure_fidelity(
 
     Teacher-forced over the unquantised replies: relative L2 error of text and code logits, and the share of positions
     with the same most likely id or code. Free-running: replies with the same text, and with a Whisper size or folder
-    the error rate of what it hears against the reply's own text.
+    the error rate of what it hears against the reply's own text, and its change against the unquantised replies to the
+    same questions. A reply counts at most as many errors as it has words: Whisper may repeat itself without end.
     """
     files = sorted(folder.glob("*.wav"))
     if not files:
@@ -45,7 +48,8 @@ def measure_fidelity(
     for kind, path in paths.items():
         report(f"replies: {kind}")
         replies[kind] = [_ask(path, file) for file in files]
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
+    read: dict[str, list[tuple[int, int]]] = {}
     for kind, path in paths.items():
         report(f"logits: {kind}")
         rows[kind] = _against(replies["none"], paths["none"], path)
@@ -53,7 +57,12 @@ def measure_fidelity(
         rows[kind] |= {"same_text": sum(mine == theirs for mine, theirs in texts), "replies": len(files)}
         if recogniser is not None:
             report(f"listening: {kind}")
-            rows[kind]["recognition_error"] = _recognition_error(replies[kind], recogniser)
+            read[kind] = [_recognition_errors(reply, recogniser) for reply in replies[kind]]
+            errors, counts = zip(*read[kind], strict=True)
+            rows[kind]["recognition_error"] = asdict(rate(errors, counts))
+            before, sizes = zip(*read["none"], strict=True)
+            changes = [now - then for now, then in zip(errors, before, strict=True)]
+            rows[kind]["recognition_change"] = asdict(rate(changes, sizes))
     return {"model": {"name": name}, "kinds": rows}
 
 
@@ -112,16 +121,16 @@ def _against(replies: Sequence[_Reply], full: BaichuanAudio, other: BaichuanAudi
     }
 
 
-def _recognition_error(replies: Sequence[_Reply], recogniser: WhisperRecogniser) -> float:
-    """Errors a word (English) or character (Mandarin) of what the recogniser hears, over the replies' own texts."""
-    errors = count = 0
-    for language in ("en", "zh"):
-        spoken = [reply for reply in replies if (language_of(reply.text) or "en") == language and len(reply.waveform)]
-        samples = [prepare_waveform(reply.waveform, reply.rate, _RECOGNISER_HZ).numpy() for reply in spoken]
-        transcripts = [recogniser.transcribe(waveform, language) for waveform in samples]
-        rate = error_rate([reply.text for reply in spoken], transcripts, language)
-        errors, count = errors + rate.errors, count + rate.count
-    return errors / max(count, 1)
+def _recognition_errors(reply: _Reply, recogniser: WhisperRecogniser) -> tuple[int, int]:
+    """Errors in words (English) or characters (Mandarin) of what the recogniser hears, and how many the reply has."""
+    language = language_of(reply.text) or "en"
+    transcript = ""
+    if len(reply.waveform):
+        transcript = recogniser.transcribe(
+            prepare_waveform(reply.waveform, reply.rate, _RECOGNISER_HZ).numpy(), language
+        )
+    result = error_rate([reply.text], [transcript], language)
+    return min(result.errors, result.count), result.count
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -130,13 +139,18 @@ def markdown(result: dict[str, Any]) -> str:
         f"### {result['model']['name']}",
         "",
         "| weights | text logits, error | same id | code logits, error | same code | replies with the same text | "
-        "read back by Whisper, errors |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "read back by Whisper, errors | change |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, row in result["kinds"].items():
-        recognised = f"{row['recognition_error']:.1%}" if "recognition_error" in row else ""
+        names = "recognition_error", "recognition_change"
+        recognised = " | ".join(_interval(Estimate(**row[name])) if name in row else "" for name in names)
         lines.append(
             f"| {kind} | {row['text_error']:.3f} | {row['text_agreement']:.1%} | {row['code_error']:.3f} | "
             f"{row['code_agreement']:.1%} | {row['same_text']} of {row['replies']} | {recognised} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...acceleration import optimize_for_inference, weight_bytes
-from ...acceleration.cpu.model import QuantizedLinear
+from ...acceleration.cpu.model import CompiledLinear
 from ...errors import BaichuanAudioError
 from ...language_model.backbone import BackboneConfig
 from ...model import BaichuanAudio
@@ -43,7 +43,7 @@ class OwnPeer:
     def __init__(self, model: BaichuanAudio, kind: str | None, text: bool) -> None:
         self.name = f"baichuan-audio, {kind or 'bfloat16'}{'' if text else ', code frame'}"
         language_model, head = model.language_model, model.audio_head
-        last = cast(QuantizedLinear, language_model.lm_head).packed
+        last = cast(CompiledLinear, language_model.lm_head).packed
         heads: list[nn.Module] = [last] if text else [head.transformer_layers, head.heads]
         parts = [cast(nn.Module, language_model.steps), *heads]
         self.weight_bytes = float(sum(weight_bytes(part) for part in parts))
