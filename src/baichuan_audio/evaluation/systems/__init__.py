@@ -17,7 +17,7 @@ from .batched import BatchedSystem
 from .http import HttpClient, first_message
 from .local import LocalSystem
 from .realtime import RealtimeSystem
-from .recognisers import WhisperRecogniser
+from .recognisers import WhisperRecogniser, WhisperSystem
 from .recorded import RecordedSystem
 from .server import ServerSystem
 
@@ -37,6 +37,7 @@ __all__ = [
     "SpeakingSystem",
     "System",
     "WhisperRecogniser",
+    "WhisperSystem",
     "first_message",
     "item_seed",
     "item_waveform",
