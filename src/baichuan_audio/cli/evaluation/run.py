@@ -158,6 +158,9 @@ class _Tools:
         kind, _, name = what.partition(":")
         if kind == "whisper":
             return systems.WhisperSystem(systems.WhisperRecogniser(name, options.batch))
+        if kind == "llm":
+            choose_device(options)  # sets the threads
+            return systems.TextModelSystem(Path(name))
         if what.startswith(("http://", "https://")):
             named = {"voice": voice or "default", "transcribe_by": options.transcribe_by}
             return systems.ServerSystem(what, options.served_model, seed=options.seed, **named)

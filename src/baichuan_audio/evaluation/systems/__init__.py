@@ -20,6 +20,7 @@ from .realtime import RealtimeSystem
 from .recognisers import WhisperRecogniser, WhisperSystem
 from .recorded import RecordedSystem
 from .server import ServerSystem
+from .text_model import TextModelSystem
 
 __all__ = [
     "BatchedSystem",
@@ -36,6 +37,7 @@ __all__ = [
     "ServerSystem",
     "SpeakingSystem",
     "System",
+    "TextModelSystem",
     "WhisperRecogniser",
     "WhisperSystem",
     "first_message",

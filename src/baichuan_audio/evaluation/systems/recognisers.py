@@ -11,8 +11,9 @@ import soxr
 
 from ...data.store.atomic import file_digest
 from ..asr import SAMPLE_RATE
+from ..results import EvaluationError
 from ..suites.items import Item
-from .base import ItemFailure, Reply, item_waveform
+from .base import Reply, item_waveform
 
 
 class WhisperRecogniser:
@@ -46,7 +47,7 @@ class WhisperSystem:
         return self._recogniser.provenance()
 
     def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
-        raise ItemFailure("Whisper transcribes, it does not reply.")
+        raise EvaluationError("Whisper transcribes, it does not reply; name another system.")
 
     def transcribe(self, item: Item) -> str:
         waveform, rate = item_waveform(item)
