@@ -148,7 +148,8 @@ class _Tools:
 
         if self._training is None:
             with Progress("reading the training data"):
-                self._training = read_training([Path(path) for path in self._arguments.training])
+                cache = Path(self._arguments.output) / "training-index.npz"
+                self._training = read_training([Path(path) for path in self._arguments.training], cache)
         return self._training
 
     def _live(self, what: str) -> System:
