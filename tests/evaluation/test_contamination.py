@@ -113,6 +113,10 @@ def test_a_clip_store_is_indexed_once(tmp_path: Path, monkeypatch: pytest.Monkey
                 soxr.resample(waveform, rate, 24_000), id=name, language="en", speaker="s", transcript=SENTENCE,
                 source="x", license="CC0-1.0", split="train", kind="real",
             )  # fmt: skip
+        writer.add(
+            soxr.resample(*sound(recordings()[0]), 24_000), id="held-out", language="en", speaker="s", transcript="x",
+            source="x", license="CC0-1.0", split="test", kind="real",
+        )  # fmt: skip
     cache = tmp_path / "out" / "index.npz"
     index = read_training([tmp_path / "store"], cache)
     assert index.text_share([SENTENCE]) == 1

@@ -95,8 +95,8 @@ class TrainingIndex:
 
 
 def read_training(paths: Sequence[Path], cache: Path | None = None) -> TrainingIndex:
-    """Index of shards (folders that `data run` wrote), clip stores, manifests (.jsonl, whose `path` is a sound beside
-    it) and texts (.txt). Raises ConfigError for anything else.
+    """Index of shards (folders that `data run` wrote), clip stores (their training part), manifests (.jsonl, whose
+    `path` is a sound beside it) and texts (.txt). Raises ConfigError for anything else.
 
     cache: a file that keeps the index, and is read where it is of the same data.
     """
@@ -201,7 +201,7 @@ def _samples(path: Path) -> Iterator[tuple[str, Fingerprint | None]]:
     """Text and fingerprint of every training sample."""
     if (path / CLIPS_FILE).is_file():
         store = ClipStore(path)
-        for clip in store.clips:
+        for clip in store.select(split="train"):
             yield clip.transcript or "", fingerprint(store.waveform(clip).numpy(), clip.sample_rate)
         return
     if path.is_dir():
