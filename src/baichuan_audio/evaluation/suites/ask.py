@@ -89,7 +89,7 @@ class Asker:
         folder: Path,
         kinds: Sequence[str],
     ) -> None:
-        self._recogniser, self._measures = recogniser, measures
+        self._system, self._recogniser, self._measures = system, recogniser, measures
         self._folder, self._base = folder, folder.parent
         self._measures_lock, self.clock = threading.Lock(), Clock()
         for kind in kinds:
@@ -98,17 +98,17 @@ class Asker:
                 raise ConfigError(f"this system {trouble}.")
         self._kinds: dict[str, Callable[[Item], Any]] = {
             "asr": lambda item: {"text": system.transcribe(item)},
-            "t2t": lambda item: {"text": system.answer(item, False, typed=True).text},
-            "s2t": lambda item: {"text": system.answer(item, False).text},
+            "t2t": lambda item: _without_sound(*self._replied(item, False, typed=True)),
+            "s2t": lambda item: _without_sound(*self._replied(item, False)),
             "s2tt": lambda item: {"text": system.answer(item, False, instruction=INSTRUCTIONS[item.subset]).text},
             "t2t_loss": lambda item: _losses(system, item, False),
             "s2t_loss": lambda item: _losses(system, item, True),
-            "s2s": lambda item: system.answer(item, True),
+            "s2s": lambda item: self._replied(item, True),
             "tts": lambda item: cast(SpeakingSystem, system).speak(item),
             "codec": lambda item: cast(CodecSystem, system).reconstruct(item),
         }
         self._finish: dict[str, Callable[[Item, Any], dict[str, Any]]] = {
-            "s2s": lambda item, reply: self._spoken(item, reply)[0],
+            "s2s": lambda item, replied: self._spoken(item, replied[0])[0] | replied[1],
             "tts": self._text,
             "codec": self._codec,
         }
@@ -128,6 +128,13 @@ class Asker:
         """What the recogniser writes; None for a recording that cannot be read."""
         waveform = _at_rate(audio)
         return None if waveform is None else self._transcript(waveform, language)
+
+    def _replied(self, item: Item, spoken: bool, typed: bool = False) -> tuple[Reply, dict[str, str]]:
+        """The reply, and in a second turn, which follows the system's own reply to the first, `before`: that one."""
+        if item.follows is None:
+            return self._system.answer(item, spoken, typed), {}
+        first = self._system.answer(item.follows, spoken, typed).text
+        return self._system.answer(item, spoken, typed, earlier=(item.follows, first)), {"before": first}
 
     def _text(self, item: Item, reply: Reply) -> dict[str, Any]:
         row, sound = self._spoken(item, reply)
@@ -208,6 +215,10 @@ class Asker:
             return None
         with self.clock.timed("recogniser"):
             return self._recogniser.transcribe(sound, language)
+
+
+def _without_sound(reply: Reply, before: dict[str, str]) -> dict[str, str]:
+    return {"text": reply.text, **before}
 
 
 def _losses(system: Any, item: Item, spoken: bool) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import ConfigError
-from ..judge import PILOT_CALLS, Judge, JudgeCost
+from ..judge import PILOT_CALLS, PROMPTS, Judge, JudgeCost
 from ..results import EvaluationError, ResultFile, library_versions
 from ..systems import Recogniser, System
 from .ask import Asker
@@ -130,6 +131,9 @@ class _Run:
 
         A judge that cannot foresee its cost is asked for a few verdicts of each set first, which it keeps.
         """
+        by_model = dict.fromkeys(item.subset for item in self._benchmark.items if not judge.judges(item))
+        if names := [name for name in by_model if name in PROMPTS]:
+            log(f"{', '.join(names)}: not judged, for that takes a language model (--judge-url), and none was named.")
         asked = list(self._to_judge(judge))
         replies = [(item, text) for item, _, text in asked]
         cost = judge.estimate(replies)
@@ -153,7 +157,7 @@ class _Run:
             for setting in self._settings if judge.judges(item) else ():
                 text = reply_text(row, setting)
                 if text is not None and ("verdict", item.id, setting) not in self._results.done:
-                    yield item, setting, text
+                    yield _with_dialogue(item, row, setting), setting, text
 
     def _ask(self, item: Item) -> tuple[Item, dict[str, Callable[[], dict[str, Any]]]]:
         return item, {kind: self._asker.ask(item, kind) for kind in self._kinds}
@@ -214,6 +218,14 @@ def _pilot(replies: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:
         if len(members) < PILOT_CALLS:
             members[item.id, text] = (item, text)
     return [entry for members in chosen.values() for entry in members.values()]
+
+
+def _with_dialogue(item: Item, row: Mapping[str, Any], setting: str) -> Item:
+    """The item as a judge sees it: a second turn with the first and the reply to it."""
+    if item.follows is None:
+        return item
+    before = row["replies"]["s2s" if setting.startswith("s2s") else setting]["before"]
+    return replace(item, question=f"User: {item.follows.question}\nAssistant: {before}\nUser: {item.question}")
 
 
 def _verdict(judge: Judge, asked: tuple[Item, str, str]) -> dict[str, Any]:

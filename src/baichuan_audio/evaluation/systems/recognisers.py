@@ -13,7 +13,7 @@ from ...data.store.atomic import file_digest
 from ..asr import SAMPLE_RATE
 from ..results import EvaluationError
 from ..suites.items import Item
-from .base import Reply, item_waveform
+from .base import Earlier, Reply, item_waveform
 
 
 class WhisperRecogniser:
@@ -46,7 +46,9 @@ class WhisperSystem:
     def provenance(self) -> dict[str, Any]:
         return self._recogniser.provenance()
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+    def answer(
+        self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
+    ) -> Reply:
         raise EvaluationError("Whisper transcribes, it does not reply; name another system.")
 
     def transcribe(self, item: Item) -> str:

@@ -11,7 +11,7 @@ from ...data.store.atomic import file_digest
 from ...training.chat_model import START, ChatModel, chatml
 from ..results import EvaluationError, weights_digest
 from ..suites.items import Item
-from .base import Reply
+from .base import Earlier, Reply
 from .local import CONTEXT_PROMPTS
 
 _SYSTEM = "You are a helpful voice assistant. Answer in one or two short, plain sentences."
@@ -27,10 +27,13 @@ class TextModelSystem:
     def provenance(self) -> dict[str, Any]:
         return {"kind": "text model", "weights": self._weights, "system": _SYSTEM, "tokens": _TOKENS}
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+    def answer(
+        self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
+    ) -> Reply:
         if spoken or not typed:
             raise EvaluationError("a text model takes and gives text only; ask for --settings t2t.")
-        prompt = f"{chatml('system', _SYSTEM)}{chatml('user', item.question)}{START}assistant\n"
+        before = "" if earlier is None else chatml("user", earlier[0].question) + chatml("assistant", earlier[1])
+        prompt = f"{chatml('system', _SYSTEM)}{before}{chatml('user', item.question)}{START}assistant\n"
         ((text, _),) = self._model.continue_all([prompt], _TOKENS, 0.0, torch.Generator())
         return Reply(text.strip())
 
