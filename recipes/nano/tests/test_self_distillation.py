@@ -12,7 +12,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from baichuan_audio.data.pipeline.sources import read_texts
 from baichuan_audio.errors import CheckpointError
-from nano.self_distillation import ChatModel, Pair, pairs, spoken_question, spoken_reply, write_pairs
+from baichuan_audio.training.chat_model import ChatModel
+from nano.self_distillation import Pair, pairs, spoken_question, spoken_reply, write_pairs
 
 SPECIAL = ("<|im_start|>", "<|im_end|>")
 

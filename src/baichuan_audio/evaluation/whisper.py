@@ -7,6 +7,7 @@ right one of several texts (docs/evaluation.md).
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class Whisper:
                 f"Whisper model '{model}' cannot be loaded: give a size like base, or a faster-whisper folder "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
             ) from error
+        logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # else a line for every sound
         self._language = language
 
     def in_language(self, language: str) -> Whisper:
