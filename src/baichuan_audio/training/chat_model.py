@@ -76,8 +76,8 @@ class ChatModel:
     def mean_loss(self, before: str, text: str) -> float:
         """Mean loss in nats of the tokens of `text` after `before`."""
         first = self.tokenizer.encode(before, add_special_tokens=False).ids
-        targets = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False).ids)
-        ids = torch.cat([torch.tensor(first), targets])
+        targets = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.long)
+        ids = torch.cat([torch.tensor(first, dtype=torch.long), targets])
         hidden = self.model.hidden(self.model.embed_tokens(ids[None]))[0, len(first) - 1 : -1]
         return float(torch.nn.functional.cross_entropy(self.model.lm_head(hidden).float(), targets))
 

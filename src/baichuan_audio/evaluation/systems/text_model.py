@@ -15,7 +15,7 @@ from .base import Earlier, Reply
 from .local import CONTEXT_PROMPTS
 
 _SYSTEM = "You are a helpful voice assistant. Answer in one or two short, plain sentences."
-_TOKENS = 160
+_TOKENS = 96
 
 
 class TextModelSystem:
