@@ -81,8 +81,8 @@ class TrainingIndex:
         steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         places = self._order[np.repeat(first.ravel(), counts) + steps]
         offsets = places - np.repeat(np.repeat(np.arange(len(sound)), len(_FLIPS)), counts)
-        found, times = np.unique(offsets, return_counts=True)
-        best = found[np.argsort(-times, kind="stable")[:_CANDIDATES]]
+        distinct, times = np.unique(offsets, return_counts=True)
+        best = distinct[np.argsort(-times, kind="stable")[:_CANDIDATES]]
         return any(self._errors(sound, int(offset)) <= _MAX_ERRORS for offset in best)
 
     def _errors(self, sound: Fingerprint, offset: int) -> float:

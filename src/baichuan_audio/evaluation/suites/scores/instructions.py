@@ -114,8 +114,8 @@ def _language(text: str, parameters: Parameters) -> bool:
     if language == "en":
         return language_of(text) == "en"
     letters = [letter for letter in text if letter.isalpha()]
-    own = sum(unicodedata.name(letter, "").startswith(_SCRIPTS[language]) for letter in letters)
-    return 2 * own > len(letters)
+    in_script = sum(unicodedata.name(letter, "").startswith(_SCRIPTS[language]) for letter in letters)
+    return 2 * in_script > len(letters)
 
 
 def _postscript(text: str, parameters: Parameters) -> bool:
