@@ -60,9 +60,9 @@ def _loosened(reply: str) -> Iterator[str]:
         yield text.replace("*", "")
 
 
-def _related(count: int, relation: str | None, wanted: int) -> bool:
+def _related(count: int, relation: str | None, limit: int) -> bool:
     """The published relations: "less than", else "at least"."""
-    return count < wanted if relation == "less than" else count >= wanted
+    return count < limit if relation == "less than" else count >= limit
 
 
 def _words(text: str) -> list[str]:
