@@ -5,15 +5,7 @@
 set -eu
 model=$1 output=$2 whisper=$3
 data=$(dirname "$0")
-python=${PYTHON:-python}
-$python -m baichuan_audio.cli eval all --data "$data" --system "$model" --output "$output" --whisper "$whisper"
-for suite in big_bench_audio full_duplex_bench; do
-    $python -m baichuan_audio.evaluation.live $suite "$data/$suite" --checkpoint "$model" \
-        --output "$output/$suite.jsonl" > "$output/$suite.json"
-done
-set --
-for result in "$output"/*.jsonl; do
-    suite=$(basename "$result" .jsonl)
-    set -- "$@" "$suite=$data/$suite"
-done
-$python -m baichuan_audio.evaluation.report "$output/report.html" "$output"/*.jsonl --title "$(basename "$model")" --data "$@"
+measure="${PYTHON:-python} -m baichuan_audio.cli eval"
+$measure all --data "$data" --system "$model" --output "$output" --whisper "$whisper"
+$measure live all --data "$data" --system "$model" --output "$output"
+$measure report "$output" --data "$data" --output "$output/report.html" --title "$(basename "$model")"

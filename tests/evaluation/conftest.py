@@ -88,13 +88,14 @@ class ScriptedSystem:
     def provenance(self) -> dict[str, Any]:
         return {"kind": "scripted", "name": self.name}
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False) -> Reply:
+    def answer(self, item: Item, spoken: bool, typed: bool = False, earlier: Any = None) -> Reply:
         if self.stop_at is not None and len(self.asked) >= self.stop_at:
             raise KeyboardInterrupt
         self.asked.append((item.id, spoken))
         if item.question in self.failing:
             raise ItemFailure("refused.")
         text = self.replies.get(item.question, f"I do not know about {item.id}.")
+        text = text if earlier is None else f"{text} You asked {earlier[0].question} and I said: {earlier[1]}"
         return Reply(text, tone(), RATE) if spoken else Reply(text)
 
     def transcribe(self, item: Item) -> str:

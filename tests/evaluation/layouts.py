@@ -105,6 +105,14 @@ def voicebench(root: Path) -> None:
     ):
         write_lines(root / name / "usa.jsonl", [row | {"audio": "1.wav"}])
         record(root / name / "1.wav")
+    kinds = ["change_case:english_capital", "punctuation:no_comma"]
+    row = {"prompt": "Two lines in capitals.", "instruction_id_list": kinds, "kwargs": [{"relation": None}, {}]}
+    write_lines(root / "ifeval" / "usa.jsonl", [row | {"audio": "1.wav"}])
+    write_lines(
+        root / "mtbench" / "usa.jsonl", [{"turns": ["Name a town.", "And another."], "audio": ["1.wav", "2.wav"]}]
+    )
+    for name in ("ifeval/1", "mtbench/1", "mtbench/2"):
+        record(root / f"{name}.wav")
 
 
 def openaudiobench(root: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from baichuan_audio.cli import evaluation, main
 from baichuan_audio.cli.app import build_parser, current_names
+from baichuan_audio.cli.evaluation import shared
 from baichuan_audio.evaluation.results import read_results
 from baichuan_audio.evaluation.suites.registry import SUITES
 
@@ -38,7 +39,7 @@ def test_run_may_be_left_out() -> None:
         assert current_names(words) == words
     commands = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     group = next(a for a in commands.choices["eval"]._actions if isinstance(a, argparse._SubParsersAction))
-    assert set(group.choices) == set(evaluation.COMMAND_NAMES)
+    assert set(group.choices) == set(evaluation.COMMANDS)
 
 
 def test_list_and_power(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,8 +110,8 @@ def test_training_data_are_compared(tiny: Path, data: Path, tmp_path: Path, caps
 
 def test_progress_says_what_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter([0.0, 100.0, 200.0, 300.0, 301.0])
-    monkeypatch.setattr(evaluation.time, "monotonic", lambda: next(clock))
-    with evaluation._Bar("fleurs") as bar:
+    monkeypatch.setattr(shared.time, "monotonic", lambda: next(clock))
+    with shared.Bar("fleurs") as bar:
         bar.update("items", 4, 10)
         bar.update("items", 5, 10)
         bar.update("items", 6, 10)

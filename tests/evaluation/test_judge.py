@@ -32,8 +32,8 @@ def item(subset: str = "llama_questions", question: str = "What is the capital o
 
 def test_prompts_are_pinned() -> None:
     """A changed prompt is another judge: give it a new version, then write its hash here."""
-    assert (PROMPT_VERSION, PROMPTS_DIGEST) == ("2026-11-2", "4c7f2786fd71569c1c41759823b05ded")
-    judged = {name for name, form in VOICEBENCH.items() if form.form in ("rating5", "yes_no")}
+    assert (PROMPT_VERSION, PROMPTS_DIGEST) == ("2026-11-3", "f0f2041d1aeb9bf53309e29e5fb1cca3")
+    judged = {name for name, form in VOICEBENCH.items() if form.form in ("rating5", "rating10", "yes_no")}
     assert set(PROMPTS) == set(SETS) | judged
 
 

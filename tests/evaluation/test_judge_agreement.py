@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from baichuan_audio.cli import main
 from baichuan_audio.errors import DataError
 from baichuan_audio.evaluation.judge import ApiJudge, MatchJudge
-from baichuan_audio.evaluation.judge.__main__ import main
 from baichuan_audio.evaluation.judge.agreement import cohen_kappa, measure_agreement, read_marks
 
 from .conftest import OpenAIServer, completion
@@ -96,11 +96,16 @@ def test_verdicts_that_flip(openai_server: OpenAIServer, tmp_path: Path) -> None
 
 
 def test_command(openai_server: OpenAIServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(MARKS)]) == 0
+    assert main(["eval", "judge", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["repeats"] == 1
-    broken = tmp_path / "marks.jsonl"
-    broken.write_text('{"id": 1}\n')
-    assert main([str(broken)]) == 1
+    marks = tmp_path / "marks.jsonl"
+    marks.write_text(MARKS.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    options = ["--judge-url", openai_server.base_url, "--judge-cache", str(tmp_path / "c.jsonl"), "--repeats", "2"]
+    assert main(["eval", "judge", str(marks), *options]) == 0
+    printed = capsys.readouterr()
+    assert "1 answers, judged 2 times: kappa with people" in printed.out and "judging takes 1 calls" in printed.err
+    marks.write_text('{"id": 1}\n')
+    assert main(["eval", "judge", str(marks)]) == 2
     assert "line 1 is no object with id, set, question" in capsys.readouterr().err
     with pytest.raises(DataError, match="cannot be read"):
         read_marks(tmp_path / "none.jsonl")

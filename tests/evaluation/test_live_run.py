@@ -18,9 +18,9 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed:
 from fake_engine import FakeEngine
 from page_tools import LiveServer
 
+from baichuan_audio.cli import main
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.live import big_bench_audio, full_duplex
-from baichuan_audio.evaluation.live.__main__ import main
 from baichuan_audio.evaluation.live.realtime import LiveClient
 from baichuan_audio.evaluation.live.run import run_live
 from baichuan_audio.evaluation.live.serving import serving
@@ -159,9 +159,18 @@ def test_trouble(system: LiveClient, data: Path, tmp_path: Path, capsys: pytest.
         big_bench_audio.load(tmp_path)
     with pytest.raises(EvaluationError, match="is no Realtime address"):
         LiveClient("http://127.0.0.1:8000")
-    arguments = [full_duplex.NAME, str(data), "--output", str(tmp_path / "r.jsonl"), "--limit", "1"]
-    assert main([*arguments, "--url", "ws://127.0.0.1:9/v1/realtime"]) == 1
+    arguments = ["eval", "live", full_duplex.NAME, "--data", str(data), "--output", str(tmp_path), "--limit", "1"]
+    assert main([*arguments, "--system", "ws://127.0.0.1:9/v1/realtime"]) == 2
     assert "127.0.0.1:9/v1/realtime does not answer" in capsys.readouterr().err
+
+
+def test_command(server: LiveServer, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["eval", "live", full_duplex.NAME, "--data", str(data), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--system", f"ws://127.0.0.1:{server.port}/v1/realtime"]) == 0
+    assert "full_duplex_bench v1_0/own_turn_taking taken_over: " in capsys.readouterr().out
+    assert "v1_0/own_turn_taking" in json.loads((tmp_path / "out" / f"{full_duplex.NAME}.json").read_text())["sets"]
+    assert main(["eval", "compare", *[str(tmp_path / "out" / f"{full_duplex.NAME}.jsonl")] * 2]) == 2
+    assert "are not compared one by one" in capsys.readouterr().err
 
 
 def test_a_full_server_is_waited_for(data: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import soundfile
 
+from baichuan_audio.cli import main
 from baichuan_audio.evaluation.judge import MatchJudge
-from baichuan_audio.evaluation.report.__main__ import main
 from baichuan_audio.evaluation.report.charts import Interval, interval_chart, time_chart, timeline
 from baichuan_audio.evaluation.report.html import isolated, text
 from baichuan_audio.evaluation.report.items import cards
@@ -146,12 +146,14 @@ def test_linked_sounds_lie_beside_the_page(results: Path, tmp_path: Path) -> Non
 
 def test_command_and_trouble(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "r.html"
-    assert main([str(page), str(results / "oab.jsonl"), "--data", f"openaudiobench={results / 'data'}"]) == 0
+    report = ["eval", "report", "--output", str(page)]
+    assert main([*report, str(results), "--data", str(results)]) == 0
     assert "MB." in capsys.readouterr().out and page.is_file()
-    assert main([str(page), str(tmp_path / "none.jsonl")]) == 1
+    assert main([*report, str(tmp_path / "none.jsonl")]) == 2
     assert "there is no result file" in capsys.readouterr().err
-    assert main([str(page), str(results / "oab.jsonl"), "--data", "x"]) == 1
-    assert "is no SUITE=FOLDER" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([*report, str(tmp_path / "empty")]) == 2
+    assert "there is no result file in this folder" in capsys.readouterr().err
     unknown = tmp_path / "unknown.jsonl"
     unknown.write_text(json.dumps({"kind": "header", "format": 1, "suite": "singing"}) + "\n")
     with pytest.raises(EvaluationError, match="no suite 'singing'"):

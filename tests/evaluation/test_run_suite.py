@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.judge import JudgeCost, MatchJudge, Verdict
 from baichuan_audio.evaluation.judge.agreement import measure_judge
 from baichuan_audio.evaluation.results import EvaluationError, ResultFile, read_results
+from baichuan_audio.evaluation.suites import ask
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.run import ordered_map, run_suite
 from baichuan_audio.evaluation.suites.summary import summarize
@@ -186,6 +188,56 @@ def test_ordered_map_keeps_order_and_ends_at_an_error() -> None:
         list(ordered_map(lambda number: 1 // (number - 20), range(50), 4))
 
 
+def test_what_came_before_an_error_is_not_lost() -> None:
+    def entries() -> Any:
+        yield from range(3)
+        raise KeyboardInterrupt
+
+    results = ordered_map(lambda entry: entry + 1, entries(), 2)
+    assert [next(results) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+
+
+def test_the_system_replies_while_its_last_reply_is_read_back(benchmark_dir: Path, tmp_path: Path) -> None:
+    """The recogniser waits for the system's second reply, which would never come if one waited for the other."""
+    second = threading.Event()
+
+    class System(ScriptedSystem):
+        def answer(self, *arguments: Any, **named: Any) -> Any:
+            reply = super().answer(*arguments, **named)
+            if len(self.asked) == 2:
+                second.set()
+            return reply
+
+    class Recogniser(ScriptedRecogniser):
+        def transcribe(self, *arguments: Any) -> str:
+            assert second.wait(20)
+            return super().transcribe(*arguments)
+
+    options: dict[str, Any] = {"settings": ["s2s_text", "s2s_asr"]}
+    evaluate(benchmark_dir, tmp_path / "overlapping.jsonl", System(REPLIES), recogniser=Recogniser(), **options)
+    evaluate(benchmark_dir, tmp_path / "plain.jsonl", **options)
+    assert (tmp_path / "overlapping.jsonl").read_bytes() == (tmp_path / "plain.jsonl").read_bytes().replace(
+        b"plain.audio", b"overlapping.audio"
+    )
+
+
+def test_time_of_models_at_once_counts_once_as_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 2.0, 6.0, 9.0])  # system 0 to 6, recogniser 2 to 9
+    monkeypatch.setattr(ask.time, "monotonic", lambda: next(now))
+    clock = ask.Clock()
+    first, other = clock.timed("system"), clock.timed("recogniser")
+    first.__enter__()
+    other.__enter__()
+    first.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+    assert clock.busy == 9 and clock.shares(10.0) == {
+        "wall_s": 10.0, "system_s": 6.0, "system_percent": 60.0, "recogniser_s": 7.0, "recogniser_percent": 70.0,
+        "harness_s": 1.0, "harness_percent": 10.0,
+    }  # fmt: skip
+
+
 def test_recorded_replies_are_judged_anew_without_the_model(benchmark_dir: Path, tmp_path: Path) -> None:
     system = ScriptedSystem(REPLIES, failing=("Who coached the Panthers?",))
     first = evaluate(benchmark_dir, tmp_path / "a" / "r.jsonl", system)
@@ -223,7 +275,9 @@ def test_a_judge_is_measured_on_recorded_replies(benchmark_dir: Path, tmp_path: 
 
 def test_figures_come_from_the_file_alone(benchmark_dir: Path, tmp_path: Path) -> None:
     figures = evaluate(benchmark_dir, tmp_path / "r.jsonl")
+    shares = figures.pop("time")
     assert summarize(tmp_path / "r.jsonl") == figures
+    assert {"wall_s", "system_s", "recogniser_percent", "judge_s", "harness_percent"} <= set(shares)
     json.dumps(figures, allow_nan=False)
 
 

@@ -19,7 +19,7 @@ from baichuan_audio.audio.reading import read_audio
 from baichuan_audio.evaluation.judge import MatchJudge
 from baichuan_audio.evaluation.results import read_results
 from baichuan_audio.evaluation.suites.run import run_suite
-from baichuan_audio.evaluation.systems import BatchedSystem, LocalSystem, RealtimeSystem, ServerSystem, System
+from baichuan_audio.evaluation.systems import BatchedSystem, LocalSystem, RealtimeSystem, Reply, ServerSystem, System
 
 from .conftest import ScriptedRecogniser, ScriptedSystem, write_benchmark
 
@@ -62,17 +62,28 @@ def test_one_eight_and_the_server_reply_the_same(tiny_dir: Path, spoken_question
     import baichuan_audio
 
     model = baichuan_audio.load(tiny_dir, dtype=torch.float32)
+    two_turns = _item(spoken_questions, "trivia_qa/0.wav"), _item(spoken_questions, "web_questions/0.wav")
+
+    def second(system: System, typed: bool) -> Reply:
+        return system.answer(two_turns[1], False, typed, earlier=(two_turns[0], "It is so."))
+
+    second_turns = [second(LocalSystem(model, tiny_dir, seed=4), typed) for typed in (False, True)]
+    alone = LocalSystem(model, tiny_dir, seed=4).answer(two_turns[1], False, True)
+    assert second_turns[1] != alone  # the first turn matters
     one = outputs(spoken_questions, LocalSystem(model, tiny_dir, seed=4), tmp_path / "one.jsonl", 1)
     with BatchedSystem(model, tiny_dir, batch=8, seed=4) as system:
         assert outputs(spoken_questions, system, tmp_path / "eight.jsonl", 8) == one
+        assert [second(system, typed) for typed in (False, True)] == second_turns
     with served(model) as address:
         system = ServerSystem(f"http://{address}/v1", "any", seed=4)
         outputs(spoken_questions, system, tmp_path / "server.jsonl", 3)
+        assert [second(system, typed) for typed in (False, True)] == second_turns
         realtime = RealtimeSystem(f"ws://{address}/v1/realtime", "any")
         question = read_results(tmp_path / "one.jsonl")[1][0]
         reply = realtime.answer(_item(spoken_questions, question["id"]), spoken=True)
         assert reply.text and reply.waveform is not None and len(reply.waveform) > 0
         assert realtime.answer(_item(spoken_questions, question["id"]), spoken=False, typed=True).text
+        assert second(realtime, False).text and second(realtime, True).text
     rows = read_results(tmp_path / "server.jsonl")[1]
     assert rows == read_results(tmp_path / "one.jsonl")[1]
     texts = {row["replies"][kind]["text"] for row in rows if row["kind"] == "output" for kind in ("t2t", "s2t")}

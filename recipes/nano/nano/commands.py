@@ -101,7 +101,9 @@ def _make_questions(arguments: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from .self_distillation import ChatModel, write_pairs
+    from baichuan_audio.training.chat_model import ChatModel
+
+    from .self_distillation import write_pairs
     from .topics import TOPICS
 
     if arguments.threads:

@@ -13,8 +13,9 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from baichuan_audio.data.pipeline.sources import read_texts
 from baichuan_audio.errors import CheckpointError
+from baichuan_audio.training.chat_model import ChatModel
 from nano.question_forms import formed_question
-from nano.self_distillation import ChatModel, Pair, pairs, spoken_question, spoken_reply, write_pairs
+from nano.self_distillation import Pair, pairs, spoken_question, spoken_reply, write_pairs
 
 SPECIAL = ("<|im_start|>", "<|im_end|>")
 
@@ -48,20 +49,20 @@ def test_a_batch_continues_each_prompt_as_alone(tmp_path: Path):
     model.model.float()  # bfloat16 rounds a batch otherwise than a row
     prompts = ["<|im_start|>a b c", "<|im_start|>d e f g h a a", "b"]
     draw = torch.Generator().manual_seed(1)
-    together = model.complete(prompts, 12, 0.0, draw)
-    assert together == [model.complete([prompt], 12, 0.0, draw)[0] for prompt in prompts]
-    assert any(text.endswith("\n") for text in model.complete(prompts * 20, 40, 3.0, draw))
+    together = model.continue_all(prompts, 12, 0.0, draw)
+    assert together == [model.continue_all([prompt], 12, 0.0, draw)[0] for prompt in prompts]
+    assert any(ended for _, ended in model.continue_all(prompts * 20, 40, 3.0, draw))
 
 
 def test_what_can_be_spoken():
     assert spoken_question('"Why is the sky blue?"\nBecause') == "Why is the sky blue?"
     assert spoken_question("What is a question?") is None and spoken_question("Why 2 + 2?") is None
     assert spoken_question("Why?") is None and spoken_question("") is None
-    assert spoken_reply(" It’s  blue.\n") == "It's blue."
-    assert spoken_reply("1. Blue\n") is None and spoken_reply("Blue, and\n") is None and spoken_reply("\n") is None
-    assert spoken_reply("it is blue. At night it is") == "It is blue." and spoken_reply("It is blue") is None
-    assert spoken_reply("It is. It is.\n") is None
-    assert spoken_reply(f"Yes. {'very ' * 40}blue.\n") == "Yes."
+    assert spoken_reply(" It’s  blue. ", True) == "It's blue."
+    assert spoken_reply("1. Blue", True) is None and spoken_reply("Blue, and", True) is None
+    assert spoken_reply("", True) is None and spoken_reply("It is. It is.", True) is None
+    assert spoken_reply("it is blue. At night it is", False) == "It is blue." and spoken_reply("Blue", False) is None
+    assert spoken_reply(f"Yes. {'very ' * 40}blue.", True) == "Yes."
 
 
 def test_forms_of_questions_that_training_never_sees_stay_apart():

@@ -133,12 +133,7 @@ def current_names(argv: Sequence[str]) -> list[str]:
                 file=sys.stderr,
             )
             return [*COMMANDS[old].split(), *(_renamed_option(word, options) for word in rest)]
-    if (
-        words[:1] == ["eval"]
-        and words[1:2]
-        and not words[1].startswith("-")
-        and words[1] not in evaluation.COMMAND_NAMES
-    ):
+    if words[:1] == ["eval"] and words[1:2] and not words[1].startswith("-") and words[1] not in evaluation.COMMANDS:
         return ["eval", "run", *words[1:]]  # the name of a suite
     return words
 

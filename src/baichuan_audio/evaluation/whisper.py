@@ -6,6 +6,8 @@ right one of several texts (docs/evaluation.md).
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,28 +24,36 @@ _MIN_PROBABILITY = 1e-12  # of a token
 class Whisper:
     """Transcribes samples of `language` ("en", "zh") at 16 kHz, or selects one of several texts.
 
-    `model`: a size that faster-whisper knows ("base"; downloaded on first use) or a folder in its format.
+    `model`: a size that faster-whisper knows ("base"; downloaded on first use) or a folder in its format. workers:
+    threads that may call it at once, one CPU thread each, so that company changes no transcript.
 
     Raises MissingDependencyError without faster-whisper, ConfigError where the model cannot be loaded.
     """
 
-    def __init__(self, model: str, language: str) -> None:
+    def __init__(self, model: str, language: str, workers: int = 1) -> None:
         try:
             import faster_whisper
-            from faster_whisper.tokenizer import Tokenizer
         except ImportError as error:
             raise MissingDependencyError(
                 "Whisper needs faster-whisper: pip install 'baichuan-audio[whisper]'."
             ) from error
         try:
-            self._model: Any = faster_whisper.WhisperModel(model, device="cpu", compute_type="int8", cpu_threads=1)
+            self._model: Any = faster_whisper.WhisperModel(
+                model, device="cpu", compute_type="int8", cpu_threads=1, num_workers=workers
+            )
         except Exception as error:  # from several libraries, with messages that do not help
             raise ConfigError(
                 f"Whisper model '{model}' cannot be loaded: give a size like base, or a faster-whisper folder "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
             ) from error
+        logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # else a line for every sound
         self._language = language
-        self._tokenizer = Tokenizer(self._model.hf_tokenizer, True, task="transcribe", language=language)
+
+    def in_language(self, language: str) -> Whisper:
+        """The same loaded model for another language."""
+        other = copy.copy(self)
+        other._language = language
+        return other
 
     def transcribe(self, waveform: np.ndarray) -> str:
         """Samples [S] -> transcript.
@@ -65,8 +75,10 @@ class Whisper:
         Of the words without punctuation: a comma is inaudible, and lowers a text's score by 7 to 12 nats.
         """
         import ctranslate2
+        from faster_whisper.tokenizer import Tokenizer
 
-        tokenizer, between = self._tokenizer, "" if self._language == "zh" else " "
+        tokenizer = Tokenizer(self._model.hf_tokenizer, True, task="transcribe", language=self._language)
+        between = "" if self._language == "zh" else " "
         features = self._model.feature_extractor(_padded(waveform))
         frames = self._model.feature_extractor.nb_max_frames
         features = np.pad(features[:, :frames], ((0, 0), (0, max(0, frames - features.shape[1]))))

@@ -28,7 +28,8 @@ class Item:
     question: what the audio says, as text. references: the right answers. raw_reference: the reference as it stands in
     the file, which published prompts quote. language: "en" or "zh". speaker: "" where the layout does not tell.
     span: start and end in seconds of a part of the audio; None for all of it. choices: texts whose likelihood is
-    compared. prompt_audio: a recording of the voice that a spoken text should have.
+    compared. prompt_audio: a recording of the voice that a spoken text should have. follows: the user's turn
+    before this one, in a conversation of two.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Item:
     span: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     prompt_audio: Path | None = None
+    follows: Item | None = None
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Benchmark:
                     audio[path] = file_digest(path)
             parts += [item.id, item.question, *item.references, item.raw_reference, item.language, item.speaker]
             parts += [*item.choices, str(item.span or ""), audio[item.audio], audio[item.prompt_audio]]
+            parts += [item.follows.id] if item.follows else []
         return text_digest(*parts)
 
     def limited(self, limit: int | None) -> Benchmark:

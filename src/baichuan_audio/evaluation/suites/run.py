@@ -6,15 +6,17 @@ order of the items, however many are asked at once.
 
 from __future__ import annotations
 
-import itertools
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import ConfigError
-from ..judge import PILOT_CALLS, Judge, JudgeCost
+from ..judge import PILOT_CALLS, PROMPTS, Judge, JudgeCost
 from ..results import EvaluationError, ResultFile, library_versions
 from ..systems import Recogniser, System
 from .ask import Asker
@@ -26,6 +28,9 @@ from .scores.quality import QualityMeasures
 from .summary import reply_text
 
 _KNOWN_SPEECH = 100  # questions of each set on which the recogniser's own error is measured
+
+READERS = min(8, max(2, (os.cpu_count() or 1) // 2))
+"""Threads that read sounds back and measure them, while the system replies to the next items."""
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -60,7 +65,7 @@ def run_suite(
     """
     if suite not in SUITES:
         raise ConfigError(f"there is no suite '{suite}'; there are {', '.join(SUITES)}.")
-    chosen = SUITES[suite]
+    started, chosen = time.monotonic(), SUITES[suite]
     if settings is None:
         settings = chosen.settings[1:] if chosen.judged and recogniser is not None else chosen.default
     settings = _checked_settings(suite, settings, judge, recogniser)
@@ -69,20 +74,22 @@ def run_suite(
         log(problem)
     benchmark = full.limited(limit)
     provenance = _provenance(suite, data, benchmark, settings, system, judge, recogniser, measures, limit)
-    started = time.monotonic()
     with ResultFile(output, provenance) as results:
         run = _Run(benchmark, settings, system, recogniser, measures, results, workers, progress)
         run.ask_system()
         if chosen.judged and judge is not None:
             run.ask_judge(judge, max_cost, log)
-    wall = time.monotonic() - started
-    parts = ", ".join(f"{seconds:.0f} s in the {part}" for part, seconds in run.seconds.items() if seconds)
-    log(f"{len(benchmark.items)} items in {wall:.0f} s{': ' + parts if parts else ''}.")
-    return chosen.score(output)
+    figures = chosen.score(output)
+    shares = run.clock.shares(time.monotonic() - started)
+    parts = ", ".join(
+        f"{part} {shares[f'{part}_percent']:.0f} %" for part in (*run.clock.seconds, "harness") if f"{part}_s" in shares
+    )
+    log(f"{len(benchmark.items)} items in {shares['wall_s']:.0f} s; share of that time: {parts}.")
+    return figures | {"time": shares}
 
 
 class _Run:
-    """One evaluation under way. `seconds`: time spent in its parts, of all threads together."""
+    """One evaluation under way. The system is asked for the next item while the last is read back and measured."""
 
     def __init__(
         self,
@@ -97,9 +104,10 @@ class _Run:
     ) -> None:
         self._benchmark, self._settings, self._results = benchmark, settings, results
         self._workers, self._progress = workers, progress
+        self._reads_back = recogniser is not None or measures is not None
         self._kinds = list(dict.fromkeys("s2s" if setting.startswith("s2s") else setting for setting in settings))
         self._asker = Asker(system, recogniser, measures, results.path.with_suffix(".audio"), self._kinds)
-        self.seconds = self._asker.seconds
+        self.clock = self._asker.clock
         position: dict[str, int] = {}
         self._known = set[str]()
         for item in benchmark.items:
@@ -112,7 +120,9 @@ class _Run:
         total = len(self._benchmark.items)
         items = [item for item in self._benchmark.items if ("output", item.id, "") not in self._results.done]
         self._progress("items", total - len(items), total)
-        for number, row in enumerate(ordered_map(self._output, items, self._workers), total - len(items) + 1):
+        asked = ordered_map(self._ask, items, self._workers)
+        rows = ordered_map(self._output, asked, READERS) if self._reads_back else map(self._output, asked)
+        for number, row in enumerate(rows, total - len(items) + 1):
             self._results.append(row)
             self._progress("items", number, total)
 
@@ -121,6 +131,9 @@ class _Run:
 
         A judge that cannot foresee its cost is asked for a few verdicts of each set first, which it keeps.
         """
+        by_model = dict.fromkeys(item.subset for item in self._benchmark.items if not judge.judges(item))
+        if names := [name for name in by_model if name in PROMPTS]:
+            log(f"{', '.join(names)}: not judged, for that takes a language model (--judge-url), and none was named.")
         asked = list(self._to_judge(judge))
         replies = [(item, text) for item, _, text in asked]
         cost = judge.estimate(replies)
@@ -128,12 +141,12 @@ class _Run:
             log(cost.sentence())
             _check_cost(cost, max_cost)
         if not cost.measured:
-            with self._asker.timed("judge"):
+            with self.clock.timed("judge"):
                 list(ordered_map(lambda entry: judge.judge(*entry), _pilot(replies), self._workers))
             cost = judge.estimate(replies)
             log(cost.sentence())
             _check_cost(cost, max_cost)
-        with self._asker.timed("judge"):
+        with self.clock.timed("judge"):
             for number, row in enumerate(ordered_map(lambda entry: _verdict(judge, entry), asked, self._workers), 1):
                 self._results.append(row)
                 self._progress("verdicts", number, len(asked))
@@ -144,9 +157,13 @@ class _Run:
             for setting in self._settings if judge.judges(item) else ():
                 text = reply_text(row, setting)
                 if text is not None and ("verdict", item.id, setting) not in self._results.done:
-                    yield item, setting, text
+                    yield _with_dialogue(item, row, setting), setting, text
 
-    def _output(self, item: Item) -> dict[str, Any]:
+    def _ask(self, item: Item) -> tuple[Item, dict[str, Callable[[], dict[str, Any]]]]:
+        return item, {kind: self._asker.ask(item, kind) for kind in self._kinds}
+
+    def _output(self, asked: tuple[Item, dict[str, Callable[[], dict[str, Any]]]]) -> dict[str, Any]:
+        item, replies = asked
         row: dict[str, Any] = {
             "kind": "output",
             "id": item.id,
@@ -156,31 +173,41 @@ class _Run:
             "raw_reference": item.raw_reference,
             "language": item.language,
             "speaker": item.speaker,
-            "replies": {},
+            "replies": {kind: finish() for kind, finish in replies.items()},
         }
-        for kind in self._kinds:
-            row["replies"][kind] = self._asker.reply(item, kind)
         if "s2s" in row["replies"] and item.id in self._known and item.audio is not None:
             row["question_asr"] = self._asker.read_back(item.audio, item.language)
         return row
 
 
 def ordered_map(function: Callable[[_In], _Out], entries: Iterable[_In], workers: int) -> Iterator[_Out]:
-    """Results in the order of `entries`, up to `workers` computed at once and few waiting; 1 uses no thread."""
+    """Results in the order of `entries`, up to `workers` computed at once and few waiting; 1 uses no thread.
+
+    `entries` is read by the caller's thread, meanwhile. Where that raises, the results of what came before are yielded
+    first.
+    """
     if workers <= 1:
         yield from map(function, entries)
         return
-    source = iter(entries)
+    source, waiting = iter(entries), deque[Future[_Out]]()
+    stopped: BaseException | None = None
     with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(function, entry) for entry in itertools.islice(source, 2 * workers)]
         try:
-            while waiting:
-                result = waiting.pop(0).result()
-                waiting += [pool.submit(function, entry) for entry in itertools.islice(source, 1)]
-                yield result
+            while True:
+                while not stopped and len(waiting) < 2 * workers and not (waiting and waiting[0].done()):
+                    try:
+                        waiting.append(pool.submit(function, next(source)))
+                    except BaseException as error:
+                        stopped = error
+                if not waiting:
+                    break
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+    if not isinstance(stopped, StopIteration):
+        assert stopped is not None
+        raise stopped
 
 
 def _pilot(replies: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:
@@ -191,6 +218,14 @@ def _pilot(replies: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:
         if len(members) < PILOT_CALLS:
             members[item.id, text] = (item, text)
     return [entry for members in chosen.values() for entry in members.values()]
+
+
+def _with_dialogue(item: Item, row: Mapping[str, Any], setting: str) -> Item:
+    """The item as a judge sees it: a second turn with the first and the reply to it."""
+    if item.follows is None:
+        return item
+    before = row["replies"]["s2s" if setting.startswith("s2s") else setting]["before"]
+    return replace(item, question=f"User: {item.follows.question}\nAssistant: {before}\nUser: {item.question}")
 
 
 def _verdict(judge: Judge, asked: tuple[Item, str, str]) -> dict[str, Any]:

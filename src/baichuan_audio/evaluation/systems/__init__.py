@@ -17,9 +17,10 @@ from .batched import BatchedSystem
 from .http import HttpClient, first_message
 from .local import LocalSystem
 from .realtime import RealtimeSystem
-from .recognisers import WhisperRecogniser
+from .recognisers import WhisperRecogniser, WhisperSystem
 from .recorded import RecordedSystem
 from .server import ServerSystem
+from .text_model import TextModelSystem
 
 __all__ = [
     "BatchedSystem",
@@ -36,7 +37,9 @@ __all__ = [
     "ServerSystem",
     "SpeakingSystem",
     "System",
+    "TextModelSystem",
     "WhisperRecogniser",
+    "WhisperSystem",
     "first_message",
     "item_seed",
     "item_waveform",

@@ -30,6 +30,10 @@ class ItemFailure(Exception):
     """The system refused or failed on this item; its text goes to the results, where the item counts as wrong."""
 
 
+Earlier = tuple[Item, str]
+"""The turn before this one: what the user said or typed, and the text of the reply."""
+
+
 class System(Protocol):
     """What an evaluation asks. Every method raises ItemFailure where this item cannot be answered."""
 
@@ -37,10 +41,13 @@ class System(Protocol):
         """What decides the replies: names and hashes, the same from run to run."""
         ...
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+    def answer(
+        self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
+    ) -> Reply:
         """The reply to the item's audio (typed: to its text), with sound where `spoken`.
 
-        instruction: a text before the audio, such as what to translate it to.
+        instruction: a text before the audio, such as what to translate it to. earlier: the turn before, given as the
+        item is, its reply as text.
         """
         ...
 

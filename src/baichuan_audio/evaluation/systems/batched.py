@@ -16,7 +16,7 @@ from ...errors import BaichuanAudioError
 from ...generation.events import TextDelta
 from ...model import BaichuanAudio
 from ..suites.items import Item
-from .base import ItemFailure, Reply, item_seed, item_waveform
+from .base import Earlier, ItemFailure, Reply, item_seed, item_waveform
 from .local import LocalSystem
 
 _T = TypeVar("_T")
@@ -45,17 +45,25 @@ class BatchedSystem(LocalSystem):
         self._thread.join()
         self._loop.close()
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+    def answer(
+        self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
+    ) -> Reply:
         parts: list[Any] = [item.question] if typed else [_audio(item)]
-        return self._wait(self._answer(item, [instruction, *parts] if instruction else parts, spoken))
+        before = None
+        if earlier is not None:
+            before = (earlier[0].question if typed else _audio(earlier[0]), earlier[1])
+        return self._wait(self._answer(item, [instruction, *parts] if instruction else parts, spoken, before))
 
     def transcribe(self, item: Item) -> str:
         return self._wait(self._transcript(item))
 
-    async def _answer(self, item: Item, parts: list[Any], spoken: bool) -> Reply:
+    async def _answer(self, item: Item, parts: list[Any], spoken: bool, before: tuple[Any, str] | None) -> Reply:
         texts, sounds = list[str](), list[np.ndarray]()
         dialogue = self._engine.open(voice=self._voice, seed=item_seed(self._seed, item))
         try:
+            if before is not None:
+                await dialogue.add_user([before[0]])
+                await dialogue.add_assistant(before[1])
             await dialogue.add_user(parts)
             async for event in dialogue.reply(speak=spoken, sampling=self._sampling):
                 if isinstance(event, TextDelta):

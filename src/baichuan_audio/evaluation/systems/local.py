@@ -19,7 +19,7 @@ from ...model import BaichuanAudio
 from ...text.normalization import normalize_for_speech
 from ..results import weights_digest
 from ..suites.items import Item
-from .base import ItemFailure, Reconstruction, Reply, audio_of, item_seed, item_waveform
+from .base import Earlier, ItemFailure, Reconstruction, Reply, audio_of, item_seed, item_waveform
 
 CONTEXT_PROMPTS = {
     "en": "Below is a segment of alternating speech and text content: ",
@@ -54,11 +54,16 @@ class LocalSystem:
             "sampling": asdict(self._sampling),
         }
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+    def answer(
+        self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
+    ) -> Reply:
         content: Any = item.question if typed else {"audio": _sound(item)}
         if instruction:
             content = [instruction, content]
         messages = [{"role": "user", "content": content}]
+        if earlier is not None:
+            first: Any = earlier[0].question if typed else {"audio": _sound(earlier[0])}
+            messages[:0] = [{"role": "user", "content": first}, {"role": "assistant", "content": earlier[1]}]
         texts, sounds = list[str](), list[np.ndarray]()
         try:
             for piece in self._model.chat(messages, spoken, self._voice, self._sampling, item_seed(self._seed, item)):

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import MissingDependencyError
 from ..results import EvaluationError
 from ..suites.items import Item
-from .base import ItemFailure, Reply, item_waveform
+from .base import Earlier, ItemFailure, Reply, item_waveform
 
 REALTIME_RATE = 24_000
 _INSTRUCTION = "Transcribe the audio word for word. Write nothing else."
@@ -56,18 +56,20 @@ class RealtimeSystem:
             "transcribe_by": _INSTRUCTION,
         }
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+    def answer(
+        self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
+    ) -> Reply:
         content: list[dict[str, Any]] = [{"type": "input_text", "text": instruction}] if instruction else []
-        if typed:
-            content.append({"type": "input_text", "text": item.question})
-        else:
-            content.append({"type": "input_audio", "audio": base64.b64encode(_pcm(item)).decode("ascii")})
-        return self._ask(content, spoken)
+        messages = [("user", [*content, _part(item, typed)])]
+        if earlier is not None:
+            reply = [{"type": "output_text", "text": earlier[1]}]
+            messages[:0] = [("user", [_part(earlier[0], typed)]), ("assistant", reply)]
+        return self._ask(messages, spoken)
 
     def transcribe(self, item: Item) -> str:
         return self.answer(item, spoken=False, instruction=_INSTRUCTION).text
 
-    def _ask(self, content: list[dict[str, Any]], spoken: bool) -> Reply:
+    def _ask(self, messages: list[tuple[str, list[dict[str, Any]]]], spoken: bool) -> Reply:
         session: dict[str, Any] = {"type": "realtime", "output_modalities": ["audio" if spoken else "text"]}
         session["audio"] = {"input": {"turn_detection": None}}
         if spoken and self._voice != "default":
@@ -78,10 +80,13 @@ class RealtimeSystem:
             with self._connect(url, additional_headers=headers, max_size=None) as socket:
                 for event in (
                     {"type": "session.update", "session": session},
-                    {
-                        "type": "conversation.item.create",
-                        "item": {"type": "message", "role": "user", "content": content},
-                    },
+                    *(
+                        {
+                            "type": "conversation.item.create",
+                            "item": {"type": "message", "role": role, "content": content},
+                        }
+                        for role, content in messages
+                    ),
                     {"type": "response.create"},
                 ):
                     socket.send(json.dumps(event))
@@ -113,6 +118,13 @@ class RealtimeSystem:
             return Reply("".join(texts))
         samples = np.frombuffer(b"".join(sounds), "<i2").astype(np.float32) / 32768
         return Reply("".join(texts), samples, REALTIME_RATE)
+
+
+def _part(item: Item, typed: bool) -> dict[str, Any]:
+    """What the user says, or types."""
+    if typed:
+        return {"type": "input_text", "text": item.question}
+    return {"type": "input_audio", "audio": base64.b64encode(_pcm(item)).decode("ascii")}
 
 
 def _pcm(item: Item) -> bytes:

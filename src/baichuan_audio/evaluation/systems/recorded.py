@@ -9,7 +9,7 @@ from typing import Any
 from ...data.store.atomic import file_digest
 from ..results import EvaluationError, read_results
 from ..suites.items import Item
-from .base import ItemFailure, Reply, read_sound
+from .base import Earlier, ItemFailure, Reply, read_sound
 
 
 class RecordedSystem:
@@ -24,7 +24,9 @@ class RecordedSystem:
     def provenance(self) -> dict[str, Any]:
         return {"kind": "recorded", "results": self._digest, "system": self._system}
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+    def answer(
+        self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
+    ) -> Reply:
         kind = "s2tt" if instruction else "s2s" if spoken else "t2t" if typed else "s2t"
         reply = self._reply(item, kind)
         if not spoken:

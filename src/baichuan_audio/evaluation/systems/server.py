@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..suites.items import Item
-from .base import ItemFailure, Reply, audio_of, item_seed, item_waveform, read_sound, wav_bytes
+from .base import Earlier, ItemFailure, Reply, audio_of, item_seed, item_waveform, read_sound, wav_bytes
 from .http import HttpClient, first_message
 
 
@@ -45,11 +45,17 @@ class ServerSystem:
             "transcribe_by": self._transcribe_by or "",
         }
 
-    def answer(self, item: Item, spoken: bool, typed: bool = False, instruction: str = "") -> Reply:
+    def answer(
+        self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
+    ) -> Reply:
         content: Any = item.question if typed else [_audio_part(item)]
         if instruction:
             content = [{"type": "text", "text": instruction}, *([] if typed else content)]
-        message = self._chat(item, content, spoken)
+        messages = [{"role": "user", "content": content}]
+        if earlier is not None:
+            first = earlier[0].question if typed else [_audio_part(earlier[0])]
+            messages[:0] = [{"role": "user", "content": first}, {"role": "assistant", "content": earlier[1]}]
+        message = self._chat(item, messages, spoken)
         if not spoken:
             return Reply(_text_of(message))
         audio = message.get("audio") or {}
@@ -61,7 +67,7 @@ class ServerSystem:
     def transcribe(self, item: Item) -> str:
         if self._transcribe_by is not None:
             content = [{"type": "text", "text": self._transcribe_by}, _audio_part(item)]
-            return _text_of(self._chat(item, content, False))
+            return _text_of(self._chat(item, [{"role": "user", "content": content}], False))
         name, sound = audio_of(item).name, audio_of(item).read_bytes()
         if item.span is not None:
             name, sound = f"{item_seed(0, item)}.wav", wav_bytes(*item_waveform(item))
@@ -74,10 +80,10 @@ class ServerSystem:
         waveform, rate = read_sound(self._http.post_bytes("/audio/speech", json=body))
         return Reply(item.question, waveform, rate)
 
-    def _chat(self, item: Item, content: Any, spoken: bool) -> dict[str, Any]:
+    def _chat(self, item: Item, messages: list[dict[str, Any]], spoken: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": messages,
             "seed": item_seed(self._seed, item),
             "modalities": ["text", "audio"] if spoken else ["text"],
         }

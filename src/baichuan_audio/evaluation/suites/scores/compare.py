@@ -50,7 +50,9 @@ def compare_results(first: Path, second: Path) -> list[Comparison]:
         changed.append("data")
     if changed:
         raise EvaluationError(f"{first} and {second} differ in {', '.join(changed)}, so they cannot be compared.")
-    suite = SUITES[headers[0]["suite"]]
+    suite = SUITES.get(headers[0]["suite"])
+    if suite is None:
+        raise EvaluationError(f"{first} is of {headers[0]['suite']}, whose items are not compared one by one.")
     units = [suite.units(path) for path in (first, second)]
     result = []
     for figure in units[0]:

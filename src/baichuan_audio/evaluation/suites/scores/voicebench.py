@@ -16,6 +16,7 @@ from ..asr import percent
 from ..scoring import strict_points
 from ..summary import reply_text
 from ..voicebench import SETS, AnswerForm
+from .instructions import followed
 from .units import Unit, Units, estimate_units
 
 _LETTER = re.compile(
@@ -51,6 +52,8 @@ def score_voicebench(path: Path) -> dict[str, Any]:
                 "failed": sorted(row["id"] for row in members if reply_text(row, setting) is None),
                 "not_judged": len(members) - len(points),
             }
+            if SETS[name].form == "instructions":
+                entry["settings"][setting] |= _instruction_figures(members, setting)
         sets[name] = entry
     return {"provenance": header, "judge_models": sorted({row["model"] for row in verdicts}), "sets": sets}
 
@@ -66,7 +69,7 @@ def voicebench_units(path: Path) -> Units:
         questions = {row["id"]: row["question"] for row in members}
         for setting in header["settings"]:
             for item, points in _points(form, members, verdicts, setting).items():
-                unit = Unit((points or 0.0) / 100, question=questions[item], binary=form != "rating5")
+                unit = Unit((points or 0.0) / 100, question=questions[item], binary=not form.startswith("rating"))
                 units.setdefault(f"{name} {setting}", {})[item] = unit
     return units
 
@@ -93,20 +96,40 @@ def _points(
 ) -> dict[str, float | None]:
     """Points of every item that can be judged; None where its reply or verdict states nothing."""
     texts = {row["id"]: reply_text(row, setting) for row in rows}
-    if form in ("rating5", "yes_no"):
+    if form in ("rating5", "rating10", "yes_no"):
         judged = {row["id"]: str(row["text"]) for row in verdicts if row["setting"] == setting and row["id"] in texts}
         points: dict[str, float | None] = {item: _verdict_points(form, text) for item, text in judged.items()}
         if judged or form == "yes_no":  # where anything was judged, a failed reply is wrong
             points |= {item: 0.0 for item, text in texts.items() if text is None}
         return points
+    if form == "instructions":
+        return {row["id"]: 100.0 * all(_followed(row, setting)) for row in rows}
     references = {row["id"]: str(row["raw_reference"]).strip().strip("()").lower() for row in rows}
     return {item: 0.0 if text is None else _stated_points(form, text, references[item]) for item, text in texts.items()}
+
+
+def _followed(row: Mapping[str, Any], setting: str, loose: bool = False) -> list[bool]:
+    """Of each instruction, whether the reply follows it; a failed reply follows none."""
+    return followed(str(row["raw_reference"]), reply_text(row, setting) or "", loose)
+
+
+def _instruction_figures(rows: Sequence[Mapping[str, Any]], setting: str) -> dict[str, Any]:
+    """IFEval's other accuracies, in per cent: of all instructions, and both by its loose rule."""
+    strict, loose = ([_followed(row, setting, rule) for row in rows] for rule in (False, True))
+    return {
+        "instructions": sum(map(len, strict)),
+        "instructions_followed": 100 * sum(map(sum, strict)) / sum(map(len, strict)),
+        "loose": 100 * sum(map(all, loose)) / len(loose),
+        "loose_instructions_followed": 100 * sum(map(sum, loose)) / sum(map(len, loose)),
+    }
 
 
 def _verdict_points(form: AnswerForm, verdict: str) -> float | None:
     if form == "yes_no":
         return strict_points("json", verdict)
     mark = strict_points("rating", verdict)
+    if form == "rating10":
+        return mark
     # the scale of 1 to 5 as VoiceBench averages it: times 20
     return 2 * mark if mark is not None and mark <= 50 else None
 
