@@ -1,4 +1,4 @@
-"""Write the dialogues and sentences of nano's corpus, for the data pipeline; --help says what it takes."""
+"""Write what is spoken in nano's corpus, for the data pipeline; --help says what it takes."""
 
 import sys
 

@@ -82,19 +82,29 @@ def _make_dialogues(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {arguments.count + arguments.sums} dialogues for training, others for validation")
 
 
-def make_questions(argv: Sequence[str] | None = None) -> int:
-    """Questions and replies of a pretrained language model, for the text road of the data pipeline."""
-    about = "Write questions that a pretrained chat model asks by itself, with its own short replies."
-    parser = argparse.ArgumentParser(prog="make_questions.py", description=about)
-    parser.add_argument("output", help="the JSON-lines file to write; a stopped run goes on with it")
-    parser.add_argument(
-        "--llm", required=True, metavar="PATH", help="GGUF file or Hugging Face folder of a ChatML model"
-    )
-    parser.add_argument("--license", required=True, help="licence of what the model writes, e.g. Apache-2.0")
-    parser.add_argument("--count", type=positive, default=5_000, help="pairs (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
-    return guarded(_make_questions, parser.parse_args(argv))
+def make_texts(argv: Sequence[str] | None = None) -> int:
+    """What is spoken in nano's corpus, for the text road of the data pipeline: questions first, then everything."""
+    parser = argparse.ArgumentParser(prog="make_texts.py", description="Write what is spoken in nano's corpus.")
+    steps = parser.add_subparsers(required=True, metavar="STEP")
+    ask = steps.add_parser("questions", help="questions to a pretrained chat model, with its own short replies")
+    ask.add_argument("output", help="the JSON-lines file to write; a stopped run goes on with it")
+    ask.add_argument("--llm", required=True, metavar="PATH", help="GGUF file or Hugging Face folder of a ChatML model")
+    ask.add_argument("--license", required=True, help="licence of what the model writes, e.g. Apache-2.0")
+    ask.add_argument("--count", type=positive, default=5_000, help="pairs (default: %(default)s)")
+    ask.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    ask.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+    ask.set_defaults(run=_make_questions)
+    whole = steps.add_parser("items", help="dialogues of questions and skills, and sentences, each with its split")
+    whole.add_argument("output", help="folder for dialogues.jsonl and sentences.jsonl")
+    whole.add_argument("--questions", required=True, metavar="FILE", help="what the first step wrote")
+    whole.add_argument("--skills", type=positive, default=4_000, help="dialogues of skills (default: %(default)s)")
+    whole.add_argument("--sentences", metavar="FILE", help="a text in Mandarin whose sentences are read aloud")
+    whole.add_argument("--count", type=positive, default=2_500, help="sentences (default: %(default)s)")
+    whole.add_argument("--license", required=True, help="licence of the sentences, e.g. MIT")
+    whole.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    whole.set_defaults(run=_make_items)
+    arguments = parser.parse_args(argv)
+    return guarded(arguments.run, arguments)
 
 
 def _make_questions(arguments: argparse.Namespace) -> None:
@@ -117,20 +127,7 @@ def _make_questions(arguments: argparse.Namespace) -> None:
     print(f"{output}: at least {arguments.count} questions with replies")
 
 
-def make_texts(argv: Sequence[str] | None = None) -> int:
-    """What is spoken in nano's corpus, for the text road of the data pipeline."""
-    parser = argparse.ArgumentParser(prog="make_texts.py", description="Write dialogues and sentences to be spoken.")
-    parser.add_argument("output", help="folder for dialogues.jsonl and sentences.jsonl")
-    parser.add_argument("--questions", required=True, metavar="FILE", help="what make_questions.py wrote")
-    parser.add_argument("--skills", type=positive, default=4_000, help="dialogues of skills (default: %(default)s)")
-    parser.add_argument("--sentences", metavar="FILE", help="a text in Mandarin whose sentences are read aloud")
-    parser.add_argument("--count", type=positive, default=2_500, help="sentences (default: %(default)s)")
-    parser.add_argument("--license", required=True, help="licence of the sentences, e.g. MIT")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    return guarded(_make_texts, parser.parse_args(argv))
-
-
-def _make_texts(arguments: argparse.Namespace) -> None:
+def _make_items(arguments: argparse.Namespace) -> None:
     from .texts import question_items, sentence_items, skill_items, write_items
 
     output, seed = Path(arguments.output), arguments.seed

@@ -21,14 +21,14 @@ _BREAK = re.compile(r"(?<=[。！？])|[；\n]")
 
 
 def question_items(path: Path) -> Iterator[dict[str, Any]]:
-    """The questions of `make_questions.py`, each with its split. Raises DataError where they cannot be read."""
+    """The questions of `make_texts.py questions`, each with its split. Raises DataError where they cannot be read."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for row in rows:
             held_out = hash_fraction(row["turns"][0]["user"]) < _VALIDATION_SHARE
             yield {**row, "split": "validation" if held_out else "train"}
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise DataError(f"{path}: no file of questions as make_questions.py writes them ({error}).") from error
+        raise DataError(f"{path}: no file of questions as `make_texts.py questions` writes them ({error}).") from error
 
 
 def skill_items(seed: int, count: int, license: str, split: str = "train") -> Iterator[dict[str, Any]]:

@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_pairs_depend_on_seed_and_batch_alone(tmp_path: Path):
     model = ChatModel(chat_model(tmp_path / "llm"))
-    assert pairs(model, ["dogs"], 0, 3, rows=8) == pairs(model, ["dogs"], 0, 3, rows=8)
+    assert pairs(model, ["dogs", "cats"], 0, 3, rows=8) == pairs(model, ["dogs", "cats"], 0, 3, rows=8)
 
 
 def test_a_model_without_chat_tokens_is_refused(tmp_path: Path):

@@ -202,7 +202,7 @@ def learning_modules(model: BaichuanAudio, recipe: LanguageModelRecipe) -> dict[
 def _also_learning(model: BaichuanAudio, patterns: Sequence[str], adapters: Collection[str]) -> list[nn.Parameter]:
     """The parameters that learn beside the adapters. Raises ConfigError for a pattern that none matches."""
     names = {name: parameter for name, parameter in model.named_parameters() if name not in adapters}
-    chosen = {}
+    chosen: dict[str, nn.Parameter] = {}
     for pattern in patterns:
         matched = fnmatch.filter(names, pattern)
         if not matched:
