@@ -24,7 +24,7 @@ from baichuan_audio.data.mixture.tasks import SequenceFormat
 from baichuan_audio.data.mixture.weighted_sampling import Utterance
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn, split_reply
 from baichuan_audio.errors import ConfigError, DataError
-from baichuan_audio.generation import sequence as sequence_module
+from baichuan_audio.language_model import sampling as sampling_module
 from baichuan_audio.generation.events import SegmentEnd, TextDelta
 from baichuan_audio.generation.reply import ReplySampling, spoken_reply
 from baichuan_audio.generation.runner import run_program
@@ -112,7 +112,7 @@ def test_sequence_equals_what_the_session_writes(model: Any, builder: SequenceBu
     built = sequences.dialogue(builder, "sys", turns, spoken=True)
 
     wanted: list[int] = []
-    monkeypatch.setattr(sequence_module, "draw_rows", lambda logits, *_: [wanted.pop(0)])
+    monkeypatch.setattr(sampling_module, "draw_rows", lambda *_: [wanted.pop(0)])
     size, special = model.language_model.codebook_sizes[0], model.special
     live = model.start([special.system, *model.text_tokenizer.encode("sys")])
     spoken: list[Tensor] = []

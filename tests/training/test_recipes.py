@@ -17,9 +17,10 @@ from baichuan_audio.training.stages import STAGES
 RECIPES = Path(__file__).parents[2] / "recipes"
 STAGE_OF = {"lm": "lm", "vocoder_coded": "vocoder", "flow_voice": "flow"}
 FOLDERS = ("nano/stages", "nano/next", "base-7b", "ablations")
+DATA = ("speech", "sentences", "recordings")  # of the data pipeline
 SHIPPED = sorted(
     {path for folder in FOLDERS for path in RECIPES.glob(f"{folder}/*.yaml")}
-    - {RECIPES / "nano/stages/corpus.yaml", RECIPES / "nano/next/speech.yaml"}
+    - {RECIPES / "nano/stages/corpus.yaml", *(RECIPES / f"nano/next/{name}.yaml" for name in DATA)}
 )
 
 

@@ -93,10 +93,6 @@ def train(recipe: LanguageModelRecipe) -> None:
     samples = LanguageModelSamples(recipe, model)
     num_codebooks = len(language_model.codebook_sizes)
     with TrainingRun(recipe, output / "state", trained, learning, optimizers, "tokens") as run:
-        if not run.first and (recipe.text_guard or recipe.asr_guard):
-            with run.on_main() as here:
-                if here:
-                    run.log.scalars(0, validation.guards())  # what later ones are compared with
         for step in run.steps():
             with run.loading():
                 batches, meter = data.batches(step, run.world.rank, run.world.size), LossMeter()
@@ -114,6 +110,10 @@ def train(recipe: LanguageModelRecipe) -> None:
                         (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
                 total += loss.detach()
                 meter.add(values, batch)
+            if not step and (recipe.text_guard or recipe.asr_guard):  # not sooner: the first pass sets up the sharding
+                with run.on_main() as here:
+                    if here:
+                        run.log.scalars(0, validation.guards())  # what later ones are compared with
             tokens, ids = sum(batch.ids.numel() for batch in batches), sample_ids(batches, step)
             scalars = run.update(optimizers.values(), recipe.optimizer, step, total, ids, tokens)
             done = step + 1
