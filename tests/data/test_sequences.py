@@ -24,10 +24,10 @@ from baichuan_audio.data.mixture.tasks import SequenceFormat
 from baichuan_audio.data.mixture.weighted_sampling import Utterance
 from baichuan_audio.data.sequences import Frames, SequenceBuilder, TokenSequence, Turn, split_reply
 from baichuan_audio.errors import ConfigError, DataError
-from baichuan_audio.language_model import sampling as sampling_module
 from baichuan_audio.generation.events import SegmentEnd, TextDelta
 from baichuan_audio.generation.reply import ReplySampling, spoken_reply
 from baichuan_audio.generation.runner import run_program
+from baichuan_audio.language_model import sampling as sampling_module
 from baichuan_audio.language_model.prompt import PromptBuilder
 from baichuan_audio.text.phonemes import SYMBOLS
 
