@@ -175,6 +175,7 @@ def test_time_and_metrics(page, fake):
     assert page.is_visible("#firstAudio") and page.text_content("#played") == "0.30 s"
     state(page, "ready")
     ask(page, "and then?")
+    state(page, "thinking")  # a reply that comes before its question is sent has no time to be told
     fake.reply("two", "Wednesday.", 0.3)
     happens(page, lambda: "typically" in page.text_content("#metrics-text"))
     page.click("#language")
