@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from baichuan_audio.training.chat_model import START, ChatModel, chatml
+from baichuan_audio.training.chat_model import START, VOICE_SYSTEM, ChatModel, chatml
 
 from .question_forms import formed_question
 
-SYSTEM = "You are a helpful voice assistant. Answer in one or two short, plain sentences."
 _ASKING = (
     "Ask me one short question about {topic}.",
     "Write one short everyday question about {topic}.",
@@ -59,7 +58,9 @@ def pairs(model: ChatModel, topics: Sequence[str], seed: int, batch: int, rows: 
     asked = model.continue_all([_asking(choose, topics) for _ in range(rows - formed)], _QUESTION_TOKENS, 0.8, draw)
     questions = [question for text, _ in asked if (question := spoken_question(text))]
     questions = list(dict.fromkeys(questions + [formed_question(choose, topics) for _ in range(formed)]))
-    prompts = [f"{chatml('system', SYSTEM)}{chatml('user', question)}{START}assistant\n" for question in questions]
+    prompts = [
+        f"{chatml('system', VOICE_SYSTEM)}{chatml('user', question)}{START}assistant\n" for question in questions
+    ]
     replies = model.continue_all(prompts, _REPLY_TOKENS, 0.0, draw)
     answered = zip(questions, itertools.starmap(spoken_reply, replies), strict=True)
     return [Pair(question, reply) for question, reply in answered if reply]

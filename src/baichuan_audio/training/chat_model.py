@@ -17,6 +17,8 @@ from ..pretrained.llm import read_llm
 from .from_pretrained import fill_backbone
 
 START, END = "<|im_start|>", "<|im_end|>"
+VOICE_SYSTEM = "You are a helpful voice assistant. Answer in one or two short, plain sentences."
+"""System text under which a chat model answers as if it spoke."""
 _TOP = 200  # tokens that sampling chooses among
 
 

@@ -54,3 +54,8 @@ def text_digest(*parts: str) -> str:
         encoded = part.encode("utf-8")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()[:32]
+
+
+def text_fraction(*parts: str) -> float:
+    """A number in [0, 1) that depends on some texts alone: decides which share of records something is done to."""
+    return int(text_digest(*parts)[:8], 16) / 2**32

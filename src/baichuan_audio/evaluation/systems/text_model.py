@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from ...data.store.atomic import file_digest
-from ...training.chat_model import START, ChatModel, chatml
+from ...training.chat_model import START, VOICE_SYSTEM, ChatModel, chatml
 from ..results import EvaluationError, weights_digest
 from ..suites.items import Item
 from .base import Earlier, Reply
 from .local import CONTEXT_PROMPTS
 
-_SYSTEM = "You are a helpful voice assistant. Answer in one or two short, plain sentences."
 _TOKENS = 96
 
 
@@ -25,7 +24,7 @@ class TextModelSystem:
         self._model, self._weights = ChatModel(path), weights_digest(path) if path.is_dir() else file_digest(path)
 
     def provenance(self) -> dict[str, Any]:
-        return {"kind": "text model", "weights": self._weights, "system": _SYSTEM, "tokens": _TOKENS}
+        return {"kind": "text model", "weights": self._weights, "system": VOICE_SYSTEM, "tokens": _TOKENS}
 
     def answer(
         self, item: Item, spoken: bool, typed: bool = False, instruction: str = "", earlier: Earlier | None = None
@@ -33,7 +32,7 @@ class TextModelSystem:
         if spoken or not typed:
             raise EvaluationError("a text model takes and gives text only; ask for --settings t2t.")
         before = "" if earlier is None else chatml("user", earlier[0].question) + chatml("assistant", earlier[1])
-        prompt = f"{chatml('system', _SYSTEM)}{before}{chatml('user', item.question)}{START}assistant\n"
+        prompt = f"{chatml('system', VOICE_SYSTEM)}{before}{chatml('user', item.question)}{START}assistant\n"
         ((text, _),) = self._model.continue_all([prompt], _TOKENS, 0.0, torch.Generator())
         return Reply(text.strip())
 

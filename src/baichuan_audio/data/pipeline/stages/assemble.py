@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ....language_model.prompt import TRANSCRIBE_INSTRUCTION, voice_instruction
-from ...store.atomic import text_digest
+from ...store.atomic import text_fraction
 from ...store.records import SAMPLE_RATE, Draft, Part, Piece, Sample, Segment, Word
 from ..engine.stage import Context, Stage, StageResult
 
@@ -78,7 +78,7 @@ class Assemble(Stage[Piece, Draft]):
             yield passage
 
     def _wanted(self, kind: str, name: str) -> bool:
-        return _fraction(kind, name) < self.kinds.get(kind, 0.0)
+        return text_fraction(kind, name) < self.kinds.get(kind, 0.0)
 
     def _interleaved(self, kind: str, passage: Sequence[Piece]) -> list[Draft]:
         """ITTS: each clause as text, then as audio, everything learnt but the first text. INTLV: clauses as audio and
@@ -124,7 +124,7 @@ class Assemble(Stage[Piece, Draft]):
             self._of_piece(pair, piece)
             for piece in lines
             for pair in (("asr",) if piece.extra["role"] == "user" else ("asr", "tts"))
-            if _fraction(f"pair {pair}", piece.id) < self.pairs
+            if text_fraction(f"pair {pair}", piece.id) < self.pairs
         ]
         builder = _Builder(first)
         if kind in ("aqa", "s2tt"):
@@ -146,15 +146,10 @@ class Assemble(Stage[Piece, Draft]):
     def _split(self, piece: Piece) -> str:
         if split := piece.extra.get("split"):
             return split
-        fraction = _fraction("split", piece.speaker or piece.source)
+        fraction = text_fraction("split", piece.speaker or piece.source)
         if fraction < self.test:
             return "test"
         return "validation" if fraction < self.test + self.validation else "train"
-
-
-def _fraction(*names: str) -> float:
-    """A number from 0 to 1 that depends on the names alone."""
-    return int(text_digest(*names)[:8], 16) / 2**32
 
 
 def _after(text: str, piece: Piece, index: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...store.atomic import text_digest
+from ...store.atomic import text_fraction
 from ...store.records import Dropped, Piece
 from ..audio_access import ANALYSIS_RATE, read_piece
 from ..backends.registry import load_backend
@@ -65,7 +65,7 @@ class Quality(Stage[Piece, Piece]):
         return "music" if piece.scores["tones"] > self.tones else None
 
     def _scored(self, piece: Piece) -> bool:
-        return self.mos > 0 and int(text_digest(piece.id)[:8], 16) < self.mos_share * 2**32
+        return self.mos > 0 and text_fraction(piece.id) < self.mos_share
 
 
 def _figures(piece: Piece) -> str:

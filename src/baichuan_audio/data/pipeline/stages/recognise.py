@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...store.atomic import text_digest
+from ...store.atomic import text_fraction
 from ...store.records import Dropped, Piece
 from ..audio_access import read_piece
 from ..backends.asr import Hypothesis
@@ -60,7 +60,7 @@ class Recognise(Stage[Piece, Piece]):
 
     def _hypotheses(self, piece: Piece, context: Context) -> dict[str, Hypothesis]:
         hypotheses: dict[str, Hypothesis] = {}
-        if piece.given and int(text_digest(piece.id)[:8], 16) >= self.share * 2**32:
+        if piece.given and text_fraction(piece.id) >= self.share:
             return {}
         samples = read_piece(context.recordings, piece) if self.recognisers else None
         for name in self.recognisers:
