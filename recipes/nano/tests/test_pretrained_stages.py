@@ -1,0 +1,91 @@
+"""The stages of the next nano: commands that exist, recipes that their entries fit, inputs that something writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from baichuan_audio.assembled import BaseModel
+from baichuan_audio.checkpoint import read_json
+from baichuan_audio.cli.app import build_parser
+from baichuan_audio.config import load_recipe, strict
+from baichuan_audio.data.pipeline.recipe import PipelineRecipe
+from baichuan_audio.errors import ConfigError
+from baichuan_audio.training.common.recipe import load_stage_recipe
+from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
+from baichuan_audio.training.stages import STAGES
+from nano import commands
+from nano.pipeline import Pipeline
+from nano.pretrained_stages import LLM, PretrainedSettings, pretrained_stages
+from nano.stages import Stage
+
+ROOT = Path(__file__).parents[3]
+SETTINGS = [PretrainedSettings(speech="speech/manifest.jsonl"), PretrainedSettings(quick=True)]
+
+
+def every_stage(kind: str) -> list[Stage]:
+    return [each for settings in SETTINGS for each in pretrained_stages(settings) if each.command[2:3] == (kind,)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["whole", "quick"])
+def test_commands_exist_and_read_what_is_there(settings: PretrainedSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "guarded", lambda run, arguments: 0)  # the arguments are parsed
+    pipeline = Pipeline(pretrained_stages(settings), settings.work)
+    assert len({each.name for each in pipeline.stages}) == len(pipeline.stages)
+    made: set[str] = set()
+    for each in pipeline.stages:
+        unknown = [path for path in each.inputs if path not in made and not (ROOT / path).is_file()]
+        assert each.outputs and not unknown, each.name
+        made |= set(each.outputs)
+        program, *words = each.command
+        if program == "-m":
+            assert words.pop(0) == "baichuan_audio.cli"
+            build_parser().parse_args(words)
+        else:
+            assert (ROOT / program).is_file()
+            command = getattr(commands, Path(program).stem, None)
+            assert command is None or command(words) == 0
+    assert settings.output in made
+
+
+def test_entries_fit_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for each in every_stage("train"):
+        recipe = load_stage_recipe(each.command[4], STAGES[each.command[3]].recipe, each.command[5:])
+        assert recipe.output == each.outputs[0]
+        if isinstance(recipe, LanguageModelRecipe):
+            assert not isinstance(recipe.dataset, str) and recipe.dataset
+            assert {shards.path for shards in recipe.dataset} == {path for path in each.inputs if "codes" in path}
+            assert recipe.init_from.removesuffix("/model") in each.inputs
+
+
+def test_data_recipes_take_their_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for each in every_stage("data"):
+        if each.command[3] == "run":
+            recipe = load_recipe(each.command[4], PipelineRecipe, each.command[5:])
+            assert (recipe.output,) == each.outputs
+
+
+def test_the_rehearsal_touches_the_same_stages_and_needs_no_recordings() -> None:
+    whole, quick = ([each.name for each in pretrained_stages(settings)] for settings in SETTINGS)
+    assert quick == [name for name in whole if "recordings" not in name]
+
+
+def test_the_base_is_the_one_that_training_starts_from() -> None:
+    entry = strict(BaseModel, read_json(ROOT / "recipes/nano/next/base_model.json"), "base_model.json")
+    assert list(entry.files) == [LLM]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"NANO": "fast"}, "NANO must be next or quick, not 'fast'"),
+        ({"NANO": "next"}, "SPEECH must name a manifest of recordings"),
+        ({"NANO": "next", "SPEECH": "nowhere.jsonl"}, "SPEECH must name a manifest of recordings"),
+    ],
+)
+def test_bad_settings_are_refused(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PretrainedSettings.from_environment(environment)
