@@ -18,7 +18,10 @@ from safetensors.torch import load_file, save_file
 
 import baichuan_audio
 from baichuan_audio.adapters import AdapterConfig, adapter_parameters, add_adapters, merge_adapters
+from baichuan_audio.adapters.files import save_adapters
+from baichuan_audio.adapters.model import remove_adapters
 from baichuan_audio.assembled import ADAPTERS_FILE, BaseModel, fetch_base, save_assembled
+from baichuan_audio.cli.app import main
 from baichuan_audio.errors import CheckpointError, ConfigError
 from baichuan_audio.model import BaichuanAudio
 from baichuan_audio.pretrained import fetch
@@ -104,6 +107,19 @@ def test_base_adapters_and_own_parts_make_the_model(model: BaichuanAudio, base: 
         assert_same(baichuan_audio.load(tmp_path / "small"), loaded)
     finally:
         assert edited and Path(edited).rename(str(base.path))
+
+
+def test_detached_by_the_command_line(model: BaichuanAudio, base: BaseModel, tmp_path: Path) -> None:
+    adapted, entry = trained(model), {name: value for name, value in asdict(base).items() if value}
+    (tmp_path / "base.json").write_text(json.dumps(entry))
+    baichuan_audio.save(remove_adapters(adapted), tmp_path / "whole")
+    save_adapters(adapted, tmp_path / "adapters.safetensors")
+    words = ["checkpoint", "detach", str(tmp_path / "whole"), str(tmp_path / "small"), "--base"]
+    assert main([*words, str(tmp_path / "base.json"), "--adapters", str(tmp_path / "adapters.safetensors")]) == 0
+    assert not [name for name in load_file(tmp_path / "small/model.safetensors") if name.startswith("model.layers.")]
+    assert_same(baichuan_audio.load(tmp_path / "small"), merge_adapters(adapted))
+    (tmp_path / "base.json").write_text(json.dumps(entry | {"hub": "x"}))
+    assert main([*words, str(tmp_path / "base.json")]) == 2
 
 
 def test_types_are_those_of_the_own_parts(model: BaichuanAudio, base: BaseModel, tmp_path: Path) -> None:
