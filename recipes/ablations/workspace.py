@@ -20,7 +20,7 @@ from baichuan_audio.cli.app import main
 from baichuan_audio.data.alignment.phone_alignment import write_alignments
 from baichuan_audio.data.dialogues import write_dialogues
 from baichuan_audio.data.store.codes_store import encode_corpus
-from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
+from baichuan_audio.data.store.manifest import Clip, ClipStore, ClipWriter
 from baichuan_audio.errors import BaichuanAudioError
 from baichuan_audio.training.common.checkpointing import load_part, save_training_state
 from baichuan_audio.training.common.initialise import initialise_language_model
@@ -28,14 +28,23 @@ from baichuan_audio.training.common.initialise import initialise_language_model
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "nano"))  # nano's dialogues are the texts
 VOICE = "Hibari"
-_SOURCES = {"fast": (400, 40), "librispeech": (150, 14), "speechocean762": (250, 30)}  # clips: train, validation
+_SOURCES = {"hibari": (400, 40), "librispeech": (100, 14), "speechocean762": (250, 30)}  # clips: train, validation
+_SPEED = (0.95, 1.05)  # of the synthetic voice: further off it is another timbre
+
+
+def _source(clip: Clip) -> str | None:
+    """The entry of `_SOURCES` that a clip belongs to; the synthetic voice goes by its speaker, e.g. hibari*1.03."""
+    voice, _, speed = clip.speaker.partition("*")
+    if voice == "hibari":
+        return voice if _SPEED[0] <= float(speed or 1) <= _SPEED[1] else None
+    return clip.source if clip.source in _SOURCES else None
 
 
 @dataclass(frozen=True)
 class Workspace:
     """Folders of the studies below `root`; what is missing is made on first use, what is there is kept.
 
-    clips: a clip store with English speech of the sources above. base: nano.
+    clips: a clip store with English speech of the sources above (`data clips`). base: nano.
     """
 
     root: Path
@@ -57,14 +66,14 @@ class Workspace:
         for name, counts in _SOURCES.items():
             clips = [
                 clip for clip in source.clips
-                if clip.source == name and clip.language == "en" and clip.transcript and 0.8 < clip.seconds < 9.0
-                and (name != "fast" or clip.speaker in ("hibari*0.97", "hibari*1", "hibari*1.03"))
+                if _source(clip) == name and clip.split == "train" and clip.language == "en" and clip.transcript
+                and 0.8 < clip.seconds < 15.0
             ]  # fmt: skip
             chosen = [clips[index] for index in random.permutation(len(clips))[: sum(counts)]]
             for number, clip in enumerate(chosen):
                 if clip.id in writer.ids:
                     continue
-                synthetic = name == "fast"
+                synthetic = name == "hibari"
                 writer.add(
                     source.waveform(clip).numpy(), id=clip.id, language="en",
                     speaker=VOICE if synthetic else clip.speaker,

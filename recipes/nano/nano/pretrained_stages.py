@@ -90,7 +90,9 @@ def _texts(make: _Maker) -> list[Stage]:
     """Pretrained parts; questions with SmolLM2's own replies; skills; Mandarin sentences."""
     questions, skills, sentences = (24, 20, 12) if make.quick else (6000, 4000, 2500)
     return [
-        make.stage("parts", "fetch_parts.py {p}", "", f"{{p}}/smollm2/{LLM} {{p}}/whisper-base {{p}}/mandarin.txt"),
+        make.stage(
+            "parts", "next/fetch_parts.py {p}", "", f"{{p}}/smollm2/{LLM} {{p}}/whisper-base {{p}}/mandarin.txt"
+        ),
         make.stage(
             "questions",
             f"make_texts.py questions {{w}}/questions.jsonl --llm {{p}}/smollm2/{LLM} --license Apache-2.0 "
