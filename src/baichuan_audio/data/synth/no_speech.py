@@ -172,10 +172,10 @@ def _chords(count: int, rng: np.random.Generator) -> Samples:
 def _melody(count: int, rng: np.random.Generator) -> Samples:
     """Plucked single notes that step along a scale."""
     sound, start = np.zeros(count), 0
-    beat, place = rng.uniform(0.12, 0.3), int(rng.integers(len(_SCALE_HZ)))
+    beat, note = rng.uniform(0.12, 0.3), int(rng.integers(len(_SCALE_HZ)))
     while start < count:
-        place = int(np.clip(place + rng.integers(-2, 3), 0, len(_SCALE_HZ) - 1))
-        _add(sound, start, _tone(2 * float(_SCALE_HZ[place]), rng.uniform(0.1, 0.4), 4, rng))
+        note = int(np.clip(note + rng.integers(-2, 3), 0, len(_SCALE_HZ) - 1))
+        _add(sound, start, _tone(2 * float(_SCALE_HZ[note]), rng.uniform(0.1, 0.4), 4, rng))
         start += round(beat * int(rng.integers(1, 4)) * SAMPLE_RATE)
     return sound
 
