@@ -134,7 +134,7 @@ def _knocks(count: int, rng: np.random.Generator) -> Samples:
     for _ in range(1 + rng.poisson(2.0 * count / SAMPLE_RATE)):
         decay_s = float(rng.choice((0.002, 0.01, 0.04)))
         strike = _tone(rng.uniform(80.0, 4000.0), decay_s, 1, rng) + 0.3 * rng.random() * _burst(decay_s, rng)
-        _add(sound, rng.integers(count), rng.uniform(0.2, 1.0) * strike)
+        _add(sound, int(rng.integers(count)), rng.uniform(0.2, 1.0) * strike)
     return sound
 
 
