@@ -19,7 +19,9 @@ def add_commands(commands: Any) -> None:
     about = "Make training data: shards from recordings or texts (docs/data.md), alignments, codes."
     parts = add_group(commands, "data", about, _Parser)
 
-    run = _recipe_command(parts, "run", run_run, "Make shards from recordings or texts; resumes a stopped run.")
+    run = _recipe_command(
+        parts, "run", run_run, "Make shards from recordings, texts or generated noise; resumes a stopped run."
+    )
     run.add_argument("--dry-run", action="store_true", help="estimate the yield without a run, as `data plan` does")
     plan = _recipe_command(parts, "plan", run_plan, "Estimate the yield of a run before it is made.")
     for parser in (run, plan):

@@ -116,7 +116,7 @@ def test_mistakes_are_told_in_one_sentence(workplace: Path, capsys: pytest.Captu
     for words, reason in (
         (["run", "recipe.yaml", "sources=nothing"], "there is no such manifest or folder"),
         (["run", "recipe.yaml", "qualty.mos=2"], "did you mean 'quality'"),
-        (["run", "recipe.yaml", "texts=x"], "one of the two"),
+        (["run", "recipe.yaml", "texts=x"], "one of the three"),
         (["run", "recipe.yaml", "vad.backend=silerro"], "did you mean 'silero'"),
         (["run", "recipe.yaml", "--workers", "-1"], "0 or more"),
         (["run", "recipe.yaml", "align.aligners=[nothing]"], "no aligner backend 'nothing'"),
@@ -148,6 +148,7 @@ def test_the_commands_of_the_page_run(workplace: Path, tiny_dir: Path, capsys: p
             "voice_check": {"backend": "spectrum", "change": 0.0},
             "quality": {"mos": 0.0, "bandwidth_hz": 0, "clipping": 99, "tones": 2},
         },
+        "no_speech": {"license": "CC0-1.0", "no_speech": {"count": 3}},
     }
     quick["text_voices"] = quick["text"]
     for name, values in quick.items():
@@ -159,7 +160,7 @@ def test_the_commands_of_the_page_run(workplace: Path, tiny_dir: Path, capsys: p
     (workplace / "labels.jsonl").write_text('{"id": "clip0", "label": "good"}\n')
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     lines = re.findall(r"^baichuan-audio (data .*)$", page, flags=re.MULTILINE)
-    assert len(lines) == 11
+    assert len(lines) == 12
     for line in lines:
         words = line.partition("#")[0].split()
         options = {"tokenize": ["--model", str(tiny_dir)], "plan": ["--workers", "0"], "calibrate": ["--workers", "0"]}

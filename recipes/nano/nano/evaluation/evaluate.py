@@ -20,6 +20,7 @@ from baichuan_audio.acceleration import optimize_for_inference
 from baichuan_audio.audio.waveform import save_waveform
 from baichuan_audio.checkpoint import load
 from baichuan_audio.data.store.codes_store import CodesStore
+from baichuan_audio.data.synth.no_speech import HELD_OUT, NoSpeechConfig, draw_item
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.metrics import codebook_use, error_rate
@@ -38,8 +39,9 @@ from .tasks import Answer, Progress
 LANGUAGE_NAMES = {"en": "English", "zh": "Mandarin"}
 _ERROR_NAMES = {"en": "WER", "zh": "CER"}
 _REAL_SENTENCES = ("librispeech", "read_english")
-PARTS = ("written", "spoken", "recognition", "digits", "reading", "reconstruction")
+PARTS = ("written", "spoken", "recognition", "digits", "no_speech", "reading", "reconstruction")
 _KEPT_SOUNDS = 12
+_NO_SPEECH_SEED = 20261130  # not the one of recipes/data/no_speech.yaml
 WRITTEN_TARGET = 0.9
 """Answers that should be right; spoken ones may fall 5 points short of that, or of what is reached beyond it."""
 
@@ -72,6 +74,8 @@ class Evaluation:
             self.transcripts()
         if "digits" in parts and self.held_out.split == "test":  # others have people of training
             self.digits()
+        if "no_speech" in parts:
+            self.no_speech()
         read_aloud = self.read_aloud() if "reading" in parts else []
         rebuilt = self.reconstructions() if "reconstruction" in parts else {}
         if spoken:
@@ -166,6 +170,18 @@ class Evaluation:
         name = "chat: words of real people not in training, answer right"
         self.add(name, _share(a.right for a in answers), len(answers), "%")
         self._detail("real_people", answers)
+
+    def no_speech(self) -> None:
+        """Transcripts of audio in which nobody speaks, without speech detection: they should be empty."""
+        config = NoSpeechConfig(seed=_NO_SPEECH_SEED, validation=1.0)
+        items = [draw_item(config, index) for index in range(self.limit)]
+        texts = tasks.transcribe_no_speech(self.model, items, self.progress)
+        for held_out in (False, True):
+            empty = [not text for item, text in zip(items, texts, strict=True) if (item.form in HELD_OUT) == held_out]
+            kinds = " and ".join(HELD_OUT) if held_out else "other kinds"
+            self.add(f"audio without speech: empty transcripts, {kinds}", _share(empty), len(empty), "%")
+        for item, text in zip(items, texts, strict=True):
+            self.details.append({"task": "no_speech", "form": item.form, "level_db": item.level_db, "written": text})
 
     # -- what the model says -----------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from baichuan_audio.audio.mel import FLOW_MEL, natural_log_mel
 from baichuan_audio.audio.waveform import resample
 from baichuan_audio.data.dialogues import Dialogue
 from baichuan_audio.data.store.manifest import Clip
+from baichuan_audio.data.store.records import SAMPLE_RATE as DATA_RATE
+from baichuan_audio.data.synth.no_speech import NoSpeechItem, render
 from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.generation.reply import ReplySampling
@@ -118,6 +120,14 @@ def transcribe(model: BaichuanAudio, held_out: HeldOut, clips: list[Clip], label
     return [
         model.transcribe((held_out.store.waveform(clip), clip.sample_rate), vad=False)
         for clip in progress(clips, label, len(clips))
+    ]
+
+
+def transcribe_no_speech(model: BaichuanAudio, items: list[NoSpeechItem], progress: Progress) -> list[str]:
+    """The model's transcript of each item of audio without speech."""
+    return [
+        model.transcribe((torch.from_numpy(render(item)), DATA_RATE), vad=False)
+        for item in progress(items, "audio without speech", len(items))
     ]
 
 

@@ -14,6 +14,7 @@ from baichuan_audio.audio.waveform import load_waveform
 from baichuan_audio.data.dialogues import write_dialogues
 from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import ConfigError, DataError
+from baichuan_audio.model import BaichuanAudio
 from nano.evaluation.evaluate import evaluate_nano
 from nano.evaluation.items import HeldOut, spread
 
@@ -103,10 +104,28 @@ def test_examination(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert {row["name"] for row in written["metrics"]} == set(figures)
     assert all(row["n"] > 0 for row in written["metrics"])
     tasks = {json.loads(line)["task"] for line in (tmp_path / "details.jsonl").read_text().splitlines()}
-    assert tasks == {"speech_to_text", "text_to_text", "speech_to_speech", "recognition", "digits"}
+    assert tasks == {"speech_to_text", "text_to_text", "speech_to_speech", "recognition", "digits", "no_speech"}
     assert "English, repeat" in (tmp_path / "skills.md").read_text()
     assert list((tmp_path / "sounds").glob("*.wav"))
     assert (tmp_path / "mels.png").stat().st_size > 1000
+
+
+def test_transcripts_of_no_speech_should_be_empty(
+    corpus: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each item the model is asked, at its rate and without speech detection, and empty transcripts are counted."""
+    texts = iter(["", "Hello.", "", "", "", "", "", "Bye."])
+
+    def transcribe(self: BaichuanAudio, audio: tuple[torch.Tensor, int], vad: bool = True) -> str:
+        assert 0.4 <= len(audio[0]) / audio[1] <= 8 and audio[1] == 24_000 and not vad
+        return next(texts)
+
+    monkeypatch.setattr(BaichuanAudio, "transcribe", transcribe)
+    figures = evaluate_nano(checkpoint, corpus, 8, tmp_path, processes=1, parts=("no_speech",))
+    assert {figure.name.rpartition(", ")[2] for figure in figures} == {"wind and melody", "other kinds"}
+    assert sum(figure.n for figure in figures) == 8 and sum(figure.value * figure.n for figure in figures) == 6
+    rows = [json.loads(line) for line in (tmp_path / "details.jsonl").read_text().splitlines()]
+    assert [row["written"] for row in rows if row["task"] == "no_speech"][1] == "Hello."
 
 
 def test_items_are_drawn_alike_every_time(corpus: Path) -> None:

@@ -46,6 +46,7 @@ class _Group:
 class ShardSequences:
     """The sequences of one split of several sets of shards.
 
+    languages: which are read, empty for all; a sample without a language (nobody speaks in it) is read with any.
     `left_out`: id and reason of each sample that is not read; `split`: the number of samples read in parts.
 
     Raises:
@@ -80,7 +81,7 @@ class ShardSequences:
         entries = [
             entry
             for entry in reader.entries
-            if entry.split == split and (not languages or entry.language in languages)
+            if entry.split == split and (not languages or not entry.language or entry.language in languages)
             if shards.kinds.get(entry.kind, 1.0) > 0
         ]
         hours = sum(entry.seconds for entry in entries) / 3600

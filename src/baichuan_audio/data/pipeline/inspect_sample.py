@@ -28,9 +28,10 @@ def describe(
 
     waveform [S] at 24 kHz and codes [K, T], where they are to be shown; tokens: with codes, for the mask of positions.
     """
+    who = f"{sample.language or '-'}  {sample.speaker or '-'}"
     lines = [
         f"{sample.id}",
-        f"{sample.kind}  {sample.language}  {sample.speaker or '-'}  {sample.seconds:.2f} s  split {sample.split}",
+        f"{sample.kind}  {who}  {sample.seconds:.2f} s  split {sample.split}",
         f"licence: {sample.license}",
         f"origin: {sample.origin}  source: {sample.source}",
         f"transforms: {'; '.join(sample.transforms) or '-'}",

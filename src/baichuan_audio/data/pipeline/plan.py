@@ -17,6 +17,7 @@ import soundfile
 
 from ..store.atomic import text_digest
 from ..store.records import Draft, Piece, Source
+from ..synth.no_speech import NoSpeechItem
 from .engine.local import Executor, LocalExecutor
 from .engine.outputs import output_path, read_output
 from .engine.source_task import RunStages, SourceTask
@@ -79,6 +80,8 @@ def length_s(task: SourceTask) -> float:
         except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError):
             return 0.0
         return float(info.frames / info.samplerate) if info.frames < 1 << 40 else 0.0
+    if isinstance(record, NoSpeechItem):
+        return record.seconds
     texts = [record.text, *(part for turn in record.turns for part in (turn.user, turn.reply))] if record else []
     return float(sum(len(text) for text in texts)) / (4.5 if record and record.language == "zh" else 14.0)
 

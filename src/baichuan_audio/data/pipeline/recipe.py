@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import ConfigError
+from ..synth.no_speech import NoSpeechConfig
 from .engine.cross_stage import CrossStage
 from .engine.stage import Stage
 from .stages.align import Align
@@ -14,6 +15,7 @@ from .stages.cluster import Cluster
 from .stages.cut import Cut
 from .stages.duplicates import Duplicates
 from .stages.language import Language
+from .stages.make_no_speech import MakeNoSpeech
 from .stages.normalise_text import NormaliseText
 from .stages.quality import Quality
 from .stages.recognise import Recognise
@@ -28,7 +30,8 @@ from .stages.voice_check import VoiceCheck
 
 @dataclass(frozen=True)
 class PipelineRecipe:
-    """sources: a manifest or a folder of recordings, or a file of texts (`texts`): one of the two.
+    """sources: a manifest or a folder of recordings, or a file of texts (`texts`), or audio without speech to be made
+    (`no_speech`): one of the three.
 
     work: folder for the stages' outputs, which may be removed when all is done. output: folder for the shards.
     license, origin: of sources that name none. shard_samples: samples in a shard.
@@ -36,6 +39,7 @@ class PipelineRecipe:
 
     sources: str = ""
     texts: str = ""
+    no_speech: NoSpeechConfig = field(default_factory=NoSpeechConfig)
     work: str = "work/data"
     output: str = "work/data/shards"
     license: str | None = None
@@ -61,12 +65,21 @@ class PipelineRecipe:
     def __post_init__(self) -> None:
         if self.shard_samples < 1:
             raise ConfigError(f"shard_samples must be at least 1, not {self.shard_samples}.")
-        if bool(self.sources) == bool(self.texts):
-            raise ConfigError("a data recipe names either `sources` (recordings) or `texts`; give one of the two.")
+        if bool(self.sources) + bool(self.texts) + bool(self.no_speech.count) != 1:
+            raise ConfigError(
+                "a data recipe names `sources` (recordings), `texts` or `no_speech.count`; give one of the three."
+            )
+
+    @property
+    def input(self) -> str:
+        """What goes in, for people."""
+        return self.sources or self.texts or f"{self.no_speech.count} items of audio without speech"
 
     @property
     def first_job(self) -> tuple[Stage[Any, Any], ...]:
         """The stages of a source on its own, in order."""
+        if self.no_speech.count:
+            return (MakeNoSpeech(),)
         if self.texts:
             made = (self.segment_text, self.normalise_text, self.synthesise, self.voice_check)
             return (*made, self.quality, self.recognise, self.repetition, self.align, self.cut)
@@ -76,7 +89,7 @@ class PipelineRecipe:
     @property
     def across(self) -> tuple[CrossStage, ...]:
         """The stages that see all sources."""
-        return () if self.texts else (self.duplicates, replace(self.cluster, backend=self.speakers.backend))
+        return () if not self.sources else (self.duplicates, replace(self.cluster, backend=self.speakers.backend))
 
     @property
     def last_job(self) -> tuple[Stage[Any, Any], ...]:

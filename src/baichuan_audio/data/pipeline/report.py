@@ -105,7 +105,7 @@ def write_report(recipe: PipelineRecipe, output: str | Path) -> Tally:
     """Writes the page (one file, its sounds inside) and returns what it counts."""
     totals = tally(recipe)
     body = [
-        f"<h1>Data: {html.escape(recipe.sources or recipe.texts)}</h1>",
+        f"<h1>Data: {html.escape(recipe.input)}</h1>",
         "<h2>Hours</h2>",
         *(_hours(group, totals.hours[group]) for group in ("kind", "language", "speaker")),
         "<h2>Dropped</h2>",

@@ -22,6 +22,7 @@ from .engine.stage import Stage
 from .recipe import PipelineRecipe
 from .shard_tasks import WriteShard, finish_shards, plan_shards
 from .sources import read_sources, read_texts
+from .stages.make_no_speech import ORIGIN, no_speech_items
 
 RUN_FILE = "run.json"
 Progress = Callable[[str, int, int], None]
@@ -61,10 +62,13 @@ def run_pipeline(
 
 
 def source_tasks(recipe: PipelineRecipe) -> list[SourceTask]:
-    """A task for each recording or text of a recipe."""
+    """A task for each recording, text or item without speech of a recipe."""
     if recipe.texts:
         items = read_texts(recipe.texts, recipe.license, recipe.origin)
         return [SourceTask(item.id, item.origin, text_digest(to_json(item)), (item,)) for item in items]
+    if recipe.no_speech.count:
+        made = no_speech_items(recipe.no_speech, recipe.license)
+        return [SourceTask(item.id, ORIGIN, text_digest(to_json(item)), (item,)) for item in made]
     sources = read_sources(recipe.sources, Path(recipe.work), recipe.license, recipe.origin)
     return [source_task(source) for source in sources]
 

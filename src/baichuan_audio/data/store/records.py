@@ -135,7 +135,8 @@ class Clause:
 class Piece:
     """Samples `start` to `end` of a recording, spoken by one person, and what is known of them.
 
-    text: what is said, as written. scores: figures of the filters by name. embedding: base64 of float16 values.
+    text: what is said, as written; "" where nobody speaks, None where it is not known. scores: figures of the filters
+    by name. embedding: base64 of float16 values.
     """
 
     id: str

@@ -49,7 +49,7 @@ class Assemble(Stage[Piece, Draft]):
                 if self._wanted(kind, passage[0].id):
                     drafts += self._interleaved(kind, passage)
         for piece in plain:
-            for kind in _MADE_OF_PIECES:
+            for kind in ("asr",) if piece.text == "" else _MADE_OF_PIECES:  # where nobody speaks, nothing is read aloud
                 if self._wanted(kind, piece.id):
                     drafts.append(self._of_piece(kind, piece))
         written = [piece for piece in records if piece.extra.get("kind", "text") != "text"]
@@ -169,7 +169,7 @@ class _Builder:
         self._samples = 0
 
     def text(self, text: str, loss: bool, role: str = "reply") -> None:
-        if text:
+        if text or loss:  # an empty transcript is learnt too: its reply ends at once
             self._segments.append(Segment("text", text, loss=loss, role=role))
 
     def audio(self, piece: Piece, start: int, end: int, text: str, loss: bool, role: str = "reply") -> None:
