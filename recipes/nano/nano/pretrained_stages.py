@@ -17,7 +17,7 @@ from .stages import PROJECT, Stage
 RECIPES = f"{PROJECT}/next"
 TEMPLATE = f"{RECIPES}/config.json"
 LLM = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_CORPORA = ("speech", "sentences", "recordings")
+_CORPORA = ("speech", "sentences", "recordings", "no_speech")
 _QUICK_VOICES = (
     "synthesise.voices=[hibari,espeak@zh+f3] synthesise.reply_voices=[邻家女声=hibari,邻家女声=espeak@zh+f3]"
 )
@@ -111,29 +111,30 @@ def _texts(make: _Maker) -> list[Stage]:
 
 
 def _speech(make: _Maker) -> list[Stage]:
-    """Texts spoken, recordings cut and transcribed: shards; and all of it as clips for tokenizer and decoders."""
-    result, whisper = [], "recognise.recognisers=[whisper:{p}/whisper-base]"
-    for name in make.corpora:
-        if name == "recordings":
-            source, reads = f"sources={make.settings.speech}", ""
-        else:
-            texts = f"{{w}}/texts/{'dialogues' if name == 'speech' else 'sentences'}.jsonl"
-            source, reads = f"texts={texts} {_QUICK_VOICES if make.quick else ''}", "{w}/texts"
-            if make.quick and name == "sentences":
-                source = f"texts={texts} synthesise.voices=[espeak@zh+f3]"
-        folders = f"work={{w}}/{name} output={{w}}/{name}/shards"
-        result.append(
-            make.stage(
-                name,
-                f"data run {{r}}/{name}.yaml {source} {folders} {whisper}",
-                f"{{r}}/{name}.yaml {{p}}/whisper-base {reads}",
-                f"{{w}}/{name}/shards",
-            )
-        )
+    """Texts spoken, recordings cut and transcribed, audio without speech: shards; and all of it as clips for tokenizer
+    and decoders."""
+    result = [_corpus(make, name) for name in make.corpora]
     for name in make.corpora:  # one after the other into the same store
         clips = f"data clips {{w}}/{name}/shards -o {{w}}/audio"
         result.append(make.stage(f"clips_{name}", clips, f"{{w}}/{name}/shards", "{w}/audio"))
     return result
+
+
+def _corpus(make: _Maker, name: str) -> Stage:
+    """`data run` of one corpus."""
+    recipe, more, reads = f"{{r}}/{name}.yaml", "recognise.recognisers=[whisper:{p}/whisper-base]", "{p}/whisper-base"
+    if name == "recordings":
+        more += f" sources={make.settings.speech}"
+    elif name == "no_speech":
+        recipe, reads = "recipes/data/no_speech.yaml", ""
+        more = f"no_speech.count={12 if make.quick else 2000} no_speech.seed=1"
+    else:
+        texts = "dialogues" if name == "speech" else "sentences"
+        quick = _QUICK_VOICES if name == "speech" else "synthesise.voices=[espeak@zh+f3]"
+        more += f" texts={{w}}/texts/{texts}.jsonl {quick if make.quick else ''}"
+        reads += " {w}/texts"
+    folders = f"work={{w}}/{name} output={{w}}/{name}/shards"
+    return make.stage(name, f"data run {recipe} {more} {folders}", f"{recipe} {reads}", f"{{w}}/{name}/shards")
 
 
 def _hearing(make: _Maker) -> list[Stage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,10 +14,15 @@ from ...errors import DataError
 
 
 def clip_source(clip: Clip, source_weights: Mapping[str, float]) -> str | None:
-    """The entry of `source_weights` that applies to a clip, by its source, kind or speaker; "" where it is empty."""
+    """The entry of `source_weights` that applies to a clip, by its source, kind or speaker; "" where it is empty.
+
+    Where none names it, the first entry that matches as a shell-style pattern (`skill *`, `*`) applies.
+    """
     if not source_weights:
         return ""
-    return next((name for name in (clip.source, clip.kind, clip.speaker) if name in source_weights), None)
+    names = (clip.source, clip.kind, clip.speaker)
+    matching = (entry for entry in source_weights if any(fnmatch.fnmatchcase(name, entry) for name in names))
+    return next((name for name in names if name in source_weights), None) or next(matching, None)
 
 
 def clip_weights(clips: Sequence[Clip], lengths: Sequence[float], source_weights: Mapping[str, float]) -> np.ndarray:
