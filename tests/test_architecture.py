@@ -36,7 +36,7 @@ ORDER = (
     "generation",
     ("model", "conversation"),  # a model begins conversations, which ask it
     "pretrained",
-    ("checkpoint", "adapters", "assembled"),  # a checkpoint may be put together from several files
+    ("checkpoint", "adapters", "assembled", "compressed"),  # a checkpoint may be put together from several files
     "reference",
     "acceleration",
     "engine",

@@ -24,7 +24,7 @@ from .errors import CheckpointError, ConfigError
 from .language_model.text_tokenizer import TextTokenizer
 from .layers.shapes import shapes_only
 from .model import BaichuanAudio
-from .safetensors_io import INDEX_FILE, SINGLE_FILE, TensorSource, find_tensors, read_json, write_tensors
+from .safetensors_io import INDEX_FILE, SINGLE_FILE, ScaledRows, TensorSource, find_tensors, read_json, write_tensors
 from .vocoder.hift import Hift, load_hift, save_hift
 from .vocoder.vocos import Vocos, load_vocos, save_vocos
 
@@ -166,7 +166,7 @@ def stored_tensors(
     directory: Path, config: dict[str, Any], dtype: torch.dtype | None, adapters: Sequence[str | os.PathLike[str]]
 ) -> Mapping[str, TensorSource]:
     """All tensors by their released names, with those of the base model that `config` names and with `adapters`."""
-    stored: Mapping[str, TensorSource] = find_tensors(directory)
+    stored: Mapping[str, TensorSource] = own_tensors(directory)
     if "base_model" in config:
         from .assembled import assembled_tensors
 
@@ -176,6 +176,19 @@ def stored_tensors(
 
         stored = adapted_tensors(stored, adapters, dtype)
     return stored
+
+
+def own_tensors(directory: Path) -> dict[str, TensorSource]:
+    """The tensors of a checkpoint's own files by their released names, with what a compressed one leaves out."""
+    tensors = find_tensors(directory)
+    if not any(isinstance(tensor, ScaledRows) for tensor in tensors.values()):
+        return tensors
+    for name, entries in list(tensors.items()):
+        codebook, _, leaf = name.rpartition(".")
+        sizes = tensors.get(f"{codebook}.cluster_size")
+        if leaf == "embed" and sizes is not None and sizes.shape == entries.shape[:1]:
+            tensors.setdefault(f"{codebook}.embed_avg", ScaledRows(entries, sizes))
+    return tensors
 
 
 def checked_device(device: str | torch.device) -> torch.device:

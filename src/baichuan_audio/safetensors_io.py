@@ -3,6 +3,8 @@
 The library's own reader maps the whole file, and every page it touches counts as memory of the process. Here each
 tensor is read directly into its final memory, so that loading needs no more than the weights and the one tensor that
 is being converted. The format: eight bytes with the header's length, the header in JSON, the raw tensors.
+
+A weight NAME of type int8 is stored in 8 bits: NAME.scale holds a factor for each row, in the type it is read in.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from .errors import CheckpointError
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+SCALE = ".scale"
+SCALED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""What weights that are stored in 8 bits are read in: the types of a scale."""
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 _DTYPES = {
     "F64": torch.float64,
@@ -105,8 +110,43 @@ class StoredTensor:
         return tensor
 
 
+@dataclass(frozen=True)
+class ScaledRows:
+    """The rows of `values` [rows, ...], each times its `scale` [rows], in whose type they are read."""
+
+    values: TensorSource
+    scale: TensorSource
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.scale.dtype
+
+    def read(self) -> Tensor:
+        scale = self.scale.read()
+        return self.values.read().to(scale.dtype).mul_(scale.reshape(-1, *[1] * (len(self.shape) - 1)))
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight [rows, ...] -> int8 values of its shape and a scale [rows] of its type.
+
+    Their product is within half a scale of the weight. The scale is infinite or NaN where a row's numbers are.
+    """
+    rows = weight.float().flatten(1)
+    largest = rows.abs().amax(dim=1)
+    scale = (largest / 127).to(weight.dtype)
+    upward = torch.nextafter(scale, torch.full_like(scale, torch.inf))
+    scale = torch.where(scale.float() * 127 < largest, upward, scale)  # else rounding could cut the largest off
+    scale[scale == 0] = 1.0
+    values = (rows / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+    return values.reshape(weight.shape), scale
+
+
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file by name; their data is not read.
+    """The tensors of one safetensors file by name, scales among them; their data is not read.
 
     Raises CheckpointError for a file that is missing, cut short or of another format.
     """
@@ -140,10 +180,36 @@ def _stored(path: Path, name: str, entry: dict[str, Any], data_start: int, size:
     return stored
 
 
-def find_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """All tensors of a checkpoint directory, from its single file or from the shards its index names."""
+def with_scales(stored: Mapping[str, StoredTensor]) -> dict[str, TensorSource]:
+    """The tensors by name, those in 8 bits together with their scale.
+
+    Raises CheckpointError for one without a scale that fits.
+    """
+    tensors: dict[str, TensorSource] = dict(stored)
+    for name, values in stored.items():
+        if values.dtype != torch.int8:
+            continue
+        scale = tensors.pop(name + SCALE, None)
+        if scale is None:
+            raise CheckpointError(f"{values.file}: tensor '{name}' is of type int8 and has no '{name}{SCALE}'.")
+        rows = values.shape[:1]
+        if not rows or scale.shape != rows or scale.dtype not in SCALED_DTYPES:
+            kind = str(scale.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{values.file}: '{name}{SCALE}' should hold a float of 16 or 32 bits for each row, "
+                f"{list(rows)}, not {kind} {list(scale.shape)}."
+            )
+        tensors[name] = ScaledRows(values, scale)
+    return tensors
+
+
+def find_tensors(directory: Path) -> dict[str, TensorSource]:
+    """All tensors of a checkpoint directory, from its single file or from the shards its index names.
+
+    Raises CheckpointError where one is missing, cut short, or in 8 bits without a fitting scale.
+    """
     if (directory / SINGLE_FILE).is_file():
-        return read_header(directory / SINGLE_FILE)
+        return with_scales(read_header(directory / SINGLE_FILE))
     index = directory / INDEX_FILE
     if not index.is_file():
         raise CheckpointError(f"{directory}: holds neither {SINGLE_FILE} nor {INDEX_FILE}, so it is no checkpoint.")
@@ -160,7 +226,7 @@ def find_tensors(directory: Path) -> dict[str, StoredTensor]:
             raise CheckpointError(
                 f"{directory / shard}: tensor '{tensor}', which the index lists for this file, is missing."
             )
-    return {name: stored for shard in shards.values() for name, stored in shard.items()}
+    return with_scales({name: stored for shard in shards.values() for name, stored in shard.items()})
 
 
 def read_json(path: Path) -> dict[str, Any]:

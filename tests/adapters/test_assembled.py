@@ -22,6 +22,7 @@ from baichuan_audio.adapters.files import save_adapters
 from baichuan_audio.adapters.model import remove_adapters
 from baichuan_audio.assembled import ADAPTERS_FILE, BaseModel, fetch_base, save_assembled
 from baichuan_audio.cli.app import main
+from baichuan_audio.compressed import compress
 from baichuan_audio.errors import CheckpointError, ConfigError
 from baichuan_audio.model import BaichuanAudio
 from baichuan_audio.pretrained import fetch
@@ -184,6 +185,28 @@ def test_a_gguf_file_is_a_base(model: BaichuanAudio, tmp_path: Path, monkeypatch
     sizes["hidden_size"] = 128
     with pytest.raises(CheckpointError, match=r"its hidden_size is 128, but 256 in this config\.json"):
         baichuan_audio.load(tmp_path / "small")
+
+
+@pytest.mark.parametrize("target", ["language_model.layers.*", "audio_head.transformer_layers.*"])
+def test_compressed_with_its_adapters(model: BaichuanAudio, base: BaseModel, tmp_path: Path, target: str) -> None:
+    """What adapters build on is exact, or their fingerprint would not fit; they are in 8 bits where they are large."""
+    adapted = add_adapters(model, AdapterConfig(rank=64, targets=(target,)))
+    for name, parameter in adapter_parameters(adapted).items():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(len(name)))
+    save_assembled(adapted, tmp_path / "whole", base)
+    compress(tmp_path / "whole", tmp_path / "small")
+    weights, adapters = (load_file(tmp_path / "small" / name) for name in ("model.safetensors", ADAPTERS_FILE))
+    head = [name for name in weights if name.startswith("audio_head.") and weights[name].dtype == torch.int8]
+    assert bool(head) == target.startswith("language_model")
+    assert torch.int8 in {tensor.dtype for tensor in adapters.values()}
+    first, second = (baichuan_audio.load(tmp_path / name).state_dict() for name in ("whole", "small"))
+    for name, tensor in first.items():
+        error = (second[name] - tensor).norm() / tensor.norm()
+        assert error < 0.02 or name.endswith("embed_avg"), name
+    compress(tmp_path / "small", tmp_path / "small")  # in place
+    for name, tensor in baichuan_audio.load(tmp_path / "small").state_dict().items():
+        torch.testing.assert_close(tensor, second[name])
 
 
 # ---------------------------------------------------------------------------------------- what goes wrong

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..checkpoint import module_name, released_name
 from ..config import strict
 from ..errors import CheckpointError, ConfigError
 from ..model import BaichuanAudio
-from ..safetensors_io import TensorSource, read_header, write_tensors
+from ..safetensors_io import TensorSource, read_header, with_scales, write_tensors
 from .layers import AdapterConfig, WeightChange, merged_weight, refuse_zero
 from .model import (
     adaptable_layers,
@@ -68,9 +68,16 @@ def save_adapters(model: BaichuanAudio, path: str | os.PathLike[str]) -> None:
 
 
 def write_adapters(
-    path: str | os.PathLike[str], config: AdapterConfig, changes: Mapping[str, WeightChange], base: str
+    path: str | os.PathLike[str],
+    config: AdapterConfig,
+    changes: Mapping[str, WeightChange],
+    base: str,
+    compress: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
 ) -> None:
-    """Write the changes of layers, by name, of the base with this fingerprint. The file is whole or not there."""
+    """Write the changes of layers, by name, of the base with this fingerprint. The file is whole or not there.
+
+    compress: gives the tensors of the file as they are stored.
+    """
     target = Path(path)
     tensors = {
         f"{name}.{part}": tensor.detach().float().cpu().contiguous()
@@ -82,7 +89,7 @@ def write_adapters(
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(tensors, aside, metadata={"format": "pt", _HEADER: json.dumps(header)})
+        write_tensors(compress(tensors), aside, metadata={"format": "pt", _HEADER: json.dumps(header)})
         aside.replace(target)
     except OSError as error:
         raise CheckpointError(f"{target}: the adapters could not be written ({error}).") from error
@@ -93,7 +100,7 @@ def write_adapters(
 def read_adapters(path: str | os.PathLike[str]) -> StoredAdapters:
     """Read an adapter file. Raises CheckpointError where it is none, is damaged, or holds a change of nothing."""
     path = Path(path)
-    stored = read_header(path)
+    stored = with_scales(read_header(path))
     header = _header(path)
     base = header.pop("base_fingerprint", None)
     if header.pop("version", None) != _VERSION or not isinstance(base, str):

@@ -164,6 +164,15 @@ def base_fingerprint(model: BaichuanAudio, layers: Iterable[str] | None = None) 
     return fingerprint(state, state.__getitem__, adapted_layers(model) if layers is None else layers)
 
 
+def adapted_stacks(names: Iterable[str], layers: Iterable[str]) -> list[str]:
+    """Those of the tensors `names` that adapters of these layers build on: the whole stacks that they belong to."""
+    layers = set(layers)
+    prefixes = tuple(
+        part for start, parts in _STACKS.items() if any(name.startswith(start) for name in layers) for part in parts
+    )
+    return [name for name in names if name.startswith(prefixes)]
+
+
 def fingerprint(names: Iterable[str], read: Callable[[str], Tensor], layers: Iterable[str]) -> str:
     """A hash that tells one base from another: over names, shapes and a sample of each tensor that counts.
 
@@ -171,12 +180,8 @@ def fingerprint(names: Iterable[str], read: Callable[[str], Tensor], layers: Ite
     they belong to counts. The sample is taken in bfloat16, so that a model in float32 and the same one in bfloat16 have
     one fingerprint.
     """
-    layers = set(layers)
-    prefixes = tuple(
-        part for start, parts in _STACKS.items() if any(name.startswith(start) for name in layers) for part in parts
-    )
     digest = hashlib.sha256()
-    for name in sorted(name for name in names if name.startswith(prefixes)):
+    for name in sorted(adapted_stacks(names, layers)):
         tensor = read(name).detach()
         digest.update(json.dumps([name, list(tensor.shape)]).encode())
         step = tensor.numel() // _SAMPLED | 1  # odd: not the same columns of every row

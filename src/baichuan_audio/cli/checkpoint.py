@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
     info.add_argument("--model", metavar="DIR", help=f"checkpoint directory (default: {DEFAULT_MODEL})")
     info.add_argument("--vocoder", metavar="FILE", help="hift.pt, if the checkpoint has no vocoder")
 
-    group = add_group(commands, "checkpoint", "Make, combine, expand or average checkpoints.")
+    group = add_group(commands, "checkpoint", "Make, combine, expand, average or compress checkpoints.")
 
     init = _add(
         group, "init", run_init, "Write a first checkpoint: random, or from a published language model and Whisper."
@@ -79,6 +79,10 @@ def add_commands(commands: Any) -> None:
     )
     detach.add_argument("--adapters", metavar="FILE", help="adapters.safetensors of a training run on the checkpoint")
 
+    smaller = _add(group, "compress", run_compress, "Store the large matrices in 8 bits: half the size of float16.")
+    smaller.add_argument("checkpoint", help="checkpoint directory or hub id")
+    smaller.add_argument("output", help="checkpoint directory to write")
+
     expand = _add(group, "expand", run_expand, "Add layers and units without changing what the model computes.")
     expand.add_argument("checkpoint", help="checkpoint directory to start from")
     expand.add_argument("output", help="checkpoint directory to write")
@@ -123,7 +127,7 @@ def describe(name: str, vocoder: str | None = None) -> dict[str, Any]:
     from ..checkpoint import IGNORED, checkpoint_directory, load_vocoder
     from ..language_model.prompt import DEFAULT_VOICE
     from ..language_model.text_tokenizer import TextTokenizer
-    from ..safetensors_io import find_tensors, read_json
+    from ..safetensors_io import ScaledRows, find_tensors, read_json
 
     directory = checkpoint_directory(name)
     config = read_json(directory / "config.json")
@@ -134,15 +138,16 @@ def describe(name: str, vocoder: str | None = None) -> dict[str, Any]:
             continue
         part = next((part for part, prefix in _PARTS if key.startswith(prefix)), "other")
         parts[part] += math.prod(entry.shape)
+    kinds = [entry.values if isinstance(entry, ScaledRows) else entry for entry in stored.values()]
     mel_vocoder = load_vocoder(directory, config, vocoder)
     parts["vocoder"] = sum(parameter.numel() for parameter in mel_vocoder.parameters())
     audio = audio_config(config)
     return {
         "model": str(name),
         "parameters": sum(parts.values()),
-        "bytes": sum(file.stat().st_size for file in directory.iterdir() if file.is_file()),
+        "bytes": _size(directory),
         "parts": dict(parts),
-        "types": sorted({str(entry.dtype).removeprefix("torch.") for entry in stored.values()}),
+        "types": sorted({str(entry.dtype).removeprefix("torch.") for entry in kinds}),
         "codebook_sizes": list(codebook_sizes(config)),
         "frame_rate_hz": audio.frame_rate,
         "max_audio_seconds": audio.max_audio_seconds,
@@ -154,6 +159,11 @@ def describe(name: str, vocoder: str | None = None) -> dict[str, Any]:
         "license": _license(directory, config),
         "torch": torch.__version__,
     }
+
+
+def _size(directory: Path) -> int:
+    """Bytes of its files."""
+    return sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
 
 
 def _license(directory: Path, config: dict[str, Any]) -> str:
@@ -244,6 +254,14 @@ def run_detach(arguments: argparse.Namespace) -> None:
             model = load_adapters(model, arguments.adapters)
         save_assembled(model, Path(arguments.output), base)
     print(f"{arguments.output}: written")
+
+
+def run_compress(arguments: argparse.Namespace) -> None:
+    from ..compressed import compress
+
+    with Progress(f"compressing into {arguments.output}"):
+        compress(arguments.checkpoint, arguments.output)
+    print(f"{arguments.output}: written, {_size(Path(arguments.output)) / 1e6:.1f} MB")
 
 
 def run_expand(arguments: argparse.Namespace) -> None:

@@ -21,10 +21,17 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from ...checkpoint import PREFIXES, released_tensors, replace_checkpoint, save, write_settings, write_weights
+from ...checkpoint import (
+    PREFIXES,
+    own_tensors,
+    released_tensors,
+    replace_checkpoint,
+    save,
+    write_settings,
+    write_weights,
+)
 from ...errors import CheckpointError, TrainingError
 from ...model import BaichuanAudio
-from ...safetensors_io import find_tensors
 from .distributed.sharding import whole
 from .distributed.state_files import is_complete, is_intact, metadata_of, read_state, write_state
 from .distributed.world import world
@@ -167,7 +174,7 @@ def load_part(module: nn.Module, name: str, source: str | os.PathLike[str]) -> N
         load_module(source, name, module)
         return
     weights = {}
-    for released, tensor in find_tensors(Path(source)).items():
+    for released, tensor in own_tensors(Path(source)).items():
         for prefix, ours in PREFIXES:
             if ours.startswith(f"{name}.") and released.startswith(prefix):
                 weights[ours.removeprefix(f"{name}.") + released.removeprefix(prefix)] = tensor.read()
