@@ -201,7 +201,7 @@ def _sound(make: _Maker) -> list[Stage]:
 
 
 def _finish(make: _Maker) -> list[Stage]:
-    """The parts put together; then what they have beyond the published language model."""
+    """The parts put together; then what they have beyond the published language model, in 8 bits."""
     vocoder = "--vocoder {w}/vocoder/vocoder.safetensors"
     return [
         make.stage(
@@ -212,9 +212,11 @@ def _finish(make: _Maker) -> list[Stage]:
             "{w}/whole",
         ),
         make.stage(
-            "model",
-            "checkpoint detach {w}/whole {out} --base {r}/base_model.json --adapters {w}/lm_sft/adapters.safetensors",
+            "detached",
+            "checkpoint detach {w}/whole {w}/detached --base {r}/base_model.json "
+            "--adapters {w}/lm_sft/adapters.safetensors",
             "{r}/base_model.json {w}/whole {w}/lm_sft",
-            "{out}",
+            "{w}/detached",
         ),
+        make.stage("model", "checkpoint compress {w}/detached {out}", "{w}/detached", "{out}"),
     ]
