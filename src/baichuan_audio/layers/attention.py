@@ -35,21 +35,23 @@ def _attend_for_training(query: Tensor, keys: Tensor, values: Tensor, mask: Tens
     if not causal or positions <= _BLOCK:
         visible = torch.ones(positions, positions, dtype=torch.bool, device=query.device).tril() if causal else mask
         return _products(query, keys, values, visible)
+    visible = torch.ones(_BLOCK, _BLOCK, dtype=torch.bool, device=query.device).tril()
     blocks = []
     for start in range(0, positions, _BLOCK):
         end = min(positions, start + _BLOCK)
-        visible = torch.ones(end - start, end, dtype=torch.bool, device=query.device).tril(start)
-        blocks.append(_products(query[:, :, start:end], keys[:, :, :end], values[:, :, :end], visible))
+        rows = end - start
+        blocks.append(_products(query[:, :, start:end], keys[:, :, :end], values[:, :, :end], visible[:rows, :rows]))
     return torch.cat(blocks, dim=2)
 
 
 def _products(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """`attend`; a mask of fewer columns is that of the last keys, those before are visible."""
     batch, heads, positions, width = query.shape
     groups = keys.shape[1]
     rows = (query * width**-0.5).to(values.dtype).reshape(batch, groups, -1, width)
     scores = torch.matmul(rows, keys.to(values.dtype).transpose(-1, -2))
     if mask is not None:
-        scores = scores.view(batch, heads, positions, -1).masked_fill(~mask, -torch.inf).view(scores.shape)
+        scores.view(batch, heads, positions, -1)[..., -mask.shape[-1] :].masked_fill_(~mask, -torch.inf)
     # The softmax of bfloat16 adds up in float32; converting the scores first changes nothing but the time (3 x).
     return torch.matmul(scores.softmax(-1), values).view(batch, heads, positions, width)
 
