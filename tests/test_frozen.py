@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from lm_workspace import recipe as lm_recipe
 import baichuan_audio
 from baichuan_audio import BaichuanAudio, ReplySampling, TextDelta
 from baichuan_audio.data.mixture.config import Augmentation, MixtureConfig
+from baichuan_audio.data.store.codes_store import CodesStore, write_codes
+from baichuan_audio.data.store.manifest import ClipStore
 from baichuan_audio.training.common.checkpointing import save_training_state
 from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.flow import train as flow
@@ -64,7 +67,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     head = PhoneticHead(model.tokenizer.config.d_model * model.tokenizer.config.avg_pooler, 16)
     save_training_state(root / "heard", 1, {"tokenizer": model.tokenizer, "phonetic_head": head}, {})
+    draw_codes(root / "codes", [clip.id for clip in ClipStore(root / "corpus").clips], model)
     return root
+
+
+def draw_codes(folder: Path, clips: list[str], model: BaichuanAudio) -> None:
+    """Other codes in the place of encoded ones, some of which differ between processors: nearest entries are close."""
+    encoded, draw = CodesStore(folder), torch.Generator().manual_seed(7)
+    sizes = model.tokenizer.codebook_sizes
+    drawn = {
+        clip: torch.stack([torch.randint(size, (encoded[clip].shape[1],), generator=draw) for size in sizes])
+        for clip in sorted(clips)
+        if clip in encoded
+    }
+    shutil.rmtree(folder)
+    write_codes(drawn, folder)
 
 
 def train_tokenizer(root: Path, output: str) -> None:

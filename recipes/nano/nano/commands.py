@@ -113,8 +113,8 @@ def _make_questions(arguments: argparse.Namespace) -> None:
 
     from baichuan_audio.training.chat_model import ChatModel
 
-    from .self_distillation import write_pairs
-    from .topics import TOPICS
+    from .questions.self_distillation import write_pairs
+    from .questions.topics import TOPICS
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -143,7 +143,8 @@ def _hearing(make: _Maker) -> list[Stage]:
     result = [
         make.stage(
             "init",
-            f"checkpoint init {{t}} {{w}}/init --llm {{p}}/smollm2/{LLM} --encoder {{p}}/whisper-base",
+            # float32: rounded weights would be other ones than those of the base that is fetched.
+            f"checkpoint init {{t}} {{w}}/init --llm {{p}}/smollm2/{LLM} --encoder {{p}}/whisper-base --dtype float32",
             f"{{t}} {{p}}/smollm2/{LLM} {{p}}/whisper-base",
             "{w}/init",
         ),

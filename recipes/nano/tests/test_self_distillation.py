@@ -14,8 +14,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from baichuan_audio.data.pipeline.sources import read_texts
 from baichuan_audio.errors import CheckpointError
 from baichuan_audio.training.chat_model import ChatModel
-from nano.question_forms import formed_question
-from nano.self_distillation import Pair, pairs, spoken_question, spoken_reply, write_pairs
+from nano.questions.forms import formed_question
+from nano.questions.self_distillation import Pair, pairs, spoken_question, spoken_reply, write_pairs
 
 SPECIAL = ("<|im_start|>", "<|im_end|>")
 
@@ -79,7 +79,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def some(model: object, topics: object, seed: int, batch: int) -> list[Pair]:
         return [Pair(f"Is {letter} in batch {'x' * batch}?", "Yes.") for letter in "abc"]
 
-    monkeypatch.setattr("nano.self_distillation.pairs", some)
+    monkeypatch.setattr("nano.questions.self_distillation.pairs", some)
     whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
     assert list(write_pairs(None, ["dogs"], whole, 7, 0, "CC0-1.0"))[-1] == 9  # type: ignore[arg-type]
     list(write_pairs(None, ["dogs"], parts, 2, 0, "CC0-1.0"))  # type: ignore[arg-type]

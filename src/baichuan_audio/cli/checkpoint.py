@@ -253,7 +253,7 @@ def run_detach(arguments: argparse.Namespace) -> None:
         if arguments.adapters:
             model = load_adapters(model, arguments.adapters)
         save_assembled(model, Path(arguments.output), base)
-    print(f"{arguments.output}: written")
+    print(f"{arguments.output}: written, {_size(Path(arguments.output)) / 1e6:.1f} MB")
 
 
 def run_compress(arguments: argparse.Namespace) -> None:

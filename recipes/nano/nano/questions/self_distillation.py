@@ -1,7 +1,7 @@
 """Questions to a language model, and its own short replies to them.
 
 What the base knows must survive training with audio, so spoken questions are answered with the replies that the base
-itself gives to the same questions typed. Most questions have a form that people use (`question_forms`); the others come
+itself gives to the same questions typed. Most questions have a form that people use (`forms`); the others come
 from the base too, half of these from its empty user turn (the questions it was tuned on), half asked for by topic.
 """
 
@@ -20,7 +20,7 @@ import torch
 
 from baichuan_audio.training.chat_model import START, VOICE_SYSTEM, ChatModel, chatml
 
-from .question_forms import formed_question
+from .forms import formed_question
 
 _ASKING = (
     "Ask me one short question about {topic}.",
