@@ -18,6 +18,7 @@ from baichuan_audio.errors import CheckpointError
 from baichuan_audio.model import BaichuanAudio
 from baichuan_audio.safetensors_io import find_tensors, quantize_rows
 from baichuan_audio.training.common.checkpointing import load_part
+from baichuan_audio.vocoder.vocos import Vocos, VocosConfig, save_vocos
 
 FC1 = "audio_tokenizer.audio_model.layers.0.fc1.weight"
 
@@ -192,3 +193,14 @@ def test_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         facts.append(json.loads(capsys.readouterr().out))
     assert facts[0]["types"] == ["bfloat16"] and facts[1]["types"] == ["bfloat16", "int8"]
     assert facts[0]["parts"] == facts[1]["parts"] and facts[0]["bytes"] > facts[1]["bytes"]
+
+
+def test_a_vocos_is_stored_in_16_bits(checkpoint_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint_dir, tmp_path / "whole")
+    (tmp_path / "whole" / "hift.pt").unlink()
+    vocos = Vocos(VocosConfig(dim=24, ffn_dim=32, num_layers=1))
+    save_vocos(vocos, tmp_path / "whole" / "vocoder.safetensors")
+    compress(tmp_path / "whole", tmp_path / "small")
+    stored, whole = load_file(tmp_path / "small" / "vocoder.safetensors"), vocos.state_dict()
+    assert stored.keys() == whole.keys() and {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert all(torch.allclose(stored[name].float(), tensor, rtol=1e-3, atol=1e-6) for name, tensor in whole.items())

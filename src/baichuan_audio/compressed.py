@@ -8,12 +8,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from .adapters.files import read_adapters, write_adapters
 from .adapters.model import adapted_stacks
 from .assembled import BaseModel
-from .checkpoint import IGNORED, checkpoint_directory, module_name, replace_checkpoint, write_weights
+from .checkpoint import IGNORED, VOCOS_FILE, checkpoint_directory, module_name, replace_checkpoint, write_weights
 from .config import strict
 from .errors import CheckpointError
 from .safetensors_io import SCALE, SCALED_DTYPES, ScaledRows, TensorSource, find_tensors, quantize_rows, read_json
@@ -24,15 +26,15 @@ _KEPT = ("codebook.", "positional_embedding")
 """Parts of the names of tables that stay as they are: a codebook that moves gives other codes."""
 _COMPUTED = ".codebook.embed_avg"
 """What training alone needs, and `checkpoint.own_tensors` computes where it is left out."""
-_COPIED = re.compile(r"config\.json|tokenizer(_config)?\.json|hift\.pt|vocoder\.safetensors")
+_COPIED = re.compile(r"config\.json|tokenizer(_config)?\.json|hift\.pt")
 
 
 def compress(source: str | Path, output: str | Path) -> None:
     """Write the checkpoint `source` (a directory or hub id) to the directory `output`, its large matrices in 8 bits.
 
-    The adapters of a checkpoint on top of a published model are compressed too; what they build on stays as it is,
-    and so does the vocoder. Raises CheckpointError where `source` is no checkpoint or has no large matrix, or `output`
-    cannot be written; ConfigError for an impossible `base_model`.
+    The adapters of a checkpoint on top of a published model are compressed too; what they build on stays as it is.
+    A Vocos is stored in 16 bits, a HiFT stays. Raises CheckpointError where `source` is no checkpoint or has no large
+    matrix, or `output` cannot be written; ConfigError for an impossible `base_model`.
     """
     directory = checkpoint_directory(source)
     config = directory / "config.json"
@@ -50,11 +52,22 @@ def compress(source: str | Path, output: str | Path) -> None:
         for path in directory.iterdir():
             if _COPIED.fullmatch(path.name):
                 shutil.copyfile(path, aside / path.name)
+            elif path.name == VOCOS_FILE:
+                _halve(path, aside / VOCOS_FILE)
         write_weights(tensors, aside)
         if adapters is not None and file is not None:
             write_adapters(aside / file, adapters.config, adapters.changes, adapters.base, compress=in_8_bits)
 
     replace_checkpoint(Path(output), write)
+
+
+def _halve(source: Path, output: Path) -> None:
+    """A safetensors file with its float32 tensors in float16."""
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    halves = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
+    save_file(halves, output, metadata)
 
 
 def _compressed(stored: Mapping[str, TensorSource], exact: Collection[str]) -> Iterator[tuple[str, Tensor]]:
