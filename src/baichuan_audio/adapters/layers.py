@@ -138,7 +138,7 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]; only the small products are made beside the base's."""
         plain: Tensor = self.base(x)
-        if not torch.is_autocast_enabled(x.device.type):  # which chooses the type itself
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):  # autocast chooses the type itself
             x = x.to(self.lora_A.dtype)
         change = F.linear(F.linear(x, self.lora_A) * self.config.scale, self.lora_B)
         if self.magnitude is not None:
