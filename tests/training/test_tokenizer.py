@@ -11,8 +11,10 @@ import torch
 from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe, codebooks, quantize
+from baichuan_audio.checkpoint import load
 from baichuan_audio.data.alignment.viterbi import ctc_path
 from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipStore, ClipWriter
+from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.layers.attention import TransformerLayer
 from baichuan_audio.text.phonemes import SYMBOLS, phonetic_symbols
 from baichuan_audio.training.common.checkpointing import load_training_state
@@ -23,6 +25,13 @@ from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.batch import prepare
 from baichuan_audio.training.tokenizer.clip_batches import ClipSampler
 from baichuan_audio.training.tokenizer.ctc_alignment import as_alignment
+from baichuan_audio.training.tokenizer.embedding_ctc import (
+    EmbeddingCtc,
+    embed_codebooks_as_text,
+    text_units,
+    trained_embedding_ctc,
+    units_of,
+)
 from baichuan_audio.training.tokenizer.frozen_text_model import FrozenTextModel
 from baichuan_audio.training.tokenizer.local_attention import local_attention_init
 from baichuan_audio.training.tokenizer.recipe import AugmentRecipe, LossWeights, TokenizerRecipe
@@ -349,3 +358,52 @@ def test_warped_frequencies_are_those_of_another_voice(recipe: TokenizerRecipe) 
     augment = AugmentRecipe(speed_range=(1.0, 1.0), noise_share=0.0, warp=0.2)
     plain, some = (prepare(batch, tokenizer, augment, (0, 0), decoded=n).log_mel for n in (None, 1))
     assert torch.equal(plain[0], some[0]) and not torch.equal(plain[1], some[1])
+
+
+def test_a_ctc_loss_over_text_embeddings_teaches_where_the_words_are(
+    recipe: TokenizerRecipe, tiny_dir: Path, tmp_path: Path
+) -> None:
+    recipe = changed(recipe, steps=60, sample_every=60, checkpoint_every=60, text_embeddings=str(tiny_dir))
+    stage.train(recipe)
+    losses = [row["embedding_ctc"] for row in log(recipe) if "embedding_ctc" in row]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert any("validation/unit_errors_en" in row for row in log(recipe))
+
+    model = load(tiny_dir, dtype=torch.float32)
+    ctc = trained_embedding_ctc(recipe.output, model)
+    two = [number for (number,) in text_units("two", model.text_tokenizer)]
+    assert [ctc.units[column - 1].tolist() for column in ctc.numbers("two")] == [[number] for number in two]
+    assert ctc.numbers("two") == ctc.numbers("two 𝄞"), "a unit that no transcript has"
+    with pytest.raises(TrainingError, match="embedding_ctc"):
+        stage.train(without := changed(recipe, output=str(tmp_path / "without"), text_embeddings=None))
+        trained_embedding_ctc(without.output, model)
+
+
+def test_a_chinese_character_is_one_unit(tiny_dir: Path) -> None:
+    tokenizer = load(tiny_dir).text_tokenizer
+    first, second, *word = text_units("今天no", tokenizer)
+    assert list(first) == tokenizer.encode("今") and list(second) == tokenizer.encode("天")
+    assert [number for (number,) in word] == tokenizer.encode(" no")
+    with pytest.raises(DataError, match="transcript"):
+        units_of([None, ""], tokenizer)
+
+
+def test_audio_embeddings_start_as_those_of_the_text(tiny_dir: Path) -> None:
+    model = load(tiny_dir, dtype=torch.float32)
+    books = [book.embed for book in codebooks(model.tokenizer.bridge.vq_list)]
+    torch.manual_seed(0)
+    for book in books:
+        torch.nn.init.normal_(book)
+    units = units_of(["one two three"], model.text_tokenizer)
+    ctc = EmbeddingCtc(model, units, books[0].shape[1])
+    torch.nn.init.zeros_(ctc.projection.weight)
+    torch.nn.init.normal_(ctc.blank.weight)
+    codes = torch.stack([torch.randint(len(book), (3000,)) for book in books])
+    ends = [embedding.weight[-1].clone() for embedding in model.language_model.audio_embed_layers]
+    explained = embed_codebooks_as_text(model, ctc, codes)
+    vectors = torch.stack([book[row] for book, row in zip(books, codes, strict=True)]).sum(0)
+    spread = ctc.expected(vectors).var(0).sum()
+    left = (model.language_model.embed_frames(codes) - ctc.expected(vectors)).var(0).sum()
+    assert 0.5 < explained < 1 and left < 0.5 * spread
+    for end, embedding in zip(ends, model.language_model.audio_embed_layers, strict=True):
+        assert torch.equal(end, embedding.weight[-1])

@@ -36,6 +36,7 @@ class LossWeights:
     frame: float = 0.0
     """Cross-entropy of the phoneme at each position, of clips with an alignment (`baichuan-audio data align`)."""
     text: float = 0.3
+    embedding_ctc: float = 1.0
     mel_floor: float = 1e-5
     """Floor of the target mel's magnitude. Digital silence and the empty upper band of telephone recordings lie at
     1e-5; with the floor there, differences between kinds of silence dominate the loss."""
@@ -82,6 +83,8 @@ class TokenizerRecipe(AudioRecipe):
     text_model: str | None = None
     """Checkpoint whose frozen language model gives the paper's text loss, or a Whisper model, whose text decoder does;
     None: without that loss."""
+    text_embeddings: str | None = None
+    """Checkpoint with the language model that will read the codes: a CTC loss over its text embeddings."""
     encoder_lr_ratio: float = 1.0
     """Learning rate of the encoder as a share of the others': low where it is pretrained."""
 

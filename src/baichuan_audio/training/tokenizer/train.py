@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...audio_tokenizer import AudioTokenizer
 from ...audio_tokenizer.quantizer import QuantizerRecipe, dequantize, initialise, learn, quantize
+from ...checkpoint import load
 from ...data.alignment.phone_alignment import read_alignments
 from ...data.store.manifest import ClipStore
 from ...layers.lengths import valid_mask
@@ -25,6 +26,7 @@ from ..common.optim import make_optimizer
 from ..from_pretrained import load_encoder
 from .batch import TokenizerBatch, prepare
 from .clip_batches import ClipSampler
+from .embedding_ctc import EmbeddingCtc, units_of
 from .frozen_text_model import FrozenTextModel
 from .frozen_whisper import FrozenWhisper, is_whisper
 from .local_attention import BOTH_SIDES, PAST, local_attention_init
@@ -48,6 +50,11 @@ def train(recipe: TokenizerRecipe) -> None:
     if recipe.text_model is not None:
         kind = FrozenWhisper if is_whisper(recipe.text_model) else FrozenTextModel
         modules["text_model"] = text_model = kind(recipe.text_model, head.spread.in_features).to(recipe.device)
+        if recipe.init_from is not None and not (Path(recipe.init_from) / "config.json").is_file():
+            load_part(text_model, "text_model", recipe.init_from)
+    ctc = embedding_ctc(recipe, head.spread.in_features)
+    if ctc is not None:
+        modules["embedding_ctc"] = ctc
     trained = parallelize(modules, world(), activation_checkpointing=recipe.activation_checkpointing)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     encoder = tokenizer.encoder.parameters()
@@ -65,7 +72,7 @@ def train(recipe: TokenizerRecipe) -> None:
                 whole = prepare(clips, tokenizer, recipe.augment, (recipe.seed, step), alignments, decoded)
                 batch = whole.part(run.world).to(recipe.device)
             with recipe.autocast():
-                losses = trained(partial(compute_losses, tokenizer, head, batch, recipe, step, text_model))
+                losses = trained(partial(compute_losses, tokenizer, head, batch, recipe, step, text_model, ctc))
             if losses["loss"].requires_grad:  # without transcripts there is no loss for the head
                 (losses["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
             ids = [clips.ids[row] for row in batch.rows]
@@ -76,7 +83,7 @@ def train(recipe: TokenizerRecipe) -> None:
             if due(done, recipe.sample_every, recipe.steps):
                 with run.on_main() as here:
                     if here:
-                        validate(tokenizer, head, recipe, run.log, done, text_model)
+                        validate(tokenizer, head, recipe, run.log, done, text_model, ctc)
             if due(done, recipe.checkpoint_every, recipe.steps):
                 run.save(done)
 
@@ -93,6 +100,15 @@ def build(recipe: TokenizerRecipe) -> tuple[AudioTokenizer, PhoneticHead]:
     else:
         load_part(tokenizer, "tokenizer", recipe.init_from)
     return tokenizer.to(recipe.device), head.to(recipe.device)
+
+
+def embedding_ctc(recipe: TokenizerRecipe, vector_width: int) -> EmbeddingCtc | None:
+    """The untrained CTC head over the text embeddings of `recipe.text_embeddings`, None where that is not given."""
+    if recipe.text_embeddings is None:
+        return None
+    model = load(recipe.text_embeddings)
+    units = units_of((clip.transcript for clip in ClipStore(recipe.dataset).select()), model.text_tokenizer)
+    return EmbeddingCtc(model, units, vector_width).to(recipe.device)
 
 
 def initialise_for_training(tokenizer: AudioTokenizer) -> None:
@@ -131,6 +147,7 @@ def compute_losses(
     recipe: TokenizerRecipe,
     step: int,
     text_model: TextModel | None = None,
+    ctc: EmbeddingCtc | None = None,
 ) -> dict[str, Tensor]:
     """This process's parts of all losses; `loss` is their weighted sum. Updates the codebooks once they are in use."""
     share = quantised_share(step, recipe)
@@ -160,6 +177,8 @@ def compute_losses(
         text_losses["frame"] = frame_loss(head, head_hidden, batch.labels, world())
     if text_model is not None:
         text_losses["text"] = text_model.loss(vectors, lengths, batch.texts, batch.languages, world())
+    if ctc is not None:
+        text_losses["embedding_ctc"] = ctc.loss(vectors, lengths, batch.transcripts, world())
     losses |= {name: value for name, value in text_losses.items() if value is not None}
     weights = {
         "coarse_mel": 1.0,
@@ -169,6 +188,7 @@ def compute_losses(
         "phonetic": recipe.weights.phonetic,
         "frame": recipe.weights.frame,
         "text": recipe.weights.text,
+        "embedding_ctc": recipe.weights.embedding_ctc,
     }
     if world().size > 1:  # the head takes part in every process, also without a transcript
         losses["frame"] = losses.get("frame", 0.0) + 0.0 * head_hidden.sum()

@@ -18,6 +18,7 @@ from ...text.phonemes import phonetic_symbols
 from ..common.logging import TrainingLog
 from .batch import TokenizerBatch, prepare
 from .clip_batches import ClipBatch, ClipSampler
+from .embedding_ctc import EmbeddingCtc
 from .recipe import TokenizerRecipe
 from .text_loss import PhoneticHead, phoneme_errors
 
@@ -35,6 +36,7 @@ def validate(
     log: TrainingLog,
     step: int,
     text_model: TextModel | None = None,
+    ctc: EmbeddingCtc | None = None,
 ) -> dict[str, float]:
     """Mel L1, phonetic error rate and text loss by language and use of each codebook, fully quantised, on validation
     clips."""
@@ -55,6 +57,8 @@ def validate(
             _phonetic_errors(head, vectors, counts, batch.transcripts, raw.languages, sums)
         if text_model is not None:
             _text_losses(text_model, vectors, counts, raw, sums)
+        if ctc is not None:
+            _unit_errors(ctc, vectors, counts, batch, sums)
         refined, target = _mels(tokenizer, vectors, batch, counts, sums)
         used += [row[: int(n)] for row, n in zip(codes, counts, strict=True)]
     log.mel(step, "target-and-refined", target, refined)
@@ -110,6 +114,16 @@ def _text_losses(
             loss = text_model.loss(vectors[rows], counts[rows], texts, [language] * len(rows))
             sums[f"text_{language}"][0] += float(loss or 0.0) * len(rows)
             sums[f"text_{language}"][1] += len(rows)
+
+
+def _unit_errors(
+    ctc: EmbeddingCtc, vectors: Tensor, counts: Tensor, batch: TokenizerBatch, sums: dict[str, list[float]]
+) -> None:
+    for row, text in enumerate(batch.transcripts):
+        if text:
+            errors, units = ctc.errors(vectors[row, : int(counts[row])], text)
+            sums[f"unit_errors_{batch.languages[row]}"][0] += errors
+            sums[f"unit_errors_{batch.languages[row]}"][1] += units
 
 
 def _codebook_use(tokenizer: AudioTokenizer, codes: Tensor) -> dict[str, float]:
