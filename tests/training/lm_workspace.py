@@ -25,9 +25,9 @@ TEXTS = ["What is hot? Cold, yes.", "将语音转录为文本:请用【邻家女
 
 def make_workspace(root: Path) -> Path:
     """A very small model, and a corpus of three clips with codes and one dialogue a split."""
-    config = json.loads((ROOT / "recipes/nano/config.json").read_text())
+    config = json.loads((ROOT / "models/nano/config.json").read_text())
     config |= {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config |= {"intermediate_size": 64, "voices": ["邻家女声", "Ada"]}
+    config |= {"intermediate_size": 64, "voices": ["邻家女声", "Ada"], "torch_dtype": "float32"}
     config["audio_config"] |= {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
     config["audio_config"] |= {"decoder_ffn_dim": 16, "vq_config": {"codebook_sizes": SIZES}}
     config["flow_matching_config"] |= {"prenet_in_dim": 16, "prenet_d_model": 16, "prenet_nlayers": 1}
