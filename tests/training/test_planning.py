@@ -70,7 +70,7 @@ def loss_of(model: Any, batch: Batch, trained: LanguageModelRecipe) -> Tensor:
 
 CASES = {
     "sft": {"stage": "sft"},
-    "stage1": {"stage": "stage1", "audio_head_fraction": 1.0},
+    "stage1": {"stage": "stage1", "audio_head_fraction": 1.0, "packing": True},  # steps with as many frames each
     "stage2": {"stage": "stage2", "muon": False},
     "adapter": {"stage": "sft", "adapter": AdapterConfig(rank=4)},
     "packed": {"stage": "sft", "packing": True, "muon": False},

@@ -148,7 +148,7 @@ def test_hearing_comes_before_the_mel(recipe: TokenizerRecipe) -> None:
     found = [set(row) & {"frame", "phonetic", "refined_mel", "commitment"} for row in rows]
     assert found[0] == found[5] == {"frame", "phonetic"}
     assert found[7] == {"frame", "phonetic", "refined_mel"} and "commitment" in found[9]
-    assert rows[3]["frame"] < rows[0]["frame"] - 0.1
+    assert rows[-1]["frame"] < rows[0]["frame"] - 0.1
 
 
 def test_a_batch_with_nothing_to_learn_is_no_error(recipe: TokenizerRecipe) -> None:
