@@ -17,7 +17,7 @@ help:
 	@echo "make test        run all tests; ARGS=tests/test_cli.py runs some, JOBS=0 runs them in one process"
 	@echo "make test-quick  run the tests that are not marked slow, in less than a minute"
 	@echo "make check       check formatting, lint and types, and run all tests"
-	@echo "make nano        train models/nano from scratch (hours on two CPU cores)"
+	@echo "make nano        train nano from pretrained parts (many hours on two CPU cores; NANO=quick rehearses)"
 	@echo "make setup       only set up $(VENV) for all of the above"
 
 setup: $(VENV)/.stamp-dev

@@ -25,16 +25,13 @@ from lm_workspace import recipe as lm_recipe
 
 import baichuan_audio
 from baichuan_audio import BaichuanAudio, ReplySampling, TextDelta
-from baichuan_audio.data.mixture.config import Augmentation, MixtureConfig
+from baichuan_audio.data.mixture.config import MixtureConfig
 from baichuan_audio.data.store.codes_store import CodesStore, write_codes
 from baichuan_audio.data.store.manifest import ClipStore
-from baichuan_audio.training.common.checkpointing import save_training_state
 from baichuan_audio.training.common.recipe import OptimizerRecipe
 from baichuan_audio.training.flow import train as flow
 from baichuan_audio.training.language_model import train as language_model
 from baichuan_audio.training.tokenizer import train as tokenizer
-from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
-from baichuan_audio.training.vocoder import resynthesis
 from baichuan_audio.training.vocoder import train as vocoder
 from baichuan_audio.vocoder.discriminators import DiscriminatorConfig
 from baichuan_audio.vocoder.vocos import VocosConfig
@@ -59,14 +56,11 @@ def float32_and_a_plain_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model, a corpus of six clips with codes and alignments, and a phonetic head."""
+    """A random model, and a corpus of six clips with codes and alignments."""
     pytest.importorskip("pypinyin")
     pytest.importorskip("pocketsphinx")
     root = make_workspace(tmp_path_factory.mktemp("frozen"))
     model = baichuan_audio.load(root / "model")
-    torch.manual_seed(3)
-    head = PhoneticHead(model.tokenizer.config.d_model * model.tokenizer.config.avg_pooler, 16)
-    save_training_state(root / "heard", 1, {"tokenizer": model.tokenizer, "phonetic_head": head}, {})
     draw_codes(root / "codes", [clip.id for clip in ClipStore(root / "corpus").clips], model)
     return root
 
@@ -112,18 +106,6 @@ def train_vocoder(root: Path, output: str) -> None:
     )  # fmt: skip
 
 
-def train_resynthesis(root: Path, output: str) -> None:
-    settings = {"config": str(root / "model" / "config.json"), "decoder_checkpoint": str(root / "model")}
-    settings |= {"vocoder": str(root / "model" / "vocoder.safetensors"), "perceptual_model": str(root / "heard")}
-    settings |= {"dataset": str(root / "corpus"), "codes": str(root / "codes")}
-    resynthesis.train(
-        resynthesis.ResynthesisRecipe(
-            **COMMON | settings, output=output, source_weights={"answer": 1.0}, crop_seconds=0.4, batch_seconds=0.8,
-            fft_sizes=(512, 1024),
-        )
-    )  # fmt: skip
-
-
 def train_lm(stage: str, **changes: Any) -> Callable[[Path, str], None]:
     def run(root: Path, output: str) -> None:
         settings = COMMON | {"stage": stage, "validation_sequences": 0} | changes
@@ -136,19 +118,15 @@ AUDIO_TASKS = MixtureConfig(
     tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "spoken_dialogue": 1.0, "text_dialogue": 1.0,
            "heard_interleaved": 0.5, "spoken_interleaved": 0.5, "pure_audio": 0.5},
     default_voice_is="Ada",
-    augmentation=Augmentation(replaced_frames=0.1, replaced_codes=0.1, time_warp=0.1, unpunctuated_prob=0.3),
 )  # fmt: skip
 STAGES: dict[str, Callable[[Path, str], None]] = {
     "tokenizer": train_tokenizer,
     "flow": train_flow,
     "vocoder": train_vocoder,
-    "resynthesis": train_resynthesis,
     "lm_text": train_lm("text", mixture=MixtureConfig(tasks={"text_dialogue": 1.0})),
     "lm_stage1": train_lm("stage1", mixture=MixtureConfig(tasks={"asr": 1.0, "tts": 1.0})),
     "lm_stage2": train_lm("stage2", mixture=AUDIO_TASKS),
-    "lm_sft": train_lm(
-        "sft", mixture=AUDIO_TASKS, alignment_loss_weight=0.4, phoneme_loss_weight=0.5, frame_corruption_prob=0.2
-    ),
+    "lm_sft": train_lm("sft", mixture=AUDIO_TASKS, codebook0_weight=4.0, packing=True, packs_per_step=2),
 }
 
 

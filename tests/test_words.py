@@ -1,7 +1,4 @@
-"""The vocabulary: words that were replaced by a term of the field do not come back, in code, docs or CLI help.
-
-Not listed here are the names of training tricks that a coming change removes (word concatenation, pseudo-codes ...).
-"""
+"""The vocabulary: words that were replaced by a term of the field do not come back, in code, docs or CLI help."""
 
 from __future__ import annotations
 

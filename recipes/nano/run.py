@@ -1,4 +1,4 @@
-"""Train nano from nothing, going on where an earlier run stopped; --help says what it takes."""
+"""Train nano from pretrained parts, going on where an earlier run stopped; --help says what it takes."""
 
 import sys
 

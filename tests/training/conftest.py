@@ -1,21 +1,24 @@
-"""The smallest model with nano's parts, shared by what puts models together and makes them larger."""
+"""The smallest model with nano's parts."""
 
 import json
 from pathlib import Path
 
 import pytest
+from lm_workspace import random_model
 
-from baichuan_audio.training.common.assemble import start
+from baichuan_audio.language_model.build_tokenizer import build_text_tokenizer
 
-TEMPLATE = Path(__file__).parents[2] / "recipes" / "nano" / "config.json"
+TEMPLATE = Path(__file__).parents[2] / "models" / "nano" / "config.json"
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """nano's config.json with the smallest sizes that make sense."""
     config = json.loads(TEMPLATE.read_text())
-    config |= {"hidden_size": 128, "num_hidden_layers": 1, "intermediate_size": 64}
+    config |= {"torch_dtype": "float32", "hidden_size": 128, "num_hidden_layers": 1, "intermediate_size": 64}
     audio = {"d_model": 32, "encoder_layers": 1, "encoder_ffn_dim": 32, "decoder_layers": 1, "decoder_ffn_dim": 32}
+    # A template has no ids of control tokens: they are those of the text tokenizer.
+    config["audio_config"] = {k: value for k, value in config["audio_config"].items() if not k.endswith("_token_id")}
     config["audio_config"] |= audio | {"vq_config": {"codebook_sizes": [16, 8]}}
     flow = {"prenet_in_dim": 32, "prenet_d_model": 32, "prenet_ffn_dim": 32, "prenet_nlayers": 1, "channels": [16]}
     config["flow_matching_config"] |= flow | {"num_mid_blocks": 1, "num_heads": 2, "attention_head_dim": 8}
@@ -27,8 +30,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    rows = [{"messages": [{"role": "user", "content": "What is hot?"}, {"role": "assistant", "content": "热的。"}]}]
-    (folder / "dialogues.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    start(template, folder / "dialogues.jsonl", folder / "model")
-    return folder / "model"
+    folder = tmp_path_factory.mktemp("base") / "model"
+    random_model(json.loads(template.read_text()), build_text_tokenizer(["热的。"]), folder)
+    return folder

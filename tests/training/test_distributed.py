@@ -30,7 +30,7 @@ from baichuan_audio.adapters import AdapterConfig, read_adapters
 from baichuan_audio.errors import ConfigError, TrainingError
 from baichuan_audio.language_model.audio_head import AudioHead
 from baichuan_audio.language_model.model import LanguageModel
-from baichuan_audio.training.common.checkpointing import module_weights, save_training_state
+from baichuan_audio.training.common.checkpointing import module_weights
 from baichuan_audio.training.common.distributed import state_files
 from baichuan_audio.training.common.distributed.run import STOPPED, TrainingRun
 from baichuan_audio.training.common.distributed.sharding import local, parallelize, whole
@@ -42,8 +42,6 @@ from baichuan_audio.training.flow import train as flow
 from baichuan_audio.training.language_model import train as language_model
 from baichuan_audio.training.tokenizer import train as tokenizer
 from baichuan_audio.training.tokenizer.recipe import LossWeights
-from baichuan_audio.training.tokenizer.text_loss import PhoneticHead
-from baichuan_audio.training.vocoder import resynthesis
 from baichuan_audio.training.vocoder import train as vocoder
 from baichuan_audio.vocoder.discriminators import DiscriminatorConfig
 from baichuan_audio.vocoder.hift import HiftConfig
@@ -64,13 +62,8 @@ def a_plain_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model, a corpus of six clips with codes and alignments, and a phonetic head."""
-    root = make_workspace(tmp_path_factory.mktemp("distributed"))
-    model = baichuan_audio.load(root / "model")
-    torch.manual_seed(3)
-    head = PhoneticHead(model.tokenizer.config.d_model * model.tokenizer.config.avg_pooler, 16)
-    save_training_state(root / "heard", 1, {"tokenizer": model.tokenizer, "phonetic_head": head}, {})
-    return root
+    """A random model, and a corpus of six clips with codes and alignments."""
+    return make_workspace(tmp_path_factory.mktemp("distributed"))
 
 
 def flow_recipe(root: Path, output: Path, **changes: Any) -> flow.FlowRecipe:
@@ -85,8 +78,8 @@ def run_flow(root: Path, output: Path) -> None:
 
 
 def run_lm(root: Path, output: Path) -> None:
-    settings = {"stage": "sft", "validation_sequences": 2, "alignment_loss_weight": 0.4, "phoneme_loss_weight": 0.5}
-    settings |= {"frame_corruption_prob": 0.2, "checkpoint_every": 4, "sample_every": 4, "tokens_per_step": 600}
+    settings = {"stage": "sft", "validation_sequences": 2, "audio_head_fraction": 0.5}
+    settings |= {"checkpoint_every": 4, "sample_every": 4, "tokens_per_step": 600}
     settings |= {"packing": True, "packs_per_step": 4}
     language_model.train(lm_recipe(root, output, **COMMON | settings))
 
@@ -106,14 +99,6 @@ def run_vocoder(root: Path, output: Path, **changes: Any) -> None:
     vocoder.train(vocoder.VocoderRecipe(**COMMON | settings | changes))
 
 
-def run_resynthesis(root: Path, output: Path) -> None:
-    settings = {"config": str(root / "model" / "config.json"), "decoder_checkpoint": str(root / "model")}
-    settings |= {"vocoder": str(root / "model" / "vocoder.safetensors"), "perceptual_model": str(root / "heard")}
-    settings |= {"dataset": str(root / "corpus"), "codes": str(root / "codes"), "output": str(output)}
-    settings |= {"crop_seconds": 0.4, "batch_seconds": 1.6, "fft_sizes": (512, 1024)}
-    resynthesis.train(resynthesis.ResynthesisRecipe(**COMMON | settings))
-
-
 def run_tokenizer(root: Path, output: Path, **changes: Any) -> None:
     settings = {"config": str(root / "model" / "config.json"), "dataset": str(root / "corpus"), "output": str(output)}
     settings |= {"batch_seconds": 2.5, "crop_seconds": 2.0, "text_width": 16}
@@ -126,7 +111,6 @@ RUNS: dict[str, tuple[Callable[[Path, Path], None], float]] = {
     "lm": (run_lm, 1e-5),
     "tokenizer": (run_tokenizer, 1e-5),
     "vocoder": (run_vocoder, 1e-5),
-    "resynthesis": (run_resynthesis, 5e-5),  # the gradients are equal; AdamW makes much of those that are nearly 0
     "adapters": (run_adapters, 1e-5),
 }
 
@@ -226,7 +210,6 @@ GRADIENTS: dict[str, Callable[[Path, Path], None]] = {
     "hift": lambda root, output: run_vocoder(
         root, output, adversarial_start_step=0, architecture="hift", hift=HiftConfig(base_channels=16)
     ),
-    "resynthesis": run_resynthesis,
 }
 
 

@@ -5,46 +5,33 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from lm_workspace import SIZES, TEXTS, log_of, make_workspace, recipe
+from lm_workspace import SIZES, TEXTS, WORDS, log_of, make_workspace, recipe
 from torch.nn import functional as F
 
 import baichuan_audio
-from baichuan_audio.audio_tokenizer.quantizer import codebooks, dequantize
-from baichuan_audio.data.alignment.token_alignment import UNKNOWN
+from baichuan_audio.audio_tokenizer.quantizer import dequantize
 from baichuan_audio.data.mixture.config import MixtureConfig
-from baichuan_audio.data.sequences import Frames, SequenceBuilder, Turn, dialogue, interleaved_heard, transcription
+from baichuan_audio.data.sequences import SequenceBuilder, Turn, dialogue, interleaved_heard, transcription
 from baichuan_audio.data.store.codes_store import CodesStore, encode_corpus, write_codes
-from baichuan_audio.data.store.manifest import ClipStore
+from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError, DataError
-from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer, frequent_words
+from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS, build_text_tokenizer
 from baichuan_audio.language_model.text_tokenizer import TextTokenizer
-from baichuan_audio.text.phonemes import SYMBOLS
 from baichuan_audio.training.common.distributed.run import TrainingRun
-from baichuan_audio.training.common.initialise import (
-    embed_codebooks,
-    embed_codes_like_sounds,
-    initialise,
-    initialise_audio,
-)
+from baichuan_audio.training.common.initialise import embed_codebooks, initialise_audio
 from baichuan_audio.training.common.logging import TrainingLog
 from baichuan_audio.training.common.recipe import OptimizerRecipe
-from baichuan_audio.training.language_model.batch import (
-    collate,
-    depth_loss_subset,
-    frame_corruption,
-    scheduled_sampling,
-)
-from baichuan_audio.training.language_model.data import make_mixture
+from baichuan_audio.training.language_model.batch import collate, depth_loss_subset
 from baichuan_audio.training.language_model.losses import losses, target_counts, total_loss
-from baichuan_audio.training.language_model.phoneme_probe import PhonemeProbe
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 from baichuan_audio.training.language_model.samples import LanguageModelSamples
 from baichuan_audio.training.language_model.train import learning_parts, train
+from baichuan_audio.training.tokenizer.recipe import TokenizerRecipe
+from baichuan_audio.training.tokenizer.train import train as train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +64,14 @@ def test_only_what_may_learn_changes_and_the_loss_falls(workspace: Path, tmp_pat
 
 def test_a_resumed_run_equals_the_unbroken_one(workspace: Path, tmp_path: Path) -> None:
     schedule = OptimizerRecipe(learning_rate=5e-3, warmup_steps=2, schedule="constant")
-    train(recipe(workspace, tmp_path / "one", optimizer=schedule, phoneme_loss_weight=0.5))
-    train(recipe(workspace, tmp_path / "two", optimizer=schedule, phoneme_loss_weight=0.5, steps=4))
-    train(recipe(workspace, tmp_path / "two", optimizer=schedule, phoneme_loss_weight=0.5))
+    train(recipe(workspace, tmp_path / "one", optimizer=schedule))
+    train(recipe(workspace, tmp_path / "two", optimizer=schedule, steps=4))
+    train(recipe(workspace, tmp_path / "two", optimizer=schedule))
     one, two = (baichuan_audio.load(tmp_path / name / "model").state_dict() for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert [row["loss"] for row in log_of(tmp_path / "one") if "loss" in row] == [
         row["loss"] for row in log_of(tmp_path / "two") if "loss" in row
     ]
-    on = {"phoneme_loss_weight": 0.5, "steps": 1, "optimizer": OptimizerRecipe(learning_rate=1e-9)}
-    train(recipe(workspace, tmp_path / "on", phoneme_probe=str(tmp_path / "one"), **on))
-    train(recipe(workspace, tmp_path / "anew", **on))
-    known, fresh = (log_of(tmp_path / name)[0]["phonemes"] for name in ("on", "anew"))
-    assert known < fresh - 0.1  # the head of a finished run goes on
 
 
 def test_a_run_stopped_between_its_last_two_files_ends_like_the_others(
@@ -116,7 +98,7 @@ def test_a_run_stopped_between_its_last_two_files_ends_like_the_others(
 def test_the_first_id_is_never_a_target(workspace: Path) -> None:
     model = baichuan_audio.load(workspace / "model")
     builder = SequenceBuilder(model.text_tokenizer, model.special, 4)
-    heard = interleaved_heard(builder, ["hot", Frames(torch.zeros(4, 2, dtype=torch.long)), "Cold"])
+    heard = interleaved_heard(builder, ["hot", torch.zeros(4, 2, dtype=torch.long), "Cold"])
     batch = collate([heard, heard], model.special.end_of_text, model.special.audio_pad, SIZES)
     assert heard.text_loss[1:3].any() and not heard.text_loss[0]
     targets = batch.text_at.tolist()
@@ -166,105 +148,22 @@ def test_a_voice_may_come_while_training_runs(
     assert list(kinds.values()) == [[".txt"], [".png", ".txt", ".wav"]]
 
 
-def test_forgotten_speech_is_the_models_own_and_never_a_target(workspace: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    config = MixtureConfig(tasks={"spoken_dialogue": 1.0}, text_question_prob=0.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, mixture=config), model, "train")
-    drawn = [mixture.draw(np.random.default_rng(seed)) for seed in range(30)]
-    batch = collate(drawn, model.special.end_of_text, model.special.audio_pad, model.language_model.codebook_sizes)
-    ends = batch.frames[:, 0] == model.language_model.codebook_sizes[0]
-    assert torch.equal(batch.codes[:, batch.generated].T, batch.frames[~ends]) and not batch.generated.all()
-    same, again, some = (frame_corruption(batch, share, 3, 7) for share in (0.0, 0.4, 0.4))
-    assert torch.equal(same.codes, batch.codes) and torch.equal(some.codes, again.codes)
-    assert torch.equal(some.codes[:, ~batch.generated], batch.codes[:, ~batch.generated]) and torch.equal(
-        some.frames, batch.frames
-    )
-    changed = (some.codes != batch.codes).any(0)[batch.generated].float().mean()
-    assert 0.05 < changed < 0.6  # some are replaced by their like
-
-
-def test_its_own_frames_are_shown_as_it_would_say_them(
-    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    config = MixtureConfig(tasks={"spoken_dialogue": 1.0, "asr": 1.0}, text_question_prob=0.0)
-    mixture = make_mixture(recipe(workspace, tmp_path, mixture=config), model, "train")
-    rows = [mixture.draw(np.random.default_rng(seed)) for seed in range(8)]
-    batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
-    parts = (model.language_model, model.audio_head)
-    assert scheduled_sampling(batch, *parts, 0.0, 3, 7) is batch
-    drawn, again = (scheduled_sampling(batch, *parts, 0.5, 3, 7) for _ in range(2))
-    assert torch.equal(drawn.codes, again.codes)  # by seed and step alone
-    monkeypatch.setattr("baichuan_audio.training.language_model.batch._TEMPERATURE", 0.0)
-    said = scheduled_sampling(batch, *parts, 0.5, 3, 7)
-    assert torch.equal(said.codes[:, ~batch.generated], batch.codes[:, ~batch.generated]) and torch.equal(
-        said.frames, batch.frames
-    )
-    likeliest = []
-    for row in rows:
-        hidden, _ = model.language_model(row.ids[None], row.codes)
-        place = {int(at): index for index, at in enumerate((row.ids == model.special.audio_pad).nonzero()[:, 0])}
-        for at, frame in place.items():
-            logits = model.audio_head.logits(hidden[:, at - 1], row.codes[:, frame][None])
-            likeliest.append(torch.stack([each[0, :-1].argmax() for each in logits]))
-    changed = (said.codes != batch.codes).any(0)
-    assert 0.2 < changed[batch.generated].float().mean() < 0.8
-    assert torch.equal(said.codes[:, changed], torch.stack(likeliest, dim=1)[:, changed])
-    train(recipe(workspace, tmp_path / "run", mixture=config, scheduled_sampling_prob=0.3, steps=1))
-
-
-def test_sounds_are_learnt_from_the_middle_of_the_backbone(workspace: Path, tmp_path: Path) -> None:
-    config = json.loads((workspace / "template.json").read_text()) | {"num_hidden_layers": 3}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    tokenizer = build_text_tokenizer(TEXTS, frequent_words(TEXTS, 1))
-    model = initialise(tmp_path / "config.json", tokenizer, tmp_path / "model")
-    builder = SequenceBuilder(model.text_tokenizer, model.special, 4)
-    codes, phonemes = torch.tensor([[1, 2], [4, 5], [7, 0], [9, 9]]), torch.tensor([[0, 40, 40, 41], [41, 42, 43, 0]])
-    heard = transcription(builder, Frames(codes, phonemes=phonemes), "Cold")
-    spoken = dialogue(builder, "x", [Turn("a", [("hot", Frames(codes, phonemes=phonemes))])], spoken=True)
-    first = spoken.ids.tolist().index(model.special.audiogen_start)
-    assert torch.equal(spoken.phonemes[first : first + 2], phonemes)  # a position names the frame that it predicts
-    batch = collate([heard, spoken], model.special.end_of_text, model.special.audio_pad, SIZES)
-    assert torch.equal(batch.phonemes, torch.cat([phonemes, phonemes])) and batch.ids.flatten()[
-        batch.phonemes_at[0]
-    ] == (model.special.audio_pad)
-    head = PhonemeProbe(model.language_model)
-    assert head.layer == 1
-    values = losses(model.language_model, model.audio_head, batch, head)["phonemes"].nll
-    assert torch.allclose(values, torch.tensor(float(len(SYMBOLS))).log())  # it knows nothing yet
-    values.mean().backward()
-    optimizer = torch.optim.Adam([*model.language_model.parameters(), *head.parameters()], 1e-2)
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = losses(model.language_model, model.audio_head, batch, head)["phonemes"].nll.mean()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.5
-    layers = model.language_model.layers
-    used = [any(p.grad is not None and p.grad.any() for p in layer.parameters()) for layer in layers]
-    assert used == [True, True, False]
-    plain = losses(model.language_model, model.audio_head, batch)
-    assert "phonemes" not in plain and not layers[1]._forward_hooks  # the hook is gone
-
-
 def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
     """Two rows of different length: every loss equals the one computed row by row from the whole logits."""
     model = baichuan_audio.load(workspace / "model")
     builder = SequenceBuilder(model.text_tokenizer, model.special, 4)
     codes = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 0, 1], [9, 9, 8]])
     rows = [
-        dialogue(builder, "x", [Turn("ab", [("hot", Frames(codes)), ("a", Frames(codes[:, :1]))])], spoken=True),
-        transcription(builder, Frames(codes, torch.tensor([UNKNOWN, 7, 8])), "Cold"),
+        dialogue(builder, "x", [Turn("ab", [("hot", codes), ("a", codes[:, :1])])], spoken=True),
+        transcription(builder, codes, "Cold"),
     ]
     batch = collate(rows, model.special.end_of_text, model.special.audio_pad, SIZES)
     assert batch.frames.tolist() == [[1, 4, 7, 9], [2, 5, 0, 9], [3, 6, 1, 8], SIZES, [1, 4, 7, 9], SIZES]
     values = losses(model.language_model, model.audio_head, batch)
     found = {name: target.nll.mean() for name, target in values.items()}
-    text, frames, aligned = [], [], []
+    text, frames = [], []
     for row in rows:
         hidden, logits = model.language_model(row.ids[None], row.codes)
-        named = (row.aligned != UNKNOWN).nonzero()[:, 0]
-        aligned.append(F.cross_entropy(logits[0, named], row.aligned[named], reduction="none"))
         targets = row.text_loss.nonzero()[:, 0]
         text.append(F.cross_entropy(logits[0, targets - 1], row.ids[targets], reduction="none"))
         for position in row.audio_loss.nonzero()[:, 0].tolist():
@@ -274,32 +173,18 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
             every = model.audio_head.logits(hidden[:, position], target[None])
             frames.append([F.cross_entropy(logits, target[k : k + 1]) for k, logits in enumerate(every)])
     assert torch.allclose(found["text"], torch.cat(text).mean(), rtol=1e-5)
-    assert [len(each) for each in aligned] == [0, 2] and torch.allclose(
-        found["alignment"], aligned[1].mean(), rtol=1e-5
-    )
-    plain, along_too = (
-        {
-            "stage": "sft",
-            "init_from": "",
-            "output": "",
-            "steps": 1,
-            "mixture": MixtureConfig(tasks={"asr": 1.0}),
-            "alignment_loss_weight": weight,
-        }
-        for weight in (0.0, 0.5)
-    )
 
-    def total(**settings: object) -> torch.Tensor:
-        return total_loss(values, target_counts([batch]), LanguageModelRecipe(**settings), 4)  # type: ignore[arg-type]
+    def total(**settings: float) -> torch.Tensor:
+        tasks = MixtureConfig(tasks={"asr": 1.0})
+        weights = LanguageModelRecipe(stage="sft", init_from="", output="", steps=1, mixture=tasks, **settings)  # type: ignore[arg-type]
+        return total_loss(values, target_counts([batch]), weights, 4)
 
-    plainly = total(**plain)
-    assert torch.allclose(total(**along_too) - plainly, found["alignment"] / 2)
     for level in range(4):
         expected = torch.stack([frame[level] for frame in frames]).mean()
         assert torch.allclose(found[f"code_{level}"], expected, rtol=1e-5)
-    assert torch.allclose(plainly, found["text"] + sum(found[f"code_{k}"] for k in range(4)) / 4)
+    assert torch.allclose(total(), found["text"] + sum(found[f"code_{k}"] for k in range(4)) / 4)
     weighted = (5 * found["code_0"] + sum(found[f"code_{k}"] for k in range(1, 4))) / 8
-    assert torch.allclose(total(**plain, codebook0_weight=5.0), found["text"] + weighted)
+    assert torch.allclose(total(codebook0_weight=5.0), found["text"] + weighted)
     subset = losses(model.language_model, model.audio_head, depth_loss_subset(batch, 0.5, 0, 0))
     assert len(subset["code_0"].nll) == 6 and len(subset["code_2"].nll) == 3
     assert torch.allclose(subset["code_0"].nll.mean(), found["code_0"], rtol=1e-5)
@@ -307,7 +192,7 @@ def test_batch_targets_and_losses_by_hand(workspace: Path) -> None:
 
 
 def test_text_tokenizer_brings_every_text_back_and_never_makes_a_control_token(tmp_path: Path) -> None:
-    built = build_text_tokenizer(TEXTS, frequent_words(TEXTS, 1))
+    built = build_text_tokenizer(TEXTS, WORDS)
     tokenizer = TextTokenizer(built.to_str())
     for text in ("What is hot?", "whatever  is\n\t hot", "é 😀 龘 <0x41>", "".join(CONTROL_TOKENS), " ", ""):
         ids = tokenizer.encode(text)
@@ -326,12 +211,20 @@ def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(
     write_codes({"train-q": store["train-q"] * 0}, tmp_path)
 
     tokenizer = baichuan_audio.load(workspace / "model").tokenizer
-    assert encode_corpus(tokenizer, clips, tmp_path, ["train-q", "train-a"], batch_seconds=0.1) == 1
+    assert encode_corpus(tokenizer, clips, tmp_path, batch_seconds=0.1) == 5
     again = CodesStore(tmp_path)
     assert not again["train-q"].any()
     assert torch.equal(again["train-a"], tokenizer.encode(clips.waveform("train-a"), 24_000))
     encode_corpus(tokenizer, clips, tmp_path / "all")
     assert torch.equal(again["train-a"], CodesStore(tmp_path / "all")["train-a"])  # alone or in a batch
+    with ClipWriter(tmp_path / "clips") as writer:
+        for name, samples in (("short", 300), ("long", 31 * 24_000), ("fitting", 12_000)):
+            writer.add(
+                np.full(samples, 0.1, np.float32), id=name, language="en", speaker="s", transcript=None, source="x",
+                license="CC0", split="train", kind="real",
+            )  # fmt: skip
+    assert encode_corpus(tokenizer, ClipStore(tmp_path / "clips"), tmp_path / "few") == 1  # neither too short nor long
+    assert "fitting" in CodesStore(tmp_path / "few")
     with pytest.raises(DataError, match="'nobody'"):
         again["nobody"]
     with pytest.raises(DataError, match="no readable codes"):
@@ -360,25 +253,8 @@ def test_recipes_are_checked(workspace: Path, tmp_path: Path) -> None:
         recipe(workspace, tmp_path, audio_head_fraction=0.0)
 
 
-def test_stand_in_speech_needs_no_codes_and_fresh_audio_leaves_the_text_model(workspace: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pypinyin")
-    pytest.importorskip("pocketsphinx")
-    mixture = MixtureConfig(
-        tasks={"asr": 1.0, "tts": 1.0, "heard_dialogue": 1.0, "text_dialogue": 1.0}, skill_weights={"repeat": 3.0}
-    )
-    train(
-        recipe(
-            workspace,
-            tmp_path,
-            codes=None,
-            pseudo_speech=True,
-            mixture=mixture,
-            alignment_loss_weight=0.5,
-            steps=2,
-        )
-    )
-    assert len([row for row in log_of(tmp_path) if "alignment" in row]) == 2
-    before, model = (baichuan_audio.load(tmp_path / "model") for _ in range(2))
+def test_fresh_audio_leaves_the_text_model(workspace: Path) -> None:
+    before, model = (baichuan_audio.load(workspace / "model") for _ in range(2))
     initialise_audio(model)
     changed = {
         name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before.state_dict()[name])
@@ -386,29 +262,6 @@ def test_stand_in_speech_needs_no_codes_and_fresh_audio_leaves_the_text_model(wo
     assert changed and all(
         name.startswith(("language_model.audio_embed_layers.", "audio_head.heads.")) for name in changed
     )
-
-
-def test_embeddings_say_of_codes_what_they_said_of_sounds(workspace: Path) -> None:
-    model = baichuan_audio.load(workspace / "model")
-    books = codebooks(model.tokenizer.bridge.vq_list)
-    told = [embedding.weight.clone() for embedding in model.language_model.audio_embed_layers]
-    # a language of four sounds, each a code of the first codebook at all four places of a frame
-    clips, alignments = {}, {}
-    for number in range(40):
-        phonemes = torch.randint(4, (12,))
-        codes = torch.stack([phonemes, *(torch.randint(size, (12,)) for size in SIZES[1:])])
-        clips[f"clip{number}"] = codes
-        alignments[f"clip{number}"] = (phonemes.numpy(), np.arange(1, 13) * 8)
-    for book in books[1:]:
-        book.embed.mul_(0.01)
-    explained = embed_codes_like_sounds(model, model.tokenizer, cast(CodesStore, clips), alignments)
-    assert explained > 0.95
-    frames = torch.stack([torch.arange(4), *(torch.randint(size, (4,)) for size in SIZES[1:])])
-    wanted = torch.stack([told[k][:4] for k in range(4)]).sum(0) + sum(each[:-1].mean(0) for each in told[4:])
-    got = model.language_model.embed_frames(frames)
-    assert torch.nn.functional.cosine_similarity(got, wanted).min() > 0.9
-    with pytest.raises(DataError, match="alignment"):
-        embed_codes_like_sounds(model, model.tokenizer, cast(CodesStore, clips), {})
 
 
 def test_embeddings_from_codebooks_add_up_to_the_projected_vector(workspace: Path) -> None:
@@ -424,6 +277,25 @@ def test_embeddings_from_codebooks_add_up_to_the_projected_vector(workspace: Pat
     assert 0.005 < float(embedded.std()) < 0.5
     for end, embedding in zip(ends, model.language_model.audio_embed_layers, strict=True):
         assert torch.equal(end, embedding.weight[-1])
+
+
+def test_audio_embeddings_start_as_text_by_the_tokenizers_ctc_head(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = TokenizerRecipe(
+        output=str(tmp_path / "tokenizer"), config=str(workspace / "template.json"), dataset=str(workspace / "corpus"),
+        text_embeddings=str(workspace / "model"), steps=2, quantize_start_step=1, ramp_steps=1, batch_seconds=2.0,
+    )  # fmt: skip
+    train_tokenizer(source)
+    start = {"stage": "stage1", "steps": 1, "reset_audio_embeddings": True, "codebook_source": source.output}
+    embeddings = []
+    for as_text in (False, True):
+        train(recipe(workspace, tmp_path / str(as_text), **start, embeddings_as_text=as_text))
+        assert ("spoken text" in capsys.readouterr().err) == as_text
+        embeddings.append(baichuan_audio.load(tmp_path / str(as_text) / "model").language_model.audio_embed_layers)
+    assert not torch.equal(embeddings[0][0].weight, embeddings[1][0].weight)
+    with pytest.raises(ConfigError, match="codebook_source"):
+        recipe(workspace, tmp_path / "none", embeddings_as_text=True)
 
 
 def test_learning_parts_freeze_every_other_part(workspace: Path) -> None:

@@ -15,12 +15,12 @@ from baichuan_audio.training.common.recipe import RENAMED_KEYS, load_stage_recip
 from baichuan_audio.training.stages import STAGES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-STAGE_OF = {"lm": "lm", "vocoder_coded": "vocoder", "flow_voice": "flow"}
-FOLDERS = ("nano/stages", "nano/next", "base-7b", "ablations")
+STAGE_OF = {"flow_voice": "flow"}
+FOLDERS = ("nano/stages", "base-7b", "ablations")
 DATA = ("speech", "sentences", "recordings")  # of the data pipeline
 SHIPPED = sorted(
     {path for folder in FOLDERS for path in RECIPES.glob(f"{folder}/*.yaml")}
-    - {RECIPES / "nano/stages/corpus.yaml", *(RECIPES / f"nano/next/{name}.yaml" for name in DATA)}
+    - {RECIPES / f"nano/stages/{name}.yaml" for name in DATA}
 )
 
 

@@ -12,7 +12,6 @@ from baichuan_audio.audio.mel import MelConfig, whisper_log_mel
 from baichuan_audio.audio_tokenizer.encoder import sinusoids
 from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe, codebooks, quantize
 from baichuan_audio.checkpoint import load
-from baichuan_audio.data.alignment.viterbi import ctc_path
 from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipStore, ClipWriter
 from baichuan_audio.errors import DataError, TrainingError
 from baichuan_audio.layers.attention import TransformerLayer
@@ -24,7 +23,6 @@ from baichuan_audio.training.tokenizer import batch as tokenizer_batch
 from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.batch import prepare
 from baichuan_audio.training.tokenizer.clip_batches import ClipSampler
-from baichuan_audio.training.tokenizer.ctc_alignment import as_alignment
 from baichuan_audio.training.tokenizer.embedding_ctc import (
     EmbeddingCtc,
     embed_codebooks_as_text,
@@ -148,7 +146,6 @@ def test_hearing_comes_before_the_mel(recipe: TokenizerRecipe) -> None:
     staged = changed(
         recipe,
         weights=LossWeights(frame=1.0),
-        phonetic_start_step=4,
         mel_start_step=6,
         mel_share=0.5,
         quantize_start_step=8,
@@ -158,13 +155,14 @@ def test_hearing_comes_before_the_mel(recipe: TokenizerRecipe) -> None:
     stage.train(staged)
     rows = [row for row in log(staged) if "loss" in row]
     found = [set(row) & {"frame", "phonetic", "refined_mel", "commitment"} for row in rows]
-    assert found[0] == {"frame"} and found[5] == {"frame", "phonetic"}
+    assert found[0] == found[5] == {"frame", "phonetic"}
     assert found[7] == {"frame", "phonetic", "refined_mel"} and "commitment" in found[9]
-    assert rows[3]["frame"] < rows[0]["frame"] - 0.1
+    assert rows[-1]["frame"] < rows[0]["frame"] - 0.1
 
 
 def test_a_batch_with_nothing_to_learn_is_no_error(recipe: TokenizerRecipe) -> None:
-    silent = changed(recipe, phonetic_start_step=100, mel_start_step=100, quantize_start_step=100, steps=2)
+    unread = LossWeights(phonetic=0.0)
+    silent = changed(recipe, weights=unread, mel_start_step=100, quantize_start_step=100, steps=2)
     stage.train(silent)
     assert [row["loss"] for row in log(silent) if "loss" in row] == [0.0, 0.0]
 
@@ -198,23 +196,6 @@ def test_attention_begins_next_door() -> None:
     for head, away in enumerate((-3, -1, 1, 3)):
         off = (looked[head, 5:35] - torch.arange(5, 35) - away).abs().float().median()
         assert off <= 1, (head, away)
-
-
-def test_ctc_alignment_finds_what_is_said_when() -> None:
-    symbols = phonetic_symbols("two four")
-    heard = np.full((50, len(SYMBOLS)), -8.0)
-    heard[:, 0] = -0.1
-    places = [10, 14, 18, 30, 34, 38]
-    for symbol, place in zip(symbols, places, strict=True):
-        heard[place : place + 2] = -8.0
-        heard[place : place + 2, symbol] = -0.1
-    path = ctc_path(heard, symbols)
-    assert path is not None and [row.tolist() for row in path] == [places, [place + 1 for place in places]]
-    centres = (path[0] + path[1]) / 2
-    sounds, ends = as_alignment(symbols, centres, 50)
-    assert [SYMBOLS[s] for s in sounds] == ["_", "T", "UW", "_", "F", "AO", "R", "_"]
-    assert ends == sorted(ends) and ends[-1] == 100
-    assert ctc_path(heard[:3], symbols) is None
 
 
 def test_the_text_model_is_frozen_and_its_loss_reaches_the_encoder(
@@ -363,17 +344,18 @@ def test_warped_frequencies_are_those_of_another_voice(recipe: TokenizerRecipe) 
 def test_a_ctc_loss_over_text_embeddings_teaches_where_the_words_are(
     recipe: TokenizerRecipe, tiny_dir: Path, tmp_path: Path
 ) -> None:
-    recipe = changed(recipe, steps=60, sample_every=60, checkpoint_every=60, text_embeddings=str(tiny_dir))
+    recipe = changed(recipe, steps=80, sample_every=80, checkpoint_every=80, text_embeddings=str(tiny_dir))
+    recipe = changed(recipe, augment=AugmentRecipe(speed_range=(1.0, 1.0), noise_share=0.0))
     stage.train(recipe)
     losses = [row["embedding_ctc"] for row in log(recipe) if "embedding_ctc" in row]
-    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert np.median(losses[-20:]) < 0.5 * np.median(losses[:20])
     assert any("validation/unit_errors_en" in row for row in log(recipe))
 
     model = load(tiny_dir, dtype=torch.float32)
     ctc = trained_embedding_ctc(recipe.output, model)
     two = [number for (number,) in text_units("two", model.text_tokenizer)]
     assert [ctc.units[column - 1].tolist() for column in ctc.numbers("two")] == [[number] for number in two]
-    assert ctc.numbers("two") == ctc.numbers("two 𝄞"), "a unit that no transcript has"
+    assert ctc.numbers("two") == ctc.numbers("two 中"), "a unit that no transcript has"
     with pytest.raises(TrainingError, match="embedding_ctc"):
         stage.train(without := changed(recipe, output=str(tmp_path / "without"), text_embeddings=None))
         trained_embedding_ctc(without.output, model)
@@ -391,6 +373,7 @@ def test_a_chinese_character_is_one_unit(tiny_dir: Path) -> None:
 def test_audio_embeddings_start_as_those_of_the_text(tiny_dir: Path) -> None:
     model = load(tiny_dir, dtype=torch.float32)
     books = [book.embed for book in codebooks(model.tokenizer.bridge.vq_list)]
+    model.language_model.embed_tokens.weight.data.mul_(10)  # large beside what is not text
     torch.manual_seed(0)
     for book in books:
         torch.nn.init.normal_(book)

@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-import baichuan_audio
-from baichuan_audio.data.store.codes_store import CodesStore, write_codes
 from baichuan_audio.data.store.manifest import ClipStore, ClipWriter
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.training.common.checkpointing import module_weights
 from baichuan_audio.training.common.recipe import OptimizerRecipe, load_stage_recipe
-from baichuan_audio.training.vocoder.coded_mels import CodedMels, CodedRecipe, Crop
 from baichuan_audio.training.vocoder.losses import SpectralLoss, pitch
 from baichuan_audio.training.vocoder.train import VocoderCrops, VocoderRecipe, train
 from baichuan_audio.vocoder.discriminators import DiscriminatorConfig
 from baichuan_audio.vocoder.hift import HiftConfig, load_hift
 from baichuan_audio.vocoder.vocos import VocosConfig
 
-TINY = Path(__file__).parents[1] / "fixtures" / "tiny-a" / "checkpoint"
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -160,54 +156,13 @@ def test_spectral_loss_is_zero_for_equal_waveforms() -> None:
     assert all(float(value) > 0.05 for value in loss(waveform, waveform.flip(-1)).values())
 
 
-def test_some_mels_are_made_of_codes_as_they_are_in_use(recipe: VocoderRecipe, store: Path, tmp_path: Path) -> None:
-    model = baichuan_audio.load(TINY, dtype=torch.float32)
-    clips = {clip.id: clip for clip in ClipStore(store).clips}
-    with_codes = sorted(clips)[:4]
-    generator = torch.Generator().manual_seed(0)
-    write_codes({name: torch.randint(0, 4, (model.tokenizer.num_codebooks, 13), generator=generator)
-                 for name in with_codes}, tmp_path / "codes")  # fmt: skip
-    files = {"config": str(TINY / "config.json"), "decoder_checkpoint": str(TINY), "codes": str(tmp_path / "codes")}
-    with pytest.raises(ConfigError, match="needs config, decoder_checkpoint and codes"):
-        CodedRecipe(share=0.5, codes="somewhere")
-
-    crops = [
-        Crop(clips[name], 480 * start, 0.5) for name, start in ((with_codes[0], 3), ("clip9", 0), (with_codes[1], 44))
-    ]
-    mels = torch.randn(3, 80, 10)
-    made = CodedMels(CodedRecipe(share=1.0, **files), 480, 1, "cpu").replace(mels, crops, 0)
-    codes = CodesStore(tmp_path / "codes")[with_codes[0]]
-    hidden = model.tokenizer.decoder_hidden(model.tokenizer.dequantize(codes))
-    torch.manual_seed(0)
-    assert made.shape == mels.shape and torch.equal(made[1], mels[1])  # no codes: the recording's own
-    frames = hidden.shape[0]
-    assert torch.equal(made[2, :, frames - 44 :], mels[2, :, frames - 44 :]) and not torch.equal(made[2], mels[2])
-    none = CodedMels(CodedRecipe(share=1e-9, **files), 480, 1, "cpu").replace(mels, crops, 0)
-    assert torch.equal(none, mels)
-
-    config = json.loads((TINY / "config.json").read_text())
-    config["flow_matching_config"]["diffusion_steps"] = 0  # then nothing is left to chance
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    files["config"] = str(tmp_path / "config.json")
-    exact = CodedMels(CodedRecipe(share=1.0, **files), 480, 1, "cpu").replace(mels, crops, 0)
-    with torch.no_grad():
-        expected = model.flow.prenet(hidden[None])[0].T[:, 3:13] + np.log(0.5)
-    torch.testing.assert_close(exact[0], expected.clamp(min=np.log(1e-5)), rtol=1e-5, atol=1e-5)
-
-    settings = replace(recipe, vocos=replace(recipe.vocos, num_mel_bins=80), coded=CodedRecipe(share=0.5, **files))
-    assert all(
-        crop.start % 480 == 0
-        for step in range(9)
-        for crop in VocoderCrops(ClipStore(store), settings, 4800).crops(step)
-    )
-    train(replace(settings, steps=2))
-    first = (Path(settings.output) / "vocoder.safetensors").read_bytes()
-    train(
-        replace(
-            settings, steps=1, output=str(tmp_path / "on"), init_from=str(Path(settings.output) / "vocoder.safetensors")
-        )
-    )
-    assert (tmp_path / "on" / "vocoder.safetensors").read_bytes() != first
+def test_a_vocos_goes_on_from_its_file(recipe: VocoderRecipe, tmp_path: Path) -> None:
+    train(recipe)
+    file = Path(recipe.output, "vocoder.safetensors")
+    on = replace(recipe, init_from=str(file), steps=1, output=str(tmp_path / "on"))
+    train(on)
+    assert losses(on)[0] < losses(recipe)[0]
+    assert (tmp_path / "on" / "vocoder.safetensors").read_bytes() != file.read_bytes()
 
 
 def test_without_kinds_all_training_clips_are_drawn(store: Path, recipe: VocoderRecipe) -> None:

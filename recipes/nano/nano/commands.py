@@ -1,4 +1,4 @@
-"""The commands of this project: make the corpus, write dialogue files, evaluate a trained nano."""
+"""The commands of this project: make the corpora of training and evaluation, evaluate a trained nano."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from baichuan_audio.cli.common import positive
 from baichuan_audio.config import load_recipe
 from baichuan_audio.errors import BaichuanAudioError
 
-from . import LANGUAGES
-
 ROOT = Path(__file__).resolve().parents[1]
 """The folder of this project."""
-WORK = "work/nano"
-VALIDATION_SHARE = 20
-"""A dialogue file holds one validation dialogue for so many of training."""
+EVALUATION = "work/nano_evaluation"
+"""Folder of the evaluation's corpus."""
+_VALIDATION_SHARE = 20  # dialogues of skills for training, for one of validation
 
 
 def guarded(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
@@ -36,11 +34,11 @@ def guarded(run: Callable[[argparse.Namespace], None], arguments: argparse.Names
 
 
 def make_corpus(argv: Sequence[str] | None = None) -> int:
-    """Make speech and dialogues by a recipe and overrides of its entries."""
-    parser = argparse.ArgumentParser(prog="make_corpus.py", description="Make the corpus of nano.")
-    parser.add_argument("recipe", nargs="?", default=str(ROOT / "stages" / "corpus.yaml"))
+    """Make the evaluation's speech and dialogues by a recipe and overrides of its entries."""
+    parser = argparse.ArgumentParser(prog="make_corpus.py", description="Make the corpus that nano is measured on.")
+    parser.add_argument("recipe", nargs="?", default=str(ROOT / "corpus.yaml"))
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="e.g. processes=4 sizes.train_dialogues=100")
-    parser.add_argument("--output", metavar="DIR", default=WORK, help="(default: %(default)s)")
+    parser.add_argument("--output", metavar="DIR", default=EVALUATION, help="(default: %(default)s)")
     return guarded(_make_corpus, parser.parse_args(argv))
 
 
@@ -48,38 +46,6 @@ def _make_corpus(arguments: argparse.Namespace) -> None:
     from .corpus.build import CorpusRecipe, build_corpus
 
     build_corpus(load_recipe(arguments.recipe, CorpusRecipe, arguments.overrides), arguments.output)
-
-
-def make_dialogues(argv: Sequence[str] | None = None) -> int:
-    """A dialogue file of text alone, for training and validation."""
-    parser = argparse.ArgumentParser(prog="make_dialogues.py", description="Write a dialogue file of the skills.")
-    parser.add_argument("output", help="the JSON-lines file to write")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--count", type=int, default=60_000, help="dialogues of all skills (default: %(default)s)")
-    parser.add_argument(
-        "--sums", type=int, default=0, help="dialogues of sums in a row and of times tables (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--text-question-share", type=float, default=0.15, metavar="X",
-        help="share of dialogues whose questions are written as people type them (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES)
-    return guarded(_make_dialogues, parser.parse_args(argv))
-
-
-def _make_dialogues(arguments: argparse.Namespace) -> None:
-    from baichuan_audio.data.dialogues import write_dialogues
-
-    from .dialogues import generate_dialogues, generate_sums
-
-    rows = (
-        generate(arguments.seed, count if split == "train" else -(-count // VALIDATION_SHARE), split, *rest)
-        for split in ("train", "validation")
-        for generate, count in ((generate_dialogues, arguments.count), (generate_sums, arguments.sums))
-        for rest in [(arguments.languages, arguments.text_question_share)]
-    )
-    write_dialogues(chain.from_iterable(rows), arguments.output)
-    print(f"{arguments.output}: {arguments.count + arguments.sums} dialogues for training, others for validation")
 
 
 def make_texts(argv: Sequence[str] | None = None) -> int:
@@ -132,7 +98,7 @@ def _make_items(arguments: argparse.Namespace) -> None:
 
     output, seed = Path(arguments.output), arguments.seed
     skills = skill_items(seed, arguments.skills, "Apache-2.0")
-    held_out = skill_items(seed, max(arguments.skills // VALIDATION_SHARE, 1), "Apache-2.0", "validation")
+    held_out = skill_items(seed, max(arguments.skills // _VALIDATION_SHARE, 1), "Apache-2.0", "validation")
     count = write_items(chain(question_items(Path(arguments.questions)), skills, held_out), output / "dialogues.jsonl")
     print(f"{output / 'dialogues.jsonl'}: {count} dialogues")
     if arguments.sentences:
@@ -145,18 +111,15 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="evaluate.py", description="Measure a trained nano on held-out items.")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--model", metavar="DIR", default="models/nano", help="checkpoint (default: %(default)s)")
-    parser.add_argument("--corpus", metavar="DIR", default=WORK, help="corpus folder (default: %(default)s)")
+    parser.add_argument("--corpus", metavar="DIR", default=EVALUATION, help="corpus folder (default: %(default)s)")
     parser.add_argument(
-        "--output", metavar="DIR", default=f"{WORK}/evaluation", help="for the results (default: %(default)s)"
+        "--output", metavar="DIR", default=f"{EVALUATION}/results", help="for the results (default: %(default)s)"
     )
     parser.add_argument("--limit", type=positive, default=200, help="most items of a part and language (default: 200)")
     parser.add_argument(
         "--split", choices=("test", "validation"), default="test", help="validation: to choose between models by"
     )
     parser.add_argument("--metrics", metavar="NAMES", help="only these metrics, e.g. written,recognition")
-    parser.add_argument(
-        "--phoneme-scorer", metavar="DIR", help="output of `train tokenizer`, whose phoneme head scores spoken replies"
-    )
     parser.add_argument(
         "--whisper", metavar="MODEL",
         help="a size (base) or folder for faster-whisper, to hear Mandarin answers and clips through the codes",
@@ -182,7 +145,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.output,
         arguments.processes or 0,
         arguments.metrics.split(",") if arguments.metrics else PARTS,
-        arguments.phoneme_scorer,
         arguments.whisper,
         arguments.split,
     )

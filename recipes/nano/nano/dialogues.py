@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from baichuan_audio.text.language import voice_language
 
 from . import LANGUAGES
 from .corpus.voices import OUTPUT_VOICES
-from .skills import SKILLS, WEIGHTS, NoContentError, Turn, arithmetic
+from .skills import SKILLS, WEIGHTS, NoContentError, Turn
 
 _MIXED_SHARE = 0.12
-_RECITED_SHARE = 0.35
 
 
 def generate_dialogues(
@@ -32,30 +31,12 @@ def generate_dialogues(
         else:
             language = languages[number % len(languages)]
             skill = list(SKILLS)[number // len(languages) % len(SKILLS)]
-        yield _row(rng, f"{split}-{seed}-{number}", split, language, skill, text_question_share, _turns)
-
-
-def generate_sums(
-    seed: int, count: int, split: str, languages: Sequence[str] = LANGUAGES, text_question_share: float = 0.15
-) -> Iterator[dict[str, Any]]:
-    """Yields `count` dialogues, of the skill `sums`: one sum after the other (`arithmetic.practice`), or times tables
-    (`arithmetic.recital`)."""
-    for number in range(count):
-        rng = random.Random(f"{seed}:sums:{split}:{number}")
-        language = rng.choice(list(languages))
-        yield _row(rng, f"{split}-{seed}-sums-{number}", split, language, "sums", text_question_share, _practised)
+        yield _row(rng, f"{split}-{seed}-{number}", split, language, skill, text_question_share)
 
 
 def _row(
-    rng: random.Random,
-    id: str,
-    split: str,
-    language: str,
-    skill: str,
-    text_question_share: float,
-    turns: Callable[[random.Random, str, str, str], list[Turn]],
+    rng: random.Random, id: str, split: str, language: str, skill: str, text_question_share: float
 ) -> dict[str, Any]:
-    """A dialogue whose turns `turns(rng, skill, language, split)` draws."""
     typed = rng.random() < text_question_share
     voice = rng.choice(list(OUTPUT_VOICES))
     return {
@@ -66,29 +47,22 @@ def _row(
         "voice": voice,
         "typed": typed,
         "messages": [
-            message for turn in turns(rng, skill, language, split) for message in _messages(rng, turn, voice, typed)
+            message for turn in _turns(rng, skill, language, split) for message in _messages(rng, turn, voice, typed)
         ],
     }
 
 
-def _practised(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
-    made = arithmetic.recital if rng.random() < _RECITED_SHARE else arithmetic.practice
-    return _insist(made, rng, language, split)
-
-
-def _insist(
-    make: Callable[[random.Random, str, str], list[Turn]], rng: random.Random, language: str, split: str
-) -> list[Turn]:
-    """What `make` draws. A small split is missed by all its draws once in thousands of times; then it draws again."""
+def _skill_turns(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
+    """A small split is missed by all the draws of a skill once in thousands of times; then it draws again."""
     while True:
         try:
-            return make(rng, language, split)
+            return SKILLS[skill](rng, language, split)
         except NoContentError:
             continue
 
 
 def _turns(rng: random.Random, skill: str, language: str, split: str) -> list[Turn]:
-    turns = _insist(SKILLS[skill], rng, language, split)
+    turns = _skill_turns(rng, skill, language, split)
     # Now and then the topic changes: a greeting before, or another skill's question after.
     if skill != "hear" and len(turns) < 3 and rng.random() < _MIXED_SHARE:
         other = "smalltalk" if rng.random() < 0.5 else rng.choice([name for name in SKILLS if name != "hear"])

@@ -23,7 +23,6 @@ from typing import Protocol
 from baichuan_audio.errors import BaichuanAudioError, ConfigError
 
 from .commands import ROOT, guarded
-from .pretrained_stages import PretrainedSettings, pretrained_stages
 from .stages import Settings, Stage, stages
 
 JOBS = 2
@@ -148,8 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `run.py`."""
     parser = argparse.ArgumentParser(
         prog="run.py",
-        description="Train nano from nothing. WORK, OUTPUT, SPEECH, WHISPER, ROUNDS, STAGES and NANO in the "
-        "environment change it (recipes/nano/README.md).",
+        description="Train nano from pretrained parts. SPEECH in the environment names recordings, NANO=quick "
+        "rehearses every stage (recipes/nano/README.md).",
     )
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="run only these (default: all that are not done)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
@@ -158,21 +157,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> None:
     os.chdir(ROOT.parents[1])  # recipes name their files from the repository's root
-    settings: Settings | PretrainedSettings
-    if os.environ.get("NANO"):
-        settings = PretrainedSettings.from_environment(os.environ)
-        pipeline = Pipeline(pretrained_stages(settings), settings.work)
-    else:
-        settings = Settings.from_environment(os.environ)
-        pipeline = Pipeline(stages(settings), settings.work)
+    settings = Settings.from_environment(os.environ)
+    pipeline = Pipeline(stages(settings), settings.work)
     names = [stage.name for stage in pipeline.stages]
     for name in arguments.stages:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
             raise ConfigError(f"there is no stage {name}; {hint}")
-    if isinstance(settings, Settings):
-        _check_rounds(settings, write=not arguments.dry_run)
     if arguments.dry_run:
         pipeline.show()
         return
@@ -180,14 +172,3 @@ def _main(arguments: argparse.Namespace) -> None:
     pipeline.run(Processes(), arguments.stages)
     if not arguments.stages:
         print(f"nano: {settings.output} is ready", file=sys.stderr)
-
-
-def _check_rounds(settings: Settings, write: bool) -> None:
-    """The last round is not as the others, so a run that was begun keeps its number of rounds."""
-    path = Path(settings.work) / "rounds"
-    begun = path.read_text().strip() if path.is_file() else str(settings.rounds)
-    if begun != str(settings.rounds):
-        raise ConfigError(f"{settings.work} was begun with ROUNDS={begun}; give that again, or name another WORK.")
-    if write:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{settings.rounds}\n")

@@ -1,17 +1,25 @@
-"""The stages of nano's training as data: what each reads and writes, and the command that runs it."""
+"""The stages of nano's training, which starts from Whisper base and SmolLM2: what each reads and writes, its command.
+
+`stages(settings)` is the whole run, `quick=True` a rehearsal of some ten minutes that touches every stage
+with little data and few steps: the model it makes is good for nothing.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from baichuan_audio.errors import ConfigError
 
 PROJECT = "recipes/nano"
 RECIPES = f"{PROJECT}/stages"
-TEMPLATE = f"{PROJECT}/config.json"
-_MOST_ROUNDS = 99
+TEMPLATE = f"{RECIPES}/config.json"
+LLM = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_CORPORA = ("speech", "sentences", "recordings", "no_speech")
+_QUICK_VOICES = (
+    "synthesise.voices=[hibari,espeak@zh+f3] synthesise.reply_voices=[邻家女声=hibari,邻家女声=espeak@zh+f3]"
+)
 
 
 @dataclass(frozen=True)
@@ -28,61 +36,51 @@ class Stage:
 class Settings:
     """What the environment may change."""
 
-    work: str = "work/nano"
-    """WORK: folder for corpus and training outputs."""
-    output: str = "models/nano"
-    """OUTPUT: where the finished model goes."""
     speech: str | None = None
-    """SPEECH: recordings of people, several with commas between; empty for none, None for what the recipe names."""
-    whisper: str = ""
-    """WHISPER: a size or folder of Whisper, as a second recogniser of the evaluation; empty for none."""
-    rounds: int = 3
-    """ROUNDS of the language model at the end, an hour or more each; the shipped model learnt longer."""
-    paper: bool = False
-    """STAGES=paper: through the paper's stages 1 and 2; STAGES=joint: as nano was trained."""
+    """SPEECH: manifest of recordings of people (docs/data.md); a rehearsal does without."""
+    quick: bool = False
+    """NANO=quick: the rehearsal."""
+
+    @property
+    def work(self) -> str:
+        """Folder for data and training outputs; the recipes of the whole run name it."""
+        return "work/nano_quick" if self.quick else "work/nano"
+
+    @property
+    def output(self) -> str:
+        """Where the finished model goes."""
+        return f"{self.work}/model"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises ConfigError where a variable has no meaning, or asks for what is not installed."""
-        rounds, stages = environment.get("ROUNDS", "3"), environment.get("STAGES", "joint")
-        if not (rounds.isascii() and rounds.isdigit() and 2 <= int(rounds) <= _MOST_ROUNDS):
-            raise ConfigError(f"ROUNDS must be a number from 2 to {_MOST_ROUNDS}, not '{rounds}'.")
-        if stages not in ("joint", "paper"):
-            raise ConfigError(f"STAGES must be joint or paper, not '{stages}'.")
-        whisper = environment.get("WHISPER", "")
-        if whisper and importlib.util.find_spec("faster_whisper") is None:  # now, and not after hours
-            raise ConfigError(
-                "WHISPER needs faster-whisper: .venv/bin/pip install -c constraints.txt 'baichuan-audio[whisper]'."
-            )
-        work, output = environment.get("WORK") or cls.work, environment.get("OUTPUT") or cls.output
-        return cls(work, output, environment.get("SPEECH"), whisper, int(rounds), stages == "paper")
+        """Raises ConfigError where NANO has no meaning, or recordings are missing."""
+        run, speech = environment.get("NANO") or "next", environment.get("SPEECH") or None
+        if run not in ("next", "quick"):
+            raise ConfigError(f"NANO must be quick, or next as where it is not set, not '{run}'.")
+        if run == "next" and (speech is None or not Path(speech).is_file()):
+            raise ConfigError("SPEECH must name a manifest of recordings with transcripts (docs/data.md).")
+        return cls(speech, run == "quick")
 
 
 def stages(settings: Settings) -> list[Stage]:
     """All stages, each after those that it waits for."""
     make = _Maker(settings)
-    return [
-        *_corpus(make),
-        *_tokenizer(make),
-        *_before_codes(make),
-        *_joint(make),
-        *_sound(make),
-        *_rounds(make),
-        *_finish(make),
-    ]
+    return [*_texts(make), *_speech(make), *_hearing(make), *_language_model(make), *_sound(make), *_finish(make)]
 
 
 class _Maker:
-    """Writes stages as lines of words, in which {w} is the work folder, {r} that of recipes, {t} the config.json of
-    nano's sizes and {out} the finished model. Words are split before they are filled in: a path may hold spaces."""
+    """Writes stages as lines of words, in which {w} is the work folder, {p} that of pretrained parts, {r} that of the
+    recipes, {t} the config.json of nano's sizes and {out} the finished model."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._names = {"w": settings.work, "out": settings.output, "r": RECIPES, "t": TEMPLATE}
+        self.settings, self.quick = settings, settings.quick
+        self.corpora = [name for name in _CORPORA if settings.speech or name != "recordings"]
+        parts = "work/nano/parts"  # fetched once, also for a rehearsal; the recipes name voices in it
+        self._names = {"w": settings.work, "p": parts, "r": RECIPES, "t": TEMPLATE, "out": settings.output}
 
-    def stage(self, name: str, command: str, reads: str, writes: str, more: Sequence[str] = ()) -> Stage:
-        """`command`: one of the package, or a script of this project; `more`: words that follow it."""
-        words = (*self.words(command), *more)
+    def stage(self, name: str, command: str, reads: str, writes: str) -> Stage:
+        """`command`: one of the package, or a script of this project."""
+        words = self.words(command)
         program = (f"{PROJECT}/{words[0]}",) if words[0].endswith(".py") else ("-m", "baichuan_audio.cli", words[0])
         return Stage(name, program + words[1:], self.words(reads), self.words(writes))
 
@@ -90,248 +88,151 @@ class _Maker:
         """The words of `text`, filled in."""
         return tuple(word.format(**self._names) for word in text.split())
 
-    def texts(self, name: str, options: str) -> Stage:
-        """Dialogues as text alone, for the run `name` of the language model."""
-        path = f"{{w}}/texts/{name}.jsonl"
-        return self.stage(f"texts_{name}", f"make_dialogues.py {path} {options}", "", path)
-
-    def lm(self, name: str, recipe: str, start: str, texts: bool = True, more: str = "", reads: str = "") -> Stage:
-        """One run of the language model on codes; the checkpoint `preview_decoder`, for samples, may come later."""
-        texts_file = f",{{w}}/texts/{name}.jsonl" if texts else ""
-        command = f"train lm {{r}}/{recipe}.yaml init_from={{w}}/{start} output={{w}}/{name}"
-        dialogues = f"dialogues=[{{w}}/dialogues.jsonl{texts_file}]"
-        data = f"{dialogues} dataset={{w}}/audio codes={{w}}/codes preview_decoder={{w}}/voice"
-        inputs = f"{{r}}/{recipe}.yaml {{w}}/{start.removesuffix('/model')} {{w}}/dialogues.jsonl {texts_file[1:]}"
-        return self.stage(
-            name, f"{command} {data} {more}", f"{inputs} {{w}}/audio {{w}}/codes {reads}", f"{{w}}/{name}"
-        )
-
-    def codes(self, name: str, options: str = "") -> Stage:
-        """The corpus in codes."""
-        command = f"data encode --model {{w}}/hearing --corpus {{w}} --output {{w}}/{name} {options}"
-        return self.stage(name, command, "{w}/hearing {w}/audio", f"{{w}}/{name}")
-
-    def voiced(self, name: str, base: str) -> Stage:
-        """A checkpoint of the language model, with what makes sound of its codes."""
-        command = (
-            f"checkpoint assemble {{w}}/{base} {{w}}/{name} --template {{t}} --tokenizer {{w}}/flow --flow {{w}}/flow"
-        )
-        vocoder = "--vocoder {w}/vocoder/vocoder.safetensors"
-        return self.stage(name, f"{command} {vocoder}", f"{{w}}/{base} {{w}}/flow {{w}}/vocoder", f"{{w}}/{name}")
+    def train(self, name: str, stage: str, entries: str, reads: str, quick: str) -> Stage:
+        """A training stage whose output is {w}/`name`; `quick`: further entries of its recipe in a rehearsal."""
+        limits = f"{quick} log_every=1 sample_every=1000 checkpoint_every=1000" if self.quick else ""
+        command = f"train {stage} {{r}}/{name}.yaml output={{w}}/{name} {entries} {limits}"
+        return self.stage(name, command, f"{{r}}/{name}.yaml {reads}", f"{{w}}/{name}")
 
 
-def _corpus(make: _Maker) -> list[Stage]:
-    """Speech and dialogues, and a model of random weights with a text tokenizer for them."""
-    speech = make.settings.speech
-    recordings = () if speech is None else (f"recordings=[{speech}]",)
+def _texts(make: _Maker) -> list[Stage]:
+    """Pretrained parts; questions with SmolLM2's own replies; skills; Mandarin sentences."""
+    questions, skills, sentences = (24, 20, 12) if make.quick else (6000, 4000, 2500)
     return [
         make.stage(
-            "corpus",
-            "make_corpus.py {r}/corpus.yaml",
-            "{r}/corpus.yaml",
-            "{w}/audio {w}/dialogues.jsonl",
-            (*recordings, "--output", make.settings.work),
+            "parts", "nano/fetch_parts.py {p}", "", f"{{p}}/smollm2/{LLM} {{p}}/whisper-base {{p}}/mandarin.txt"
+        ),
+        make.stage(
+            "questions",
+            f"make_texts.py questions {{w}}/questions.jsonl --llm {{p}}/smollm2/{LLM} --license Apache-2.0 "
+            f"--count {questions}",
+            f"{{p}}/smollm2/{LLM}",
+            "{w}/questions.jsonl",
+        ),
+        make.stage(
+            "texts",
+            "make_texts.py items {w}/texts --questions {w}/questions.jsonl --sentences {p}/mandarin.txt --license MIT "
+            f"--skills {skills} --count {sentences}",
+            "{w}/questions.jsonl {p}/mandarin.txt",
+            "{w}/texts",
+        ),
+    ]
+
+
+def _speech(make: _Maker) -> list[Stage]:
+    """Texts spoken, recordings cut and transcribed, audio without speech: shards; and all of it as clips for tokenizer
+    and decoders."""
+    result = [_corpus(make, name) for name in make.corpora]
+    for name in make.corpora:  # one after the other into the same store
+        clips = f"data clips {{w}}/{name}/shards -o {{w}}/audio"
+        result.append(make.stage(f"clips_{name}", clips, f"{{w}}/{name}/shards", "{w}/audio"))
+    return result
+
+
+def _corpus(make: _Maker, name: str) -> Stage:
+    """`data run` of one corpus."""
+    recipe, more, reads = f"{{r}}/{name}.yaml", "recognise.recognisers=[whisper:{p}/whisper-base]", "{p}/whisper-base"
+    if name == "recordings":
+        more += f" sources={make.settings.speech}"
+    elif name == "no_speech":
+        recipe, reads = "recipes/data/no_speech.yaml", ""
+        more = f"no_speech.count={12 if make.quick else 2000} no_speech.seed=1"
+    else:
+        texts = "dialogues" if name == "speech" else "sentences"
+        quick = _QUICK_VOICES if name == "speech" else "synthesise.voices=[espeak@zh+f3]"
+        more += f" texts={{w}}/texts/{texts}.jsonl {quick if make.quick else ''}"
+        reads += " {w}/texts"
+    folders = f"work={{w}}/{name} output={{w}}/{name}/shards"
+    return make.stage(name, f"data run {recipe} {more} {folders}", f"{recipe} {reads}", f"{{w}}/{name}/shards")
+
+
+def _hearing(make: _Maker) -> list[Stage]:
+    """The untrained model, its audio tokenizer, and everything in codes."""
+    quick = "steps=12 quantize_start_step=4 ramp_steps=2 batch_seconds=12 optimizer.warmup_steps=2"
+    result = [
+        make.stage(
+            "init",
+            # float32: rounded weights would be other ones than those of the base that is fetched.
+            f"checkpoint init {{t}} {{w}}/init --llm {{p}}/smollm2/{LLM} --encoder {{p}}/whisper-base --dtype float32",
+            f"{{t}} {{p}}/smollm2/{LLM} {{p}}/whisper-base",
+            "{w}/init",
+        ),
+        make.train(
+            "tokenizer",
+            "tokenizer",
+            "dataset={w}/audio encoder={p}/whisper-base text_model={p}/whisper-base text_embeddings={w}/init",
+            "{w}/audio {w}/init {p}/whisper-base",
+            quick,
         ),
         make.stage(
             "start",
-            "checkpoint init {t} {w}/lm_start --dialogues {w}/dialogues.jsonl",
-            "{t} {w}/dialogues.jsonl",
-            "{w}/lm_start",
+            "checkpoint assemble {w}/init {w}/start --template {t} --tokenizer {w}/tokenizer",
+            "{t} {w}/init {w}/tokenizer",
+            "{w}/start",
+        ),
+        make.stage(
+            "codes", "data encode --model {w}/start --corpus {w} --output {w}/codes", "{w}/start {w}/audio", "{w}/codes"
         ),
     ]
+    for name in make.corpora:
+        command = f"data tokenize {{w}}/{name}/shards -o {{w}}/{name}/codes --model {{w}}/start"
+        reads = f"{{w}}/{name}/shards {{w}}/start"
+        result.append(make.stage(f"codes_{name}", command, reads, f"{{w}}/{name}/codes"))
+    return result
 
 
-def _tokenizer(make: _Maker) -> list[Stage]:
-    """The audio tokenizer and its codes.
-
-    Told at every 20 ms what is being said, the encoder learns in minutes. English is aligned by pocketsphinx; what a
-    first, short training hears then aligns the Mandarin. Codes are made with the weights as they will be stored: a
-    rounded codebook picks other codes.
-    """
-    alignments = "{w}/audio/alignments.jsonl"
-    train, reads = "train tokenizer {r}/tokenizer.yaml dataset={w}/audio", "{r}/tokenizer.yaml {w}/audio"
+def _language_model(make: _Maker) -> list[Stage]:
+    """Stage 1, stage 2 and SFT, on shards in codes."""
+    codes = [f"{{w}}/{name}/codes" for name in make.corpora]
+    # Braces are doubled: the words are filled in later.
+    sets = ",".join(f'{{{{"path":{path}}}}}' for path in codes)
+    quick = f"dataset=[{sets}] steps=3 tokens_per_step=512 optimizer.warmup_steps=1 validation_sequences=2"
+    reads = " ".join(codes)
+    adapters = "adapter_from={w}/lm_stage2/adapters.safetensors"
     return [
-        make.stage("align_english", "data align --corpus {w}", "{w}/audio", alignments),
-        make.stage(
-            "tokenizer_first",
-            f"{train} output={{w}}/tokenizer_first steps=1200 mel_start_step=1200 quantize_start_step=1200",
-            f"{reads} {alignments}",
-            "{w}/tokenizer_first",
+        make.train(
+            "lm_stage1",
+            "lm",
+            "init_from={w}/start codebook_source={w}/tokenizer",
+            f"{{w}}/start {{w}}/tokenizer {reads}",
+            quick,
         ),
-        make.stage(
-            "align_rest",
-            "data align {r}/tokenizer.yaml --corpus {w} --tokenizer {w}/tokenizer_first",
-            f"{reads} {alignments} {{w}}/tokenizer_first",
-            alignments,
-        ),
-        make.stage("tokenizer", f"{train} output={{w}}/tokenizer", f"{reads} {alignments}", "{w}/tokenizer"),
-        make.stage(
-            "hearing",
-            "checkpoint assemble {w}/lm_start {w}/hearing --template {t} --tokenizer {w}/tokenizer --dtype bfloat16",
-            "{t} {w}/lm_start {w}/tokenizer",
-            "{w}/hearing",
-        ),
-        make.codes("codes"),
-    ]
-
-
-def _before_codes(make: _Maker) -> list[Stage]:
-    """The vocoder, and what the language model can learn before there are codes."""
-    result = [
-        make.stage(
-            "vocoder",
-            "train vocoder {r}/vocoder.yaml output={w}/vocoder dataset={w}/audio",
-            "{r}/vocoder.yaml {w}/audio",
-            "{w}/vocoder",
-        ),
-        make.texts("lm_text", "--seed 1 --count 60000 --text-question-share 0.3"),
-        make.stage(
-            "lm_text",
-            "train lm {r}/lm_text.yaml init_from={w}/lm_start output={w}/lm_text dialogues=[{w}/texts/lm_text.jsonl]",
-            "{r}/lm_text.yaml {w}/lm_start {w}/texts/lm_text.jsonl",
-            "{w}/lm_text",
-        ),
-    ]
-    if make.settings.paper:
-        return result
-    return [
-        *result,
-        make.texts("lm_pseudo", "--seed 5 --count 60000 --text-question-share 0.15"),
-        make.stage(
-            "lm_pseudo",
-            "train lm {r}/lm_pseudo.yaml init_from={w}/lm_text/model output={w}/lm_pseudo dataset={w}/audio "
-            "dialogues=[{w}/texts/lm_pseudo.jsonl]",
-            "{r}/lm_pseudo.yaml {w}/lm_text {w}/audio/alignments.jsonl {w}/texts/lm_pseudo.jsonl",
-            "{w}/lm_pseudo",
-        ),
-    ]
-
-
-def _joint(make: _Maker) -> list[Stage]:
-    """From hearing and reading aloud to spoken dialogues; then four more layers."""
-    if make.settings.paper:
-        sft = make.lm(
-            "lm_sft", "lm_sft", "lm_stage2/model", more="reset_audio_embeddings=false after_pseudo_speech=false"
-        )
-        before = [
-            make.lm("lm_stage1", "lm_stage1", "lm_text/model", texts=False),
-            make.texts("lm_stage2", "--seed 3 --count 60000 --text-question-share 0.3"),
-            make.lm("lm_stage2", "lm_stage2", "lm_stage1/model"),
-        ]
-    else:  # what was learnt of stand-in frames says nothing of true codes
-        sft = make.lm("lm_sft", "lm_sft", "lm_pseudo/model", more="codebook_source={w}/hearing", reads="{w}/hearing")
-        before = []
-    return [
-        *before,
-        make.texts("lm_sft", "--seed 4 --count 60000 --text-question-share 0.3"),
-        sft,
-        make.stage("lm_deep", "checkpoint expand {w}/lm_sft/model {w}/lm_deep --layers 8", "{w}/lm_sft", "{w}/lm_deep"),
+        make.train("lm_stage2", "lm", "init_from={w}/lm_stage1/model", f"{{w}}/lm_stage1 {reads}", quick),
+        make.train("lm_sft", "sft", f"init_from={{w}}/lm_stage2/model {adapters}", f"{{w}}/lm_stage2 {reads}", quick),
     ]
 
 
 def _sound(make: _Maker) -> list[Stage]:
-    """From codes to a mel; the vocoder goes on with mels of codes; questions at other speeds, for the rounds."""
-    kinds = "--kinds question digits --threads 1"
+    """From codes to a mel, from a mel to a waveform."""
     return [
-        make.stage(
+        make.train(
             "flow",
-            "train flow {r}/flow.yaml output={w}/flow tokenizer={w}/hearing dataset={w}/audio codes={w}/codes",
-            "{r}/flow.yaml {w}/hearing {w}/audio {w}/codes",
-            "{w}/flow",
+            "flow",
+            "tokenizer={w}/start dataset={w}/audio codes={w}/codes",
+            "{w}/start {w}/audio {w}/codes",
+            "steps=3 batch_seconds=4",
         ),
-        make.voiced("voice", "lm_start"),  # to listen to while the language model learns
-        make.stage(
-            "vocoder_coded",
-            "train vocoder {r}/vocoder_coded.yaml output={w}/vocoder_coded dataset={w}/audio "
-            "init_from={w}/vocoder/vocoder.safetensors coded.decoder_checkpoint={w}/flow coded.codes={w}/codes",
-            "{r}/vocoder_coded.yaml {w}/audio {w}/vocoder {w}/flow {w}/codes",
-            "{w}/vocoder_coded",
-        ),
-        make.codes("codes_slow", f"--speed 0.9 {kinds}"),
-        make.codes("codes_fast", f"--speed 1.13 {kinds}"),
-    ]
-
-
-def _rounds(make: _Maker) -> list[Stage]:
-    """Rounds of two runs with other seeds, whose mean errs less than one run of twice the length."""
-    last = make.settings.rounds
-    result: list[Stage] = []
-    for number in range(1, last + 1):
-        start = "lm_deep" if number == 1 else f"round_{number - 1}"
-        if number == last:
-            result += _own_readings(make, start)
-        changes, reads = _changes(number, last)
-        for seed in (f"{number}1", f"{number}2"):
-            name = f"round_{number}_{seed[-1]}"
-            result.append(make.texts(name, f"--seed {seed} --count 50000 --sums 12000 --text-question-share 0.3"))
-            more = f"seed={seed} additional_codes=[{{w}}/codes_slow,{{w}}/codes_fast] {changes}"
-            inputs = f"{{w}}/codes_slow {{w}}/codes_fast {reads}"
-            result.append(make.lm(name, "lm_rounds", start, more=more, reads=inputs))
-        runs = [f"{{w}}/round_{number}_{seed}" for seed in (1, 2)]
-        average = f"checkpoint average {{w}}/round_{number} {runs[0]}/model {runs[1]}/model"
-        result.append(make.stage(f"round_{number}", average, " ".join(runs), f"{{w}}/round_{number}"))
-    return result
-
-
-def _changes(number: int, last: int) -> tuple[str, str]:
-    """Entries of a round that differ from its recipe, and what they read: the rate falls, the sound head goes on."""
-    if number == 1:
-        return "", ""
-    before = f"{{w}}/round_{number - 1}_1"
-    if number == last:
-        rate = "optimizer.learning_rate=0.0005 optimizer.final_lr_ratio=0.02"
-        return f"{rate} phoneme_probe={before} takes={{w}}/takes mixture.takes=0.4", f"{before} {{w}}/takes"
-    return f"optimizer.learning_rate=0.0008 optimizer.final_lr_ratio=0.45 phoneme_probe={before}", before
-
-
-def _own_readings(make: _Maker, base: str) -> list[Stage]:
-    """What the model says before the last round: its clearest readings, and the corpus as it says it."""
-    data = "dataset={w}/audio codes={w}/codes seed=9 --model {w}/talking --threads 1"
-    reads = "{r}/lm_rounds.yaml {w}/talking {w}/dialogues.jsonl {w}/audio {w}/codes"
-    return [
-        make.voiced("talking", base),
-        make.texts("takes", "--seed 9 --count 50000 --sums 12000 --text-question-share 0.3"),
-        make.stage(
-            "takes",
-            f"data rejection-sample {{r}}/lm_rounds.yaml dialogues=[{{w}}/texts/takes.jsonl,{{w}}/dialogues.jsonl] "
-            f"{data} --phoneme-scorer {{w}}/tokenizer --output {{w}}/takes --count 3000",
-            f"{reads} {{w}}/texts/takes.jsonl {{w}}/tokenizer",
-            "{w}/takes",
-        ),
-        make.stage(
-            "said",
-            f"data sample-codes {{r}}/lm_rounds.yaml dialogues=[{{w}}/dialogues.jsonl] {data} "
-            "--output {w}/codes_said --count 7500",
-            reads,
-            "{w}/codes_said",
-        ),
+        make.train("vocoder", "vocoder", "dataset={w}/audio", "{w}/audio", "steps=3 batch_size=2"),
     ]
 
 
 def _finish(make: _Maker) -> list[Stage]:
-    """Audio decoder, prenet and vocoder go on together; then the model is put together and measured."""
-    base, whisper = f"{{w}}/round_{make.settings.rounds}", make.settings.whisper
+    """The parts put together; then what they have beyond the published language model, in 8 bits."""
+    vocoder = "--vocoder {w}/vocoder/vocoder.safetensors"
     return [
         make.stage(
-            "resynthesis",
-            "train resynthesis {r}/resynthesis.yaml output={w}/resynthesis decoder_checkpoint={w}/flow "
-            "vocoder={w}/vocoder_coded/vocoder.safetensors perceptual_model={w}/tokenizer "
-            "dataset={w}/audio codes={w}/codes sampled_codes={w}/codes_said",
-            "{r}/resynthesis.yaml {w}/flow {w}/vocoder_coded {w}/tokenizer {w}/audio {w}/codes {w}/codes_said",
-            "{w}/resynthesis",
+            "whole",
+            "checkpoint assemble {w}/lm_sft/model {w}/whole --template {t} --tokenizer {w}/flow --flow {w}/flow "
+            + vocoder,
+            "{t} {w}/lm_sft {w}/flow {w}/vocoder",
+            "{w}/whole",
         ),
         make.stage(
-            "model",
-            f"checkpoint assemble {base} {{out}} --template {{t}} --tokenizer {{w}}/resynthesis "
-            "--flow {w}/resynthesis --vocoder {w}/resynthesis/vocoder.safetensors --dtype bfloat16",
-            f"{{t}} {base} {{w}}/resynthesis",
-            "{out}",
+            "detached",
+            "checkpoint detach {w}/whole {w}/detached --base {r}/base_model.json "
+            "--adapters {w}/lm_sft/adapters.safetensors",
+            "{r}/base_model.json {w}/whole {w}/lm_sft",
+            "{w}/detached",
         ),
-        make.stage(
-            "evaluation",
-            "evaluate.py --model {out} --corpus {w} --phoneme-scorer {w}/tokenizer --output {w}/evaluation",
-            "{out} {w}/dialogues.jsonl {w}/audio {w}/tokenizer",
-            "{w}/evaluation",
-            ("--whisper", whisper) if whisper else (),
-        ),
+        make.stage("model", "checkpoint compress {w}/detached {out}", "{w}/detached", "{out}"),
     ]

@@ -15,7 +15,7 @@ from baichuan_audio.data.store.manifest import ClipStore
 from nano.commands import make_corpus
 from nano.corpus.build import CorpusRecipe
 
-RECIPE = Path(__file__).parents[1] / "stages" / "corpus.yaml"
+RECIPE = Path(__file__).parents[1] / "corpus.yaml"
 SIZES = {"train_dialogues": 3, "validation_dialogues": 1, "test_dialogues": 1}
 SIZES |= {"read_train": 1, "read_validation": 1, "read_test": 1}
 ENGINES = all(shutil.which(program) for program in ("flite", "festival", "espeak-ng"))

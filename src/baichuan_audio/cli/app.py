@@ -28,22 +28,10 @@ _INSTALL = {
 
 
 COMMANDS = {
-    "start": "checkpoint init",
-    "carry": "checkpoint transfer",
-    "grow": "checkpoint expand",
-    "average": "checkpoint average",
     "assemble": "checkpoint assemble",
     "data codes": "data encode",
-    "data said": "data sample-codes",
-    "data takes": "data rejection-sample",
 }
 """Old command -> new command. Old names are accepted for one release, with one line of warning."""
-
-OPTIONS = {
-    "data codes": {"--only": "--kinds"},
-    "data takes": {"--tries": "--num-candidates", "--tokenizer": "--phoneme-scorer"},
-}
-"""Old command -> its old options and their new names."""
 
 MOVED = {
     "eval nano": "python recipes/nano/evaluate.py",
@@ -124,23 +112,14 @@ def current_names(argv: Sequence[str]) -> list[str]:
                 f"{' '.join([MOVED[old], *rest])}"
             )
         if old in COMMANDS:
-            options = OPTIONS.get(old, {})
-            renamed = [option for option in options if any(word.partition("=")[0] == option for word in rest)]
-            before = " ".join([old, *renamed])
-            after = " ".join([COMMANDS[old], *(options[option] for option in renamed)])
             print(
-                f"baichuan-audio: '{before}' is now called '{after}'; the old name goes with the next release.",
+                f"baichuan-audio: '{old}' is now called '{COMMANDS[old]}'; the old name goes with the next release.",
                 file=sys.stderr,
             )
-            return [*COMMANDS[old].split(), *(_renamed_option(word, options) for word in rest)]
+            return [*COMMANDS[old].split(), *rest]
     if words[:1] == ["eval"] and words[1:2] and not words[1].startswith("-") and words[1] not in evaluation.COMMANDS:
         return ["eval", "run", *words[1:]]  # the name of a suite
     return words
-
-
-def _renamed_option(word: str, options: dict[str, str]) -> str:
-    name, equals, value = word.partition("=")
-    return f"{options.get(name, name)}{equals}{value}"
 
 
 def _complain(sentence: str, code: int) -> int:

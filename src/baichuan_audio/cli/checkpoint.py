@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import strict
-from ..errors import ConfigError
-from .common import DEFAULT_MODEL, Progress, add_command, add_group, default_model, positive, print_json
+from .common import DEFAULT_MODEL, Progress, add_command, add_group, default_model, print_json
 
 _PARTS = (
     ("audio encoder", "audio_tokenizer.audio_model."),
@@ -31,20 +30,17 @@ def add_commands(commands: Any) -> None:
     info.add_argument("--model", metavar="DIR", help=f"checkpoint directory (default: {DEFAULT_MODEL})")
     info.add_argument("--vocoder", metavar="FILE", help="hift.pt, if the checkpoint has no vocoder")
 
-    group = add_group(commands, "checkpoint", "Make, combine, expand, average or compress checkpoints.")
+    group = add_group(commands, "checkpoint", "Make, combine or compress checkpoints.")
 
-    init = _add(
-        group, "init", run_init, "Write a first checkpoint: random, or from a published language model and Whisper."
-    )
+    init = _add(group, "init", run_init, "Write a first checkpoint from a published language model and Whisper.")
     init.add_argument("template", help="a config.json with the sizes, e.g. recipes/base-7b/config.json")
     init.add_argument("output", help="checkpoint directory to write")
-    init.add_argument("--dialogues", metavar="FILE", help="dialogues.jsonl of a corpus, to build the text tokenizer")
-    init.add_argument("--llm", metavar="PATH", help="Llama or Qwen2 model: a folder, a GGUF file or a hub id")
     init.add_argument(
-        "--encoder", metavar="DIR", help="Whisper model whose encoder is taken: a folder or a hub id; with --llm"
+        "--llm", metavar="PATH", required=True, help="Llama or Qwen2 model: a folder, a GGUF file or a hub id"
     )
-    init.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt; with --llm")
-    init.add_argument("--dtype", choices=_DTYPES, default="bfloat16", help="of the weights, with --llm (%(default)s)")
+    init.add_argument("--encoder", metavar="DIR", help="Whisper model whose encoder is taken: a folder or a hub id")
+    init.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt")
+    init.add_argument("--dtype", choices=_DTYPES, default="bfloat16", help="of the weights (%(default)s)")
 
     assemble = _add(group, "assemble", run_assemble, "Combine separately trained parts into one checkpoint.")
     assemble.add_argument("base", help="checkpoint directory with the language model")
@@ -54,10 +50,6 @@ def add_commands(commands: Any) -> None:
     assemble.add_argument("--flow", metavar="DIR", help="output of that stage, or a checkpoint directory")
     assemble.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt")
     assemble.add_argument("--dtype", choices=_DTYPES, help="round the weights to this type")
-
-    average = _add(group, "average", run_average, "Write the mean of the weights of several checkpoints.")
-    average.add_argument("output", help="checkpoint directory to write")
-    average.add_argument("checkpoints", nargs="+", metavar="DIR", help="two or more, trained from the same start")
 
     merge = _add(group, "merge", run_merge, "Merge adapters into the weights of their base: the released layout.")
     merge.add_argument("base", help="checkpoint directory or hub id that the adapters were trained on")
@@ -82,22 +74,6 @@ def add_commands(commands: Any) -> None:
     smaller = _add(group, "compress", run_compress, "Store the large matrices in 8 bits: half the size of float16.")
     smaller.add_argument("checkpoint", help="checkpoint directory or hub id")
     smaller.add_argument("output", help="checkpoint directory to write")
-
-    expand = _add(group, "expand", run_expand, "Add layers and units without changing what the model computes.")
-    expand.add_argument("checkpoint", help="checkpoint directory to start from")
-    expand.add_argument("output", help="checkpoint directory to write")
-    expand.add_argument("--layers", type=positive, metavar="N", help="total layers of the language model")
-    expand.add_argument("--intermediate-size", type=positive, metavar="N", help="total feed-forward units per layer")
-    expand.add_argument("--encoder-layers", type=positive, metavar="N", help="total layers of the audio encoder")
-    expand.add_argument("--decoder-layers", type=positive, metavar="N", help="total layers of the audio decoder")
-
-    transfer = _add(
-        group, "transfer", run_transfer, "Transfer a language model's audio embeddings to a new audio tokenizer."
-    )
-    transfer.add_argument("old", help="checkpoint directory with the language model and the codes it was trained on")
-    transfer.add_argument("new", help="checkpoint directory with the new audio tokenizer")
-    transfer.add_argument("output", help="checkpoint directory to write")
-    transfer.add_argument("--corpus", metavar="DIR", required=True, help="corpus folder, with its clips in `audio`")
 
 
 def _add(group: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
@@ -181,21 +157,13 @@ def _license(directory: Path, config: dict[str, Any]) -> str:
 def run_init(arguments: argparse.Namespace) -> None:
     import torch
 
-    from ..training.common.assemble import start
     from ..training.from_pretrained import from_pretrained
 
-    if (arguments.llm is None) == (arguments.dialogues is None):
-        raise ConfigError("checkpoint init needs --dialogues for a text tokenizer of its own, or a model with --llm.")
-    if arguments.llm is None:
-        if arguments.encoder or arguments.vocoder:
-            raise ConfigError("checkpoint init takes --encoder and --vocoder with --llm only.")
-        model = start(arguments.template, arguments.dialogues, arguments.output)
-    else:
-        dtype = getattr(torch, arguments.dtype)
-        with Progress(f"writing {arguments.output}"):
-            model = from_pretrained(
-                arguments.template, arguments.llm, arguments.output, arguments.encoder, arguments.vocoder, dtype
-            )
+    dtype = getattr(torch, arguments.dtype)
+    with Progress(f"writing {arguments.output}"):
+        model = from_pretrained(
+            arguments.template, arguments.llm, arguments.output, arguments.encoder, arguments.vocoder, dtype
+        )
     print(f"{arguments.output}: {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters")
 
 
@@ -214,14 +182,6 @@ def run_assemble(arguments: argparse.Namespace) -> None:
             vocoder=arguments.vocoder,
             dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
         )
-    print(f"{arguments.output}: written")
-
-
-def run_average(arguments: argparse.Namespace) -> None:
-    from ..training.common.assemble import average
-
-    with Progress(f"averaging {len(arguments.checkpoints)} checkpoints"):
-        average(arguments.checkpoints, arguments.output)
     print(f"{arguments.output}: written")
 
 
@@ -262,22 +222,3 @@ def run_compress(arguments: argparse.Namespace) -> None:
     with Progress(f"compressing into {arguments.output}"):
         compress(arguments.checkpoint, arguments.output)
     print(f"{arguments.output}: written, {_size(Path(arguments.output)) / 1e6:.1f} MB")
-
-
-def run_expand(arguments: argparse.Namespace) -> None:
-    from ..training.common.expand import Sizes, expand
-
-    names = ("layers", "intermediate_size", "encoder_layers", "decoder_layers")
-    sizes = Sizes(**{name: getattr(arguments, name) for name in names})
-    if sizes == Sizes():
-        raise ConfigError("checkpoint expand needs a size to expand to, e.g. --layers 8.")
-    expand(arguments.checkpoint, arguments.output, sizes)
-    print(f"{arguments.output}: written")
-
-
-def run_transfer(arguments: argparse.Namespace) -> None:
-    from ..training.common.transfer import transfer_codebooks
-
-    with Progress("encoding clips with both tokenizers"):
-        explained = transfer_codebooks(arguments.old, arguments.new, Path(arguments.corpus) / "audio", arguments.output)
-    print(f"{arguments.output}: written; {explained:.0%} of the embeddings' variance is kept")

@@ -1,4 +1,4 @@
-"""train: runs one stage of training; plan: what it will need; data align, encode ...: commands on a clip store."""
+"""train: runs one stage of training; plan: what it will need; data align, encode: commands on a clip store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import read_recipe
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..training import STAGE_NAMES
 from .common import Progress, add_command, positive, print_json
 
 if TYPE_CHECKING:
-    from ..model import BaichuanAudio
-    from ..training.language_model.recipe import LanguageModelRecipe
     from ..training.planning.estimate import Estimate
 
 
@@ -47,66 +45,17 @@ def add_commands(commands: Any) -> None:
 
 def add_data_commands(group: Any) -> None:
     """Add the commands on clip stores to the command group `data`."""
-
-    align = _add(group, "align", run_align, "Align the speech of a corpus with its text.")
-    _add_recipe(align, "tokenizer", optional="; only with --tokenizer")
-    _add_corpus(align, required=True)
-    align.add_argument(
-        "--tokenizer",
-        metavar="DIR",
-        help="output of `train tokenizer`: aligns what is not English; without it, English is aligned by pocketsphinx",
-    )
-
+    _add(group, "align", run_align, "Align the English speech of a corpus with its text.")
     encode = _add(group, "encode", run_encode, "Encode the clips of a corpus as codes.")
-    _add_corpus(encode, required=True)
     encode.add_argument("--model", metavar="DIR", required=True, help="checkpoint whose audio tokenizer encodes")
     encode.add_argument("--output", metavar="DIR", help="(default: codes in --corpus)")
-    encode.add_argument("--speed", type=float, default=1.0, metavar="X", help="speed the clips up X times (0.5 to 2)")
-    encode.add_argument("--kinds", nargs="+", metavar="NAME", help="only training clips of these kinds or sources")
-
-    sample = _add(group, "sample-codes", run_sample_codes, "Sample codes of a corpus's clips by teacher forcing.")
-    _add_recipe(sample, "lm")
-    _add_corpus(sample)
-    sample.add_argument("--model", metavar="DIR", required=True, help="checkpoint of the language model to sample from")
-    sample.add_argument("--output", metavar="DIR", help="(default: sampled_codes in --corpus)")
-    sample.add_argument("--count", type=positive, metavar="N", help="number of clips (default: all)")
-
-    reject = _add(
-        group,
-        "rejection-sample",
-        run_rejection_sample,
-        "Let a model read each text several times, and keep the best reading.",
-    )
-    _add_recipe(reject, "lm")
-    _add_corpus(reject)
-    reject.add_argument("--model", metavar="DIR", required=True, help="checkpoint that reads the texts")
-    reject.add_argument(
-        "--phoneme-scorer",
-        metavar="DIR",
-        required=True,
-        help="output of `train tokenizer`, whose phoneme head scores the readings",
-    )
-    reject.add_argument("--output", metavar="DIR", help="(default: rejection_samples in --corpus)")
-    reject.add_argument("--count", type=positive, metavar="N", default=2000, help="number of texts (default: 2000)")
-    reject.add_argument(
-        "--num-candidates", type=positive, metavar="N", default=4, help="readings of each text (default: 4)"
-    )
 
 
 def _add(group: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
     command = add_command(group, name, run, help_text, model=False, machine_readable=False)
+    command.add_argument("--corpus", metavar="DIR", required=True, help="corpus folder, with its clips in `audio`")
     command.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
     return command
-
-
-def _add_recipe(command: argparse.ArgumentParser, stage: str, optional: str = "") -> None:
-    help_text = f"recipe of `train {stage}`{optional}"
-    command.add_argument("recipe", nargs="?" if optional else None, help=help_text)
-    command.add_argument("overrides", nargs="*", metavar="name=value", help="as for train, e.g. codes=work/codes")
-
-
-def _add_corpus(command: argparse.ArgumentParser, required: bool = False) -> None:
-    command.add_argument("--corpus", metavar="DIR", required=required, help="corpus folder, with its clips in `audio`")
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -182,37 +131,33 @@ def _range(low: float, high: float) -> str:
 
 
 def run_encode(arguments: argparse.Namespace) -> None:
-    if not 0.5 <= arguments.speed <= 2:
-        raise DataError(f"--speed must lie between 0.5 and 2, not {arguments.speed:g}.")
     import torch
 
     from ..checkpoint import load
     from ..data.store.codes_store import encode_corpus
     from ..data.store.manifest import ClipStore
 
-    _set_threads(arguments)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     corpus = Path(arguments.corpus)
     output = arguments.output or corpus / "codes"
     clips = ClipStore(corpus / "audio")
     model = load(arguments.model, dtype=torch.float32)
-    chosen = None
-    if arguments.kinds:
-        chosen = [clip.id for clip in clips.select(split="train") if {clip.kind, clip.source} & set(arguments.kinds)]
     with clip_bar("encoding the corpus") as progress:
-        count = encode_corpus(model.tokenizer, clips, output, chosen, progress=progress, speed=arguments.speed)
+        count = encode_corpus(model.tokenizer, clips, output, progress=progress)
     print(f"{output}: codes of {count} more clips")
 
 
 @contextmanager
-def clip_bar(label: str, unit: str = "clip") -> Iterator[Callable[[int, int], None]]:
+def clip_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar, moved by `progress(done, total)`; without tqdm, a line that counts."""
     try:
         from tqdm import tqdm
     except ImportError:
         with Progress(label) as line:
-            yield lambda done, total: line.update(f"{done} of {total} {unit}s,")
+            yield lambda done, total: line.update(f"{done} of {total} clips,")
         return
-    with tqdm(desc=label, unit=unit) as bar:
+    with tqdm(desc=label, unit="clip") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -221,74 +166,10 @@ def clip_bar(label: str, unit: str = "clip") -> Iterator[Callable[[int, int], No
         yield progress
 
 
-def run_sample_codes(arguments: argparse.Namespace) -> None:
-    from ..training.language_model.sampled_codes import sample_codes, sampling_mixture
-
-    output = _output(arguments, "sampled_codes")
-    recipe, model = _recipe_and_model(arguments)
-    mixture = sampling_mixture(recipe, model)
-    with clip_bar("sampling codes") as progress:
-        count = sample_codes(model, mixture, output, arguments.count, seed=recipe.seed, progress=progress)
-    print(f"{output}: sampled codes of {count} clips")
-
-
-def run_rejection_sample(arguments: argparse.Namespace) -> None:
-    from ..acceleration import optimize_for_inference
-    from ..training.language_model.takes import PhonemeScorer, record_takes, texts_to_read
-
-    output = _output(arguments, "rejection_samples")
-    recipe, model = _recipe_and_model(arguments)
-    scorer = PhonemeScorer(model, arguments.phoneme_scorer)
-    texts = texts_to_read(recipe, model.voices, arguments.count)
-    model = optimize_for_inference(model)
-    with clip_bar("reading texts aloud", "text") as progress:
-        count = record_takes(model, scorer, texts, output, arguments.num_candidates, recipe.seed, progress)
-    print(f"{output}: {count} readings kept")
-
-
-def _output(arguments: argparse.Namespace, default: str) -> Path:
-    if arguments.output:
-        return Path(arguments.output)
-    if arguments.corpus is None:
-        raise ConfigError("there is no folder to write to; name it with --output, or the corpus with --corpus.")
-    return Path(arguments.corpus) / default
-
-
-def _recipe_and_model(arguments: argparse.Namespace) -> tuple[LanguageModelRecipe, BaichuanAudio]:
-    """The recipe and the checkpoint of a language model that the command line names."""
-    import torch
-
-    from ..checkpoint import load
-    from ..training.common.recipe import load_stage_recipe
-    from ..training.language_model.recipe import LanguageModelRecipe
-
-    _set_threads(arguments)
-    recipe = load_stage_recipe(arguments.recipe, LanguageModelRecipe, arguments.overrides)
-    return recipe, load(arguments.model, dtype=torch.float32)
-
-
-def _set_threads(arguments: argparse.Namespace) -> None:
-    import torch
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-
-
 def run_align(arguments: argparse.Namespace) -> None:
-    if arguments.tokenizer and arguments.recipe is None:
-        raise ConfigError("data align --tokenizer needs the tokenizer's recipe; name its YAML file.")
-    _set_threads(arguments)
+    from ..data.alignment.phone_alignment import write_alignments
+
     audio = Path(arguments.corpus) / "audio"
     with clip_bar("aligning speech with its text") as progress:
-        if arguments.tokenizer is None:
-            from ..data.alignment.phone_alignment import write_alignments
-
-            count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
-        else:
-            from ..training.common.recipe import load_stage_recipe
-            from ..training.tokenizer.ctc_alignment import add_alignments
-            from ..training.tokenizer.recipe import TokenizerRecipe
-
-            recipe = load_stage_recipe(arguments.recipe, TokenizerRecipe, arguments.overrides)
-            count = add_alignments(audio, recipe, arguments.tokenizer, progress)
+        count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
     print(f"{audio}: {count} more clips aligned")

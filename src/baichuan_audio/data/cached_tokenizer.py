@@ -15,15 +15,5 @@ class CachedTokenizer(TextTokenizer):
     def encode(self, text: str) -> list[int]:
         ids = self._cache.get(text)
         if ids is None:
-            ids = self._cache[text] = self._uncached(text)
+            ids = self._cache[text] = super().encode(text)
         return ids
-
-    def _uncached(self, text: str) -> list[int]:
-        return super().encode(text)
-
-
-class CharacterTokenizer(CachedTokenizer):
-    """Encodes every text character by character, as words outside the vocabulary are."""
-
-    def _uncached(self, text: str) -> list[int]:
-        return [id for character in text for id in super(CharacterTokenizer, self)._uncached(character)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +48,6 @@ class Dialogue:
     def clips(self) -> set[str]:
         """The ids of every clip of its exchanges."""
         return {clip for exchange in self.exchanges for clip in exchange.clips}
-
-    @property
-    def is_verbalized(self) -> bool:
-        """Whether every question can be said as it is written: none has digits."""
-        return not any(re.search("[0-9]", exchange.user) for exchange in self.exchanges)
 
 
 def parse_dialogue(row: Mapping[str, Any]) -> Dialogue:

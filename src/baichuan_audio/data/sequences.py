@@ -19,25 +19,19 @@ from torch import Tensor
 from ..errors import DataError
 from ..language_model.prompt import TRANSCRIBE_INSTRUCTION, PromptBuilder, SpecialTokens
 from ..language_model.text_tokenizer import TextTokenizer
-from .alignment.phone_alignment import PHONES_PER_FRAME
-from .alignment.token_alignment import UNKNOWN
 
 
 @dataclass(frozen=True)
 class TokenSequence:
     """ids [N] and codes [K, P] int64 (P = number of audio_pad ids), text_loss [N] and audio_loss [N] bool.
 
-    aligned [N] int64: target of the alignment loss, the text token that is spoken at position n; UNKNOWN where there is
-    none. phonemes [N, PHONES_PER_FRAME] int64: the phonemes of the frame at that position (input) or of the next one
-    (output). id and kind name the sample in logs: where it comes from, and its task or kind.
+    id and kind name the sample in logs: where it comes from, and its task or kind.
     """
 
     ids: Tensor
     codes: Tensor
     text_loss: Tensor
     audio_loss: Tensor
-    aligned: Tensor
-    phonemes: Tensor
     id: str = ""
     kind: str = ""
 
@@ -50,39 +44,11 @@ class TokenSequence:
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Code frames [K, T], the text token spoken at each [T] and their phonemes [T, PHONES_PER_FRAME] (None: unknown).
-
-    `learnt`: in a reply they have an audio loss.
-    """
-
-    codes: Tensor
-    aligned: Tensor | None = None
-    phonemes: Tensor | None = None
-    learnt: bool = True
-
-
-def joined(parts: Sequence[Frames]) -> Frames:
-    """The parts concatenated."""
-    count = sum(part.codes.shape[1] for part in parts)
-    aligned, phonemes = torch.full((count,), UNKNOWN), torch.full((count, PHONES_PER_FRAME), UNKNOWN)
-    start = 0
-    for part in parts:
-        end = start + part.codes.shape[1]
-        if part.aligned is not None:
-            aligned[start:end] = part.aligned
-        if part.phonemes is not None:
-            phonemes[start:end] = part.phonemes
-        start = end
-    return Frames(torch.cat([part.codes for part in parts], dim=1), aligned, phonemes)
-
-
-@dataclass(frozen=True)
 class Turn:
-    """A user's question as text or as code frames, and the reply in clauses, each with its frames or None."""
+    """A user's question as text or as codes [K, T], and the reply in clauses, each with its codes or None."""
 
-    user: str | Frames
-    reply: Sequence[tuple[str, Frames | None]]
+    user: str | Tensor
+    reply: Sequence[tuple[str, Tensor | None]]
 
 
 class SequenceBuilder:
@@ -96,20 +62,11 @@ class SequenceBuilder:
         self._prompt = PromptBuilder(self._tokenizer, self._special, self._num_codebooks)
         self._text_loss: list[bool] = []
         self._audio_loss: list[bool] = []
-        self._aligned: list[int] = []
-        self._phonemes: list[tuple[int, Tensor]] = []  # with the position of the first
 
     def _mark(self, learn: bool = False) -> None:
         """Mark the ids that were added last as text targets or not; none of them predicts a frame."""
         self._text_loss += [learn] * (len(self._prompt) - len(self._text_loss))
         self._audio_loss += [False] * (len(self._prompt) - len(self._audio_loss))
-        self._aligned += [UNKNOWN] * (len(self._prompt) - len(self._aligned))
-
-    def _align(self, frames: Frames, first: int) -> None:
-        if frames.aligned is not None:
-            self._aligned[first : first + len(frames.aligned)] = frames.aligned.tolist()
-        if frames.phonemes is not None:
-            self._phonemes.append((first, frames.phonemes))
 
     def text(self, text: str, learn: bool = False) -> None:
         self._prompt.text(text)
@@ -127,27 +84,24 @@ class SequenceBuilder:
         self._prompt.reply(spoken)
         self._mark()
 
-    def user_audio(self, frames: Frames) -> None:
-        """A user's audio, without loss on its codes. A frame is aligned with the last token that ended."""
-        start = len(self._prompt)
-        self._prompt.audio(frames.codes)
+    def user_audio(self, codes: Tensor) -> None:
+        """A user's audio, codes [K, T], without loss on it."""
+        self._prompt.audio(codes)
         self._mark()
-        self._align(frames, start + 1)
 
-    def spoken(self, frames: Frames, learn_start: bool = True) -> None:
-        """A generated segment; `learn_start`: that it begins here has a loss. Raises DataError where it has no frame.
+    def spoken(self, codes: Tensor, learn_start: bool = True, learn: bool = True) -> None:
+        """A generated segment, codes [K, T]; `learn_start`: that it begins here has a loss; `learn`: its frames have.
 
-        Each position is aligned with the token of the frame that it predicts.
+        Raises DataError where it has no frame.
         """
-        count = frames.codes.shape[1]
+        count = codes.shape[1]
         if not count:
             raise DataError("a spoken segment needs at least one code frame")
         start = len(self._prompt)
-        self._prompt.speech(frames.codes)
+        self._prompt.speech(codes)
         self._mark()
         self._text_loss[start] = learn_start
-        self._audio_loss[start:-1] = [frames.learnt] * (count + 1)
-        self._align(frames, start)
+        self._audio_loss[start:-1] = [learn] * (count + 1)
 
     def end(self) -> None:
         """The end of a reply, learnt."""
@@ -158,29 +112,25 @@ class SequenceBuilder:
         prompt = self._prompt.build()
         text_loss, audio_loss = torch.tensor(self._text_loss), torch.tensor(self._audio_loss)
         text_loss[:1] = False  # no position predicts the first id
-        aligned = torch.tensor(self._aligned)
-        phonemes = torch.full((len(aligned), PHONES_PER_FRAME), UNKNOWN)
-        for first, rows in self._phonemes:
-            phonemes[first : first + len(rows)] = rows
         self._restart()
-        return TokenSequence(prompt.ids, prompt.codes, text_loss, audio_loss, aligned, phonemes)
+        return TokenSequence(prompt.ids, prompt.codes, text_loss, audio_loss)
 
 
-def transcription(builder: SequenceBuilder, frames: Frames, transcript: str) -> TokenSequence:
+def transcription(builder: SequenceBuilder, codes: Tensor, transcript: str) -> TokenSequence:
     """ASR: prompt, audio, transcript (learnt)."""
-    return audio_response(builder, TRANSCRIBE_INSTRUCTION, frames, transcript)
+    return audio_response(builder, TRANSCRIBE_INSTRUCTION, codes, transcript)
 
 
-def audio_response(builder: SequenceBuilder, prompt: str, frames: Frames, response: str) -> TokenSequence:
+def audio_response(builder: SequenceBuilder, prompt: str, codes: Tensor, response: str) -> TokenSequence:
     """Audio question answering and speech translation: prompt, audio, response (learnt)."""
     builder.text(prompt)
-    builder.user_audio(frames)
+    builder.user_audio(codes)
     builder.text(response, learn=True)
     builder.end()
     return builder.finish()
 
 
-def interleaved_heard(builder: SequenceBuilder, pieces: Sequence[str | Frames]) -> TokenSequence:
+def interleaved_heard(builder: SequenceBuilder, pieces: Sequence[str | Tensor]) -> TokenSequence:
     """INTLV: audio and text in turn; text is learnt, audio is not."""
     for piece in pieces:
         if isinstance(piece, str):
@@ -191,28 +141,28 @@ def interleaved_heard(builder: SequenceBuilder, pieces: Sequence[str | Frames]) 
     return builder.finish()
 
 
-def interleaved_spoken(builder: SequenceBuilder, clauses: Sequence[tuple[str, Frames]]) -> TokenSequence:
+def interleaved_spoken(builder: SequenceBuilder, clauses: Sequence[tuple[str, Tensor]]) -> TokenSequence:
     """ITTS: each clause's text, then its audio; everything is learnt but the first text."""
-    for index, (text, frames) in enumerate(clauses):
+    for index, (text, codes) in enumerate(clauses):
         builder.text(text, learn=index > 0)
-        builder.spoken(frames, learn_start=index > 0)
+        builder.spoken(codes, learn_start=index > 0)
     builder.end()
     return builder.finish()
 
 
-def speech(builder: SequenceBuilder, system: str, clauses: Sequence[tuple[str, Frames]]) -> TokenSequence:
+def speech(builder: SequenceBuilder, system: str, clauses: Sequence[tuple[str, Tensor]]) -> TokenSequence:
     """TTS: the system text that names the voice, then each clause as given text followed by its audio (learnt)."""
     builder.system(system)
     builder.reply(spoken=True)
-    for text, frames in clauses:
+    for text, codes in clauses:
         builder.text(text)
-        builder.spoken(frames, learn_start=False)
+        builder.spoken(codes, learn_start=False)
     return builder.finish()
 
 
-def pure_audio(builder: SequenceBuilder, frames: Frames) -> TokenSequence:
+def pure_audio(builder: SequenceBuilder, codes: Tensor) -> TokenSequence:
     """Audio alone, as a generated segment; all its frames are learnt."""
-    builder.spoken(frames, learn_start=False)
+    builder.spoken(codes, learn_start=False)
     return builder.finish()
 
 
@@ -233,11 +183,11 @@ def dialogue(builder: SequenceBuilder, system: str, turns: Sequence[Turn], spoke
             builder.user_audio(turn.user)
         builder.reply(spoken)
         if spoken:
-            for text, frames in turn.reply:
-                if frames is None:
+            for text, codes in turn.reply:
+                if codes is None:
                     raise DataError(f"the clause {text!r} has no audio, so its reply cannot be spoken")
                 builder.text(text, learn=True)
-                builder.spoken(frames)
+                builder.spoken(codes)
         else:
             builder.text("".join(text for text, _ in turn.reply), learn=True)
         builder.end()

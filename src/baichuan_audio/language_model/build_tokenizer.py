@@ -7,11 +7,8 @@ text comes back unchanged. Stored as an ordinary `tokenizer.json` (BPE without m
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -35,12 +32,6 @@ _PUNCTUATION = "，。！？、；：“”‘’（）《》【】…—·％�
 _PIECES = r" ?[A-Za-z]+|[\s\S]"  # a word with the blank before it, or any other character
 
 
-def frequent_words(texts: Iterable[str], min_count: int, limit: int = 2000) -> list[str]:
-    """English words (with the preceding blank, if any) that occur at least `min_count` times, most frequent first."""
-    counts = Counter(piece for text in texts for piece in re.findall(r" ?[A-Za-z]{2,}", text))
-    return [word for word, count in counts.most_common(limit) if count >= min_count]
-
-
 def build_text_tokenizer(texts: Iterable[str], words: Iterable[str] = ()) -> Tokenizer:
     """A tokenizer whose table holds printable ASCII, Chinese punctuation, the characters of `texts`, and `words`.
 
@@ -58,20 +49,6 @@ def build_text_tokenizer(texts: Iterable[str], words: Iterable[str] = ()) -> Tok
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
     return tokenizer
-
-
-def save_text_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` as a released checkpoint has them."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": END_OF_TEXT,
-        "pad_token": END_OF_TEXT,
-        "model_max_length": 4096,
-    }
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def token_id_entries(tokenizer: Tokenizer) -> dict[str, int]:

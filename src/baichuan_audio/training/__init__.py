@@ -1,3 +1,3 @@
 """Training, one visible loop a stage; `stages.STAGES` holds them by these names."""
 
-STAGE_NAMES = ("tokenizer", "flow", "vocoder", "resynthesis", "lm", "sft")
+STAGE_NAMES = ("tokenizer", "flow", "vocoder", "lm", "sft")

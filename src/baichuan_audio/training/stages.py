@@ -12,7 +12,6 @@ from .language_model import train as language_model
 from .language_model.recipe import LanguageModelRecipe
 from .tokenizer import train as tokenizer
 from .tokenizer.recipe import TokenizerRecipe
-from .vocoder import resynthesis
 from .vocoder import train as vocoder
 
 
@@ -28,7 +27,6 @@ STAGES = {
     "tokenizer": Stage(TokenizerRecipe, tokenizer.train),
     "flow": Stage(flow.FlowRecipe, flow.train),
     "vocoder": Stage(vocoder.VocoderRecipe, vocoder.train),
-    "resynthesis": Stage(resynthesis.ResynthesisRecipe, resynthesis.train),
     "lm": Stage(LanguageModelRecipe, language_model.train),
     "sft": Stage(LanguageModelRecipe, language_model.train),
 }

@@ -117,15 +117,15 @@ def choices_right(
     others: Sequence[str],
     num_texts: int = 10,
     processes: int = 1,
-    perceptual_model: Callable[..., Any] = Aligner,
+    recognizer: Callable[..., Any] = Aligner,
     recognizer_arguments: tuple[Any, ...] = (),
 ) -> Iterator[bool]:
     """For each waveform [S] at 16 kHz: does its text fit better than `num_texts` - 1 others of like length?
 
-    `perceptual_model(*recognizer_arguments)` chooses, as an Aligner does.
+    `recognizer(*recognizer_arguments)` chooses, as an Aligner does.
     """
     calls = [
         (waveform, [text, *distractors(text, others, num_texts - 1)])
         for waveform, text in zip(waveforms, texts, strict=True)
     ]
-    return (choice == 0 for choice in in_processes(perceptual_model, recognizer_arguments, "choose", calls, processes))
+    return (choice == 0 for choice in in_processes(recognizer, recognizer_arguments, "choose", calls, processes))

@@ -30,10 +30,8 @@ from baichuan_audio.model import BaichuanAudio
 
 from .. import LANGUAGES
 from . import tasks
-from .alignment import distractors
 from .items import HeldOut, spread
-from .phoneme_recognizer import PhonemeRecognizer
-from .recognizers import CHOICES, Recognizers
+from .recognizers import Recognizers
 from .tasks import Answer, Progress
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Mandarin"}
@@ -50,16 +48,10 @@ class Evaluation:
     """Collects figures and, item by item, what they were made of."""
 
     def __init__(
-        self,
-        model: BaichuanAudio,
-        held_out: HeldOut,
-        limit: int,
-        recognizers: Recognizers,
-        progress: Progress,
-        perceptual_model: PhonemeRecognizer | None = None,
+        self, model: BaichuanAudio, held_out: HeldOut, limit: int, recognizers: Recognizers, progress: Progress
     ) -> None:
         self.model, self.held_out, self.limit = model, held_out, limit
-        self.recognizers, self.progress, self.perceptual_model = recognizers, progress, perceptual_model
+        self.recognizers, self.progress = recognizers, progress
         self.metrics: list[Metric] = []
         self.details: list[dict[str, Any]] = []
         self.sounds: dict[str, np.ndarray] = {}
@@ -261,26 +253,7 @@ class Evaluation:
             _, right = self.recognizers.read_back(language, originals, texts)
             name = f"the same recognizer on the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
             self.add(name, _share(right), len(right), "%")
-            if self.perceptual_model is not None:
-                name = f"spoken answers, {LANGUAGE_NAMES[language]}"
-                self._phonetically(self.perceptual_model, name, language, sounds, [a.expected for a in replies])
-                name = f"the corpus's own spoken answers, {LANGUAGE_NAMES[language]}"
-                self._phonetically(self.perceptual_model, name, language, originals, texts)
         self._own_transcripts([a for a in answers if a.spoken_in == "zh" and a.sound is not None])
-
-    def _phonetically(
-        self, perceptual_model: PhonemeRecognizer, name: str, language: str, sounds: list[np.ndarray], texts: list[str]
-    ) -> None:
-        """By the phoneme recognizer: is the right text the likeliest of several, and how many sounds are wrong."""
-        known = self.held_out.answers[language]
-        right, wrong, total = [], 0, 0
-        for sound, text in zip(self.progress(sounds, f"reading sounds, {language}", len(sounds)), texts, strict=True):
-            right.append(perceptual_model.choose(sound, [text, *distractors(text, known, CHOICES - 1)]) == 0)
-            errors, count = perceptual_model.errors(sound, text)
-            wrong, total = wrong + errors, total + count
-        note = "not independent: the tokenizer's phonetic head"
-        self.add(f"{name}: likeliest of {CHOICES} texts by their sounds", _share(right), len(right), "%", "", note)
-        self.add(f"{name}: sounds wrong", wrong / max(total, 1), len(right), "%", "", note)
 
     def _own_transcripts(self, answers: list[Answer]) -> None:
         texts = [
@@ -317,14 +290,12 @@ class Evaluation:
             texts = questions if name == "synthetic" else None
             references = [item.clip.transcript or "" for item in items]
             sounds = [item.original for item in items] + [item.rebuilt for item in items]
-            for perceptual_model, how, transcripts in self.recognizers.write_english(sounds, texts, name):
+            for recognizer, how, transcripts in self.recognizers.write_english(sounds, texts, name):
                 before = error_rate(references, transcripts[: len(items)], "en")
                 after = error_rate(references, transcripts[len(items) :], "en")
-                self.add(f"original WER by {perceptual_model}, {name}", before.rate, before.num_texts, "%", "", how)
+                self.add(f"original WER by {recognizer}, {name}", before.rate, before.num_texts, "%", "", how)
                 limit = f"<= {before.rate + 0.05:.4f}"
-                self.add(
-                    f"reconstruction WER by {perceptual_model}, {name}", after.rate, after.num_texts, "%", limit, how
-                )
+                self.add(f"reconstruction WER by {recognizer}, {name}", after.rate, after.num_texts, "%", limit, how)
 
     # -- bookkeeping -------------------------------------------------------------------------------------------
 
@@ -352,10 +323,9 @@ def evaluate_nano(
     model_dir: str | os.PathLike[str],
     corpus_root: str | os.PathLike[str],
     limit: int = 200,
-    output: str | os.PathLike[str] = "work/nano/evaluation",
+    output: str | os.PathLike[str] = "work/nano_evaluation/results",
     processes: int = 0,
     parts: Sequence[str] = PARTS,
-    perceptual_model: str | os.PathLike[str] | None = None,
     whisper_model: str | None = None,
     split: str = "test",
 ) -> list[Metric]:
@@ -371,22 +341,19 @@ def evaluate_nano(
         output: folder for the results.
         processes: of the independent recognizers; 0: one a CPU core.
         parts: which measurements, out of PARTS.
-        perceptual_model: training output of an audio tokenizer of the model's sizes, whose phonetic head also reads
-            spoken answers.
         whisper_model: a size or folder for faster-whisper: Whisper then hears Mandarin answers and rebuilt clips.
         split: "test", or "validation": for choosing between models, so that the test items have no part in it.
 
     Raises ConfigError for an unknown part or Whisper model, DataError for a missing corpus, CheckpointError for a bad
-    model, TrainingError for a `perceptual_model` that does not fit, MissingDependencyError for a missing one.
+    model, MissingDependencyError for a recognizer that is not installed.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise ConfigError(f"there is no measurement '{unknown[0]}'; there are {', '.join(PARTS)}.")
     held_out = HeldOut(corpus_root, split)
     model = optimize_for_inference(load(model_dir, dtype=torch.float32))
-    phonetic = None if perceptual_model is None else PhonemeRecognizer(perceptual_model, model.config)
     recognizers = Recognizers(held_out, processes or os.cpu_count() or 1, _progress, whisper_model)
-    evaluation = Evaluation(model, held_out, limit, recognizers, _progress, phonetic)
+    evaluation = Evaluation(model, held_out, limit, recognizers, _progress)
     evaluation.run(parts)
     evaluation.metrics.sort(key=lambda figure: not figure.target)  # what has a target stands first
     output = Path(output)

@@ -47,8 +47,8 @@ class Recognizers:
             return transcripts, [
                 same(text, reference, "en") for text, reference in zip(transcripts, references, strict=True)
             ]
-        perceptual_model = (Aligner,) if self._whisper is None else (Whisper, (self._whisper, language))
-        choices = choices_right(sounds, references, known, CHOICES, self._processes, *perceptual_model)
+        chooser = (Aligner,) if self._whisper is None else (Whisper, (self._whisper, language))
+        choices = choices_right(sounds, references, known, CHOICES, self._processes, *chooser)
         right = list(self._progress(choices, f"choosing, {language}", len(sounds)))
         return [""] * len(right), right
 

@@ -78,20 +78,12 @@ def align(store: ClipStore, clips: Sequence[Clip], processes: int = 1) -> Iterat
 def write_alignments(
     root: str | Path,
     processes: int = 1,
-    sources: Iterable[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Add what `alignments.jsonl` of a clip store lacks of the English clips with a transcript; returns how many clips
-    were aligned. `sources` (or kinds) limits them. Raises DataError."""
-    store, known, limit = ClipStore(root), aligned_clips(root), set(sources)
-    clips = [
-        clip
-        for clip in store.clips
-        if clip.language == "en"
-        and clip.transcript
-        and clip.id not in known
-        and (not limit or {clip.source, clip.kind} & limit)
-    ]
+    were aligned. Raises DataError."""
+    store, known = ClipStore(root), aligned_clips(root)
+    clips = [clip for clip in store.clips if clip.language == "en" and clip.transcript and clip.id not in known]
 
     def rows() -> Iterator[tuple[str, list[int], list[int]]]:
         for done, (clip, phonemes) in enumerate(align(store, clips, processes), 1):
@@ -141,12 +133,6 @@ def _whole_lines(path: Path) -> bytes:
     written = _aside(path).read_bytes() if _aside(path).is_file() else b""
     # A run that was stopped while it copied the old lines has written nothing new.
     return written[: written.rfind(b"\n") + 1] if written.startswith(existing) else existing
-
-
-def training_alignments(root: str | Path) -> dict[str, Alignment]:
-    """`read_alignments` of a clip store's training clips alone."""
-    clips = {clip.id for clip in ClipStore(root).select(split="train")}
-    return {name: alignment for name, alignment in read_alignments(root).items() if name in clips}
 
 
 def read_alignments(root: str | Path) -> dict[str, Alignment]:

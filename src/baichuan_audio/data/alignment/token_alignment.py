@@ -1,7 +1,4 @@
-"""The text token that is being spoken at each code frame, from a clip's phoneme alignment.
-
-Targets of the auxiliary alignment loss, and the places at which interleaved speech is cut.
-"""
+"""Where a clip's speech is cut into runs of words that alternate with their text, from its phoneme alignment."""
 
 from __future__ import annotations
 
@@ -9,21 +6,18 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...generation.interleaving import split_words
 from ...language_model.text_tokenizer import TextTokenizer
 from ...text.phonemes import phonetic_units
-from .phone_alignment import FRAMES_PER_SECOND, PHONES_PER_FRAME, Alignment, frame_phonemes
+from .phone_alignment import FRAMES_PER_SECOND, Alignment
 
-UNKNOWN = -100
 _CACHED_TEXTS = 20_000
 _LAST_UNSPOKEN = 1  # silence and the gap between words
 
 
 class TokenAligner:
-    """Aligns code frames with text tokens.
+    """Aligns runs of words with code frames.
 
     `alignments(clip)` gives a clip's alignment or None; `frame_rate` is that of the codes, in Hz.
     """
@@ -33,34 +27,14 @@ class TokenAligner:
     ) -> None:
         self._tokenizer, self._alignments = tokenizer, alignments
         self._times = functools.lru_cache(maxsize=_CACHED_TEXTS)(self._find_times)
-        self._frame_rate, self._step = frame_rate, FRAMES_PER_SECOND / frame_rate
-
-    def spoken_tokens(self, clip: str, text: str, frames: int) -> Tensor:
-        """[frames] the token of `text` that is being spoken or comes next; UNKNOWN after the last, or unaligned."""
-        ids, _, ends = self._times(clip, text)
-        return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 0.5) * self._step, side="right"))
-
-    def finished_tokens(self, clip: str, text: str, frames: int, speed: float = 1.0) -> Tensor:
-        """[frames] the last token of `text` that has ended; UNKNOWN before the first, or unaligned.
-
-        The clip is played `speed` times as fast as it was aligned.
-        """
-        ids, _, ends = self._times(clip, text)
-        return _pick(ids, np.searchsorted(ends, (np.arange(frames) + 1) * self._step * speed, side="right") - 1)
-
-    def phonemes(self, clip: str, frames: int, speed: float = 1.0) -> Tensor:
-        """[frames, PHONES_PER_FRAME] indices into SYMBOLS; UNKNOWN where the clip is unaligned."""
-        alignment = self._alignments(clip)
-        if alignment is None:
-            return torch.full((frames, PHONES_PER_FRAME), UNKNOWN)
-        return torch.from_numpy(frame_phonemes(alignment, frames, self._frame_rate, speed=speed))
+        self._step = FRAMES_PER_SECOND / frame_rate
 
     def split(self, clip: str, text: str, frames: int, letters: int) -> list[tuple[str, int]]:
         """The runs of words in which a reply is spoken (`split_words`), each with the frame at which it ends.
 
         A run without a frame joins the next one; an unaligned text stays whole.
         """
-        _, firsts, times = self._times(clip, text)
+        firsts, times = self._times(clip, text)
         if not len(times):
             return [(text, frames)]
         ends = self._frames_before(times)
@@ -80,15 +54,15 @@ class TokenAligner:
         """How many frames have their middle before each time."""
         return np.maximum(0, np.ceil(times / self._step - 0.5)).astype(int)
 
-    def _find_times(self, clip: str, text: str) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Ids, positions in the text and end times of its spoken tokens."""
+    def _find_times(self, clip: str, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the text and end times of its spoken tokens."""
         alignment = self._alignments(clip)
         times = token_ends(text, alignment, self._tokenizer.spans(text)) if alignment else []
-        return [id for id, _, _ in times], np.array([at for _, at, _ in times]), np.array([end for _, _, end in times])
+        return np.array([at for at, _ in times]), np.array([end for _, end in times])
 
 
-def token_ends(text: str, alignment: Alignment, spans: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, float]]:
-    """Those (id, first, end) spans of `text` that are spoken: id, first, and its end time in frames of 10 ms.
+def token_ends(text: str, alignment: Alignment, spans: Sequence[tuple[int, int, int]]) -> list[tuple[int, float]]:
+    """Those (id, first, end) spans of `text` that are spoken: first, and its end time in frames of 10 ms.
 
     Where the aligner chose another pronunciation than the dictionary's first, the words share its phonemes in
     proportion to their own; within a word its characters share its time evenly.
@@ -105,11 +79,5 @@ def token_ends(text: str, alignment: Alignment, spans: Sequence[tuple[int, int, 
     for (start, stop, _), first, last in zip(units, edges, edges[1:], strict=False):
         if last > first:
             end_times[start:stop] = np.linspace(begins[first], ends[last - 1], stop - start + 1)[1:]
-    known = ((id, start, end_times[start:stop]) for id, start, stop in spans)
-    return [(id, start, float(np.nanmax(times))) for id, start, times in known if not np.isnan(times).all()]
-
-
-def _pick(ids: Sequence[int], places: np.ndarray) -> Tensor:
-    known = torch.tensor([*ids, UNKNOWN])
-    inside = (places >= 0) & (places < len(ids))
-    return known[torch.from_numpy(np.where(inside, places, len(ids)))]
+    known = ((start, end_times[start:stop]) for _, start, stop in spans)
+    return [(start, float(np.nanmax(times))) for start, times in known if not np.isnan(times).all()]

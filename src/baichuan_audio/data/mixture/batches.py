@@ -18,13 +18,12 @@ class Batches:
 
     def __init__(
         self,
-        draw: Callable[[np.random.Generator, float], TokenSequence],
+        draw: Callable[[np.random.Generator], TokenSequence],
         tokens_per_step: int,
         seed: int,
-        steps: int = 1,
         group: int = 8,
     ) -> None:
-        self.draw, self.tokens_per_step, self.seed, self.steps, self.group = draw, tokens_per_step, seed, steps, group
+        self.draw, self.tokens_per_step, self.seed, self.group = draw, tokens_per_step, seed, group
         self._cached: tuple[int, list[list[TokenSequence]]] = (-1, [])
 
     def __call__(self, step: int) -> list[TokenSequence]:
@@ -35,11 +34,10 @@ class Batches:
 
     def _make(self, index: int) -> list[list[TokenSequence]]:
         rng = np.random.default_rng([self.seed, index])
-        progress = min(1.0, index * self.group / self.steps)
         drawn: list[TokenSequence] = []
         total = 0
         while total < self.tokens_per_step * self.group or len(drawn) < self.group:
-            drawn.append(self.draw(rng, progress))
+            drawn.append(self.draw(rng))
             total += len(drawn[-1])
         drawn.sort(key=len)
         ends = np.cumsum([len(sequence) for sequence in drawn])

@@ -19,17 +19,15 @@ class Mixture:
 
     def __init__(self, config: MixtureConfig, layout: SequenceFormat, data: MixtureData) -> None:
         self.context = TaskContext(config, layout, data)
-        first, last = config.tasks, config.final_task_weights or config.tasks
-        self.names = [name for name in TASK_NAMES if any(tasks.get(name, 0) > 0 for tasks in (first, last))]
-        weights = [np.array([tasks.get(name, 0.0) for name in self.names]) for tasks in (first, last)]
-        self._first_chances, self._last_chances = (values / values.sum() for values in weights)
+        self.names = [name for name in TASK_NAMES if config.tasks.get(name, 0) > 0]
+        weights = np.array([config.tasks[name] for name in self.names])
+        self._chances = weights / weights.sum()
         for name in self.names:
             if not len(TASKS[name].source(self.context.samplers)):
                 raise DataError(f"task {name!r} has weight, but there is no data for it")
 
-    def draw(self, rng: np.random.Generator, progress: float = 0.0) -> TokenSequence:
-        """One sequence of a task drawn by weight; `progress` in [0, 1] is how much of the run is over."""
-        chances = self._first_chances + progress * (self._last_chances - self._first_chances)
-        name = self.names[rng.choice(len(self.names), p=chances)]
+    def draw(self, rng: np.random.Generator) -> TokenSequence:
+        """One sequence of a task drawn by weight."""
+        name = self.names[rng.choice(len(self.names), p=self._chances)]
         sequence = TASKS[name].draw(self.context, rng)
         return sequence.named(sequence.id, name)

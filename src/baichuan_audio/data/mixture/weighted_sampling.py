@@ -10,7 +10,6 @@ import numpy as np
 
 from ...text.language import voice_language
 from ..dialogues import Dialogue
-from .takes import Take
 
 T = TypeVar("T")
 
@@ -26,13 +25,6 @@ class Utterance:
     """What `source_weights` weigh: the source of a real clip, the kind of a synthetic one."""
     text: str | None = None
     """The transcript with capitals and punctuation, where known."""
-    speaker: str | None = None
-    """The speaker's name, of a synthetic voice, which need not be an output voice."""
-
-    @property
-    def speaker_name(self) -> str | None:
-        """The name of the output voice or else of the speaker."""
-        return self.voice or self.speaker
 
 
 class WeightedItems(Generic[T]):
@@ -59,13 +51,6 @@ class SkillSampler(WeightedItems[Dialogue]):
     ) -> None:
         weights = [d.weight * skills.get(d.skill, 1.0) * languages.get(d.language, 1.0) for d in dialogues]
         super().__init__(dialogues, weights)
-
-
-class LanguageSampler(WeightedItems[Take]):
-    """Takes by the weight of their language."""
-
-    def __init__(self, takes: Sequence[Take], languages: Mapping[str, float]) -> None:
-        super().__init__(takes, [languages.get(voice_language(take.text), 1.0) for take in takes])
 
 
 class SourceSampler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,33 +105,30 @@ def encode_corpus(
     tokenizer: AudioTokenizer,
     clips: ClipStore,
     root: str | Path,
-    clip_ids: Iterable[str] | None = None,
     batch_seconds: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
-    speed: float = 1.0,
 ) -> int:
     """Encodes clips into the store at `root` and returns how many are new; what is stored already is kept.
 
     Where bfloat16 is fast the encoder computes in it: 2 of 1000 first codes then differ, a tenth of the last ones. The
-    store is written every minute, so a stopped run is continued. `speed` plays the clips faster and higher. Batches are
-    clips of similar length, about `batch_seconds` of audio. A clip too short for one frame, or longer than the
-    tokenizer takes in one piece, is left out. `progress(done, all)`.
+    store is written every minute, so a stopped run is continued. Batches are clips of similar
+    length, about `batch_seconds` of audio. A clip too short for one frame, or longer than the tokenizer takes in one
+    piece, is left out. `progress(done, all)`.
     """
     root = Path(root)
     codes: dict[str, Tensor] = {}
     if (root / CODES_FILE).is_file():
         old = CodesStore(root)
         codes = {clip_id: old[clip_id] for clip_id in old._index}
-    chosen = [clip.id for clip in clips.clips] if clip_ids is None else list(clip_ids)
-    missing = sorted((clips[i] for i in chosen if i not in codes), key=lambda clip: (clip.samples, clip.id))
+    missing = sorted((clip for clip in clips.clips if clip.id not in codes), key=lambda clip: (clip.samples, clip.id))
     shortest = tokenizer.config.min_samples / tokenizer.config.sampling_rate
     longest = tokenizer.config.max_audio_seconds
     device = str(next(tokenizer.parameters()).device)
     before, seen, save = len(codes), 0, Throttle()
     for group in _of_similar_length(missing, batch_seconds):
-        batch = [clip for clip in group if shortest <= clip.seconds / speed <= longest]
+        batch = [clip for clip in group if shortest <= clip.seconds <= longest]
         with torch.inference_mode(), autocast(device):
-            mels = [tokenizer.log_mel(clips.waveform(clip), round(clip.sample_rate * speed)) for clip in batch]
+            mels = [tokenizer.log_mel(clips.waveform(clip), clip.sample_rate) for clip in batch]
             encoded = tokenizer.encode_mels(mels) if mels else []
         codes |= {clip.id: frames.cpu() for clip, frames in zip(batch, encoded, strict=True) if frames.shape[1]}
         seen += len(group)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...errors import DataError
-from ..sequences import Frames, SequenceBuilder, TokenSequence
+from ..sequences import SequenceBuilder, TokenSequence
 from .records import Sample, Segment
 
 _DIVISIBLE = ("itts", "intlv", "tts")  # kinds in which a later part needs nothing of the earlier ones
@@ -42,7 +43,7 @@ def token_sequence(
             previous_loss = segment.loss
         elif spoken:
             # The model chooses to begin to speak only after text that it wrote itself.
-            builder.spoken(_frames(sample, segment, codes), learn_start=previous_loss)
+            builder.spoken(_frames(sample, segment, codes), learn_start=previous_loss, learn=segment.loss)
         else:
             builder.user_audio(_frames(sample, segment, codes))
     if sample.kind not in ("tts", "audio") and end in (None, len(sample.segments)):
@@ -69,18 +70,18 @@ def _dialogue(sample: Sample, codes: NDArray[np.int64], builder: SequenceBuilder
         elif role == "user":
             builder.user_audio(_frames(sample, segment, codes))
         else:
-            builder.spoken(_frames(sample, segment, codes))
+            builder.spoken(_frames(sample, segment, codes), learn=segment.loss)
     builder.end()
     return builder.finish()
 
 
-def _frames(sample: Sample, segment: Segment, codes: NDArray[np.int64]) -> Frames:
+def _frames(sample: Sample, segment: Segment, codes: NDArray[np.int64]) -> Tensor:
     first, end = segment.frames
     available = codes.shape[1]
     # An encoder gives one frame less where the last one is not full.
     if end > available + 1 or first >= available:
         raise DataError(f"{sample.id}: a segment ends at frame {end}, but there are codes of {available} only.")
-    return Frames(torch.from_numpy(np.ascontiguousarray(codes[:, first : min(end, available)])), learnt=segment.loss)
+    return torch.from_numpy(np.ascontiguousarray(codes[:, first : min(end, available)]))
 
 
 def sequence_length(sample: Sample, builder: SequenceBuilder, num_codebooks: int) -> int:

@@ -1,43 +1,25 @@
-"""Checkpoints from training outputs: initialise, assemble from parts, average."""
+"""A checkpoint put together from training outputs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...checkpoint import VOCOS_FILE, load, save
-from ...errors import DataError, TrainingError
-from ...language_model.build_tokenizer import build_text_tokenizer, frequent_words
+from ...errors import TrainingError
 from ...model import BaichuanAudio
 from ...safetensors_io import read_json
-from ...text.lines import read_json_rows
 from ...vocoder.vocos import Vocos, save_vocos
 from ..flow.train import load_vocoder
 from .checkpointing import load_part
-from .initialise import initialise, texts_of
 
 _SECTIONS = (
     "vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling",
     "text_input_normalization",
 )  # fmt: skip
-
-
-def start(template: str | Path, dialogues: str | Path, output: str | Path, word_count: int = 12) -> BaichuanAudio:
-    """A random model with `template`'s sizes, and a text tokenizer of the characters and frequent words that the
-    dialogues for training have.
-
-    dialogues: a corpus' `dialogues.jsonl`. Raises DataError when it cannot be read.
-    """
-    rows = [row for _, row in read_json_rows(dialogues)]
-    try:
-        texts = list(texts_of(row for row in rows if row.get("split", "train") == "train"))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{dialogues}: a row is no dialogue, it has no readable list of turns.") from error
-    return initialise(template, build_text_tokenizer(texts, frequent_words(texts, word_count)), output)
 
 
 def assemble(
@@ -79,39 +61,6 @@ def assemble(
     if dtype is not None and isinstance(model.vocoder, Vocos):
         save_vocos(model.vocoder, Path(output) / VOCOS_FILE, dtype)
     return model
-
-
-@torch.no_grad()
-def average(checkpoints: Sequence[str | Path], output: str | Path) -> BaichuanAudio:
-    """Write the mean of several checkpoints' weights to the directory `output`.
-
-    For runs of one recipe with other seeds from the same start: their mean errs less than each of them (Wortsman et
-    al. 2022, "Model soups", arXiv 2203.05482). Sums are float64; one checkpoint at a time is in memory beside them.
-
-    Raises CheckpointError where one cannot be read, TrainingError where they are not of one model.
-    """
-    if len(checkpoints) < 2:
-        raise TrainingError("a mean needs two checkpoints at least.")
-    mean = load(checkpoints[0], dtype=torch.float32)
-    sums = {name: tensor.double() for name, tensor in mean.state_dict().items() if tensor.is_floating_point()}
-    for checkpoint in checkpoints[1:]:
-        other = load(checkpoint, dtype=torch.float32)
-        same = _but_type(other.config) == _but_type(mean.config)
-        if not same or other.text_tokenizer.source != mean.text_tokenizer.source:
-            raise TrainingError(f"{checkpoint} and {checkpoints[0]} have different sizes or text tokenizers.")
-        for name, tensor in other.state_dict().items():
-            if name in sums:
-                sums[name] += tensor
-    for name, tensor in mean.state_dict().items():
-        if name in sums:
-            tensor.copy_(sums[name] / len(checkpoints))
-    mean.config["torch_dtype"] = "float32"
-    save(mean, output)
-    return mean
-
-
-def _but_type(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name != "torch_dtype"}
 
 
 def _config(base: dict[str, Any], template: str | Path | None) -> dict[str, Any]:

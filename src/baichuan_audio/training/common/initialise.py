@@ -1,32 +1,21 @@
-"""Random initialisation: a checkpoint in the released layout with the sizes of a config.json; audio embeddings."""
+"""Random initialisation of the language model and of what reads and writes codes in it."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
 
 from ...audio_tokenizer import AudioTokenizer
 from ...audio_tokenizer.quantizer import codebooks
-from ...checkpoint import save
-from ...data.alignment.phone_alignment import PHONES_PER_FRAME, Alignment, frame_phonemes
-from ...data.store.codes_store import CodesStore
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
 from ...language_model.build_tokenizer import token_id_entries
-from ...language_model.text_tokenizer import TextTokenizer
 from ...model import BaichuanAudio
-from ...safetensors_io import read_json
-from ...vocoder.vocos import Vocos
-
-_FITTED_CLIPS = 3000
-_RIDGE = 1e-3  # of the vectors' mean variance
 
 
 def complete_config(template: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -39,20 +28,6 @@ def complete_config(template: Mapping[str, Any], tokenizer: Tokenizer) -> dict[s
     config["audio_config"] |= ids
     config["multimodal_special_token_list"] = sorted(ids.values())
     return config
-
-
-def initialise(template: str | Path, tokenizer: Tokenizer, directory: str | Path, seed: int = 0) -> BaichuanAudio:
-    """Write a randomly initialised model with `template`'s sizes and this text tokenizer; returns it.
-
-    Raises CheckpointError when the template cannot be read or `directory` cannot be written, ConfigError when an entry
-    is missing or impossible.
-    """
-    config = complete_config(read_json(Path(template)), tokenizer)
-    torch.manual_seed(seed)
-    model = BaichuanAudio(config, TextTokenizer(tokenizer.to_str()), Vocos.from_config(config))
-    initialise_language_model(model)
-    save(model, directory)
-    return model
 
 
 @torch.no_grad()
@@ -98,56 +73,3 @@ def embed_codebooks(model: BaichuanAudio, tokenizer: AudioTokenizer) -> None:
     scale = std * math.sqrt(len(books)) / (books[0] @ projection).std().clamp(min=1e-8)
     for embedding, book in zip(model.language_model.audio_embed_layers, books, strict=True):
         embedding.weight[:-1] = (book @ projection) * scale  # type: ignore[index,operator]
-
-
-@torch.no_grad()
-def embed_codes_like_sounds(
-    model: BaichuanAudio,
-    tokenizer: AudioTokenizer,
-    codes: CodesStore,
-    alignments: Mapping[str, Alignment],
-    seed: int = 0,
-) -> float:
-    """Initialise `audio_embed_layers` so that true codes have the embeddings of the pseudo-codes of their phonemes.
-
-    After training on pseudo-codes, embeddings of the first codebooks stand for phonemes. The quantised vector of a
-    frame is mapped to the sum of the embeddings of the frame's aligned phonemes by ridge regression; as the
-    vector is the sum of codebook entries, each entry gets its share. Returns the share of variance explained (R^2).
-    Raises DataError when no aligned clip has codes.
-    """
-    embeddings = [cast(nn.Embedding, layer) for layer in model.language_model.audio_embed_layers]
-    books = [book.embed.double() for book in codebooks(tokenizer.bridge.vq_list)]
-    vectors, targets = [], []
-    for name in _shuffled([name for name in alignments if name in codes], seed)[:_FITTED_CLIPS]:
-        clip = codes[name]
-        vectors.append(torch.stack([book[row] for book, row in zip(books, clip, strict=True)]).sum(0))
-        sounds = torch.from_numpy(frame_phonemes(alignments[name], clip.shape[1], tokenizer.frame_rate))
-        targets.append(
-            torch.stack([embeddings[k].weight[sounds[:, k]] for k in range(PHONES_PER_FRAME)]).sum(0).double()
-        )
-    if not vectors:
-        raise DataError(
-            "no clip has both codes and an alignment; make them with `baichuan-audio data encode` and `data align`."
-        )
-    x, y = torch.cat(vectors), torch.cat(targets)
-    voices = sum(embedding.weight[:-1].mean(0).double() for embedding in embeddings[PHONES_PER_FRAME:])
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x, y = x - x_mean, y - y_mean
-    ridge = _RIDGE * x.square().sum() / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)
-    weight = torch.linalg.solve(x.T @ x + ridge, x.T @ y)
-    explained = 1 - float((y - x @ weight).square().sum() / y.square().sum())
-    shift = (y_mean + voices - x_mean @ weight) / len(books)
-    for embedding, book in zip(embeddings, books, strict=True):
-        embedding.weight[:-1] = (book @ weight + shift).to(embedding.weight)
-    return explained
-
-
-def _shuffled(names: list[str], seed: int) -> list[str]:
-    return [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-
-
-def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """Every text of dialogue rows, question or reply, for building a text tokenizer."""
-    for row in rows:
-        for message in row["messages"]:
-            yield str(message["content"])

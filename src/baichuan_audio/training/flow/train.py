@@ -42,31 +42,13 @@ _SAMPLE_SECONDS = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodedCropRecipe(AudioRecipe):
-    """What the recipes of the stages that learn from crops of clips and their codes have."""
+class FlowRecipe(AudioRecipe):
+    """Recipe of the stage `flow`."""
 
     config: str
     """The model's config.json."""
     codes: str | None = None
     """Folder with the clips' codes; None: the dataset's."""
-    crop_seconds: float
-    batch_seconds: float
-    mel_floor: float
-    """Floor of the target mel's magnitude: differences between inaudible kinds of silence would otherwise be a large
-    part of the loss."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.crop_seconds <= self.batch_seconds:
-            raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
-        if self.mel_floor <= 0:
-            raise ConfigError("mel_floor must be positive.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowRecipe(CodedCropRecipe):
-    """Recipe of the stage `flow`."""
-
     tokenizer: str
     """Training output or checkpoint directory of the frozen audio tokenizer that made the codes."""
     init_from: str | None = None
@@ -77,6 +59,8 @@ class FlowRecipe(CodedCropRecipe):
     crop_seconds: float = 3.0
     batch_seconds: float = 48.0
     mel_floor: float = 1e-5
+    """Floor of the target mel's magnitude: differences between inaudible kinds of silence would otherwise be a large
+    part of the loss."""
     prior_weight: float = 1.0
     velocity_every: int = 1
     """The velocity network, which costs the most, learns in every n-th step only; prenet and audio decoder in all."""
@@ -88,6 +72,10 @@ class FlowRecipe(CodedCropRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 < self.crop_seconds <= self.batch_seconds:
+            raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
+        if self.mel_floor <= 0:
+            raise ConfigError("mel_floor must be positive.")
         if self.velocity_every < 1 or self.gradient_accumulation < 1:
             raise ConfigError("velocity_every and gradient_accumulation must be at least 1.")
 
@@ -95,7 +83,7 @@ class FlowRecipe(CodedCropRecipe):
 class CodedCrops:
     """Samples crops of the training clips that have codes; starts and lengths are in code frames."""
 
-    def __init__(self, recipe: CodedCropRecipe, frame_rate: float) -> None:
+    def __init__(self, recipe: FlowRecipe, frame_rate: float) -> None:
         self.recipe, self.frame_rate = recipe, frame_rate
         self.store = ClipStore(recipe.dataset)
         self.codes = CodesStore(recipe.codes or recipe.dataset)

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ...data.alignment.phone_alignment import read_alignments, training_alignments
+from ...data.alignment.phone_alignment import read_alignments
 from ...data.alignment.token_alignment import TokenAligner
 from ...data.dialogues import Dialogue, read_dialogues
 from ...data.mixture.mixture import Mixture
-from ...data.mixture.pseudo_speech import PseudoSpeech, with_pseudo_clips
 from ...data.mixture.samplers import MixtureData
-from ...data.mixture.takes import read_takes
-from ...data.mixture.tasks import SequenceFormat, spoken_words
+from ...data.mixture.tasks import SequenceFormat
 from ...data.mixture.weighted_sampling import Utterance
 from ...data.store.codes_store import CodesStore
 from ...data.store.manifest import Clip, ClipStore
@@ -27,8 +25,7 @@ def make_mixture(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) 
     """The recipe's tasks over one split of its data; raises ConfigError where it has none."""
     if recipe.mixture is None:
         raise ConfigError("this needs tasks: name them under `mixture`.")
-    data = pseudo_data(recipe, model, split) if recipe.pseudo_speech else recorded_data(recipe, model, split)
-    return Mixture(recipe.mixture, sequence_format(model), data)
+    return Mixture(recipe.mixture, sequence_format(model), recorded_data(recipe, model, split))
 
 
 def sequence_format(model: BaichuanAudio) -> SequenceFormat:
@@ -47,57 +44,20 @@ def recorded_data(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str)
         dialogues=[d for d in dialogues if codes is not None and d.clips and all(clip in codes for clip in d.clips)],
         utterances=utterances_of(recipe, codes, dialogues, split, set(model.config.get("voices") or ())),
         aligner=token_aligner_of(recipe, model),
-        additional_codes=[CodesStore(folder) for folder in recipe.additional_codes],
-        takes=read_takes(recipe.takes) if recipe.takes and split == "train" else (),
     )
 
 
 def token_aligner_of(recipe: LanguageModelRecipe, model: BaichuanAudio) -> TokenAligner | None:
-    """By the dataset's alignments, where a loss or the interleaving needs them; else None."""
-    reason = _needs_alignments(recipe, model)
-    if not recipe.codes or reason is None:
+    """By the dataset's alignments, where the model alternates text and speech by runs of words; else None."""
+    if not recipe.codes or not interleave_min_letters(model.config):
         return None
     if recipe.clip_store is None:
-        raise ConfigError(f"{reason} needs the alignments of `dataset`: name that folder.")
+        raise ConfigError("interleave_min_letters needs the alignments of `dataset`: name that folder.")
     return TokenAligner(model.text_tokenizer, read_alignments(recipe.clip_store).get, model.tokenizer.frame_rate)
-
-
-def _needs_alignments(recipe: LanguageModelRecipe, model: BaichuanAudio) -> str | None:
-    """The entry that needs alignments, None where no entry does."""
-    entries = {
-        "alignment_loss_weight": recipe.alignment_loss_weight,
-        "phoneme_loss_weight": recipe.phoneme_loss_weight,
-        "interleave_min_letters": interleave_min_letters(model.config),
-    }
-    return next((name for name, value in entries.items() if value), None)
 
 
 def _no_codes(clip: str) -> Tensor:
     raise ConfigError(f"the recipe names no `codes`, but a task needs those of clip '{clip}'.")
-
-
-def pseudo_data(recipe: LanguageModelRecipe, model: BaichuanAudio, split: str) -> MixtureData:
-    """The recipe's dialogues with pseudo-codes."""
-    if recipe.clip_store is None:
-        raise ConfigError("pseudo_speech needs the alignments of `dataset`: name that folder.")
-    texts = dialogues_of(recipe, split)
-    dialogues = [with_pseudo_clips(dialogue) for dialogue in texts if dialogue.is_verbalized]
-    utterances = []
-    for dialogue in dialogues:
-        for exchange in dialogue.exchanges:
-            clips = [
-                (exchange.user, exchange.user_clip, None),
-                *((text, clip, dialogue.voice) for text, clip in exchange.reply),
-            ]
-            for text, clip, voice in clips:
-                words = spoken_words(text)
-                if clip and words:
-                    utterances.append(Utterance(clip, words, voice, "answer" if voice else "question", text.strip()))
-    speech = PseudoSpeech(model.language_model.codebook_sizes, training_alignments(recipe.clip_store).values())
-    aligner = None
-    if _needs_alignments(recipe, model) is not None:
-        aligner = TokenAligner(model.text_tokenizer, speech.alignment, model.tokenizer.frame_rate)
-    return MixtureData(speech.__getitem__, texts, dialogues, utterances, aligner)
 
 
 def utterances_of(
@@ -115,7 +75,6 @@ def utterances_of(
             clip.speaker if clip.speaker in voices else None,
             source_of(clip),
             reply_texts.get(clip.id),
-            clip.speaker if clip.source == "synthetic" else None,
         )
         for clip in ClipStore(recipe.clip_store).select(split=split)
         if clip.transcript and clip.id in codes and clip.language in recipe.languages

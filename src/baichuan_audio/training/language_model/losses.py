@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,6 @@ from ...errors import TrainingError
 from ...language_model.audio_head import AudioHead
 from ...language_model.model import LanguageModel
 from .batch import Batch, hidden_states
-from .phoneme_probe import PhonemeProbe
 from .recipe import LanguageModelRecipe
 
 MAX_LOGITS = 1 << 26
@@ -37,29 +35,17 @@ class TargetLosses:
     documents: Tensor
 
 
-def losses(
-    language_model: LanguageModel, audio_head: AudioHead, batch: Batch, phoneme_probe: PhonemeProbe | None = None
-) -> dict[str, TargetLosses]:
-    """The losses of all targets: `text`, `alignment`, `phonemes`, `code_0` to `code_K-1`, as far as the batch has them.
+def losses(language_model: LanguageModel, audio_head: AudioHead, batch: Batch) -> dict[str, TargetLosses]:
+    """The losses of all targets: `text`, `code_0` to `code_K-1`, as far as the batch has them.
 
     The audio head is computed at positions with a frame as target, its codebooks 1.. at those of `batch.depth`.
     """
     result: dict[str, TargetLosses] = {}
-    recording: AbstractContextManager[list[Tensor]] = nullcontext([])
-    if phoneme_probe is not None:
-        recording = phoneme_probe.recording(language_model)
-    with recording as states:
-        hidden = hidden_states(language_model, batch)
-    if phoneme_probe is not None and len(batch.phonemes):
-        values = phoneme_probe.losses(states[0].flatten(0, 1)[batch.phonemes_at], batch.phonemes)
-        result["phonemes"] = TargetLosses(*values, batch.documents(batch.phonemes_at))
-    for name, at, targets in (
-        ("text", batch.text_at, batch.text),
-        ("alignment", batch.aligned_at, batch.aligned),
-    ):
-        if len(targets):
-            values = _in_parts(_text_losses(language_model), language_model.config.vocab_size, hidden[at], targets)
-            result[name] = TargetLosses(*values, batch.documents(at))
+    hidden = hidden_states(language_model, batch)
+    if len(batch.text):
+        states, width = hidden[batch.text_at], language_model.config.vocab_size
+        values = _in_parts(_text_losses(language_model), width, states, batch.text)
+        result["text"] = TargetLosses(*values, batch.documents(batch.text_at))
     if len(batch.frames):
         result |= _code_losses(audio_head, hidden[batch.frame_at], batch)
     return result
@@ -132,7 +118,7 @@ def target_counts(batches: Iterable[Batch]) -> dict[str, int]:
 def total_loss(
     values: Mapping[str, TargetLosses], counts: Mapping[str, int], recipe: LanguageModelRecipe, num_codebooks: int
 ) -> Tensor:
-    """What is minimised: text loss plus the weighted mean over the codebooks, plus the weighted auxiliary losses.
+    """What is minimised: text loss plus the weighted mean over the codebooks.
 
     Each is the sum over the batch's targets divided by their number in the step (`target_counts`): the losses of a
     step's batches add up to that of the step. Raises TrainingError where the step has no target.
@@ -150,7 +136,7 @@ def loss_weight(name: str, recipe: LanguageModelRecipe, num_codebooks: int) -> f
     if name.startswith("code_"):
         share = recipe.codebook0_weight if name == "code_0" else 1.0
         return recipe.audio_loss_weight * share / (recipe.codebook0_weight + num_codebooks - 1)
-    return {"alignment": recipe.alignment_loss_weight, "phonemes": recipe.phoneme_loss_weight}.get(name, 1.0)
+    return 1.0
 
 
 Sums = Mapping[str, tuple[float, float, int]]

@@ -60,20 +60,14 @@ class LanguageModelRecipe(StageRecipe):
     """Share of a step's positions drawn from `mixture` where `dataset` names shards too."""
     codes: str | None = None
     """Folder with the clips' codes."""
-    additional_codes: tuple[str, ...] = ()
-    """Folders with codes of input clips at other speeds (`baichuan-audio data encode --speed`)."""
-    takes: str | None = None
-    """Folder with the model's own best readings (`baichuan-audio data rejection-sample`)."""
-    pseudo_speech: bool = False
-    """Give the dialogues pseudo-codes, so that audio tasks are learnt before there are true codes."""
     reset_audio_embeddings: bool = False
-    """Draw audio embeddings and the audio head's outputs anew: after pseudo-codes, or for other codes."""
+    """Draw audio embeddings and the audio head's outputs anew, for the codes of another tokenizer."""
     codebook_source: str | None = None
     """Checkpoint directory or training output of the audio tokenizer that made the codes: new audio embeddings are
     initialised from its codebooks; None: at random."""
-    after_pseudo_speech: bool = False
-    """Fit new audio embeddings to what the embeddings of pseudo-codes say of the same phonemes; needs
-    `codebook_source`, `codes`, and a `dataset` with alignments."""
+    embeddings_as_text: bool = False
+    """New audio embeddings look to the language model like the text being spoken; `codebook_source` must then be the
+    output of a tokenizer stage with `text_embeddings`."""
     voices: tuple[str, ...] = ()
     """Speakers of the `dataset` that become voices of the model, under their names."""
     languages: tuple[str, ...] = ("en", "zh")
@@ -92,19 +86,6 @@ class LanguageModelRecipe(StageRecipe):
     audio_loss_weight: float = 1.0
     codebook0_weight: float = 1.0
     """Weight of codebook 0 relative to each of the others: it carries most of the phonetic content."""
-    alignment_loss_weight: float = 0.0
-    """Weight of predicting, at every code frame, the text token that is being spoken
-    (`data/alignment/token_alignment.py`); needs a `dataset` with alignments."""
-    phoneme_loss_weight: float = 0.0
-    """Weight of predicting the phonemes of every code frame from the middle of the backbone (`phoneme_probe.py`); needs
-    a `dataset` with alignments."""
-    phoneme_probe: str | None = None
-    """Output of an earlier run whose phoneme probe is trained further; None: an untrained one."""
-    frame_corruption_prob: float = 0.0
-    """Share of the model's own frames replaced by other ones in its input, so that it relies on the text: at inference
-    its frames differ from those it was trained on."""
-    scheduled_sampling_prob: float = 0.0
-    """Share of the model's own frames replaced by its own samples in its input; costs a pass without gradients."""
     validation_sequences: int = 64
     """Held-out sequences that losses and accuracies are measured on, of the shards and of the mixture so many each."""
     text_guard: str | None = None
@@ -141,6 +122,8 @@ class LanguageModelRecipe(StageRecipe):
             raise ConfigError("base_dtype must be float32, or with an `adapter` bfloat16.")
         if self.adapter is None and (self.also_learn or self.adapter_from):
             raise ConfigError("also_learn and adapter_from go with an `adapter`; name its rank, or leave them out.")
+        if self.embeddings_as_text and not (self.reset_audio_embeddings and self.codebook_source):
+            raise ConfigError("embeddings_as_text goes with reset_audio_embeddings and a `codebook_source`.")
         if self.adapter is not None and self.reset_audio_embeddings:
             raise ConfigError("reset_audio_embeddings trains what the base has; it and `adapter` exclude each other.")
 

@@ -46,7 +46,7 @@ class LanguageModelSamples:
     def __init__(self, recipe: LanguageModelRecipe, model: BaichuanAudio) -> None:
         self._recipe, self._model = recipe, model
         self._speaking: BaichuanAudio | None = None
-        self._speaks = recipe.stage != "text" and not recipe.pseudo_speech
+        self._speaks = recipe.stage != "text"
         self._find_decoder()
         if self._speaks and self._speaking is None:
             print(f"{recipe.preview_decoder}: does not exist yet; until then samples are text only", file=sys.stderr)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from ...data.mixture.shard_sequences import ShardSequences, StoredSequence
 from ...data.sequences import TokenSequence
 from ...errors import ConfigError
 from ...model import BaichuanAudio
-from .batch import Batch, collate, depth_loss_subset, frame_corruption
+from .batch import Batch, collate, depth_loss_subset
 from .data import make_mixture, sequence_format
 from .recipe import LanguageModelRecipe
 
@@ -43,7 +42,7 @@ class TrainingData:
         self._window: tuple[int, list[list[StoredSequence]]] = (-1, [])
         self._batches: Batches | None = None
         if self._mixture is not None and not recipe.packed:
-            self._batches = Batches(self._mixture.draw, recipe.tokens_per_step, recipe.seed, recipe.steps)
+            self._batches = Batches(self._mixture.draw, recipe.tokens_per_step, recipe.seed)
 
     def batches(self, step: int, rank: int = 0, world: int = 1) -> list[Batch]:
         """The batches of a step that process `rank` of `world` works on, on the CPU.
@@ -91,8 +90,7 @@ class TrainingData:
         if self._shards is not None:
             drawn += self._shards.window(window, round((1 - share) * budget), recipe.seed)
         if self._mixture is not None:
-            progress = min(1.0, window * WINDOW / recipe.steps)
-            drawn += _draw(self._mixture, round(share * budget), np.random.default_rng([recipe.seed, window]), progress)
+            drawn += _draw(self._mixture, round(share * budget), np.random.default_rng([recipe.seed, window]))
         steps = balanced([sequence.length for sequence in drawn], WINDOW)
         if not all(steps):
             raise ConfigError(
@@ -103,21 +101,19 @@ class TrainingData:
         return [[drawn[index] for index in steps[offset]] for offset in order]
 
     def _prepared(self, batch: Batch, step: int) -> Batch:
-        """The batch with this step's random changes."""
+        """The batch with losses on all codebooks for the recipe's share of its frames."""
         recipe = self._recipe
-        if recipe.frame_corruption_prob:
-            batch = frame_corruption(batch, recipe.frame_corruption_prob, recipe.seed, step)
         if recipe.audio_head_fraction < 1:
             batch = depth_loss_subset(batch, recipe.audio_head_fraction, recipe.seed, step)
         return batch
 
 
-def _draw(mixture: Mixture, positions: int, rng: np.random.Generator, progress: float) -> list[StoredSequence]:
+def _draw(mixture: Mixture, positions: int, rng: np.random.Generator) -> list[StoredSequence]:
     """Sequences of the tasks until they have so many positions."""
     drawn: list[StoredSequence] = []
     total = 0
     while total < positions:
-        sequence = mixture.draw(rng, progress)
+        sequence = mixture.draw(rng)
         drawn.append(StoredSequence(sequence.id, sequence.kind, len(sequence), lambda sequence=sequence: sequence))  # type: ignore[misc]
         total += len(sequence)
     return drawn
@@ -157,8 +153,7 @@ def validation_batches(recipe: LanguageModelRecipe, model: BaichuanAudio) -> lis
         return []
     drawn: list[TokenSequence] = []
     if recipe.mixture is not None:
-        recorded = replace(recipe, mixture=replace(recipe.mixture, woven=0.0, retold=0.0))  # too few clips for them
-        mixture = make_mixture(recorded, model, "validation")
+        mixture = make_mixture(recipe, model, "validation")
         rng = np.random.default_rng([recipe.seed, 2])
         drawn += [mixture.draw(rng) for _ in range(count)]
     if recipe.shards:

@@ -6,17 +6,15 @@ mixture of tasks, and from shards; two masks say which positions have a loss (`l
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 import sys
 import zlib
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...adapters import (
     adapter_parameters,
@@ -30,27 +28,26 @@ from ...adapters.files import write_adapters
 from ...adapters.layers import WeightChange, refuse_zero
 from ...adapters.model import adapted_layers
 from ...checkpoint import load
-from ...data.alignment.phone_alignment import training_alignments
-from ...data.store.codes_store import CodesStore
 from ...errors import ConfigError
 from ...model import BaichuanAudio
-from ..common.checkpointing import has_state, load_module, load_part, save_whole
+from ..common.checkpointing import has_state, load_part, save_whole
 from ..common.distributed.run import TrainingRun
-from ..common.distributed.sharding import TrainedModules, parallelize, whole
+from ..common.distributed.sharding import parallelize, whole
 from ..common.distributed.world import world
-from ..common.initialise import embed_codebooks, embed_codes_like_sounds, initialise_audio
+from ..common.initialise import embed_codebooks, initialise_audio
 from ..common.logging import due
 from ..common.muon import layer_matrices, make_optimizers
 from ..common.optim import freeze_except
-from .batch import Batch, scheduled_sampling
+from ..tokenizer.embedding_ctc import embed_codebooks_as_text, trained_embedding_ctc
+from .batch import Batch
 from .losses import LossMeter, losses, target_counts, total_loss
-from .phoneme_probe import PhonemeProbe
 from .recipe import TRAINABLE, LanguageModelRecipe
 from .samples import LanguageModelSamples
 from .steps import TrainingData
 from .validation import Validation
 
 ADAPTERS_FILE = "adapters.safetensors"
+_FITTED_FRAMES = 20_000
 _NOT_APPLIED = ("linear1.bias", "linear2.bias")  # stored in the released layout
 
 
@@ -64,8 +61,9 @@ def train(recipe: LanguageModelRecipe) -> None:
     model = load(recipe.init_from, dtype=getattr(torch, recipe.base_dtype), device=recipe.device)
     if recipe.voices:
         model.config["voices"] = list(dict.fromkeys([*model.voices, *recipe.voices]))
+    data = TrainingData(recipe, model)
     if recipe.reset_audio_embeddings and not has_state(output / "state"):  # a resumed run has them in its state
-        reset_audio_embeddings(model, recipe)
+        reset_audio_embeddings(model, recipe, data)
     base = ""
     if recipe.adapter is not None:
         if recipe.adapter_from is None:
@@ -74,11 +72,7 @@ def train(recipe: LanguageModelRecipe) -> None:
             model = load_adapters(model, recipe.adapter_from)
         base = base_fingerprint(model)
     learning = learning_modules(model, recipe)
-    language_model, audio_head, phoneme_probe = model.language_model, model.audio_head, None
-    if recipe.phoneme_loss_weight:
-        learning["phoneme_probe"] = phoneme_probe = PhonemeProbe(language_model).to(recipe.device)
-        if recipe.phoneme_probe is not None:
-            load_module(Path(recipe.phoneme_probe) / "state", "phoneme_probe", phoneme_probe)
+    language_model, audio_head = model.language_model, model.audio_head
     used = {**learning}
     if used.pop("adapters", None) is not None:  # they and `also` are parameters of these
         used.pop("also", None)
@@ -89,7 +83,7 @@ def train(recipe: LanguageModelRecipe) -> None:
     parameters = [parameter for module in learning.values() for parameter in module.parameters()]
     matrices = layer_matrices(language_model) if recipe.muon and recipe.adapter is None else []
     optimizers = make_optimizers(parameters, matrices, recipe.optimizer, recipe.in_bfloat16)
-    data, validation = TrainingData(recipe, model), Validation(recipe, model)
+    validation = Validation(recipe, model)
     samples = LanguageModelSamples(recipe, model)
     num_codebooks = len(language_model.codebook_sizes)
     with TrainingRun(recipe, output / "state", trained, learning, optimizers, "tokens") as run:
@@ -102,9 +96,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                 batch = batch.to(recipe.device)
                 with run.computing(batch.ids.numel()):
                     with recipe.autocast():
-                        if share := recipe.scheduled_sampling_prob:
-                            batch = sampled(trained, batch, language_model, audio_head, share, recipe.seed, step)
-                        values = trained(partial(losses, language_model, audio_head, batch, phoneme_probe))
+                        values = trained(partial(losses, language_model, audio_head, batch))
                         loss = total_loss(values, counts, recipe, num_codebooks)
                     if loss.requires_grad or run.world.size > 1:  # without audio an audio head alone has no gradient
                         (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
@@ -125,19 +117,12 @@ def train(recipe: LanguageModelRecipe) -> None:
             if due(done, recipe.sample_every, recipe.steps):
                 with run.on_main() as here:
                     if here:
-                        run.log.scalars(done, validation.measure(phoneme_probe))
+                        run.log.scalars(done, validation.measure())
                         samples.log(done, run.log)
             if due(done, recipe.checkpoint_every, recipe.steps):
                 with run.patient():
                     save_result(model, recipe, base)  # first: a run stopped in between writes it once more
                 run.save(done)
-
-
-def sampled(trained: TrainedModules, batch: Batch, *arguments: Any) -> Batch:
-    """`scheduled_sampling`, whose passes differ from process to process. Raises ConfigError where there are several."""
-    if world().size > 1:
-        raise ConfigError("scheduled_sampling_prob: the model samples in one process only; set it to 0.")
-    return trained(partial(scheduled_sampling, batch, *arguments))
 
 
 def sample_ids(batches: Sequence[Batch], step: int) -> list[str]:
@@ -149,22 +134,22 @@ def sample_ids(batches: Sequence[Batch], step: int) -> list[str]:
     ]
 
 
-def reset_audio_embeddings(model: BaichuanAudio, recipe: LanguageModelRecipe) -> None:
-    """Draw audio embeddings and audio head outputs anew, from codebooks or pseudo-codes where the recipe names them."""
-    pseudo = copy.deepcopy(model.language_model.audio_embed_layers.state_dict())
+def reset_audio_embeddings(model: BaichuanAudio, recipe: LanguageModelRecipe, data: TrainingData) -> None:
+    """Draw audio embeddings and audio head outputs anew, the former from the codebooks that the recipe names."""
     initialise_audio(model)
     if recipe.codebook_source is None:
         return
     load_part(model.tokenizer, "tokenizer", recipe.codebook_source)
-    if not recipe.after_pseudo_speech:
+    if not recipe.embeddings_as_text:
         embed_codebooks(model, model.tokenizer)
         return
-    if recipe.codes is None or recipe.clip_store is None:
-        raise ConfigError("after_pseudo_speech needs `codes` and `dataset`.")
-    model.language_model.audio_embed_layers.load_state_dict(pseudo)
-    codes, alignments = CodesStore(recipe.codes), training_alignments(recipe.clip_store)
-    explained = embed_codes_like_sounds(model, model.tokenizer, codes, alignments, recipe.seed)
-    print(f"audio embeddings explain {explained:.0%} of the variance of the pseudo-codes' embeddings", file=sys.stderr)
+    ctc, codes = trained_embedding_ctc(recipe.codebook_source, model), list[Tensor]()
+    for step in range(recipe.steps):
+        codes += [batch.codes for batch in data.batches(step)]
+        if sum(part.shape[1] for part in codes) >= _FITTED_FRAMES:
+            break
+    explained = embed_codebooks_as_text(model, ctc, torch.cat(codes, 1))
+    print(f"audio embeddings explain {explained:.0%} of the variance of the spoken text's embeddings", file=sys.stderr)
 
 
 def save_result(model: BaichuanAudio, recipe: LanguageModelRecipe, base: str) -> None:

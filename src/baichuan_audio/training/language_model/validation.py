@@ -29,7 +29,6 @@ from ...model import BaichuanAudio
 from ...text.lines import read_lines
 from .batch import Batch
 from .losses import LossMeter, losses
-from .phoneme_probe import PhonemeProbe
 from .recipe import LanguageModelRecipe
 from .steps import Collator, validation_batches
 
@@ -48,15 +47,15 @@ class Validation:
         self._text = text_guard(recipe.text_guard, model, recipe.device) if recipe.text_guard else []
         self._recordings = [] if not recipe.asr_guard or recipe.stage == "text" else asr_guard(recipe.asr_guard, model)
 
-    def measure(self, phoneme_probe: PhonemeProbe | None = None) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """`validation/<loss>`, `validation/<kind>/<loss>` and their accuracies, and the guards."""
         parts = self._model.language_model, self._model.audio_head
-        return validate(*parts, self._batches, phoneme_probe, self._device) | self.guards()
+        return validate(*parts, self._batches, self._device) | self.guards()
 
     def guards(self) -> dict[str, float]:
         """`guard/text`, `guard/text_accuracy` and `guard/asr_error`, as far as the recipe names guards."""
         parts = self._model.language_model, self._model.audio_head
-        guard = validate(*parts, self._text, None, self._device)
+        guard = validate(*parts, self._text, self._device)
         values = {f"guard/{name}": guard[f"validation/{name}"] for name in ("text", "text_accuracy") if guard}
         if self._recordings:
             values["guard/asr_error"] = asr_error(self._model, self._recordings)
@@ -68,14 +67,13 @@ def validate(
     language_model: LanguageModel,
     audio_head: AudioHead,
     batches: Sequence[Batch],
-    phoneme_probe: PhonemeProbe | None = None,
     device: str = "cpu",
 ) -> dict[str, float]:
     """The mean of each loss over all targets of the batches, as `validation/text` and so on, in all and by kind."""
     meter = LossMeter()
     with autocast(device):
         for batch in batches:
-            meter.add(losses(language_model, audio_head, batch, phoneme_probe), batch, by_kind=True)
+            meter.add(losses(language_model, audio_head, batch), batch, by_kind=True)
     return {f"validation/{name}": value for name, value in meter.means().items()}
 
 

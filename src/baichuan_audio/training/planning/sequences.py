@@ -37,13 +37,12 @@ class StepShape:
     length: int
     frames: int
     text: int
-    aligned: int
     deep: int
     shallow: int
 
     def rescaled(self, rows: int) -> StepShape:
         """The same sequences, but so many of them."""
-        counts = (self.frames, self.text, self.aligned, self.deep, self.shallow)
+        counts = (self.frames, self.text, self.deep, self.shallow)
         return StepShape(rows, self.length, *(round(count * rows / self.rows) for count in counts))
 
 
@@ -68,7 +67,6 @@ def drawn_shape(recipe: LanguageModelRecipe, steps: int = _DRAWN_STEPS) -> StepS
         round(positions / rows),
         round(sum(batch.codes.shape[1] for batch in batches) / steps),
         round(sum(len(batch.text) for batch in batches) / steps),
-        round(sum(len(batch.aligned) for batch in batches) / steps),
         deep,
         round(targets) - deep,
     )
@@ -84,4 +82,4 @@ def typical_shape(recipe: LanguageModelRecipe) -> StepShape:
     length = round(recipe.tokens_per_step / rows)
     text, frames, targets = (round(share * rows * length) for share in shares)
     deep = round(recipe.audio_head_fraction * targets)
-    return StepShape(rows, length, frames, text, 0, deep, targets - deep)
+    return StepShape(rows, length, frames, text, deep, targets - deep)

@@ -128,10 +128,9 @@ def _language_model_loss(language_model: LanguageModel, audio_head: AudioHead, s
         embedded = embedded.masked_scatter(is_frame, frames.to(embedded.dtype))
     hidden = language_model.hidden(embedded).flatten(0, 1)
     losses = [0.0 * hidden.sum()]
-    for targets in (shape.text, shape.aligned):
-        if targets:
-            logits = language_model.lm_head(hidden[torch.zeros(targets, dtype=torch.long)])
-            losses.append(F.cross_entropy(logits.float(), torch.zeros(targets, dtype=torch.long)))
+    if shape.text:
+        targets = torch.zeros(shape.text, dtype=torch.long)
+        losses.append(F.cross_entropy(language_model.lm_head(hidden[targets]).float(), targets))
     if shape.deep:
         codes = torch.zeros(shape.deep, codebooks, dtype=torch.long)
         levels = audio_head.logits(hidden[torch.zeros(shape.deep, dtype=torch.long)], codes)

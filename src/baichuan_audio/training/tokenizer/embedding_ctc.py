@@ -136,8 +136,9 @@ def embed_codebooks_as_text(model: BaichuanAudio, ctc: EmbeddingCtc, codes: Tens
     """Initialise `audio_embed_layers` so that a frame's embedding is that of the text being spoken.
 
     The quantised vectors of `codes` [K, T] are mapped to the mean text embedding that the CTC head expects of them, by
-    ridge regression; as a vector is the sum of codebook entries, each entry gets its share. A fifth of the embeddings of
-    `initialise.embed_codebooks` is added, for what the text does not say. Returns the share of variance explained (R^2).
+    ridge regression; as a vector is the sum of codebook entries, each entry gets its share. A fifth of the embeddings
+    of `initialise.embed_codebooks` is added, for what the text does not say. Returns the share of variance explained
+    (R^2).
     """
     embed_codebooks(model, model.tokenizer)
     books = [book.embed.float() for book in codebooks(model.tokenizer.bridge.vq_list)]

@@ -73,8 +73,6 @@ class TokenizerRecipe(AudioRecipe):
     """Step at which the codebooks are initialised by k-means; until then vectors pass unquantised."""
     ramp_steps: int = 500
     """Steps in which the share of samples that pass through the codebooks rises from 10 % to 100 %."""
-    phonetic_start_step: int = 0
-    """First step of the CTC loss. On untrained features it only teaches the blank, and slows the `frame` loss."""
     mel_start_step: int = 0
     """First step of the mel losses and of the audio decoder; steps without them cost half."""
     mel_share: float = 1.0

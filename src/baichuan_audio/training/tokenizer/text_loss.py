@@ -7,17 +7,14 @@ code frame; it converges in minutes on small data, where a language model's loss
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...audio_tokenizer.config import AudioConfig
 from ...data.alignment.phone_alignment import PHONES_PER_FRAME
 from ...text.phonemes import SYMBOLS, phonetic_symbols
-from ..common.checkpointing import fit, module_weights
 from ..common.distributed.world import ALONE, World
 
 
@@ -80,23 +77,6 @@ def phonetic_loss(
         zero_infinity=True,
     )
     return (nll / target_lengths).sum() / count.to(nll)
-
-
-def trained_head(trained: str | os.PathLike[str], config: AudioConfig) -> PhoneticHead:
-    """The head of a tokenizer of these sizes, out of `trained`, an output of the stage `tokenizer`.
-
-    Raises TrainingError where that folder has no state, or one of other sizes.
-    """
-    weights = module_weights(trained, "phonetic_head")
-    head = PhoneticHead(config.d_model * config.avg_pooler, len(weights["mix.bias"])).eval()
-    fit(head, weights, trained)
-    return head
-
-
-def ctc_nll(log_probabilities: Tensor, symbols: Sequence[int]) -> float:
-    """CTC loss in nats of log-probabilities [N, V] against these symbols."""
-    lengths = torch.tensor([len(log_probabilities)]), torch.tensor([len(symbols)])
-    return float(F.ctc_loss(log_probabilities[:, None], torch.tensor([symbols]), *lengths, reduction="sum"))
 
 
 def read_phonetic(log_probabilities: Tensor) -> list[int]:

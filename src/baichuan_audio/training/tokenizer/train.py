@@ -171,7 +171,7 @@ def compute_losses(
         losses |= mel_losses(mels, batch.waveforms[:decoded], samples, tokenizer.coarse.mel, floor, l2, world())
     head_hidden = head.hidden(vectors)
     text_losses: dict[str, Tensor | None] = {}
-    if recipe.weights.phonetic and step >= recipe.phonetic_start_step:
+    if recipe.weights.phonetic:
         text_losses["phonetic"] = phonetic_loss(head, head_hidden, lengths, batch.transcripts, world())
     if recipe.weights.frame:
         text_losses["frame"] = frame_loss(head, head_hidden, batch.labels, world())

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...audio.mel import MelConfig, natural_log_mel
-from ...data.store.manifest import ClipStore, some_clips
+from ...data.store.manifest import Clip, ClipStore, some_clips
 from ...errors import ConfigError
 from ...vocoder.discriminators import DiscriminatorConfig, Discriminators
 from ...vocoder.excitation import NOISE_FRAMES
@@ -27,7 +27,6 @@ from ..common.logging import Reconstruction, due, log_reconstructions
 from ..common.optim import make_optimizer
 from ..common.recipe import AudioRecipe, OptimizerRecipe
 from .adversarial import adversarial_loss, discriminator_loss, feature_matching_loss
-from .coded_mels import CodedMels, CodedRecipe, Crop
 from .losses import SpectralLoss, f0_cross_entropy, hift_f0_loss, pitch
 
 Vocoder = Vocos | Hift
@@ -58,8 +57,6 @@ class VocoderRecipe(AudioRecipe):
     hift: HiftConfig = field(default_factory=HiftConfig)
     init_from: str | None = None
     """A `hift.pt`, whose sizes it then has, or a `vocoder.safetensors` of the recipe's sizes; None: random."""
-    coded: CodedRecipe = field(default_factory=CodedRecipe)
-    """Crops whose mel is decoded from codes: at inference the vocoder's input is smoother than a recording's mel."""
     batch_size: int = 16
     crop_frames: int = 40
     gain_db: tuple[float, ...] = (-9.0, 3.0)
@@ -80,12 +77,20 @@ class VocoderRecipe(AudioRecipe):
             raise ConfigError(f"architecture must be 'vocos' or 'hift', not '{self.architecture}'.")
 
 
+@dataclass(frozen=True)
+class Crop:
+    """Samples of a clip from `start` on, made `gain` times as loud."""
+
+    clip: Clip
+    start: int
+    gain: float
+
+
 class VocoderCrops:
     """Random crops of a dataset; a batch is a pure function of (seed, step). Raises DataError where there are none."""
 
     def __init__(self, store: ClipStore, recipe: VocoderRecipe, samples: int) -> None:
         self.store, self.recipe, self.samples = store, recipe, samples
-        self._grid = samples // recipe.crop_frames if recipe.coded.share else 1
         clips = store.select(split="train")
         self._sampler = CropSampler(clips, [clip.samples for clip in clips], recipe.source_weights)
 
@@ -94,7 +99,7 @@ class VocoderCrops:
         random = np.random.default_rng((self.recipe.seed, step))
         low, high = self.recipe.gain_db
         return [
-            Crop(clip, start // self._grid * self._grid, 10 ** (random.uniform(low, high) / 20))
+            Crop(clip, start, 10 ** (random.uniform(low, high) / 20))
             for clip, start in self._sampler.fixed_length(random, self.samples, self.recipe.batch_size)
         ]
 
@@ -141,7 +146,6 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
     optimizers = {"vocoder": optimizer, "discriminators": discriminator_optimizer}
     output, store = Path(recipe.output), ClipStore(recipe.dataset)
     batches = VocoderCrops(store, recipe, recipe.crop_frames * vocoder.hop_length)
-    coded = CodedMels(recipe.coded, vocoder.hop_length, recipe.seed, device) if recipe.coded.share else None
 
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     with TrainingRun(recipe, output, trained, modules, optimizers) as run:
@@ -149,13 +153,10 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
             adversarial = 0 <= recipe.adversarial_start_step <= step
             with run.loading():
                 whole = batches.crops(step)
-                rows = run.world.part(range(len(whole)))
-                crops = [whole[row] for row in rows]
+                crops = [whole[row] for row in run.world.part(range(len(whole)))]
                 target = batches.waveforms(crops).to(device)
             names = [f"{crop.clip.id}@{crop.start}" for crop in crops]
             mel = natural_log_mel(target, mel_config(vocoder))
-            if coded is not None:
-                mel = coded.replace(mel, crops, step, (rows, len(whole)))
             with recipe.autocast():
                 generated, f0_loss = trained(partial(generate, recipe, vocoder, target, mel, step))
 

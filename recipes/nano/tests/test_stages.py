@@ -1,4 +1,4 @@
-"""The stages of the next nano: commands that exist, recipes that their entries fit, inputs that something writes."""
+"""The stages of nano: commands that exist, recipes that their entries fit, inputs that something writes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,19 @@ from baichuan_audio.training.common.recipe import load_stage_recipe
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 from baichuan_audio.training.stages import STAGES
 from nano.pipeline import Pipeline
-from nano.pretrained_stages import LLM, PretrainedSettings, pretrained_stages
-from nano.stages import Stage
+from nano.stages import LLM, Settings, Stage, stages
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = [PretrainedSettings(speech="speech/manifest.jsonl"), PretrainedSettings(quick=True)]
+SETTINGS = [Settings(speech="speech/manifest.jsonl"), Settings(quick=True)]
 
 
 def every_stage(kind: str) -> list[Stage]:
-    return [each for settings in SETTINGS for each in pretrained_stages(settings) if each.command[2:3] == (kind,)]
+    return [each for settings in SETTINGS for each in stages(settings) if each.command[2:3] == (kind,)]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["whole", "quick"])
-def test_commands_exist_and_read_what_is_there(
-    settings: PretrainedSettings, parses: Callable[[Stage], list[str]]
-) -> None:
-    pipeline = Pipeline(pretrained_stages(settings), settings.work)
+def test_commands_exist_and_read_what_is_there(settings: Settings, parses: Callable[[Stage], list[str]]) -> None:
+    pipeline = Pipeline(stages(settings), settings.work)
     assert len({each.name for each in pipeline.stages}) == len(pipeline.stages)
     made: set[str] = set()
     for each in pipeline.stages:
@@ -62,23 +59,24 @@ def test_data_recipes_take_their_entries(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_rehearsal_touches_the_same_stages_and_needs_no_recordings() -> None:
-    whole, quick = ([each.name for each in pretrained_stages(settings)] for settings in SETTINGS)
+    whole, quick = ([each.name for each in stages(settings)] for settings in SETTINGS)
     assert quick == [name for name in whole if "recordings" not in name]
 
 
 def test_the_base_is_the_one_that_training_starts_from() -> None:
-    entry = strict(BaseModel, read_json(ROOT / "recipes/nano/next/base_model.json"), "base_model.json")
+    entry = strict(BaseModel, read_json(ROOT / "recipes/nano/stages/base_model.json"), "base_model.json")
     assert list(entry.files) == [LLM]
 
 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"NANO": "fast"}, "NANO must be next or quick, not 'fast'"),
+        ({"NANO": "fast"}, "NANO must be quick, or next as where it is not set, not 'fast'"),
+        ({}, "SPEECH must name a manifest of recordings"),
         ({"NANO": "next"}, "SPEECH must name a manifest of recordings"),
         ({"NANO": "next", "SPEECH": "nowhere.jsonl"}, "SPEECH must name a manifest of recordings"),
     ],
 )
 def test_bad_settings_are_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        PretrainedSettings.from_environment(environment)
+        Settings.from_environment(environment)
