@@ -130,8 +130,8 @@ def test_mistakes_are_told_in_one_sentence(workplace: Path, capsys: pytest.Captu
 
 
 def test_the_commands_on_clip_stores_stand_beside_them():
-    arguments = build_parser().parse_args(["data", "encode", "--corpus", "c", "--model", "x", "--speed", "0.9"])
-    assert arguments.subcommand == "encode" and arguments.speed == 0.9
+    arguments = build_parser().parse_args(["data", "encode", "--corpus", "c", "--model", "x", "--threads", "1"])
+    assert arguments.subcommand == "encode" and arguments.threads == 1
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")

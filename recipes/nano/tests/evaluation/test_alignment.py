@@ -70,6 +70,6 @@ class _Shorter:
 def test_right_choices_are_counted_by_any_ear() -> None:
     sound = np.zeros(16_000)
     choices = choices_right(
-        [sound] * 2, ["一", "三"], ["一", "三", "四"], perceptual_model=_Shorter, recognizer_arguments=("base", "zh")
+        [sound] * 2, ["一", "三"], ["一", "三", "四"], recognizer=_Shorter, recognizer_arguments=("base", "zh")
     )
     assert list(choices) == [True, False]
