@@ -356,6 +356,9 @@ def test_a_ctc_loss_over_text_embeddings_teaches_where_the_words_are(
     two = [number for (number,) in text_units("two", model.text_tokenizer)]
     assert [ctc.units[column - 1].tolist() for column in ctc.numbers("two")] == [[number] for number in two]
     assert ctc.numbers("two") == ctc.numbers("two 中"), "a unit that no transcript has"
+    further = changed(recipe, init_from=recipe.output, output=str(tmp_path / "further"), steps=1, quantize_start_step=0)
+    stage.train(changed(further, optimizer=OptimizerRecipe(learning_rate=0.0, warmup_steps=0)))
+    torch.testing.assert_close(trained_embedding_ctc(further.output, model).projection.weight, ctc.projection.weight)
     with pytest.raises(TrainingError, match="embedding_ctc"):
         stage.train(without := changed(recipe, output=str(tmp_path / "without"), text_embeddings=None))
         trained_embedding_ctc(without.output, model)

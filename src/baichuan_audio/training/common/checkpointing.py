@@ -219,6 +219,17 @@ def module_weights(path: str | os.PathLike[str], name: str) -> dict[str, Tensor]
     return {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
 
 
+def go_on_from(module: nn.Module, name: str, source: str | os.PathLike[str] | None) -> None:
+    """Fill the parameters of a module that training alone has from the training output `source`, if it holds that
+    module; raises TrainingError where it is one of other sizes. A checkpoint directory holds none."""
+    newest = None if source is None else _newest(Path(source), is_complete)
+    if source is None or newest is None or not _stored(newest, {}).templates(f"modules.{name}."):
+        return
+    learnt = {key for key, _ in module.named_parameters()}
+    stored = {key: tensor for key, tensor in module_weights(source, name).items() if key in learnt}
+    fit(module, module.state_dict() | stored, source)
+
+
 def has_state(directory: str | os.PathLike[str]) -> bool:
     """Whether a run in this folder would be resumed."""
     return bool(_states(Path(directory)))

@@ -58,7 +58,8 @@ class TokenizerRecipe(AudioRecipe):
     min_seconds: float = 0.3
     """Shorter clips are not used."""
     init_from: str | None = None
-    """Training output or checkpoint directory whose tokenizer is trained further, codebooks included; None: random."""
+    """Training output or checkpoint directory whose tokenizer is trained further, codebooks included, and of an output
+    the heads of the text losses; None: random."""
     encoder: str | None = None
     """Whisper model (a folder of either published layout) whose encoder an untrained tokenizer starts with; its
     codebooks start by k-means on that encoder's features."""

@@ -17,7 +17,7 @@ from ...data.alignment.phone_alignment import read_alignments
 from ...data.store.manifest import ClipStore
 from ...layers.lengths import valid_mask
 from ...safetensors_io import read_json
-from ..common.checkpointing import load_part
+from ..common.checkpointing import go_on_from, load_part
 from ..common.distributed.run import TrainingRun
 from ..common.distributed.sharding import parallelize
 from ..common.distributed.world import world
@@ -50,11 +50,11 @@ def train(recipe: TokenizerRecipe) -> None:
     if recipe.text_model is not None:
         kind = FrozenWhisper if is_whisper(recipe.text_model) else FrozenTextModel
         modules["text_model"] = text_model = kind(recipe.text_model, head.spread.in_features).to(recipe.device)
-        if recipe.init_from is not None and not (Path(recipe.init_from) / "config.json").is_file():
-            load_part(text_model, "text_model", recipe.init_from)
+        go_on_from(text_model, "text_model", recipe.init_from)
     ctc = embedding_ctc(recipe, head.spread.in_features)
     if ctc is not None:
         modules["embedding_ctc"] = ctc
+        go_on_from(ctc, "embedding_ctc", recipe.init_from)
     trained = parallelize(modules, world(), activation_checkpointing=recipe.activation_checkpointing)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     encoder = tokenizer.encoder.parameters()
