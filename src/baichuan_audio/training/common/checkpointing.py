@@ -205,16 +205,23 @@ def module_weights(path: str | os.PathLike[str], name: str) -> dict[str, Tensor]
     newest = _newest(Path(path), is_complete)
     if newest is None:
         raise TrainingError(f"{path}: holds no training state; train that stage first.")
+    weights = _weights_in(newest, name)
+    if not weights:
+        raise TrainingError(f"{newest}: holds no {name}; it is the state of another stage.")
+    return weights
+
+
+def _weights_in(state: Path, name: str) -> dict[str, Tensor]:
+    """One module's weights out of a training state, none where it has no such module; raises TrainingError."""
     prefix = f"modules.{name}."
     try:
-        stored = _stored(newest, {})
+        stored = _stored(state, {})
         weights = stored.templates(prefix)
-        if not weights:
-            raise TrainingError(f"{newest}: holds no {name}; it is the state of another stage.")
-        stored.read(weights, False)
+        if weights:
+            stored.read(weights, False)
     except _FAILURES as error:
         raise TrainingError(
-            f"{newest}: not a training state, or a damaged one; remove it to go on from before."
+            f"{state}: not a training state, or a damaged one; remove it to go on from before."
         ) from error
     return {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
 
@@ -223,10 +230,10 @@ def go_on_from(module: nn.Module, name: str, source: str | os.PathLike[str] | No
     """Fill the parameters of a module that training alone has from the training output `source`, if it holds that
     module; raises TrainingError where it is one of other sizes. A checkpoint directory holds none."""
     newest = None if source is None else _newest(Path(source), is_complete)
-    if source is None or newest is None or not _stored(newest, {}).templates(f"modules.{name}."):
+    if source is None or newest is None:
         return
     learnt = {key for key, _ in module.named_parameters()}
-    stored = {key: tensor for key, tensor in module_weights(source, name).items() if key in learnt}
+    stored = {key: tensor for key, tensor in _weights_in(newest, name).items() if key in learnt}
     fit(module, module.state_dict() | stored, source)
 
 

@@ -75,15 +75,16 @@ class EmbeddingCtc(nn.Module):
     def loss(
         self, vectors: Tensor, lengths: Tensor, transcripts: Sequence[str | None], run: World = ALONE
     ) -> Tensor | None:
-        """Loss per unit over the rows that have a transcript: this process's part of the mean, None without any.
+        """Loss per unit over the rows that have a transcript: this process's part of the mean.
 
-        vectors [B, T, W] with valid lengths [B].
+        vectors [B, T, W] with valid lengths [B]. Without a transcript None, or among several processes a zero, since
+        all of them must have a gradient.
         """
         targets = [self.numbers(text) if text else [] for text in transcripts]
         rows = [row for row, target in enumerate(targets) if target]
         count = run.total(sum(len(targets[row]) for row in rows))
         if not rows:
-            return None
+            return None if run.size == 1 else 0.0 * self(vectors[:1, :1]).sum()
         device = vectors.device
         nll = F.ctc_loss(
             self(vectors[rows]).transpose(0, 1),
@@ -138,11 +139,11 @@ def embed_codebooks_as_text(model: BaichuanAudio, ctc: EmbeddingCtc, codes: Tens
     The quantised vectors of `codes` [K, T] are mapped to the mean text embedding that the CTC head expects of them, by
     ridge regression; as a vector is the sum of codebook entries, each entry gets its share. A fifth of the embeddings
     of `initialise.embed_codebooks` is added, for what the text does not say. Returns the share of variance explained
-    (R^2).
+    (R^2). `ctc` is on the CPU.
     """
     embed_codebooks(model, model.tokenizer)
-    books = [book.embed.float() for book in codebooks(model.tokenizer.bridge.vq_list)]
-    vectors = torch.stack([book[row] for book, row in zip(books, codes, strict=True)]).sum(0)
+    books = [book.embed.float().cpu() for book in codebooks(model.tokenizer.bridge.vq_list)]
+    vectors = torch.stack([book[row] for book, row in zip(books, codes.cpu(), strict=True)]).sum(0)
     y = torch.cat([ctc.expected(part) for part in vectors.split(_FRAMES)]).double()
     x = vectors.double()
     x_mean, y_mean = x.mean(0), y.mean(0)
@@ -152,6 +153,6 @@ def embed_codebooks_as_text(model: BaichuanAudio, ctc: EmbeddingCtc, codes: Tens
     weight = torch.linalg.solve(covariance + ridge, x.T @ y)
     shift = (y_mean - x_mean @ weight) / len(books)
     for embedding, book in zip(model.language_model.audio_embed_layers, books, strict=True):
-        text = (book.double() @ weight + shift).float()
-        embedding.weight[:-1] = text + _OTHER_THAN_TEXT * embedding.weight[:-1]  # type: ignore[index,operator]
+        entries: Tensor = embedding.weight[:-1]  # type: ignore[index,assignment]
+        entries.mul_(_OTHER_THAN_TEXT).add_((book.double() @ weight + shift).to(entries))
     return 1 - float((y - x @ weight).square().sum() / y.square().sum())
