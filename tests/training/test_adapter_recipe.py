@@ -131,3 +131,14 @@ def test_audio_parts_learn_beside_adapters_and_a_later_run_goes_on_with_both(wor
         train(recipe(workspace, tmp_path / "third", adapter=adapter, also_learn=("audio_tail.*",), steps=1))
     with pytest.raises(ConfigError, match="go with an `adapter`"):
         recipe(workspace, tmp_path, also_learn=parts)
+
+
+def test_what_learns_beside_adapters_keeps_updates_too_small_for_bfloat16(workspace: Path, tmp_path: Path) -> None:
+    tiny_steps = OptimizerRecipe(learning_rate=1e-6, warmup_steps=0)
+    parts = ("language_model.audio_embed_layers.*", "audio_head.*")
+    options = {"base_dtype": "bfloat16", "adapter": AdapterConfig(rank=4), "also_learn": parts}
+    train(recipe(workspace, tmp_path / "run", optimizer=tiny_steps, steps=2, sample_every=2, **options))
+    base = baichuan_audio.load(workspace / "model", dtype=torch.bfloat16).language_model.audio_embed_layers[0].weight
+    learnt = baichuan_audio.load(tmp_path / "run" / "model").language_model.audio_embed_layers[0].weight
+    change = (learnt.float() - base.float()).abs()
+    assert 0 < float(change.max()) < 1e-4 and bool((learnt.float() != learnt.bfloat16().float()).any())

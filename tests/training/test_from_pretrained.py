@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from baichuan_audio.cli.app import main
 from baichuan_audio.errors import CheckpointError, ConfigError
 from baichuan_audio.language_model.build_tokenizer import CONTROL_TOKENS
 from baichuan_audio.training.common.checkpointing import load_part
-from baichuan_audio.training.from_pretrained import load_encoder
+from baichuan_audio.training.from_pretrained import from_pretrained, load_encoder
 from baichuan_audio.training.tokenizer import train as tokenizer_stage
 from baichuan_audio.training.tokenizer.recipe import TokenizerRecipe
 
@@ -59,6 +60,26 @@ def test_a_published_model_and_whisper_make_a_checkpoint(
     assert model.text_tokenizer.encode("What is hot?") == source.encode("What is hot?").ids
     ends = baichuan_audio.load(output, dtype=torch.float32).conversation(speak=False, seed=0)
     assert list(ends.ask("What is hot?")) is not None
+
+
+def test_a_phrase_becomes_one_token_with_the_mean_embedding_of_its_meaning(
+    workspace: Path, published: tuple[Path, Path], tmp_path: Path
+) -> None:
+    template = json.loads((workspace / "template.json").read_text(encoding="utf-8"))
+    file, output = tmp_path / "template.json", str(tmp_path / "made")
+    arguments = ["checkpoint", "init", str(file), output, "--llm", str(published[0])]
+    file.write_text(json.dumps(template | {"phrase_tokens": {"请用【": "What is hot?"}}), encoding="utf-8")
+    assert main(arguments) == 0
+    model = baichuan_audio.load(output)
+    tokenizer, table = model.text_tokenizer, model.language_model.embed_tokens.weight
+    (row,) = tokenizer.encode("请用【")
+    meaning = tokenizer.encode("What is hot?")
+    assert row not in model.special.control_ids and tokenizer.encode("请用【What is hot?") == [row, *meaning]
+    assert "phrase_tokens" not in model.config
+    assert torch.equal(table[row], table[meaning].float().mean(0).to(table.dtype))
+    file.write_text(json.dumps(template | {"phrase_tokens": {"请用【": ""}}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="give each phrase a text that means the same"):
+        from_pretrained(file, published[0], tmp_path / "refused")
 
 
 def test_an_encoder_of_other_sizes_is_refused(workspace: Path, published: tuple[Path, Path]) -> None:

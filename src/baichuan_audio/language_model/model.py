@@ -76,7 +76,7 @@ class LanguageModel(Backbone):
         frame_positions = [position for position, token in enumerate(tokens) if isinstance(token, tuple)]
         if frame_positions:
             frames = torch.tensor([tokens[position] for position in frame_positions], device=device)
-            embedded[frame_positions] = self.embed_frames(frames.T)
+            embedded[frame_positions] = self.embed_frames(frames.T).to(embedded.dtype)
         return embedded
 
     def tokens(self, ids: Tensor | Sequence[int], codes: Tensor | None = None) -> list[int | tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ def from_pretrained(
     """Write a model whose backbone is `llm` and whose audio encoder is that of the Whisper model `encoder`.
 
     llm, encoder: folders, a GGUF file, or hub ids. template: a config.json; its sizes of the backbone are replaced by
-    those of `llm`, and its control tokens are added to that model's text tokenizer. encoder: None leaves it random.
+    those of `llm`, and its control tokens are added to that model's text tokenizer; so are its `phrase_tokens`, texts
+    of many ids that become one, which begins as the mean embedding of a text that means the same: an instruction in a
+    language that `llm` does not know costs no room then. encoder: None leaves it random.
     vocoder: `hift.pt` or `vocoder.safetensors`; None: random. All else is random. dtype: of the weights as they are
     stored. The codebooks are to be trained: the stage `tokenizer` starts them by k-means on the encoder's features.
 
@@ -49,8 +52,10 @@ def from_pretrained(
     """
     torch.manual_seed(seed)
     source = read_llm(local_or_hub(llm))
-    tokenizer = with_control_tokens(source.tokenizer)
-    config = complete(read_json(Path(template)), source, tokenizer)
+    config = read_json(Path(template))
+    phrases = _phrases(config.pop("phrase_tokens", {}))
+    tokenizer = with_control_tokens(source.tokenizer, phrases)
+    config = complete(config, source, tokenizer)
     config["torch_dtype"] = str(dtype).removeprefix("torch.")
     text_tokenizer = TextTokenizer(tokenizer.to_str(), json.dumps({"chat_template": source.chat_template}))
     with shapes_only():
@@ -66,19 +71,30 @@ def from_pretrained(
     initialise_language_model(model)
     initialise_audio(model)
     fill_backbone(model.language_model, source)
+    embed_phrases(model.language_model, text_tokenizer, phrases)
     if encoder is not None:
         load_encoder(model.tokenizer, encoder)
     save(model, output)
     return model
 
 
-def with_control_tokens(source: str) -> Tokenizer:
-    """The tokenizer of the text of a `tokenizer.json`, with this model's control tokens that it lacks after its own."""
+def _phrases(entry: Any) -> dict[str, str]:
+    if not isinstance(entry, dict) or not all(
+        isinstance(text, str) and text for pair in entry.items() for text in pair
+    ):
+        raise ConfigError("phrase_tokens must give each phrase a text that means the same.")
+    return entry
+
+
+def with_control_tokens(source: str, phrases: Iterable[str] = ()) -> Tokenizer:
+    """The tokenizer of the text of a `tokenizer.json`; after its own tokens this model's control tokens that it lacks,
+    and the phrases as one token each."""
     try:
         tokenizer = Tokenizer.from_str(source)
     except Exception as error:  # the library raises plain Exception
         raise CheckpointError(f"the language model's tokenizer.json cannot be read ({error}).") from error
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    tokenizer.add_tokens([AddedToken(phrase, special=False, normalized=False) for phrase in phrases])
     return tokenizer
 
 
@@ -116,6 +132,15 @@ def fill_backbone(language_model: LanguageModel, llm: PretrainedLLM) -> None:
         target[:rows] = tensor
         if rows < target.shape[0]:
             target[rows:] = _more_rows(tensor, target.shape[0] - rows).to(target.dtype)
+
+
+@torch.no_grad()
+def embed_phrases(language_model: LanguageModel, tokenizer: TextTokenizer, phrases: Mapping[str, str]) -> None:
+    """Give the one token of each phrase the mean embedding of the text that means the same."""
+    table = language_model.embed_tokens.weight
+    for phrase, meaning in phrases.items():
+        (row,) = tokenizer.encode(phrase)
+        table[row] = table[tokenizer.encode(meaning)].float().mean(0).to(table.dtype)
 
 
 def _more_rows(table: Tensor, count: int) -> Tensor:

@@ -185,7 +185,10 @@ def learning_modules(model: BaichuanAudio, recipe: LanguageModelRecipe) -> dict[
 
 
 def _also_learning(model: BaichuanAudio, patterns: Sequence[str], adapters: Collection[str]) -> list[nn.Parameter]:
-    """The parameters that learn beside the adapters. Raises ConfigError for a pattern that none matches."""
+    """The parameters that learn beside the adapters, in float32: small updates are lost in bfloat16.
+
+    Raises ConfigError for a pattern that none matches.
+    """
     names = {name: parameter for name, parameter in model.named_parameters() if name not in adapters}
     chosen: dict[str, nn.Parameter] = {}
     for pattern in patterns:
@@ -196,6 +199,7 @@ def _also_learning(model: BaichuanAudio, patterns: Sequence[str], adapters: Coll
             )
         chosen |= {name: names[name] for name in matched if not name.endswith(_NOT_APPLIED)}
     for parameter in chosen.values():
+        parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     return list(chosen.values())
 
