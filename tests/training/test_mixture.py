@@ -46,6 +46,22 @@ def test_a_clip_is_read_aloud_by_runs_of_words_or_as_a_whole(
             make_mixture(recipe(workspace, tmp_path, mixture=tts, dataset=None), model, "train")
 
 
+def test_clips_are_weighed_by_their_source_kind_or_speaker(workspace: Path, tmp_path: Path) -> None:
+    model = baichuan_audio.load(workspace / "model")
+
+    def drawn(weights: dict[str, float]) -> set[str]:
+        config = MixtureConfig(tasks={"asr": 1.0}, source_weights=weights)
+        mixture = make_mixture(recipe(workspace, tmp_path, mixture=config), model, "train")
+        rng = np.random.default_rng(0)
+        return {mixture.draw(rng).id.removeprefix("train-") for _ in range(60)}
+
+    assert drawn({"someone": 1.0, "answer": 0.0}) == {"q"}
+    assert drawn({"A*": 1.0, "question": 0.0}) == drawn({"answer": 1.0, "question": 0.0}) == {"a", "b"}
+    assert drawn({"synthetic": 1.0}) == {"q", "a", "b"}
+    with pytest.raises(ConfigError, match=r"names librispeech, but no clip has that .*; there are synthetic"):
+        drawn({"synthetic": 1.0, "librispeech": 3.0})
+
+
 def test_a_language_may_be_drawn_more_often_than_another() -> None:
     dialogues = [Dialogue(language, "train", language, "s", None, ()) for language in ("en", "en", "zh")]
     clips = [Utterance("a", "hot"), Utterance("b", "热"), Utterance("c", "cold", source="read")]

@@ -51,7 +51,8 @@ class MixtureConfig:
     text_question_prob: float = 0.2
     """Share of questions that are text in dialogues with spoken questions."""
     source_weights: dict[str, float] = field(default_factory=dict)
-    """Weight of a clip in asr, tts and pure_audio by its source (of a synthetic one: its kind)."""
+    """Weight of a source in asr, tts and pure_audio: the clips of this source, kind or speaker, or shell-style pattern
+    of them; clips that no entry names go by their source (synthetic ones: by their kind) with weight 1."""
     skill_weights: dict[str, float] = field(default_factory=dict)
     """Weight of a dialogue by its skill."""
     languages: dict[str, float] = field(default_factory=dict)

@@ -22,7 +22,7 @@ class Utterance:
     transcript: str
     voice: str | None = None
     source: str = ""
-    """What `source_weights` weigh: the source of a real clip, the kind of a synthetic one."""
+    """The entry of `source_weights` that applies to the clip, or its source or kind."""
     text: str | None = None
     """The transcript with capitals and punctuation, where known."""
 

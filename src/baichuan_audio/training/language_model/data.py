@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from ...data.store.manifest import Clip, ClipStore
 from ...errors import ConfigError
 from ...generation.interleaving import interleave_min_letters
 from ...model import BaichuanAudio
+from ..common.clip_sampling import clip_source
 from .recipe import LanguageModelRecipe
 
 
@@ -67,24 +68,33 @@ def utterances_of(
     if codes is None or not recipe.clip_store:
         return []
     longest = 0 if recipe.mixture is None else recipe.mixture.max_frames
+    weights = {} if recipe.mixture is None else recipe.mixture.source_weights
     reply_texts = {clip: text.strip() for d in dialogues for e in d.exchanges for text, clip in e.reply if clip}
-    return [
+    utterances = [
         Utterance(
             clip.id,
             clip.transcript,
             clip.speaker if clip.speaker in voices else None,
-            source_of(clip),
+            source_of(clip, weights),
             reply_texts.get(clip.id),
         )
         for clip in ClipStore(recipe.clip_store).select(split=split)
         if clip.transcript and clip.id in codes and clip.language in recipe.languages
         if codes[clip.id].shape[1] <= (longest or 1 << 30)
     ]
+    sources = {utterance.source for utterance in utterances}
+    if split == "train" and (unused := [name for name in weights if name not in sources]):
+        raise ConfigError(
+            f"source_weights names {unused[0]}, but no clip has that source, kind or speaker; there are "
+            f"{', '.join(sorted(sources))}."
+        )
+    return utterances
 
 
-def source_of(clip: Clip) -> str:
-    """What `MixtureConfig.source_weights` weigh: the source of a real clip, the kind of a synthetic one."""
-    return clip.source if clip.kind == "real" else clip.kind
+def source_of(clip: Clip, source_weights: Mapping[str, float]) -> str:
+    """The entry of `source_weights` for a clip; where there is none a real clip's source, a synthetic one's kind."""
+    named = clip_source(clip, source_weights) if source_weights else None
+    return named or (clip.source if clip.kind == "real" else clip.kind)
 
 
 def dialogues_of(recipe: LanguageModelRecipe, split: str) -> list[Dialogue]:
