@@ -107,7 +107,8 @@ def embedding_ctc(recipe: TokenizerRecipe, vector_width: int) -> EmbeddingCtc | 
     if recipe.text_embeddings is None:
         return None
     model = load(recipe.text_embeddings)
-    units = units_of((clip.transcript for clip in ClipStore(recipe.dataset).clips), model.text_tokenizer)
+    clips = ClipStore(recipe.dataset).select(split="train")
+    units = units_of((clip.transcript for clip in clips), model.text_tokenizer)
     return EmbeddingCtc(model, units, vector_width).to(recipe.device)
 
 
