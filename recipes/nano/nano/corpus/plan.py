@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from baichuan_audio.data.store.manifest import Clip
-from baichuan_audio.data.synth.engines import VoiceSetting
 from baichuan_audio.text.language import voice_language
 
 from .. import LANGUAGES
 from ..dialogues import generate_dialogues
 from ..skills import hear, repeat
 from ..skills.sentences import sentence
+from .engines import VoiceSetting
 from .voices import HELD_OUT_VOICES, OUTPUT_VOICES, QUESTION_VOICES, QUESTION_WEIGHTS
 
 _SPLIT_RANK = {"train": 0, "validation": 1, "test": 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baichuan_audio.data.synth.engines import VoiceSetting
+from .engines import VoiceSetting
 
 _HTS = "cmu_us_slt_arctic_hts"
 _PINYIN = "cmn-latn-pinyin"

@@ -1,1 +1,1 @@
-"""Synthetic speech: text-to-speech programs behind one function, and what changes their sound."""
+"""Sounds that are made or changed: rooms, noise and levels; audio without speech."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..store.manifest import SAMPLE_RATE
-from .engines import level
+
+TARGET_RMS = 10 ** (-20 / 20)
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,13 @@ def noise_like(waveform: np.ndarray, snr_db: float, random: np.random.Generator)
     power = float((waveform**2).mean())
     scaled: np.ndarray = noise / (noise.std() + 1e-9) * np.sqrt(power * 10 ** (-snr_db / 10))
     return scaled.astype(np.float32)
+
+
+def level(waveform: np.ndarray, rms: float = TARGET_RMS, peak: float = 0.95) -> np.ndarray:
+    """Scales speech [S] to a root mean square of `rms` over its loud parts, and below `peak`."""
+    hop = SAMPLE_RATE // 50
+    frames = waveform[: max(hop, len(waveform) // hop * hop)]
+    power = (frames[: len(frames) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1)
+    active = power[power > power.max(initial=0.0) * 1e-3]
+    gain = rms / math.sqrt(float(active.mean()) + 1e-12)
+    return (waveform * min(gain, peak / (float(np.abs(waveform).max()) + 1e-9))).astype(np.float32)

@@ -7,9 +7,7 @@ in Debian's 1.51 (it reads characters as English), so Mandarin goes through pypi
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import math
 import os
 import re
 import shutil
@@ -23,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from ...errors import DataError, MissingDependencyError
-from ..store.manifest import SAMPLE_RATE, read_audio
+from baichuan_audio.data.store.manifest import SAMPLE_RATE, read_audio
+from baichuan_audio.data.synth.augment import level
+from baichuan_audio.errors import DataError, MissingDependencyError
 
-TARGET_RMS = 10 ** (-20 / 20)
 _DEBIAN_PACKAGES = {
     "flite": "flite",
     "festival": "festival (and festvox-us-slt-hts, festvox-kallpc16k for its voices)",
@@ -249,24 +247,3 @@ def trim(waveform: np.ndarray, lead_s: float = 0.06, tail_s: float = 0.12, floor
     start, end = int(loud[0]) * hop - int(lead_s * SAMPLE_RATE), int(loud[-1] + 1) * hop + int(tail_s * SAMPLE_RATE)
     before, after = max(0, -start), max(0, end - len(waveform))
     return np.pad(waveform[max(0, start) : end], (before, after)).astype(np.float32)
-
-
-def level(waveform: np.ndarray, rms: float = TARGET_RMS, peak: float = 0.95) -> np.ndarray:
-    """Scales speech [S] to a root mean square of `rms` over its loud parts, and below `peak`."""
-    hop = SAMPLE_RATE // 50
-    frames = waveform[: max(hop, len(waveform) // hop * hop)]
-    power = (frames[: len(frames) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1)
-    active = power[power > power.max(initial=0.0) * 1e-3]
-    gain = rms / math.sqrt(float(active.mean()) + 1e-12)
-    return (waveform * min(gain, peak / (float(np.abs(waveform).max()) + 1e-9))).astype(np.float32)
-
-
-def describe(setting: VoiceSetting) -> str:
-    """Engine and voice with what differs from the defaults, for tables in the docs."""
-    default = VoiceSetting(setting.engine, setting.voice)
-    changes = [
-        f"{field.name}={getattr(setting, field.name)}"
-        for field in dataclasses.fields(setting)
-        if getattr(setting, field.name) != getattr(default, field.name)
-    ]
-    return " ".join([setting.engine, setting.voice, *changes])
