@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from baichuan_audio.data.store.manifest import hash_fraction
 from baichuan_audio.errors import DataError
 from baichuan_audio.text.language import voice_language
 
 from .dialogues import generate_dialogues
+from .hashing import hash_fraction
 
 _VALIDATION_SHARE = 0.03
 _SENTENCE = re.compile(r"[\u4e00-\u9fff，、]{5,28}[。！？]?")

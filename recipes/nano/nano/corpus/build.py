@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from baichuan_audio.data.dialogues import write_dialogues
-from baichuan_audio.data.importers import RealSplit, pack_recordings, read_recordings
 from baichuan_audio.data.store.manifest import ClipStore, ClipWriter, normalise_transcript, to_int16
 from baichuan_audio.data.synth.augment import AugmentConfig, augment
 from baichuan_audio.errors import DataError
 
 from .engines import find_program, pinyin, synthesize
 from .plan import Job, Plan, PlanSizes
+from .recordings import RealSplit, pack_recordings, read_recordings
 
 LICENSES = {
     "festival": "CMU/Festival (synthetic speech, free)",

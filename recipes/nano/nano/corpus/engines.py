@@ -21,9 +21,11 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from baichuan_audio.data.store.manifest import SAMPLE_RATE, read_audio
+from baichuan_audio.data.store.manifest import SAMPLE_RATE
 from baichuan_audio.data.synth.augment import level
 from baichuan_audio.errors import DataError, MissingDependencyError
+
+from .recordings import read_audio
 
 _DEBIAN_PACKAGES = {
     "flite": "flite",

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from baichuan_audio.data.store.manifest import hash_fraction
+from ..hashing import hash_fraction
 
 TEST_SHARE = 0.10
 VALIDATION_SHARE = 0.04

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...text.lines import read_lines
+from ..importers import manifest_rows
 from ..store.atomic import file_digest, write_text
 from ..store.records import Source, TextItem, Turn, Utterance
 
@@ -16,7 +18,7 @@ AUDIO_SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".
 
 
 def read_sources(path: str | Path, work: Path, license: str | None = None, origin: str | None = None) -> list[Source]:
-    """The sources of a manifest (JSON lines with `path` and optionally language, speaker, transcript, license, source,
+    """The sources of a manifest (rows with `path` and optionally language, speaker, transcript, license, source,
     utterances), or all audio files below a folder, in the order of their ids.
 
     license, origin: of rows that name none. A file's content is hashed once for each size and time of change.
@@ -27,7 +29,7 @@ def read_sources(path: str | Path, work: Path, license: str | None = None, origi
     path = Path(path)
     rows = list(_manifest(path) if path.is_file() else _folder(path))
     if not rows:
-        raise DataError(f"{path}: no recordings; name a manifest (JSON lines) or a folder of audio files.")
+        raise DataError(f"{path}: no recordings; name a manifest or a folder of audio files.")
     digests = _Digests(work / "digests.json")
     sources = [_source(row, digests, license, origin, path) for row in rows]
     digests.save()
@@ -39,16 +41,11 @@ def read_sources(path: str | Path, work: Path, license: str | None = None, origi
 
 
 def _manifest(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                name = row["path"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{path}, line {number}: no JSON object with a `path`.") from error
-            yield {**row, "path": str(path.parent / name), "id": row.get("id") or str(Path(name).with_suffix(""))}
+    for number, row in manifest_rows(path):
+        name = row.get("path")
+        if not name or not isinstance(name, str):
+            raise DataError(f"{path}, line {number}: the row has no `path`.")
+        yield {**row, "path": str(path.parent / name), "id": row.get("id") or str(Path(name).with_suffix(""))}
 
 
 def _folder(path: Path) -> Iterator[dict[str, Any]]:
@@ -75,8 +72,8 @@ def _source(row: Mapping[str, Any], digests: _Digests, license: str | None, orig
         digest=digests.of(Path(row["path"])),
         license=str(named),
         origin=str(row.get("source") or origin or "unknown"),
-        language=row.get("language"),
-        speaker=row.get("speaker"),
+        language=row.get("language") or None,
+        speaker=row.get("speaker") or None,
         transcript=row.get("transcript") or None,
         utterances=utterances,
     )
@@ -96,9 +93,7 @@ def read_texts(path: str | Path, license: str | None = None, origin: str | None 
     if not path.is_file():
         raise DataError(f"{path}: there is no such file of texts.")
     items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path):
         try:
             row = json.loads(line) if path.suffix == ".jsonl" else {"text": line.strip()}
             items.append(_text_item(row, f"{path.stem}-{number:06d}", license, origin))

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...audio import reading
-from ...errors import AudioError, DataError
+from ...errors import DataError
 from ...text.lines import read_json_rows
 
 SAMPLE_RATE = 24_000
@@ -222,19 +220,6 @@ def to_int16(waveform: np.ndarray) -> np.ndarray:
     return samples
 
 
-def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """A file's samples [S], float32 mono at `sample_rate`.
-
-    Raises:
-        DataError: no such file, no audio that `audio.reading` reads, empty or not finite.
-    """
-    try:
-        samples: np.ndarray = reading.read_audio(path, sample_rate)[0]
-    except AudioError as error:
-        raise DataError(f"{path} cannot be read as audio: {str(error).removeprefix(f'{path}: ')}") from error
-    return samples
-
-
 def normalise_transcript(text: str | None, language: str) -> str | None:
     """Words only: lower-case letters and apostrophes in English, Chinese characters in Mandarin.
 
@@ -245,8 +230,3 @@ def normalise_transcript(text: str | None, language: str) -> str | None:
     if language == "zh":
         return "".join(re.findall(r"[\u4e00-\u9fff]", text)) or None
     return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", text.lower().replace("’", "'"))) or None
-
-
-def hash_fraction(key: str) -> float:
-    """A number in [0, 1) that depends on `key` alone, the same on every machine: decides splits."""
-    return zlib.crc32(key.encode("utf-8")) / 2**32
