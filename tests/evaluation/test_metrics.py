@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from baichuan_audio.evaluation.metrics import codebook_use, error_rate, mel_mae
-from baichuan_audio.evaluation.report import Metric, markdown_table
 from baichuan_audio.evaluation.text import english_number, mandarin_number, same, script, tokens
 
 
@@ -57,10 +56,3 @@ def test_codebook_use() -> None:
     even, single = codebook_use([codes[:, :2], codes[:, 2:]], [4, 8])
     assert (even.dead, single.dead) == (0, 7)
     assert even.perplexity == pytest.approx(4.0) and single.perplexity == pytest.approx(1.0)
-
-
-def test_figures_know_their_targets() -> None:
-    missed, met = Metric("answers", 0.85, 40, "%", ">= 0.9"), Metric("latency", 0.5, 10, "s", "<= 0.7")
-    assert missed.met is False and met.met is True and Metric("x", 1.0, 1).met is None
-    table = markdown_table([missed, met])
-    assert "| answers | 85.0 % | ≥ 90.0 % ✗ | 40 |" in table and "✓" in table

@@ -132,9 +132,8 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace) -> None:
     import torch
 
-    from baichuan_audio.evaluation.report import markdown_table
-
     from .evaluation.evaluate import PARTS, evaluate_nano
+    from .evaluation.metrics_table import markdown_table
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -107,7 +107,7 @@ def reconstruct(model: BaichuanAudio, waveform: Tensor, rate: int, output: str, 
     """Encode and decode `waveform` [S]; write the audio `output` and, if named, the plot `plot` -> metrics."""
     from ..audio.waveform import resample, save_waveform
     from ..evaluation.metrics import mel_mae
-    from ..evaluation.report import plot_mels
+    from ..evaluation.report.mels import plot_mels
 
     with Progress(f"encoding {len(waveform) / rate:.0f} s of audio") as encoding:
         codes = model.tokenizer.encode(waveform, rate)

@@ -19,14 +19,15 @@ import numpy as np
 from baichuan_audio.data.alignment.pinyin_phones import all_syllables
 from baichuan_audio.data.alignment.utterance import decode_utterance
 from baichuan_audio.errors import MissingDependencyError
-from baichuan_audio.evaluation.asr import (
+from baichuan_audio.evaluation.text import tokens
+
+from .asr import (
     in_processes,
     padded_int16,
     pocketsphinx_decoder,
     pronunciations,
     write_dictionary,
 )
-from baichuan_audio.evaluation.text import tokens
 
 _PADDING_SECONDS = 0.75  # with less, the aligner was seen to drop the last word
 
@@ -36,7 +37,7 @@ def syllables(text: str) -> list[str]:
     try:
         from pypinyin import Style, lazy_pinyin
     except ImportError as error:
-        raise MissingDependencyError("alignment needs pypinyin: pip install 'baichuan-audio[eval]'.") from error
+        raise MissingDependencyError("alignment needs pypinyin: pip install 'baichuan-audio[train]'.") from error
     result: list[str] = []
     for token in _runs(tokens(text, "zh")):
         result += [token] if token.isascii() else lazy_pinyin(token, style=Style.NORMAL, v_to_u=False)

@@ -22,15 +22,16 @@ from baichuan_audio.checkpoint import load
 from baichuan_audio.data.store.codes_store import CodesStore
 from baichuan_audio.data.synth.no_speech import HELD_OUT, NoSpeechConfig, draw_item
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.evaluation.asr import SAMPLE_RATE
 from baichuan_audio.evaluation.metrics import codebook_use, error_rate
-from baichuan_audio.evaluation.report import Metric, markdown_table, plot_latency, plot_mels, write_metrics
+from baichuan_audio.evaluation.report.mels import plot_mels
 from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.model import BaichuanAudio
 
 from .. import LANGUAGES
 from . import tasks
+from .asr import SAMPLE_RATE
 from .items import HeldOut, spread
+from .metrics_table import Metric, markdown_table, plot_latency, write_metrics
 from .recognizers import Recognizers
 from .tasks import Answer, Progress
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from baichuan_audio.evaluation.asr import in_processes, transcribe_all
 from baichuan_audio.evaluation.text import same
-from baichuan_audio.evaluation.whisper import Whisper
 
 from .alignment import Aligner, choices_right
+from .asr import in_processes, transcribe_all
 from .items import HeldOut
 from .tasks import Progress
+from .whisper import Whisper
 
 CHOICES = 10
 """Texts out of which a recognizer that does not write a language chooses."""

@@ -10,9 +10,9 @@ import numpy as np
 import soxr
 
 from ...data.store.atomic import file_digest
-from ..asr import SAMPLE_RATE
 from ..results import EvaluationError
 from ..suites.items import Item
+from ..whisper import SAMPLE_RATE, Whisper
 from .base import Earlier, Reply, item_waveform
 
 
@@ -22,7 +22,7 @@ class WhisperRecogniser:
 
     def __init__(self, model: str, workers: int = 1) -> None:
         self._model, self._workers, self._lock = model, workers, threading.Lock()
-        self._whisper: Any = None
+        self._whisper: Whisper | None = None
 
     def provenance(self) -> dict[str, Any]:
         folder = Path(self._model)
@@ -30,11 +30,9 @@ class WhisperRecogniser:
         return {"kind": "whisper", "model": folder.name, "weights": digest}
 
     def transcribe(self, waveform: np.ndarray, language: str) -> str:
-        from ..whisper import Whisper
-
         with self._lock:
             self._whisper = self._whisper or Whisper(self._model, language, self._workers)
-        return str(self._whisper.in_language(language).transcribe(waveform))
+        return self._whisper.in_language(language).transcribe(waveform)
 
 
 class WhisperSystem:

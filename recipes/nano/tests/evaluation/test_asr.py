@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("pocketsphinx")
 
 from baichuan_audio.audio.waveform import load_waveform
-from baichuan_audio.evaluation.asr import EnglishRecognizer, arpa, transcribe_all
+from nano.evaluation.asr import EnglishRecognizer, arpa, transcribe_all
 
-SPEECH = Path(__file__).parents[1] / "fixtures" / "speech"
+SPEECH = Path(__file__).parents[4] / "tests" / "fixtures" / "speech"
 ENGLISH = "has never been surpassed"
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.alignment.utterance import decode_utterance
-from ..errors import MissingDependencyError
-from .text import tokens
+from baichuan_audio.data.alignment.utterance import decode_utterance
+from baichuan_audio.errors import MissingDependencyError
+from baichuan_audio.evaluation.text import tokens
 
 SAMPLE_RATE = 16_000
 _START, _END = "<s>", "</s>"
@@ -39,7 +39,7 @@ def _pocketsphinx() -> Any:
         import pocketsphinx
     except ImportError as error:
         raise MissingDependencyError(
-            "this measurement needs pocketsphinx: pip install 'baichuan-audio[eval]'."
+            "this measurement needs pocketsphinx: pip install 'baichuan-audio[train]'."
         ) from error
     return pocketsphinx
 

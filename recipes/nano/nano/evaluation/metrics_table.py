@@ -1,4 +1,4 @@
-"""Metrics as JSON and as a Markdown table, and plots."""
+"""Metrics as JSON and as a Markdown table, and a plot of latencies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...audio.mel import FLOW_MEL, natural_log_mel
-from ...errors import MissingDependencyError
+from baichuan_audio.evaluation.report.mels import figure
 
 
 @dataclass(frozen=True)
@@ -72,49 +71,16 @@ def write_metrics(
         file.writelines(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in details)
 
 
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        raise MissingDependencyError("plots need matplotlib: pip install 'baichuan-audio[plot]'.") from error
-    return Canvas(figsize=(width, height), layout="constrained")
-
-
-def plot_mels(waveforms: Mapping[str, np.ndarray], sample_rate: int, path: str | Path) -> None:
-    """Plot named waveforms [S] as natural-log mels, one above the other, on one colour scale."""
-    import torch
-
-    from ...audio.waveform import resample
-
-    figure = _figure(9, 2.4 * len(waveforms))
-    mels = {
-        name: natural_log_mel(resample(torch.from_numpy(samples), sample_rate, FLOW_MEL.sample_rate)[None])[0]
-        for name, samples in waveforms.items()
-    }
-    lowest, highest = min(float(m.min()) for m in mels.values()), max(float(m.max()) for m in mels.values())
-    for row, (name, mel) in enumerate(mels.items(), 1):
-        axes = figure.add_subplot(len(mels), 1, row)
-        seconds = mel.shape[1] * FLOW_MEL.hop_length / FLOW_MEL.sample_rate
-        axes.imshow(
-            mel.numpy(), origin="lower", aspect="auto", cmap="magma", vmin=lowest, vmax=highest,
-            extent=(0, seconds, 0, mel.shape[0]),
-        )  # fmt: skip
-        axes.set_title(name, loc="left", fontsize=10)
-        axes.set_ylabel("mel bin")
-    axes.set_xlabel("seconds")
-    figure.savefig(path, dpi=110)
-
-
 def plot_latency(first_audio_s: Sequence[float], real_time_factors: Sequence[float], path: str | Path) -> None:
     """Plot histograms of the time to first audio and of the real-time factor of spoken replies."""
-    figure = _figure(9, 3)
+    canvas = figure(9, 3)
     for column, (values, label) in enumerate(
         ((first_audio_s, "time to first audio (s)"), (real_time_factors, "real-time factor")), 1
     ):
-        axes = figure.add_subplot(1, 2, column)
+        axes = canvas.add_subplot(1, 2, column)
         axes.hist(values, bins=30, color="#4c72b0")
         axes.axvline(float(np.median(values)), color="black", linestyle="--", label="median")
         axes.set_xlabel(label)
         axes.set_ylabel("replies")
         axes.legend()
-    figure.savefig(path, dpi=110)
+    canvas.savefig(path, dpi=110)
