@@ -32,7 +32,7 @@ from baichuan_audio.bench.data.measures import (
     detection_error,
     speaker_figures,
 )
-from baichuan_audio.bench.data.programmes import TrueTurn, Truth, read_truth, write_programmes
+from baichuan_audio.bench.data.programmes import TrueTurn, Truth, write_programmes
 from baichuan_audio.bench.data.spoken_words import write_clips
 from baichuan_audio.cli import main
 from baichuan_audio.config import strict
@@ -143,7 +143,9 @@ def test_figures_are_those_that_the_truth_gives():
 def test_programmes_say_where_everything_is(clips: Path, tmp_path: Path):
     pool = read_clips(clips, (), 2.5)
     truths = write_programmes(pool, tmp_path / "p", 2, 10.0, 1, given=True, overlap=0.3, beds=1.0, broken=0.0)
-    assert read_truth(tmp_path / "p") == truths and all(truth.bed for truth in truths)
+    written = [json.loads(line) for line in (tmp_path / "p" / "truth.jsonl").read_text().splitlines()]
+    assert written == json.loads(json.dumps([dataclasses.asdict(truth) for truth in truths]))
+    assert all(truth.bed for truth in truths)
     again = write_programmes(pool, tmp_path / "q", 2, 10.0, 1, given=True, overlap=0.3, beds=1.0, broken=0.0)
     assert again == truths
     quiet = write_programmes(pool, tmp_path / "r", 1, 10.0, 1, overlap=0.0, beds=0.0, broken=0.0)[0]

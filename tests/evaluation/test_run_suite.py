@@ -12,7 +12,6 @@ import pytest
 
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.evaluation.judge import JudgeCost, MatchJudge, Verdict
-from baichuan_audio.evaluation.judge.agreement import measure_judge
 from baichuan_audio.evaluation.results import EvaluationError, ResultFile, read_results
 from baichuan_audio.evaluation.suites import ask
 from baichuan_audio.evaluation.suites.items import Item
@@ -20,7 +19,7 @@ from baichuan_audio.evaluation.suites.run import ordered_map, run_suite
 from baichuan_audio.evaluation.suites.summary import summarize
 from baichuan_audio.evaluation.systems import RecordedSystem
 
-from .conftest import ROWS, ScriptedRecogniser, ScriptedSystem
+from .conftest import ScriptedRecogniser, ScriptedSystem
 
 REPLIES = {
     "What is the capital of France?": "It is Paris.",
@@ -246,31 +245,6 @@ def test_recorded_replies_are_judged_anew_without_the_model(benchmark_dir: Path,
     assert again["provenance"]["system"]["system"] == system.provenance()
     with pytest.raises(EvaluationError, match=r"holds no reply 't2t' to reasoning_qa/0\.wav; run the model on it\."):
         evaluate(benchmark_dir, tmp_path / "c.jsonl", RecordedSystem(tmp_path / "a" / "r.jsonl"), settings=["t2t"])
-
-
-def test_a_judge_is_measured_on_recorded_replies(benchmark_dir: Path, tmp_path: Path) -> None:
-    """Three repeats on the three items of one set: one verdict flips, one is never parsed; people disagree on one."""
-    system = ScriptedSystem({row["Questions"]: str(number) for number, row in enumerate(ROWS["llama_questions"])})
-    evaluate(benchmark_dir, tmp_path / "r.jsonl", system)
-    right, wrong = "the score is [Correct]", "the score is [Incorrect]"
-    judges = [
-        ScriptedJudge({"0": right, "1": right, "2": "?"}),
-        ScriptedJudge({"0": right, "1": wrong, "2": "?"}),
-        ScriptedJudge({"0": right, "1": right, "2": "?"}),
-    ]
-    marks = {f"llama_questions/{number}.wav": mark for number, mark in enumerate([True, False, False])}
-    measured = measure_judge(tmp_path / "r.jsonl", judges, marks)
-    llama = measured["sets"]["llama_questions"]
-    assert llama == {
-        "items": 3,
-        "flips": 1,
-        "unparsed": 3,
-        "means": [pytest.approx(200 / 3), pytest.approx(100 / 3), pytest.approx(200 / 3)],
-    }
-    # Right by judge: 0 and 1; by people: 0. Agreement 2/3, chance (2 * 1 + 1 * 2) / 9: kappa 0.4.
-    assert measured["marked_items"] == 3 and measured["kappa"] == pytest.approx(0.4)
-    assert measure_judge(tmp_path / "r.jsonl", judges, limit=1)["sets"]["llama_questions"]["items"] == 1
-    assert measure_judge(tmp_path / "r.jsonl", judges)["kappa"] is None
 
 
 def test_figures_come_from_the_file_alone(benchmark_dir: Path, tmp_path: Path) -> None:

@@ -83,25 +83,6 @@ def write_programmes(
     return truths
 
 
-def read_truth(folder: Path) -> list[Truth]:
-    """What `write_programmes` wrote."""
-    truths = []
-    for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        turns = tuple(
-            TrueTurn(
-                **{
-                    **turn,
-                    "words": tuple(TrueWord(**word) for word in turn["words"]),
-                    "pauses": tuple((float(start), float(end)) for start, end in turn["pauses"]),
-                }
-            )
-            for turn in row["turns"]
-        )
-        truths.append(Truth(**{**row, "turns": turns}))
-    return truths
-
-
 def _programme(
     name: str,
     language: str,

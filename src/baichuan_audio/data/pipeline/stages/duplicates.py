@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -47,11 +46,3 @@ class Duplicates(CrossStage):
         if len(one.fingerprint) < 20:  # under a second: too little to tell
             return False
         return difference(one.fingerprint, other.fingerprint) < self.difference
-
-
-def duplicate_files(digests: Mapping[str, str]) -> dict[str, str]:
-    """Source -> the first source with the same bytes, for all but that first."""
-    by_digest: dict[str, list[str]] = defaultdict(list)
-    for source, digest in sorted(digests.items()):
-        by_digest[digest].append(source)
-    return {copy: sources[0] for sources in by_digest.values() for copy in sources[1:]}

@@ -14,7 +14,6 @@ from ..registry import SUITES
 from .units import Unit, clusters
 
 _MUST_AGREE = ("suite", "suite_version", "judge", "recogniser", "normalizers", "measures", "instructions")
-_NOT_COMPARED = {"repeat"}
 _MEASURED = " mel_mae"  # a distance, not a share
 
 
