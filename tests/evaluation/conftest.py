@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from baichuan_audio.evaluation.suites.items import Item
-from baichuan_audio.evaluation.systems import ItemFailure, Reply
+from baichuan_audio.evaluation.systems.base import ItemFailure, Reply
 
 RATE = 16_000
 ROWS: dict[str, list[dict[str, str]]] = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import baichuan_audio
-from baichuan_audio.evaluation.judge import MatchJudge
+from baichuan_audio.evaluation.judge.api import MatchJudge
 from baichuan_audio.evaluation.report.page import write_report
 from baichuan_audio.evaluation.results import read_results
 from baichuan_audio.evaluation.suites.run import run_suite
-from baichuan_audio.evaluation.systems import LocalSystem
+from baichuan_audio.evaluation.systems.local import LocalSystem
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "examples" / "evaluation"

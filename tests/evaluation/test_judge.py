@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baichuan_audio.evaluation.judge import (
+from baichuan_audio.evaluation.judge.api import (
     PROMPT_VERSION,
     PROMPTS,
     PROMPTS_DIGEST,

@@ -10,8 +10,8 @@ import pytest
 
 from baichuan_audio.cli import main
 from baichuan_audio.errors import DataError
-from baichuan_audio.evaluation.judge import ApiJudge, MatchJudge
 from baichuan_audio.evaluation.judge.agreement import cohen_kappa, measure_agreement, read_marks
+from baichuan_audio.evaluation.judge.api import ApiJudge, MatchJudge
 
 from .conftest import OpenAIServer, completion
 

@@ -15,7 +15,7 @@ import soundfile
 from baichuan_audio.errors import DataError
 from baichuan_audio.evaluation.suites.items import Benchmark, Item
 from baichuan_audio.evaluation.suites.registry import SUITES
-from baichuan_audio.evaluation.systems import item_waveform
+from baichuan_audio.evaluation.systems.base import item_waveform
 
 from .conftest import RATE, tone, write_table
 from .layouts import LAYOUTS, STORY, record, write

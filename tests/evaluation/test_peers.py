@@ -16,7 +16,8 @@ from baichuan_audio.cli import main
 from baichuan_audio.evaluation.results import EvaluationError, read_results
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.run import run_suite
-from baichuan_audio.evaluation.systems import TextModelSystem, WhisperRecogniser, WhisperSystem
+from baichuan_audio.evaluation.systems.recognisers import WhisperRecogniser, WhisperSystem
+from baichuan_audio.evaluation.systems.text_model import TextModelSystem
 
 from .layouts import librispeech, openaudiobench
 

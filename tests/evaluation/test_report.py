@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from baichuan_audio.cli import main
-from baichuan_audio.evaluation.judge import MatchJudge
+from baichuan_audio.evaluation.judge.api import MatchJudge
 from baichuan_audio.evaluation.report.charts import Interval, interval_chart, time_chart, timeline
 from baichuan_audio.evaluation.report.html import isolated, text
 from baichuan_audio.evaluation.report.items import cards

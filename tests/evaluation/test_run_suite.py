@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from baichuan_audio.errors import ConfigError, DataError
-from baichuan_audio.evaluation.judge import JudgeCost, MatchJudge, Verdict
+from baichuan_audio.evaluation.judge.api import JudgeCost, MatchJudge, Verdict
 from baichuan_audio.evaluation.results import EvaluationError, ResultFile, read_results
 from baichuan_audio.evaluation.suites import ask
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.run import ordered_map, run_suite
 from baichuan_audio.evaluation.suites.summary import summarize
-from baichuan_audio.evaluation.systems import RecordedSystem
+from baichuan_audio.evaluation.systems.recorded import RecordedSystem
 
 from .conftest import ScriptedRecogniser, ScriptedSystem
 

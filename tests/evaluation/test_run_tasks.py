@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from baichuan_audio.errors import ConfigError
-from baichuan_audio.evaluation.judge import ApiJudge, MatchJudge
+from baichuan_audio.evaluation.judge.api import ApiJudge, MatchJudge
 from baichuan_audio.evaluation.results import read_results
 from baichuan_audio.evaluation.suites.covost2 import INSTRUCTIONS
 from baichuan_audio.evaluation.suites.items import Item
 from baichuan_audio.evaluation.suites.run import run_suite
 from baichuan_audio.evaluation.suites.scores.compare import compare_results
 from baichuan_audio.evaluation.suites.scores.quality import QualityMeasures
-from baichuan_audio.evaluation.systems import ItemFailure, Reconstruction, RecordedSystem, Reply
+from baichuan_audio.evaluation.systems.base import ItemFailure, Reconstruction, Reply
+from baichuan_audio.evaluation.systems.recorded import RecordedSystem
 
 from .conftest import RATE, OpenAIServer, ScriptedRecogniser, ScriptedSystem, completion, tone
 from .layouts import LAYOUTS

@@ -16,10 +16,14 @@ import soundfile
 import soxr
 
 from baichuan_audio.audio.reading import read_audio
-from baichuan_audio.evaluation.judge import MatchJudge
+from baichuan_audio.evaluation.judge.api import MatchJudge
 from baichuan_audio.evaluation.results import read_results
 from baichuan_audio.evaluation.suites.run import run_suite
-from baichuan_audio.evaluation.systems import BatchedSystem, LocalSystem, RealtimeSystem, Reply, ServerSystem, System
+from baichuan_audio.evaluation.systems.base import Reply, System
+from baichuan_audio.evaluation.systems.batched import BatchedSystem
+from baichuan_audio.evaluation.systems.local import LocalSystem
+from baichuan_audio.evaluation.systems.realtime import RealtimeSystem
+from baichuan_audio.evaluation.systems.server import ServerSystem
 
 from .conftest import ScriptedRecogniser, ScriptedSystem, write_benchmark
 

@@ -14,7 +14,9 @@ import soundfile
 
 from baichuan_audio.evaluation.results import EvaluationError, weights_digest
 from baichuan_audio.evaluation.suites.items import Item
-from baichuan_audio.evaluation.systems import ItemFailure, LocalSystem, ServerSystem, item_seed, wav_bytes
+from baichuan_audio.evaluation.systems.base import ItemFailure, item_seed, wav_bytes
+from baichuan_audio.evaluation.systems.local import LocalSystem
+from baichuan_audio.evaluation.systems.server import ServerSystem
 from baichuan_audio.generation.reply import ReplySampling
 from baichuan_audio.model import TextPiece
 

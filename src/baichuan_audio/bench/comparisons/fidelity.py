@@ -15,7 +15,7 @@ from ...audio.waveform import prepare_waveform
 from ...errors import BaichuanAudioError
 from ...evaluation.metrics import error_rate
 from ...evaluation.statistics import Estimate, rate
-from ...evaluation.systems import WhisperRecogniser
+from ...evaluation.systems.recognisers import WhisperRecogniser
 from ...generation.events import AudioDelta, TextDelta
 from ...generation.sequence import Token
 from ...model import BaichuanAudio

@@ -13,7 +13,7 @@ from ..common import add_command, positive, print_json
 from .shared import add_judge, api_judge, bundle, suite_data
 
 if TYPE_CHECKING:
-    from ...evaluation.judge import Judge
+    from ...evaluation.judge.api import Judge
 
 
 def add_compare(group: Any) -> None:
@@ -96,8 +96,8 @@ def add_judged(group: Any) -> None:
 
 
 def run_judge(arguments: argparse.Namespace) -> None:
-    from ...evaluation.judge import MatchJudge
     from ...evaluation.judge.agreement import measure_agreement, read_marks
+    from ...evaluation.judge.api import MatchJudge
 
     folder = bundle()
     if arguments.marks is None and folder is None:

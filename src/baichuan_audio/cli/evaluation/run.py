@@ -12,10 +12,10 @@ from ..common import Progress, add_command, choose_device, default_model, positi
 from .shared import Bar, add_judge, add_measuring, api_judge, chosen_data, finish
 
 if TYPE_CHECKING:
-    from ...evaluation.judge import Judge
+    from ...evaluation.judge.api import Judge
     from ...evaluation.suites.contamination import TrainingIndex
     from ...evaluation.suites.scores.quality import QualityMeasures
-    from ...evaluation.systems import System
+    from ...evaluation.systems.base import System
 
 
 def add_run(group: Any) -> None:
@@ -107,7 +107,7 @@ class _Tools:
     """What the suites of one command share, made when it is first needed."""
 
     def __init__(self, arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
-        from ...evaluation.judge import MatchJudge
+        from ...evaluation.judge.api import MatchJudge
 
         self._arguments, self._stack = arguments, stack
         self._system: System | None = None
@@ -117,13 +117,13 @@ class _Tools:
         self.recogniser = None
         if arguments.whisper:
             from ...evaluation.suites.run import READERS
-            from ...evaluation.systems import WhisperRecogniser
+            from ...evaluation.systems.recognisers import WhisperRecogniser
 
             self.recogniser = WhisperRecogniser(arguments.whisper, READERS)
 
     def system(self, suite: str) -> System:
         """The system under test; recorded replies are those of the suite."""
-        from ...evaluation.systems import RecordedSystem
+        from ...evaluation.systems.recorded import RecordedSystem
 
         what = self._arguments.system or default_model()
         if what.endswith(".jsonl"):
@@ -153,20 +153,20 @@ class _Tools:
         return self._training
 
     def _live(self, what: str) -> System:
-        from ...evaluation import systems
+        from ...evaluation.systems import batched, local, realtime, recognisers, server, text_model
 
         options, voice = self._arguments, self._arguments.voice
         kind, _, name = what.partition(":")
         if kind == "whisper":
-            return systems.WhisperSystem(systems.WhisperRecogniser(name, options.batch))
+            return recognisers.WhisperSystem(recognisers.WhisperRecogniser(name, options.batch))
         if kind == "llm":
             choose_device(options)  # sets the threads
-            return systems.TextModelSystem(Path(name))
+            return text_model.TextModelSystem(Path(name))
         if what.startswith(("http://", "https://")):
             named = {"voice": voice or "default", "transcribe_by": options.transcribe_by}
-            return systems.ServerSystem(what, options.served_model, seed=options.seed, **named)
+            return server.ServerSystem(what, options.served_model, seed=options.seed, **named)
         if what.startswith(("ws://", "wss://")):
-            return systems.RealtimeSystem(what, options.served_model, voice=voice or "default")
+            return realtime.RealtimeSystem(what, options.served_model, voice=voice or "default")
         from ...acceleration import optimize_for_inference
         from ...checkpoint import checkpoint_directory, load
 
@@ -175,6 +175,6 @@ class _Tools:
             model = optimize_for_inference(load(what, dtype=dtype, device=device))
         folder = checkpoint_directory(what)
         if options.batch == 1:
-            return systems.LocalSystem(model, folder, seed=options.seed, voice=voice)
-        batched = systems.BatchedSystem(model, folder, batch=options.batch, seed=options.seed, voice=voice)
-        return self._stack.enter_context(batched)
+            return local.LocalSystem(model, folder, seed=options.seed, voice=voice)
+        several = batched.BatchedSystem(model, folder, batch=options.batch, seed=options.seed, voice=voice)
+        return self._stack.enter_context(several)

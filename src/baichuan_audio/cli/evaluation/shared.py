@@ -14,7 +14,7 @@ from ...errors import ConfigError
 from ..common import in_clone, positive
 
 if TYPE_CHECKING:
-    from ...evaluation.judge import ApiJudge
+    from ...evaluation.judge.api import ApiJudge
 
 _LINE_S = 60.0  # between lines of progress where there is no terminal
 _BAR = 20  # characters
@@ -51,7 +51,7 @@ def add_judge(options: Any) -> None:
 
 def api_judge(arguments: argparse.Namespace, folder: Path, repeat: int = 0) -> ApiJudge | None:
     """The judge at the address that is named, None without one. folder: of its cache by default."""
-    from ...evaluation.judge import ApiJudge
+    from ...evaluation.judge.api import ApiJudge
 
     if not arguments.judge_url:
         return None

@@ -20,7 +20,8 @@ from ...data.store.atomic import text_digest
 from ...text.language import language_of
 from ..results import EvaluationError, encode_row
 from ..suites.items import Item
-from ..systems import HttpClient, ItemFailure, first_message
+from ..systems.base import ItemFailure
+from ..systems.http import HttpClient, first_message
 from ..text import tokens
 
 PROMPT_VERSION = "2026-11-3"

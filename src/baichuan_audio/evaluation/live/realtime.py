@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import AudioError, MissingDependencyError
 from ..results import EvaluationError
-from ..systems import ItemFailure
+from ..systems.base import ItemFailure
 from .timeline import RATE, Cut, Playback
 
 CHUNK_S = 0.02

@@ -13,11 +13,11 @@ import soundfile
 
 from ...data.store.atomic import file_digest, text_digest
 from ...errors import ConfigError
-from ..judge import PROMPTS, ApiJudge, Verdict
+from ..judge.api import PROMPTS, ApiJudge, Verdict
 from ..results import EvaluationError, ResultFile, library_versions
 from ..suites.items import Benchmark, Item
 from ..suites.run import ordered_map
-from ..systems import ItemFailure
+from ..systems.base import ItemFailure
 from . import big_bench_audio, full_duplex
 from .full_duplex import LiveBenchmark, LiveItem
 from .realtime import LiveRecord, read_recording

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..judge import matches
+from ..judge.api import matches
 from ..results import read_results
 from ..statistics import rate
 from ..suites.asr import percent

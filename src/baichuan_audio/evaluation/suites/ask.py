@@ -16,7 +16,7 @@ import torch
 from ...data.store.atomic import text_digest
 from ...errors import AudioError, ConfigError
 from ..metrics import mel_mae
-from ..systems import (
+from ..systems.base import (
     CodecSystem,
     ItemFailure,
     LikelihoodSystem,

@@ -25,7 +25,7 @@ from ...data.store.manifest import CLIPS_FILE, WAVEFORMS_FILE, ClipStore
 from ...data.store.shards import ShardReader
 from ...errors import AudioError, ConfigError
 from ...text.language import language_of
-from ..systems import ItemFailure, item_waveform
+from ..systems.base import ItemFailure, item_waveform
 from ..text import tokens
 from .items import Item
 from .registry import SUITES

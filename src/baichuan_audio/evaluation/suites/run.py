@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import ConfigError
-from ..judge import PILOT_CALLS, PROMPTS, Judge, JudgeCost
+from ..judge.api import PILOT_CALLS, PROMPTS, Judge, JudgeCost
 from ..results import EvaluationError, ResultFile, library_versions
-from ..systems import Recogniser, System
+from ..systems.base import Recogniser, System
 from .ask import Asker
 from .covost2 import INSTRUCTIONS_DIGEST
 from .items import Benchmark, Item
