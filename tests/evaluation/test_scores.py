@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from baichuan_audio.errors import ConfigError, MissingDependencyError
+from baichuan_audio.evaluation.metrics import token_errors
 from baichuan_audio.evaluation.results import EvaluationError, ResultFile
-from baichuan_audio.evaluation.suites.asr import token_errors
 from baichuan_audio.evaluation.suites.scores import quality
 from baichuan_audio.evaluation.suites.scores.compare import compare_results, power_table
 from baichuan_audio.evaluation.suites.scores.likelihood import score_likelihoods

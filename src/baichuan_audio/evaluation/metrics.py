@@ -14,6 +14,28 @@ from .text import tokens
 
 
 @dataclass(frozen=True)
+class TokenErrors:
+    """Errors of one hypothesis: substitutions, insertions and deletions against `count` reference tokens."""
+
+    errors: int
+    count: int
+
+
+def token_errors(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> list[TokenErrors]:
+    """Errors of each hypothesis (jiwer's alignment). Raises MissingDependencyError without jiwer."""
+    try:
+        import jiwer
+    except ImportError as error:
+        raise MissingDependencyError("error rates need jiwer: pip install 'baichuan-audio[eval]'.") from error
+    result = []
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        aligned = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+        errors = aligned.substitutions + aligned.insertions + aligned.deletions
+        result.append(TokenErrors(errors, len(reference)))
+    return result
+
+
+@dataclass(frozen=True)
 class ErrorRate:
     """Errors (substitutions, insertions, deletions) over `count` reference tokens in `num_texts` texts."""
 
@@ -32,20 +54,10 @@ def error_rate(references: Sequence[str], hypotheses: Sequence[str], language: s
 
     Raises MissingDependencyError without jiwer. References without tokens are skipped.
     """
-    try:
-        import jiwer
-    except ImportError as error:
-        raise MissingDependencyError("error rates need jiwer: pip install 'baichuan-audio[eval]'.") from error
-    pairs = [
-        (" ".join(tokens(reference, language)), " ".join(tokens(hypothesis, language)))
-        for reference, hypothesis in zip(references, hypotheses, strict=True)
-    ]
+    pairs = [(tokens(a, language), tokens(b, language)) for a, b in zip(references, hypotheses, strict=True)]
     pairs = [pair for pair in pairs if pair[0]]
-    if not pairs:
-        return ErrorRate(0, 0, 0)
-    result = jiwer.process_words([reference for reference, _ in pairs], [text for _, text in pairs])
-    errors = result.substitutions + result.insertions + result.deletions
-    return ErrorRate(errors, result.hits + result.substitutions + result.deletions, len(pairs))
+    errors = token_errors([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
+    return ErrorRate(sum(text.errors for text in errors), sum(text.count for text in errors), len(pairs))
 
 
 def mel_mae(first: Tensor, second: Tensor, config: MelConfig = FLOW_MEL) -> float:

@@ -89,6 +89,15 @@ def read_results(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return rows[0], rows[1:]
 
 
+def outputs_by_set(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The output rows of each set, in the order of the file."""
+    sets: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == "output":
+            sets.setdefault(row["subset"], []).append(row)
+    return sets
+
+
 def weights_digest(folder: Path) -> str:
     """Hash of everything in a checkpoint directory that decides what the model says."""
     paths = sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..judge.api import matches
-from ..results import read_results
+from ..results import outputs_by_set, read_results
 from ..statistics import rate
 from ..suites.asr import percent
 from ..suites.scoring import strict_points
@@ -23,11 +23,8 @@ _INTERRUPTIONS = ("user_interruption",)
 def summarize(path: Path) -> dict[str, Any]:
     """All figures of a result file, by task; shares in per cent with their 95 % intervals, times in seconds."""
     header, rows = read_results(path)
-    outputs = [row for row in rows if row["kind"] == "output"]
     verdicts = {row["id"]: row for row in rows if row["kind"] == "verdict"}
-    names = dict.fromkeys(row["subset"] for row in outputs)
-    subsets = {name: [row for row in outputs if row["subset"] == name] for name in names}
-    figures = {name: _subset(members, verdicts, header) for name, members in subsets.items()}
+    figures = {name: _subset(members, verdicts, header) for name, members in outputs_by_set(rows).items()}
     return {"provenance": header, "sets": figures}
 
 

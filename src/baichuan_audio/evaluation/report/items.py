@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..suites.asr import token_errors
+from ..metrics import token_errors
 from ..suites.normalizers import DEFAULTS, normalize
 from .charts import timeline
 from .html import isolated, text

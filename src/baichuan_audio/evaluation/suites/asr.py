@@ -6,41 +6,17 @@ References and hypotheses are kept as they are; `score` applies a normaliser to 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingDependencyError
-from ..results import read_results
+from ..metrics import TokenErrors, token_errors
+from ..results import outputs_by_set, read_results
 from ..statistics import Estimate, rate
 from .normalizers import DEFAULTS, fingerprint, normalize
 from .scores.units import Unit, Units
 
 VERSION = "1"
-
-
-@dataclass(frozen=True)
-class TokenErrors:
-    """Errors of one hypothesis: substitutions, insertions and deletions against `count` reference tokens."""
-
-    errors: int
-    count: int
-
-
-def token_errors(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> list[TokenErrors]:
-    """Errors of each hypothesis (jiwer's alignment). Raises MissingDependencyError without jiwer."""
-    try:
-        import jiwer
-    except ImportError as error:
-        raise MissingDependencyError("error rates need jiwer: pip install 'baichuan-audio[eval]'.") from error
-    result = []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        aligned = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
-        errors = aligned.substitutions + aligned.insertions + aligned.deletions
-        result.append(TokenErrors(errors, len(reference)))
-    return result
 
 
 def score(path: Path, normalizers: Mapping[str, str] = DEFAULTS) -> dict[str, Any]:
@@ -51,14 +27,10 @@ def score(path: Path, normalizers: Mapping[str, str] = DEFAULTS) -> dict[str, An
     recordings as one cluster.
     """
     header, rows = read_results(path)
-    subsets: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        if row["kind"] == "output":
-            subsets[row["subset"]].append(row)
     return {
         "provenance": header,
         "normalizers": {name: fingerprint(name) for name in sorted(set(normalizers.values()))},
-        "sets": {subset: _subset_score(members, normalizers) for subset, members in subsets.items()},
+        "sets": {subset: _subset_score(members, normalizers) for subset, members in outputs_by_set(rows).items()},
     }
 
 
@@ -85,14 +57,14 @@ def error_units(path: Path, normalizers: Mapping[str, str] = DEFAULTS) -> Units:
     """Errors over tokens of every recording of a result file."""
     _, rows = read_results(path)
     units: Units = {}
-    for row in rows:
-        name = normalizers[row["language"]] if row["kind"] == "output" else ""
-        reference = normalize(name, row["references"][0]) if name else []
-        if reference:
-            text = str(row["replies"]["asr"].get("text", ""))
-            (errors,) = token_errors([reference], [normalize(name, text)])
-            unit = Unit(errors.errors, errors.count, speaker=row["speaker"])
-            units.setdefault(f"{row['subset']} asr", {})[row["id"]] = unit
+    for subset, members in outputs_by_set(rows).items():
+        for row in members:
+            name = normalizers[row["language"]]
+            if reference := normalize(name, row["references"][0]):
+                text = str(row["replies"]["asr"].get("text", ""))
+                (errors,) = token_errors([reference], [normalize(name, text)])
+                unit = Unit(errors.errors, errors.count, speaker=row["speaker"])
+                units.setdefault(f"{subset} asr", {})[row["id"]] = unit
     return units
 
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..results import read_results
+from ..metrics import token_errors
+from ..results import outputs_by_set, read_results
 from ..statistics import mcnemar, paired_difference, rate
-from .asr import corpus_rate, percent, token_errors
+from .asr import corpus_rate, percent
 from .normalizers import DEFAULTS, normalize
 from .openaudiobench import SETS, VerdictForm
 from .scores.units import Unit, Units
@@ -27,29 +28,26 @@ _TAXES = (("s2t", "s2s_text"), ("s2s_text", "s2s_asr"), ("s2t", "s2s_asr"), ("t2
 def summarize(path: Path) -> dict[str, Any]:
     """All figures of a result file, by set and setting; points run from 0 to 100."""
     header, rows = read_results(path)
-    outputs = [row for row in rows if row["kind"] == "output"]
     verdicts = {(row["id"], row["setting"]): row for row in rows if row["kind"] == "verdict"}
-    names = list(dict.fromkeys(row["subset"] for row in outputs))
-    subsets = {name: [row for row in outputs if row["subset"] == name] for name in names}
+    subsets = outputs_by_set(rows)
     return {
         "provenance": header,
         "judge_models": sorted({row["model"] for row in verdicts.values()}),
         "sets": {name: _subset(name, members, verdicts, header) for name, members in subsets.items()},
-        "recogniser": _recogniser_errors(outputs),
+        "recogniser": _recogniser_errors([row for row in rows if row["kind"] == "output"]),
     }
 
 
 def answer_units(path: Path) -> Units:
     """Strict points of every judged item, as shares."""
     header, rows = read_results(path)
-    outputs = [row for row in rows if row["kind"] == "output"]
     verdicts = {(row["id"], row["setting"]): row for row in rows if row["kind"] == "verdict"}
     official = bool(header["judge"].get("parses_official"))
     units: Units = {}
-    for name in dict.fromkeys(row["subset"] for row in outputs):
+    for name, members in outputs_by_set(rows).items():
         form: VerdictForm = SETS[name].verdict if official else "json"
         for setting in header["settings"]:
-            for row in (row for row in outputs if row["subset"] == name):
+            for row in members:
                 verdict = verdicts.get((row["id"], setting))
                 failed = reply_text(row, setting) is None and (official or row["references"])
                 if verdict is None and not failed:

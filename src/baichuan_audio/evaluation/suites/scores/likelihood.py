@@ -6,11 +6,12 @@ the answer and each other option, right where it is lower or equal.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...results import read_results
+from ...results import outputs_by_set, read_results
 from ..asr import percent
 from ..s2sbench import OPTIONS, STORIES
 from .units import Unit, Units, estimate_units
@@ -23,8 +24,7 @@ def score_likelihoods(path: Path) -> dict[str, Any]:
     """Figures of every set and setting of a result file, in per cent."""
     header, rows = read_results(path)
     units, sets = likelihood_units(path), dict[str, Any]()
-    for name, setting in ((name, setting) for name in _names(rows) for setting in header["settings"]):
-        members = [row for row in rows if row["kind"] == "output" and row["subset"] == name]
+    for (name, members), setting in itertools.product(outputs_by_set(rows).items(), header["settings"]):
         figures = sets.setdefault(name, {"items": len(members), "settings": {}})
         story = name in STORIES
         kinds = {"pairwise": 50.0} if story else {"pairwise": 50.0, "four_way": 25.0}
@@ -41,8 +41,7 @@ def likelihood_units(path: Path) -> Units:
     """One unit a story or question: the share of wrong continuations that are less likely than the right one."""
     header, rows = read_results(path)
     units: Units = {}
-    for name, setting in ((name, setting) for name in _names(rows) for setting in header["settings"]):
-        members = [row for row in rows if row["kind"] == "output" and row["subset"] == name]
+    for (name, members), setting in itertools.product(outputs_by_set(rows).items(), header["settings"]):
         for right, wrong, row in _compared(members, setting, name in STORIES):
             wins = [_win(right, other) for other in wrong]
             pairwise = Unit(sum(wins) / len(wins), 1.0, row["id"], "", len(wins) == 1)
@@ -51,10 +50,6 @@ def likelihood_units(path: Path) -> Units:
                 best = Unit(_best(right, wrong), 1.0, row["id"], "", True)
                 units.setdefault(f"{name} {setting} four_way", {})[row["id"]] = best
     return units
-
-
-def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["subset"] for row in rows if row["kind"] == "output"))
 
 
 def _compared(

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from ....evaluation.metrics import codebook_use
-from ...results import read_results
-from ..asr import corpus_rate, token_errors
+from ...metrics import token_errors
+from ...results import outputs_by_set, read_results
+from ..asr import corpus_rate
 from ..normalizers import DEFAULTS, fingerprint, normalize
 from .units import Unit, Units, mean
 
@@ -35,7 +36,7 @@ def score_tts(path: Path) -> dict[str, Any]:
     the mean of each text's error rate, over those that were spoken; `failed` were not.
     """
     header, rows = read_results(path)
-    sets = {name: _tts_set(members) for name, members in _by_subset(rows).items()}
+    sets = {name: _tts_set(members) for name, members in outputs_by_set(rows).items()}
     names = sorted({DEFAULTS[row["language"]] for row in rows if row["kind"] == "output"})
     return {"provenance": header, "normalizers": {name: fingerprint(name) for name in names}, "sets": sets}
 
@@ -73,14 +74,14 @@ def tts_units(path: Path) -> Units:
     _, rows = read_results(path)
     return {
         f"{name} tts": _error_units(members, [str(row["replies"]["tts"].get("asr") or "") for row in members])
-        for name, members in _by_subset(rows).items()
+        for name, members in outputs_by_set(rows).items()
     }
 
 
 def score_codec(path: Path) -> dict[str, Any]:
     """Quality of each of VERSIONS, use of the codebooks and bit rate, for every set of a result file."""
     header, rows = read_results(path)
-    return {"provenance": header, "sets": {name: _codec_set(members) for name, members in _by_subset(rows).items()}}
+    return {"provenance": header, "sets": {name: _codec_set(members) for name, members in outputs_by_set(rows).items()}}
 
 
 def _codec_set(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -102,10 +103,11 @@ def codec_units(path: Path) -> Units:
     """The mel error of every recording."""
     _, rows = read_results(path)
     units: Units = {}
-    for row in rows:
-        if row["kind"] == "output" and "error" not in row["replies"]["codec"]:
-            value = row["replies"]["codec"]["versions"]["decoded"]["measures"]["mel_mae"]
-            units.setdefault(f"{row['subset']} decoded mel_mae", {})[row["id"]] = Unit(value, speaker=row["speaker"])
+    for name, members in outputs_by_set(rows).items():
+        for row in members:
+            if "error" not in row["replies"]["codec"]:
+                value = row["replies"]["codec"]["versions"]["decoded"]["measures"]["mel_mae"]
+                units.setdefault(f"{name} decoded mel_mae", {})[row["id"]] = Unit(value, speaker=row["speaker"])
     return units
 
 
@@ -153,11 +155,3 @@ def _error_units(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> dic
         (errors,) = token_errors([normalize(name, row["references"][0])], [normalize(name, text)])
         units[row["id"]] = Unit(errors.errors, errors.count, speaker=row["speaker"])
     return units
-
-
-def _by_subset(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    subsets: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["kind"] == "output":
-            subsets.setdefault(row["subset"], []).append(row)
-    return subsets

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import MissingDependencyError
-from ...results import read_results
+from ...results import outputs_by_set, read_results
 from ..covost2 import LANGUAGES
 from .units import Unit, Units
 
@@ -21,12 +21,8 @@ _ORDERS = 4
 def score_translations(path: Path) -> dict[str, Any]:
     """Corpus BLEU of each direction of a result file; a failed translation counts as an empty one."""
     header, rows = read_results(path)
-    directions: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["kind"] == "output":
-            directions.setdefault(row["subset"], []).append(row)
     sets = {}
-    for direction, members in directions.items():
+    for direction, members in outputs_by_set(rows).items():
         statistics = bleu_statistics(members, LANGUAGES[direction][1])
         draws = resampled(statistics, members)
         low, high = np.percentile([bleu(draw) for draw in draws], [2.5, 97.5])
@@ -48,11 +44,10 @@ def translation_units(path: Path) -> Units:
     """BLEU of every sentence by itself, for paired comparisons; the figure of a set is `score_translations`'s."""
     _, rows = read_results(path)
     units: Units = {}
-    for row in rows:
-        if row["kind"] == "output":
-            (statistics,) = bleu_statistics([row], LANGUAGES[row["subset"]][1])
+    for direction, members in outputs_by_set(rows).items():
+        for row, statistics in zip(members, bleu_statistics(members, LANGUAGES[direction][1]), strict=True):
             unit = Unit(bleu(statistics) / 100, speaker=row["speaker"])
-            units.setdefault(f"{row['subset']} sentence BLEU", {})[row["id"]] = unit
+            units.setdefault(f"{direction} sentence BLEU", {})[row["id"]] = unit
     return units
 
 

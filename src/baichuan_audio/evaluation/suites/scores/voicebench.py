@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...results import read_results
+from ...results import outputs_by_set, read_results
 from ..asr import percent
 from ..scoring import strict_points
 from ..summary import reply_text
@@ -37,11 +37,9 @@ def score_voicebench(path: Path) -> dict[str, Any]:
     """Figures of every set and setting of a result file."""
     header, rows = read_results(path)
     units = voicebench_units(path)
-    outputs = [row for row in rows if row["kind"] == "output"]
     verdicts = [row for row in rows if row["kind"] == "verdict"]
     sets: dict[str, Any] = {}
-    for name in dict.fromkeys(row["subset"] for row in outputs):
-        members = [row for row in outputs if row["subset"] == name]
+    for name, members in outputs_by_set(rows).items():
         entry: dict[str, Any] = {"items": len(members), "metric": SETS[name].form, "settings": {}}
         for setting in header["settings"]:
             points = _points(SETS[name].form, members, verdicts, setting)
@@ -63,9 +61,8 @@ def voicebench_units(path: Path) -> Units:
     header, rows = read_results(path)
     verdicts = [row for row in rows if row["kind"] == "verdict"]
     units: Units = {}
-    for name in dict.fromkeys(row["subset"] for row in rows if row["kind"] == "output"):
+    for name, members in outputs_by_set(rows).items():
         form = SETS[name].form
-        members = [row for row in rows if row["kind"] == "output" and row["subset"] == name]
         questions = {row["id"]: row["question"] for row in members}
         for setting in header["settings"]:
             for item, points in _points(form, members, verdicts, setting).items():
