@@ -17,7 +17,7 @@ from ..suites.scoring import strict_points
 from .charts import Interval, interval_chart, time_chart
 from .html import breakable, isolated, table, text
 from .items import MARKS, NAMES, Card, cards
-from .published import PUBLISHED, Column, PublishedTable
+from .published import Column, PublishedTable, published
 from .sounds import Sounds
 
 _CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def _section(number: int, path: Path, data: Mapping[str, Path], sounds: Sounds) 
     name = f"{suite}: {path.name}"
     parts = [f'<section id="s{number}" aria-labelledby="h{number}"><h2 id="h{number}">{isolated(name)}</h2>']
     parts.append(_provenance(header))
-    parts += [_published(entry, sets) for entry in PUBLISHED if entry.suite == suite]
+    parts += [_published(entry, sets) for entry in published(suite)]
     parts.append(_figures(sets))
     parts.append(_plots(sets))
     parts.append(_items(number, list(cards(rows, path, points_of(path, suite, rows), recordings, sounds))))
