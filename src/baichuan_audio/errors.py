@@ -1,5 +1,10 @@
 """The exceptions of this package; each message is one clear sentence."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class BaichuanAudioError(Exception):
     """Base class; the text says what was wrong, where, and what to do."""
@@ -39,3 +44,12 @@ class TrainingError(BaichuanAudioError):
 
 class MissingDependencyError(BaichuanAudioError):
     """An optional library or program is not installed; the text names what to install."""
+
+
+@contextlib.contextmanager
+def needed_library(sentence: str) -> Iterator[None]:
+    """Around the import of a library that an extra brings. Raises MissingDependencyError(sentence) without it."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(sentence) from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDependencyError
+from ..errors import needed_library
 
 _COLOURS = {"reference": "#b0b0b0", "optimized": "#1f77b4", "int8": "#2ca02c", "int4": "#9467bd", "fp8": "#ff7f0e"}
 
@@ -113,10 +113,8 @@ def _flow_steps(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def _pyplot() -> Any:
-    try:
+    with needed_library("plots need matplotlib: pip install 'baichuan-audio[plot]'"):
         import matplotlib
-    except ImportError as error:
-        raise MissingDependencyError("plots need matplotlib: pip install 'baichuan-audio[plot]'") from error
     matplotlib.use("agg")
     from matplotlib import pyplot
 

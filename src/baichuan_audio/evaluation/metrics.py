@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..audio.mel import FLOW_MEL, MelConfig, natural_log_mel
-from ..errors import MissingDependencyError
+from ..errors import needed_library
 from .text import tokens
 
 
@@ -23,10 +23,8 @@ class TokenErrors:
 
 def token_errors(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> list[TokenErrors]:
     """Errors of each hypothesis (jiwer's alignment). Raises MissingDependencyError without jiwer."""
-    try:
+    with needed_library("error rates need jiwer: pip install 'baichuan-audio[eval]'."):
         import jiwer
-    except ImportError as error:
-        raise MissingDependencyError("error rates need jiwer: pip install 'baichuan-audio[eval]'.") from error
     result = []
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         aligned = jiwer.process_words(" ".join(reference), " ".join(hypothesis))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, MissingDependencyError
+from ..errors import ConfigError, needed_library
 
 SAMPLE_RATE = 16_000
 _SILENCE_SECONDS = 0.3
@@ -24,12 +24,8 @@ class Whisper:
     """
 
     def __init__(self, model: str, language: str, workers: int = 1) -> None:
-        try:
+        with needed_library("Whisper needs faster-whisper: pip install 'baichuan-audio[whisper]'."):
             import faster_whisper
-        except ImportError as error:
-            raise MissingDependencyError(
-                "Whisper needs faster-whisper: pip install 'baichuan-audio[whisper]'."
-            ) from error
         try:
             self.model: Any = faster_whisper.WhisperModel(
                 model, device="cpu", compute_type="int8", cpu_threads=1, num_workers=workers

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from ...errors import DataError, MissingDependencyError
+from ...errors import DataError, needed_library
 from ...text.lines import parse_rows
 from ...text.phonemes import SYMBOLS
 from ..store.manifest import Clip, ClipStore
@@ -36,10 +36,8 @@ class PhoneAligner:
     """Forced alignment of English speech with its text."""
 
     def __init__(self) -> None:
-        try:
+        with needed_library("aligning needs pocketsphinx: pip install 'baichuan-audio[train]'."):
             from pocketsphinx import Decoder
-        except ImportError as error:
-            raise MissingDependencyError("aligning needs pocketsphinx: pip install 'baichuan-audio[train]'.") from error
         # Wide beams: the text is given, so it is only a question of finding a path at all.
         self._decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False, beam=1e-80, wbeam=1e-60)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AudioError, MissingDependencyError
+from ...errors import AudioError, needed_library
 from ..results import EvaluationError
 from ..systems.base import ItemFailure
 from .timeline import RATE, Cut, Playback
@@ -91,13 +91,9 @@ class LiveClient:
         in benchmarks whose outputs are as long as their inputs. Raises ItemFailure for a session that the server ends
         or refuses, EvaluationError where nobody answers.
         """
-        try:
+        with needed_library("a Realtime address needs websockets: pip install 'baichuan-audio[eval]'."):
             from websockets.asyncio.client import connect
             from websockets.exceptions import ConnectionClosed, InvalidHandshake
-        except ImportError as error:
-            raise MissingDependencyError(
-                "a Realtime address needs websockets: pip install 'baichuan-audio[eval]'."
-            ) from error
         for pause_s in _PAUSES_S:
             try:
                 return await self._session(connect, recording, to_the_end)

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from ...audio.mel import FLOW_MEL, natural_log_mel
-from ...errors import MissingDependencyError
+from ...errors import needed_library
 
 
 def figure(width: float, height: float) -> Any:
     """An empty figure of matplotlib, in inches. Raises MissingDependencyError without it."""
-    try:
+    with needed_library("plots need matplotlib: pip install 'baichuan-audio[plot]'."):
         from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        raise MissingDependencyError("plots need matplotlib: pip install 'baichuan-audio[plot]'.") from error
     return Canvas(figsize=(width, height), layout="constrained")
 
 

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 
 from ...data.store.atomic import text_digest
-from ...errors import ConfigError, MissingDependencyError
+from ...errors import ConfigError, needed_library
 from ...text.normalization import normalize_for_speech
 from ..text import tokens
 
@@ -29,12 +29,8 @@ def _whisper_english(text: str) -> list[str]:
 
 @functools.cache
 def _whisper_normalizer() -> Callable[[str], str]:
-    try:
+    with needed_library("this normaliser needs whisper-normalizer: pip install 'baichuan-audio[eval]'."):
         from whisper_normalizer.english import EnglishTextNormalizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "this normaliser needs whisper-normalizer: pip install 'baichuan-audio[eval]'."
-        ) from error
     normalizer: Callable[[str], str] = EnglishTextNormalizer()
     return normalizer
 
@@ -45,10 +41,8 @@ def _plain_english(text: str) -> list[str]:
 
 
 def _mandarin_characters(text: str) -> list[str]:
-    try:
+    with needed_library("this normaliser needs zhconv: pip install 'baichuan-audio[eval]'."):
         import zhconv
-    except ImportError as error:
-        raise MissingDependencyError("this normaliser needs zhconv: pip install 'baichuan-audio[eval]'.") from error
     return tokens(normalize_for_speech(zhconv.convert(text, "zh-hans"), "zh"), "zh")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import DataError, MissingDependencyError
+from ...errors import DataError, needed_library
 from .items import Benchmark, FaultList, Item, read_text
 from .scores.instructions import can_check
 from .transcripts import check_root
@@ -141,10 +141,8 @@ def _json_rows(table: Path) -> Iterator[tuple[Mapping[str, Any], _Turns]]:
 
 
 def _parquet_rows(table: Path) -> Iterator[tuple[Mapping[str, Any], _Turns]]:
-    try:
+    with needed_library("parquet files need pyarrow: pip install 'baichuan-audio[eval]'."):
         from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise MissingDependencyError("parquet files need pyarrow: pip install 'baichuan-audio[eval]'.") from error
     try:
         file = parquet.ParquetFile(table)
         names = set(file.schema_arrow.names)

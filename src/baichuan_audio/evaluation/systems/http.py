@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import MissingDependencyError
+from ...errors import needed_library
 from ..results import EvaluationError
 from .base import ItemFailure
 
@@ -19,10 +19,8 @@ class HttpClient:
     """Requests to an OpenAI-compatible address; waits and tries again while the server is busy or away."""
 
     def __init__(self, base_url: str, key_variable: str, timeout_s: float, pause_s: float = 1.0) -> None:
-        try:
+        with needed_library("asking a server needs httpx: pip install 'baichuan-audio[eval]'."):
             import httpx
-        except ImportError as error:
-            raise MissingDependencyError("asking a server needs httpx: pip install 'baichuan-audio[eval]'.") from error
         if not base_url.startswith(("http://", "https://")):
             raise EvaluationError(f"'{base_url}' is no address; give one like http://127.0.0.1:8000/v1.")
         self.base_url, self._pause_s, self._transport_error = base_url.rstrip("/"), pause_s, httpx.TransportError

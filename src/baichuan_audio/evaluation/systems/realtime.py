@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import MissingDependencyError
+from ...errors import needed_library
 from ..results import EvaluationError
 from ..suites.items import Item
 from .base import Earlier, ItemFailure, Reply, item_waveform
@@ -37,12 +37,8 @@ class RealtimeSystem:
         key_variable: str = "OPENAI_API_KEY",
         timeout_s: float = 600.0,
     ) -> None:
-        try:
+        with needed_library("asking a Realtime server needs websockets: pip install 'baichuan-audio[eval]'."):
             from websockets.sync.client import connect
-        except ImportError as error:
-            raise MissingDependencyError(
-                "asking a Realtime server needs websockets: pip install 'baichuan-audio[eval]'."
-            ) from error
         self._connect: Any = connect
         self._url, self._model, self._voice, self._timeout_s = url, model, voice, timeout_s
         self._key_variable = key_variable

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ....errors import BaichuanAudioError, MissingDependencyError
+from ....errors import BaichuanAudioError, needed_library
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,11 +41,9 @@ class RayExecutor:
             yield tasks[row["index"]], value
 
     def _ray(self) -> Any:
-        try:
+        with needed_library("the Ray executor needs Ray Data: pip install 'ray[data]'."):
             import ray
             import ray.data
-        except ImportError as error:
-            raise MissingDependencyError("the Ray executor needs Ray Data: pip install 'ray[data]'.") from error
         if not ray.is_initialized():
             try:
                 options = {"address": self.address} if self.address else {"num_cpus": max(2, self.workers + 1)}

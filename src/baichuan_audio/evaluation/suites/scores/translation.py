@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....errors import MissingDependencyError
+from ....errors import needed_library
 from ...results import outputs_by_set, read_results
 from ..covost2 import LANGUAGES
 from .units import Unit, Units
@@ -87,8 +87,6 @@ def resampled(statistics: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> np.n
 
 
 def _sacrebleu() -> Any:
-    try:
+    with needed_library("BLEU needs sacrebleu: pip install 'baichuan-audio[eval]'."):
         from sacrebleu import metrics
-    except ImportError as error:
-        raise MissingDependencyError("BLEU needs sacrebleu: pip install 'baichuan-audio[eval]'.") from error
     return metrics
