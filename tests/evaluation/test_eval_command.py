@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from baichuan_audio.cli import evaluation, main
+from baichuan_audio.cli import common, evaluation, main
 from baichuan_audio.cli.app import build_parser, current_names
-from baichuan_audio.cli.evaluation import shared
 from baichuan_audio.evaluation.results import read_results
 from baichuan_audio.evaluation.suites.registry import SUITES
 
@@ -110,8 +109,8 @@ def test_training_data_are_compared(tiny: Path, data: Path, tmp_path: Path, caps
 
 def test_progress_says_what_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter([0.0, 100.0, 200.0, 300.0, 301.0])
-    monkeypatch.setattr(shared.time, "monotonic", lambda: next(clock))
-    with shared.Bar("fleurs") as bar:
+    monkeypatch.setattr(common.time, "monotonic", lambda: next(clock))
+    with common.Bar("fleurs") as bar:
         bar.update("items", 4, 10)
         bar.update("items", 5, 10)
         bar.update("items", 6, 10)

@@ -26,6 +26,8 @@ DEFAULT_MODEL = f"${MODEL_VARIABLE}, or the only checkpoint in models/"
 _MODEL_HELP = f"checkpoint directory or hub id (default: {DEFAULT_MODEL})"
 QUIET_S = 2.0
 """Work that takes longer shows its progress."""
+_LINE_S = 60.0  # between lines of progress where there is no terminal
+_BAR = 20  # characters
 
 
 def add_command(
@@ -195,6 +197,54 @@ class Progress:
             elapsed = time.perf_counter() - self.started
             print(f"\r\x1b[K{self._label} ... {self._detail} {elapsed:.0f} s", end="", file=sys.stderr, flush=True)
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+class Bar:
+    """Shows on stderr how many things are done, and how long the rest will take; without a terminal once a minute."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._terminal = label, sys.stderr.isatty()
+        self._part, self._started, self._first, self._shown = "", 0.0, 0, 0.0
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    def log(self, sentence: str) -> None:
+        """A sentence on a line of its own."""
+        self._clear()
+        print(f"{self._label}: {sentence}", file=sys.stderr, flush=True)
+
+    def update(self, part: str, done: int, total: int) -> None:
+        """`done` of `total` things, named by `part`, are there."""
+        now = time.monotonic()
+        if part != self._part:
+            self._part, self._started, self._first = part, now, done
+            self._shown = now if not self._terminal else 0.0
+        if now - self._shown < (0.2 if self._terminal else _LINE_S) and not (self._terminal and done == total):
+            return
+        self._shown = now
+        filled = "#" * (_BAR * done // max(total, 1))
+        line = f"{self._label} [{filled:<{_BAR}}] {done} of {total} {part}{self._left(now, done, total)}"
+        print(
+            f"\r\x1b[K{line}" if self._terminal else line,
+            end="" if self._terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _left(self, now: float, done: int, total: int) -> str:
+        """The time that is left at the speed since the start of this part."""
+        if done <= self._first or done == total:
+            return ""
+        seconds = (now - self._started) / (done - self._first) * (total - done)
+        return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
+
+    def _clear(self) -> None:
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def check_text(model: BaichuanAudio, text: object) -> None:

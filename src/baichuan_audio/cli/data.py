@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from . import train as corpus
-from .common import Progress, add_command, add_group, print_json
+from .common import Bar, Progress, add_command, add_group, print_json
 
 if TYPE_CHECKING:
     from ..data.pipeline.engine.local import Executor
@@ -104,10 +104,8 @@ def run_run(arguments: argparse.Namespace) -> None:
         run_plan(arguments)
         return
     recipe = _recipe(arguments)
-    with Progress("making training data") as line:
-        result = run_pipeline(
-            recipe, _executor(arguments), lambda what, done, all_: line.update(f"{what} {done}/{all_}")
-        )
+    with Bar("making training data") as bar:
+        result = run_pipeline(recipe, _executor(arguments), bar.update)
     hours = sum(entry.seconds for entry in result.entries) / 3600
     if arguments.json:
         print_json(
@@ -180,14 +178,14 @@ def run_tokenize(arguments: argparse.Namespace) -> None:
     from .common import load_plain_model
 
     model, _ = load_plain_model(arguments)
-    with Progress("encoding") as line:
+    with Bar("encoding") as bar:
         count = tokenize_shards(
             arguments.shards,
             arguments.output,
             model.tokenizer,
             _weights_digest(model.tokenizer),
             arguments.keep_audio,
-            lambda done, total: line.update(f"{done} of {total} samples"),
+            lambda done, total: bar.update("samples", done, total),
         )
     print_json({"output": arguments.output, "encoded": count}) if arguments.json else print(
         f"{arguments.output}: codes of {count} more samples"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import read_recipe
 from ..errors import ConfigError
 from ..training import STAGE_NAMES
-from .common import Progress, add_command, positive, print_json
+from .common import Bar, add_command, positive, print_json
 
 if TYPE_CHECKING:
     from ..training.planning.estimate import Estimate
@@ -143,33 +141,18 @@ def run_encode(arguments: argparse.Namespace) -> None:
     output = arguments.output or corpus / "codes"
     clips = ClipStore(corpus / "audio")
     model = load(arguments.model, dtype=torch.float32)
-    with clip_bar("encoding the corpus") as progress:
-        count = encode_corpus(model.tokenizer, clips, output, progress=progress)
+    with Bar("encoding the corpus") as bar:
+        count = encode_corpus(
+            model.tokenizer, clips, output, progress=lambda done, total: bar.update("clips", done, total)
+        )
     print(f"{output}: codes of {count} more clips")
-
-
-@contextmanager
-def clip_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar, moved by `progress(done, total)`; without tqdm, a line that counts."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        with Progress(label) as line:
-            yield lambda done, total: line.update(f"{done} of {total} clips,")
-        return
-    with tqdm(desc=label, unit="clip") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 def run_align(arguments: argparse.Namespace) -> None:
     from ..data.alignment.phone_alignment import write_alignments
 
     audio = Path(arguments.corpus) / "audio"
-    with clip_bar("aligning speech with its text") as progress:
-        count = write_alignments(audio, arguments.threads or os.cpu_count() or 1, progress=progress)
+    with Bar("aligning speech with its text") as bar:
+        processes = arguments.threads or os.cpu_count() or 1
+        count = write_alignments(audio, processes, lambda done, total: bar.update("clips", done, total))
     print(f"{audio}: {count} more clips aligned")

@@ -7,8 +7,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from ..common import add_command, default_model, positive, print_json
-from .shared import Bar, add_judge, add_measuring, api_judge, chosen_data, finish
+from ..common import Bar, add_command, default_model, positive, print_json
+from .shared import add_judge, add_measuring, api_judge, chosen_data, finish
 
 
 def add_live(group: Any) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common import Progress, add_command, choose_device, default_model, positive, print_json
-from .shared import Bar, add_judge, add_measuring, api_judge, chosen_data, finish
+from ..common import Bar, Progress, add_command, choose_device, default_model, positive, print_json
+from .shared import add_judge, add_measuring, api_judge, chosen_data, finish
 
 if TYPE_CHECKING:
     from ...evaluation.judge.api import Judge

@@ -1,11 +1,9 @@
-"""What the commands of `eval` share: their options, the data of a suite, progress, and how figures are shown."""
+"""What the commands of `eval` share: their options, the data of a suite, and how figures are shown."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +13,6 @@ from ..common import in_clone, positive
 
 if TYPE_CHECKING:
     from ...evaluation.judge.api import ApiJudge
-
-_LINE_S = 60.0  # between lines of progress where there is no terminal
-_BAR = 20  # characters
 
 
 def add_measuring(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -119,51 +114,3 @@ def _values(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
             return
         for key, child in node.items():
             yield from _values(child, path if key in ("settings", "versions") else (*path, str(key)))
-
-
-class Bar:
-    """Shows on stderr how many items of a suite are done, and how long the rest will take."""
-
-    def __init__(self, suite: str) -> None:
-        self._suite, self._terminal = suite, sys.stderr.isatty()
-        self._part, self._started, self._first, self._shown = "", 0.0, 0, 0.0
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._clear()
-
-    def log(self, sentence: str) -> None:
-        """A sentence on a line of its own."""
-        self._clear()
-        print(f"{self._suite}: {sentence}", file=sys.stderr, flush=True)
-
-    def update(self, part: str, done: int, total: int) -> None:
-        """`done` of `total` items (or verdicts) are there."""
-        now = time.monotonic()
-        if part != self._part:
-            self._part, self._started, self._first = part, now, done
-            self._shown = now if not self._terminal else 0.0
-        if now - self._shown < (0.2 if self._terminal else _LINE_S) and not (self._terminal and done == total):
-            return
-        self._shown = now
-        filled = "#" * (_BAR * done // max(total, 1))
-        line = f"{self._suite} [{filled:<{_BAR}}] {done} of {total} {part}{self._left(now, done, total)}"
-        print(
-            f"\r\x1b[K{line}" if self._terminal else line,
-            end="" if self._terminal else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def _left(self, now: float, done: int, total: int) -> str:
-        """The time that is left at the speed since the start of this part."""
-        if done <= self._first or done == total:
-            return ""
-        seconds = (now - self._started) / (done - self._first) * (total - done)
-        return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
-
-    def _clear(self) -> None:
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
