@@ -106,7 +106,7 @@ def test_command(openai_server: OpenAIServer, tmp_path: Path, capsys: pytest.Cap
     assert "1 answers, judged 2 times: kappa with people" in printed.out and "judging takes 1 calls" in printed.err
     marks.write_text('{"id": 1}\n')
     assert main(["eval", "judge", str(marks)]) == 2
-    assert "line 1 is no object with id, set, question" in capsys.readouterr().err
+    assert "line 1, is no object with id, set, question" in capsys.readouterr().err
     with pytest.raises(DataError, match="cannot be read"):
         read_marks(tmp_path / "none.jsonl")
 

@@ -109,7 +109,7 @@ def test_calibrate_proposes_what_separates_good_from_bad(workplace: Path, capsys
     assert found["caught_now"] == 0.0 and found["caught"] == 1.0 and found["lost"] == 0.0 and found["bad"] == 3
     assert main([*words]) == 0 and "quality.clipping=" in capsys.readouterr().out
     (workplace / "labels.jsonl").write_text('{"id": "clip0"}\n')
-    assert main(words) == 2 and "needs `id` and `label`" in capsys.readouterr().err
+    assert main(words) == 2 and "is no row with `id` and `label`" in capsys.readouterr().err
 
 
 def test_mistakes_are_told_in_one_sentence(workplace: Path, capsys: pytest.CaptureFixture[str]):

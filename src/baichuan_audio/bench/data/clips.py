@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from ...data.importers import manifest_rows
 from ...data.pipeline.audio_access import Samples
 from ...data.store.records import SAMPLE_RATE
 from ...errors import DataError
@@ -57,10 +57,7 @@ def read_clips(manifest: str | Path, folders: Sequence[str] = (), shortest_s: fl
         DataError: there are none.
     """
     path, clips = Path(manifest), []
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such manifest of clips.")
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for _, row in manifest_rows(path):
         if not row.get("transcript") or not row.get("speaker") or row.get("seconds", 99) < shortest_s:
             continue
         if folders and not row["path"].startswith(tuple(folders)):

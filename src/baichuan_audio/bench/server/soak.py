@@ -23,6 +23,7 @@ import numpy as np
 
 from ...audio.waveform import load_waveform
 from ...errors import BaichuanAudioError
+from ...evaluation.systems.base import encode_pcm
 
 RATE = 24000
 CHUNK_S = 0.04
@@ -82,8 +83,7 @@ async def _speak(socket: Any, samples: np.ndarray) -> None:
     begun, size = time.monotonic(), int(CHUNK_S * RATE)
     for number, start in enumerate(range(0, len(samples), size)):
         await asyncio.sleep(max(0.0, begun + number * CHUNK_S - time.monotonic()))
-        data = (np.clip(samples[start : start + size], -1, 1) * 32767).astype("<i2").tobytes()
-        event = {"type": "input_audio_buffer.append", "audio": base64.b64encode(data).decode()}
+        event = {"type": "input_audio_buffer.append", "audio": encode_pcm(samples[start : start + size])}
         await socket.send(json.dumps(event))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DataError
+from ...text.lines import parse_rows
 from ..store.records import Piece
 from .engine.local import Executor, LocalExecutor
 from .engine.outputs import read_output
@@ -149,20 +149,5 @@ def _propose(
 
 
 def read_labels(path: str | Path) -> dict[str, str]:
-    """JSON lines with `id` and `label`.
-
-    Raises:
-        DataError: a line has neither.
-    """
-    return dict(_labels(Path(path)))
-
-
-def _labels(path: Path) -> Iterator[tuple[str, str]]:
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file of labels.")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            yield str(row["id"]), str(row["label"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: a label needs `id` and `label`.") from error
+    """JSON lines with `id` and `label`. Raises DataError for a line that has neither."""
+    return dict(parse_rows(path, lambda row: (str(row["id"]), str(row["label"])), "row with `id` and `label`"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...text.lines import parse_rows
 from ..suites.items import Item
 from ..suites.openaudiobench import SETS, VerdictForm
 from ..suites.scoring import strict_points
@@ -36,23 +36,17 @@ class MarkedAnswer:
 
 def read_marks(path: Path) -> list[MarkedAnswer]:
     """A JSON lines file of answers that a person marked. Raises DataError, naming the line."""
-    marked = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: this file cannot be read ({error.strerror or error}).") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            name, subset, question, references, language, answer, right = (row[field] for field in _FIELDS)
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{path}: line {number} is no object with {', '.join(_FIELDS)}.") from None
-        raw = str(row.get("raw_reference") or ";".join(references))
-        item = Item(str(name), str(subset), None, str(question), tuple(references), raw, str(language))
-        marked.append(MarkedAnswer(item, str(answer), bool(right), str(row.get("source", ""))))
+    marked = list(parse_rows(path, _marked, f"object with {', '.join(_FIELDS)}"))
     if not marked:
         raise DataError(f"{path}: there is no marked answer in it.")
     return marked
+
+
+def _marked(row: Any) -> MarkedAnswer:
+    name, subset, question, references, language, answer, right = (row[field] for field in _FIELDS)
+    raw = str(row.get("raw_reference") or ";".join(references))
+    item = Item(str(name), str(subset), None, str(question), tuple(references), raw, str(language))
+    return MarkedAnswer(item, str(answer), bool(right), str(row.get("source", "")))
 
 
 def measure_agreement(judges: Sequence[Judge], marked: Sequence[MarkedAnswer]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Each item has a seed of its own, so neither order nor company changes a reply.
 
 from __future__ import annotations
 
+import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,17 @@ def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, np.clip(waveform, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
     return file.getvalue()
+
+
+def encode_pcm(samples: np.ndarray) -> str:
+    """Samples [S] in [-1, 1] -> 16-bit PCM in base64, as Realtime events carry it."""
+    return base64.b64encode((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()).decode()
+
+
+def decode_pcm(text: str) -> np.ndarray:
+    """16-bit PCM in base64 -> samples [S]."""
+    content = base64.b64decode(text)
+    return np.frombuffer(content[: len(content) // 2 * 2], "<i2").astype(np.float32) / 32768
 
 
 def audio_of(item: Item) -> Path:

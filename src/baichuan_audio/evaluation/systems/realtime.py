@@ -5,7 +5,6 @@ Every item is a conversation of its own: the audio is committed at once, without
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from ...errors import needed_library
 from ..results import EvaluationError
 from ..suites.items import Item
-from .base import Earlier, ItemFailure, Reply, item_waveform
+from .base import Earlier, ItemFailure, Reply, decode_pcm, encode_pcm, item_waveform
 
 REALTIME_RATE = 24_000
 _INSTRUCTION = "Transcribe the audio word for word. Write nothing else."
@@ -95,7 +94,7 @@ class RealtimeSystem:
             ) from error
 
     def _reply(self, socket: Any, spoken: bool) -> Reply:
-        texts, sounds = list[str](), list[bytes]()
+        texts, sounds = list[str](), [np.zeros(0, np.float32)]
         while True:
             event = json.loads(socket.recv(timeout=self._timeout_s))
             kind = event.get("type")
@@ -104,7 +103,7 @@ class RealtimeSystem:
             if kind in ("response.output_text.delta", "response.output_audio_transcript.delta"):
                 texts.append(event["delta"])
             elif kind == "response.output_audio.delta":
-                sounds.append(base64.b64decode(event["delta"]))
+                sounds.append(decode_pcm(event["delta"]))
             elif kind == "response.done":
                 break
         response = event.get("response") or {}
@@ -112,21 +111,15 @@ class RealtimeSystem:
             raise ItemFailure(f"the reply failed: {json.dumps(response.get('status_details'))}")
         if not spoken:
             return Reply("".join(texts))
-        samples = np.frombuffer(b"".join(sounds), "<i2").astype(np.float32) / 32768
-        return Reply("".join(texts), samples, REALTIME_RATE)
+        return Reply("".join(texts), np.concatenate(sounds), REALTIME_RATE)
 
 
 def _part(item: Item, typed: bool) -> dict[str, Any]:
     """What the user says, or types."""
     if typed:
         return {"type": "input_text", "text": item.question}
-    return {"type": "input_audio", "audio": base64.b64encode(_pcm(item)).decode("ascii")}
-
-
-def _pcm(item: Item) -> bytes:
-    """The item's audio as 16-bit samples at REALTIME_RATE."""
     import soxr
 
     waveform, rate = item_waveform(item)
     samples = waveform if rate == REALTIME_RATE else soxr.resample(waveform, rate, REALTIME_RATE)
-    return bytes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return {"type": "input_audio", "audio": encode_pcm(samples)}
