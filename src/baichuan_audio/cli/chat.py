@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AudioError, BaichuanAudioError, NoSpeechError, PromptError
-from .common import Progress, add_command, add_quantize, check_output, check_text, load_model, print_json
+from .common import Progress, add_command, add_quantize, check_output, check_text, load_model, print_json, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -302,11 +302,8 @@ def run_speak(arguments: argparse.Namespace) -> None:
     spoken = TimedReply(text, torch.cat([torch.zeros(0), *pieces]), model.sample_rate, first_audio, progress.seconds)
     assert spoken.waveform is not None
     save_waveform(arguments.output, spoken.waveform, model.sample_rate)
-    if arguments.json:
-        result = {"text": text, "voice": arguments.voice or model.voices[0], "output": arguments.output}
-        print_json(result | spoken.times())
-    else:
-        print(f"{arguments.output}: {spoken.timing_line()}")
+    result = {"text": text, "voice": arguments.voice or model.voices[0], "output": arguments.output}
+    show(arguments, result | spoken.times(), f"{arguments.output}: {spoken.timing_line()}")
     if not arguments.no_play:
         play(spoken.waveform, model.sample_rate)
 

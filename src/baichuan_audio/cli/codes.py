@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AudioError, DataError, MissingDependencyError
-from .common import Progress, add_command, check_output, load_model, print_json
+from .common import Progress, add_command, check_output, load_model, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,13 +59,12 @@ def run_encode(arguments: argparse.Namespace) -> None:
         "bits_per_second": _bit_rate(model),
         "compute_s": round(progress.seconds, 3),
     }
-    if arguments.json:
-        print_json(result)
-    else:
-        print(
-            f"{arguments.output}: {codes.shape[0]} x {codes.shape[1]} codes for {result['seconds']:.2f} s of audio "
-            f"({result['bits_per_second']:.0f} bits/s), encoded in {progress.seconds:.2f} s"
-        )
+    show(
+        arguments,
+        result,
+        f"{arguments.output}: {codes.shape[0]} x {codes.shape[1]} codes for {result['seconds']:.2f} s of audio "
+        f"({result['bits_per_second']:.0f} bits/s), encoded in {progress.seconds:.2f} s",
+    )
 
 
 def run_decode(arguments: argparse.Namespace) -> None:
@@ -78,10 +77,8 @@ def run_decode(arguments: argparse.Namespace) -> None:
         waveform = model.tokenizer.decode(codes)
     save_waveform(arguments.output, waveform, model.sample_rate)
     seconds = waveform.shape[0] / model.sample_rate
-    if arguments.json:
-        print_json({"output": arguments.output, "seconds": round(seconds, 3), "compute_s": round(progress.seconds, 3)})
-    else:
-        print(f"{arguments.output}: {seconds:.2f} s of audio, decoded in {progress.seconds:.2f} s")
+    result = {"output": arguments.output, "seconds": round(seconds, 3), "compute_s": round(progress.seconds, 3)}
+    show(arguments, result, f"{arguments.output}: {seconds:.2f} s of audio, decoded in {progress.seconds:.2f} s")
 
 
 def run_reconstruct(arguments: argparse.Namespace) -> None:
@@ -92,15 +89,14 @@ def run_reconstruct(arguments: argparse.Namespace) -> None:
     rate, waveform = _read(arguments.audio)
     model = load_model(arguments)
     metrics = reconstruct(model, waveform, rate, arguments.output, arguments.plot)
-    if arguments.json:
-        print_json(metrics)
-    else:
-        print(
-            f"{metrics['output']}: {metrics['seconds']:.2f} s at {metrics['bits_per_second']:.0f} bits/s, "
-            f"mel error {metrics['mel_mae']:.3f} (mean |difference| of natural-log mels), "
-            f"encoded in {metrics['encode_s']:.2f} s, decoded in {metrics['decode_s']:.2f} s"
-        )
-        print(f"distinct codes by codebook: {' '.join(str(count) for count in metrics['distinct_codes'])}")
+    show(
+        arguments,
+        metrics,
+        f"{metrics['output']}: {metrics['seconds']:.2f} s at {metrics['bits_per_second']:.0f} bits/s, "
+        f"mel error {metrics['mel_mae']:.3f} (mean |difference| of natural-log mels), "
+        f"encoded in {metrics['encode_s']:.2f} s, decoded in {metrics['decode_s']:.2f} s\n"
+        f"distinct codes by codebook: {' '.join(str(count) for count in metrics['distinct_codes'])}",
+    )
 
 
 def reconstruct(model: BaichuanAudio, waveform: Tensor, rate: int, output: str, plot: str | None) -> dict[str, Any]:

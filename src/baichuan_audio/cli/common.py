@@ -289,3 +289,11 @@ def check_output(path: str | None, suffixes: Sequence[str] = (), inputs: Sequenc
 def print_json(value: object) -> None:
     """Print one JSON value on standard output."""
     print(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False), flush=True)
+
+
+def show(arguments: argparse.Namespace, value: object, text: str) -> None:
+    """Print a result: as one JSON value with --json, else as text."""
+    if arguments.json:
+        print_json(value)
+    else:
+        print(text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from . import train as corpus
-from .common import Bar, Progress, add_command, add_group, print_json
+from .common import Bar, Progress, add_command, add_group, load_plain_model, show
 
 if TYPE_CHECKING:
     from ..data.pipeline.engine.local import Executor
@@ -107,20 +107,10 @@ def run_run(arguments: argparse.Namespace) -> None:
     with Bar("making training data") as bar:
         result = run_pipeline(recipe, _executor(arguments), bar.update)
     hours = sum(entry.seconds for entry in result.entries) / 3600
-    if arguments.json:
-        print_json(
-            {
-                "output": recipe.output,
-                "samples": len(result.entries),
-                "hours": round(hours, 4),
-                "tasks": result.ran,
-                "set_aside": dict(result.set_aside),
-            }
-        )
-        return
-    print(f"{recipe.output}: {len(result.entries)} samples, {hours:.2f} h, {result.ran} tasks run")
-    for source, reason in sorted(result.set_aside.items()):
-        print(f"set aside: {source}: {reason}")
+    facts = {"output": recipe.output, "samples": len(result.entries), "hours": round(hours, 4), "tasks": result.ran}
+    lines = [f"{recipe.output}: {len(result.entries)} samples, {hours:.2f} h, {result.ran} tasks run"]
+    lines += [f"set aside: {source}: {reason}" for source, reason in sorted(result.set_aside.items())]
+    show(arguments, facts | {"set_aside": dict(result.set_aside)}, "\n".join(lines))
 
 
 def run_plan(arguments: argparse.Namespace) -> None:
@@ -130,24 +120,20 @@ def run_plan(arguments: argparse.Namespace) -> None:
     with Progress("estimating the yield"):
         plan = plan_yield(recipe, arguments.pilot, _executor(arguments))
     unknown = plan.kept != plan.kept  # nan
-    if arguments.json:
-        print_json(
-            {
-                "sources": plan.sources,
-                "hours": round(plan.hours_in, 4),
-                "known": round(plan.known, 4),
-                "kept": None if unknown else round(plan.kept, 4),
-                "error": None if unknown else round(plan.error, 4),
-            }
-        )
-        return
-    print(f"{plan.sources} sources, {plan.hours_in:.2f} h; {plan.known:.2f} h of them have been processed")
+    facts = {
+        "sources": plan.sources,
+        "hours": round(plan.hours_in, 4),
+        "known": round(plan.known, 4),
+        "kept": None if unknown else round(plan.kept, 4),
+        "error": None if unknown else round(plan.error, 4),
+    }
+    lines = [f"{plan.sources} sources, {plan.hours_in:.2f} h; {plan.known:.2f} h of them have been processed"]
     if unknown:
-        print("nothing is known yet to estimate the yield from; run some first with --pilot 20")
-        return
-    print(f"kept: {plan.kept:.2f} h, give or take {2 * plan.error:.2f} h")
-    for origin, (hours, kept) in plan.by_origin.items():
-        print(f"  {origin}: {kept:.2f} of {hours:.2f} h")
+        lines.append("nothing is known yet to estimate the yield from; run some first with --pilot 20")
+    else:
+        lines.append(f"kept: {plan.kept:.2f} h, give or take {2 * plan.error:.2f} h")
+        lines += [f"  {origin}: {kept:.2f} of {hours:.2f} h" for origin, (hours, kept) in plan.by_origin.items()]
+    show(arguments, facts, "\n".join(lines))
 
 
 def run_calibrate(arguments: argparse.Namespace) -> None:
@@ -156,14 +142,12 @@ def run_calibrate(arguments: argparse.Namespace) -> None:
     recipe, labels = _recipe(arguments), read_labels(arguments.labels)
     with Progress(f"scoring {len(labels)} labelled sources"):
         proposals = calibrate(recipe, labels, _executor(arguments))
-    if arguments.json:
-        print_json({proposal.name: vars(proposal) for proposal in proposals})
-        return
-    for p in proposals:
-        print(
-            f"{p.name}={p.proposed:g}  # now {p.now:g}: catches {p.caught_now:.0%} of {p.bad} bad, drops "
-            f"{p.lost_now:.0%} of {p.good} good; then {p.caught:.0%} and {p.lost:.0%}"
-        )
+    lines = [
+        f"{p.name}={p.proposed:g}  # now {p.now:g}: catches {p.caught_now:.0%} of {p.bad} bad, drops "
+        f"{p.lost_now:.0%} of {p.good} good; then {p.caught:.0%} and {p.lost:.0%}"
+        for p in proposals
+    ]
+    show(arguments, {proposal.name: vars(proposal) for proposal in proposals}, "\n".join(lines))
 
 
 def run_report(arguments: argparse.Namespace) -> None:
@@ -175,7 +159,6 @@ def run_report(arguments: argparse.Namespace) -> None:
 
 def run_tokenize(arguments: argparse.Namespace) -> None:
     from ..data.pipeline.tokenize_shards import tokenize_shards
-    from .common import load_plain_model
 
     model, _ = load_plain_model(arguments)
     with Bar("encoding") as bar:
@@ -187,9 +170,8 @@ def run_tokenize(arguments: argparse.Namespace) -> None:
             arguments.keep_audio,
             lambda done, total: bar.update("samples", done, total),
         )
-    print_json({"output": arguments.output, "encoded": count}) if arguments.json else print(
-        f"{arguments.output}: codes of {count} more samples"
-    )
+    result = {"output": arguments.output, "encoded": count}
+    show(arguments, result, f"{arguments.output}: codes of {count} more samples")
 
 
 def _weights_digest(tokenizer: Any) -> str:
@@ -222,8 +204,6 @@ def run_inspect(arguments: argparse.Namespace) -> None:
         return
     tokens = None
     if codes is not None:
-        from .common import load_plain_model
-
         model, _ = load_plain_model(arguments)
         tokens = (model.text_tokenizer, model.special)
     waveform = reader.waveform(entry) if "flac" in entry.members else None
@@ -243,15 +223,12 @@ def run_export(arguments: argparse.Namespace) -> None:
     from ..data.store.export import export_lhotse
 
     count = export_lhotse(arguments.shards, arguments.output)
-    print_json({"output": arguments.output, "cuts": count}) if arguments.json else print(
-        f"{arguments.output}/cuts.jsonl.gz: {count} cuts"
-    )
+    result = {"output": arguments.output, "cuts": count}
+    show(arguments, result, f"{arguments.output}/cuts.jsonl.gz: {count} cuts")
 
 
 def run_clips(arguments: argparse.Namespace) -> None:
     from ..data.store.clips_of_shards import add_clips
 
     added = add_clips(arguments.shards, arguments.output)
-    print_json({"output": arguments.output, "clips": added}) if arguments.json else print(
-        f"{arguments.output}: {added} clips added"
-    )
+    show(arguments, {"output": arguments.output, "clips": added}, f"{arguments.output}: {added} clips added")

@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..text.lines import read_text
 from .chat import timed_reply
 from .codes import reconstruct
-from .common import Progress, add_command, in_clone, load_model, print_json
+from .common import Progress, add_command, in_clone, load_model, show
 
 if TYPE_CHECKING:
     from ..model import BaichuanAudio
@@ -40,10 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         task = {"chat": _chat, "transcribe": _transcribe, "reconstruct": _reconstruct, "speak": _speak}[item["task"]]
         report.append({"task": item["task"], **task(model, folder, item, output, arguments)})
     (output / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    if arguments.json:
-        print_json(report)
-    else:
-        print(f"\nThe replies, transcripts and plot are in {output}.")
+    show(arguments, report, f"\nThe replies, transcripts and plot are in {output}.")
 
 
 def _examples() -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import read_recipe
 from ..errors import ConfigError
 from ..training import STAGE_NAMES
-from .common import Bar, add_command, positive, print_json
+from .common import Bar, add_command, positive, show
 
 if TYPE_CHECKING:
     from ..training.planning.estimate import Estimate
@@ -83,12 +83,9 @@ def run_plan(arguments: argparse.Namespace) -> None:
     plan = plan_stage(recipe, Path(arguments.config) if arguments.config else None)
     bfloat16 = recipe.precision != "float32"
     result = estimate(recipe, plan, arguments.gpus, arguments.gpu, arguments.price, bfloat16, step_seconds)
-    if arguments.json:
-        facts = {"stage": stage, "gpus": arguments.gpus, "gpu": arguments.gpu, **asdict(result)}
-        facts["memory"]["total"] = result.memory.total
-        print_json(facts)
-    else:
-        print("\n".join(table(result, arguments.gpus, arguments.gpu)))
+    facts = {"stage": stage, "gpus": arguments.gpus, "gpu": arguments.gpu, **asdict(result)}
+    facts["memory"]["total"] = result.memory.total
+    show(arguments, facts, "\n".join(table(result, arguments.gpus, arguments.gpu)))
 
 
 def stage_of(path: str, overrides: list[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
-from ..common import add_command, positive, print_json
+from ..common import add_command, positive, print_json, show
 from .shared import add_judge, api_judge, bundle, suite_data
 
 if TYPE_CHECKING:
@@ -71,12 +71,11 @@ def run_power(arguments: argparse.Namespace) -> None:
             raise ConfigError("these result files have no figure of right and wrong items that differ.")
         shares = sorted(set(measured))
     rows = power_table(arguments.points, shares, arguments.power)
-    if arguments.json:
-        print_json(rows)
-        return
+    lines = []
     for row in rows:
         needed = "impossible: systems differ on fewer" if row["items"] is None else f"{row['items']} items"
-        print(f"{row['points']:g} points, differing on {100 * row['discordant']:.3g} % of the items: {needed}")
+        lines.append(f"{row['points']:g} points, differing on {100 * row['discordant']:.3g} % of the items: {needed}")
+    show(arguments, rows, "\n".join(lines))
 
 
 def add_judged(group: Any) -> None:
@@ -170,12 +169,12 @@ def add_list(group: Any) -> None:
 def run_list(arguments: argparse.Namespace) -> None:
     from ...evaluation.suites.registry import SUITES
 
-    if arguments.json:
-        facts = {
-            name: {"layout": suite.layout, "figure": suite.figure, "settings": suite.settings}
-            for name, suite in SUITES.items()
-        }
-        print_json(facts)
-        return
-    for name, suite in SUITES.items():
-        print(f"{name}: {suite.figure}\n    data: {suite.layout}\n    settings: {' '.join(suite.settings)}")
+    facts = {
+        name: {"layout": suite.layout, "figure": suite.figure, "settings": suite.settings}
+        for name, suite in SUITES.items()
+    }
+    lines = [
+        f"{name}: {suite.figure}\n    data: {suite.layout}\n    settings: {' '.join(suite.settings)}"
+        for name, suite in SUITES.items()
+    ]
+    show(arguments, facts, "\n".join(lines))
