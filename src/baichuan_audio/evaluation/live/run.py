@@ -14,8 +14,8 @@ import soundfile
 from ...data.store.atomic import file_digest, text_digest
 from ...errors import ConfigError
 from ..judge.api import PROMPTS, ApiJudge, Verdict
-from ..results import EvaluationError, ResultFile, library_versions
-from ..suites.items import Benchmark, Item
+from ..results import ResultFile, library_versions
+from ..suites.items import Benchmark, Item, first_of_each
 from ..suites.run import ordered_map
 from ..systems.base import ItemFailure
 from . import big_bench_audio, full_duplex
@@ -62,7 +62,7 @@ def run_live(
     benchmark = load_benchmark(suite, data, strict)
     for problem in benchmark.problems:
         log(problem)
-    items = _limited(benchmark.items, limit)
+    items = first_of_each(benchmark.items, limit)
     provenance = _provenance(suite, data, items, benchmark.problems, system, judge, limit)
     with ResultFile(output, provenance) as results:
         new = [item for item in items if ("output", item.id, "") not in results.done]
@@ -79,18 +79,6 @@ def run_live(
 def load_benchmark(suite: str, data: Path, strict: bool = False) -> LiveBenchmark | Benchmark:
     """The items of a suite. Raises DataError."""
     return full_duplex.load(data, strict) if suite == full_duplex.NAME else big_bench_audio.load(data, strict)
-
-
-def _limited(items: Sequence[Any], limit: int | None) -> list[Any]:
-    taken: dict[str, int] = {}
-    chosen = []
-    for item in items:
-        taken[item.subset] = taken.get(item.subset, 0) + 1
-        if limit is None or taken[item.subset] <= limit:
-            chosen.append(item)
-    if not chosen:
-        raise EvaluationError("a limit of 0 leaves no item to measure on.")
-    return chosen
 
 
 def _row(item: LiveItem | Item, system: LiveSystem, folder: Path) -> dict[str, Any]:

@@ -19,13 +19,12 @@ _RATE = 24_000  # which MP3 has
 class Sounds:
     """Makes the source of an audio element from a file.
 
-    page: where the report will be. embed: put the sound itself into the page; else a relative link. `bytes`: size of
-    all that was put in. Two uses of one file cost twice, so use it once.
+    page: where the report will be. embed: put the sound itself into the page; else a relative link. Two uses of one
+    file cost twice, so use it once.
     """
 
     def __init__(self, page: Path, embed: bool) -> None:
         self._folder, self._embed = page.resolve().parent, embed
-        self.bytes = 0
 
     def player(self, path: Path | None, label: str) -> str:
         """An audio element with controls, or a note that there is no sound."""
@@ -47,5 +46,4 @@ class Sounds:
             return None
         file = io.BytesIO()
         soundfile.write(file, np.clip(np.asarray(waveform, np.float32), -1, 1), _RATE, format="MP3")
-        self.bytes += len(file.getvalue())
         return "data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -6,13 +6,15 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...data.store.atomic import file_digest, text_digest
 from ...errors import DataError
+from ..results import EvaluationError
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm"}
 _HEADERS = {".wav", ".flac", ".mp3", ".ogg", ".opus"}  # whose headers libsndfile reads
@@ -74,14 +76,7 @@ class Benchmark:
 
     def limited(self, limit: int | None) -> Benchmark:
         """The first `limit` items of every set; None for all."""
-        if limit is None:
-            return self
-        taken, items = Counter[str](), list[Item]()
-        for item in self.items:
-            taken[item.subset] += 1
-            if taken[item.subset] <= limit:
-                items.append(item)
-        return Benchmark(self.name, items, self.problems, self.expected, self.unusable)
+        return replace(self, items=first_of_each(self.items, limit))
 
     def compare_counts(self, published: Mapping[str, int]) -> None:
         """Tell where a set that is there has not the published number of items, used and left out together."""
@@ -102,6 +97,18 @@ class Benchmark:
         if not self.items:
             raise DataError(f"{root}: there is no item to measure on.")
         return self
+
+
+def first_of_each(items: Sequence[Any], limit: int | None) -> list[Any]:
+    """The first `limit` items of every set; None for all. Raises EvaluationError where none is left."""
+    taken, chosen = Counter[str](), list[Any]()
+    for item in items:
+        taken[item.subset] += 1
+        if limit is None or taken[item.subset] <= limit:
+            chosen.append(item)
+    if not chosen:
+        raise EvaluationError("a limit of 0 leaves no item to measure on.")
+    return chosen
 
 
 def read_text(path: Path) -> tuple[str, str | None]:

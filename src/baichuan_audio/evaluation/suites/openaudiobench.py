@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import DataError
-from .items import Benchmark, Item, audio_problem, named, read_csv, surplus_audio
+from .items import Benchmark, FaultList, Item, named, read_csv, surplus_audio
 
 NAME = "openaudiobench"
 VERSION = "1"
@@ -78,37 +78,18 @@ def _read_set(folder: Path, form: SubsetFormat, benchmark: Benchmark) -> None:
         raise DataError(f"{audios}: the folder with the recordings is missing.")
     benchmark.expected[form.name] = form.items
     benchmark.problems += problems
-    seen, faults = set[str](), dict[str, list[str]]()
+    faults = FaultList(table, form.name, benchmark)
     for row in rows:
-        name = row[AUDIO_COLUMN].strip()
-        fault = _row_fault(row, form, audios, name, seen)
-        seen.add(name)
-        if fault:
-            faults.setdefault(fault, []).append(name or "(no name)")
-            continue
-        benchmark.items.append(_item(row, form, audios / name, name))
-    for fault, names in faults.items():
-        benchmark.problems.append(f"{table}: {len(names)} left out, {fault}: {named(names)}.")
-        benchmark.unusable[form.name] += len(names)
-    if surplus := surplus_audio(audios, seen):
+        name, texts = row[AUDIO_COLUMN].strip(), {"question": row[form.question]}
+        if form.verdict != "rating":
+            texts["reference"] = row[form.reference]
+        if faults.usable(name, audios / name, audios, texts):
+            benchmark.items.append(_item(row, form, audios / name, name))
+    faults.report()
+    if surplus := surplus_audio(audios, {row[AUDIO_COLUMN].strip() for row in rows}):
         benchmark.problems.append(f"{audios}: {len(surplus)} recordings without a row were left out: {named(surplus)}.")
     if len(rows) != form.items:
         benchmark.problems.append(f"{table}: {len(rows)} rows, {form.items} were published.")
-
-
-def _row_fault(row: dict[str, str], form: SubsetFormat, audios: Path, name: str, seen: set[str]) -> str | None:
-    if not name:
-        return "no audio_filename"
-    if name in seen:
-        return "a recording named twice"
-    if not (audios / name).resolve().is_relative_to(audios.resolve()):
-        return "a recording outside of audios/"
-    if not row[form.question].strip():
-        return "no question"
-    if form.verdict != "rating" and not row[form.reference].strip():
-        return "no reference"
-    problem = audio_problem(audios / name)
-    return f"a recording that is {problem}" if problem else None
 
 
 def _item(row: dict[str, str], form: SubsetFormat, audio: Path, name: str) -> Item:

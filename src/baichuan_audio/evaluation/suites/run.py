@@ -270,8 +270,6 @@ def _provenance(
     measures: QualityMeasures | None,
     limit: int | None,
 ) -> dict[str, Any]:
-    if not benchmark.items:
-        raise EvaluationError("a limit of 0 leaves no item to measure on.")
     chosen = SUITES[suite]
     judging = {**judge.provenance(), "parses_official": judge.parses_official} if judge and chosen.judged else {}
     provenance: dict[str, Any] = {
