@@ -11,7 +11,7 @@ import pytest
 from baichuan_audio.config import load_recipe
 from baichuan_audio.errors import ConfigError, DataError
 from baichuan_audio.safetensors_io import read_json
-from baichuan_audio.text.lines import parse_rows, read_fields, read_json_rows, read_lines, read_table, read_text
+from baichuan_audio.text.lines import parse_rows, read_json_rows, read_lines, read_table, read_text
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,6 @@ def test_a_list_that_grows_ends_at_its_last_whole_row(tmp_path: Path):
     path.write_text('{"a": \n{"a": 1}\n')
     with pytest.raises(DataError, match="line 1"):
         list(read_json_rows(path, growing=True))
-
-
-def test_names_and_the_rest_of_their_lines(tmp_path: Path):
-    path = tmp_path / "text"
-    path.write_bytes("\ufeffU1\t你 好 \r\nU2   再 见\r\n\r\nU1 你 好".encode())
-    assert list(read_fields(path, "transcript")) == [(1, "U1", "你 好"), (2, "U2", "再 见")]
-    path.write_text("U1 one\nU2\n")
-    with pytest.raises(DataError, match="text, line 2: no transcript follows the name 'U2'"):
-        list(read_fields(path, "transcript"))
-    path.write_text("U1 one\nU1 two\n")
-    with pytest.raises(DataError, match="lines 1 and 2 both name 'U1'"):
-        list(read_fields(path, "transcript"))
 
 
 def test_tables(tmp_path: Path):

@@ -206,7 +206,7 @@ def test_codes_store_keeps_what_it_has_and_names_what_it_lacks(
 ) -> None:
     monkeypatch.setattr("baichuan_audio.layers.precision.fast_bfloat16", lambda device: False)  # `encode` is exact
     store = CodesStore(workspace / "codes")
-    assert len(store) == 6 and store.num_codebooks == 4 and "train-q" in store
+    assert len(store) == 6 and len(store["train-q"]) == 4 and "train-q" in store
     clips = ClipStore(workspace / "corpus")
     write_codes({"train-q": store["train-q"] * 0}, tmp_path)
 

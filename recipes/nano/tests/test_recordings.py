@@ -13,6 +13,7 @@ from nano.corpus.recordings import (
     pack_recordings,
     read_aishell,
     read_audio,
+    read_fields,
     read_librispeech,
     read_recordings,
 )
@@ -179,3 +180,15 @@ def test_hash_is_the_same_everywhere():
     assert hash_fraction("content:arithmetic:en:7+5") == pytest.approx(0.547089, abs=1e-6)
     values = [hash_fraction(str(number)) for number in range(2000)]
     assert 0.45 < sum(values) / len(values) < 0.55
+
+
+def test_names_and_the_rest_of_their_lines(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffU1\t你 好 \r\nU2   再 见\r\n\r\nU1 你 好".encode())
+    assert list(read_fields(path, "transcript")) == [(1, "U1", "你 好"), (2, "U2", "再 见")]
+    path.write_text("U1 one\nU2\n")
+    with pytest.raises(DataError, match="text, line 2: no transcript follows the name 'U2'"):
+        list(read_fields(path, "transcript"))
+    path.write_text("U1 one\nU1 two\n")
+    with pytest.raises(DataError, match="lines 1 and 2 both name 'U1'"):
+        list(read_fields(path, "transcript"))

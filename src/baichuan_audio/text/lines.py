@@ -54,25 +54,6 @@ def read_text(path: str | Path) -> str:
     return _decoded(path, data, encoding)
 
 
-def read_fields(path: str | Path, meaning: str) -> Iterator[tuple[int, str, str]]:
-    """Lines of a name, white space and the rest: (number, name, rest), as in transcripts and Kaldi's lists.
-
-    meaning: what the rest is, for errors. Raises DataError for a line without a rest, and for a name with two
-    different rests; an exact repetition is skipped.
-    """
-    seen: dict[str, tuple[int, str]] = {}
-    for number, line in read_lines(path):
-        name, *rest = line.split(maxsplit=1)
-        if not rest:
-            raise DataError(f"{path}, line {number}: no {meaning} follows the name {name!r}.")
-        value = rest[0].strip()
-        first, other = seen.setdefault(name, (number, value))
-        if first == number:
-            yield number, name, value
-        elif other != value:
-            raise DataError(f"{path}: the lines {first} and {number} both name {name!r}, with a different {meaning}.")
-
-
 def read_json_rows(path: str | Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON-lines file, or of one JSON array (or object) on any number of lines, each with its number.
 

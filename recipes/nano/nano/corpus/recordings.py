@@ -15,7 +15,7 @@ from baichuan_audio.data.importers import MANIFEST, Recording, read_manifest
 from baichuan_audio.data.store.manifest import SAMPLE_RATE, ClipWriter, normalise_transcript, to_int16
 from baichuan_audio.errors import AudioError, DataError
 from baichuan_audio.text.language import language_of
-from baichuan_audio.text.lines import read_fields
+from baichuan_audio.text.lines import read_lines
 
 from ..hashing import hash_fraction
 
@@ -123,6 +123,25 @@ def read_kaldi(root: str | Path) -> Iterator[Recording]:
         speaker = lists["utt2spk"].get(name)
         language = language_of(text or "") or "en"
         yield Recording(f"{root.name}/{name}", root / file, language, speaker, text, "unknown", root.name)
+
+
+def read_fields(path: str | Path, meaning: str) -> Iterator[tuple[int, str, str]]:
+    """Lines of a name, white space and the rest: (number, name, rest), as in transcripts and Kaldi's lists.
+
+    meaning: what the rest is, for errors. Raises DataError for a line without a rest, and for a name with two
+    different rests; an exact repetition is skipped.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for number, line in read_lines(path):
+        name, *rest = line.split(maxsplit=1)
+        if not rest:
+            raise DataError(f"{path}, line {number}: no {meaning} follows the name {name!r}.")
+        value = rest[0].strip()
+        first, other = seen.setdefault(name, (number, value))
+        if first == number:
+            yield number, name, value
+        elif other != value:
+            raise DataError(f"{path}: the lines {first} and {number} both name {name!r}, with a different {meaning}.")
 
 
 def pack_recordings(

@@ -24,20 +24,6 @@ IDS_FILE = "codes.json"
 _WRITTEN_EVERY_S = 60.0
 
 
-class Throttle:
-    """Says when long work should save its results, about once a minute."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def due(self) -> bool:
-        """Whether it is time again."""
-        if time.monotonic() - self._last <= _WRITTEN_EVERY_S:
-            return False
-        self._last = time.monotonic()
-        return True
-
-
 class CodesStore:
     """Reads `codes.safetensors` (codes [K, total] uint16, offsets [n + 1] int64) and `codes.json` (clip ids).
 
@@ -70,10 +56,6 @@ class CodesStore:
         except KeyError:
             raise DataError(f"no codes are stored for clip {clip_id!r}") from None
         return torch.from_numpy(self._codes[:, self._offsets[index] : self._offsets[index + 1]].astype(np.int64))
-
-    @property
-    def num_codebooks(self) -> int:
-        return int(self._codes.shape[0])
 
 
 def write_codes(codes: Mapping[str, Tensor], root: str | Path) -> None:
@@ -124,7 +106,7 @@ def encode_corpus(
     shortest = tokenizer.config.min_samples / tokenizer.config.sampling_rate
     longest = tokenizer.config.max_audio_seconds
     device = str(next(tokenizer.parameters()).device)
-    before, seen, save = len(codes), 0, Throttle()
+    before, seen, written = len(codes), 0, time.monotonic()
     for group in _of_similar_length(missing, batch_seconds):
         batch = [clip for clip in group if shortest <= clip.seconds <= longest]
         with torch.inference_mode(), autocast(device):
@@ -134,8 +116,9 @@ def encode_corpus(
         seen += len(group)
         if progress is not None:
             progress(seen, len(missing))
-        if codes and save.due():
+        if codes and time.monotonic() - written > _WRITTEN_EVERY_S:
             write_codes(codes, root)
+            written = time.monotonic()
     write_codes(codes, root)
     return len(codes) - before
 
