@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import DataError
 from ..text.lines import read_json_rows
 from .sequences import split_reply
+from .store.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,4 @@ def read_dialogues(path: str | Path, splits: Iterable[str] = ("train",)) -> list
 
 def write_dialogues(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """Write a dialogue file, one line a dialogue; it is written aside and renamed, so never half there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    aside.replace(path)
+    write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...audio_tokenizer.model import AudioTokenizer
 from ...errors import DataError
 from ...layers.precision import autocast
-from ...safetensors_io import use_default_permissions
+from .atomic import written_aside
 from .manifest import Clip, ClipStore
 
 CODES_FILE = "codes.safetensors"
@@ -67,7 +67,6 @@ def write_codes(codes: Mapping[str, Tensor], root: str | Path) -> None:
     if not codes:
         raise DataError("there are no codes to write")
     root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
     packed = torch.cat(list(codes.values()), dim=1).numpy()
     if packed.min() < 0 or packed.max() > np.iinfo(np.uint16).max:
         raise DataError("a code does not fit 16 bits")
@@ -76,11 +75,9 @@ def write_codes(codes: Mapping[str, Tensor], root: str | Path) -> None:
         "codes": np.ascontiguousarray(packed.astype(np.uint16)),
         "offsets": offsets.astype(np.int64),
     }
-    save_file(arrays, str(root / (CODES_FILE + ".part")))
-    (root / (IDS_FILE + ".part")).write_text(json.dumps(list(codes)), encoding="utf-8")
-    use_default_permissions(root / (CODES_FILE + ".part"))
-    for name in (CODES_FILE, IDS_FILE):
-        (root / (name + ".part")).replace(root / name)
+    with written_aside(root / IDS_FILE) as ids, written_aside(root / CODES_FILE) as frames:
+        save_file(arrays, str(frames))
+        ids.write_text(json.dumps(list(codes)), encoding="utf-8")
 
 
 def encode_corpus(

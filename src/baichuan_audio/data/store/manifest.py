@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ...errors import DataError
 from ...text.lines import read_json_rows
+from .atomic import write_text
 
 SAMPLE_RATE = 24_000
 CLIPS_FILE = "clips.jsonl"
@@ -190,12 +191,8 @@ class ClipWriter:
         path = self.root / CLIPS_FILE
         rows = [row for _, row in read_json_rows(path)]
         if any(splits.get(row["id"], row["split"]) != row["split"] for row in rows):
-            aside = path.with_suffix(".part")
-            with aside.open("w", encoding="utf-8") as file:
-                for row in rows:
-                    row["split"] = splits.get(row["id"], row["split"])
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            aside.replace(path)
+            changed = ({**row, "split": splits.get(row["id"], row["split"])} for row in rows)
+            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in changed))
         self._lines.close()
         self._lines = self._locked(path)
 
