@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...text.language import voice_language
 from ...text.lines import read_lines
 from ..importers import manifest_rows
 from ..store.atomic import file_digest, write_text
@@ -118,11 +119,10 @@ def _text_item(row: Mapping[str, Any], name: str, license: str | None, origin: s
     if kind in ("aqa", "s2tt") and not row.get("answer"):
         raise ValueError(f"an item of kind {kind} needs an answer")
     sample = text or (turns[0].user if turns else "")
-    chinese = any("\u4e00" <= character <= "\u9fff" for character in sample)
     return TextItem(
         id=str(row.get("id") or name),
         kind=str(kind),
-        language=str(row.get("language") or ("zh" if chinese else "en")),
+        language=str(row.get("language") or voice_language(sample)),
         license=str(named),
         origin=str(row.get("source") or origin or "unknown"),
         text=text,

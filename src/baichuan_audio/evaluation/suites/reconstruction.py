@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import DataError
+from ...text.language import voice_language
 from . import aishell1, fleurs, librispeech
 from .items import AUDIO_SUFFIXES, Benchmark, FaultList, Item
 from .transcripts import check_root
@@ -32,7 +33,7 @@ def load(root: Path, strict: bool = False) -> Benchmark:
         if faults.usable(name, path, root, {}):
             words = path.with_suffix(".txt")
             text = words.read_text(encoding="utf-8-sig").strip() if words.is_file() else ""
-            language = "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in text) else "en"
+            language = voice_language(text)
             references = (text,) if text else ()
             benchmark.items.append(Item(f"sounds/{name}", "sounds", path, text, references, text, language))
     faults.report()
