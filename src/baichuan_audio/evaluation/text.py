@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..text.language import only_language_of
 from ..text.normalization.number_words import english_digits, english_number, mandarin_digits, mandarin_number
 
 _MAX_NUMBER = 10**12
@@ -27,16 +26,6 @@ def tokens(text: str, language: str) -> list[str]:
     for symbol, words in (_SYMBOLS_ZH if chinese else _SYMBOLS_EN).items():
         text = text.replace(symbol, words)
     return _TOKEN.findall(text)
-
-
-def same(first: str, second: str, language: str) -> bool:
-    """Whether two texts have the same tokens."""
-    return tokens(first, language) == tokens(second, language)
-
-
-def script(text: str) -> str | None:
-    """The language of a text, "en" or "zh"; None for a mixture or a text without words."""
-    return only_language_of(" ".join(tokens(text, "en")))
 
 
 def _spell(number: str, chinese: bool) -> str:

@@ -24,7 +24,6 @@ from baichuan_audio.data.synth.no_speech import HELD_OUT, NoSpeechConfig, draw_i
 from baichuan_audio.errors import ConfigError
 from baichuan_audio.evaluation.metrics import codebook_use, error_rate
 from baichuan_audio.evaluation.report.mels import plot_mels
-from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.model import BaichuanAudio
 
 from .. import LANGUAGES
@@ -34,6 +33,7 @@ from .items import HeldOut, spread
 from .metrics_table import Metric, markdown_table, plot_latency, write_metrics
 from .recognizers import Recognizers
 from .tasks import Answer, Progress
+from .texts import same, script
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Mandarin"}
 _ERROR_NAMES = {"en": "WER", "zh": "CER"}

@@ -15,11 +15,11 @@ from baichuan_audio.audio.waveform import resample
 from baichuan_audio.data.dialogues import Dialogue, Exchange, read_dialogues
 from baichuan_audio.data.store.manifest import Clip, ClipStore
 from baichuan_audio.errors import DataError
-from baichuan_audio.evaluation.text import script
 
 from .. import LANGUAGES
 from ..hashing import hash_fraction
 from .asr import SAMPLE_RATE
+from .texts import script
 
 _BY_VOICE_ALONE = "hear"
 T = TypeVar("T")

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from baichuan_audio.evaluation.text import same
-
 from .alignment import Aligner, choices_right
 from .asr import in_processes, transcribe_all
 from .items import HeldOut
 from .tasks import Progress
+from .texts import same
 from .whisper import Whisper
 
 CHOICES = 10

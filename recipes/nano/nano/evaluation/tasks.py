@@ -18,12 +18,12 @@ from baichuan_audio.data.dialogues import Dialogue
 from baichuan_audio.data.store.manifest import Clip
 from baichuan_audio.data.store.records import SAMPLE_RATE as DATA_RATE
 from baichuan_audio.data.synth.no_speech import NoSpeechItem, render
-from baichuan_audio.evaluation.text import same, script
 from baichuan_audio.generation.reply import ReplySampling
 from baichuan_audio.model import BaichuanAudio
 
 from .asr import SAMPLE_RATE
 from .items import HeldOut
+from .texts import same, script
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """(items, label, how many) -> the same items, shown as they go by."""
