@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import time
@@ -14,7 +15,7 @@ import numpy as np
 
 from ...errors import AudioError, needed_library
 from ..results import EvaluationError
-from ..systems.base import ItemFailure, decode_pcm, encode_pcm
+from ..systems.base import ItemFailure, encode_pcm
 from .timeline import RATE, Cut, Playback
 
 CHUNK_S = 0.02
@@ -246,3 +247,9 @@ def read_recording(path: Path | None) -> np.ndarray:
     except AudioError as error:
         raise ItemFailure(f"this sound cannot be read ({error}).") from error
     return np.asarray(waveform, np.float32)
+
+
+def decode_pcm(text: str) -> np.ndarray:
+    """16-bit PCM in base64 -> samples [S]."""
+    content = base64.b64decode(text)
+    return np.frombuffer(content[: len(content) // 2 * 2], "<i2").astype(np.float32) / 32768

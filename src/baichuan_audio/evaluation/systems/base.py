@@ -130,12 +130,6 @@ def encode_pcm(samples: np.ndarray) -> str:
     return base64.b64encode((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()).decode()
 
 
-def decode_pcm(text: str) -> np.ndarray:
-    """16-bit PCM in base64 -> samples [S]."""
-    content = base64.b64decode(text)
-    return np.frombuffer(content[: len(content) // 2 * 2], "<i2").astype(np.float32) / 32768
-
-
 def audio_of(item: Item) -> Path:
     if item.audio is None:
         raise ItemFailure("this item has no audio.")

@@ -5,6 +5,7 @@ Every item is a conversation of its own: the audio is committed at once, without
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from ...errors import needed_library
 from ..results import EvaluationError
 from ..suites.items import Item
-from .base import Earlier, ItemFailure, Reply, decode_pcm, encode_pcm, item_waveform
+from .base import Earlier, ItemFailure, Reply, encode_pcm, item_waveform
 
 REALTIME_RATE = 24_000
 _INSTRUCTION = "Transcribe the audio word for word. Write nothing else."
@@ -94,7 +95,7 @@ class RealtimeSystem:
             ) from error
 
     def _reply(self, socket: Any, spoken: bool) -> Reply:
-        texts, sounds = list[str](), [np.zeros(0, np.float32)]
+        texts, sounds = list[str](), list[bytes]()
         while True:
             event = json.loads(socket.recv(timeout=self._timeout_s))
             kind = event.get("type")
@@ -103,7 +104,7 @@ class RealtimeSystem:
             if kind in ("response.output_text.delta", "response.output_audio_transcript.delta"):
                 texts.append(event["delta"])
             elif kind == "response.output_audio.delta":
-                sounds.append(decode_pcm(event["delta"]))
+                sounds.append(base64.b64decode(event["delta"]))
             elif kind == "response.done":
                 break
         response = event.get("response") or {}
@@ -111,7 +112,8 @@ class RealtimeSystem:
             raise ItemFailure(f"the reply failed: {json.dumps(response.get('status_details'))}")
         if not spoken:
             return Reply("".join(texts))
-        return Reply("".join(texts), np.concatenate(sounds), REALTIME_RATE)
+        samples = np.frombuffer(b"".join(sounds), "<i2").astype(np.float32) / 32768
+        return Reply("".join(texts), samples, REALTIME_RATE)
 
 
 def _part(item: Item, typed: bool) -> dict[str, Any]:
