@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,40 @@ def test_error_rates_by_hand_and_again_offline(librispeech: Path, tmp_path: Path
     failed = run_suite("librispeech", librispeech, failing, tmp_path / "f.jsonl", log=lambda _: None)
     clean = failed["sets"]["test-clean"]
     assert (clean["errors"], clean["tokens"], clean["failed"]) == (10, 20, 2)
+
+
+def test_recordings_of_your_own_and_silence(tmp_path: Path) -> None:
+    rows = [
+        {"path": "a/1.wav", "transcript": "Good morning", "language": "en", "speaker": "x"},
+        {"path": "a/2.wav", "transcript": "你好", "language": "zh", "set": "mandarin"},
+        *({"path": f"quiet/{number}.wav", "transcript": "", "language": "en"} for number in range(3)),
+        {"path": "../outside.wav", "transcript": "No", "language": "en", "set": "a"},
+        {"path": "a/missing.wav", "transcript": "No", "language": "en"},
+        {"path": "a/1.wav", "language": "en"},
+    ]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for row in rows[:5]:
+        record(tmp_path / row["path"])
+    record(tmp_path.parent / "outside.wav")
+    load = SUITES["recordings"].load
+    assert [item.id for item in load(tmp_path).items] == ["a/a/1.wav", "mandarin/a/2.wav"] + [
+        f"quiet/quiet/{number}.wav" for number in range(3)
+    ]
+    told = " ".join(load(tmp_path).problems)
+    assert "row 8 lacks a path, a transcript or a language" in told and "a recording outside of" in told
+    assert "a recording that is missing: a/missing.wav" in told
+    with pytest.raises(DataError, match=r"manifest\.jsonl: this file is missing"):
+        load(tmp_path / "a")
+    system = ScriptedSystem({"Good morning": "good evening", "你好": "你好", "": "thank you"})
+    sets = run_suite("recordings", tmp_path, system, tmp_path / "r.jsonl", log=lambda _: None)["sets"]
+    assert {name: (figures["errors"], figures["tokens"]) for name, figures in sets.items()} == {
+        "a": (1, 2), "mandarin": (0, 2), "quiet": (0, 0),
+    }  # fmt: skip
+    assert sets["quiet"]["error_rate"] is None
+    assert (sets["quiet"]["empty_references"], sets["quiet"]["empty_transcripts"]) == (3, 0)
+    silent = ScriptedSystem({**system.replies, "": "..."}, name="silent")
+    sets = run_suite("recordings", tmp_path, silent, tmp_path / "s.jsonl", log=lambda _: None)["sets"]
+    assert sets["quiet"]["empty_transcripts"] == 3
 
 
 def test_characters_of_mandarin(aishell1: Path, tmp_path: Path) -> None:

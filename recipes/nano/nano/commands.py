@@ -106,6 +106,49 @@ def _make_items(arguments: argparse.Namespace) -> None:
         print(f"{output / 'sentences.jsonl'}: {write_items(sentences, output / 'sentences.jsonl')} sentences")
 
 
+def make_sets(argv: Sequence[str] | None = None) -> int:
+    """Split recordings into those that nano learns from and the sets that it is measured on."""
+    parser = argparse.ArgumentParser(prog="make_sets.py", description="Hold recordings, voices and texts out.")
+    steps = parser.add_subparsers(required=True, metavar="STEP")
+    rest = steps.add_parser("training", help="a manifest of the recordings that are not held out")
+    sets = steps.add_parser("sets", help="the sets of `baichuan-audio eval` from what is held out")
+    for step, output in ((rest, "the manifest to write"), (sets, "folder of the sets; it is made anew")):
+        step.add_argument("manifest", help="manifest of recordings with transcripts (docs/data.md)")
+        step.add_argument("output", help=output)
+    sets.add_argument("--kokoro", required=True, metavar="DIR", help="folder of Kokoro: model.onnx, vocab.json, voices")
+    sets.add_argument("--sentences", required=True, metavar="FILE", help="sentences.jsonl of make_texts.py")
+    sets.add_argument("--limit", type=positive, metavar="N", help="most items of a set")
+    rest.set_defaults(run=_make_training_manifest)
+    sets.set_defaults(run=_make_sets)
+    arguments = parser.parse_args(argv)
+    return guarded(arguments.run, arguments)
+
+
+def _make_training_manifest(arguments: argparse.Namespace) -> None:
+    from .held_out import write_training_manifest
+
+    count = write_training_manifest(Path(arguments.manifest), Path(arguments.output))
+    print(f"{arguments.output}: {count} recordings")
+
+
+def _make_sets(arguments: argparse.Namespace) -> None:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from baichuan_audio.data.pipeline.backends.tts import Voice
+    from baichuan_audio.text.lines import read_json_rows
+
+    from .held_out import write_sets
+
+    def speak(text: str, language: str, voice: str) -> NDArray[np.float32]:
+        return Voice.parse(f"kokoro:{arguments.kokoro}@{voice}").speak(text, language)
+
+    rows = [row for _, row in read_json_rows(arguments.sentences)]
+    sentences = [str(row["text"]) for row in rows if row.get("split") == "validation"]
+    write_sets(Path(arguments.manifest), Path(arguments.output), speak, sentences, arguments.limit)
+    print(f"{arguments.output}: written; `baichuan-audio eval all --data {arguments.output}` measures on it")
+
+
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """The figures of the model card, on held-out items of the corpus."""
     parser = argparse.ArgumentParser(prog="evaluate.py", description="Measure a trained nano on held-out items.")

@@ -65,7 +65,15 @@ class Settings:
 def stages(settings: Settings) -> list[Stage]:
     """All stages, each after those that it waits for."""
     make = _Maker(settings)
-    return [*_texts(make), *_speech(make), *_hearing(make), *_language_model(make), *_sound(make), *_finish(make)]
+    return [
+        *_texts(make),
+        *_speech(make),
+        *_hearing(make),
+        *_language_model(make),
+        *_sound(make),
+        *_finish(make),
+        *_measure(make),
+    ]
 
 
 class _Maker:
@@ -122,7 +130,8 @@ def _texts(make: _Maker) -> list[Stage]:
 def _speech(make: _Maker) -> list[Stage]:
     """Texts spoken, recordings cut and transcribed, audio without speech: shards; and all of it as clips for tokenizer
     and decoders."""
-    result = [_corpus(make, name) for name in make.corpora]
+    result = [] if make.quick else [_training_recordings(make)]
+    result += [_corpus(make, name) for name in make.corpora]
     for name in make.corpora:  # one after the other into the same store
         clips = f"data clips {{w}}/{name}/shards -o {{w}}/audio"
         result.append(make.stage(f"clips_{name}", clips, f"{{w}}/{name}/shards", "{w}/audio"))
@@ -133,7 +142,8 @@ def _corpus(make: _Maker, name: str) -> Stage:
     """`data run` of one corpus."""
     recipe, more, reads = f"{{r}}/{name}.yaml", "recognise.recognisers=[whisper:{p}/whisper-base]", "{p}/whisper-base"
     if name == "recordings":
-        more += f" sources={make.settings.speech}"
+        more += " sources={w}/recordings.jsonl"
+        reads += " {w}/recordings.jsonl"
     elif name == "no_speech":
         recipe, reads = "recipes/data/no_speech.yaml", ""
         more = f"no_speech.count={12 if make.quick else 2000} no_speech.seed=1"
@@ -144,6 +154,12 @@ def _corpus(make: _Maker, name: str) -> Stage:
         reads += " {w}/texts"
     folders = f"work={{w}}/{name} output={{w}}/{name}/shards"
     return make.stage(name, f"data run {recipe} {more} {folders}", f"{recipe} {reads}", f"{{w}}/{name}/shards")
+
+
+def _training_recordings(make: _Maker) -> Stage:
+    """The recordings that are not held out."""
+    command = f"make_sets.py training {make.settings.speech} {{w}}/recordings.jsonl"
+    return make.stage("training_recordings", command, "", "{w}/recordings.jsonl")
 
 
 def _hearing(make: _Maker) -> list[Stage]:
@@ -236,3 +252,26 @@ def _finish(make: _Maker) -> list[Stage]:
         ),
         make.stage("model", "checkpoint compress {w}/detached {out}", "{w}/detached", "{out}"),
     ]
+
+
+def _measure(make: _Maker) -> list[Stage]:
+    """What the model card says: on what is held out, in a rehearsal on the small bundle; then the peers, Whisper base
+    and SmolLM2, on the same items."""
+    data, read, hear, limit = "examples/evaluation", "", "librispeech", "--limit 1"
+    result: list[Stage] = []
+    if not make.quick:
+        data, read, hear, limit = "{w}/sets", "{w}/sets", "recordings", ""
+        command = f"make_sets.py sets {make.settings.speech} {data} --kokoro {{p}}/voices/kokoro"
+        result.append(make.stage("sets", f"{command} --sentences {{w}}/texts/sentences.jsonl", "{w}/texts", data))
+    whisper, llm = "{p}/whisper-base", f"{{p}}/smollm2/{LLM}"
+    for name, suites, system, more in (
+        ("speech", f"{hear} seed_tts reconstruction", "{out}", f"--whisper {whisper}"),
+        ("answers", "openaudiobench", "{out}", f"--whisper {whisper} --settings t2t s2t s2s_text s2s_asr"),
+        ("whisper", hear, f"whisper:{whisper}", ""),
+        ("base", "openaudiobench", f"llm:{llm}", "--settings t2t"),
+    ):
+        output = f"{{w}}/evaluation/{name}"
+        command = f"eval run {suites} --data {data} --system {system} --output {output} {limit} {more}"
+        reads = f"{read} {whisper} {llm} {'{out}' if system == '{out}' else ''}"
+        result.append(make.stage(f"evaluation_{name}", command, reads, output))
+    return result

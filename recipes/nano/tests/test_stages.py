@@ -60,7 +60,7 @@ def test_data_recipes_take_their_entries(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_rehearsal_touches_the_same_stages_and_needs_no_recordings() -> None:
     whole, quick = ([each.name for each in stages(settings)] for settings in SETTINGS)
-    assert quick == [name for name in whole if "recordings" not in name]
+    assert quick == [name for name in whole if "recordings" not in name and name != "sets"]
 
 
 def test_the_base_is_the_one_that_training_starts_from() -> None:

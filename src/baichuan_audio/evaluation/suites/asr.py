@@ -23,7 +23,8 @@ def score(path: Path, normalizers: Mapping[str, str] = DEFAULTS) -> dict[str, An
     """Error rates of every subset in a result file: all its errors over all its tokens, in per cent.
 
     normalizers: for each language its name in `NORMALIZERS`. A recording that the system failed on counts with all its
-    words missing; one whose reference has no token counts only in `empty_references`. Intervals treat a speaker's
+    words missing; one whose reference has no token counts only in `empty_references`, and in
+    `empty_transcripts` where the system heard no word either. Intervals treat a speaker's
     recordings as one cluster.
     """
     header, rows = read_results(path)
@@ -50,6 +51,10 @@ def _subset_score(rows: Sequence[Mapping[str, Any]], normalizers: Mapping[str, s
         "items": len(rows),
         "failed": sum("error" in row["replies"]["asr"] for row in rows),
         "empty_references": len(rows) - len(used),
+        "empty_transcripts": sum(
+            not reference and not any(token.isalnum() for token in hypothesis)
+            for reference, hypothesis in zip(references, hypotheses, strict=True)
+        ),
     }
 
 

@@ -16,6 +16,7 @@ from . import (
     librispeech,
     openaudiobench,
     reconstruction,
+    recordings,
     s2sbench,
     seed_tts,
     voicebench,
@@ -79,6 +80,10 @@ SUITES = {
     "kespeech": _recognition(
         kespeech.load, "Tasks/ASR/test/{wav.scp,text,utt2spk,utt2subdialect}",
         "character error rate of each sub-dialect",
+    ),
+    "recordings": _recognition(
+        recordings.load, "manifest.jsonl with path, transcript, language, set and speaker",
+        "word or character error rate of each set",
     ),
     "covost2": Suite(
         covost2.load, covost2.VERSION, ("s2tt",), ("s2tt",), translation.score_translations,
