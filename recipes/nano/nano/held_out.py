@@ -27,7 +27,7 @@ VOICES = {
     "zh": ("zf_xiaoni", "zm_yunyang", "zm_yunxia"),
 }
 """Of Kokoro's: who asks in the sets, and nowhere in training."""
-SPEAKERS = {"librispeech": ("ls19", "ls26", "ls27"), "aishell1": ("S0252",), "digits": ("theo",)}
+SPEAKERS = {"librispeech": ("ls19", "ls26", "ls27"), "aishell1": ("S0252",), "digits": ("fsdd_theo",)}
 _SHARE = 0.04  # of the speakers of other collections, and of single recordings where one name stands for many people
 _MANY_PEOPLE = ("wakewords", "requests")
 _SETS = {"librispeech": "readers", "aishell1": "mandarin", "digits": "digits", "wakewords": "commands",
