@@ -148,7 +148,8 @@ def test_a_dry_run_prints_and_changes_nothing(
     assert main(["--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "parts: done" and lines[1].startswith("questions: python recipes/nano/make_texts.py questions")
-    assert lines[-1].startswith("model: ") and [path.name for path in work.iterdir()] == ["done"]
+    assert any(line.startswith("model: ") for line in lines)
+    assert [path.name for path in work.iterdir()] == ["done"]
     assert main(["--dry-run", "tokeniser"]) == 2 and "did you mean tokenizer" in capsys.readouterr().err
 
 
