@@ -172,10 +172,16 @@ def _tokenizer(recipe: TokenizerRecipe, config: Path | None) -> StagePlan:
         return loss
 
     rows = max(1, round(recipe.batch_seconds / recipe.crop_seconds))
-    return StagePlan(parts, step, rows, "seconds of audio", rows * recipe.crop_seconds, notes=tuple(notes))
+    passes = recipe.gradient_accumulation
+    if passes > 1:
+        notes.append(_TWICE)
+    return StagePlan(
+        parts, step, rows, "seconds of audio", rows * recipe.crop_seconds, accumulation=passes, notes=tuple(notes)
+    )
 
 
 _TEXT_IDS_PER_SECOND = 3.5
+_TWICE = "the forward pass that micro-batches take twice is counted once"
 
 
 def _flow(recipe: FlowRecipe, config: Path | None) -> StagePlan:
@@ -226,8 +232,12 @@ def _vocoder(recipe: VocoderRecipe) -> StagePlan:
         return loss
 
     seconds = recipe.batch_size * samples / sizes.sample_rate
-    notes = ("spectral losses and pitch, beside the networks, are left out",)
-    return StagePlan(parts, step, recipe.batch_size, "seconds of audio", seconds, notes=notes)
+    notes, passes = ["spectral losses and pitch, beside the networks, are left out"], recipe.gradient_accumulation
+    if passes > 1:
+        notes.append(_TWICE)
+    return StagePlan(
+        parts, step, recipe.batch_size, "seconds of audio", seconds, accumulation=passes, notes=tuple(notes)
+    )
 
 
 def _tensors(value: Any) -> list[Tensor]:

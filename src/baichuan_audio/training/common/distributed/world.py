@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -82,6 +82,13 @@ class World:
         root = self.total(squares).sqrt().clamp(min=1e-12).to(squares)
         return 0.5 * (squares + squares.detach()) / root
 
+    def together(self, part: T, compute: Callable[[list[T]], Sequence[Tensor]], stand_in: Tensor) -> Tensor:
+        """This process's entry of `compute(parts)`, which every process computes alike from the parts of all.
+
+        stand_in: of the result's shape, for a micro-batch that comes before all parts are there (`micro_batches.py`).
+        """
+        return compute(self.gather(part))[self.rank]
+
     def smallest(self, value: int) -> int:
         """The smallest of the processes' values."""
         if self.size == 1:
@@ -127,6 +134,17 @@ _world = ALONE
 def world() -> World:
     """The processes of the run that goes on; this one alone outside of `processes`."""
     return _world
+
+
+@contextmanager
+def acting_as(run: World) -> Iterator[None]:
+    """`world()` is `run` within the block."""
+    global _world
+    before, _world = _world, run
+    try:
+        yield
+    finally:
+        _world = before
 
 
 @contextmanager
