@@ -450,20 +450,23 @@ def test_the_released_size_is_split_over_64_processes(tmp_path: Path) -> None:
         start = time.process_time()
         dist.init_process_group("fake", rank=0, world_size=64, store=FakeStore())
         shares = []
-        for on_host in (64, 8):
+        for on_host, tensor in ((64, 1), (8, 1), (8, 2)):
             with torch.device("meta"):
                 parts = torch.nn.ModuleDict({
                     "language_model": LanguageModel.from_config(config), "audio_head": AudioHead.from_config(config)
                 })  # fmt: skip
-            parallelize({"parts": parts}, World(0, 64, "cpu", make_mesh("cpu", 64, on_host)), True, True)
+            mesh = make_mesh("cpu", 64, on_host, tensor)
+            parallelize({"parts": parts}, World(0, 64, "cpu", mesh, tensor=tensor), True, True)
             make_optimizers(parts.parameters(), layer_matrices(parts["language_model"]), OptimizerRecipe())
             parameters = sum(parameter.numel() for parameter in parts.parameters())
             assert parameters == 9_142_520_328
             shares.append(sum(local(parameter).numel() for parameter in parts.parameters()) / parameters)
         return [*shares, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]
 
-    hosts_apart, hybrid, seconds, gigabytes = run_in(1, run)[0]
+    hosts_apart, hybrid, tensor, seconds, gigabytes = run_in(1, run)[0]
     assert hosts_apart == pytest.approx(1 / 64, rel=0.01) and hybrid == pytest.approx(1 / 8, rel=0.01)
+    split = 28 * (3584 * 3584 + 3 * 3584 * 18944) / 9_142_520_328  # of the layers, over 8 processes, the rest over 4
+    assert tensor == pytest.approx(split / 8 + (1 - split) / 4, rel=0.01)
     assert seconds < 60 and gigabytes < 4
 
 

@@ -72,7 +72,7 @@ def _computed_together(run: World, asked: Sequence[_Shared]) -> tuple[Sequence[T
     parts = [part for of_process in run.gather([one.part for one in asked]) for part in of_process]
     restore_random_state(asked[0].random)
     results = asked[0].compute(parts)
-    return results[run.rank * len(asked) :][: len(asked)], random_state()
+    return results[run.data_rank * len(asked) :][: len(asked)], random_state()
 
 
 @dataclass(frozen=True)
