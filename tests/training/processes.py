@@ -23,9 +23,13 @@ def free_port() -> int:
 
 
 class Processes:
-    """`count` processes that run `function(rank)`; what they write to stderr goes to files."""
+    """`count` processes that run `function(rank)`; what they write to stderr goes to files.
 
-    def __init__(self, count: int, function: Callable[[int], Any]) -> None:
+    tensor: how many of them compute the same samples together.
+    """
+
+    def __init__(self, count: int, function: Callable[[int], Any], tensor: int = 1) -> None:
+        self._tensor = tensor
         self._folder = Path(tempfile.mkdtemp())
         port, context = free_port(), multiprocessing.get_context("fork")
         self.workers = [
@@ -41,7 +45,7 @@ class Processes:
         os.dup2(output, 2)
         sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1)
         try:
-            with processes("cpu"):
+            with processes("cpu", tensor=self._tensor):
                 result = function(rank)
             (self._folder / f"{rank}.result").write_bytes(pickle.dumps(result))
         except SystemExit:
@@ -70,6 +74,6 @@ class Processes:
         return [pickle.loads((self._folder / f"{rank}.result").read_bytes()) for rank in range(len(codes))]
 
 
-def run_in(count: int, function: Callable[[int], Any]) -> list[Any]:
+def run_in(count: int, function: Callable[[int], Any], tensor: int = 1) -> list[Any]:
     """`function(rank)` in `count` processes -> what it returned in each."""
-    return Processes(count, function).results()
+    return Processes(count, function, tensor).results()

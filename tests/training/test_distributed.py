@@ -24,9 +24,11 @@ import torch.distributed as dist
 from lm_workspace import make_workspace
 from lm_workspace import recipe as lm_recipe
 from processes import Processes, free_port, run_in
+from small_whisper import make_whisper
 
 import baichuan_audio
 from baichuan_audio.adapters import AdapterConfig, read_adapters
+from baichuan_audio.audio_tokenizer.quantizer import QuantizerRecipe
 from baichuan_audio.errors import ConfigError, TrainingError
 from baichuan_audio.language_model.audio_head import AudioHead
 from baichuan_audio.language_model.model import LanguageModel
@@ -41,6 +43,7 @@ from baichuan_audio.training.common.recipe import OptimizerRecipe, StageRecipe
 from baichuan_audio.training.flow import train as flow
 from baichuan_audio.training.language_model import train as language_model
 from baichuan_audio.training.tokenizer import train as tokenizer
+from baichuan_audio.training.tokenizer.clip_batches import ClipBatch, ClipSampler
 from baichuan_audio.training.tokenizer.recipe import LossWeights
 from baichuan_audio.training.vocoder import train as vocoder
 from baichuan_audio.vocoder.discriminators import DiscriminatorConfig
@@ -63,7 +66,10 @@ def a_plain_log(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model, and a corpus of six clips with codes and alignments."""
-    return make_workspace(tmp_path_factory.mktemp("distributed"))
+    folder = make_workspace(tmp_path_factory.mktemp("distributed"))
+    (folder / "whisper").mkdir()
+    make_whisper(folder / "whisper")
+    return folder
 
 
 def flow_recipe(root: Path, output: Path, **changes: Any) -> flow.FlowRecipe:
@@ -128,6 +134,10 @@ def test_two_processes_train_every_stage_as_one_does(root: Path, tmp_path: Path)
 
     run_in(2, lambda rank: all_stages(tmp_path / "two"))
     all_stages(tmp_path / "one")
+    for name, stage in {"tokenizer": run_tokenizer, "vocoder": run_vocoder}.items():
+        stage(root, tmp_path / "parts" / name, gradient_accumulation=2)
+        one, parts = (list(steps(tmp_path / folder / name).values()) for folder in ("one", "parts"))
+        assert one == pytest.approx(parts, rel=1e-5), name
     for name, (_, tolerance) in RUNS.items():
         one, two = tmp_path / "one" / name, tmp_path / "two" / name
         assert steps(one, "samples_crc") == steps(two, "samples_crc"), name
@@ -202,27 +212,56 @@ def test_any_split_has_the_same_gradient(root: Path, tmp_path: Path) -> None:
         assert_equal(split, unsplit)
 
 
-GRADIENTS: dict[str, Callable[[Path, Path], None]] = {
-    "tokenizer": lambda root, output: run_tokenizer(
-        root, output, quantize_start_step=0, mel_share=0.4, weights=LossWeights(frame=1.0)
+def run_tokenizer_of_few_texts(root: Path, output: Path, **changes: Any) -> None:
+    """Only the first clip of a step has a transcript: the second process, and most micro-batches, have none."""
+    real = ClipSampler.batch
+
+    def without_texts(sampler: ClipSampler, step: int) -> ClipBatch:
+        batch = real(sampler, step)
+        none = [None] * (len(batch.ids) - 1)
+        return replace(batch, transcripts=[*batch.transcripts[:1], *none], texts=[*batch.texts[:1], *none])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClipSampler, "batch", without_texts)
+        run_tokenizer(root, output, text_embeddings=str(root / "model"), **changes)
+
+
+def few_texts(root: Path, output: Path, text_model: Path, **changes: Any) -> None:
+    texts = {"text_model": str(text_model), "quantize_start_step": 9}
+    run_tokenizer_of_few_texts(root, output, **texts | changes)
+
+
+CAREFUL = QuantizerRecipe(gumbel_temperature=0.1)
+GRADIENTS: dict[str, Callable[..., None]] = {
+    "tokenizer": lambda root, output, **changes: run_tokenizer(
+        root, output, quantize_start_step=0, mel_share=0.4, weights=LossWeights(frame=1.0), quantizer=CAREFUL, **changes
     ),
-    "vocos": lambda root, output: run_vocoder(root, output, adversarial_start_step=0),
-    "hift": lambda root, output: run_vocoder(
-        root, output, adversarial_start_step=0, architecture="hift", hift=HiftConfig(base_channels=16)
+    "few texts": lambda root, output, **changes: few_texts(root, output, root / "model", **changes),
+    "few texts, Whisper": lambda root, output, **changes: few_texts(root, output, root / "whisper", **changes),
+    "vocos": lambda root, output, **changes: run_vocoder(root, output, adversarial_start_step=0, **changes),
+    "hift": lambda root, output, **changes: run_vocoder(
+        root, output, adversarial_start_step=0, architecture="hift", hift=HiftConfig(base_channels=16), **changes
     ),
 }
 
 
-def test_two_processes_have_the_gradient_of_one(root: Path, tmp_path: Path) -> None:
+def test_processes_and_micro_batches_have_the_gradient_of_a_whole_step(root: Path, tmp_path: Path) -> None:
     """In stages whose losses are ratios, or means over clips of different length; of discriminators too."""
 
-    def all_stages(rank: int = 0) -> list[dict[str, torch.Tensor]]:
-        return [gradients(lambda run=run: run(root, tmp_path)) for run in GRADIENTS.values()]
+    def all_stages(parts: int) -> list[dict[str, torch.Tensor]]:
+        return [
+            gradients(lambda run=run: run(root, tmp_path, gradient_accumulation=parts)) for run in GRADIENTS.values()
+        ]
 
-    for name, one, two in zip(GRADIENTS, all_stages(), run_in(2, all_stages)[0], strict=True):
-        whole_norm = float(torch.stack([gradient.norm() for gradient in one.values()]).norm())
+    splits = {"1 x 2": all_stages(2)}
+    splits["2 x 1"], splits["2 x 2"] = run_in(2, lambda rank: [all_stages(parts) for parts in (1, 2)])[0]
+    for index, (name, whole_step) in enumerate(zip(GRADIENTS, all_stages(1), strict=True)):
+        whole_norm = float(torch.stack([gradient.norm() for gradient in whole_step.values()]).norm())
         assert whole_norm > 0, name
-        assert_equal(two, one, floor=1e-6 * whole_norm)
+        if "texts" in name:
+            assert whole_step["text_model.projection.weight"].any() and whole_step["embedding_ctc.blank.weight"].any()
+        for split in splits.values():
+            assert_equal(split[index], whole_step, floor=1e-6 * whole_norm)
 
 
 def test_a_loss_that_is_not_finite_changes_nothing_anywhere(root: Path, tmp_path: Path) -> None:
@@ -390,10 +429,14 @@ def test_killed_at_random_moments_it_ends_like_the_unbroken_run(root: Path, tmp_
     assert not list((tmp_path / "killed").glob("*.part"))
 
 
-def test_the_recipe_is_checked() -> None:
+def test_the_recipe_is_checked(root: Path, tmp_path: Path) -> None:
     for change in ({"precision": "half"}, {"stall_limit_s": -1.0}):
         with pytest.raises(ConfigError, match=next(iter(change))):
             StageRecipe(output="x", steps=1, **change)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="gradient_accumulation must be at least 1, not 0"):
+        run_tokenizer(root, tmp_path, gradient_accumulation=0)
+    with pytest.raises(ConfigError, match="batch_size must be at least 5"):
+        run_vocoder(root, tmp_path, gradient_accumulation=5)
 
 
 def test_the_released_size_is_split_over_64_processes(tmp_path: Path) -> None:
@@ -407,20 +450,23 @@ def test_the_released_size_is_split_over_64_processes(tmp_path: Path) -> None:
         start = time.process_time()
         dist.init_process_group("fake", rank=0, world_size=64, store=FakeStore())
         shares = []
-        for on_host in (64, 8):
+        for on_host, tensor in ((64, 1), (8, 1), (8, 2)):
             with torch.device("meta"):
                 parts = torch.nn.ModuleDict({
                     "language_model": LanguageModel.from_config(config), "audio_head": AudioHead.from_config(config)
                 })  # fmt: skip
-            parallelize({"parts": parts}, World(0, 64, "cpu", make_mesh("cpu", 64, on_host)), True, True)
+            mesh = make_mesh("cpu", 64, on_host, tensor)
+            parallelize({"parts": parts}, World(0, 64, "cpu", mesh, tensor=tensor), True, True)
             make_optimizers(parts.parameters(), layer_matrices(parts["language_model"]), OptimizerRecipe())
             parameters = sum(parameter.numel() for parameter in parts.parameters())
             assert parameters == 9_142_520_328
             shares.append(sum(local(parameter).numel() for parameter in parts.parameters()) / parameters)
         return [*shares, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]
 
-    hosts_apart, hybrid, seconds, gigabytes = run_in(1, run)[0]
+    hosts_apart, hybrid, tensor, seconds, gigabytes = run_in(1, run)[0]
     assert hosts_apart == pytest.approx(1 / 64, rel=0.01) and hybrid == pytest.approx(1 / 8, rel=0.01)
+    split = 28 * (3584 * 3584 + 3 * 3584 * 18944) / 9_142_520_328  # of the layers, over 8 processes, the rest over 4
+    assert tensor == pytest.approx(split / 8 + (1 - split) / 4, rel=0.01)
     assert seconds < 60 and gigabytes < 4
 
 

@@ -26,7 +26,7 @@ from baichuan_audio.training.language_model.losses import losses, target_counts,
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 from baichuan_audio.training.language_model.steps import TrainingData
 from baichuan_audio.training.language_model.train import learning_modules
-from baichuan_audio.training.planning.estimate import estimate, measured_step_seconds
+from baichuan_audio.training.planning.estimate import Estimate, estimate, measured_step_seconds
 from baichuan_audio.training.planning.stages import plan_stage
 from baichuan_audio.training.planning.trace import AllocatedBytes
 from baichuan_audio.training.stages import STAGES
@@ -199,3 +199,27 @@ def test_the_script_for_gpus_runs(workspace: Path, kind: str, capsys: pytest.Cap
     result = json.loads(capsys.readouterr().out)
     assert result["positions"] == 32 and result["flops_a_step"] > 0 and result["seconds_a_step"] > 0
     assert (result["learning"] < 100_000) == (kind == "lora")
+
+
+def test_tensor_parallelism_is_counted(tmp_path: Path) -> None:
+    """Layers are split, but for the weights of q, k and v; what is outside of them is computed by every process."""
+    sizes = json.loads((BASE_7B / "config.json").read_text())
+    width, inner = sizes["hidden_size"], sizes["intermediate_size"]
+
+    def plan(layers: int, tensor: int, gpus: int) -> Estimate:
+        config = tmp_path / f"{layers}.json"
+        config.write_text(json.dumps(sizes | {"num_hidden_layers": layers}))
+        overrides = [f"tensor_parallel={tensor}"]
+        trained = load_stage_recipe(BASE_7B / "lm_stage2.yaml", LanguageModelRecipe, overrides)
+        return estimate(trained, plan_stage(trained, config), gpus)
+
+    one, two, split = plan(1, 1, 8), plan(2, 1, 8), plan(1, 2, 16)
+    assert split.parts == one.parts
+    of_layer = two.flops - one.flops
+    assert split.flops == pytest.approx(of_layer + 2 * (one.flops - of_layer), rel=1e-6)
+    saved = 4 * (width * width + 3 * width * inner) / 2 / 8
+    assert one.memory.weights - split.memory.weights == pytest.approx(saved, rel=1e-6)
+    assert one.memory.optimizer - split.memory.optimizer == pytest.approx(2 * saved, rel=1e-6)
+    assert split.memory.step < one.memory.step
+    with pytest.raises(ConfigError, match="2 does not divide 15 GPUs"):
+        plan(1, 2, 15)

@@ -9,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from small_whisper import AUDIO, WIDTH, WORDS, make_whisper
 
-from baichuan_audio.audio_tokenizer.encoder import AudioEncoder
 from baichuan_audio.data.store.manifest import ClipWriter
 from baichuan_audio.errors import CheckpointError
 from baichuan_audio.pretrained.whisper import read_whisper
-from baichuan_audio.pretrained.whisper_decoder import WhisperTextDecoder
 from baichuan_audio.training.common.distributed.world import World
 from baichuan_audio.training.common.optim import gradient_norms, make_optimizer, optimizer_step, with_gradients
 from baichuan_audio.training.common.recipe import OptimizerRecipe
@@ -24,43 +21,12 @@ from baichuan_audio.training.tokenizer import train as stage
 from baichuan_audio.training.tokenizer.frozen_whisper import FrozenWhisper, is_whisper
 from baichuan_audio.training.tokenizer.recipe import AugmentRecipe, LossWeights, TokenizerRecipe
 
-WIDTH, MELS = 32, 40
-WORDS = ("one", "two", "three", "four")
-SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|transcribe|>", "<|notimestamps|>")
-AUDIO = {
-    "d_model": WIDTH,
-    "encoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "encoder_ffn_dim": 64,
-    "decoder_layers": 1,
-    "decoder_attention_heads": 2,
-    "decoder_ffn_dim": 64,
-    "num_mel_bins": MELS,
-    "max_audio_seconds": 4,
-    "segment_norm": False,
-    "vq_config": {"codebook_sizes": [16, 8, 8]},
-}
-
 
 @pytest.fixture(scope="module")
 def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained Whisper model in Hugging Face's layout, with a tokenizer of four words."""
     folder = tmp_path_factory.mktemp("whisper")
-    torch.manual_seed(0)
-    config = json.dumps({"model_type": "whisper", "encoder_attention_heads": 2})
-    (folder / "config.json").write_text(config)
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(("?", *WORDS))}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    from baichuan_audio.audio_tokenizer.config import AudioConfig
-
-    sizes = {name: value for name, value in AUDIO.items() if name != "vq_config"}
-    encoder = AudioEncoder(AudioConfig(**sizes))
-    decoder = WhisperTextDecoder(WIDTH, 1, 2, 64, len(WORDS) + 1 + len(SPECIAL), 12)
-    tensors = {f"model.encoder.{name}": tensor for name, tensor in encoder.state_dict().items() if "posit" not in name}
-    tensors |= {f"model.decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors")
+    make_whisper(folder)
     return folder
 
 

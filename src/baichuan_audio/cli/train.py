@@ -60,12 +60,14 @@ def run_train(arguments: argparse.Namespace) -> None:
     from ..checkpoint import checked_device
     from ..training.common.distributed.world import processes
     from ..training.common.recipe import load_stage_recipe
+    from ..training.language_model.recipe import LanguageModelRecipe
     from ..training.stages import STAGES
 
     stage = STAGES[arguments.stage]
     recipe = load_stage_recipe(arguments.recipe, stage.recipe, arguments.overrides)
     checked_device(recipe.device)
-    with processes(recipe.device, 20 * recipe.stall_limit_s):
+    tensor = recipe.tensor_parallel if isinstance(recipe, LanguageModelRecipe) else 1
+    with processes(recipe.device, 20 * recipe.stall_limit_s, tensor):
         stage.train(recipe)
 
 

@@ -124,7 +124,7 @@ def load_training_state(directory: str | os.PathLike[str], modules: Modules, opt
         optimizer.state.clear()
         for parameter, entry, _, value in states[name]:
             optimizer.state[parameter][entry] = value
-    _restore_random_state(random)
+    restore_random_state(random)
     return int(path.stem.partition("-")[2])
 
 
@@ -326,7 +326,7 @@ def _parameter_names(modules: Modules, optimizer: torch.optim.Optimizer) -> dict
 
 def _all_tensors(modules: Modules, optimizers: Optimizers) -> dict[str, Tensor]:
     """Everything that the next step depends on, by the names that a state has."""
-    tensors = _module_tensors(modules) | _random_state()
+    tensors = _module_tensors(modules) | random_state()
     for name, optimizer in optimizers.items():
         for key, parameter in _parameter_names(modules, optimizer).items():
             state = optimizer.state.get(parameter, {})
@@ -365,7 +365,7 @@ def _optimizer_state(
     return result
 
 
-def _random_state() -> dict[str, Tensor]:
+def random_state() -> dict[str, Tensor]:
     """The generators' states; in step on all processes, which draw alike."""
     state = {"random.cpu": torch.get_rng_state()}
     if world().device == "cuda" or torch.cuda.is_available():
@@ -373,7 +373,8 @@ def _random_state() -> dict[str, Tensor]:
     return state
 
 
-def _restore_random_state(state: Mapping[str, Tensor]) -> None:
+def restore_random_state(state: Mapping[str, Tensor]) -> None:
+    """Put the generators into a `random_state`."""
     torch.set_rng_state(state["random.cpu"])
     if "random.cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["random.cuda"])

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...audio.waveform import save_waveform
+from ...errors import TrainingError
 
 
 class TrainingLog:
@@ -34,7 +36,9 @@ class TrainingLog:
         if not active:
             return
         (self.directory / "samples").mkdir(parents=True, exist_ok=True)
-        self._file = open(self.directory / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        path = self.directory / "log.jsonl"
+        _cut_torn_line(path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
         self._board = _tensorboard(self.directory / "tensorboard")
         self._bar = _progress(total_steps, first_step)
 
@@ -77,8 +81,13 @@ class TrainingLog:
             self._write({"step": step, **values})
 
     def _write(self, row: Mapping[str, object]) -> None:
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"{self._file.name}: cannot be written ({error.strerror}); the last state is kept."
+            ) from error
 
     def text(self, step: int, name: str, text: str) -> None:
         """A text sample."""
@@ -108,7 +117,8 @@ class TrainingLog:
 
     def close(self) -> None:
         if self._active:
-            self._file.close()
+            with suppress(OSError):  # what could not be written was told before
+                self._file.close()
         if self._board is not None:
             self._board.close()
         if self._bar is not None:
@@ -147,6 +157,13 @@ def log_reconstructions(
     model.train()
     if totals:
         log.scalars(step, {name: sum(values) / len(values) for name, values in totals.items()})
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Remove a last line of which a full disk or a killed process has left a part."""
+    if path.is_file():
+        written = path.read_bytes()
+        os.truncate(path, written.rfind(b"\n") + 1)
 
 
 def _tensorboard(directory: Path) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import TrainingError
-from .distributed.sharding import local
+from .distributed.sharding import local, mesh_of, tensor_copies
 from .distributed.world import World
 from .recipe import OptimizerRecipe
 
@@ -29,14 +30,15 @@ def make_optimizer(
     if not learning:
         raise TrainingError("no parameter is left to train: check the frozen set.")
     slow = {id(p) for p in pretrained}
-    groups = [
-        {"params": [p for p in learning if (p.ndim > 1) == matrices and (id(p) in slow) == is_slow]}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in learning if ((p.ndim > 1), id(p) in slow, mesh_of(p)) == (matrices, is_slow, mesh)]}
         | {
             "weight_decay": recipe.weight_decay if matrices else 0.0,
             "lr_ratio": pretrained_lr_ratio if is_slow else 1.0,
         }
         for is_slow in (False, True)
         for matrices in (True, False)
+        for mesh in dict.fromkeys(map(mesh_of, learning))  # of one only can all be updated at once
     ]
     beta1, beta2 = recipe.betas
     return torch.optim.AdamW(
@@ -68,7 +70,8 @@ def gradient_norms(parameters: Sequence[nn.Parameter], world: World) -> Tensor:
     gradients = [local(p.grad) for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients)) if gradients else torch.zeros(0)
     if world.size > 1:
-        norms = world.sum_over_shards(norms.double().square()).sqrt().float()
+        copies = torch.tensor([tensor_copies(p, world) for p in parameters if p.grad is not None]).to(norms.device)
+        norms = world.sum_over_shards(norms.double().square() / copies).sqrt().float()
     return norms.cpu()
 
 

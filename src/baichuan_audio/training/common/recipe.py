@@ -139,6 +139,14 @@ class AudioRecipe(StageRecipe):
     source_weights: dict[str, float] = field(default_factory=dict)
     """Share of the audio drawn from each source ("librispeech"), kind ("answer", "question", "read", "real") or
     speaker; a clip of none that is named is not drawn. Empty: every second of all clips alike."""
+    gradient_accumulation: int = 1
+    """Micro-batches into which a process cuts its part of a step: less memory, the same gradient. Tokenizer and vocoder
+    then compute the forward pass twice."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gradient_accumulation < 1:
+            raise ConfigError(f"gradient_accumulation must be at least 1, not {self.gradient_accumulation}.")
 
 
 R = TypeVar("R", bound=StageRecipe)

@@ -64,8 +64,6 @@ class FlowRecipe(AudioRecipe):
     prior_weight: float = 1.0
     velocity_every: int = 1
     """The velocity network, which costs the most, learns in every n-th step only; prenet and audio decoder in all."""
-    gradient_accumulation: int = 1
-    """Micro-batches into which a process cuts its part of a step: less memory, the same gradient."""
     train_audio_decoder: bool = False
     """Train the audio decoder (codes to hidden frames) as well; the report freezes it. For a small model whose
     tokenizer was trained for a short while; encoder and codebooks stay frozen, so codes keep their meaning."""
@@ -76,8 +74,8 @@ class FlowRecipe(AudioRecipe):
             raise ConfigError("crop_seconds must be positive and at most batch_seconds.")
         if self.mel_floor <= 0:
             raise ConfigError("mel_floor must be positive.")
-        if self.velocity_every < 1 or self.gradient_accumulation < 1:
-            raise ConfigError("velocity_every and gradient_accumulation must be at least 1.")
+        if self.velocity_every < 1:
+            raise ConfigError("velocity_every must be at least 1.")
 
 
 class CodedCrops:

@@ -98,6 +98,9 @@ class LanguageModelRecipe(StageRecipe):
     preview_decoder: str | None = None
     """Checkpoint directory whose audio decoder, flow decoder and vocoder make the audio samples; None: the model's own.
     While it does not exist yet (it may be training meanwhile), samples are text only."""
+    tensor_parallel: int = 1
+    """How many processes of a host compute the backbone's layers together, each some of the heads and of the
+    feed-forward width, on the same samples; the number of key and value heads must be a multiple."""
     muon: bool = True
     """Train the backbone's matrices by Muon; everything else always uses AdamW."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
@@ -120,6 +123,8 @@ class LanguageModelRecipe(StageRecipe):
             raise ConfigError("dataset: more than one folder is a clip store; join them.")
         if self.base_dtype not in ("float32", "bfloat16") or (self.adapter is None and self.base_dtype != "float32"):
             raise ConfigError("base_dtype must be float32, or with an `adapter` bfloat16.")
+        if self.tensor_parallel < 1 or (self.tensor_parallel > 1 and self.adapter is not None):
+            raise ConfigError("tensor_parallel must be at least 1, and 1 with an `adapter`.")
         if self.adapter is None and (self.also_learn or self.adapter_from):
             raise ConfigError("also_learn and adapter_from go with an `adapter`; name its rank, or leave them out.")
         if self.embeddings_as_text and not (self.reset_audio_embeddings and self.codebook_source):

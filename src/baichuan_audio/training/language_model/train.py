@@ -89,7 +89,7 @@ def train(recipe: LanguageModelRecipe) -> None:
     with TrainingRun(recipe, output / "state", trained, learning, optimizers, "tokens") as run:
         for step in run.steps():
             with run.loading():
-                batches, meter = data.batches(step, run.world.rank, run.world.size), LossMeter()
+                batches, meter = data.batches(step, run.world.data_rank, run.world.data_size), LossMeter()
             counts = run.total(target_counts(batches))
             total = torch.zeros((), device=recipe.device)
             for batch in batches:
@@ -99,7 +99,7 @@ def train(recipe: LanguageModelRecipe) -> None:
                         values = trained(partial(losses, language_model, audio_head, batch))
                         loss = total_loss(values, counts, recipe, num_codebooks)
                     if loss.requires_grad or run.world.size > 1:  # without audio an audio head alone has no gradient
-                        (loss * run.world.size).backward()  # FSDP divides the processes' sum by their number
+                        (loss * run.world.data_size).backward()  # FSDP divides the processes' sum by their number
                 total += loss.detach()
                 meter.add(values, batch)
             if not step and (recipe.text_guard or recipe.asr_guard):  # not sooner: the first pass sets up the sharding

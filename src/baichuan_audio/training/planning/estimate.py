@@ -85,16 +85,18 @@ def estimate(
 
     step_seconds: measured for a step of this recipe on one device (`measured_step_seconds`); None: the rate of the
     device is assumed. price: of a device hour in dollars; None: an assumed range. Raises ConfigError for a device that
-    is not known, or more devices than a step has rows.
+    is not known, or for a number of devices that cannot share a step.
     """
     if gpu not in GPUS:
         raise ConfigError(f"there are no figures of the GPU '{gpu}'; there are those of {', '.join(GPUS)}.")
-    parallel = plan.packs or plan.rows
-    if gpus > parallel or (plan.packs and plan.packs % gpus):
-        raise ConfigError(f"a step has {parallel} rows or packs, which {gpus} GPUs cannot share; change the recipe.")
-    rows = math.ceil(plan.rows / (plan.packs or gpus * plan.accumulation))  # of one pass
-    cost = trace_step(plan.parts.values(), lambda: plan.step(rows), bfloat16)
-    flops = cost.flops * plan.rows / rows
+    if gpus % plan.tensor:
+        raise ConfigError(f"tensor_parallel: {plan.tensor} does not divide {gpus} GPUs.")
+    parallel, groups = plan.packs or plan.rows, gpus // plan.tensor
+    if groups > parallel or (plan.packs and plan.packs % groups):
+        raise ConfigError(f"a step has {parallel} rows or packs, which {groups} GPUs cannot share; change the recipe.")
+    rows = math.ceil(plan.rows / (plan.packs or groups * plan.accumulation))  # of one pass
+    cost = trace_step(plan.computed.values(), lambda: plan.step(rows), bfloat16)
+    flops = cost.flops * plan.tensor * plan.rows / rows
     if step_seconds is not None:
         seconds = tuple(share * step_seconds / gpus for share in _CALIBRATED_RANGE)
     else:
@@ -108,7 +110,7 @@ def estimate(
         notes.append(f"time: {low:.0%} to {high:.0%} of the peak rate are assumed; calibrate with a run of 20 steps")
     if price is None:
         notes.append(f"money: {prices[0]:g} to {prices[1]:g} dollars a GPU hour are assumed")
-    memory = memory_of(plan, cost, gpus)
+    memory = memory_of(plan, cost, groups)
     if memory.total > GPUS[gpu].memory_gb * 1e9:
         notes.append(f"memory: more than the {GPUS[gpu].memory_gb:g} GB of one {gpu}")
     return Estimate(
@@ -127,13 +129,14 @@ def estimate(
 
 def memory_of(plan: StagePlan, cost: StepCost, gpus: int) -> Memory:
     """On one of `gpus` devices. On several, a part in which anything learns is split over them (FSDP): a device holds
-    its share, and gathers two layers at a time in bfloat16."""
-    counts = {name: (total, learning) for name, total, learning in parameter_counts(plan.parts)}
-    weights = sum(_bytes(plan.parts[name]) // (gpus if learning else 1) for name, (_, learning) in counts.items())
+    its share, and gathers two layers at a time in bfloat16. With tensor parallelism `gpus` counts groups."""
+    parts = plan.computed
+    counts = {name: (total, learning) for name, total, learning in parameter_counts(parts)}
+    weights = sum(_bytes(parts[name]) // (gpus if learning else 1) for name, (_, learning) in counts.items())
     learning = sum(learning for _, learning in counts.values())
     step = cost.peak_bytes - cost.gradient_bytes
     if gpus > 1:
-        step += 4 * max(_largest_layer(module) for module in plan.parts.values()) - cost.cast_bytes
+        step += 4 * max(_largest_layer(module) for module in parts.values()) - cost.cast_bytes
     optimizer = (8 * learning - 4 * plan.momentum_only) // gpus
     return Memory(weights, cost.gradient_bytes // gpus, optimizer, step)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from ...vocoder.discriminators import Discriminators
 from ...vocoder.hift import Hift
 from ...vocoder.vocos import Vocos
 from ..common.distributed.sharding import parallelize
+from ..common.distributed.tensor_parallel import shrink_layers
 from ..common.distributed.world import world
 from ..common.muon import layer_matrices
 from ..common.recipe import StageRecipe
@@ -43,7 +44,8 @@ class StagePlan:
     parts: the modules on the device by name, parameters that learn marked. step: makes the loss of a step of `rows`
     rows; rows: of one step of the recipe, on all devices together. unit: what a step has `units` of. momentum_only:
     parameters whose optimizer keeps one number instead of two. packs: into which the rows are put, each a pass; 0: the
-    rows are divided among devices and their `accumulation` passes. notes: what was assumed.
+    rows are divided among devices and their `accumulation` passes. notes: what was assumed. tensor: devices that share
+    the computation of a layer; `parts_of_one`: the parts as one of them has them, which `step` computes.
     """
 
     parts: dict[str, nn.Module]
@@ -55,6 +57,13 @@ class StagePlan:
     packs: int = 0
     accumulation: int = 1
     notes: tuple[str, ...] = ()
+    tensor: int = 1
+    parts_of_one: dict[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def computed(self) -> dict[str, nn.Module]:
+        """The parts that one device computes."""
+        return self.parts_of_one or self.parts
 
 
 def plan_stage(recipe: StageRecipe, config: Path | None = None) -> StagePlan:
@@ -72,24 +81,25 @@ def plan_stage(recipe: StageRecipe, config: Path | None = None) -> StagePlan:
         plan = _vocoder(recipe)
     else:
         raise CheckpointError("a recipe of this stage cannot be planned.")
-    for part in plan.parts.values():
+    for part in (*plan.parts.values(), *plan.computed.values()):
         part.to("meta")  # tables of positions are made on the CPU
-    parallelize(plan.parts, world(), activation_checkpointing=recipe.activation_checkpointing)  # in one process here
+    parallelize(plan.computed, world(), activation_checkpointing=recipe.activation_checkpointing)  # in one process here
     return plan
 
 
 def _language_model(recipe: LanguageModelRecipe, config: Path | None) -> StagePlan:
     sizes = read_json(config or Path(recipe.init_from) / "config.json")
-    with shapes_only():
-        model = cast(BaichuanAudio, PlannedModel(sizes).to(getattr(torch, recipe.base_dtype)))
-    if recipe.adapter is not None:
-        model = add_adapters(model, recipe.adapter)
-    learning_modules(model, recipe)
+    model = whole = _planned_model(recipe, sizes)
     notes: tuple[str, ...] = ()
+    if recipe.tensor_parallel > 1:
+        model = _planned_model(recipe, sizes)
+        shrink_layers(model.language_model, recipe.tensor_parallel)
+        notes = ("the sums that the devices of a layer exchange are not counted",)
     try:
         shape = drawn_shape(recipe)
     except (BaichuanAudioError, OSError) as error:
-        shape, notes = typical_shape(recipe), (f"the data cannot be read, typical sequences are assumed ({error})",)
+        shape = typical_shape(recipe)
+        notes += (f"the data cannot be read, typical sequences are assumed ({error})",)
     language_model, audio_head = model.language_model, model.audio_head
 
     def step(rows: int) -> Tensor:
@@ -97,12 +107,29 @@ def _language_model(recipe: LanguageModelRecipe, config: Path | None) -> StagePl
 
     muon = recipe.muon and recipe.adapter is None
     matrices = sum(matrix.numel() for matrix in layer_matrices(language_model)) if muon else 0
-    parts = {"language model": language_model, "audio head": audio_head, "audio tokenizer": model.tokenizer,
-             "flow decoder": model.flow}  # fmt: skip
     packs = min(recipe.packs_per_step, shape.rows) if recipe.packed else 0
     return StagePlan(
-        parts, step, shape.rows, "positions", shape.rows * shape.length, matrices, packs=packs, notes=notes
-    )
+        _parts(whole), step, shape.rows, "positions", shape.rows * shape.length, matrices, packs=packs, notes=notes,
+        tensor=recipe.tensor_parallel, parts_of_one=_parts(model),
+    )  # fmt: skip
+
+
+def _planned_model(recipe: LanguageModelRecipe, sizes: dict[str, Any]) -> BaichuanAudio:
+    with shapes_only():
+        model = cast(BaichuanAudio, PlannedModel(sizes).to(getattr(torch, recipe.base_dtype)))
+    if recipe.adapter is not None:
+        model = add_adapters(model, recipe.adapter)
+    learning_modules(model, recipe)
+    return model
+
+
+def _parts(model: BaichuanAudio) -> dict[str, nn.Module]:
+    return {
+        "language model": model.language_model,
+        "audio head": model.audio_head,
+        "audio tokenizer": model.tokenizer,
+        "flow decoder": model.flow,
+    }
 
 
 class PlannedModel(nn.Module):
@@ -172,10 +199,16 @@ def _tokenizer(recipe: TokenizerRecipe, config: Path | None) -> StagePlan:
         return loss
 
     rows = max(1, round(recipe.batch_seconds / recipe.crop_seconds))
-    return StagePlan(parts, step, rows, "seconds of audio", rows * recipe.crop_seconds, notes=tuple(notes))
+    passes = recipe.gradient_accumulation
+    if passes > 1:
+        notes.append(_TWICE)
+    return StagePlan(
+        parts, step, rows, "seconds of audio", rows * recipe.crop_seconds, accumulation=passes, notes=tuple(notes)
+    )
 
 
 _TEXT_IDS_PER_SECOND = 3.5
+_TWICE = "the forward pass that micro-batches take twice is counted once"
 
 
 def _flow(recipe: FlowRecipe, config: Path | None) -> StagePlan:
@@ -226,8 +259,12 @@ def _vocoder(recipe: VocoderRecipe) -> StagePlan:
         return loss
 
     seconds = recipe.batch_size * samples / sizes.sample_rate
-    notes = ("spectral losses and pitch, beside the networks, are left out",)
-    return StagePlan(parts, step, recipe.batch_size, "seconds of audio", seconds, notes=notes)
+    notes, passes = ["spectral losses and pitch, beside the networks, are left out"], recipe.gradient_accumulation
+    if passes > 1:
+        notes.append(_TWICE)
+    return StagePlan(
+        parts, step, recipe.batch_size, "seconds of audio", seconds, accumulation=passes, notes=tuple(notes)
+    )
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -41,11 +41,17 @@ class TokenizerBatch:
     batch_size: int
     """How many the step has."""
 
-    def part(self, run: World) -> TokenizerBatch:
-        """What this process computes of the batch; raises ConfigError where there are fewer clips than processes."""
+    def parts(self, run: World, pieces: int = 1) -> list[TokenizerBatch]:
+        """What this process computes of the batch, in as many micro-batches, or fewer where there are not enough clips.
+
+        Raises ConfigError where there are fewer clips than processes.
+        """
         if self.batch_size < run.size:
             raise ConfigError(f"a step has {self.batch_size} clips for {run.size} processes; raise `batch_seconds`.")
-        mine = run.part(range(self.batch_size))
+        pieces = min(pieces, self.batch_size // run.size)
+        return [self._rows(run.part(range(self.batch_size), pieces, piece)) for piece in range(pieces)]
+
+    def _rows(self, mine: list[int]) -> TokenizerBatch:
         whole = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "batch_size"}
         part = {name: v[mine] if isinstance(v, Tensor) else [v[row] for row in mine] for name, v in whole.items()}
         return TokenizerBatch(**part, batch_size=self.batch_size)  # type: ignore[arg-type]

@@ -37,7 +37,9 @@ class FrozenTextModel(nn.Module):
         languages: Sequence[str],
         run: World = ALONE,
     ) -> Tensor | None:
-        """Loss per text id over the rows that have one, this process's part of the mean (None when no row has).
+        """Loss per text id over the rows that have one, this process's part of the mean.
+
+        Without a text None, or among several processes a zero, since all of them must have a gradient.
 
         vectors [B, T, W] with valid lengths [B]. A row reads: prompt, audio_start, vectors, audio_end, text, endoftext;
         `languages` do not matter here.
@@ -46,7 +48,7 @@ class FrozenTextModel(nn.Module):
         written = {row: [*tokenizer.encode(text), special.end_of_text] for row, text in enumerate(texts) if text}
         count = run.total(sum(map(len, written.values())))
         if not written:
-            return None
+            return None if run.size == 1 else 0.0 * self.projection(vectors[:1, :1]).sum()
         projected = self.projection(vectors)
         inputs, targets = [], []
         for row, target_ids in written.items():

@@ -62,9 +62,10 @@ class FrozenWhisper(nn.Module):
         languages: Sequence[str],
         run: World = ALONE,
     ) -> Tensor | None:
-        """Cross-entropy per text id over the rows that have a text: this process's part of the mean, None without any.
+        """Cross-entropy per text id over the rows that have a text: this process's part of the mean.
 
-        vectors [B, T, W] with valid lengths [B].
+        vectors [B, T, W] with valid lengths [B]. Without a text None, or among several processes a zero, since all of
+        them must have a gradient.
         """
         decoder, tokenizer = self._frozen
         decoder.to(vectors.device)
@@ -78,7 +79,7 @@ class FrozenWhisper(nn.Module):
             targets.append(torch.tensor([-100] * (len(prompt) - 1) + ids[len(prompt) :]))
         count = run.total(sum(int((target >= 0).sum()) for target in targets))
         if not rows:
-            return None
+            return None if run.size == 1 else 0.0 * self.features(vectors[:1], lengths[:1])[0].sum()
         target = pad_sequence(targets, batch_first=True, padding_value=-100).to(vectors.device)
         padded = pad_sequence(inputs, batch_first=True).to(vectors.device)
         features, feature_lengths = self.features(vectors[rows], lengths[rows])

@@ -18,6 +18,7 @@ from ...data.store.manifest import ClipStore
 from ...layers.lengths import valid_mask
 from ...safetensors_io import read_json
 from ..common.checkpointing import go_on_from, load_part
+from ..common.distributed.micro_batches import backward
 from ..common.distributed.run import TrainingRun
 from ..common.distributed.sharding import parallelize
 from ..common.distributed.world import world
@@ -70,13 +71,16 @@ def train(recipe: TokenizerRecipe) -> None:
                 clips = sampler.batch(step)
                 decoded = decoded_rows(recipe, step, len(clips.ids))
                 whole = prepare(clips, tokenizer, recipe.augment, (recipe.seed, step), alignments, decoded)
-                batch = whole.part(run.world).to(recipe.device)
-            with recipe.autocast():
-                losses = trained(partial(compute_losses, tokenizer, head, batch, recipe, step, text_model, ctc))
-            if losses["loss"].requires_grad:  # without transcripts there is no loss for the head
-                (losses["loss"] * run.world.size).backward()  # FSDP divides the processes' sum by their number
-            ids = [clips.ids[row] for row in batch.rows]
-            scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], ids, int(batch.mel_lengths.sum()))
+                batches = [part.to(recipe.device) for part in whole.parts(run.world, recipe.gradient_accumulation)]
+
+            def compute(batch: TokenizerBatch, step: int = step) -> dict[str, Tensor]:
+                with recipe.autocast():
+                    return trained(partial(compute_losses, tokenizer, head, batch, recipe, step, text_model, ctc))
+
+            losses = backward(batches, compute)
+            ids = [clips.ids[row] for batch in batches for row in batch.rows]
+            frames = sum(int(batch.mel_lengths.sum()) for batch in batches)
+            scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], ids, frames)
             done = step + 1
             if due(done, recipe.log_every, recipe.steps):
                 run.losses(done, losses, scalars)
@@ -233,16 +237,18 @@ def _learn_together(
 ) -> Tensor:
     """One training step of the codebooks on the vectors [N, W] of all processes, in the order of the step's `rows` [N]
     -> this process's vectors quantised. Vectors that are not finite teach nothing."""
-    run, levels = world(), tokenizer.bridge.vq_list
-    parts = run.gather((x.detach(), keep, rows))
-    vectors, keeps, numbers = (torch.cat([part[n].to(x.device) for part in parts]) for n in range(3))
-    if not bool(vectors.isfinite().all()):
-        return dequantize(levels, quantize(levels, x.detach()))
-    order = numbers.argsort(stable=True)
-    quantised = torch.empty_like(vectors)
-    quantised[order] = learn(levels, vectors[order], recipe, keeps[order])[0]
-    first = sum(len(part[0]) for part in parts[: run.rank])
-    return quantised[first : first + len(x)]
+    levels = tokenizer.bridge.vq_list
+
+    def learn_all(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Sequence[Tensor]:
+        vectors, keeps, numbers = (torch.cat([part[n].to(x.device) for part in parts]) for n in range(3))
+        quantised, order = torch.empty_like(vectors), numbers.argsort(stable=True)
+        if bool(vectors.isfinite().all()):
+            quantised[order] = learn(levels, vectors[order], recipe, keeps[order])[0]
+        else:
+            quantised = dequantize(levels, quantize(levels, vectors))
+        return quantised.split([len(part[0]) for part in parts])
+
+    return world().together((x.detach(), keep, rows), learn_all, stand_in=x.detach())
 
 
 @torch.no_grad()

@@ -33,6 +33,6 @@ def feature_matching_loss(
     losses = []
     for (_, maps_real), (_, maps_generated) in zip(real, generated, strict=True):
         for a, b in zip(maps_real, maps_generated, strict=True):
-            magnitude = run.total(run.mean_part(a.detach().abs().sum(), a.numel())).clamp(min=1e-3)
+            magnitude = (run.total(a.detach().abs().sum()) / run.total(a.numel())).clamp(min=1e-3)
             losses.append(run.mean_part((a.detach() - b).abs().sum(), a.numel()) / magnitude.to(b))
     return torch.stack(losses).mean()

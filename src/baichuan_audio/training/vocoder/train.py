@@ -20,8 +20,9 @@ from ...vocoder.excitation import NOISE_FRAMES
 from ...vocoder.hift import Hift, HiftConfig, load_hift, save_hift
 from ...vocoder.vocos import Vocos, VocosConfig, load_vocos, save_vocos
 from ..common.clip_sampling import CropSampler
+from ..common.distributed.micro_batches import backward
 from ..common.distributed.run import TrainingRun
-from ..common.distributed.sharding import parallelize
+from ..common.distributed.sharding import TrainedModules, parallelize
 from ..common.distributed.world import world
 from ..common.logging import Reconstruction, due, log_reconstructions
 from ..common.optim import make_optimizer
@@ -132,8 +133,9 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
     state cannot be resumed.
     """
     recipe.prepare()
-    if recipe.batch_size < world().size:
-        raise ConfigError(f"batch_size must be at least {world().size}, the number of processes.")
+    pieces = world().size * recipe.gradient_accumulation
+    if recipe.batch_size < pieces:
+        raise ConfigError(f"batch_size must be at least {pieces}, the number of processes times micro-batches.")
     device = recipe.device
     vocoder = build_vocoder(recipe).to(device)
     discriminators = Discriminators(recipe.discriminators).to(device)
@@ -141,6 +143,7 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
     modules = {"vocoder": vocoder, "discriminators": discriminators}
     trained = parallelize({"vocoder": vocoder}, world())
     judged = parallelize({"discriminators": discriminators}, world())
+    networks = Networks(vocoder, discriminators, spectral, trained, judged)
     optimizer = make_optimizer(vocoder.parameters(), recipe.optimizer)
     discriminator_optimizer = make_optimizer(discriminators.parameters(), recipe.discriminator_optimizer)
     optimizers = {"vocoder": optimizer, "discriminators": discriminator_optimizer}
@@ -150,32 +153,23 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     with TrainingRun(recipe, output, trained, modules, optimizers) as run:
         for step in run.steps(last):
-            adversarial = 0 <= recipe.adversarial_start_step <= step
             with run.loading():
-                whole = batches.crops(step)
-                crops = [whole[row] for row in run.world.part(range(len(whole)))]
-                target = batches.waveforms(crops).to(device)
-            names = [f"{crop.clip.id}@{crop.start}" for crop in crops]
-            mel = natural_log_mel(target, mel_config(vocoder))
-            with recipe.autocast():
-                generated, f0_loss = trained(partial(generate, recipe, vocoder, target, mel, step))
-
-            losses = {**spectral(generated, target, run.world), "f0": f0_loss}
-            size = run.world.size  # by which FSDP divides the processes' sum
-            if adversarial:
-                losses["discriminator"] = judged(partial(judge, discriminators, target, generated.detach()))
-                (size * losses["discriminator"]).backward()
+                whole, pieces = batches.crops(step), recipe.gradient_accumulation
+                crops = [run.world.part(whole, pieces, piece) for piece in range(pieces)]
+                targets = [batches.waveforms(part).to(device) for part in crops]
+            names = [f"{crop.clip.id}@{crop.start}" for part in crops for crop in part]
+            of_step = StepLosses(recipe, networks, step, targets)
+            losses: dict[str, Tensor] = {}
+            if of_step.adversarial:
+                losses["discriminator"] = backward(targets, of_step.discriminator)["loss"]
                 since = recipe.adversarial_start_step
                 gan = recipe.discriminator_optimizer
                 run.update([discriminator_optimizer], gan, step, losses["discriminator"], names, since=since)
                 discriminators.requires_grad_(False)
-                losses |= judged(partial(adversarial_losses, discriminators, target, generated))
-            losses["loss"] = total_loss(losses, recipe.weights)
-            (size * losses["loss"]).backward()
+            losses |= backward(targets, of_step.vocoder)
             discriminators.requires_grad_(True)
-            scalars = run.update(
-                [optimizer], recipe.optimizer, step, losses["loss"], names, mel.shape[0] * mel.shape[2]
-            )
+            frames = len(names) * recipe.crop_frames
+            scalars = run.update([optimizer], recipe.optimizer, step, losses["loss"], names, frames)
 
             done = step + 1
             if due(done, recipe.log_every, recipe.steps):
@@ -190,12 +184,63 @@ def train(recipe: VocoderRecipe, stop_after: int | None = None) -> None:
         run.save_file(vocoder, lambda: build_vocoder(recipe), lambda whole: save_vocoder(whole, output))
 
 
-def generate(recipe: VocoderRecipe, vocoder: Vocoder, target: Tensor, mel: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """Waveforms [B, S] that the vocoder makes of mel [B, M, L], and the loss of its F0 against that of `target`."""
+@dataclass(frozen=True)
+class Networks:
+    """Vocoder and discriminators, both also as `parallelize` gives them, and the spectral losses."""
+
+    vocoder: Vocoder
+    discriminators: Discriminators
+    spectral: SpectralLoss
+    trained: TrainedModules
+    judged: TrainedModules
+
+
+class StepLosses:
+    """The losses of one step on recordings [B, S] in micro-batches: of the discriminators, then of the vocoder.
+
+    Of a step in one part the waveforms are generated once for both.
+    """
+
+    def __init__(self, recipe: VocoderRecipe, networks: Networks, step: int, targets: Sequence[Tensor]) -> None:
+        self._recipe, self._networks, self._step = recipe, networks, step
+        self.adversarial = 0 <= recipe.adversarial_start_step <= step
+        self._noise_start = int(torch.randint(NOISE_FRAMES, ())) if isinstance(networks.vocoder, Vocos) else 0
+        self._generated = self._generate(targets[0]) if len(targets) == 1 else None
+
+    def discriminator(self, target: Tensor) -> dict[str, Tensor]:
+        """`loss` of the discriminators on a micro-batch: this process's part."""
+        with torch.no_grad():
+            generated = (self._generated or self._generate(target))[0].detach()
+        networks = self._networks
+        return {"loss": networks.judged(partial(judge, networks.discriminators, target, generated))}
+
+    def vocoder(self, target: Tensor) -> dict[str, Tensor]:
+        """The vocoder's losses on a micro-batch, this process's parts; `loss` is their weighted sum."""
+        networks = self._networks
+        generated, f0_loss = self._generated or self._generate(target)
+        losses = {**networks.spectral(generated, target, world()), "f0": f0_loss}
+        if self.adversarial:
+            losses |= networks.judged(partial(adversarial_losses, networks.discriminators, target, generated))
+        return losses | {"loss": total_loss(losses, self._recipe.weights)}
+
+    def _generate(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        networks, vocoder = self._networks, self._networks.vocoder
+        mel = natural_log_mel(target, mel_config(vocoder))
+        f0_is_given = self._step < self._recipe.predicted_f0_start_step
+        with self._recipe.autocast():
+            return networks.trained(partial(generate, vocoder, target, mel, f0_is_given, self._noise_start))
+
+
+def generate(
+    vocoder: Vocoder, target: Tensor, mel: Tensor, f0_is_given: bool, noise_start: int
+) -> tuple[Tensor, Tensor]:
+    """Waveforms [B, S] that the vocoder makes of mel [B, M, L], and the loss of its F0 against that of `target`.
+
+    A Vocos uses the F0 of `target` where it `f0_is_given`.
+    """
     f0, voiced = pitch(target, vocoder.sample_rate, vocoder.hop_length)
     if isinstance(vocoder, Vocos):
-        noise_start = int(torch.randint(NOISE_FRAMES, ()))
-        given_f0 = torch.where(voiced > 0, f0, 100.0) if step < recipe.predicted_f0_start_step else None
+        given_f0 = torch.where(voiced > 0, f0, 100.0) if f0_is_given else None
         generated, logits = vocoder.train_forward(mel, given_f0, noise_start)
         return generated, f0_cross_entropy(logits, vocoder.f0_grid(logits), f0, voiced, world())
     return vocoder(mel), hift_f0_loss(vocoder.f0(mel), f0, voiced, world())

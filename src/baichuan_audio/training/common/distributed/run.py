@@ -27,6 +27,7 @@ from ..logging import TrainingLog
 from ..optim import gradient_norms, norms_by_part, optimizer_step, with_gradients
 from ..recipe import OptimizerRecipe, StageRecipe
 from .sharding import TrainedModules, gathered
+from .tensor_parallel import whole_layers
 from .watchdog import Watchdog
 from .world import world
 
@@ -209,7 +210,7 @@ class TrainingRun:
             speed[f"{self._unit}_per_s"] = self._units / elapsed
         if self._peak is not None and self._flops is not None:
             name = "hfu" if self._recipe.activation_checkpointing else "mfu"
-            speed[name] = self._flops * self._units / elapsed / (self._peak * self.world.size)
+            speed[name] = self._flops * self._units / elapsed / (self._peak * self.world.data_size)
         self._data_s, self._units, self._since = 0.0, 0, time.perf_counter()
         by_loss = {name: loss for _, some in reports for name, loss in some.items()}
         worst = heapq.nlargest(_WORST, by_loss, key=lambda name: (math.isnan(by_loss[name]), by_loss[name]))
@@ -246,8 +247,12 @@ class TrainingRun:
         if self.world.size == 1:
             yield True
             return
-        with self.patient(), gathered(self._trained), torch.random.fork_rng(), self._recipe.autocast():
-            yield self.world.is_main
+        main = self.world.is_main
+        with self.patient(), torch.random.fork_rng(), self._recipe.autocast(), ExitStack() as stack:
+            if self.world.tensor > 1:
+                stack.enter_context(whole_layers(self._trained, main))
+            stack.enter_context(gathered(self._trained))
+            yield main
             self.world.wait()
 
 

@@ -9,11 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.distributed._composable.checkpoint_activation import checkpoint
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ....audio_tokenizer import AudioTokenizer
 from ....language_model.backbone import Backbone
+from .tensor_parallel import DIMENSION, split_layers
 from .world import World
 
 T = TypeVar("T")
@@ -34,19 +36,26 @@ def parallelize(
     Layers of backbones and audio encoders are gathered one at a time, before their pass. The rest is gathered once a
     step: how often it is used depends on a process's samples, and processes must gather alike. bfloat16: what is
     gathered is, while parameters, optimizers and the sums of gradients stay float32. activation_checkpointing: a layer
-    keeps its input only, and is computed again for its gradient.
+    keeps its input only, and is computed again for its gradient. Where the world has tensor parallelism, backbones are
+    split by it before; raises ConfigError for sizes that cannot be.
     """
     trained = TrainedModules(modules)
+    mesh = world.mesh
+    if mesh is not None and world.tensor > 1:
+        for module in trained.modules():
+            if isinstance(module, Backbone):
+                split_layers(module, mesh[DIMENSION])
+        mesh = mesh[tuple(name for name in mesh.mesh_dim_names or () if name != DIMENSION)]
     layers = [layer for module in trained.modules() for layer in _layers(module)]
     if activation_checkpointing:
         for layer in layers:
             checkpoint(layer)
-    if world.mesh is None:
+    if mesh is None:
         return trained
     policy = MixedPrecisionPolicy(torch.bfloat16 if bfloat16 else None, torch.float32, cast_forward_inputs=False)
     for layer in layers:
-        fully_shard(layer, mesh=world.mesh, mp_policy=policy)
-    fully_shard(trained, mesh=world.mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(trained, mesh=mesh, mp_policy=policy)
     assert isinstance(trained, FSDPModule)
     trained.set_reduce_scatter_unused_params(True)  # a process may have no target of a kind that others have
     return trained
@@ -82,6 +91,20 @@ def whole(tensor: Tensor) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds; shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def mesh_of(tensor: Tensor) -> DeviceMesh | None:
+    """The processes over which a tensor is split; None where it is not."""
+    return tensor.device_mesh if isinstance(tensor, DTensor) else None
+
+
+def tensor_copies(parameter: Tensor, world: World) -> int:
+    """How many processes of a tensor-parallel group hold the same part of a parameter."""
+    split = False
+    if isinstance(parameter, DTensor):
+        names = parameter.device_mesh.mesh_dim_names or ()
+        split = any(n == DIMENSION and p.is_shard() for n, p in zip(names, parameter.placements, strict=True))
+    return 1 if split else world.tensor
 
 
 def whole_like(parameter: Tensor, part: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -44,8 +44,10 @@ def exchange_problem(error: str) -> str | None:
 class World:
     """This process among all of a run.
 
-    mesh: "shard", over which parameters are split; with several hosts also "replicate", one index a host. None where
-    the process is alone. writers: a second group, in which states are written while training goes on.
+    mesh: "shard", over which parameters are split; with several hosts also "replicate", one index a host, and with
+    tensor parallelism "tensor". None where the process is alone. writers: a second group, in which states are written
+    while training goes on. tensor: how many neighbouring processes compute the same samples together; sums, gathered
+    values and shares count them as one.
     """
 
     rank: int = 0
@@ -53,6 +55,17 @@ class World:
     device: str = "cpu"
     mesh: DeviceMesh | None = None
     writers: dist.ProcessGroup | None = None
+    tensor: int = 1
+
+    @property
+    def data_size(self) -> int:
+        """How many shares the samples of a step are cut into."""
+        return self.size // self.tensor
+
+    @property
+    def data_rank(self) -> int:
+        """Which of the shares this process computes."""
+        return self.rank // self.tensor
 
     @property
     def is_main(self) -> bool:
@@ -64,7 +77,7 @@ class World:
         if self.size > 1:
             values = values.to(self.device)
             dist.all_reduce(values)
-        return values
+        return values / self.tensor if self.tensor > 1 else values
 
     def total(self, value: Tensor | float) -> Tensor:
         """The sum of the processes' values, a scalar without gradient."""
@@ -82,6 +95,13 @@ class World:
         root = self.total(squares).sqrt().clamp(min=1e-12).to(squares)
         return 0.5 * (squares + squares.detach()) / root
 
+    def together(self, part: T, compute: Callable[[list[T]], Sequence[Tensor]], stand_in: Tensor) -> Tensor:
+        """This process's entry of `compute(parts)`, which every process computes alike from the parts of all.
+
+        stand_in: of the result's shape, for a micro-batch that comes before all parts are there (`micro_batches.py`).
+        """
+        return compute(self.gather(part))[self.data_rank]
+
     def smallest(self, value: int) -> int:
         """The smallest of the processes' values."""
         if self.size == 1:
@@ -93,7 +113,8 @@ class World:
     def sum_over_shards(self, values: Tensor) -> Tensor:
         """`values` summed over the processes that hold different shards of the parameters."""
         if self.mesh is not None:
-            dist.all_reduce(values, group=self.mesh.get_group("shard"))
+            for dimension in ("shard", "tensor")[: 1 + (self.tensor > 1)]:
+                dist.all_reduce(values, group=self.mesh.get_group(dimension))
         return values
 
     def gather(self, value: T) -> list[T]:
@@ -102,7 +123,7 @@ class World:
             return [value]
         values: list[T] = [value] * self.size
         dist.all_gather_object(values, value)
-        return values
+        return values[:: self.tensor]
 
     def wait(self) -> None:
         """Wait until every process is here."""
@@ -116,7 +137,7 @@ class World:
 
     def part(self, items: Sequence[T], pieces: int = 1, piece: int = 0) -> list[T]:
         """This process's share of a step's samples, cut into `pieces` micro-batches: every n-th, from its index on."""
-        return list(items)[self.rank * pieces + piece :: self.size * pieces]
+        return list(items)[self.data_rank * pieces + piece :: self.data_size * pieces]
 
 
 ALONE = World()
@@ -130,18 +151,32 @@ def world() -> World:
 
 
 @contextmanager
-def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
+def acting_as(run: World) -> Iterator[None]:
+    """`world()` is `run` within the block."""
+    global _world
+    before, _world = _world, run
+    try:
+        yield
+    finally:
+        _world = before
+
+
+@contextmanager
+def processes(device: str, timeout_s: float = 0.0, tensor: int = 1) -> Iterator[World]:
     """The process group that torchrun's environment describes, gloo on CPUs and NCCL on CUDA; without it, no group.
 
-    timeout_s: after which a collective operation fails, half an hour at least. Raises TrainingError for a device that
-    cannot be split among the processes of a host.
+    timeout_s: after which a collective operation fails, half an hour at least. tensor: see `World`. Raises
+    TrainingError for a device that cannot be split among the processes of a host, or for a `tensor` that does not
+    divide them.
     """
     global _world
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size, on_host = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if on_host % tensor:
+        raise TrainingError(f"tensor_parallel: {tensor} does not divide the {on_host} processes of a host.")
     if size == 1:
         yield _world
         return
-    local_rank, on_host = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    local_rank = int(os.environ["LOCAL_RANK"])
     kind = torch.device(device).type
     if kind == "cuda":
         if device != "cuda" or on_host > torch.cuda.device_count():
@@ -155,7 +190,7 @@ def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
     dist.init_process_group(backend, timeout=timeout)
     try:
         writers = dist.new_group(backend="gloo", timeout=timeout)
-        _world = World(dist.get_rank(), size, kind, make_mesh(kind, size, on_host), writers)
+        _world = World(dist.get_rank(), size, kind, make_mesh(kind, size, on_host, tensor), writers, tensor)
         yield _world
     except RuntimeError as error:
         if problem := exchange_problem(str(error)):
@@ -166,8 +201,11 @@ def processes(device: str, timeout_s: float = 0.0) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def make_mesh(kind: str, size: int, on_host: int) -> DeviceMesh:
-    """Parameters are split over all processes of a host, and repeated on every host (HSDP) where there are several."""
-    if size == on_host:
-        return init_device_mesh(kind, (size,), mesh_dim_names=("shard",))
-    return init_device_mesh(kind, (size // on_host, on_host), mesh_dim_names=("replicate", "shard"))
+def make_mesh(kind: str, size: int, on_host: int, tensor: int = 1) -> DeviceMesh:
+    """Parameters are split over all processes of a host, and repeated on every host (HSDP) where there are several.
+
+    `tensor` neighbours compute the backbone's layers together.
+    """
+    dimensions = {"replicate": size // on_host, "shard": on_host // tensor, "tensor": tensor}
+    kept = {name: length for name, length in dimensions.items() if name == "shard" or length > 1}
+    return init_device_mesh(kind, tuple(kept.values()), mesh_dim_names=tuple(kept))
