@@ -17,7 +17,7 @@ from ..language_model.backbone import DecoderLayer
 from ..language_model.model import LanguageModel
 from ..layers.module_copy import module_copy
 from ..model import BaichuanAudio
-from .cpu.kernels import library, prompts_in_c
+from .cpu.kernels import library
 from .cpu.layers import Fp32Linear, FusedAudioHead, FusedLanguageModel, LinearFactory, transposed_linear
 from .cpu.model import NativeAudioHead, NativeLanguageModel, with_compiled_linears
 from .cuda.flow import StaticFlow
@@ -91,8 +91,6 @@ def native_copy(model: BaichuanAudio, compiled: ctypes.CDLL, kind: str | None = 
     head = NativeAudioHead.from_head_with_kernels(model.audio_head, compiled, kind)
     language_model = NativeLanguageModel.from_model_with_kernels(model.language_model, compiled, kind)
     language_model.share_steps = head.share_steps = _decode_bytes(model) > _MAX_CACHED_BYTES
-    if not prompts_in_c(compiled):
-        return model.with_parts(language_model=language_model, audio_head=head)
     source = module_copy(model)
     source.tokenizer = with_compiled_linears(model.tokenizer, compiled)
     source.vocoder = with_compiled_linears(model.vocoder, compiled)

@@ -33,7 +33,6 @@ S = TypeVar("S", bound=ctypes.Structure)
 _log = logging.getLogger(__name__)
 _COMPILE_SECONDS = 120.0
 _TUNED = (("-march=native",), ("-mcpu=native",), ())  # not every compiler accepts them
-_AVX512_PANEL = 32
 _ONE_CORE_BYTES = 4 << 20
 """A product with fewer bytes of weights, times its rows, is not shared by threads."""
 _SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "attention_int8.h", "kernels.c")
@@ -138,12 +137,6 @@ class KernelError(RuntimeError):
 
 FP32, BF16, INT8, INT4 = range(4)
 """Formats of weights, as in products.h."""
-
-
-@lru_cache(maxsize=1)
-def prompts_in_c(compiled: ctypes.CDLL) -> bool:
-    """Whether float32 products of many rows are faster here than in torch, whose MKL uses no AVX-512 on AMD."""
-    return int(compiled.panel_outputs()) == _AVX512_PANEL and "AuthenticAMD" in _processor()
 
 
 class PackedLinear(nn.Module):

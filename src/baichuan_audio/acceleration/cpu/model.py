@@ -1,8 +1,8 @@
-"""Backbone and audio head whose decode steps run in `kernels.c`; prefill stays in torch.
+"""Backbone and audio head whose matrix products run in `kernels.c`, over one packed copy of the weights.
 
 Made from a model in float32 or bfloat16. Of a bfloat16 model only the matrices stay in bfloat16: a step widens them in
-registers, prefill multiplies in bfloat16, and everything else, keys and values too, is float32. With weights of 8 or 4
-bits steps and prefill compute the same, in C.
+registers, and everything else, keys and values too, is float32. Its prompts are multiplied in bfloat16 by torch, for
+which the matrices are kept as they are stored too, unless they have 8 or 4 bits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from .int8_cache import Int8KVCache
 from .kernels import PackedLinear
 from .layers import (
     Choose,
-    Fp32Linear,
     FusedAudioHead,
     FusedDecoderLayer,
     FusedLanguageModel,
@@ -40,7 +39,7 @@ M = TypeVar("M", bound=nn.Module)
 PackFactory = Callable[..., PackedLinear]
 """Packs weight [out, in] and, if given, bias [out]."""
 MAX_STEP_POSITIONS = 32
-"""More positions than this are read by torch, in one matrix product."""
+"""More positions than this are read layer by layer, in one product of each matrix."""
 
 
 class Bf16Linear(nn.Module):
@@ -61,7 +60,7 @@ class Bf16Linear(nn.Module):
 
 
 class NativeLinear(nn.Module):
-    """A Linear without bias that runs in C for few rows, and in torch over the layer's own memory for more."""
+    """A bfloat16 Linear without bias that runs in C for few rows, in torch over the layer's own memory for more."""
 
     def __init__(self, source: nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__()
@@ -147,20 +146,20 @@ class NativeLanguageModel(FusedLanguageModel):
     def from_model_with_kernels(
         cls, source: LanguageModel, library: ctypes.CDLL, kind: str | None = None
     ) -> NativeLanguageModel:
-        """An inference copy of `source`; prefill uses the fused layers, with kind "int8" or "int4" in C as well.
+        """An inference copy of `source`, whose matrices it has packed and does not refer to.
 
-        Without a kind it is over the tensors of `source`, beside packed copies; with one, its own are the embeddings.
+        But a bfloat16 model without a kind ("int8", "int4") reads prompts by torch, over the tensors of `source`.
         """
-        make: LinearFactory = Bf16Linear if source.embed_tokens.weight.dtype == torch.bfloat16 else Fp32Linear
-        if kind is not None or (make is Fp32Linear and kernels.prompts_in_c(library)):
-            make = partial(CompiledLinear, library=library, kind=kind)
+        make: LinearFactory = partial(CompiledLinear, library=library, kind=kind)
+        if kind is None and source.embed_tokens.weight.dtype == torch.bfloat16:
+            make = Bf16Linear
         model = module_copy_as(cls, source)
         layers = [FusedDecoderLayer(cast(DecoderLayer, layer), make) for layer in source.layers]
         model.layers, model.norm = nn.ModuleList(layers), FusedRMSNorm(as_float32(source.norm))  # type: ignore[assignment]
         model.embed_tokens = as_float32(source.embed_tokens)
         model.audio_embed_layers = nn.ModuleList([as_float32(table) for table in source.audio_embed_layers])
         model.int8_cache = kind is not None
-        model.lm_head = make(source.lm_head) if kind else NativeLinear(source.lm_head, library)  # type: ignore[assignment]
+        model.lm_head = NativeLinear(source.lm_head, library) if make is Bf16Linear else make(source.lm_head)  # type: ignore[assignment]
         model._view_embeddings()
         steps = [
             NativeDecoderLayer(cast(DecoderLayer, plain), fused, library)
@@ -209,7 +208,7 @@ class NativeLanguageModel(FusedLanguageModel):
         )
         drawn = zip(sampler.samplings, sampler.randoms, strict=True)
         uniforms = (ctypes.c_double * rows)(*(random.random() if how.temperature else 0.0 for how, random in drawn))
-        structure = ctypes.byref(cast(NativeLinear, self.lm_head).packed.structure)
+        structure = ctypes.byref(cast(NativeLinear | CompiledLinear, self.lm_head).packed.structure)
         addresses = hidden.data_ptr(), logits.data_ptr(), choices, counts, banned, uniforms, ids
         threads = torch.get_num_threads() if self.share_steps else 1
         if self._ids(structure, rows, *addresses, threads):
