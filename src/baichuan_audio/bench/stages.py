@@ -244,7 +244,7 @@ def _decode_bytes(model: BaichuanAudio, text: bool | None, history: int = 0) -> 
     elif text is not None:
         total += weight_bytes(head.transformer_layers) + weight_bytes(head.heads)
     config = language_model.config
-    position = language_model.embed_tokens.weight.element_size() * config.head_width
+    position = language_model.norm.weight.element_size() * config.head_width
     if language_model.int8_cache:
         position = config.head_width + SCALE_BYTES
     return total + history * position * 2 * config.num_hidden_layers * config.key_value_heads

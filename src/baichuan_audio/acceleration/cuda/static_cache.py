@@ -15,7 +15,7 @@ SPAN_STEP = 64
 
 def empty_store(model: LanguageModel, rows: int, capacity: int) -> Tensor:
     """The memory of a StaticCache with `capacity` positions a row."""
-    config, like = model.config, model.embed_tokens.weight
+    config, like = model.config, model.norm.weight
     padded_capacity = -(-(capacity + 1) // SPAN_STEP) * SPAN_STEP
     sizes = config.num_hidden_layers, 2, rows, config.key_value_heads, padded_capacity
     # zeros, not empty: masked values must be finite
