@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from baichuan_audio.acceleration import load_for_inference, optimize_for_inferen
 from baichuan_audio.acceleration.cpu import kernels
 from baichuan_audio.acceleration.cpu.model import CompiledPatchConv, is_packed, is_patch_conv, with_compiled_linears
 from baichuan_audio.acceleration.cpu.weights import CompactEmbedding, FileEmbedding
+from baichuan_audio.acceleration.cuda.static_cache import zeros
 from baichuan_audio.checkpoint import load
 from baichuan_audio.compressed import compress
 from baichuan_audio.errors import CheckpointError
@@ -93,6 +96,9 @@ def test_it_is_the_model_that_load_and_optimize_make(
     for tokens in (ids, ids[:, :3]):
         both = mine.language_model(tokens), theirs.language_model(tokens)
         torch.testing.assert_close(*both, rtol=0, atol=0)
+    prompt = [*range(3, 40), tuple(0 for _ in mine.tokenizer.codebook_sizes), 5]
+    embedded = (each.language_model.embed_sequence(prompt) for each in (mine, theirs))
+    torch.testing.assert_close(*embedded, rtol=0, atol=0)
     waveform = torch.randn(16000) * 0.1
     codes = mine.tokenizer.encode(waveform, 16000)
     assert torch.equal(codes, theirs.tokenizer.encode(waveform, 16000))
@@ -145,3 +151,15 @@ def test_patches_that_do_not_overlap_are_products(compiled: ctypes.CDLL) -> None
     assert is_patch_conv(source)
     others = nn.Conv1d(6, 40, 4, stride=2), nn.Conv1d(6, 40, 4, 4, padding=1), nn.Conv1d(6, 40, 1)
     assert not any(map(is_patch_conv, others))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_cache_takes_memory_where_it_is_written_to() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+    before = resident()
+    store = zeros((256, 1 << 18), torch.float32, torch.device("cpu"))
+    store[5, 7:9] = 3.0
+    assert store[5, 5:11].tolist() == [0.0, 0.0, 3.0, 3.0, 0.0, 0.0]
+    assert resident() - before < store.nbytes / 16
