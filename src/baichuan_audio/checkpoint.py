@@ -131,6 +131,58 @@ def load(
     Needs no more memory than the weights and the largest single tensor. Raises CheckpointError (ConfigError for
     an invalid `config.json`) that names the file.
     """
+    opened = open_checkpoint(path_or_hub_id, dtype, device, vocoder, adapters)
+    opened.read(opened.names)
+    return opened.model.eval().requires_grad_(False)  # training enables the gradients that it needs
+
+
+@dataclass(frozen=True)
+class OpenedCheckpoint:
+    """A checkpoint whose tensors are checked and not read yet: `model` is on the meta device, but for its vocoder.
+
+    tensors: by their released names. dtype, device: see `load`.
+    """
+
+    model: BaichuanAudio
+    tensors: Mapping[str, TensorSource]
+    dtype: torch.dtype | None
+    device: torch.device
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the model's parameters and stored buffers, without the vocoder's."""
+        return [name for name in self.model.state_dict() if not name.startswith("vocoder.")]
+
+    def source(self, name: str) -> TensorSource:
+        """The stored tensor of a parameter or buffer of the model."""
+        return self.tensors[released_name(name)]
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The type in which the model has a tensor, however it is stored."""
+        stored = self.source(name).dtype
+        return self.dtype if self.dtype is not None and stored.is_floating_point else stored
+
+    def read(self, names: Iterable[str], widen: bool = True) -> None:
+        """Give these parameters and buffers their tensors, one at a time.
+
+        widen: False leaves those that are stored in fewer bits than `dtype` has, and exact in it, as they are.
+        """
+        for name in names:
+            tensor, kept = self.source(name).read(), self.dtype_of(name)
+            if not widen and torch.promote_types(tensor.dtype, kept) == kept:
+                kept = tensor.dtype
+            _replace(self.model, name, tensor.to(self.device, kept))
+            del tensor  # free it before the next read
+
+
+def open_checkpoint(
+    path_or_hub_id: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    vocoder: str | os.PathLike[str] | None = None,
+    adapters: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+) -> OpenedCheckpoint:
+    """Open a checkpoint for reading; the arguments and errors are those of `load`."""
     target = checked_device(device)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ConfigError(f"dtype must be a floating-point type such as torch.float32, not {dtype!r}.")
@@ -145,9 +197,9 @@ def load(
     files = [] if adapters is None else [adapters] if isinstance(adapters, (str, os.PathLike)) else list(adapters)
     stored = stored_tensors(directory, config, dtype, files)
     model = _empty_model(directory, config, text_tokenizer, mel_vocoder)
-    fill(model, stored, dtype, target, directory)
+    _check_tensors(model, stored, directory)
     mel_vocoder.to(target)
-    return model.eval().requires_grad_(False)  # training enables the gradients that it needs
+    return OpenedCheckpoint(model, stored, dtype, target)
 
 
 def model_without_weights(path: str | os.PathLike[str]) -> BaichuanAudio:
@@ -286,17 +338,8 @@ def _empty_model(
         raise ConfigError(f"{directory / 'config.json'}: no model can be built from it ({error!r}).") from error
 
 
-def fill(
-    model: BaichuanAudio,
-    stored: Mapping[str, TensorSource],
-    dtype: torch.dtype | None,
-    device: torch.device,
-    where: Path,
-) -> None:
-    """Give every parameter and buffer of `model` (on the meta device) its stored tensor, one at a time.
-
-    Raises TensorMismatchError, and CheckpointError for weights of an unsupported type, before any data is read.
-    """
+def _check_tensors(model: BaichuanAudio, stored: Mapping[str, TensorSource], where: Path) -> None:
+    """Raise TensorMismatchError, and CheckpointError for weights of an unsupported type, before any data is read."""
     expected = released_tensors(model)
     ignored = {name for name in stored if name.startswith(IGNORED)}
     if ignored:
@@ -315,11 +358,6 @@ def fill(
             raise CheckpointError(
                 f"{where}: tensor '{name}' is of type {kind}; weights must be floats of 16 bits or more."
             )
-    for name in expected:
-        tensor = stored[name].read()
-        kept = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        _replace(model, str(module_name(name)), tensor.to(device, kept))
-        del tensor  # free it before the next read
 
 
 def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -109,6 +109,14 @@ class StoredTensor:
                 done += count
         return tensor
 
+    def read_row(self, file: int, row: int) -> Tensor:
+        """Row `row` of a tensor [rows, ...] from the open file descriptor `file`. Raises CheckpointError."""
+        size = self.num_bytes // self.shape[0]
+        data = os.pread(file, size, self.offset + row * size)
+        if len(data) < size:
+            raise CheckpointError(f"{self.file}: the file has become shorter since it was opened; copy it again.")
+        return torch.frombuffer(bytearray(data), dtype=self.dtype).view(self.shape[1:])
+
 
 @dataclass(frozen=True)
 class ScaledRows:

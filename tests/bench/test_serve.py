@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,11 @@ from page_tools import LiveServer
 
 from baichuan_audio.bench.server import serve
 from baichuan_audio.bench.server.listener import RATE, SILENCE_MS, Player
+from baichuan_audio.bench.server.memory import resident_memory
 from baichuan_audio.bench.server.serve import QUESTION_SECONDS, hold_dialogues, read_speech
 from baichuan_audio.bench.server.server_process import ServerProcess
 from baichuan_audio.cli import main
-from baichuan_audio.errors import AudioError
+from baichuan_audio.errors import AudioError, BaichuanAudioError
 
 EXAMPLE = Path(__file__).parents[2] / "examples/en-sum-2.wav"
 
@@ -101,3 +104,23 @@ def test_the_command_holds_conversations(tiny_dir: Path, tmp_path: Path, capsys)
         main(["bench", "serve", "--sessions", "0"])
     assert main(["bench", "serve", "--model", str(tmp_path), *options]) == 2
     assert "the server did not start" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process's memory")
+def test_the_command_measures_memory(tiny_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stored as it is, and with random weights of the same sizes; memory grows from stage to stage."""
+    options = ["--sessions", "2", "--speech", str(EXAMPLE), "--device", "cpu", "--threads", "1", "--json"]
+    for source in (["--model", str(tiny_dir)], ["--random-init", str(tiny_dir / "config.json")]):
+        assert main(["bench", "memory", *source, *options]) == 0
+        (row,) = json.loads(capsys.readouterr().out)["rows"]
+        stages = list(row["stages"].items())
+        assert [name for name, _ in stages] == ["imports", "ready", "first reply", "2 dialogues"]
+        for (_, earlier), (_, later) in itertools.pairwise(stages):
+            assert 0.8 * earlier["resident"] < later["resident"] <= row["peak"]
+            assert 0 < later["private"] < later["resident"]
+
+
+def test_memory_of_a_process_that_there_is_not() -> None:
+    with pytest.raises(BaichuanAudioError, match="the memory of a process cannot be read here"):
+        resident_memory(-1)

@@ -28,11 +28,9 @@ def deep_module_copy(module: M) -> M:
 
 
 def as_float32(module: M) -> M:
-    """`module` with its weight in float32; itself where it is that already."""
+    """A copy of `module` with its weight in float32, which it shares where it is that already."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    if weight.dtype == torch.float32:
-        return module
     converted = module_copy(module)
     converted._parameters["weight"] = nn.Parameter(weight.detach().float(), requires_grad=False)
     return converted

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from typing import cast
 
 import torch
 from torch import nn
 
+from ..checkpoint import open_checkpoint
 from ..errors import ConfigError
 from ..flow_decoder.model import FlowDecoder
 from ..generation.session import Session, SessionFactory
@@ -17,13 +19,14 @@ from ..language_model.backbone import DecoderLayer
 from ..language_model.model import LanguageModel
 from ..layers.module_copy import module_copy
 from ..model import BaichuanAudio
-from .cpu.kernels import library, prompts_in_c
+from .cpu.kernels import library
 from .cpu.layers import Fp32Linear, FusedAudioHead, FusedLanguageModel, LinearFactory, transposed_linear
-from .cpu.model import NativeAudioHead, NativeLanguageModel, with_compiled_linears
+from .cpu.model import NativeAudioHead, NativeLanguageModel, is_packed, with_compiled_linears
+from .cpu.weights import IN_MEMORY, StoredWeights, Weights, return_free_memory
 from .cuda.flow import StaticFlow
 from .cuda.session import DecoderSessions
 from .modules import FusedFeedForward, SplitDepthLayer, deep_module_copy
-from .quantization import Int8Linear, check_kind, weight_bytes, with_torchao
+from .quantization import Int8Linear, check_kind, with_torchao
 
 _log = logging.getLogger(__name__)
 _MAX_SESSIONS, _MAX_POSITIONS = 4, 4096  # of the Decoder that sessions share on CUDA
@@ -43,20 +46,12 @@ def optimize_for_inference(model: BaichuanAudio, quantization: str | None = None
     on a CPU keys and values then have 8 bits. Raises ConfigError for a kind that this device does not support,
     MissingDependencyError without torchao on CUDA.
     """
+    compiled = _native_kernels(model, IN_MEMORY, quantization)
+    if compiled is not None:
+        return native_copy(model, compiled, quantization).eval()
     weight = model.language_model.embed_tokens.weight
-    if quantization is not None:
-        check_kind(quantization, weight)
-    if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16):
-        small = quantization is not None or _decode_bytes(model) <= _MAX_NATIVE_BYTES
-        compiled = library() if small else None
-        if compiled is not None:
-            return native_copy(model, compiled, quantization).eval()
-        if quantization is not None and (quantization != "int8" or weight.dtype != torch.float32):
-            raise ConfigError(f"{quantization} of a model in {weight.dtype} needs a C compiler on a CPU; install one.")
-        if quantization is not None:
-            _log.warning("int8 without a C compiler may be slower than no quantization; install one.")
-        if weight.dtype == torch.float32:
-            return fused_copy(model, linear_layout(model) if quantization is None else Int8Linear).eval()
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return fused_copy(model, linear_layout(model) if quantization is None else Int8Linear).eval()
     sessions: SessionFactory = Session
     flow: FlowDecoder | None = None
     if weight.is_cuda:
@@ -69,15 +64,58 @@ def optimize_for_inference(model: BaichuanAudio, quantization: str | None = None
     return optimized.eval()
 
 
+@torch.no_grad()
+def load_for_inference(
+    path_or_hub_id: str | os.PathLike[str],
+    quantization: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    vocoder: str | os.PathLike[str] | None = None,
+) -> BaichuanAudio:
+    """`optimize_for_inference(load(...), quantization)` in less memory; arguments and errors are theirs.
+
+    On a CPU with a C compiler each matrix is packed when it is read, so no weight is in memory twice, and the text
+    embeddings stay in the checkpoint's file.
+    """
+    opened = open_checkpoint(path_or_hub_id, dtype, device, vocoder)
+    weights = StoredWeights(opened)
+    compiled = _native_kernels(opened.model, weights, quantization) if opened.device.type == "cpu" else None
+    if compiled is None:
+        opened.read(opened.names)
+        return optimize_for_inference(opened.model.eval().requires_grad_(False), quantization)
+    weights.read_rest(is_packed)
+    optimized = native_copy(opened.model, compiled, quantization, weights).eval().requires_grad_(False)
+    del opened, weights
+    return_free_memory()
+    return optimized
+
+
+def _native_kernels(model: BaichuanAudio, weights: Weights, quantization: str | None) -> ctypes.CDLL | None:
+    """The compiled kernels, if they are to run this model. Raises ConfigError for an impossible quantization."""
+    table = model.language_model.embed_tokens
+    dtype, device = weights.dtype(table), weights.device(table)
+    if quantization is not None:
+        check_kind(quantization, device)
+    if device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return None
+    small = quantization is not None or _decode_bytes(model, dtype) <= _MAX_NATIVE_BYTES
+    compiled = library() if small else None
+    if compiled is None and quantization is not None:
+        if quantization != "int8" or dtype != torch.float32:
+            raise ConfigError(f"{quantization} of a model in {dtype} needs a C compiler on a CPU; install one.")
+        _log.warning("int8 without a C compiler may be slower than no quantization; install one.")
+    return compiled
+
+
 def linear_layout(model: BaichuanAudio) -> LinearFactory:
     """The faster float32 Linear on a CPU for the backbone and audio head of this model."""
-    return transposed_linear if _decode_bytes(model) <= _MAX_CACHED_BYTES else Fp32Linear
+    return transposed_linear if _decode_bytes(model, torch.float32) <= _MAX_CACHED_BYTES else Fp32Linear
 
 
-def _decode_bytes(model: BaichuanAudio) -> int:
-    """Bytes of the weights that decoding reads."""
+def _decode_bytes(model: BaichuanAudio, dtype: torch.dtype) -> int:
+    """Bytes of the weights that decoding reads, in `dtype`."""
     parts = (model.language_model.layers, model.language_model.lm_head, model.audio_head)
-    return sum(weight_bytes(part) for part in parts)
+    return sum(tensor.numel() for part in parts for tensor in part.state_dict().values()) * dtype.itemsize
 
 
 def fused_copy(model: BaichuanAudio, make: LinearFactory) -> BaichuanAudio:
@@ -86,17 +124,21 @@ def fused_copy(model: BaichuanAudio, make: LinearFactory) -> BaichuanAudio:
     return model.with_parts(language_model=language_model, audio_head=FusedAudioHead.from_head(model.audio_head, make))
 
 
-def native_copy(model: BaichuanAudio, compiled: ctypes.CDLL, kind: str | None = None) -> BaichuanAudio:
-    """A copy with decode steps in C, for float32 or bfloat16 on a CPU; kind: None, "int8" or "int4"."""
-    head = NativeAudioHead.from_head_with_kernels(model.audio_head, compiled, kind)
-    language_model = NativeLanguageModel.from_model_with_kernels(model.language_model, compiled, kind)
-    language_model.share_steps = head.share_steps = _decode_bytes(model) > _MAX_CACHED_BYTES
-    if not prompts_in_c(compiled):
-        return model.with_parts(language_model=language_model, audio_head=head)
+def native_copy(
+    model: BaichuanAudio, compiled: ctypes.CDLL, kind: str | None = None, weights: Weights = IN_MEMORY
+) -> BaichuanAudio:
+    """A copy with decode steps in C, for float32 or bfloat16 on a CPU; kind: None, "int8" or "int4".
+
+    weights: those of `model`.
+    """
+    language_model = NativeLanguageModel.from_model_with_kernels(model.language_model, compiled, kind, weights)
+    head = NativeAudioHead.from_head_with_kernels(model.audio_head, compiled, kind, weights)
+    dtype = weights.dtype(model.language_model.embed_tokens)
+    language_model.share_steps = head.share_steps = _decode_bytes(model, dtype) > _MAX_CACHED_BYTES
     source = module_copy(model)
-    source.tokenizer = with_compiled_linears(model.tokenizer, compiled)
-    source.vocoder = with_compiled_linears(model.vocoder, compiled)
-    flow = with_compiled_linears(model.flow, compiled)
+    source.tokenizer = with_compiled_linears(model.tokenizer, compiled, weights)
+    source.vocoder = with_compiled_linears(model.vocoder, compiled, weights)
+    flow = with_compiled_linears(model.flow, compiled, weights)
     return source.with_parts(language_model=language_model, audio_head=head, flow=flow)
 
 

@@ -53,14 +53,14 @@ class Int8Linear(nn.Module):
         out.copy_(self.forward(x))
 
 
-def check_kind(kind: str, weight: Tensor) -> None:
-    """Raise ConfigError for a kind that cannot be had where, and in the type in which, the model's weights are."""
+def check_kind(kind: str, device: torch.device) -> None:
+    """Raise ConfigError for a kind that cannot be had on the model's device."""
     if kind not in KINDS:
         raise ConfigError(f"quantization must be one of {', '.join(KINDS)}, not '{kind}'.")
-    if weight.device.type == "cpu":
+    if device.type == "cpu":
         if kind == "fp8":
             raise ConfigError("fp8 needs CUDA; on a CPU there are int8 and int4.")
-    elif kind == "fp8" and torch.cuda.get_device_capability(weight.device) < (8, 9):
+    elif kind == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
         raise ConfigError("fp8 needs a GPU that multiplies in it (compute capability 8.9 or more).")
 
 
@@ -104,18 +104,22 @@ def _linears(model: BaichuanAudio) -> Iterator[tuple[nn.Module, str, nn.Linear]]
 
 
 def weight_bytes(module: nn.Module) -> int:
-    """Bytes of all weights below `module`, as they are stored."""
-    total = 0
+    """Bytes of memory of all weights below `module`; those that share memory count once, those in files not."""
+    total, used = 0, dict[int, tuple[int, dict[int, int]]]()  # a storage -> its bytes, and those of tensors in it
     for child in module.modules():
-        if isinstance(child, Int8Linear):
-            total += child.nbytes
+        total += child.nbytes if isinstance(child, Int8Linear) else 0
         for tensor in (*child._parameters.values(), *child._buffers.values()):
-            total += 0 if tensor is None else _stored(tensor)
-    return total
+            for part in () if tensor is None or tensor.is_meta else _stored(tensor):
+                storage = part.untyped_storage()
+                _, views = used.setdefault(storage.data_ptr(), (storage.nbytes(), {}))
+                views[part.data_ptr()] = max(part.nbytes, views.get(part.data_ptr(), 0))
+    return total + sum(min(size, sum(views.values())) for size, views in used.values())
 
 
-def _stored(tensor: Tensor) -> int:
+def _stored(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors with memory of their own that a parameter or buffer consists of."""
     if hasattr(tensor, "__tensor_flatten__"):  # torchao's weights hold several tensors
-        names = cast(Any, tensor).__tensor_flatten__()[0]
-        return sum(_stored(getattr(tensor, name)) for name in names)
-    return tensor.nbytes
+        for name in cast(Any, tensor).__tensor_flatten__()[0]:
+            yield from _stored(getattr(tensor, name))
+    else:
+        yield tensor

@@ -131,5 +131,5 @@ def memory(model: BaichuanAudio, paths: Mapping[str, BaichuanAudio]) -> dict[str
     return {
         "parts": {name: weight_bytes(part) for name, part in parts.items()},
         "paths": decoding,
-        "position": position * paths["optimized"].language_model.embed_tokens.weight.element_size(),
+        "position": position * paths["optimized"].language_model.norm.weight.element_size(),
     }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..acceleration import Decoder, RowRequest, weight_bytes
 from ..acceleration.cpu.int8_cache import SCALE_BYTES
-from ..acceleration.cpu.model import NativeLanguageModel, NativeLinear
+from ..acceleration.cpu.model import CompiledLinear, NativeLanguageModel, NativeLinear
 from ..generation.reply import ReplySampling
 from ..generation.sequence import FrameRequest, TextRequest
 from ..generation.session import Session
@@ -236,17 +236,15 @@ def _decode_bytes(model: BaichuanAudio, text: bool | None, history: int = 0) -> 
     """
     language_model, head = model.language_model, model.audio_head
     layers, last = language_model.layers, cast(nn.Module, language_model.lm_head)
-    if (
-        isinstance(language_model, NativeLanguageModel) and text is not None
-    ):  # keeps a second copy of the weights for decode steps
-        layers, last = language_model.steps, cast(NativeLinear, last).packed
+    if isinstance(language_model, NativeLanguageModel) and text is not None:  # in bfloat16 it has others for prompts
+        layers, last = language_model.steps, cast(NativeLinear | CompiledLinear, last).packed
     total = weight_bytes(layers)
     if text:
         total += weight_bytes(last)
     elif text is not None:
         total += weight_bytes(head.transformer_layers) + weight_bytes(head.heads)
     config = language_model.config
-    position = language_model.embed_tokens.weight.element_size() * config.head_width
+    position = language_model.norm.weight.element_size() * config.head_width
     if language_model.int8_cache:
         position = config.head_width + SCALE_BYTES
     return total + history * position * 2 * config.num_hidden_layers * config.key_value_heads

@@ -81,10 +81,10 @@ def interleave(
 
 
 _READY = """
-import sys, torch, baichuan_audio
-from baichuan_audio.acceleration import optimize_for_inference
+import sys, torch
+from baichuan_audio.acceleration import load_for_inference
 torch.set_num_threads(int(sys.argv[4]))
-optimize_for_inference(baichuan_audio.load(sys.argv[1], dtype=getattr(torch, sys.argv[2]), device=sys.argv[3]))
+load_for_inference(sys.argv[1], None, getattr(torch, sys.argv[2]), sys.argv[3])
 """
 
 

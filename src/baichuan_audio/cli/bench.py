@@ -21,6 +21,7 @@ from .common import (
 from .serve import check_libraries
 
 if TYPE_CHECKING:
+    from ..bench.server.server_process import ServedModel
     from ..model import BaichuanAudio
 
 _SPEECH = "examples/en-day.wav"
@@ -33,8 +34,9 @@ def add_commands(commands: Any) -> None:
         "what",
         nargs="?",
         default="model",
-        choices=("model", "serve", "soak", "data", "peers", "quantization"),
-        help="model: every stage of one dialogue; serve: concurrent dialogues with a server that it starts; soak: a "
+        choices=("model", "serve", "memory", "soak", "data", "peers", "quantization"),
+        help="model: every stage of one dialogue; serve: concurrent dialogues with a server that it starts; memory: "
+        "that server's memory, with as many dialogues as --sessions ends with; soak: a "
         "long test of a running server; data: the data pipeline against known truth; peers: one shape in this and "
         "other packages; quantization: what smaller weights change in the replies to --questions",
     )
@@ -97,7 +99,10 @@ def add_commands(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark -> exit code: 1 where a soak test had failures, else 0."""
     given = {"--quantize": arguments.quantize, "--repeats": arguments.repeats, "--quick": arguments.quick}
-    takes = {"model": set(given), "quantization": {"--quantize"}, "peers": {"--repeats"}}.get(arguments.what, set())
+    quantized = {"--quantize"}
+    takes = {"model": set(given), "quantization": quantized, "memory": quantized, "peers": {"--repeats"}}.get(
+        arguments.what, set()
+    )
     for option in [option for option, value in given.items() if value and option not in takes]:
         raise BaichuanAudioError(f"`bench {arguments.what}` takes no {option}; leave it out.")
     output = Path(arguments.output) if arguments.output else None
@@ -109,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     makers = {
         "model": _stages,
         "serve": _serve,
+        "memory": _memory,
         "soak": _soak,
         "data": _data,
         "peers": _peers,
@@ -170,7 +176,41 @@ def _stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from ..bench.server.serve import markdown, read_speech, sweep
+    from ..bench.server.serve import markdown, sweep
+
+    speech, served = _served(arguments)
+    name = _name(served.model, arguments.random_init)
+    with Progress("measuring") as progress:
+        result = sweep(served, name, speech, arguments.sessions, arguments.turns, progress.update)
+    return result, markdown(result)
+
+
+def _memory(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """With random weights the server loads a checkpoint of them, as it would any other."""
+    import tempfile
+    from dataclasses import replace
+
+    from ..bench.server.memory import markdown, measure_memory
+
+    speech, served = _served(arguments)
+    name = _name(served.model, arguments.random_init)
+    with tempfile.TemporaryDirectory() as folder, Progress("measuring") as progress:
+        if arguments.random_init is not None:
+            import torch
+
+            from ..bench.models import random_model
+            from ..checkpoint import save
+
+            save(random_model(arguments.random_init, torch.bfloat16, torch.device("cpu")), folder)
+            served = replace(served, model=folder, random_init=None)
+        served = replace(served, sessions=arguments.sessions[-1])
+        result = measure_memory(served, name, arguments.quantize, speech, progress.update)
+    return result, markdown(result)
+
+
+def _served(arguments: argparse.Namespace) -> tuple[bytes, ServedModel]:
+    """The recording of the questions, and the model to serve. Raises BaichuanAudioError without a recording."""
+    from ..bench.server.serve import read_speech
     from ..bench.server.server_process import ServedModel
 
     check_libraries()
@@ -179,9 +219,8 @@ def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise BaichuanAudioError(f"there is no {_SPEECH} here; give a recording with --speech.")
     speech = read_speech(file)
     device, dtype = choose_device(arguments)
-    model = None if arguments.random_init else arguments.model or default_model()
     served = ServedModel(
-        model=model,
+        model=None if arguments.random_init else arguments.model or default_model(),
         random_init=arguments.random_init,
         vocoder=arguments.vocoder,
         device=str(device),
@@ -189,10 +228,7 @@ def _serve(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         threads=arguments.threads or 0,
         sessions=1,
     )
-    name = _name(model, arguments.random_init)
-    with Progress("measuring") as progress:
-        result = sweep(served, name, speech, arguments.sessions, arguments.turns, progress.update)
-    return result, markdown(result)
+    return speech, served
 
 
 def _soak(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -122,12 +122,13 @@ def _roots() -> tuple[Path, Path]:
 
 
 def load_model(arguments: argparse.Namespace) -> BaichuanAudio:
-    """Load the model that the options name and optimize it for inference; shows progress."""
-    model, name = load_plain_model(arguments)
-    with Progress(f"preparing {name}"):
-        from ..acceleration import optimize_for_inference
+    """Load the model that the options name, optimized for inference; shows progress."""
+    name = arguments.model or default_model()
+    with Progress(f"loading {name}"):
+        from ..acceleration import load_for_inference
 
-        return optimize_for_inference(model, getattr(arguments, "quantize", None))
+        device, dtype = choose_device(arguments)
+        return load_for_inference(name, getattr(arguments, "quantize", None), dtype, device, arguments.vocoder)
 
 
 def load_plain_model(arguments: argparse.Namespace) -> tuple[BaichuanAudio, str]:

@@ -70,7 +70,7 @@ class LanguageModel(Backbone):
 
     def embed_sequence(self, tokens: Sequence[int | tuple[int, ...]]) -> Tensor:
         """Ids and frames in order (not checked) -> embeddings [N, D]."""
-        device = self.embed_tokens.weight.device
+        device = self.norm.weight.device
         ids = [self.audio_pad_id if isinstance(token, tuple) else token for token in tokens]
         embedded: Tensor = self.embed_tokens(torch.tensor(ids, device=device))
         frame_positions = [position for position, token in enumerate(tokens) if isinstance(token, tuple)]

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 GROUP = 32
 """Inputs that share a scale: of 4-bit weights, and of activations."""
 _FRACTIONS = (1.0, 0.94, 0.88, 0.82, 0.76)
-_CHUNK_ROWS = 4096
 
 
 def round_to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,12 +24,6 @@ def round_to_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     The largest weight of a group becomes -8, or less where a smaller scale has the smaller squared error.
     """
-    chunks = [_round_chunk(rows) for rows in weight.split(_CHUNK_ROWS)]
-    numbers, scales = zip(*chunks, strict=True)
-    return torch.cat(numbers), torch.cat(scales)
-
-
-def _round_chunk(weight: Tensor) -> tuple[Tensor, Tensor]:
     groups = F.pad(weight, (0, -weight.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
     extreme = groups.gather(2, groups.abs().argmax(2, keepdim=True)) / -8
     best = torch.full_like(extreme, torch.inf)

@@ -33,7 +33,7 @@ S = TypeVar("S", bound=ctypes.Structure)
 _log = logging.getLogger(__name__)
 _COMPILE_SECONDS = 120.0
 _TUNED = (("-march=native",), ("-mcpu=native",), ())  # not every compiler accepts them
-_AVX512_PANEL = 32
+_CHUNK_ROWS = 1024  # of a matrix, packed at once; whole panels
 _ONE_CORE_BYTES = 4 << 20
 """A product with fewer bytes of weights, times its rows, is not shared by threads."""
 _SOURCES = ("vectors.h", "threads.h", "products.h", "attention.h", "attention_int8.h", "kernels.c")
@@ -140,12 +140,6 @@ FP32, BF16, INT8, INT4 = range(4)
 """Formats of weights, as in products.h."""
 
 
-@lru_cache(maxsize=1)
-def prompts_in_c(compiled: ctypes.CDLL) -> bool:
-    """Whether float32 products of many rows are faster here than in torch, whose MKL uses no AVX-512 on AMD."""
-    return int(compiled.panel_outputs()) == _AVX512_PANEL and "AuthenticAMD" in _processor()
-
-
 class PackedLinear(nn.Module):
     """The weights of a Linear in the layout of products.h: quantised, or bfloat16 where that is exact (as for a model
     stored so), else float32. `structure` points into the buffers, which must not be replaced."""
@@ -155,22 +149,17 @@ class PackedLinear(nn.Module):
     ) -> None:
         """weight [out, in], bias [out], float32 or bfloat16; kind: None, "int8" or "int4"."""
         super().__init__()
-        weight = weight.detach().float()
-        weight = weight if weight.stride(1) == 1 else weight.contiguous()
         self.outputs, self.inputs = weight.shape
-        scale = None
-        if kind is None:
-            source = weight.data_ptr(), weight.stride(0), self.outputs, self.inputs
-            layout = BF16 if compiled.exact_in_half(*source) else FP32
-            packed = self._empty(compiled, layout)
-            compiled.lay_out(*source, layout == BF16, packed.data_ptr())
-        else:
-            layout = INT8 if kind == "int8" else INT4
-            packed = self._empty(compiled, layout)
-            numbers, scale = (round_to_int8 if layout == INT8 else round_to_int4)(weight)
-            sizes = self.outputs, self.inputs, layout
-            compiled.lay_out_integers(numbers.contiguous().data_ptr(), scale.data_ptr(), *sizes, packed.data_ptr())
-            scale = scale if layout == INT8 else None  # those of 4 bits lie between the weights
+        weight = weight.detach()
+        layout = {"int8": INT8, "int4": INT4}.get(kind or "")
+        if layout is None:
+            layout = BF16 if all(_exact_in_half(compiled, rows) for rows in weight.split(_CHUNK_ROWS)) else FP32
+        packed = torch.empty(int(compiled.packed_bytes(self.outputs, self.inputs, layout)), dtype=torch.uint8)
+        scales, done = [], packed.data_ptr()
+        for rows in weight.split(_CHUNK_ROWS):  # so that little memory is needed beside the result
+            scales.append(_lay_out(compiled, _float_rows(rows), layout, done))
+            done += int(compiled.packed_bytes(_CHUNK_ROWS, self.inputs, layout))
+        scale = torch.cat(scales) if layout == INT8 else None  # those of 4 bits lie between the weights
         bias = None if bias is None else bias.detach().float().contiguous()
         self.register_buffer("weight", packed, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
@@ -179,9 +168,6 @@ class PackedLinear(nn.Module):
         self.structure = _Product(*addresses, self.inputs, self.outputs, layout)
         self._product, self._bytes = compiled.product, packed.nbytes
 
-    def _empty(self, compiled: ctypes.CDLL, layout: int) -> Tensor:
-        return torch.empty(int(compiled.packed_bytes(self.outputs, self.inputs, layout)), dtype=torch.uint8)
-
     def multiply(self, x: Tensor, out: Tensor, add: bool = False) -> None:
         """x [..., in] float32, contiguous -> out [..., out], overwritten or added to; raises KernelError."""
         rows = x.numel() // self.inputs
@@ -189,6 +175,30 @@ class PackedLinear(nn.Module):
         sizes = rows, out.data_ptr(), int(add), threads
         if self._product(ctypes.byref(self.structure), x.data_ptr(), *sizes):
             raise KernelError("there is not enough memory for a product.")
+
+
+def _float_rows(rows: Tensor) -> Tensor:
+    """rows [n, in] in float32, each contiguous."""
+    rows = rows.float()
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+def _exact_in_half(compiled: ctypes.CDLL, rows: Tensor) -> bool:
+    """Whether rows [n, in] are exact in bfloat16."""
+    if rows.dtype == torch.bfloat16:
+        return True
+    rows = _float_rows(rows)
+    return bool(compiled.exact_in_half(rows.data_ptr(), rows.stride(0), *rows.shape))
+
+
+def _lay_out(compiled: ctypes.CDLL, rows: Tensor, layout: int, address: int) -> Tensor:
+    """Pack rows [n, in] float32 to `address` -> the scales of quantised ones, of others nothing [0]."""
+    if layout in (FP32, BF16):
+        compiled.lay_out(rows.data_ptr(), rows.stride(0), *rows.shape, layout == BF16, address)
+        return torch.empty(0)
+    numbers, scale = (round_to_int8 if layout == INT8 else round_to_int4)(rows)
+    compiled.lay_out_integers(numbers.contiguous().data_ptr(), scale.data_ptr(), *rows.shape, layout, address)
+    return scale
 
 
 def norm_structure(norm: nn.Module) -> _Norm:

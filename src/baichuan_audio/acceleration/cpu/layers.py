@@ -178,7 +178,7 @@ class FusedKVCache(KVCache):
 class FusedLanguageModel(LanguageModel):
     """`LanguageModel` for inference in float32 on a CPU."""
 
-    _text_rows: np.ndarray
+    _text_row: Callable[[int], np.ndarray]
     _frame_rows: list[np.ndarray]
 
     def init_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
@@ -192,21 +192,18 @@ class FusedLanguageModel(LanguageModel):
         layers = [FusedDecoderLayer(cast(DecoderLayer, layer), make) for layer in source.layers]
         model.layers, model.norm = nn.ModuleList(layers), FusedRMSNorm(source.norm)  # type: ignore[assignment]
         model.lm_head = make(source.lm_head)  # type: ignore[assignment]
-        model._view_embeddings()
+        model._text_row = model.embed_tokens.weight.detach().numpy().__getitem__
+        model._frame_rows = rows_of(model.audio_embed_layers)
         return model
-
-    def _view_embeddings(self) -> None:
-        """The embedding tables as arrays."""
-        self._text_rows, self._frame_rows = self.embed_tokens.weight.detach().numpy(), rows_of(self.audio_embed_layers)
 
     def embed_sequence(self, tokens: Sequence[Token]) -> Tensor:
         """See LanguageModel; the few tokens of a step are looked up without tensors of ids and codes."""
         if len(tokens) > _MAX_STEP_POSITIONS:
             return super().embed_sequence(tokens)
-        result = np.zeros((len(tokens), self._text_rows.shape[1]), np.float32)
+        result = np.zeros((len(tokens), self.config.hidden_size), np.float32)
         for row, token in zip(result, tokens, strict=True):
             if not isinstance(token, tuple):
-                row[:] = self._text_rows[token]
+                row[:] = self._text_row(token)
                 continue
             for table, code in zip(self._frame_rows, token, strict=True):
                 row += table[code]

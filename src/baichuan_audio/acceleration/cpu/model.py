@@ -1,8 +1,8 @@
-"""Backbone and audio head whose decode steps run in `kernels.c`; prefill stays in torch.
+"""Backbone and audio head whose matrix products run in `kernels.c`, over one packed copy of the weights.
 
 Made from a model in float32 or bfloat16. Of a bfloat16 model only the matrices stay in bfloat16: a step widens them in
-registers, prefill multiplies in bfloat16, and everything else, keys and values too, is float32. With weights of 8 or 4
-bits steps and prefill compute the same, in C.
+registers, and everything else, keys and values too, is float32. Its prompts are multiplied in bfloat16 by torch, for
+which the matrices are kept as they are stored too, unless they have 8 or 4 bits.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...audio_tokenizer.quantizer import Codebook
 from ...language_model.audio_head import AudioHead, DepthCache, DepthLayer
 from ...language_model.backbone import Context, DecoderLayer
 from ...language_model.model import LanguageModel
@@ -28,19 +29,20 @@ from .int8_cache import Int8KVCache
 from .kernels import PackedLinear
 from .layers import (
     Choose,
-    Fp32Linear,
     FusedAudioHead,
     FusedDecoderLayer,
     FusedLanguageModel,
     FusedRMSNorm,
     LinearFactory,
+    rows_of,
 )
+from .weights import IN_MEMORY, Weights, compact_codebook
 
 M = TypeVar("M", bound=nn.Module)
 PackFactory = Callable[..., PackedLinear]
 """Packs weight [out, in] and, if given, bias [out]."""
 MAX_STEP_POSITIONS = 32
-"""More positions than this are read by torch, in one matrix product."""
+"""More positions than this are read layer by layer, in one product of each matrix."""
 
 
 class Bf16Linear(nn.Module):
@@ -61,7 +63,7 @@ class Bf16Linear(nn.Module):
 
 
 class NativeLinear(nn.Module):
-    """A Linear without bias that runs in C for few rows, and in torch over the layer's own memory for more."""
+    """A bfloat16 Linear without bias that runs in C for few rows, in torch over the layer's own memory for more."""
 
     def __init__(self, source: nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__()
@@ -103,6 +105,7 @@ class CompiledFloatLinear(nn.Linear):
     def from_linear(cls, source: nn.Linear, library: ctypes.CDLL) -> CompiledFloatLinear:
         """A copy of `source`."""
         copied = module_copy_as(cls, source)
+        copied._parameters["bias"] = None  # the packed one is used
         copied.packed = PackedLinear(library, source.weight, source.bias)
         shape_only = torch.full((), torch.nan).expand(source.weight.shape)
         copied.weight = nn.Parameter(shape_only, requires_grad=False)
@@ -113,15 +116,63 @@ class CompiledFloatLinear(nn.Linear):
         return _product(self.packed, x)
 
 
-def with_compiled_linears(module: M, library: ctypes.CDLL) -> M:
-    """A copy of `module` whose float32 Linear layers run in C."""
+class CompiledPatchConv(nn.Module):
+    """A convolution in float32 whose patches do not overlap (`is_patch_conv`), as a product in C."""
+
+    def __init__(self, source: nn.Conv1d, library: ctypes.CDLL) -> None:
+        super().__init__()
+        self.patch = source.kernel_size[0]
+        self.packed = PackedLinear(library, source.weight.transpose(1, 2).flatten(1), source.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, T] -> [B, C', T // patch]."""
+        batch, channels, frames = x.shape[0], x.shape[1], x.shape[2] // self.patch
+        patches = x[:, :, : frames * self.patch].transpose(1, 2).reshape(batch, frames, self.patch * channels)
+        return _product(self.packed, patches).transpose(1, 2)
+
+
+def is_patch_conv(module: nn.Module) -> bool:
+    """Whether a convolution reads each input once: its stride is its length."""
+    return (
+        type(module) is nn.Conv1d
+        and module.kernel_size == module.stride
+        and (module.padding, module.dilation, module.groups) == ((0,), (1,), 1)
+        and module.kernel_size[0] > 1
+    )
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether `with_compiled_linears` has a form of this layer."""
+    return type(module) is nn.Linear or isinstance(module, Codebook) or is_patch_conv(module)
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Whether `native_copy` has the weights of this part of a model in a form of its own."""
+    return isinstance(module, (DecoderLayer, DepthLayer, nn.Embedding)) or _is_compiled(module)
+
+
+def with_compiled_linears(module: M, library: ctypes.CDLL, weights: Weights = IN_MEMORY) -> M:
+    """A copy of `module` whose products in float32 run in C, with codebooks for inference."""
     copied = module_copy(module)
     for name, child in module.named_children():
-        if type(child) is nn.Linear and child.weight.dtype == torch.float32:
-            copied._modules[name] = CompiledFloatLinear.from_linear(child, library)
-        else:
-            copied._modules[name] = with_compiled_linears(child, library)
+        if not _is_compiled(child):
+            copied._modules[name] = with_compiled_linears(child, library, weights)
+            continue
+        with weights.held(child):
+            copied._modules[name] = _compiled(child, library, weights)
     return copied
+
+
+def _compiled(module: nn.Module, library: ctypes.CDLL, weights: Weights) -> nn.Module:
+    """The form of one layer."""
+    if isinstance(module, Codebook):
+        return compact_codebook(module)
+    if weights.dtype(module) != torch.float32:
+        return module_copy(module)
+    if isinstance(module, nn.Conv1d):
+        return CompiledPatchConv(module, library)
+    assert isinstance(module, nn.Linear)
+    return CompiledFloatLinear.from_linear(module, library)
 
 
 def _product(packed: PackedLinear, x: Tensor) -> Tensor:
@@ -145,29 +196,46 @@ class NativeLanguageModel(FusedLanguageModel):
 
     @classmethod
     def from_model_with_kernels(
-        cls, source: LanguageModel, library: ctypes.CDLL, kind: str | None = None
+        cls, source: LanguageModel, library: ctypes.CDLL, kind: str | None = None, weights: Weights = IN_MEMORY
     ) -> NativeLanguageModel:
-        """An inference copy of `source`; prefill uses the fused layers, with kind "int8" or "int4" in C as well.
+        """An inference copy of `source`, whose matrices it has packed and does not refer to.
 
-        Without a kind it is over the tensors of `source`, beside packed copies; with one, its own are the embeddings.
+        But a bfloat16 model without a kind ("int8", "int4") reads prompts by torch, over the tensors of `source`.
+        weights: those of `source`.
         """
-        make: LinearFactory = Bf16Linear if source.embed_tokens.weight.dtype == torch.bfloat16 else Fp32Linear
-        if kind is not None or (make is Fp32Linear and kernels.prompts_in_c(library)):
-            make = partial(CompiledLinear, library=library, kind=kind)
+        make: LinearFactory = partial(CompiledLinear, library=library, kind=kind)
+        if kind is None and weights.dtype(source.embed_tokens) == torch.bfloat16:
+            make = Bf16Linear
         model = module_copy_as(cls, source)
-        layers = [FusedDecoderLayer(cast(DecoderLayer, layer), make) for layer in source.layers]
-        model.layers, model.norm = nn.ModuleList(layers), FusedRMSNorm(as_float32(source.norm))  # type: ignore[assignment]
-        model.embed_tokens = as_float32(source.embed_tokens)
-        model.audio_embed_layers = nn.ModuleList([as_float32(table) for table in source.audio_embed_layers])
+        model._pack_layers(source, make, library, weights)
+        model._set_embeddings(source, weights)
         model.int8_cache = kind is not None
-        model.lm_head = make(source.lm_head) if kind else NativeLinear(source.lm_head, library)  # type: ignore[assignment]
-        model._view_embeddings()
-        steps = [
-            NativeDecoderLayer(cast(DecoderLayer, plain), fused, library)
-            for plain, fused in zip(source.layers, layers, strict=True)
-        ]
-        model._set_steps(steps, library)
+        with weights.held(source.lm_head):
+            last = NativeLinear(source.lm_head, library) if make is Bf16Linear else make(source.lm_head)
+        model.lm_head = last  # type: ignore[assignment]
         return model
+
+    def _pack_layers(self, source: LanguageModel, make: LinearFactory, library: ctypes.CDLL, weights: Weights) -> None:
+        """Pack one layer after the other, for prompts and for steps."""
+        layers, steps = list[nn.Module](), list[NativeDecoderLayer]()
+        for layer in source.layers:
+            assert isinstance(layer, DecoderLayer)
+            with weights.held(layer):
+                fused = FusedDecoderLayer(layer, make)
+                layers.append(fused)
+                steps.append(NativeDecoderLayer(layer, fused, library))
+        self.layers, self.norm = nn.ModuleList(layers), FusedRMSNorm(as_float32(source.norm))  # type: ignore[assignment]
+        self._set_steps(steps, library)
+
+    def _set_embeddings(self, source: LanguageModel, weights: Weights) -> None:
+        """Those of text with no more memory than they need, those of codes in float32, as the kernels read them."""
+        text, tables = weights.embedding(source.embed_tokens), list[nn.Module]()
+        self.embed_tokens = text  # type: ignore[assignment]
+        for table in source.audio_embed_layers:
+            with weights.held(table):
+                tables.append(as_float32(table))
+        self.audio_embed_layers = nn.ModuleList(tables)
+        self._text_row, self._frame_rows = text.row, rows_of(self.audio_embed_layers)
 
     def _set_steps(self, steps: list[NativeDecoderLayer], library: ctypes.CDLL) -> None:
         """Describe the layers to the C kernels."""
@@ -209,7 +277,7 @@ class NativeLanguageModel(FusedLanguageModel):
         )
         drawn = zip(sampler.samplings, sampler.randoms, strict=True)
         uniforms = (ctypes.c_double * rows)(*(random.random() if how.temperature else 0.0 for how, random in drawn))
-        structure = ctypes.byref(cast(NativeLinear, self.lm_head).packed.structure)
+        structure = ctypes.byref(cast(NativeLinear | CompiledLinear, self.lm_head).packed.structure)
         addresses = hidden.data_ptr(), logits.data_ptr(), choices, counts, banned, uniforms, ids
         threads = torch.get_num_threads() if self.share_steps else 1
         if self._ids(structure, rows, *addresses, threads):
@@ -309,20 +377,25 @@ class NativeAudioHead(FusedAudioHead):
 
     @classmethod
     def from_head_with_kernels(
-        cls, source: AudioHead, library: ctypes.CDLL, kind: str | None = None
+        cls, source: AudioHead, library: ctypes.CDLL, kind: str | None = None, weights: Weights = IN_MEMORY
     ) -> NativeAudioHead:
         """An inference copy of `source` (as loaded) with its weights packed for the C kernels.
 
-        kind: None, "int8" or "int4".
+        kind: None, "int8" or "int4". weights: those of `source`.
         """
         head = module_copy_as(cls, source)
-        head._pack_weights(library, kind)
+        head._pack_weights(library, kind, weights)
         return head
 
-    def _pack_weights(self, library: ctypes.CDLL, kind: str | None) -> None:
+    def _pack_weights(self, library: ctypes.CDLL, kind: str | None, weights: Weights) -> None:
         pack: PackFactory = partial(PackedLinear, library, kind=kind)
-        layers = [NativeDepthLayer(cast(DepthLayer, layer), pack) for layer in self.transformer_layers]
-        heads = [pack(head.weight, head.bias) for head in cast(list[nn.Linear], list(self.heads))]
+        layers, heads = list[NativeDepthLayer](), list[PackedLinear]()
+        for layer in self.transformer_layers:
+            with weights.held(layer):
+                layers.append(NativeDepthLayer(cast(DepthLayer, layer), pack))
+        for projection in cast(list[nn.Linear], list(self.heads)):
+            with weights.held(projection):
+                heads.append(pack(projection.weight, projection.bias))
         self.headnorm = as_float32(self.headnorm)
         self._structures = kernels.array([layer.structure for layer in layers]), kernels.products(heads)
         first, second = self._structures

@@ -19,6 +19,11 @@
 #define PANEL (2 * LANES)
 #define GROUP 32
 #define ROWS 4         /* of a block */
+#if LANES == 16
+#define MANY_ROWS 8 /* of a block of float rows, whose sums fill the registers of AVX-512 */
+#else
+#define MANY_ROWS 6
+#endif
 #define PART_BYTES 32768 /* of weights: what a thread claims at once */
 
 enum { FP32, BF16, INT8, INT4 };
@@ -108,10 +113,11 @@ void lay_out_integers(const int8_t *numbers, const uint16_t *scale, int out, int
 
 /* ------------------------------------------------------------------------------------------------ one panel */
 
-/* One panel for `rows` rows (1 to ROWS, known to the compiler). Several sums for few rows: an addition waits for the last. */
+/* One panel for `rows` rows (1 to ROWS, or MANY_ROWS, known to the compiler). Several sums for few rows: an addition waits
+ * for the last. */
 INLINE void panel(const void *weight, int in, int half, const float *x, int rows, float (*y)[PANEL]) {
-    const int ways = ROWS / rows;
-    lanes low[ROWS] = {{0}}, high[ROWS] = {{0}};
+    const int ways = rows < ROWS ? ROWS / rows : 1;
+    lanes low[MANY_ROWS] = {{0}}, high[MANY_ROWS] = {{0}};
     int i = 0;
     for (; i + ways <= in; i += ways)
         for (int way = 0; way < ways; way++) {
@@ -260,16 +266,21 @@ typedef struct {
 
 static void some_rows(const Product *p, const void *weight, const float *x, const Activations *a, int rows, float (*y)[PANEL]) {
     const int groups = group_count(p->in);
-    switch (4 * rows + p->format) { PANEL_FOR(1, x) PANEL_FOR(2, x) PANEL_FOR(3, x) PANEL_FOR(4, x) }
+    switch (4 * rows + p->format) {
+        PANEL_FOR(1, x) PANEL_FOR(2, x) PANEL_FOR(3, x) PANEL_FOR(4, x)
+        case 4 * MANY_ROWS + FP32: panel(weight, p->in, 0, x, MANY_ROWS, y); break;
+        case 4 * MANY_ROWS + BF16: panel(weight, p->in, 1, x, MANY_ROWS, y); break;
+    }
 }
 
 static void product_panel(const ProductJob *job, int first) {
     const Product *p = job->p;
     const void *weight = (const char *)p->weight + first / PANEL * panel_bytes(p->in, p->format);
     const int few = p->out - first < PANEL ? p->out - first : PANEL, groups = group_count(p->in);
-    float result[ROWS][PANEL];
-    for (int row = 0; row < job->rows; row += ROWS) {
-        int now = job->rows - row < ROWS ? job->rows - row : ROWS;
+    float result[MANY_ROWS][PANEL];
+    for (int row = 0, now; row < job->rows; row += now) {
+        const int left = job->rows - row;
+        now = left >= MANY_ROWS && !job->a ? MANY_ROWS : left < ROWS ? left : ROWS;
         Activations block = {0};
         if (job->a) {
             int64_t start = (int64_t)row * groups;

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
 from torch import Tensor
 
@@ -15,13 +18,23 @@ SPAN_STEP = 64
 
 def empty_store(model: LanguageModel, rows: int, capacity: int) -> Tensor:
     """The memory of a StaticCache with `capacity` positions a row."""
-    config, like = model.config, model.embed_tokens.weight
+    config, like = model.config, model.norm.weight
     padded_capacity = -(-(capacity + 1) // SPAN_STEP) * SPAN_STEP
     sizes = config.num_hidden_layers, 2, rows, config.key_value_heads, padded_capacity
-    # zeros, not empty: masked values must be finite
     if model.int8_cache:
-        return torch.zeros(*sizes, config.head_width + SCALE_BYTES, dtype=torch.int8)
-    return like.new_zeros(*sizes, config.head_width)
+        return zeros((*sizes, config.head_width + SCALE_BYTES), torch.int8, like.device)
+    return zeros((*sizes, config.head_width), like.dtype, like.device)
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, because masked values must be finite. On a CPU a page of them is memory only once it is written to."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, **private)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would be longer than all positions of a key head
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 class StaticCache:

@@ -1,6 +1,7 @@
 """Runs the real server in a separate process for the benchmark; as a program, this module is that process.
 
-It prints the port when it is ready, stops when its standard input ends, and then prints its peak memory.
+When it is ready it prints the port and the memory that its imports took, as JSON. It stops when its standard input
+ends, and then prints its peak memory.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from ...errors import BaichuanAudioError
+
+if TYPE_CHECKING:
+    from ...model import BaichuanAudio
 
 _HOST = "127.0.0.1"
 _CLAUSE_IDS, _CLAUSE_FRAMES = 8, 500
@@ -41,13 +45,15 @@ class ServedModel:
     dtype: str
     threads: int
     sessions: int
+    quantization: str | None = None
 
 
 class ServerProcess:
-    """A running server. port: where it listens. peak: peak memory in bytes, known after it has stopped."""
+    """A running server. port: where it listens. pid: its process. imports: its memory before it loaded the model, see
+    `memory.resident_memory`. peak: peak memory in bytes, known after it has stopped."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, pid: int = 0, imports: dict[str, int] | None = None) -> None:
+        self.port, self.pid, self.imports = port, pid, imports or {}
         self.peak = 0
 
     @property
@@ -73,10 +79,10 @@ def serving(served: ServedModel) -> Iterator[ServerProcess]:
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True)
         try:
             assert process.stdout is not None
-            port = process.stdout.readline()
-            if not port:
+            ready = process.stdout.readline()
+            if not ready:
                 raise BaichuanAudioError(f"the server did not start: {_last_line(log)}")
-            server = ServerProcess(int(port))
+            server = ServerProcess(pid=process.pid, **json.loads(ready))
             yield server
         except BaseException:
             process.kill()
@@ -96,36 +102,48 @@ def _serve(served: ServedModel) -> None:
     """Serve until standard input ends."""
     import torch
 
-    from ...acceleration import optimize_for_inference
-    from ...checkpoint import load
     from ...engine import Engine, EngineConfig
     from ...server.run import open_socket, run
     from ...server.settings import ServerSettings
     from ..machine import peak_memory
-    from ..models import never_end, random_model
+    from .memory import resident_memory
 
+    imports = resident_memory(os.getpid()) if sys.platform == "linux" else {}
     if served.threads:
         torch.set_num_threads(served.threads)
-    device, dtype = torch.device(served.device), getattr(torch, served.dtype)
-    if served.random_init is not None:
-        model = random_model(served.random_init, dtype, device)
-    else:
-        assert served.model is not None
-        model = load(served.model, dtype=dtype, device=device, vocoder=served.vocoder)
+    model = _load(served)
     limits = {"max_segment_tokens": _CLAUSE_IDS, "max_segment_frames": _CLAUSE_FRAMES, "stop_runaways": False}
     model.config["reply_sampling"] = {**(model.config.get("reply_sampling") or {}), **limits}
     config = EngineConfig(max_sessions=served.sessions, threads=served.threads)
     bound = open_socket(_HOST, 0)
     port = bound.getsockname()[1]
     run(
-        Engine(optimize_for_inference(never_end(model)), config),
+        Engine(model, config),
         ServerSettings(port=port),
         bound,
         _GRACE_S,
-        on_ready=lambda: print(port, flush=True),
+        on_ready=lambda: print(json.dumps({"port": port, "imports": imports}), flush=True),
         on_stop=lambda _: None,
     )
-    print(peak_memory(device), flush=True)
+    print(peak_memory(torch.device(served.device)), flush=True)
+
+
+def _load(served: ServedModel) -> BaichuanAudio:
+    """The model, optimized, whose audio segments do not end."""
+    import torch
+
+    from ...acceleration import load_for_inference, optimize_for_inference
+    from ...acceleration.cpu.kernels import library
+    from ...checkpoint import load
+    from ..models import never_end, random_model
+
+    device, dtype, kind = torch.device(served.device), getattr(torch, served.dtype), served.quantization
+    if served.random_init is not None:
+        return optimize_for_inference(never_end(random_model(served.random_init, dtype, device)), kind)
+    assert served.model is not None
+    if device.type == "cpu" and library() is not None:  # as the command `serve` does
+        return never_end(load_for_inference(served.model, kind, dtype, device, served.vocoder))
+    return optimize_for_inference(never_end(load(served.model, dtype, device, served.vocoder)), kind)
 
 
 def _end_with_input() -> None:

@@ -167,12 +167,12 @@ class _Tools:
             return server.ServerSystem(what, options.served_model, seed=options.seed, **named)
         if what.startswith(("ws://", "wss://")):
             return realtime.RealtimeSystem(what, options.served_model, voice=voice or "default")
-        from ...acceleration import optimize_for_inference
-        from ...checkpoint import checkpoint_directory, load
+        from ...acceleration import load_for_inference
+        from ...checkpoint import checkpoint_directory
 
         with Progress(f"loading {what}"):
             device, dtype = choose_device(options)
-            model = optimize_for_inference(load(what, dtype=dtype, device=device))
+            model = load_for_inference(what, None, dtype, device)
         folder = checkpoint_directory(what)
         if options.batch == 1:
             return local.LocalSystem(model, folder, seed=options.seed, voice=voice)

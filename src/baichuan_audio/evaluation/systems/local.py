@@ -127,7 +127,7 @@ class LocalSystem:
         if len(whole.ids) > self._model.context:
             raise ItemFailure(f"{len(whole.ids)} positions are more than the model's {self._model.context}.")
         language_model = self._model.language_model
-        device = language_model.embed_tokens.weight.device
+        device = language_model.norm.weight.device
         ids = whole.ids.to(device)
         hidden = language_model.hidden(language_model.embed(ids[None], whole.codes.to(device)))[0]
         targets = ids[len(context) :]

@@ -87,7 +87,7 @@ class DeploymentConfig:
         """Load the model and put an engine around it. Raises CheckpointError, ConfigError."""
         import torch
 
-        from ...acceleration import optimize_for_inference
+        from ...acceleration import load_for_inference, optimize_for_inference
         from ...adapters import merged_with
         from ...checkpoint import load
 
@@ -100,6 +100,8 @@ class DeploymentConfig:
         dtype = getattr(torch, name, None)
         if not isinstance(dtype, torch.dtype):
             raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16, not {name!r}.")
+        if not self.adapters:
+            return Engine(load_for_inference(self.model, None, dtype, device, self.vocoder), self.engine)
         model = load(self.model, dtype=dtype, device=device, vocoder=self.vocoder)
         merged = {name: optimize_for_inference(merged_with(model, file)) for name, file in self.adapters.items()}
         return Engine(optimize_for_inference(model), self.engine, merged)
