@@ -197,6 +197,17 @@ def test_skills_are_drawn_by_their_weight(model: Any) -> None:
     assert drawn(skill_weights={"sums": 0.0}) == ({"colours"}, {"colours"})
 
 
+def test_only_replies_whose_every_clause_has_a_clip_are_spoken(model: Any) -> None:
+    silent, half = row("silent"), row("half")
+    silent["messages"][1] = {"role": "assistant", "content": "Cold."}
+    half["messages"][1]["segments"][1]["audio"] = None
+    dialogues = [parse_dialogue(each) for each in (row("spoken"), silent, half)]
+    samplers = Samplers(MixtureConfig({"spoken_dialogue": 1.0}), MixtureData(lambda _: frames(3), [], dialogues))
+    rng = np.random.default_rng(0)
+    assert {samplers.spoken_dialogues.pick(rng).id for _ in range(40)} == {"spoken"}
+    assert {samplers.dialogues.pick(rng).id for _ in range(40)} == {"spoken", "silent", "half"}
+
+
 def test_a_task_without_data_and_an_unknown_task_are_named(model: Any) -> None:
     with pytest.raises(DataError, match="'tts'"):
         layout = SequenceFormat(model.text_tokenizer, model.special, (4,) * 8)

@@ -36,6 +36,8 @@ class Samplers:
         skills, languages = config.skill_weights, config.languages
         self.texts = SkillSampler(data.texts, skills, languages)
         self.dialogues = SkillSampler(data.dialogues, skills, languages)
+        spoken = [d for d in data.dialogues if all(clip for e in d.exchanges for _, clip in e.reply)]
+        self.spoken_dialogues = SkillSampler(spoken, skills, languages)
         self.multi_clause = [d for d in data.dialogues if any(len(e.reply) > 1 for e in d.exchanges)]
 
         used = [u for u in data.utterances if config.source_weights.get(u.source, 1.0) > 0]

@@ -88,7 +88,7 @@ def heard_dialogue(context: TaskContext, rng: np.random.Generator) -> TokenSeque
 
 def spoken_dialogue(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
     """Spoken questions and replies."""
-    return _dialogue(context, context.samplers.dialogues.pick(rng), rng, spoken=True)
+    return _dialogue(context, context.samplers.spoken_dialogues.pick(rng), rng, spoken=True)
 
 
 def asr(context: TaskContext, rng: np.random.Generator) -> TokenSequence:
@@ -139,7 +139,7 @@ class Task:
 TASKS = {
     "text_dialogue": Task(text_dialogue, lambda samplers: samplers.texts),
     "heard_dialogue": Task(heard_dialogue, lambda samplers: samplers.dialogues),
-    "spoken_dialogue": Task(spoken_dialogue, lambda samplers: samplers.dialogues),
+    "spoken_dialogue": Task(spoken_dialogue, lambda samplers: samplers.spoken_dialogues),
     "asr": Task(asr, lambda samplers: samplers.utterances),
     "tts": Task(tts, lambda samplers: samplers.output_voices),
     "heard_interleaved": Task(heard_interleaved, lambda samplers: samplers.dialogues),
