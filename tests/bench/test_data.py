@@ -233,4 +233,4 @@ def test_the_command_names_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["bench", "data"]) == 2 and "--clips" in capsys.readouterr().err
     words = ["bench", "data", "--clips", str(tmp_path / "none"), "--output", str(tmp_path)]
     assert main([*words, "--metrics", "word"]) == 2 and "no part 'word'" in capsys.readouterr().err
-    assert main([*words, "--metrics", "kills"]) == 2 and "no such manifest" in capsys.readouterr().err
+    assert main([*words, "--metrics", "kills"]) == 2 and "no manifest at" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def make_sets(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_training_manifest(arguments: argparse.Namespace) -> None:
-    from .held_out import write_training_manifest
+    from .evaluation.held_out import write_training_manifest
 
     count = write_training_manifest(Path(arguments.manifest), Path(arguments.output))
     print(f"{arguments.output}: {count} recordings")
@@ -138,7 +138,7 @@ def _make_sets(arguments: argparse.Namespace) -> None:
     from baichuan_audio.data.pipeline.backends.tts import Voice
     from baichuan_audio.text.lines import read_json_rows
 
-    from .held_out import write_sets
+    from .evaluation.held_out import write_sets
 
     def speak(text: str, language: str, voice: str) -> NDArray[np.float32]:
         return Voice.parse(f"kokoro:{arguments.kokoro}@{voice}").speak(text, language)

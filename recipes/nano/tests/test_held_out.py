@@ -16,7 +16,7 @@ from baichuan_audio.data.pipeline.recipe import PipelineRecipe
 from baichuan_audio.errors import DataError
 from baichuan_audio.evaluation.suites.registry import SUITES
 from nano.commands import make_sets
-from nano.held_out import VOICES, facts, is_held_out, write_sets
+from nano.evaluation.held_out import VOICES, facts, is_held_out, write_sets
 from nano.questions.forms import FACT_FORMS
 
 STAGES = Path(__file__).parents[1] / "stages"

@@ -22,11 +22,11 @@ from ..model import BaichuanAudio
 from .cpu.kernels import library
 from .cpu.layers import Fp32Linear, FusedAudioHead, FusedLanguageModel, LinearFactory, transposed_linear
 from .cpu.model import NativeAudioHead, NativeLanguageModel, is_packed, with_compiled_linears
-from .cpu.weights import IN_MEMORY, StoredWeights, Weights, return_free_memory
 from .cuda.flow import StaticFlow
 from .cuda.session import DecoderSessions
 from .modules import FusedFeedForward, SplitDepthLayer, deep_module_copy
 from .quantization import Int8Linear, check_kind, with_torchao
+from .weights import IN_MEMORY, StoredWeights, Weights, return_free_memory
 
 _log = logging.getLogger(__name__)
 _MAX_SESSIONS, _MAX_POSITIONS = 4, 4096  # of the Decoder that sessions share on CUDA

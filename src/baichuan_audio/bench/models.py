@@ -30,8 +30,9 @@ def random_model(config_file: str, dtype: torch.dtype, device: torch.device) -> 
     """
     config = read_json(Path(config_file))
     tokenizer = build_text_tokenizer([])
-    if not config.get("vocab_size"):  # a template whose vocabulary size comes from the tokenizer
-        config = complete_config(config, tokenizer)
+    size = config.get("vocab_size") or 0  # none in a template whose vocabulary size comes from the tokenizer
+    config = complete_config(config, tokenizer)
+    config["vocab_size"] = max(size, config["vocab_size"])
     vocoder: nn.Module = Vocos.from_config(config) if "mel_vocoder_config" in config else Hift(HiftConfig())
     with shapes_only():
         model = BaichuanAudio(config, TextTokenizer(tokenizer.to_str()), vocoder)

@@ -24,6 +24,7 @@ from ...language_model.sampling import CodeSampler, Sampling, TextSampler, sorts
 from ...layers.kv_cache import KVCache
 from ...layers.module_copy import module_copy, module_copy_as
 from ..modules import as_float32, fused_gate_up
+from ..weights import IN_MEMORY, Weights, compact_codebook
 from . import kernels
 from .int8_cache import Int8KVCache
 from .kernels import PackedLinear
@@ -36,7 +37,6 @@ from .layers import (
     LinearFactory,
     rows_of,
 )
-from .weights import IN_MEMORY, Weights, compact_codebook
 
 M = TypeVar("M", bound=nn.Module)
 PackFactory = Callable[..., PackedLinear]

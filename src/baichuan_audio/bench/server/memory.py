@@ -31,8 +31,8 @@ def resident_memory(pid: int) -> dict[str, int]:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError as error:
         raise BaichuanAudioError(f"the memory of a process cannot be read here ({error}); use Linux.") from error
-    found = dict(re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE))
-    return {name: int(found[key]) * 1024 for key, name in _KINDS.items()}
+    kilobytes = dict(re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE))
+    return {name: int(kilobytes[key]) * 1024 for key, name in _KINDS.items()}
 
 
 def measure_memory(

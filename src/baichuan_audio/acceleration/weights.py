@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...audio_tokenizer.quantizer import Codebook
-from ...checkpoint import OpenedCheckpoint
-from ...layers.module_copy import module_copy
-from ...safetensors_io import StoredTensor
+from ..audio_tokenizer.quantizer import Codebook
+from ..checkpoint import OpenedCheckpoint
+from ..layers.module_copy import module_copy
+from ..safetensors_io import StoredTensor
 
 M = TypeVar("M", bound=nn.Module)
 RowReader = Callable[[int], np.ndarray]

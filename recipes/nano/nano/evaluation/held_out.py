@@ -17,9 +17,9 @@ from baichuan_audio.data.importers import Recording, read_manifest
 from baichuan_audio.data.synth.no_speech import NoSpeechConfig, draw_item, render
 from baichuan_audio.errors import DataError
 
-from .hashing import hash_fraction
-from .questions.forms import formed_question
-from .questions.topics import TOPICS
+from ..hashing import hash_fraction
+from ..questions.forms import formed_question
+from ..questions.topics import TOPICS
 
 RATE = 24_000
 VOICES = {
@@ -34,7 +34,7 @@ _SETS = {"librispeech": "readers", "aishell1": "mandarin", "digits": "digits", "
          "speechocean762": "learners"}  # fmt: skip
 _MOST = 150  # recordings of a set
 _OPEN_QUESTIONS, _NO_SPEECH, _REBUILT = 60, 60, 40
-FACTS = Path(__file__).resolve().parents[1] / "facts.tsv"
+FACTS = Path(__file__).resolve().parents[2] / "facts.tsv"
 
 Speak = Callable[[str, str, str], NDArray[np.float32]]
 """(text, language, voice) -> samples at RATE."""
@@ -53,10 +53,15 @@ def is_held_out(recording: Recording) -> bool:
 def write_training_manifest(manifest: Path, output: Path) -> int:
     """The recordings that are not held out, as a manifest elsewhere -> how many."""
     rows = [
-        {"path": str(each.path.resolve()), "language": each.language, "license": each.license, "source": each.source}
-        | {name: value for name in ("speaker", "transcript") if (value := getattr(each, name)) is not None}
-        for each in read_manifest(manifest)
-        if not is_held_out(each)
+        {
+            "path": str(recording.path.resolve()),
+            "language": recording.language,
+            "license": recording.license,
+            "source": recording.source,
+        }
+        | {name: value for name in ("speaker", "transcript") if (value := getattr(recording, name)) is not None}
+        for recording in read_manifest(manifest)
+        if not is_held_out(recording)
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -76,14 +81,14 @@ def write_sets(manifest: Path, output: Path, speak: Speak, sentences: Sequence[s
     """
     shutil.rmtree(output, ignore_errors=True)
     writer = _SetWriter(output / "recordings", limit)
-    held_out = [each for each in read_manifest(manifest) if is_held_out(each) and each.transcript]
+    held_out = [recording for recording in read_manifest(manifest) if is_held_out(recording) and recording.transcript]
     if not held_out:
         raise DataError(f"{manifest}: none of its recordings is held out, so there is nothing real to measure on.")
     for folder, name in _SETS.items():
-        of_set = [each for each in held_out if each.id.startswith(folder + "/")]
-        for each in random.Random(name).sample(of_set, min(_MOST, len(of_set))):
-            samples, rate = soundfile.read(each.path, dtype="float32")
-            writer.add(name, samples, rate, str(each.transcript), each.language, each.speaker)
+        of_set = [recording for recording in held_out if recording.id.startswith(folder + "/")]
+        for recording in random.Random(name).sample(of_set, min(_MOST, len(of_set))):
+            samples, rate = soundfile.read(recording.path, dtype="float32")
+            writer.add(name, samples, rate, str(recording.transcript), recording.language, recording.speaker)
     rng = random.Random("open questions")
     asked = [formed_question(rng, TOPICS, held_out=True) for _ in range(_OPEN_QUESTIONS)]
     for language, texts in (("en", asked), ("zh", sentences[:_OPEN_QUESTIONS])):
@@ -144,11 +149,11 @@ def _write_texts(folder: Path, texts: dict[str, list[str]], speak: Speak, limit:
 
 def _write_rebuilt(folder: Path, held_out: Sequence[Recording], limit: int | None) -> None:
     """Sentences of readers, with their words."""
-    readers = [each for each in held_out if each.id.startswith(("librispeech/", "aishell1/"))]
-    for number, each in enumerate(random.Random("rebuilt").sample(readers, min(limit or _REBUILT, len(readers)))):
-        samples, rate = soundfile.read(each.path, dtype="float32")
+    readers = [recording for recording in held_out if recording.id.startswith(("librispeech/", "aishell1/"))]
+    for number, recording in enumerate(random.Random("rebuilt").sample(readers, min(limit or _REBUILT, len(readers)))):
+        samples, rate = soundfile.read(recording.path, dtype="float32")
         _write(folder / f"{number:03d}.flac", samples, rate)
-        (folder / f"{number:03d}.txt").write_text(str(each.transcript), encoding="utf-8")
+        (folder / f"{number:03d}.txt").write_text(str(recording.transcript), encoding="utf-8")
 
 
 def _write(path: Path, samples: NDArray[np.float32], rate: int) -> None:
