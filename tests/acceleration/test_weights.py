@@ -39,11 +39,12 @@ def compiled() -> ctypes.CDLL:
 
 
 def live_bytes() -> int:
-    """Bytes of all tensors that Python can reach, memory that several share counted once."""
+    """Bytes of all tensors that Python can reach, memory that several share counted once; other kinds of tensors, which
+    earlier tests may have left, have no memory of their own."""
     gc.collect()
     storages = dict[int, int]()
     for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor) and not thing.is_meta:
+        if type(thing) in (torch.Tensor, torch.nn.Parameter) and not thing.is_meta:
             storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
     return sum(storages.values())
 
