@@ -1,6 +1,7 @@
 """The smallest model with nano's parts."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,10 @@ def base(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "model"
     random_model(json.loads(template.read_text()), build_text_tokenizer(["热的。"]), folder)
     return folder
+
+
+@pytest.fixture
+def plain_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training log without pictures, TensorBoard and progress bar, whose libraries every process would import."""
+    for library in ("torch.utils.tensorboard", "matplotlib.figure", "tqdm"):
+        monkeypatch.setitem(sys.modules, library, None)

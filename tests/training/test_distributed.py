@@ -57,10 +57,7 @@ COMMON: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def a_plain_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    for library in ("torch.utils.tensorboard", "matplotlib.figure", "tqdm"):
-        monkeypatch.setitem(sys.modules, library, None)
+pytestmark = pytest.mark.usefixtures("plain_log")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,11 +82,8 @@ def newest(folder: Path) -> int:
     return int(states[-1].name[6:]) if states else 0
 
 
-def test_after_faults_at_random_moments_it_ends_like_the_unbroken_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for library in ("torch.utils.tensorboard", "matplotlib.figure", "tqdm"):
-        monkeypatch.setitem(sys.modules, library, None)
+@pytest.mark.usefixtures("plain_log")
+def test_after_faults_at_random_moments_it_ends_like_the_unbroken_run(tmp_path: Path) -> None:
     root, random = make_workspace(tmp_path), np.random.default_rng(FAULTS)
     settings = {"steps": (MOST_STEPS + 1) * FAULTS, "checkpoint_every": 1, "train_audio_decoder": False}
     whole, broken = (flow_recipe(root, tmp_path / name, **settings) for name in ("whole", "broken"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,7 @@ from baichuan_audio.training.language_model import train as language_model
 from baichuan_audio.training.language_model.recipe import LanguageModelRecipe
 from baichuan_audio.training.language_model.validation import Validation
 
-
-@pytest.fixture(autouse=True)
-def a_plain_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    for library in ("torch.utils.tensorboard", "matplotlib.figure", "tqdm"):
-        monkeypatch.setitem(sys.modules, library, None)
+pytestmark = pytest.mark.usefixtures("plain_log")
 
 
 @pytest.fixture(scope="module")
