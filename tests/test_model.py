@@ -140,6 +140,13 @@ def test_speech_that_takes_turns_with_words_is_one_stretch(
     assert sum(piece.waveform.shape[0] for piece in pieces) == waveform.shape[0]
 
 
+def test_what_is_read_aloud_are_words(model: BaichuanAudio) -> None:
+    assert model.clauses_to_speak("It costs **$5**.") == model.clauses_to_speak("It costs five dollars.")
+    assert model.clauses_to_speak("房间302") == model.clauses_to_speak("房间三零二")
+    with pytest.raises(PromptError, match="nothing that can be spoken"):
+        model.speak("\U0001f600")
+
+
 def test_speech_comes_before_its_clause_is_finished(model: BaichuanAudio, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     frame = model.audio_head.frames

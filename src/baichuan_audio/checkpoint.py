@@ -232,7 +232,11 @@ def stored_tensors(
 
 def own_tensors(directory: Path) -> dict[str, TensorSource]:
     """The tensors of a checkpoint's own files by their released names, with what a compressed one leaves out."""
-    tensors = find_tensors(directory)
+    return with_sums_of_entries(find_tensors(directory))
+
+
+def with_sums_of_entries(tensors: dict[str, TensorSource]) -> dict[str, TensorSource]:
+    """`tensors` with the sums that codebooks learn from, which a compressed file leaves out."""
     if not any(isinstance(tensor, ScaledRows) for tensor in tensors.values()):
         return tensors
     for name, entries in list(tensors.items()):

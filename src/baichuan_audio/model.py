@@ -44,6 +44,7 @@ from .language_model.sampling import Sampling
 from .language_model.text_tokenizer import TextTokenizer
 from .layers.module_copy import module_copy
 from .synthesis import Crossfader, SpeechStream, sentence_pause, synthesize
+from .text.normalization import normalize_for_speech
 from .text.user_input import input_steps, normalize_user_text
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ class BaichuanAudio(nn.Module):
     def speak(
         self, text: str, voice: str | None = None, sampling: ReplySampling | None = None, seed: int | None = None
     ) -> Tensor:
-        """Read all of `text` aloud -> waveform [S] at `sample_rate`. Long text is read clause by clause.
+        """Read all of `text` aloud -> waveform [S] at `sample_rate`. Numbers, signs and addresses are read as words
+        (`normalize_for_speech`), a long text clause by clause.
 
         voice: one of `voices` by its name. Raises PromptError for a text without words or an unknown voice,
         BaichuanAudioError where the model fails to read the text to its end.
@@ -237,10 +239,16 @@ class BaichuanAudio(nn.Module):
         return chosen if system is None else system if voice is None else chosen + system
 
     def clauses_to_speak(self, text: str) -> list[list[list[int]]]:
-        """Text -> the clauses in which it is read aloud, each as the ids of its text segments; one segment unless text
-        and audio alternate within a clause. Raises PromptError for an empty text."""
+        """Text, normalized by `normalize_for_speech` -> the clauses in which it is read aloud, each as the ids of its
+        text segments; one segment unless text and audio alternate within a clause.
+
+        Raises PromptError for a text without words.
+        """
         if not isinstance(text, str) or not text.strip():
             raise PromptError("there is no text to speak.")
+        text = normalize_for_speech(text)
+        if not text:
+            raise PromptError("this text has nothing that can be spoken.")
         parts = self._parts(text)
         clauses = [[part] for part in parts]
         if letters := self._interleave_min_letters:

@@ -281,7 +281,6 @@ def run_speak(arguments: argparse.Namespace) -> None:
     import torch
 
     from ..audio.waveform import save_waveform
-    from ..text.normalization import normalize_for_speech
 
     check_output(arguments.output)
     text = "".join(typed_lines()) if arguments.text == "-" else arguments.text
@@ -289,13 +288,10 @@ def run_speak(arguments: argparse.Namespace) -> None:
         raise PromptError("there is no text to speak.")
     model = load_model(arguments)
     check_text(model, text)  # before normalization, which would silently remove a control token's name
-    normalized = normalize_for_speech(text)
-    if not normalized:
-        raise PromptError("this text has nothing that can be spoken.")
     first_audio: float | None = None
     pieces = []
     with Progress("speaking") as progress:
-        for piece in model.speak_pieces(normalized, voice=arguments.voice, seed=arguments.seed):
+        for piece in model.speak_pieces(text, voice=arguments.voice, seed=arguments.seed):
             first_audio = first_audio or time.perf_counter() - progress.started
             pieces.append(piece.waveform)
             progress.update(f"{sum(len(part) for part in pieces) / model.sample_rate:.1f} s of speech so far,")

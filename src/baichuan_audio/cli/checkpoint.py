@@ -46,8 +46,8 @@ def add_commands(commands: Any) -> None:
     assemble.add_argument("base", help="checkpoint directory with the language model")
     assemble.add_argument("output", help="checkpoint directory to write")
     assemble.add_argument("--template", metavar="FILE", help="config.json with the sizes of the new parts")
-    assemble.add_argument("--tokenizer", metavar="DIR", help="output of that stage, or a checkpoint directory")
-    assemble.add_argument("--flow", metavar="DIR", help="output of that stage, or a checkpoint directory")
+    assemble.add_argument("--tokenizer", metavar="PATH", help="output of that stage, an exported file, or a checkpoint")
+    assemble.add_argument("--flow", metavar="PATH", help="output of that stage, an exported file, or a checkpoint")
     assemble.add_argument("--vocoder", metavar="FILE", help="vocoder.safetensors or hift.pt")
     assemble.add_argument("--dtype", choices=_DTYPES, help="round the weights to this type")
 
@@ -70,6 +70,12 @@ def add_commands(commands: Any) -> None:
         "--base", metavar="FILE", required=True, help="JSON file: where the published model is had (docs/api.md)"
     )
     detach.add_argument("--adapters", metavar="FILE", help="adapters.safetensors of a training run on the checkpoint")
+
+    export = _add(
+        group, "export", run_export, "Write what a training run has learnt to one file, for the stages after it."
+    )
+    export.add_argument("training", help="output folder of a tokenizer or flow stage")
+    export.add_argument("file", help="safetensors file to write; large matrices have 8 bits, codebooks 16")
 
     smaller = _add(group, "compress", run_compress, "Store the large matrices in 8 bits: half the size of float16.")
     smaller.add_argument("checkpoint", help="checkpoint directory or hub id")
@@ -214,6 +220,13 @@ def run_detach(arguments: argparse.Namespace) -> None:
             model = load_adapters(model, arguments.adapters)
         save_assembled(model, Path(arguments.output), base)
     print(f"{arguments.output}: written, {_size(Path(arguments.output)) / 1e6:.1f} MB")
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    from ..training.common.assemble import export_weights
+
+    export_weights(arguments.training, arguments.file)
+    print(f"{arguments.file}: written, {Path(arguments.file).stat().st_size / 1e6:.1f} MB")
 
 
 def run_compress(arguments: argparse.Namespace) -> None:

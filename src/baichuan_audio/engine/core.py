@@ -15,7 +15,6 @@ from ..generation.reply import ReplySampling, read_aloud
 from ..generation.runner import ReplyProgram
 from ..generation.sequence import TokenSequence
 from ..model import BaichuanAudio
-from ..text.normalization import normalize_for_speech
 from .dialogue import Dialogue
 from .slot_allocator import SlotAllocator, check_done
 from .types import AudioInput, EngineConfig, EngineStats, EngineStopped, ReplyDone, TranscriptDelta
@@ -124,7 +123,7 @@ class Engine:
     async def speak(
         self, text: str, voice: str | None = None, seed: int | None = None, adapter: str | None = None
     ) -> AsyncIterator[AudioDelta]:
-        """Read `text`, normalized by `normalize_for_speech`, aloud; the audio is streamed. Takes a slot meanwhile.
+        """Read `text` aloud as `BaichuanAudio.speak` does; the audio is streamed. Takes a slot meanwhile.
 
         Raises EngineFull, EngineStopped, PromptError for a text without words or an unknown voice, and
         BaichuanAudioError, perhaps after some audio, where the model fails to read the text to its end.
@@ -132,7 +131,7 @@ class Engine:
         allocator, model = self._allocator, self.model
         system = model.system_text(None, voice)
         allocator.check_adapter(adapter)
-        clauses = model.clauses_to_speak(normalize_for_speech(text))
+        clauses = model.clauses_to_speak(text)
         prompt = allocator.tokens(model.prompt_builder().system(system).reply(spoken=True))
         sampling = ReplySampling.from_config(model.config)
         max_tokens = max(len(segment) for clause in clauses for segment in clause)

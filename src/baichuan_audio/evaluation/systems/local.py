@@ -16,7 +16,6 @@ from ...generation.events import TextDelta
 from ...generation.reply import ReplySampling
 from ...language_model.prompt import PromptBuilder
 from ...model import BaichuanAudio
-from ...text.normalization import normalize_for_speech
 from ..results import weights_digest
 from ..suites.items import Item
 from .base import Earlier, ItemFailure, Reconstruction, Reply, audio_of, item_seed, item_waveform
@@ -85,9 +84,9 @@ class LocalSystem:
             raise ItemFailure(str(error)) from error
 
     def speak(self, item: Item) -> Reply:
-        text, seed = normalize_for_speech(item.question), item_seed(self._seed, item)
+        seed = item_seed(self._seed, item)
         try:
-            waveform = self._model.speak(text, self._voice, self._sampling, seed)
+            waveform = self._model.speak(item.question, self._voice, self._sampling, seed)
         except BaichuanAudioError as error:
             raise ItemFailure(str(error)) from error
         return Reply(item.question, waveform.cpu().numpy(), self._model.sample_rate)

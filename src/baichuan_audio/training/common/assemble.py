@@ -1,4 +1,4 @@
-"""A checkpoint put together from training outputs."""
+"""A checkpoint put together from training outputs; the weights of one in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ...model import BaichuanAudio
 from ...safetensors_io import read_json
 from ...vocoder.vocos import Vocos, save_vocos
 from ..flow.train import load_vocoder
-from .checkpointing import load_part
+from .checkpointing import load_part, modules_of
+from .weights_file import MODULES, write_weights_file
 
 _SECTIONS = (
     "vocoder_config", "flow_matching_config", "mel_vocoder_config", "voices", "reply_sampling",
@@ -34,7 +35,7 @@ def assemble(
     """Write the model of checkpoint `base` with parts taken from elsewhere to the directory `output`.
 
     template: a config.json whose sizes the new parts have; None: the base's own.
-    tokenizer, flow: a training output or a checkpoint directory; None: the base's own.
+    tokenizer, flow: a training output, a file of `export_weights` or a checkpoint directory; None: the base's own.
     vocoder: `vocoder.safetensors` or `hift.pt`; None: the base's own.
     dtype: what the weights but a HiFT's are rounded to. Round the audio tokenizer before codes are made with it:
         a rounded codebook picks other codes.
@@ -76,3 +77,14 @@ def _config(base: dict[str, Any], template: str | Path | None) -> dict[str, Any]
     except (KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{template}: not a model's config.json: it has no audio_config.") from error
     return config
+
+
+def export_weights(output: str | Path, file: str | Path) -> None:
+    """Write what the training output `output` has learnt for later stages to `file`, large matrices in 8 bits.
+
+    Raises TrainingError where nothing in it is read by a later stage, CheckpointError where `file` cannot be written.
+    """
+    modules = modules_of(output, MODULES)
+    if not modules:
+        raise TrainingError(f"{output}: holds none of {', '.join(MODULES)}, so no later stage reads it.")
+    write_weights_file(modules, Path(file))

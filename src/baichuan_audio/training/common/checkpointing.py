@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,7 @@ from ...model import BaichuanAudio
 from .distributed.sharding import whole
 from .distributed.state_files import is_complete, is_intact, metadata_of, read_state, write_state
 from .distributed.world import world
+from .weights_file import read_weights_file
 
 _NAME = "state-{step:08d}"
 Modules = Mapping[str, nn.Module]
@@ -166,7 +167,8 @@ def save_whole(model: BaichuanAudio, directory: str | os.PathLike[str]) -> None:
 
 
 def load_part(module: nn.Module, name: str, source: str | os.PathLike[str]) -> None:
-    """Fill a model's part `name` (`tokenizer`, `flow` ...) from a training output or from a checkpoint directory.
+    """Fill a model's part `name` (`tokenizer`, `flow` ...) from a training output, a file of `checkpoint export` or a
+    checkpoint directory.
 
     Raises TrainingError or CheckpointError when the source has no such weights.
     """
@@ -201,14 +203,26 @@ def what_is_wrong(error: BaseException) -> str:
 
 
 def module_weights(path: str | os.PathLike[str], name: str) -> dict[str, Tensor]:
-    """One module's weights out of the newest training state under `path`; raises TrainingError."""
+    """One module's weights out of the newest training state under `path`, or out of the file of `checkpoint export`.
+
+    Raises TrainingError where there is no such module, CheckpointError for a damaged file.
+    """
+    if Path(path).is_file():
+        found = read_weights_file(Path(path), name)
+        weights = {name: found} if found else {}
+    else:
+        weights = modules_of(path, [name])
+    if not weights:
+        raise TrainingError(f"{path}: holds no {name}; it is the output of another stage.")
+    return weights[name]
+
+
+def modules_of(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Those of the modules that the newest training state under `path` has; raises TrainingError without one."""
     newest = _newest(Path(path), is_complete)
     if newest is None:
         raise TrainingError(f"{path}: holds no training state; train that stage first.")
-    weights = _weights_in(newest, name)
-    if not weights:
-        raise TrainingError(f"{newest}: holds no {name}; it is the state of another stage.")
-    return weights
+    return {name: weights for name in names if (weights := _weights_in(newest, name))}
 
 
 def _weights_in(state: Path, name: str) -> dict[str, Tensor]:
