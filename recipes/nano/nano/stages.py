@@ -40,6 +40,8 @@ class Settings:
     """SPEECH: manifest of recordings of people (docs/data.md); a rehearsal does without."""
     quick: bool = False
     """NANO=quick: the rehearsal."""
+    tokenizer: str | None = None
+    """TOKENIZER: file of a trained audio tokenizer (`checkpoint export`); without it one is trained."""
 
     @property
     def work(self) -> str:
@@ -59,7 +61,10 @@ class Settings:
             raise ConfigError(f"NANO must be quick, or next as where it is not set, not '{run}'.")
         if run == "next" and (speech is None or not Path(speech).is_file()):
             raise ConfigError("SPEECH must name a manifest of recordings with transcripts (docs/data.md).")
-        return cls(speech, run == "quick")
+        tokenizer = environment.get("TOKENIZER") or None
+        if tokenizer is not None and not Path(tokenizer).is_file():
+            raise ConfigError(f"TOKENIZER: there is no file {tokenizer}; without TOKENIZER one is trained.")
+        return cls(speech, run == "quick", tokenizer)
 
 
 def stages(settings: Settings) -> list[Stage]:
@@ -78,13 +83,16 @@ def stages(settings: Settings) -> list[Stage]:
 
 class _Maker:
     """Writes stages as lines of words, in which {w} is the work folder, {p} that of pretrained parts, {r} that of the
-    recipes, {t} the config.json of nano's sizes and {out} the finished model."""
+    recipes, {t} the config.json of nano's sizes, {tok} the trained audio tokenizer and {out} the finished model."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.quick = settings, settings.quick
         self.corpora = [name for name in _CORPORA if settings.speech or name != "recordings"]
         parts = "work/nano/parts"  # fetched once, also for a rehearsal; the recipes name voices in it
-        self._names = {"w": settings.work, "p": parts, "r": RECIPES, "t": TEMPLATE, "out": settings.output}
+        tokenizer = settings.tokenizer or f"{settings.work}/tokenizer"
+        self._names = {
+            "w": settings.work, "p": parts, "r": RECIPES, "t": TEMPLATE, "tok": tokenizer, "out": settings.output
+        }  # fmt: skip
 
     def stage(self, name: str, command: str, reads: str, writes: str) -> Stage:
         """`command`: one of the package, or a script of this project."""
@@ -165,25 +173,27 @@ def _training_recordings(make: _Maker) -> Stage:
 def _hearing(make: _Maker) -> list[Stage]:
     """The untrained model, its audio tokenizer, and everything in codes."""
     quick = "steps=12 quantize_start_step=4 ramp_steps=2 batch_seconds=12 optimizer.warmup_steps=2"
+    init = make.stage(
+        "init",
+        # float32: rounded weights would be other ones than those of the base that is fetched.
+        f"checkpoint init {{t}} {{w}}/init --llm {{p}}/smollm2/{LLM} --encoder {{p}}/whisper-base --dtype float32",
+        f"{{t}} {{p}}/smollm2/{LLM} {{p}}/whisper-base",
+        "{w}/init",
+    )
+    tokenizer = make.train(
+        "tokenizer",
+        "tokenizer",
+        "dataset={w}/audio encoder={p}/whisper-base text_model={p}/whisper-base text_embeddings={w}/init",
+        "{w}/audio {w}/init {p}/whisper-base",
+        quick,
+    )
     result = [
-        make.stage(
-            "init",
-            # float32: rounded weights would be other ones than those of the base that is fetched.
-            f"checkpoint init {{t}} {{w}}/init --llm {{p}}/smollm2/{LLM} --encoder {{p}}/whisper-base --dtype float32",
-            f"{{t}} {{p}}/smollm2/{LLM} {{p}}/whisper-base",
-            "{w}/init",
-        ),
-        make.train(
-            "tokenizer",
-            "tokenizer",
-            "dataset={w}/audio encoder={p}/whisper-base text_model={p}/whisper-base text_embeddings={w}/init",
-            "{w}/audio {w}/init {p}/whisper-base",
-            quick,
-        ),
+        init,
+        *([] if make.settings.tokenizer else [tokenizer]),
         make.stage(
             "start",
-            "checkpoint assemble {w}/init {w}/start --template {t} --tokenizer {w}/tokenizer",
-            "{t} {w}/init {w}/tokenizer",
+            "checkpoint assemble {w}/init {w}/start --template {t} --tokenizer {tok}",
+            "{t} {w}/init {tok}",
             "{w}/start",
         ),
         make.stage(
@@ -209,8 +219,8 @@ def _language_model(make: _Maker) -> list[Stage]:
         make.train(
             "lm_stage1",
             "lm",
-            "init_from={w}/start codebook_source={w}/tokenizer",
-            f"{{w}}/start {{w}}/tokenizer {reads}",
+            "init_from={w}/start codebook_source={tok}",
+            f"{{w}}/start {{tok}} {reads}",
             quick,
         ),
         make.train("lm_stage2", "lm", "init_from={w}/lm_stage1/model", f"{{w}}/lm_stage1 {reads}", quick),

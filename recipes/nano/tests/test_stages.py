@@ -63,6 +63,13 @@ def test_the_rehearsal_touches_the_same_stages_and_needs_no_recordings() -> None
     assert quick == [name for name in whole if "recordings" not in name and name != "sets"]
 
 
+def test_a_trained_tokenizer_stands_for_its_stage() -> None:
+    made = {each.name: each for each in stages(Settings(speech="speech/manifest.jsonl", tokenizer="ours.safetensors"))}
+    assert "tokenizer" not in made
+    assert "ours.safetensors" in made["start"].inputs and "ours.safetensors" in made["start"].command
+    assert "codebook_source=ours.safetensors" in made["lm_stage1"].command
+
+
 def test_the_base_is_the_one_that_training_starts_from() -> None:
     entry = strict(BaseModel, read_json(ROOT / "recipes/nano/stages/base_model.json"), "base_model.json")
     assert list(entry.files) == [LLM]
@@ -75,6 +82,7 @@ def test_the_base_is_the_one_that_training_starts_from() -> None:
         ({}, "SPEECH must name a manifest of recordings"),
         ({"NANO": "next"}, "SPEECH must name a manifest of recordings"),
         ({"NANO": "next", "SPEECH": "nowhere.jsonl"}, "SPEECH must name a manifest of recordings"),
+        ({"NANO": "quick", "TOKENIZER": "nowhere.safetensors"}, "TOKENIZER: there is no file nowhere.safetensors"),
     ],
 )
 def test_bad_settings_are_refused(environment: dict[str, str], message: str) -> None:

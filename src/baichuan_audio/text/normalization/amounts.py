@@ -25,6 +25,7 @@ _PLAYED = re.compile(
     r"|\b(?:won|wins?|lost|lose|beat|leads?|led|scored?|tied|drew|victory|defeat)(?: (?:by|of|was|is|them|it|game))?"
     r"[: ]{1,2}$"
 )
+_ENDS_A_NAME, _SIZE = re.compile("[A-Za-z]-?$"), re.compile("[A-Z](?![A-Za-z])")
 _SQUARES = {"m2": "m²", "m3": "m³", "km2": "km²", "cm2": "cm²", "cm3": "cm³"}
 
 
@@ -137,8 +138,11 @@ def _ordinal(match: re.Match[str], language: Language) -> str:
 
 
 def _range(match: re.Match[str], language: Language) -> str:
-    """3-5 is a range; 5 - 3 with spaces, or before an equals sign, is a difference; 2-1 won is a score."""
+    """3-5 is a range; 5 - 3 with spaces, or before an equals sign, is a difference; 2-1 won is a score; of a name like
+    Model2.5-7B neither."""
     low, dash, high = match.group(1, 2, 3)
+    if dash == "-" and _ENDS_A_NAME.search(before(match, 2)) and _SIZE.match(after(match, 2)):
+        return f"{low} {high}"
     if dash == " - " or (dash == "-" and re.match(r" ?=", after(match, 2))):
         return low + language.words["less"] + high
     scored = _PLAYED.search(before(match)) or _OUTCOME.match(after(match, 4))
@@ -178,7 +182,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?:(?<=[0-9][年月日号点时分元度岁米])|(?<=[周期拜][一二三四五六日天]))[-~–—](?=[0-9周星礼])", _to),
     rule(r"(?<![0-9.])([0-9]{1,3})°([0-9]{1,2})[′'](?:([0-9]{1,2})[″\"])?", _angle),
     rule(r"(?<![0-9A-Za-z.])([0-9]{1,3}\.[0-9]{1,15})[eE]([-+]?[0-9]{1,3})(?![0-9A-Za-z])", _scientific),
-    rule(r"(?<![0-9A-Za-z.])([0-9]{1,3})[eE]([-+][0-9]{1,3})(?![0-9A-Za-z])", _scientific),
+    rule(r"(?<![0-9A-Za-z.-])([0-9]{1,3})(?:e|E(?=[-+]))([-+]?[0-9]{1,3})(?![0-9A-Za-z-])", _scientific),
     rule(r"(?<![0-9.,])([0-9]{1,6}(?:\.[0-9]{1,3})?)[wW](?=[+个人元块张次份名粉播点])", _ten_thousands),
     rule(r"(?<=[0-9万亿][元块次米升斤克度])/(?=[\u4e00-\u9fff])", _per),
     rule(r"(?<![0-9A-Za-z'])([0-9]{1,2})['′] ?([0-9]{1,2})(?:\"|″|'')", _feet_and_inches),

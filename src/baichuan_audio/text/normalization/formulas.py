@@ -38,6 +38,11 @@ def _comparison(match: re.Match[str], language: Language) -> str:
     return word.strip() if language is MANDARIN else f" {word.strip()} "
 
 
+def _bound(match: re.Match[str], language: Language) -> str:
+    """<5, with nothing before it."""
+    return _comparison(match, language).lstrip()
+
+
 def _root(match: re.Match[str], language: Language) -> str:
     return language.words["root"]
 
@@ -105,6 +110,8 @@ COMPARISONS: tuple[Rule, ...] = (
     rule(r"(?<=[0-9A-Za-z)%\u4e00-\u9fff]) ?([<>]) ?(?=[-+(]?[0-9])", _comparison),
     rule(r"(?<=[0-9)%]) ?([<>]) ?(?=[-(]?[A-Za-z])", _comparison),
     rule(r"(?<=\b[A-Za-z])([<>])(?=[A-Za-z]\b)", _comparison),
+    rule(r"(?:^|(?<=[ (（，、：]))(<) ?(?=[0-9])", _bound),
+    rule(r"(?<=[ (（，、：])(>) ?(?=[0-9])", _bound),  # first in a line it marks a quotation
     rule(r"(?<![0-9A-Za-z)\]])\+(?=[0-9$€£¥])", _sign),
     rule(r"(?<=\b[A-Za-z]) ([<>]) (?=[A-Za-z]\b)", _comparison),
 )

@@ -111,6 +111,15 @@ def _day_of_memory(match: re.Match[str], language: Language) -> str:
     return language.digits(match.group().replace("·", "")) if language is MANDARIN else match.group()
 
 
+def _digits_in_mandarin(match: re.Match[str], language: Language) -> str:
+    return language.digits(match.group()) if language is MANDARIN else match.group()
+
+
+def _with_letters(match: re.Match[str], language: Language) -> str:
+    """1-800-FLOWERS."""
+    return digits(match, language) + language.words["pause"]
+
+
 def _v(match: re.Match[str], language: Language) -> str:
     return match.group(1) + " "
 
@@ -133,6 +142,9 @@ RULES: tuple[Rule, ...] = (
     rule(rf"([{_PROVINCES}][A-Z])[·• ]?([A-Z0-9]{{4,6}})(?![A-Za-z0-9])", _plate),
     rule(r"(?<![0-9])([0-9]{17})([Xx])(?![A-Za-z0-9])", _identity),
     rule(_COUNTRY, digits),
+    rule(r"(?<![0-9A-Za-z])\+[0-9]{10,15}(?![0-9.,])", digits),
+    rule(r"(?<![0-9-])1-8[0-9]{2}-(?=[A-Z]{4})", _with_letters),
+    rule(r"(?<=(?<![A-Za-z])N)95(?![0-9])", _digits_in_mandarin),
     rule(r"(?<![0-9-])[0-9]{4}(?: [0-9]{4}){2,4}(?![0-9-])", digits),
     rule(r"(?<![0-9])[0-9]{1,2}·[0-9]{1,2}(?![0-9])", _day_of_memory),
     rule(_KNOWN_NUMBERS, digits),

@@ -35,7 +35,7 @@ _LOOSE_SPACE = re.compile(
 _WIDE_COLON = re.compile(r"(?<=[0-9])：(?=[0-9])")
 _LEADING_MARKS = re.compile(r"^(?:[-+•‣·] )+")  # would be parsed as a list in a second pass
 _SENTENCE_END = re.compile(r"[。！？!?]|\. ")
-_SIGNS = re.compile(r"/+|(?<= )[<>](?= )|=+|(?<![A-Za-z])#|[&@<>|\\*_^~`\[\]{}]")
+_SIGNS = re.compile(r"/+|(?<= )[<>](?= )|=+|&+|(?<![A-Za-z])#|[@<>|\\*_^~`\[\]{}]")
 _SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+")
 _SPACE_BEFORE_MARK = re.compile(
     rf" +(?=[,.;:!?)，。！？；：、）](?:[^0-9A-Za-z]|$))|(?<=[，。！？；：、（]) +(?=[{CJK}])"
@@ -126,7 +126,7 @@ def _character(match: re.Match[str]) -> str:
 def _email(match: re.Match[str], language: Language) -> str:
     words = language.words
     name = "".join(words.get({".": "dot"}.get(c, c), c) if not c.isalnum() else c for c in match.group(1))
-    return name + words["at"] + _host(match.group(2), language)
+    return _spelt(name, language) + words["at"] + _host(match.group(2), language)
 
 
 def _url(match: re.Match[str], language: Language) -> str:
@@ -138,7 +138,13 @@ def _url(match: re.Match[str], language: Language) -> str:
 
 def _host(host: str, language: Language) -> str:
     host = host.removeprefix("www.").strip(".")
-    return language.words["dot"].join(part for part in host.split(".") if part)
+    return language.words["dot"].join(_spelt(part, language) for part in host.split(".") if part)
+
+
+def _spelt(name: str, language: Language) -> str:
+    """Part of an address with longer numbers digit by digit."""
+    space = "" if language is MANDARIN else " "
+    return re.sub("[0-9]{3,}", lambda number: f"{space}{language.digits(number.group())}{space}", name).strip()
 
 
 def _sign(match: re.Match[str], language: Language) -> str:

@@ -41,7 +41,8 @@ def _digits(match: re.Match[str], language: Language) -> str:
 def _number(match: re.Match[str], language: Language) -> str:
     after = match.string[match.end() : match.end() + 1]
     before = match.string[match.start() - 1 : match.start()]
-    if language is MANDARIN and match.group() == "2" and after and after in _COUNTED and before != "第":
+    named = before == "第" or (before.isascii() and before.isalpha())
+    if language is MANDARIN and match.group() == "2" and after and after in _COUNTED and not named:
         return "两"
     return language.number(match.group())
 
