@@ -208,13 +208,12 @@ def module_weights(path: str | os.PathLike[str], name: str) -> dict[str, Tensor]
     Raises TrainingError where there is no such module, CheckpointError for a damaged file.
     """
     if Path(path).is_file():
-        found = read_weights_file(Path(path), name)
-        weights = {name: found} if found else {}
+        weights = read_weights_file(Path(path), name)
     else:
-        weights = modules_of(path, [name])
+        weights = modules_of(path, [name]).get(name, {})
     if not weights:
         raise TrainingError(f"{path}: holds no {name}; it is the output of another stage.")
-    return weights[name]
+    return weights
 
 
 def modules_of(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
