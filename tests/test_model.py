@@ -187,8 +187,8 @@ def test_a_text_that_cannot_be_read_is_an_error(model: BaichuanAudio, words: int
     """Nothing of the text is left out silently."""
     model = never_end(copy.deepcopy(model))
     with pytest.raises(BaichuanAudioError, match="could not be read to its end"):
-        model.speak("every word of it, " * words, sampling=ReplySampling(max_segment_frames=60))
-    pieces = model.speak_pieces("every word of it, " * words, sampling=ReplySampling(max_segment_frames=60))
+        model.speak("every word of it, " * words, sampling=ReplySampling())
+    pieces = model.speak_pieces("every word of it, " * words, sampling=ReplySampling())
     assert next(pieces).waveform.numel()
     with pytest.raises(BaichuanAudioError, match="could not be read to its end"):
         list(pieces)
