@@ -207,10 +207,8 @@ def module_weights(path: str | os.PathLike[str], name: str) -> dict[str, Tensor]
 
     Raises TrainingError where there is no such module, CheckpointError for a damaged file.
     """
-    if Path(path).is_file():
-        weights = read_weights_file(Path(path), name)
-    else:
-        weights = modules_of(path, [name]).get(name, {})
+    file = Path(path)
+    weights = read_weights_file(file, name) if file.is_file() else modules_of(path, [name]).get(name, {})
     if not weights:
         raise TrainingError(f"{path}: holds no {name}; it is the output of another stage.")
     return weights
