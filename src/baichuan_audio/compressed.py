@@ -22,9 +22,9 @@ from .safetensors_io import SCALE, SCALED_DTYPES, ScaledRows, TensorSource, find
 
 MIN_NUMBERS = 1 << 14
 """A matrix of fewer numbers stays as it is: together they take little."""
-_KEPT = ("codebook.", "positional_embedding")
+KEPT = ("codebook.", "positional_embedding")
 """Parts of the names of tables that stay as they are: a codebook that moves gives other codes."""
-_COMPUTED = ".codebook.embed_avg"
+COMPUTED = ".codebook.embed_avg"
 """What training alone needs, and `checkpoint.own_tensors` computes where it is left out."""
 _COPIED = re.compile(r"config\.json|tokenizer(_config)?\.json|hift\.pt")
 
@@ -73,11 +73,11 @@ def _halve(source: Path, output: Path) -> None:
 def _compressed(stored: Mapping[str, TensorSource], exact: Collection[str]) -> Iterator[tuple[str, Tensor]]:
     """The tensors to store, read one at a time; those named in `exact` stay, and so do those in 8 bits already."""
     for name, tensor in stored.items():
-        if name.startswith(IGNORED) or name.endswith(_COMPUTED):
+        if name.startswith(IGNORED) or name.endswith(COMPUTED):
             continue
         if isinstance(tensor, ScaledRows):
             yield from ((name, tensor.values.read()), (name + SCALE, tensor.scale.read()))
-        elif name in exact or any(part in name for part in _KEPT):
+        elif name in exact or any(part in name for part in KEPT):
             yield name, tensor.read()
         else:
             yield from in_8_bits({name: tensor.read()}).items()

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...checkpoint import module_name, released_name, with_sums_of_entries
-from ...compressed import in_8_bits
+from ...compressed import COMPUTED, KEPT, in_8_bits
 from ...data.store.atomic import written_aside
 from ...errors import CheckpointError
 from ...safetensors_io import read_header, with_scales, write_tensors
@@ -21,7 +21,7 @@ _OF_TRAINING = "embedding_ctc"
 """The module of these that is no part of the model."""
 MODULES = ("tokenizer", "flow", _OF_TRAINING)
 """What a file may hold: the modules that later stages read."""
-_CODEBOOK, _COMPUTED, _ENTRIES = ".codebook.", ".codebook.embed_avg", ".codebook.embed"
+_ENTRIES = ".codebook.embed"
 
 
 def write_weights_file(modules: Mapping[str, Mapping[str, Tensor]], file: Path) -> None:
@@ -31,10 +31,12 @@ def write_weights_file(modules: Mapping[str, Mapping[str, Tensor]], file: Path) 
         for name, tensor in weights.items():
             whole = f"{module}.{name}"
             stored = whole if module == _OF_TRAINING else released_name(whole)
-            if _CODEBOOK not in name:
+            if name.endswith(_ENTRIES):
+                tensors[stored] = tensor.half()
+            elif any(part in name for part in KEPT):
+                tensors |= {} if name.endswith(COMPUTED) else {stored: tensor}
+            else:
                 tensors |= in_8_bits({stored: tensor})
-            elif not name.endswith(_COMPUTED):
-                tensors[stored] = tensor.half() if name.endswith(_ENTRIES) else tensor
     try:
         with written_aside(file) as aside:
             write_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, {"format": "pt"})
