@@ -66,6 +66,7 @@ def make_texts(argv: Sequence[str] | None = None) -> int:
     whole.add_argument("--skills", type=positive, default=4_000, help="dialogues of skills (default: %(default)s)")
     whole.add_argument("--sentences", metavar="FILE", help="a text in Mandarin whose sentences are read aloud")
     whole.add_argument("--count", type=positive, default=2_500, help="sentences (default: %(default)s)")
+    whole.add_argument("--wordnet", metavar="FILE", help="WordNet's data files in one: as many of its texts as well")
     whole.add_argument("--license", required=True, help="licence of the sentences, e.g. MIT")
     whole.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     whole.set_defaults(run=_make_items)
@@ -94,7 +95,7 @@ def _make_questions(arguments: argparse.Namespace) -> None:
 
 
 def _make_items(arguments: argparse.Namespace) -> None:
-    from .texts import question_items, sentence_items, skill_items, write_items
+    from .texts import english_items, question_items, sentence_items, skill_items, write_items
 
     output, seed = Path(arguments.output), arguments.seed
     skills = skill_items(seed, arguments.skills, "Apache-2.0")
@@ -103,6 +104,8 @@ def _make_items(arguments: argparse.Namespace) -> None:
     print(f"{output / 'dialogues.jsonl'}: {count} dialogues")
     if arguments.sentences:
         sentences = sentence_items(Path(arguments.sentences), seed, arguments.count, arguments.license)
+        if arguments.wordnet:
+            sentences = chain(sentences, english_items(Path(arguments.wordnet), seed, arguments.count))
         print(f"{output / 'sentences.jsonl'}: {write_items(sentences, output / 'sentences.jsonl')} sentences")
 
 
@@ -144,7 +147,7 @@ def _make_sets(arguments: argparse.Namespace) -> None:
         return Voice.parse(f"kokoro:{arguments.kokoro}@{voice}").speak(text, language)
 
     rows = [row for _, row in read_json_rows(arguments.sentences)]
-    sentences = [str(row["text"]) for row in rows if row.get("split") == "validation"]
+    sentences = [str(row["text"]) for row in rows if row.get("split") == "validation" and row.get("language") == "zh"]
     write_sets(Path(arguments.manifest), Path(arguments.output), speak, sentences, arguments.limit)
     print(f"{arguments.output}: written; `baichuan-audio eval all --data {arguments.output}` measures on it")
 

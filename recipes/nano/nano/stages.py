@@ -112,11 +112,14 @@ class _Maker:
 
 
 def _texts(make: _Maker) -> list[Stage]:
-    """Pretrained parts; questions with SmolLM2's own replies; skills; Mandarin sentences."""
-    questions, skills, sentences = (24, 20, 12) if make.quick else (6000, 4000, 2500)
+    """Pretrained parts; questions with SmolLM2's own replies; skills; sentences to be read aloud."""
+    questions, skills, sentences = (24, 20, 8) if make.quick else (6000, 4000, 5000)
     return [
         make.stage(
-            "parts", "nano/fetch_parts.py {p}", "", f"{{p}}/smollm2/{LLM} {{p}}/whisper-base {{p}}/mandarin.txt"
+            "parts",
+            "nano/fetch_parts.py {p}",
+            "",
+            f"{{p}}/smollm2/{LLM} {{p}}/whisper-base {{p}}/mandarin.txt {{p}}/wordnet.txt",
         ),
         make.stage(
             "questions",
@@ -128,8 +131,8 @@ def _texts(make: _Maker) -> list[Stage]:
         make.stage(
             "texts",
             "make_texts.py items {w}/texts --questions {w}/questions.jsonl --sentences {p}/mandarin.txt --license MIT "
-            f"--skills {skills} --count {sentences}",
-            "{w}/questions.jsonl {p}/mandarin.txt",
+            f"--wordnet {{p}}/wordnet.txt --skills {skills} --count {sentences}",
+            "{w}/questions.jsonl {p}/mandarin.txt {p}/wordnet.txt",
             "{w}/texts",
         ),
     ]
@@ -157,7 +160,7 @@ def _corpus(make: _Maker, name: str) -> Stage:
         more = f"no_speech.count={12 if make.quick else 2000} no_speech.seed=1"
     else:
         texts = "dialogues" if name == "speech" else "sentences"
-        quick = _QUICK_VOICES if name == "speech" else "synthesise.voices=[espeak@zh+f3]"
+        quick = _QUICK_VOICES if name == "speech" else "synthesise.voices=[hibari,espeak@zh+f3]"
         more += f" texts={{w}}/texts/{texts}.jsonl {quick if make.quick else ''}"
         reads += " {w}/texts"
     folders = f"work={{w}}/{name} output={{w}}/{name}/shards"

@@ -18,6 +18,8 @@ from .hashing import hash_fraction
 _VALIDATION_SHARE = 0.03
 _SENTENCE = re.compile(r"[\u4e00-\u9fff，、]{5,28}[。！？]?")
 _BREAK = re.compile(r"(?<=[。！？])|[；\n]")
+_ENGLISH = re.compile(r"[A-Za-z][A-Za-z ,']+")
+_ENGLISH_WORDS = range(4, 23)
 
 
 def question_items(path: Path) -> Iterator[dict[str, Any]]:
@@ -43,28 +45,39 @@ def skill_items(seed: int, count: int, license: str, split: str = "train") -> It
         yield {"kind": "sft", "license": license, **facts, "turns": turns}
 
 
+def english_items(path: Path, seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """Definitions and examples of WordNet (its `data.*` files, joined), to be read aloud: few texts of that size have
+    so many different words. Raises DataError where there are too few."""
+    glosses = (line.partition(" | ")[2] for line in _text_file(path).splitlines())
+    pieces = (piece.strip(' "') for gloss in glosses for piece in gloss.split(";"))
+    fitting = (piece for piece in pieces if _ENGLISH.fullmatch(piece) and len(piece.split()) in _ENGLISH_WORDS)
+    sentences = list(dict.fromkeys(piece[0].upper() + piece[1:] + "." for piece in fitting))
+    yield from _read_aloud(path, sentences, "en", seed, count, "WordNet-3.0")
+
+
 def sentence_items(path: Path, seed: int, count: int, license: str) -> Iterator[dict[str, Any]]:
     """Mandarin sentences of a text file, to be read aloud. Raises DataError where there are too few."""
+    pieces = (piece.strip() for piece in _BREAK.split(_text_file(path)))
+    sentences = [piece for piece in dict.fromkeys(pieces) if _SENTENCE.fullmatch(piece)]
+    yield from _read_aloud(path, sentences, "zh", seed, count, license)
+
+
+def _text_file(path: Path) -> str:
     try:
-        pieces = (piece.strip() for piece in _BREAK.split(path.read_text(encoding="utf-8")))
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no text file ({error}).") from error
-    sentences = [piece for piece in dict.fromkeys(pieces) if _SENTENCE.fullmatch(piece)]
+
+
+def _read_aloud(
+    path: Path, sentences: list[str], language: str, seed: int, count: int, license: str
+) -> Iterator[dict[str, Any]]:
     if len(sentences) < count:
-        raise DataError(
-            f"{path}: it has {len(sentences)} sentences of Mandarin alone, {count} are wanted; lower --count."
-        )
+        raise DataError(f"{path}: it has {len(sentences)} sentences in '{language}' alone, {count} are wanted.")
     for sentence in random.Random(seed).sample(sentences, count):
-        held_out = hash_fraction(sentence) < _VALIDATION_SHARE
-        split = "validation" if held_out else "train"
-        yield {
-            "kind": "text",
-            "license": license,
-            "language": "zh",
-            "source": path.stem,
-            "split": split,
-            "text": sentence,
-        }
+        split = "validation" if hash_fraction(sentence) < _VALIDATION_SHARE else "train"
+        facts = {"license": license, "language": language, "source": path.stem, "split": split}
+        yield {"kind": "text", **facts, "text": sentence}
 
 
 def write_items(items: Iterable[dict[str, Any]], output: Path) -> int:

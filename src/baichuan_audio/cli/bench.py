@@ -90,6 +90,9 @@ def add_commands(commands: Any) -> None:
         "--items", type=positive, default=20, metavar="N", help="data: items of each fault (default: %(default)s)"
     )
     bench.add_argument(
+        "--draw", type=int, default=0, metavar="N", help="data: other programmes and items, by number (default: 0)"
+    )
+    bench.add_argument(
         "--metrics",
         metavar="NAMES",
         help="data: only these metrics, of words,cuts,speech,faults,plan,memory,kills,ways",
@@ -269,6 +272,7 @@ def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
             arguments.items,
             parts,
             line.update,
+            arguments.draw,
         )
 
 

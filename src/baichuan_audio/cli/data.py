@@ -28,6 +28,9 @@ def add_commands(commands: Any) -> None:
         parser.add_argument(
             "--pilot", type=int, default=0, metavar="N", help="process N sources first to estimate from (default: 0)"
         )
+        parser.add_argument(
+            "--within", type=_share, metavar="SHARE", help="process sources until the estimate is that sure, e.g. 0.05"
+        )
     calibrate = _recipe_command(parts, "calibrate", run_calibrate, "Propose filter thresholds from a labelled sample.")
     calibrate.add_argument(
         "--labels", required=True, metavar="FILE", help="JSON lines: `id` of a source, `label` good or what is wrong"
@@ -53,6 +56,14 @@ def add_commands(commands: Any) -> None:
     clips.add_argument("--output", "-o", required=True, metavar="DIR", help="clip store to add to, or a new one")
 
     corpus.add_data_commands(parts)
+
+
+def _share(text: str) -> float:
+    """A number above 0 and below 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
+    return value
 
 
 class _Parser(argparse.ArgumentParser):
@@ -118,7 +129,7 @@ def run_plan(arguments: argparse.Namespace) -> None:
 
     recipe = _recipe(arguments)
     with Progress("estimating the yield"):
-        plan = plan_yield(recipe, arguments.pilot, _executor(arguments))
+        plan = plan_yield(recipe, arguments.pilot, arguments.within, _executor(arguments))
     unknown = plan.kept != plan.kept  # nan
     facts = {
         "sources": plan.sources,
@@ -129,7 +140,7 @@ def run_plan(arguments: argparse.Namespace) -> None:
     }
     lines = [f"{plan.sources} sources, {plan.hours_in:.2f} h; {plan.known:.2f} h of them have been processed"]
     if unknown:
-        lines.append("nothing is known yet to estimate the yield from; run some first with --pilot 20")
+        lines.append("nothing is known yet to estimate the yield from; run some first with --pilot 20 or --within 0.05")
     else:
         lines.append(f"kept: {plan.kept:.2f} h, give or take {2 * plan.error:.2f} h")
         lines += [f"  {origin}: {kept:.2f} of {hours:.2f} h" for origin, (hours, kept) in plan.by_origin.items()]

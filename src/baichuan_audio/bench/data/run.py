@@ -23,7 +23,7 @@ from ...data.pipeline.recipe import PipelineRecipe
 from ...data.pipeline.run import run_pipeline, source_tasks
 from ...data.store.records import Piece
 from ...errors import ConfigError
-from .clips import judged, read_clips
+from .clips import Clip, judged, read_clips
 from .faults import FaultRow, faults_table, measure_faults, write_faults
 from .measures import border_errors, cut_figures, detection_error, pieces_of, quantiles, speaker_figures
 from .programmes import Truth, write_programmes
@@ -51,8 +51,10 @@ def measure_data(
     per_fault: int,
     parts: tuple[str, ...] = PARTS,
     progress: Callable[[str], None] = lambda what: None,
+    draw: int = 0,
 ) -> tuple[dict[str, Any], str]:
-    """Figures and their table. manifest: clean clips; hours of programmes; items of each fault; whisper: its model.
+    """Figures and their table. manifest: clean clips; hours of programmes; items of each fault; whisper: its model;
+    draw: other programmes and items with another number, to confirm what was chosen on those of 0.
 
     Raises:
         ConfigError: there is no such part.
@@ -67,16 +69,16 @@ def measure_data(
         progress(part)
         root = folder / part
         if part in ("words", "cuts"):
-            values = _borders(part, manifest, root, hours)
+            values = _borders(part, manifest, root, hours, draw)
         elif part == "speech":
-            values = _speech(manifest, root, hours)
+            values = _speech(manifest, root, hours, draw)
         elif part == "faults":
-            rows, clean = _faults(manifest, root, per_fault, whisper)
+            rows, clean = _faults(manifest, root, per_fault, whisper, draw)
             figures[part] = [asdict(row) for row in (*rows, clean)]
             tables = "\n" + faults_table(rows, clean)
             continue
         elif part == "plan":
-            values = _plan(manifest, root, hours)
+            values = _plan(manifest, root, hours, draw)
         elif part == "memory":
             values = _memory(manifest, root, hours)
         elif part == "kills":
@@ -94,7 +96,7 @@ def _recipe(root: Path, values: Mapping[str, Any]) -> PipelineRecipe:
     return strict(PipelineRecipe, json.loads(json.dumps({**places, **values})), "bench data")
 
 
-def _borders(part: str, manifest: str, root: Path, hours: float) -> dict[str, str]:
+def _borders(part: str, manifest: str, root: Path, hours: float, draw: int) -> dict[str, str]:
     """Words and clauses against the times that the engines which spoke them give; cuts on recordings of people."""
     clips = read_clips(manifest, (), 2.5)
     if part == "words":
@@ -104,7 +106,7 @@ def _borders(part: str, manifest: str, root: Path, hours: float) -> dict[str, st
         }
         clips = read_clips(write_clips(texts["en"], texts["zh"], root / "clips"), (), 1.0)
     minutes = max(2, round(hours * 60 / 2))
-    truths = write_programmes(clips, root, minutes, 60.0, 3, given=True, overlap=0.0, beds=0.0, broken=0.0)
+    truths = write_programmes(clips, root, minutes, 60.0, 3 + draw, given=True, overlap=0.0, beds=0.0, broken=0.0)
     result = run_pipeline(_recipe(root, _GIVEN))
     rows: dict[str, str] = {}
     for language in ("en", "zh"):
@@ -123,10 +125,10 @@ def _borders(part: str, manifest: str, root: Path, hours: float) -> dict[str, st
     return {**rows, **_speed(root, truths)}
 
 
-def _speech(manifest: str, root: Path, hours: float) -> dict[str, str]:
+def _speech(manifest: str, root: Path, hours: float, draw: int) -> dict[str, str]:
     """Voice activity and speakers, of programmes with overlap, beds, telephones and clipping."""
     clips = [clip for clip in read_clips(manifest, (), 2.5) if judged(clip)]
-    truths = write_programmes(clips, root, max(2, round(hours * 30)), 120.0, 3)
+    truths = write_programmes(clips, root, max(2, round(hours * 30)), 120.0, 3 + draw)
     recipe = _recipe(root, {})
     stages = (recipe.standardise, recipe.vad, recipe.speakers)
     outcomes = {}
@@ -171,31 +173,34 @@ def _speed(root: Path, truths: list[Truth]) -> dict[str, str]:
     }
 
 
-def _faults(manifest: str, root: Path, per_fault: int, whisper: str) -> tuple[list[FaultRow], FaultRow]:
+def _faults(manifest: str, root: Path, per_fault: int, whisper: str, draw: int) -> tuple[list[FaultRow], FaultRow]:
     clips = read_clips(manifest, (), 3.0)
     by_language = [[clip for clip in clips if clip.language == language] for language in ("en", "zh")]
     # As many clean items as there are broken ones, and more: five in a hundred are of each fault.
     per_language = per_fault * 20 // 2
-    chosen = [clip for group in by_language for clip in group[:: max(1, len(group) // per_language)][:per_language]]
-    faults = write_faults(chosen, root, per_fault, 0)
+    chosen: list[Clip] = []
+    for group in by_language:
+        step = max(1, len(group) // per_language)
+        chosen += group[draw % step :: step][:per_language]
+    faults = write_faults(chosen, root, per_fault, draw)
     model = f"whisper:{whisper}"
     values = {"language": {"backend": model}, "recognise": {"recognisers": [model, "pocketsphinx"]}}
     return measure_faults(_recipe(root, values), faults, LocalExecutor(0))
 
 
-def _plan(manifest: str, root: Path, hours: float) -> dict[str, str]:
-    """The yield that a pilot of a quarter of the programmes tells, against the real one."""
+def _plan(manifest: str, root: Path, hours: float, draw: int) -> dict[str, str]:
+    """The yield that is told when a pilot is sure within a twentieth, against the real one."""
     count = max(8, round(hours * 60))
-    write_programmes(read_clips(manifest, (), 2.5), root, count, 60.0, 7, given=True, beds=0.5, broken=0.1)
+    write_programmes(read_clips(manifest, (), 2.5), root, count, 60.0, 7 + draw, given=True, beds=0.5, broken=0.1)
     filters = {"quality": {"mos": 0.0}, "speakers": {"mixture": 0.4}, "duplicates": {"difference": 0.0}}
     recipe = _recipe(root, {**_GIVEN, **filters})
-    estimate = plan_yield(recipe, pilot=count // 4)
+    estimate = plan_yield(recipe, within=0.05)
     result = run_pipeline(recipe)
     kept = sum(piece.seconds for source in result.outputs for piece in pieces_of(result, source, "cut")) / 3600
     off = 100 * (estimate.kept / max(kept, 1e-9) - 1)
     return {
         "yield": f"told {estimate.kept:.3f} h (standard error {estimate.error:.3f}), made {kept:.3f} h "
-        f"of {estimate.hours_in:.3f} h: {off:+.1f} %"
+        f"of {estimate.hours_in:.3f} h, {estimate.known:.3f} h of them as pilot: {off:+.1f} %"
     }
 
 

@@ -25,6 +25,9 @@ from .engine.stage import Stage
 from .recipe import PipelineRecipe
 from .run import source_tasks
 
+_LEAST_PILOT = 20
+_LEAST_SAMPLE = 5  # sources of an origin below which all origins tell its share
+
 
 @dataclass
 class Yield:
@@ -38,19 +41,34 @@ class Yield:
     by_origin: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def plan_yield(recipe: PipelineRecipe, pilot: int = 0, executor: Executor | None = None) -> Yield:
+def plan_yield(
+    recipe: PipelineRecipe, pilot: int = 0, within: float | None = None, executor: Executor | None = None
+) -> Yield:
     """Hours of pieces that the stages of a source will keep.
 
-    pilot: so many sources (chosen by the hash of their ids) are run first; 0 touches no audio. `error` is one standard
-    error of `kept`, in hours; it is nan where nothing is known to estimate from.
+    pilot: so many sources (chosen by the hash of their ids) are run first; 0 touches no audio. within: run more of
+    them until two standard errors are at most this share of the estimate. `error` is one standard error of `kept`, in
+    hours; it is nan where nothing is known to estimate from.
     """
     work, tasks = Path(recipe.work), source_tasks(recipe)
+    executor = executor or LocalExecutor(0)
     lengths = {task.source: length_s(task) for task in tasks}
-    chosen = sorted(tasks, key=lambda task: text_digest("pilot", task.source))[:pilot]
-    if chosen:
-        for _ in (executor or LocalExecutor(0)).map(RunStages(recipe.first_job, str(work)), chosen):
-            pass
     kept = {task.source: known_seconds(recipe.first_job, task, work) for task in tasks}
+    waiting = sorted(tasks, key=lambda task: text_digest("pilot", task.source))
+    count = max(pilot, _LEAST_PILOT if within is not None else 0)
+    while True:
+        chosen, waiting = waiting[:count], waiting[count:]
+        if chosen:
+            for _ in executor.map(RunStages(recipe.first_job, str(work)), chosen):
+                pass
+            kept |= {task.source: known_seconds(recipe.first_job, task, work) for task in chosen}
+        expected = _estimate(tasks, lengths, kept)
+        if within is None or not waiting or 2 * expected.error <= within * expected.kept:
+            return expected
+        count = max(_LEAST_PILOT, (len(tasks) - len(waiting)) // 4)
+
+
+def _estimate(tasks: Sequence[SourceTask], lengths: dict[str, float], kept: dict[str, float | None]) -> Yield:
     expected = Yield(len(tasks), sum(lengths.values()) / 3600)
     groups: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
@@ -60,11 +78,14 @@ def plan_yield(recipe: PipelineRecipe, pilot: int = 0, executor: Executor | None
     for origin, names in sorted(groups.items()):
         sample = [(lengths[name], value) for name in names if (value := kept[name]) is not None]
         unknown = sum(lengths[name] for name in names if kept[name] is None)
-        share, deviation = _ratio(sample if len(sample) >= 3 else pooled)
-        sure = sum(value for _, value in sample)
-        estimate = sure + (share * unknown if unknown else 0.0)
-        variance += (deviation * unknown) ** 2 if unknown else 0.0
-        expected.known += sum(lengths[name] for name in names if kept[name] is not None) / 3600
+        used = sample if len(sample) >= _LEAST_SAMPLE else pooled
+        share, deviation = _ratio(used)
+        estimate = sum(value for _, value in sample)
+        if unknown:
+            estimate += share * unknown
+            # Of the share, and of what the others really keep, which varies as the sample does.
+            variance += (deviation * unknown) ** 2 * (1 + len(used) / (len(names) - len(sample)))
+        expected.known += sum(length for length, _ in sample) / 3600
         expected.kept += estimate / 3600
         expected.by_origin[origin] = (sum(lengths[name] for name in names) / 3600, estimate / 3600)
     expected.error = math.sqrt(variance) / 3600
