@@ -11,14 +11,15 @@ from baichuan_audio.errors import DataError
 from nano.texts import english_items, sentence_items, write_items
 
 WORDNET = """  1 This software and database is being provided to you
-00001740 29 v 01 breathe 0 000 | draw air into the lungs; "I breathe better in clean air"; "The patient is (still) alive"
-00002325 29 v 01 respire 0 000 | undergo 2 processes of respiration; take in air; do it; "the lungs were filled with air"
+00001740 29 v 01 breathe 000 | draw air into the lungs; "I breathe better in clean air"; "She is (still) alive"
+00002325 29 v 01 respire 000 | undergo 2 processes of life; take in air; do it; "the lungs were filled with air"
 """
+MANDARIN = "不知道为什么这么受欢迎。ok；有段日子没去了\n什么收获都没有，太失望了！\n"
 
 
 def test_definitions_and_examples_become_sentences_to_read(tmp_path: Path) -> None:
     (tmp_path / "wordnet.txt").write_text(WORDNET)
-    (tmp_path / "zh.txt").write_text("不知道为什么这么受欢迎。ok；有段日子没去了\n什么收获都没有，太失望了！\n", encoding="utf-8")
+    (tmp_path / "zh.txt").write_text(MANDARIN, encoding="utf-8")
     items = [*english_items(tmp_path / "wordnet.txt", 0, 3), *sentence_items(tmp_path / "zh.txt", 0, 3, "MIT")]
     assert {item["text"] for item in items if item["language"] == "en"} == {
         "Draw air into the lungs.", "I breathe better in clean air.", "The lungs were filled with air."
