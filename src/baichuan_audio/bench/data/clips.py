@@ -81,7 +81,7 @@ def read_clips(manifest: str | Path, folders: Sequence[str] = (), shortest_s: fl
 
 def judged(clip: Clip) -> bool:
     """Whether a clip's speaker is left for judging: of the English ones a half, of the others all. With the rest
-    `recipes/data/fit_speakers.py` fits, and thresholds are chosen."""
+    thresholds are chosen."""
     return clip.language != "en" or int(hashlib.sha256(f"x{clip.speaker}".encode()).hexdigest(), 16) % 2 == 0
 
 

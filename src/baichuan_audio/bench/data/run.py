@@ -38,7 +38,7 @@ _GIVEN: Mapping[str, Any] = {
     "language": {"backend": "declared"},
     "recognise": {"recognisers": ()},
     "quality": {"mos": 0.0, "bandwidth_hz": 0.0, "tones": 2.0, "clipping": 99.0},
-    "speakers": {"change_given": 0.0, "mixture": 9.0},
+    "speakers": {"change_given": -1.0, "mixture": 9.0},
     "duplicates": {"difference": 0.0},
 }
 

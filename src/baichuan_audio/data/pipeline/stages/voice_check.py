@@ -26,8 +26,8 @@ class VoiceCheck(Stage[Piece, Piece]):
     name: ClassVar[str] = "voice_check"
     record: ClassVar[type] = Piece
     modules: ClassVar[tuple[str, ...]] = (f"{__package__}.speakers",)
-    backend: str = "resemblyzer"
-    change: float = 0.55
+    backend: str = "campplus"
+    change: float = 0.4
 
     def backends(self) -> Sequence[tuple[str, str]]:
         return (("speakers", self.backend),)
