@@ -26,6 +26,8 @@ _PLAYED = re.compile(
     r"[: ]{1,2}$"
 )
 _ENDS_A_NAME, _SIZE = re.compile("[A-Za-z]-?$"), re.compile("[A-Z](?![A-Za-z])")
+_PERIODS = "second|minute|hour|day|night|week|month|quarter|year|person|page|item|piece|unit|seat|user|ticket|word"
+_EACH = rf"({_LONG_UNITS}|{_PERIODS})(?![A-Za-z0-9²³/])"
 _SQUARES = {"m2": "m²", "m3": "m³", "km2": "km²", "cm2": "cm²", "cm3": "cm³"}
 
 
@@ -104,6 +106,30 @@ def _per(match: re.Match[str], language: Language) -> str:
     return "每"
 
 
+def _per_unit(match: re.Match[str], language: Language) -> str:
+    """$5/month, 9.99€/kg, 60 frames/s: the amount stays for later rules."""
+    amount, each = match.group(1, 2)
+    if language is MANDARIN:
+        return f"{amount}每{UNITS[each][2]}" if each in UNITS else match.group()
+    return f"{amount} per {UNITS[each][0] if each in UNITS else each}"
+
+
+def _unit_range(match: re.Match[str], language: Language) -> str:
+    """The dash of 10kg-15kg."""
+    return match.group(1) + language.words["to"]
+
+
+def _scaled(match: re.Match[str], language: Language) -> str:
+    """5bn."""
+    return f"{match.group(1)} {_SCALE_LETTERS[match.group(2)]}"
+
+
+def _times(match: re.Match[str], language: Language) -> str:
+    """3x as fast; 2x + 1 is algebra."""
+    number = language.number(match.group(1))
+    return f"{number}倍" if language is MANDARIN else f"{number} times"
+
+
 def _has_a_name(below: int) -> bool:
     return below <= 100 or below in (1000, 10_000, 1_000_000)
 
@@ -170,6 +196,10 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=[A-Za-z])\.(?=[0-9])", _space),
     rule(r"(?<![0-9.,] )(?<![0-9.,])[1-9][0-9]{0,2}(?: [0-9]{3}){1,6}(?! ?[0-9]|[.,][0-9])", _spaced_thousands),
     rule(rf"(?<=[0-9]{_A_SCALE})[-~–—](?={_CURRENCY} ?[0-9])", _to),
+    rule(rf"((?:{_CURRENCY}) ?{NUMBER}[KkMB]?|{NUMBER} ?[€£$¥])/{_EACH}", _per_unit),
+    rule(rf"((?<![0-9.,]){NUMBER} [a-z]{{3,14}})/{_EACH}", _per_unit),
+    rule(rf"((?<![0-9./]){NUMBER})/({_PERIODS})(?![A-Za-z0-9])", _per_unit),
+    rule(rf"(?<=[0-9])( ?(?:{_LONG_UNITS}))[-~–—](?=-?[0-9])", _unit_range),
     rule(rf"({_CURRENCY}) ?({NUMBER})[-~–—](?:(?:{_CURRENCY}) ?)?({NUMBER}){_CURRENCY_NAME}", _money_range),
     rule(rf"(-?)({_CURRENCY}) ?(-?{NUMBER}|\.[0-9]{{1,4}}){_SCALE}?{_CURRENCY_NAME}", _money),
     rule(rf"({SIGNED}) ?([€£$¥])(?![0-9])", _money_behind),
@@ -195,4 +225,6 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<!\^)({SIGNED}) ?(m2|m3|km2|cm2|cm3|{_LONG_UNITS})(?![A-Za-z0-9²³]|/(?![0-9])|'[a-z])", _unit),
     rule(r"(?<![0-9./])(?:([0-9]{1,6}) )?([0-9]{1,9})/([0-9]{1,9})(?![0-9/])", _fraction),
     rule(r"(?<![0-9.,])([0-9]{1,12})(?:st|nd|rd|th)(?![A-Za-z])", _ordinal),
+    rule(rf"(?<![0-9A-Za-z.,])({NUMBER})(bn|mn|tn)(?![A-Za-z0-9])", _scaled),
+    rule(r"(?<![0-9A-Za-z.=+*/^(-])(?<![=+*/^-] )([0-9]{1,4}(?:\.[0-9]{1,2})?)[xX](?![A-Za-z0-9]| ?[-+=*/^)])", _times),
 )

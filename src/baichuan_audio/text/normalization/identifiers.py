@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .languages import MANDARIN, Language
+from .languages import ENGLISH, MANDARIN, Language
 from .rules import Rule, after, before, digits, is_counted, rule
 
 _NAMED = re.compile(
@@ -39,6 +39,9 @@ _KNOWN_NUMBERS = (
     r"(?<![0-9.,])(?:(?:985|211)(?=[高大院工、和])|996(?=[工制加])|618(?=[大购活节年])|315(?=[晚打])|404(?=[页错])|502(?=胶)"
     r"|(?:12306|12315|12345|10086|10010|955[0-9]{2})(?=[\u4e00-\u9fff])(?![个人元块名次万亿千百多分]))"
 )
+_EVENTS = "大?地震|事件|晚会|运动|惨案|事变|妇女节|恐袭|购物节"
+_WEAPONS = ("歼", "轰", "运", "直", "东风", "红旗", "长征", "巨浪", "鹰击", "霹雳", "神舟", "嫦娥", "天宫")
+"""Names of machines that stand before a hyphen and a number, which is no minus then."""
 _STATES = (
     "AL|AK|AZ|AR|CA|CO|CT|DE|DC|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI|MN|MS|MO|MT|NE|NV|NH|NJ|NM|NY|NC|ND|OH|OK|OR|PA"
     "|RI|SC|SD|TN|TX|UT|VT|VA|WA|WV|WI|WY"
@@ -120,6 +123,25 @@ def _with_letters(match: re.Match[str], language: Language) -> str:
     return digits(match, language) + language.words["pause"]
 
 
+def _plural(match: re.Match[str], language: Language) -> str:
+    """MP3s: threes, not seconds."""
+    word = ENGLISH.number(match.group(1))
+    return word[:-1] + "ies" if word.endswith("y") else word + ("es" if word.endswith("x") else "s")
+
+
+def _dated_event(match: re.Match[str], language: Language) -> str:
+    """9.11事件."""
+    return MANDARIN.digits(match.group(1) + match.group(2))
+
+
+def _joined(match: re.Match[str], language: Language) -> str:
+    return ""
+
+
+def _space(match: re.Match[str], language: Language) -> str:
+    return " "
+
+
 def _v(match: re.Match[str], language: Language) -> str:
     return match.group(1) + " "
 
@@ -148,6 +170,10 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![0-9-])[0-9]{4}(?: [0-9]{4}){2,4}(?![0-9-])", digits),
     rule(r"(?<![0-9])[0-9]{1,2}·[0-9]{1,2}(?![0-9])", _day_of_memory),
     rule(_KNOWN_NUMBERS, digits),
+    rule(rf"(?<![0-9.])([0-9]{{1,2}})\.([0-9]{{1,2}})(?={_EVENTS})", _dated_event),
+    rule(rf"(?:{'|'.join(f'(?<={name})' for name in _WEAPONS)})-(?=[0-9])", _joined),
+    rule(r"(?<=[A-Za-z])-?([1-9][0-9]?)s(?![A-Za-z0-9])", _plural),
+    rule(r"(?<=[A-Z][0-9])'(?=[0-9]{2}(?![0-9]))|(?<=[0-9])-(?=in-[0-9])|(?<=[0-9]-in)-(?=[0-9])", _space),
     rule(r"(?<=第)[0-9]{5,12}(?=[期号])", digits),
     rule(r"(?<![0-9-])(?:1-)?(?:\([0-9]{3}\) ?|[0-9]{3}[-. ])[0-9]{3,4}[-. ][0-9]{4}(?![0-9-])", digits),
     rule(r"(?<![0-9-])(?:0[0-9]{2,3}-[0-9]{7,8}|[2-9][0-9]{2}-[0-9]{4})(?![0-9-])", digits),
