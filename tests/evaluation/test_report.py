@@ -16,7 +16,7 @@ from baichuan_audio.evaluation.judge.api import MatchJudge
 from baichuan_audio.evaluation.report.charts import Interval, interval_chart, time_chart, timeline
 from baichuan_audio.evaluation.report.html import isolated, text
 from baichuan_audio.evaluation.report.items import cards
-from baichuan_audio.evaluation.report.page import write_report
+from baichuan_audio.evaluation.report.page import _cell, write_report
 from baichuan_audio.evaluation.report.sounds import Sounds
 from baichuan_audio.evaluation.results import EvaluationError, encode_row
 from baichuan_audio.evaluation.suites.run import run_suite
@@ -117,6 +117,19 @@ def test_texts_cannot_leave_their_place(results: Path, tmp_path: Path) -> None:
     assert "\u202e" not in outside
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
     assert text("<\x00>'\"") == "&lt;\ufffd&gt;&#x27;&quot;" and isolated("a") == "<bdi>a</bdi>"
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [
+        ({"value": 61.667, "counted": 2}, "61.7<small><bdi>2 counted</bdi></small>"),
+        ({"value": 50.0, "counted": 2, "left_out": 1}, "50.0<small><bdi>2 counted, 1 left out</bdi></small>"),
+        ({"value": 100.0, "pairs": 6}, "100.0<small><bdi>6 pairs</bdi></small>"),
+        ({"value": None, "low": None, "high": None, "items": 0}, "–<small><bdi>no interval, n 0</bdi></small>"),
+    ],
+)
+def test_figures_of_every_suite_have_a_cell(figure: dict[str, Any], shown: str) -> None:
+    assert _cell(figure) == shown
 
 
 def test_cards_of_every_kind_of_row(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ _WORDS = {
     "mcnemar_p": "McNemar p",
     "not_judged": "not judged",
     "left_out": "left out",
+    "empty_references": "empty references",
+    "empty_transcripts": "empty transcripts",
     **NAMES,
 }
 _TIMES = ("response_s", "stop_s")
@@ -106,7 +108,7 @@ def _section(number: int, path: Path, data: Mapping[str, Path], sounds: Sounds) 
     suite = str(header["suite"])
     sets = figures_of(path, suite)["sets"]
     recordings = _recordings(suite, data[suite]) if suite in data else {}
-    name = f"{suite}: {path.name}"
+    name = suite if path.stem == suite else f"{suite}: {path.name}"
     parts = [f'<section id="s{number}" aria-labelledby="h{number}"><h2 id="h{number}">{isolated(name)}</h2>']
     parts.append(_provenance(header))
     parts += [_published(entry, sets) for entry in published(suite)]
@@ -148,6 +150,9 @@ def leaves(figures: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield here, value
 
 
+_COUNTS = {"counted": "counted", "left_out": "left out", "pairs": "pairs"}
+
+
 def _figures(sets: Mapping[str, Any]) -> str:
     """One table of all figures: a row each, a column a set."""
     columns = {name: {_label(path): _cell(value) for path, value in leaves(figures)} for name, figures in sets.items()}
@@ -168,7 +173,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         shown = "–" if value["value"] is None else f"{value['value']:.1f}"
         if "low" not in value:
-            return _lines(shown, f"{value['counted']} counted, {value['left_out']} left out")
+            counts = [f"{value[name]} {said}" for name, said in _COUNTS.items() if name in value]
+            return _lines(shown, ", ".join(counts))
         low, high = value["low"], value["high"]
         interval = "no interval" if low is None or high is None else f"{low:.1f} to {high:.1f}"
         return _lines(shown, f"{interval}, n {value['items']}")
