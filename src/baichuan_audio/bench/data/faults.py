@@ -172,7 +172,7 @@ def judge_faults(result: RunResult, faults: dict[str, str]) -> tuple[list[FaultR
         if good:
             caught[fault] += 1
         if kept == 0:
-            reasons[fault][why] += 1
+            reasons[fault][": ".join(why.split(": ")[:2])] += 1  # without the numbers of the one file
     rows = [FaultRow(fault, items[fault], caught[fault], dict(reasons[fault])) for fault in FAULTS if items[fault]]
     return rows, FaultRow("clean", items[""], caught[""], dict(reasons[""]))
 

@@ -272,7 +272,7 @@ def _ways(manifest: str, root: Path) -> dict[str, str]:
         "4 workers": LocalExecutor(4),
         "Ray": RayExecutor(2),
     }
-    rows = measure_ways(replace(_small(manifest, root, 8), shard_samples=20), root, ways)
+    rows = measure_ways(replace(_small(manifest, root, 24), shard_samples=20), root, ways)
     return {
         row.name: f"{row.wall:.1f} s, stages {row.stages:.1f} s, shards {'equal' if row.equal else 'DIFFERENT'}"
         for row in rows
