@@ -173,7 +173,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         shown = "–" if value["value"] is None else f"{value['value']:.1f}"
         if "low" not in value:
-            counts = [f"{value[name]} {said}" for name, said in _COUNTS.items() if name in value]
+            counts = [f"{value[name]} {words}" for name, words in _COUNTS.items() if name in value]
             return _lines(shown, ", ".join(counts))
         low, high = value["low"], value["high"]
         interval = "no interval" if low is None or high is None else f"{low:.1f} to {high:.1f}"

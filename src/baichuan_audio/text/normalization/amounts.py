@@ -108,10 +108,10 @@ def _per(match: re.Match[str], language: Language) -> str:
 
 def _per_unit(match: re.Match[str], language: Language) -> str:
     """$5/month, 9.99€/kg, 60 frames/s: the amount stays for later rules."""
-    amount, each = match.group(1, 2)
+    amount, unit = match.group(1, 2)
     if language is MANDARIN:
-        return f"{amount}每{UNITS[each][2]}" if each in UNITS else match.group()
-    return f"{amount} per {UNITS[each][0] if each in UNITS else each}"
+        return f"{amount}每{UNITS[unit][2]}" if unit in UNITS else match.group()
+    return f"{amount} per {UNITS[unit][0] if unit in UNITS else unit}"
 
 
 def _unit_range(match: re.Match[str], language: Language) -> str:

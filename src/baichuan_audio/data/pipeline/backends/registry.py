@@ -57,9 +57,9 @@ def _maker(kind: str, name: str) -> Any:
 def backend_identity(kind: str, name: str) -> str:
     """What decides a backend's output: its name, its code, also that of a module of its name, and the files of a model
     that lies in a folder."""
-    modules, own = [MODULES[kind]], name.partition(":")[0]
-    if Path(__file__).with_name(f"{own}.py").is_file():
-        modules.append(own)
+    modules, base = [MODULES[kind]], name.partition(":")[0]
+    if Path(__file__).with_name(f"{base}.py").is_file():
+        modules.append(base)
     parts = [name, *(code_digest(f"{__package__}.{module}") for module in modules)]
     argument = Path(name.partition(":")[2].partition("@")[0])
     if name.partition(":")[2] and argument.exists():

@@ -93,21 +93,21 @@ class Cut(Stage[Piece, Piece]):
         grid = np.arange(-(-(first - origin) // FRAME_SAMPLES), (last - origin) // FRAME_SAMPLES + 1) * FRAME_SAMPLES
         fine = np.arange(first - origin, last - origin + 1, _STEP)
         for candidates in (grid, fine):
-            quiet = [place for place in candidates.tolist() if self._is_quiet(samples, place, limit)]
+            quiet = [sample for sample in candidates.tolist() if self._is_quiet(samples, sample, limit)]
             if quiet:
-                return origin + min(quiet, key=lambda place: _power(samples, place))
+                return origin + min(quiet, key=lambda sample: _power(samples, sample))
         return None
 
-    def _is_quiet(self, samples: Samples, place: int, limit: float) -> bool:
-        """Whether a place lies in a stretch of `quiet_s` below the limit."""
+    def _is_quiet(self, samples: Samples, middle: int, limit: float) -> bool:
+        """Whether a sample lies in a stretch of `quiet_s` below the limit."""
         steps = round(self.quiet_s * SAMPLE_RATE / _STEP) - 2 * _AROUND // _STEP
-        quiet = [_is_below(samples, place + step * _STEP, limit) for step in range(-steps, steps + 1)]
-        middle = before = after = steps
+        quiet = [_is_below(samples, middle + step * _STEP, limit) for step in range(-steps, steps + 1)]
+        before = after = steps
         while before >= 0 and quiet[before]:
             before -= 1
         while after < len(quiet) and quiet[after]:
             after += 1
-        return quiet[middle] and after - before - 1 > steps
+        return quiet[steps] and after - before - 1 > steps
 
 
 def _samples(piece: Piece, context: Context) -> Samples:
@@ -119,5 +119,5 @@ def _power(samples: Samples, middle: int) -> float:
     return float((window.astype(np.float64) ** 2).mean()) if len(window) else 0.0
 
 
-def _is_below(samples: Samples, place: int, limit: float) -> bool:
-    return bool(10 * np.log10(_power(samples, place) + 1e-12) <= limit)
+def _is_below(samples: Samples, middle: int, limit: float) -> bool:
+    return bool(10 * np.log10(_power(samples, middle) + 1e-12) <= limit)
