@@ -25,7 +25,7 @@ from .engine.stage import Stage
 from .recipe import PipelineRecipe
 from .run import source_tasks
 
-_LEAST_PILOT = 20
+_LEAST_PILOT = 20  # sources below which no estimate is sure
 _LEAST_SAMPLE = 5  # sources of an origin below which all origins tell its share
 
 
@@ -47,15 +47,15 @@ def plan_yield(
     """Hours of pieces that the stages of a source will keep.
 
     pilot: so many sources (chosen by the hash of their ids) are run first; 0 touches no audio. within: run more of
-    them until two standard errors are at most this share of the estimate. `error` is one standard error of `kept`, in
-    hours; it is nan where nothing is known to estimate from.
+    them, where what is known does not do, until two standard errors are at most this share of the estimate.
+    `error` is one standard error of `kept`, in hours; it is nan where nothing is known to estimate from.
     """
     work, tasks = Path(recipe.work), source_tasks(recipe)
     executor = executor or LocalExecutor(0)
     lengths = {task.source: length_s(task) for task in tasks}
     kept = {task.source: known_seconds(recipe.first_job, task, work) for task in tasks}
     waiting = sorted(tasks, key=lambda task: text_digest("pilot", task.source))
-    count = max(pilot, _LEAST_PILOT if within is not None else 0)
+    count = pilot
     while True:
         chosen, waiting = waiting[:count], waiting[count:]
         if chosen:
@@ -63,9 +63,11 @@ def plan_yield(
                 pass
             kept |= {task.source: known_seconds(recipe.first_job, task, work) for task in chosen}
         expected = _estimate(tasks, lengths, kept)
-        if within is None or not waiting or 2 * expected.error <= within * expected.kept:
+        known = sum(value is not None for value in kept.values())
+        if within is None or not waiting or (known >= _LEAST_PILOT and 2 * expected.error <= within * expected.kept):
             return expected
-        count = max(_LEAST_PILOT, (len(tasks) - len(waiting)) // 4)
+        waiting = [task for task in waiting if kept[task.source] is None]
+        count = max(_LEAST_PILOT, known // 4)
 
 
 def _estimate(tasks: Sequence[SourceTask], lengths: dict[str, float], kept: dict[str, float | None]) -> Yield:

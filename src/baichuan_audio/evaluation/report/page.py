@@ -41,6 +41,7 @@ _WORDS = {
     **NAMES,
 }
 _TIMES = ("response_s", "stop_s")
+_COUNTS = ("counted", "left_out", "pairs")
 
 
 def write_report(
@@ -150,9 +151,6 @@ def leaves(figures: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield here, value
 
 
-_COUNTS = {"counted": "counted", "left_out": "left out", "pairs": "pairs"}
-
-
 def _figures(sets: Mapping[str, Any]) -> str:
     """One table of all figures: a row each, a column a set."""
     columns = {name: {_label(path): _cell(value) for path, value in leaves(figures)} for name, figures in sets.items()}
@@ -173,7 +171,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         shown = "–" if value["value"] is None else f"{value['value']:.1f}"
         if "low" not in value:
-            counts = [f"{value[name]} {words}" for name, words in _COUNTS.items() if name in value]
+            counts = [f"{value[name]} {_WORDS.get(name, name)}" for name in _COUNTS if name in value]
             return _lines(shown, ", ".join(counts))
         low, high = value["low"], value["high"]
         interval = "no interval" if low is None or high is None else f"{low:.1f} to {high:.1f}"

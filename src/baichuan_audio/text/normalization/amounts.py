@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .languages import ENGLISH, MANDARIN, Language
-from .rules import DASH, NUMBER, PLAIN, SIGNED, Rule, after, before, rule
+from .rules import DASH, NUMBER, PLAIN, SIGNED, Rule, after, before, rule, space
 from .units import CURRENCIES, CURRENCY_CODES, UNITS
 
 _CURRENCY = "|".join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True))
@@ -175,10 +175,6 @@ def _range(match: re.Match[str], language: Language) -> str:
     return low + language.words["score" if scored else "to"] + high
 
 
-def _space(match: re.Match[str], language: Language) -> str:
-    return " "
-
-
 def _blood_pressure(match: re.Match[str], language: Language) -> str:
     high, low = match.group(1, 2)
     return f"{language.number(high)}，{low}" if language is MANDARIN else f"{language.number(high)} over {low}"
@@ -193,7 +189,7 @@ def _spaced_thousands(match: re.Match[str], language: Language) -> str:
 
 
 RULES: tuple[Rule, ...] = (
-    rule(r"(?<=[A-Za-z])\.(?=[0-9])", _space),
+    rule(r"(?<=[A-Za-z])\.(?=[0-9])", space),
     rule(r"(?<![0-9.,] )(?<![0-9.,])[1-9][0-9]{0,2}(?: [0-9]{3}){1,6}(?! ?[0-9]|[.,][0-9])", _spaced_thousands),
     rule(rf"(?<=[0-9]{_A_SCALE})[-~–—](?={_CURRENCY} ?[0-9])", _to),
     rule(rf"((?:{_CURRENCY}) ?{NUMBER}[KkMB]?|{NUMBER} ?[€£$¥])/{_EACH}", _per_unit),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .languages import ENGLISH, MANDARIN, MONTHS, Language
+from .number_words import english_plural
 from .rules import START, Rule, before, is_counted, rule
 
 _MONTH = (
@@ -128,15 +129,11 @@ def _mandarin_years(match: re.Match[str], language: Language) -> str:
 
 
 def _decade(match: re.Match[str], language: Language) -> str:
-    return _many(ENGLISH.year(match.group(1)))
+    return english_plural(ENGLISH.year(match.group(1)))
 
 
 def _short_decade(match: re.Match[str], language: Language) -> str:
-    return match.group(1) + _many(ENGLISH.number(match.group(2)))
-
-
-def _many(words: str) -> str:
-    return (words[:-1] + "ies") if words.endswith("y") else words + "s"
+    return match.group(1) + english_plural(ENGLISH.number(match.group(2)))
 
 
 def _year(match: re.Match[str], language: Language) -> str:

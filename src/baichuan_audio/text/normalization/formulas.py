@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .languages import MANDARIN, Language
-from .rules import Rule, after, rule
+from .rules import Rule, after, rule, space
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _OPERATORS = {"+": "plus", "×": "times", "*": "times", "÷": "over", "/": "over", "=": "equals", "-": "less"}
@@ -64,10 +64,6 @@ def _between(match: re.Match[str], language: Language) -> str:
     return language.words["score"]
 
 
-def _space(match: re.Match[str], language: Language) -> str:
-    return " "
-
-
 def _by(match: re.Match[str], language: Language) -> str:
     low, high = match.group(1, 2)
     if language is MANDARIN:
@@ -98,7 +94,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=[0-9])(\+)(?![0-9+])", _operator),
     rule(r"(?<=[0-9]):(?=[0-9])", _between),
     rule(r"(?<![0-9A-Za-z)\]])[-+~≈](?=[0-9])", _sign),
-    rule(r"(?<=[A-Za-z])-(?=[0-9])", _space),
+    rule(r"(?<=[A-Za-z])-(?=[0-9])", space),
 )
 
 COMPARISONS: tuple[Rule, ...] = (

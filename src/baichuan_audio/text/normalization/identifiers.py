@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from .languages import ENGLISH, MANDARIN, Language
-from .rules import Rule, after, before, digits, is_counted, rule
+from .number_words import english_plural
+from .rules import Rule, after, before, digits, is_counted, rule, space
 
 _NAMED = re.compile(
     r"(?:(?<![A-Za-z])(?:account|agent|Airbus|apartment|apt|badge|Boeing|booking|box|bus|call|channel|codes?|confirmation"
@@ -125,8 +126,7 @@ def _with_letters(match: re.Match[str], language: Language) -> str:
 
 def _plural(match: re.Match[str], language: Language) -> str:
     """MP3s: threes, not seconds."""
-    word = ENGLISH.number(match.group(1))
-    return word[:-1] + "ies" if word.endswith("y") else word + ("es" if word.endswith("x") else "s")
+    return english_plural(ENGLISH.number(match.group(1)))
 
 
 def _dated_event(match: re.Match[str], language: Language) -> str:
@@ -136,10 +136,6 @@ def _dated_event(match: re.Match[str], language: Language) -> str:
 
 def _joined(match: re.Match[str], language: Language) -> str:
     return ""
-
-
-def _space(match: re.Match[str], language: Language) -> str:
-    return " "
 
 
 def _v(match: re.Match[str], language: Language) -> str:
@@ -173,7 +169,7 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<![0-9.])([0-9]{{1,2}})\.([0-9]{{1,2}})(?={_EVENTS})", _dated_event),
     rule(rf"(?:{'|'.join(f'(?<={name})' for name in _WEAPONS)})-(?=[0-9])", _joined),
     rule(r"(?<=[A-Za-z])-?([1-9][0-9]?)s(?![A-Za-z0-9])", _plural),
-    rule(r"(?<=[A-Z][0-9])'(?=[0-9]{2}(?![0-9]))|(?<=[0-9])-(?=in-[0-9])|(?<=[0-9]-in)-(?=[0-9])", _space),
+    rule(r"(?<=[A-Z][0-9])'(?=[0-9]{2}(?![0-9]))|(?<=[0-9])-(?=in-[0-9])|(?<=[0-9]-in)-(?=[0-9])", space),
     rule(r"(?<=第)[0-9]{5,12}(?=[期号])", digits),
     rule(r"(?<![0-9-])(?:1-)?(?:\([0-9]{3}\) ?|[0-9]{3}[-. ])[0-9]{3,4}[-. ][0-9]{4}(?![0-9-])", digits),
     rule(r"(?<![0-9-])(?:0[0-9]{2,3}-[0-9]{7,8}|[2-9][0-9]{2}-[0-9]{4})(?![0-9-])", digits),

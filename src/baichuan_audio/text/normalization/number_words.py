@@ -35,6 +35,11 @@ def english_number(number: int) -> str:
     return f"{english_number(number // size)} {name}{rest}"
 
 
+def english_plural(words: str) -> str:
+    """twenty -> twenties."""
+    return words[:-1] + "ies" if words.endswith("y") else words + ("es" if words.endswith("x") else "s")
+
+
 def english_ordinal(number: int) -> str:
     """21 -> twenty first."""
     before, _, last = english_number(number).rpartition(" ")

@@ -50,6 +50,11 @@ def is_counted(match: re.Match[str]) -> bool:
     return _COUNTED.match(after(match, 24)) is not None
 
 
+def space(match: re.Match[str], language: Language) -> str:
+    """In place of what matched."""
+    return " "
+
+
 def digits(match: re.Match[str], language: Language) -> str:
     """Digit by digit; anything between digits becomes a pause."""
     groups = re.findall(r"[0-9]+", match.group())

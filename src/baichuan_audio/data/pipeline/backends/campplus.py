@@ -7,6 +7,7 @@ Wang et al., "CAM++: A fast and efficient network for speaker verification using
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..audio_access import ANALYSIS_RATE, Samples
+from .registry import one_thread
 
 NUM_MEL_BINS = 80
 _WINDOW, _HOP, _FFT = 400, 160, 512
@@ -39,13 +41,15 @@ def filter_bank(samples: Tensor) -> Tensor:
     return energies - energies.mean(-2, keepdim=True)
 
 
+@functools.cache
 def _mel_weights() -> Tensor:
     """Triangles that are straight in mel, [80, 257]."""
     edges = torch.linspace(_mel(_LOWEST_HZ), _mel(ANALYSIS_RATE / 2), NUM_MEL_BINS + 2, dtype=torch.float64)
     bins = torch.tensor([_mel(bin * ANALYSIS_RATE / _FFT) for bin in range(_FFT // 2 + 1)], dtype=torch.float64)
     left, centre, right = (edges[start : start + NUM_MEL_BINS, None] for start in range(3))
     rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    return torch.minimum(rising, falling).clamp(min=0).float()
+    with torch.inference_mode(False):  # whoever asks first
+        return torch.minimum(rising, falling).clamp(min=0).float()
 
 
 def _mel(hz: float) -> float:
@@ -65,14 +69,9 @@ class CamPlusPlus:
         """Windows of speech at 16 kHz, all of one length -> embeddings of unit length [N, 192]."""
         if not len(windows):
             return np.zeros((0, 192), np.float32)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # more add up in another order: the same sound would be another embedding
-        try:
-            batches = torch.from_numpy(np.stack(windows).astype(np.float32)).split(_BATCH)
-            rows = [self._embed(batch) for batch in batches]
-        finally:
-            torch.set_num_threads(threads)
-        return torch.cat(rows).numpy()
+        batches = torch.from_numpy(np.stack(windows).astype(np.float32)).split(_BATCH)
+        with one_thread():
+            return torch.cat([self._embed(batch) for batch in batches]).numpy()
 
     def _embed(self, samples: Tensor) -> Tensor:
         frames = self._head(filter_bank(samples).transpose(1, 2)[:, None])
@@ -129,7 +128,7 @@ class CamPlusPlus:
         return functional.relu(image) if relu else image
 
     def _normalised(self, frames: Tensor, name: str) -> Tensor:
-        return functional.relu(self._batch_norm(frames, name if name.endswith("batchnorm") else f"{name}.batchnorm"))
+        return functional.relu(self._batch_norm(frames, f"{name}.batchnorm"))
 
     def _batch_norm(self, values: Tensor, name: str) -> Tensor:
         w = self._weights

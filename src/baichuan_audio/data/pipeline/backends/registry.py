@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,19 @@ def package_file(package: str, *names: str, install: str) -> Path:
     if spec is None or spec.origin is None:
         raise MissingDependencyError(f"this stage needs {package}: pip install {install}.")
     return Path(spec.origin).parent.joinpath(*names)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread: more add up in another order, and the same sound would have another embedding."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def onnx_session(path: Path) -> Any:

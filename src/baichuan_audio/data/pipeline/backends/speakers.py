@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ....audio.mel import MelConfig, mel_filters
 from ..audio_access import ANALYSIS_RATE, Samples
 from .campplus import CamPlusPlus
-from .registry import package_file, require
+from .registry import one_thread, package_file, require
 
 _MEL = MelConfig(sample_rate=ANALYSIS_RATE, n_fft=400, hop_length=160, num_mel_bins=40)
 _LEVEL_DB = -30.0
@@ -58,13 +58,8 @@ class Resemblyzer:
         batch = torch.zeros(len(windows), size)
         for row, window in enumerate(windows):
             batch[row, : len(window)] = torch.from_numpy(_at_level(window[:size]))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # more add up in another order: the same sound would be another embedding
-        try:
-            embeddings = [self._embed(part) for part in batch.split(32)]
-        finally:
-            torch.set_num_threads(threads)
-        return torch.cat(embeddings).numpy()
+        with one_thread():
+            return torch.cat([self._embed(part) for part in batch.split(32)]).numpy()
 
     def _embed(self, batch: torch.Tensor) -> torch.Tensor:
         spectrum = torch.stft(batch, _MEL.n_fft, _MEL.hop_length, window=self._window, return_complex=True)

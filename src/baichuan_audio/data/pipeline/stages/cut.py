@@ -7,6 +7,7 @@ the frames of a clause are whole frames of its own sound.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -101,13 +102,11 @@ class Cut(Stage[Piece, Piece]):
     def _is_quiet(self, samples: Samples, middle: int, limit: float) -> bool:
         """Whether a sample lies in a stretch of `quiet_s` below the limit."""
         steps = round(self.quiet_s * SAMPLE_RATE / _STEP) - 2 * _AROUND // _STEP
-        quiet = [_is_below(samples, middle + step * _STEP, limit) for step in range(-steps, steps + 1)]
-        before = after = steps
-        while before >= 0 and quiet[before]:
-            before -= 1
-        while after < len(quiet) and quiet[after]:
-            after += 1
-        return quiet[steps] and after - before - 1 > steps
+        quiet = 0
+        for way in (1, -1):
+            reach = (_is_below(samples, middle + way * step * _STEP, limit) for step in range(steps + 1))
+            quiet += sum(itertools.takewhile(bool, reach))
+        return quiet > steps + 1  # the middle counts twice
 
 
 def _samples(piece: Piece, context: Context) -> Samples:
