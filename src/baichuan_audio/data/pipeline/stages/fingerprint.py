@@ -6,6 +6,8 @@ energies along frequency and time, 16 bits for every 128 ms.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,9 @@ _HOP = int(0.128 * SAMPLE_RATE)
 _WINDOW = 3 * _HOP
 _BANDS = 17
 _EDGES_HZ = np.geomspace(200, 3000, _BANDS + 1)
+_SHIFT = 2
+_BITS = np.array([word.bit_count() for word in range(1 << 16)], np.uint8)
+"""Bits that are set in each word."""
 
 
 class Fingerprint:
@@ -52,18 +57,25 @@ def stretch_of(fingerprint: str, start: int, end: int) -> str:
     return fingerprint[4 * round(start / _HOP) : 4 * max(0, (end - _WINDOW) // _HOP)]
 
 
-def bits_of(fingerprint: str) -> NDArray[np.uint8]:
-    """A fingerprint as bits [N, 16]."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(fingerprint), np.uint8)).reshape(-1, 16)
+def words_of(fingerprint: str) -> NDArray[np.uint16]:
+    """A fingerprint [N], a word of 16 bits for each step."""
+    return np.frombuffer(bytes.fromhex(fingerprint), np.uint16)
 
 
-def difference(first: str, second: str, shift: int = 2) -> float:
-    """Share of bits that differ at the best of a few shifts: about 0 for the same sound, 0.5 for another."""
-    one, two = bits_of(first), bits_of(second)
-    best = 1.0
-    for by in range(-shift, shift + 1):
-        a, b = one[max(0, by) :], two[max(0, -by) :]
-        count = min(len(a), len(b))
+def differences(one: NDArray[np.uint16], others: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """Share of bits in which `one` [N] and each of `others` [M, L], L >= N, differ at the best of a few shifts [M]:
+    about 0 for the same sound, 0.5 for another."""
+    best = np.ones(len(others))
+    for shift in range(-_SHIFT, _SHIFT + 1):
+        count = len(one) - abs(shift)
         if count >= 4:
-            best = min(best, float((a[:count] != b[:count]).mean()))
+            a, b = max(0, shift), max(0, -shift)
+            unlike = one[a : a + count] ^ others[:, b : b + count]
+            best = np.minimum(best, _BITS[unlike].sum(axis=1, dtype=np.int64) / (16 * count))
     return best
+
+
+def chance(steps: int) -> float:
+    """A share of differing bits that two sounds of so many steps do not fall below by chance: 6.5 standard deviations
+    under a half, once in 10^10 pairs. Four fifths of the bits are independent (measured on recordings of 1 to 8 s)."""
+    return 0.5 - 6.5 * 0.5 / math.sqrt(max(0.8 * 16 * steps, 1.0))
