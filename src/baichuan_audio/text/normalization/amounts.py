@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .languages import ENGLISH, MANDARIN, Language
+from .number_words import english_plural
 from .rules import DASH, NUMBER, PLAIN, SIGNED, Rule, after, before, rule, space
 from .units import CURRENCIES, CURRENCY_CODES, UNITS
 
@@ -28,6 +29,10 @@ _PLAYED = re.compile(
 _ENDS_A_NAME, _SIZE = re.compile("[A-Za-z]-?$"), re.compile("[A-Z](?![A-Za-z])")
 _PERIODS = "second|minute|hour|day|night|week|month|quarter|year|person|page|item|piece|unit|seat|user|ticket|word"
 _EACH = rf"({_LONG_UNITS}|{_PERIODS})(?![A-Za-z0-9²³/])"
+_PEOPLE_AND_THINGS = (
+    "users|people|views|downloads|subscribers|followers|dollars|euros|parameters|tokens|records|rows|customers|visitors"
+    "|copies|likes|streams|players|readers|members|fans|jobs|words|samples|images|requests|units|homes|years"
+)
 _SQUARES = {"m2": "m²", "m3": "m³", "km2": "km²", "cm2": "cm²", "cm3": "cm³"}
 
 
@@ -120,8 +125,24 @@ def _unit_range(match: re.Match[str], language: Language) -> str:
 
 
 def _scaled(match: re.Match[str], language: Language) -> str:
-    """5bn."""
-    return f"{match.group(1)} {_SCALE_LETTERS[match.group(2)]}"
+    """5bn, 3.5M users."""
+    return f"{match.group(1)} {_SCALE_LETTERS[match.group(2).lower()]}" if language is ENGLISH else match.group()
+
+
+def _decimal_comma(match: re.Match[str], language: Language) -> str:
+    """€1.099,00 and 1.099,00 € as €1099.00."""
+    before_it, whole, cents, behind = match.group(1, 2, 3, 4)
+    return f"{before_it or behind}{whole.replace('.', '')}.{cents}"
+
+
+def _nothing(match: re.Match[str], language: Language) -> str:
+    """The sign of the 90' minute."""
+    return ""
+
+
+def _tens(match: re.Match[str], language: Language) -> str:
+    """100s of people."""
+    return english_plural(ENGLISH.number(match.group(1)).removeprefix("one "))
 
 
 def _times(match: re.Match[str], language: Language) -> str:
@@ -167,6 +188,8 @@ def _range(match: re.Match[str], language: Language) -> str:
     """3-5 is a range; 5 - 3 with spaces, or before an equals sign, is a difference; 2-1 won is a score; of a name like
     Model2.5-7B neither."""
     low, dash, high = match.group(1, 2, 3)
+    if low == high == "50" and dash == "-" and language is ENGLISH:
+        return f"{low} {high}"
     if dash == "-" and _ENDS_A_NAME.search(before(match, 2)) and _SIZE.match(after(match, 2)):
         return f"{low} {high}"
     if dash == " - " or (dash == "-" and re.match(r" ?=", after(match, 2))):
@@ -190,6 +213,9 @@ def _spaced_thousands(match: re.Match[str], language: Language) -> str:
 
 RULES: tuple[Rule, ...] = (
     rule(r"(?<=[A-Za-z])\.(?=[0-9])", space),
+    rule(r"(€) ?([0-9]{1,3}(?:\.[0-9]{3}){1,4}),([0-9]{2})(?![0-9])()", _decimal_comma),
+    rule(r"()(?<![0-9.,€])([0-9]{1,3}(?:\.[0-9]{3}){1,4}),([0-9]{2}) ?(€)", _decimal_comma),
+    rule(r"(?<![0-9A-Za-z.,])(10{1,3})s(?= of )", _tens),
     rule(r"(?<![0-9.,] )(?<![0-9.,])[1-9][0-9]{0,2}(?: [0-9]{3}){1,6}(?! ?[0-9]|[.,][0-9])", _spaced_thousands),
     rule(rf"(?<=[0-9]{_A_SCALE})[-~–—](?={_CURRENCY} ?[0-9])", _to),
     rule(rf"((?:{_CURRENCY}) ?{NUMBER}[KkMB]?|{NUMBER} ?[€£$¥])/{_EACH}", _per_unit),
@@ -211,6 +237,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![0-9A-Za-z.-])([0-9]{1,3})(?:e|E(?=[-+]))([-+]?[0-9]{1,3})(?![0-9A-Za-z-])", _scientific),
     rule(r"(?<![0-9.,])([0-9]{1,6}(?:\.[0-9]{1,3})?)[wW](?=[+个人元块张次份名粉播点])", _ten_thousands),
     rule(r"(?<=[0-9万亿][元块次米升斤克度])/(?=[\u4e00-\u9fff])", _per),
+    rule(r"(?<=[0-9])['′](?= ?(?:minute|分钟))", _nothing),
     rule(r"(?<![0-9A-Za-z'])([0-9]{1,2})['′] ?([0-9]{1,2})(?:\"|″|'')", _feet_and_inches),
     rule(rf"({NUMBER}) ?(?:ft|feet|foot) ([0-9]{{1,2}}) ?in(?:ches)?(?![A-Za-z])", _feet_and_inches),
     rule(r"(?<![0-9./])([0-9]{2,3})/([0-9]{2,3})(?= ?(?:mmHg|毫米汞柱))", _blood_pressure),
@@ -218,9 +245,10 @@ RULES: tuple[Rule, ...] = (
         rf"(?<![0-9./])(?:([0-9]{{1,6}}) )?([0-9]{{1,2}})/([1-9][0-9]?) ?({_LONG_UNITS})(?![A-Za-z0-9²³/])",
         _fraction_of_unit,
     ),
-    rule(rf"(?<!\^)({SIGNED}) ?(m2|m3|km2|cm2|cm3|{_LONG_UNITS})(?![A-Za-z0-9²³]|/(?![0-9])|'[a-z])", _unit),
+    rule(rf"(?<!\^)(?<!\^-)({SIGNED}) ?(m2|m3|km2|cm2|cm3|{_LONG_UNITS})(?![A-Za-z0-9²³]|/(?![0-9])|'[a-z])", _unit),
     rule(r"(?<![0-9./])(?:([0-9]{1,6}) )?([0-9]{1,9})/([0-9]{1,9})(?![0-9/])", _fraction),
     rule(r"(?<![0-9.,])([0-9]{1,12})(?:st|nd|rd|th)(?![A-Za-z])", _ordinal),
     rule(rf"(?<![0-9A-Za-z.,])({NUMBER})(bn|mn|tn)(?![A-Za-z0-9])", _scaled),
+    rule(rf"(?<![0-9A-Za-z.,])({NUMBER})([KkMB])(?=\+? (?:[a-z]{{4,10}} ){{0,2}}(?:{_PEOPLE_AND_THINGS})\b)", _scaled),
     rule(r"(?<![0-9A-Za-z.=+*/^(-])(?<![=+*/^-] )([0-9]{1,4}(?:\.[0-9]{1,2})?)[xX](?![A-Za-z0-9]| ?[-+=*/^)])", _times),
 )

@@ -133,6 +133,8 @@ def _decade(match: re.Match[str], language: Language) -> str:
 
 
 def _short_decade(match: re.Match[str], language: Language) -> str:
+    if match.group(2) == "00":
+        return match.group(1) + "two thousands"
     return match.group(1) + english_plural(ENGLISH.number(match.group(2)))
 
 
@@ -170,6 +172,7 @@ def _from(match: re.Match[str], language: Language) -> str:
 
 
 RULES: tuple[Rule, ...] = (
+    rule(r"(?<=[0-9](?:st|nd|rd|th))[-–](?=[0-9]{1,3}(?:st|nd|rd|th)\b)", _to),
     rule(rf"{START}({_DAY_ONCE}) ?[-~–—至到] ?(?={_DAY_ONCE}(?![0-9]))", _from),
     rule(rf"{START}{_DAY}(?![0-9]|[-/.][0-9])(T(?=[0-9]))?", _date),
     rule(rf"{START}([0-9]{{1,2}})/([0-9]{{1,2}})/([12][0-9]{{3}})(?![0-9/])", _slash_date),
@@ -194,6 +197,7 @@ RULES: tuple[Rule, ...] = (
         r"(?<![0-9.,])(?:19[5-9]|20[0-4])[0-9](?=[款版级届春夏秋冬]|财年|赛季|北京|上海|杭州|巴黎|东京|世界|奥运|全国|中国|欧洲杯)",
         _mandarin_digits,
     ),
+    rule(r"(?<![0-9.,])([12][0-9]{3}) ?[-~–—到至] ?([12][0-9]{3})(?=年)", _mandarin_years),
     rule(
         r"(?<![0-9.,])([12][0-9]{3})(?: ?[-~–—到至] ?([12][0-9]{3}))?(?=年(?![前后来间以多]|的历史|时间)|学年)",
         _mandarin_years,
@@ -202,8 +206,8 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![0-9])[0-9][05](?=后(?![面来天期年])|[、/和及][0-9][05]后)", _mandarin_digits),
     rule(r"(?<![0-9.,:])0([1-9])(?=月|日|号)|(?<=第)0{1,3}([1-9][0-9]{0,3})(?![0-9])", _without_zeros),
     rule(r"(?<![0-9.,])((?:1[1-9]|20)[0-9]0)'?s(?![A-Za-z])", _decade),
-    rule(r"(?<![A-Za-z0-9])()['’]([2-9]0)s(?![A-Za-z])", _short_decade),
-    rule(r"\b((?:the|his|her|their|my|your|our|early|late|mid)[ -])'?([2-9]0)'?s(?![A-Za-z])", _short_decade),
+    rule(r"(?<![A-Za-z0-9])()['’]([02-9]0)s(?![A-Za-z])", _short_decade),
+    rule(r"\b((?:the|his|her|their|my|your|our|early|late|mid)[ -])'?([02-9]0)'?s(?![A-Za-z])", _short_decade),
 )
 
 YEARS: tuple[Rule, ...] = (rule(r"(?<![0-9.,])(?:1[0-9]|20)[0-9]{2}(?![0-9]|[.,][0-9])", _year),)

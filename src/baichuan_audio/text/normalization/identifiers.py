@@ -43,10 +43,18 @@ _KNOWN_NUMBERS = (
 _EVENTS = "大?地震|事件|晚会|运动|惨案|事变|妇女节|恐袭|购物节"
 _WEAPONS = ("歼", "轰", "运", "直", "东风", "红旗", "长征", "巨浪", "鹰击", "霹雳", "神舟", "嫦娥", "天宫")
 """Names of machines that stand before a hyphen and a number, which is no minus then."""
+_BOOKS = (
+    "Genesis|Exodus|Psalms?|Proverbs|Isaiah|Matthew|Mark|Luke|John|Acts|Romans|Corinthians|Hebrews|James|Revelation"
+)
 _STATES = (
     "AL|AK|AZ|AR|CA|CO|CT|DE|DC|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI|MN|MS|MO|MT|NE|NV|NH|NJ|NM|NY|NC|ND|OH|OK|OR|PA"
     "|RI|SC|SD|TN|TX|UT|VT|VA|WA|WV|WI|WY"
 )
+_ABBREVIATIONS = {
+    "p": "page", "pg": "page", "pp": "pages", "ext": "extension", "fig": "figure", "figs": "figures", "vol": "volume",
+    "ch": "chapter", "sec": "section", "eq": "equation", "apt": "apartment",
+}  # fmt: skip
+_FEW = re.compile("[0-9]{1,2}(?![0-9A-Za-z])")
 
 
 def _named(match: re.Match[str], language: Language) -> str:
@@ -134,6 +142,16 @@ def _dated_event(match: re.Match[str], language: Language) -> str:
     return MANDARIN.digits(match.group(1) + match.group(2))
 
 
+def _verse(match: re.Match[str], language: Language) -> str:
+    """John 3:16."""
+    return match.group(1) + language.number(match.group(2)) + " " + language.number(match.group(3))
+
+
+def _storage(match: re.Match[str], language: Language) -> str:
+    """256G."""
+    return language.number(match.group(1))
+
+
 def _joined(match: re.Match[str], language: Language) -> str:
     return ""
 
@@ -147,7 +165,15 @@ def _postcode(match: re.Match[str], language: Language) -> str:
 
 
 def _number_sign(match: re.Match[str], language: Language) -> str:
+    """#7, No. 7; No.1 is the first where the sentence is Mandarin."""
+    if language is MANDARIN and "o" in match.group().lower() and _FEW.match(after(match, 3)):
+        return "第" * (before(match, 1) != "第")
     return language.words["#"]
+
+
+def _abbreviation(match: re.Match[str], language: Language) -> str:
+    """pp. 12, ext. 42."""
+    return f"{_ABBREVIATIONS[match.group(1).lower()]} " if language is ENGLISH else match.group()
 
 
 def _underscore(match: re.Match[str], language: Language) -> str:
@@ -155,7 +181,8 @@ def _underscore(match: re.Match[str], language: Language) -> str:
 
 
 RULES: tuple[Rule, ...] = (
-    rule(r"(?<![A-Za-z0-9])#(?=[0-9])|\b(?:No|NO)\. ?(?=[0-9])", _number_sign),
+    rule(rf"(?<![A-Za-z0-9.])((?i:{'|'.join(_ABBREVIATIONS)}))\. ?(?=[0-9])", _abbreviation),
+    rule(r"(?<![A-Za-z0-9])#(?=[0-9])|(?<![A-Za-z0-9])(?:No|NO)\. ?(?=[0-9])", _number_sign),
     rule(rf"\b((?:{_STATES}) )[0-9]{{5}}(?:-[0-9]{{4}})?(?![0-9A-Za-z-]|[.,][0-9])", _postcode),
     rule(rf"([{_PROVINCES}][A-Z])[·• ]?([A-Z0-9]{{4,6}})(?![A-Za-z0-9])", _plate),
     rule(r"(?<![0-9])([0-9]{17})([Xx])(?![A-Za-z0-9])", _identity),
@@ -165,7 +192,10 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=(?<![A-Za-z])N)95(?![0-9])", _digits_in_mandarin),
     rule(r"(?<![0-9-])[0-9]{4}(?: [0-9]{4}){2,4}(?![0-9-])", digits),
     rule(r"(?<![0-9])[0-9]{1,2}·[0-9]{1,2}(?![0-9])", _day_of_memory),
+    rule(r"(?<=《)(?:19|20)[0-9]{2}(?![0-9.,])", _digits_in_mandarin),
     rule(_KNOWN_NUMBERS, digits),
+    rule(rf"\b((?:{_BOOKS}) )([0-9]{{1,3}}):([0-9]{{1,3}})(?![0-9:])", _verse),
+    rule(r"(?<![0-9A-Za-z.,-])(64|128|256|512|1024)(?=G(?![A-Za-z0-9]))", _storage),
     rule(rf"(?<![0-9.])([0-9]{{1,2}})\.([0-9]{{1,2}})(?={_EVENTS})", _dated_event),
     rule(rf"(?:{'|'.join(f'(?<={name})' for name in _WEAPONS)})-(?=[0-9])", _joined),
     rule(r"(?<=[A-Za-z])-?([1-9][0-9]?)s(?![A-Za-z0-9])", _plural),

@@ -13,6 +13,8 @@ from .numbers import numbers_to_words
 
 _NEAR = 24  # characters on each side that determine the language of a number
 _JOINTS = "_-+~/×=<>≥≤±"  # characters that join a number to adjacent letters
+_MARKED_MANDARIN = re.compile(rf"^[^{LATIN}]*[，。！？；：、][^{LATIN}]*$")
+_NAME = re.compile(r"(?:[a-z]?[A-Z][A-Za-z]*(?: |$)){1,3}")
 _LETTER = re.compile(rf"[{LATIN}]|([{CJK}])")
 _WIDE = re.compile(rf"[{CJK}]")
 _NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
@@ -61,7 +63,7 @@ def normalize_for_speech(text: str, language: str | None = None) -> str:
     """
     fixed = _named(language)
     text = _clean(text)
-    whole = MANDARIN if language_of(text) == "zh" else ENGLISH
+    whole = MANDARIN if language_of(text) == "zh" or _MARKED_MANDARIN.search(text) else ENGLISH
     text = plain_text(text, lambda passage: (fixed or _language_of(passage, whole)).words)
 
     def pick(match: re.Match[str]) -> Language:
@@ -98,9 +100,16 @@ def _around(match: re.Match[str], otherwise: Language) -> Language:
     nearest = {wide is not None for distance, wide in hits if distance == least}
     if least == 0 and (_WIDE.search(before) or _WIDE.search(after)):
         return MANDARIN
-    if len(nearest) != 1:
+    if len(nearest) != 1 or (otherwise is MANDARIN and _in_a_name(before[::-1], after)):
         return otherwise
     return MANDARIN if nearest.pop() else ENGLISH
+
+
+def _in_a_name(before: str, after: str) -> bool:
+    """Whether all Latin words around a number are capitalised and few: 华为Mate 60 Pro."""
+    first = re.split(rf"[^{LATIN} ]", before)[-1].strip()
+    last = re.split(rf"[^{LATIN} ]", after, maxsplit=1)[0].strip()
+    return all(_NAME.fullmatch(part) for part in (first, last) if part)
 
 
 def _clean(text: str) -> str:

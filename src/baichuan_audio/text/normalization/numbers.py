@@ -12,7 +12,7 @@ from .rules import NUMBER, Rule, rule
 LanguagePicker = Callable[["re.Match[str]"], Language]
 """Chooses the language in which a match is read."""
 
-_COUNTED = "个只条张本位次天件杯瓶台辆种份名块倍岁周人座层头匹家间句点"
+_COUNTED = "个只条张本位次天件杯瓶台辆种份名块倍岁周人座层头匹家间句点片颗粒支枚套双对袋箱桶碗盘篇顿艘架笔束朵根滴棵株"
 
 
 def numbers_to_words(text: str, pick: LanguagePicker) -> str:
