@@ -33,6 +33,10 @@ _PEOPLE_AND_THINGS = (
     "users|people|views|downloads|subscribers|followers|dollars|euros|parameters|tokens|records|rows|customers|visitors"
     "|copies|likes|streams|players|readers|members|fans|jobs|words|samples|images|requests|units|homes|years"
 )
+_MARKS = re.compile(
+    r"\b(?:got|gets?|scored?|scores|rated|rating|grade|mark|gave (?:it|them|him|her))(?: (?:of|is|was|a))?[ :]{1,2}$"
+)
+_PLURAL = re.compile(r" (?!cups|inches|miles|pounds)[a-z]{3,15}s\b")
 _SQUARES = {"m2": "m²", "m3": "m³", "km2": "km²", "cm2": "cm²", "cm3": "cm³"}
 
 
@@ -172,6 +176,27 @@ def _fraction(match: re.Match[str], language: Language) -> str:
     return f"{language.number(whole)} {words}" if whole else words
 
 
+def _out_of(match: re.Match[str], language: Language) -> str:
+    """3.85/4.00, got 15/20, 9/10 dentists."""
+    above, below = match.group(1, 2)
+    if language is MANDARIN:
+        return f"{language.number(above)}，满分{language.number(below)}" if "." in above else match.group()
+    marked = _MARKS.search(before(match)) and not after(match).startswith(" of")
+    marked = marked or (below in ("5", "10", "100") and _PLURAL.match(after(match, 20)))
+    is_mark = "." in above or (above != "1" and marked)
+    return f"{language.number(above)} out of {language.number(below)}" if is_mark else match.group()
+
+
+def _part(match: re.Match[str], language: Language) -> str:
+    """1/100th."""
+    return language.fraction(match.group(1), match.group(2))
+
+
+def _per_amount(match: re.Match[str], language: Language) -> str:
+    """The stroke of 250 kcal/100 g."""
+    return "每" if language is MANDARIN else " per "
+
+
 def _fraction_of_unit(match: re.Match[str], language: Language) -> str:
     """2 1/2 tsp."""
     one, many, mandarin = UNITS[match.group(4)]
@@ -240,6 +265,9 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=[0-9])['′](?= ?(?:minute|分钟))", _nothing),
     rule(r"(?<![0-9A-Za-z'])([0-9]{1,2})['′] ?([0-9]{1,2})(?:\"|″|'')", _feet_and_inches),
     rule(rf"({NUMBER}) ?(?:ft|feet|foot) ([0-9]{{1,2}}) ?in(?:ches)?(?![A-Za-z])", _feet_and_inches),
+    rule(r"(?:(?<=kcal)|(?<=kJ)|(?<=mg)|(?<=g))/(?=100 ?(?:g|m[lL])(?![A-Za-z]))", _per_amount),
+    rule(r"(?<![0-9./])([0-9]{1,2})/([1-9][0-9]{1,3})(?:st|nd|rd|th)s?(?![A-Za-z])", _part),
+    rule(rf"(?<![0-9./,]){PLAIN}/([1-9][0-9]{{0,2}}(?:\.[0-9]{{1,2}})?)(?![0-9/]|\.[0-9])", _out_of),
     rule(r"(?<![0-9./])([0-9]{2,3})/([0-9]{2,3})(?= ?(?:mmHg|毫米汞柱))", _blood_pressure),
     rule(
         rf"(?<![0-9./])(?:([0-9]{{1,6}}) )?([0-9]{{1,2}})/([1-9][0-9]?) ?({_LONG_UNITS})(?![A-Za-z0-9²³/])",

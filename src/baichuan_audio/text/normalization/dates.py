@@ -22,7 +22,9 @@ _IN_A_YEAR = re.compile(
     r"\b(?:in|since|by|until|before|after|from|year|of|to|and|circa|around|till|during)[ ]$", re.IGNORECASE
 )
 _ON_A_DAY = re.compile(
-    r"\b(?:on|by|until|since|before|after|from|due|dated?|(?:week|day|night|morning|evening) of)[ ]$", re.IGNORECASE
+    r"\b(?:on|by|until|since|before|after|from|due|dated?"
+    r"|shipped|delivered|arrive[sd]|born|starts?|begins?|ends?|expires?|posted|held|(?:week|day|night|morning|evening) of)[ ]$",
+    re.IGNORECASE,
 )
 _RATIO = re.compile(
     r"(?:\b(?:ratio|scale|score|odds|aspect|rate)(?: (?:of|is|was))?[ :]{1,2}|[比例分率数]例?[是为：: ]{0,2})$"
@@ -138,6 +140,14 @@ def _short_decade(match: re.Match[str], language: Language) -> str:
     return match.group(1) + english_plural(ENGLISH.number(match.group(2)))
 
 
+def _short_year(match: re.Match[str], language: Language) -> str:
+    """born in '98."""
+    digits = match.group(1)
+    if language is MANDARIN:
+        return MANDARIN.digits(digits)
+    return "oh " + ENGLISH.number(digits[1]) if digits[0] == "0" else ENGLISH.number(digits)
+
+
 def _year(match: re.Match[str], language: Language) -> str:
     year = int(match.group())
     stated = _IN_A_YEAR.search(before(match))
@@ -206,6 +216,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![0-9])[0-9][05](?=后(?![面来天期年])|[、/和及][0-9][05]后)", _mandarin_digits),
     rule(r"(?<![0-9.,:])0([1-9])(?=月|日|号)|(?<=第)0{1,3}([1-9][0-9]{0,3})(?![0-9])", _without_zeros),
     rule(r"(?<![0-9.,])((?:1[1-9]|20)[0-9]0)'?s(?![A-Za-z])", _decade),
+    rule(r"(?<![A-Za-z0-9])['’]([0-9]{2})(?![0-9A-Za-z'’])", _short_year),
     rule(r"(?<![A-Za-z0-9])()['’]([02-9]0)s(?![A-Za-z])", _short_decade),
     rule(r"\b((?:the|his|her|their|my|your|our|early|late|mid)[ -])'?([02-9]0)'?s(?![A-Za-z])", _short_decade),
 )

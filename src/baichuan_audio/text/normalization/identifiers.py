@@ -12,7 +12,8 @@ _NAMED = re.compile(
     r"(?:(?<![A-Za-z])(?:account|agent|Airbus|apartment|apt|badge|Boeing|booking|box|bus|call|channel|codes?|confirmation"
     r"|dial|ending in|ends in|error|ext|extension|fax|flight|gate|highway|hotline|HTTP|ID|interstate|invoice|ISBN|ISO"
     r"|locker|mobile|model|number|passcode|password|phone|PIN|plate|postal|postcode|ref|reference|RFC|room|route|serial|SKU|S/N"
-    r"|SN|suite|tel|telephone|text|ticket|tracking|train|zip|zipcode)\.?(?: (?:number|no\.?|code|is|id|for|us at))?"
+    r"|SN|suite|tel|telephone|text|ticket|tracking|train|zip|zipcode)\.?"
+    r"(?: (?:number|no\.?|code|is|id|for|(?:us|me|him|her|them|it) at))?"
     r"|(?<![A-Za-z])(?:No|Nr)\.|#)[ :#=]{0,3}(?:[A-Z]{1,4}[ -])?$",
     re.IGNORECASE,
 )
@@ -46,6 +47,7 @@ _WEAPONS = ("歼", "轰", "运", "直", "东风", "红旗", "长征", "巨浪", 
 _BOOKS = (
     "Genesis|Exodus|Psalms?|Proverbs|Isaiah|Matthew|Mark|Luke|John|Acts|Romans|Corinthians|Hebrews|James|Revelation"
 )
+_STREETS = "Ave|Avenue|St|Street|Rd|Road|Blvd|Boulevard|Dr|Drive|Ln|Lane|Way|Court|Square"
 _STATES = (
     "AL|AK|AZ|AR|CA|CO|CT|DE|DC|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI|MN|MS|MO|MT|NE|NV|NH|NJ|NM|NY|NC|ND|OH|OK|OR|PA"
     "|RI|SC|SD|TN|TX|UT|VT|VA|WA|WV|WI|WY"
@@ -147,6 +149,11 @@ def _verse(match: re.Match[str], language: Language) -> str:
     return match.group(1) + language.number(match.group(2)) + " " + language.number(match.group(3))
 
 
+def _house(match: re.Match[str], language: Language) -> str:
+    """1600 Pennsylvania Avenue."""
+    return language.year(match.group()) if language is ENGLISH else match.group()
+
+
 def _storage(match: re.Match[str], language: Language) -> str:
     """256G."""
     return language.number(match.group(1))
@@ -195,6 +202,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=《)(?:19|20)[0-9]{2}(?![0-9.,])", _digits_in_mandarin),
     rule(_KNOWN_NUMBERS, digits),
     rule(rf"\b((?:{_BOOKS}) )([0-9]{{1,3}}):([0-9]{{1,3}})(?![0-9:])", _verse),
+    rule(rf"(?<![0-9A-Za-z.,-])[1-9][0-9]{{3}}(?= (?:[A-Z][a-z]{{2,15}} ){{1,3}}(?:{_STREETS})\b)", _house),
     rule(r"(?<![0-9A-Za-z.,-])(64|128|256|512|1024)(?=G(?![A-Za-z0-9]))", _storage),
     rule(rf"(?<![0-9.])([0-9]{{1,2}})\.([0-9]{{1,2}})(?={_EVENTS})", _dated_event),
     rule(rf"(?:{'|'.join(f'(?<={name})' for name in _WEAPONS)})-(?=[0-9])", _joined),

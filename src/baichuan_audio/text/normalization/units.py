@@ -34,6 +34,7 @@ UNITS: dict[str, tuple[str, str, str]] = {
     "KM": ("kilometer", "kilometers", "公里"), "KG": ("kilogram", "kilograms", "公斤"),
     "CM": ("centimeter", "centimeters", "厘米"), "ML": ("milliliter", "milliliters", "毫升"),
     "kg": ("kilogram", "kilograms", "公斤"), "g": ("gram", "grams", "克"), "mg": ("milligram", "milligrams", "毫克"),
+    "gal": ("gallon", "gallons", "加仑"),
     "lb": ("pound", "pounds", "磅"), "lbs": ("pound", "pounds", "磅"), "oz": ("ounce", "ounces", "盎司"),
     "L": ("liter", "liters", "升"), "l": ("liter", "liters", "升"), "mL": ("milliliter", "milliliters", "毫升"),
     "ml": ("milliliter", "milliliters", "毫升"),
