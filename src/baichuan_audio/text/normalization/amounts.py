@@ -181,8 +181,8 @@ def _out_of(match: re.Match[str], language: Language) -> str:
     above, below = match.group(1, 2)
     if language is MANDARIN:
         return f"{language.number(above)}，满分{language.number(below)}" if "." in above else match.group()
-    marked = _MARKS.search(before(match)) and not after(match).startswith(" of")
-    marked = marked or (below in ("5", "10", "100") and _PLURAL.match(after(match, 20)))
+    given = _MARKS.search(before(match)) and not after(match).startswith(" of")
+    marked = given or (below in ("5", "10", "100") and _PLURAL.match(after(match, 20)))
     is_mark = "." in above or (above != "1" and marked)
     return f"{language.number(above)} out of {language.number(below)}" if is_mark else match.group()
 

@@ -23,7 +23,8 @@ _IN_A_YEAR = re.compile(
 )
 _ON_A_DAY = re.compile(
     r"\b(?:on|by|until|since|before|after|from|due|dated?"
-    r"|shipped|delivered|arrive[sd]|born|starts?|begins?|ends?|expires?|posted|held|(?:week|day|night|morning|evening) of)[ ]$",
+    r"|shipped|delivered|arrive[sd]|born|starts?|begins?|ends?|expires?|posted|held"
+    r"|(?:week|day|night|morning|evening) of)[ ]$",
     re.IGNORECASE,
 )
 _RATIO = re.compile(
