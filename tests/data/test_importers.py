@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from baichuan_audio.data import readers
 from baichuan_audio.data.importers import read_manifest
 from baichuan_audio.errors import DataError
 
@@ -56,3 +57,14 @@ def test_rows_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "t.txt").write_text("a.wav hello\n")
     with pytest.raises(DataError, match=r"t\.txt is no manifest: .*Name a manifest .*JSON lines"):
         list(read_manifest(tmp_path / "t.txt"))
+
+
+def test_a_folder_is_no_manifest(tmp_path):
+    with pytest.raises(DataError, match="is a folder, no manifest"):
+        list(read_manifest(tmp_path))
+
+
+def test_the_old_name_is_kept_for_one_release(tmp_path):
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows_of())), encoding="utf-8")
+    with pytest.warns(DeprecationWarning, match="importers.read_manifest"):
+        assert [recording.id for recording in readers.read_recordings(tmp_path / "m.jsonl")] == ["a", "b"]

@@ -34,6 +34,8 @@ class Recording:
 
 def manifest_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """The rows of a manifest as they are, each with its line. Raises DataError for a file that is none."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, no manifest. Name {MANIFEST}.")
     if not path.is_file():
         raise DataError(f"no manifest at {path}")
     if path.suffix.lower() in (".csv", ".tsv"):
