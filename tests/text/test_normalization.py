@@ -107,6 +107,22 @@ MARKDOWN = [
     ("```\n未完", "代码略。"),
     ("Title\n\n- 2 cats\n\n- 2只猫", "Title. two cats. 两只猫。"),
 ]  # fmt: skip
+LATEX = [
+    ("The formula is $E = mc^2$ and $$\\frac{1}{2}mv^2$$.",
+     "The formula is E equals mc squared and one half mv squared."),
+    ("\\(a+b\\) and \\[c=d\\]", "a plus b and c equals d"),
+    ("$100 and $x$ and 5$", "one hundred dollars and x and five dollars"),
+    ("\\frac{a}{b} \\times 3 \\leq 5 \\alpha", "a over b times three less than or equal to five alpha"),
+    ("$n$ items, $x_1$ and $x_{12}$, $e^{i\\pi}$, $90^\\circ$",
+     "n items, x one and x twelve, e to the power of i pi, ninety degrees"),
+    ("$\\sin(x) + \\log y$, $\\sqrt{16} = 4$", "sin (x) plus log y, the square root of sixteen equals four"),
+    ("Pay $20 = good, or $5-$10; the α.", "Pay twenty dollars equals good, or five to ten dollars; the alpha."),
+    ("the answer is $\\boxed{42}$, 50\\%", "the answer is forty two, fifty percent"),
+    ("圆的面积是 $S = \\pi r^2$。", "圆的面积是 S等于派r的平方。"),
+    ("方程的解是 $$x = \\frac{-b \\pm \\sqrt{b^2-4ac}}{2a}$$", "方程的解是 x等于二a分之负b正负根号b的平方减四ac"),
+    ("α粒子和β射线", "阿尔法粒子和贝塔射线"),
+    ("Ελληνικά", "Ελληνικά"),
+]  # fmt: skip
 PLAIN = [
     "Plain text stays, as it is: it's \"good\" (really) - isn't it? Yes; e.g. this…",
     "纯文本保持不变：“好的”（真的）——是吗？是的！",
@@ -116,7 +132,7 @@ PLAIN = [
 ]
 
 
-@pytest.mark.parametrize(("text", "spoken"), ENGLISH + MANDARIN + MARKDOWN)
+@pytest.mark.parametrize(("text", "spoken"), ENGLISH + MANDARIN + MARKDOWN + LATEX)
 def test_what_is_said(text: str, spoken: str):
     assert normalize_for_speech(text) == spoken
     assert normalize_for_speech(spoken) == spoken
@@ -199,6 +215,9 @@ def test_any_input_gives_text_without_figures():
             "①",
             "中1",
             "Ａ",
+            "$x^2 ",
+            "\\frac{a}{b}",
+            "\\[a=",
         ),
     ],
 )

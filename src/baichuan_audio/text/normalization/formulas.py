@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .languages import MANDARIN, Language
+from .latex import GREEK
 from .rules import Rule, after, rule, space
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
@@ -14,6 +15,12 @@ _COMPARISONS = {
     "≠": "differs", "!=": "differs", "≈": "about equal", "≒": "about equal", "±": "plus or minus", ">": ">", "<": "<",
     "≡": "equals", "==": "equals", "∞": "infinity",
 }  # fmt: skip
+_GREEK = {
+    "α": "阿尔法", "β": "贝塔", "γ": "伽马", "δ": "德尔塔", "ε": "艾普西隆", "η": "伊塔", "θ": "西塔", "λ": "拉姆达",
+    "μ": "缪", "ρ": "柔", "σ": "西格玛", "τ": "陶", "φ": "斐", "ψ": "普西", "ω": "欧米伽", "Γ": "伽马",
+    "Δ": "德尔塔", "Θ": "西塔", "Λ": "拉姆达", "Σ": "西格玛", "Φ": "斐", "Ψ": "普西", "Ω": "欧米伽",
+}  # fmt: skip
+_GREEK_NAMES = {letter: name.lower() for name, letter in GREEK.items() if not name.startswith("var")}
 _SIGN_NAMES = {"-": "minus", "+": "plus", "~": "about", "≈": "about"}
 
 
@@ -53,6 +60,10 @@ def _pi(match: re.Match[str], language: Language) -> str:
 
 def _sign(match: re.Match[str], language: Language) -> str:
     return language.words[_SIGN_NAMES[match.group()]]
+
+
+def _greek(match: re.Match[str], language: Language) -> str:
+    return _GREEK[match.group()] if language is MANDARIN else _GREEK_NAMES[match.group()]
 
 
 def _pluses(match: re.Match[str], language: Language) -> str:
@@ -95,6 +106,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=[0-9]):(?=[0-9])", _between),
     rule(r"(?<![0-9A-Za-z)\]])[-+~≈](?=[0-9])", _sign),
     rule(r"(?<=[A-Za-z])-(?=[0-9])", space),
+    rule(rf"(?<![\u0370-\u03ff])[{''.join(_GREEK)}](?![\u0370-\u03ff])", _greek),
 )
 
 COMPARISONS: tuple[Rule, ...] = (

@@ -50,7 +50,8 @@ class English:
         "code": "Code left out.", "stop": ".", "pause": ", ",
         "at least": " greater than or equal to ", "at most": " less than or equal to ", "differs": " is not equal to ",
         "about equal": " is approximately ", "plus or minus": " plus or minus ", "infinity": " infinity ",
-        "root": "the square root of ", "pi": " pi ", "port": " port ",
+        "root": "the square root of ", "fraction": "{0} over {1}", "raised": " to the power of {0} ",
+        "nth root": "the root {0} of {1}", "pi": " pi ", "port": " port ",
     }
     # fmt: on
 
@@ -127,7 +128,8 @@ class Mandarin:
         "less": "减", "times": "乘", "over": "除以", "equals": "等于", "and": "和", "about": "约", "#": "",
         "power": "的", "point": "点", "<": "小于", ">": "大于", "score": "比", "code": "代码略。", "stop": "。",
         "pause": "，", "at least": "大于等于", "at most": "小于等于", "differs": "不等于", "about equal": "约等于",
-        "plus or minus": "正负", "infinity": "无穷大", "root": "根号", "pi": "派", "port": "端口",
+        "plus or minus": "正负", "infinity": "无穷大", "root": "根号", "fraction": "{1}分之{0}",
+        "raised": "的{0}次方", "nth root": "{1}的{0}次方根", "pi": "派", "port": "端口",
     }
     # fmt: on
 

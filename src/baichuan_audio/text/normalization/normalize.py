@@ -8,6 +8,7 @@ import unicodedata
 from ..language import CJK, LATIN, language_code, language_of
 from ..user_input import NARROW
 from .languages import ENGLISH, MANDARIN, Language
+from .latex import without_formulas, without_latex
 from .markdown import plain_text
 from .numbers import numbers_to_words
 
@@ -63,7 +64,9 @@ def normalize_for_speech(text: str, language: str | None = None) -> str:
     """
     fixed = _named(language)
     text = _clean(text)
-    whole = MANDARIN if language_of(text) == "zh" or _MARKED_MANDARIN.search(text) else ENGLISH
+    prose = without_formulas(text)
+    whole = MANDARIN if language_of(prose) == "zh" or _MARKED_MANDARIN.search(prose) else ENGLISH
+    text = without_latex(text, (fixed or whole).words)
     text = plain_text(text, lambda passage: (fixed or _language_of(passage, whole)).words)
 
     def pick(match: re.Match[str]) -> Language:
