@@ -62,6 +62,11 @@ def _sign(match: re.Match[str], language: Language) -> str:
     return language.words[_SIGN_NAMES[match.group()]]
 
 
+def _more(match: re.Match[str], language: Language) -> str:
+    """1000+条."""
+    return "多" if language is MANDARIN else " plus "
+
+
 def _greek(match: re.Match[str], language: Language) -> str:
     return _GREEK[match.group()] if language is MANDARIN else _GREEK_NAMES[match.group()]
 
@@ -110,6 +115,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 COMPARISONS: tuple[Rule, ...] = (
+    rule(r"(?<=[0-9万亿])\+(?=[条个人名位家次篇部款种座场天年岁万亿]|评论|用户)", _more),
     rule(r"(?<![0-9A-Za-z])([1-9][0-9]{2,3})[x×*]([1-9][0-9]{2,3})(?![0-9A-Za-z]| ?=)", _by),
     rule(r"(?<![0-9A-Za-z])([1-9][0-9]{0,2})x([1-9][0-9]{0,2})(?![0-9A-Za-z])", _by),
     rule(r"(?<=[0-9A-Za-z²]) x (?=[0-9])", _of_sizes),

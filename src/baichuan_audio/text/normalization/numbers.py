@@ -12,7 +12,10 @@ from .rules import NUMBER, Rule, rule
 LanguagePicker = Callable[["re.Match[str]"], Language]
 """Chooses the language in which a match is read."""
 
-_COUNTED = "个只条张本位次天件杯瓶台辆种份名块倍岁周人座层头匹家间句点片颗粒支枚套双对袋箱桶碗盘篇顿艘架笔束朵根滴棵株"
+_COUNTED = (
+    "个只条张本位次天件杯瓶台辆种份名块倍岁周人座层头匹家间句点片颗粒支枚套双对袋箱桶碗盘篇顿艘架笔束朵根滴棵株万亿"
+)
+_MEASURES = ("小时", "分钟", "公里", "公斤", "星期", "礼拜", "千克", "多个")
 
 
 def numbers_to_words(text: str, pick: LanguagePicker) -> str:
@@ -42,7 +45,8 @@ def _number(match: re.Match[str], language: Language) -> str:
     after = match.string[match.end() : match.end() + 1]
     before = match.string[match.start() - 1 : match.start()]
     named = before == "第" or (before.isascii() and before.isalpha())
-    if language is MANDARIN and match.group() == "2" and after and after in _COUNTED and not named:
+    counted = after and (after in _COUNTED or match.string[match.end() : match.end() + 2] in _MEASURES)
+    if language is MANDARIN and match.group() == "2" and counted and not named:
         return "两"
     return language.number(match.group())
 
