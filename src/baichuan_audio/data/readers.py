@@ -10,7 +10,7 @@ from .importers import Recording, read_manifest
 
 
 def read_recordings(source: str | Path) -> Iterator[Recording]:
-    """`importers.read_manifest` under its old name; folders of LibriSpeech and AISHELL are read by nano's project."""
+    """`importers.read_manifest` under its old name; folders of LibriSpeech and AISHELL are refused now."""
     warnings.warn(
         "baichuan_audio.data.readers.read_recordings is now baichuan_audio.data.importers.read_manifest.",
         DeprecationWarning,

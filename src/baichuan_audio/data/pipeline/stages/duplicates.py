@@ -55,9 +55,10 @@ class Duplicates(CrossStage):
             for index in range(begin, min(begin + _BLOCK, end)):
                 last = int(np.searchsorted(lengths, self._longest(lengths[index]), "right"))
                 apart = differences(words[index], table[index + 1 - begin : last - begin])
-                for place in np.flatnonzero(apart < min(self.difference, chance(lengths[index]))).tolist():
-                    if pieces[index].source != pieces[index + 1 + place].source:
-                        yield pieces[index], pieces[index + 1 + place]
+                alike = np.flatnonzero(apart < min(self.difference, chance(lengths[index])))
+                for other in (alike + index + 1).tolist():
+                    if pieces[index].source != pieces[other].source:
+                        yield pieces[index], pieces[other]
 
     def _longest(self, steps: int) -> float:
         return steps * (1 + self.length) + 2
