@@ -6,8 +6,8 @@ RUN := $(VENV)/bin/python -m baichuan_audio.cli
 SPEECH_ENGINES := espeak-ng flite festival festvox-us-slt-hts festvox-kallpc16k
 # For the tests of the server's page; without it they are skipped.
 BROWSER := chromium
-# Parallel test processes, one more than cores, since some wait in real time; JOBS=0 runs the tests in one process, e.g. to debug. A file stays in one process.
-JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -le 3 ] && echo $$((n + 1)) || echo 4)
+# Parallel test processes; JOBS=0 runs the tests in one process, e.g. to debug. A file stays in one process.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n || echo 4)
 PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo talk test test-quick check nano clean

@@ -29,11 +29,8 @@ NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)]
 
 
-# The longest files: they are given to the workers first.
-FIRST = (
-    *("tests/server/test_page", "tests/server/test_replicas", "tests/training/test_distributed"),
-    *("tests/training/test_faults", "tests/bench/test_serve", "tests/data/pipeline/test_backends"),
-)
+# The longest files, in real time: they are given to the workers first.
+FIRST = ("tests/server/test_page", "tests/server/test_replicas")
 
 # Files that `make test-quick` leaves out: they train, start programs, play in real time or run whole replies.
 SLOW = (

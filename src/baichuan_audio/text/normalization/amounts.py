@@ -6,7 +6,7 @@ import re
 
 from .languages import ENGLISH, MANDARIN, Language
 from .number_words import english_plural
-from .rules import DASH, NUMBER, PLAIN, SIGNED, Rule, after, before, rule, space
+from .rules import DASH, NUMBER, PLAIN, SIGNED, Rule, after, before, nothing, rule, space
 from .units import CURRENCIES, CURRENCY_CODES, UNITS
 
 _CURRENCY = "|".join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True))
@@ -139,11 +139,6 @@ def _decimal_comma(match: re.Match[str], language: Language) -> str:
     return f"{before_it or behind}{whole.replace('.', '')}.{cents}"
 
 
-def _nothing(match: re.Match[str], language: Language) -> str:
-    """The sign of the 90' minute."""
-    return ""
-
-
 def _tens(match: re.Match[str], language: Language) -> str:
     """100s of people."""
     return english_plural(ENGLISH.number(match.group(1)).removeprefix("one "))
@@ -262,7 +257,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![0-9A-Za-z.-])([0-9]{1,3})(?:e|E(?=[-+]))([-+]?[0-9]{1,3})(?![0-9A-Za-z-])", _scientific),
     rule(r"(?<![0-9.,])([0-9]{1,6}(?:\.[0-9]{1,3})?)[wW](?=[+个人元块张次份名粉播点])", _ten_thousands),
     rule(r"(?<=[0-9万亿][元块次米升斤克度])/(?=[\u4e00-\u9fff])", _per),
-    rule(r"(?<=[0-9])['′](?= ?(?:minute|分钟))", _nothing),
+    rule(r"(?<=[0-9])['′](?= ?(?:minute|分钟))", nothing),
     rule(r"(?<![0-9A-Za-z'])([0-9]{1,2})['′] ?([0-9]{1,2})(?:\"|″|'')", _feet_and_inches),
     rule(rf"({NUMBER}) ?(?:ft|feet|foot) ([0-9]{{1,2}}) ?in(?:ches)?(?![A-Za-z])", _feet_and_inches),
     rule(r"(?:(?<=kcal)|(?<=kJ)|(?<=mg)|(?<=g))/(?=100 ?(?:g|m[lL])(?![A-Za-z]))", _per_amount),

@@ -6,7 +6,7 @@ import re
 
 from .languages import ENGLISH, MANDARIN, Language
 from .number_words import english_plural
-from .rules import Rule, after, before, digits, is_counted, rule, space
+from .rules import Rule, after, before, digits, is_counted, nothing, rule, space
 
 _NAMED = re.compile(
     r"(?:(?<![A-Za-z])(?:account|agent|Airbus|apartment|apt|badge|Boeing|booking|box|bus|call|channel|codes?|confirmation"
@@ -159,10 +159,6 @@ def _storage(match: re.Match[str], language: Language) -> str:
     return language.number(match.group(1))
 
 
-def _joined(match: re.Match[str], language: Language) -> str:
-    return ""
-
-
 def _v(match: re.Match[str], language: Language) -> str:
     return match.group(1) + " "
 
@@ -205,7 +201,7 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<![0-9A-Za-z.,-])[1-9][0-9]{{3}}(?= (?:[A-Z][a-z]{{2,15}} ){{1,3}}(?:{_STREETS})\b)", _house),
     rule(r"(?<![0-9A-Za-z.,-])(64|128|256|512|1024)(?=G(?![A-Za-z0-9]))", _storage),
     rule(rf"(?<![0-9.])([0-9]{{1,2}})\.([0-9]{{1,2}})(?={_EVENTS})", _dated_event),
-    rule(rf"(?:{'|'.join(f'(?<={name})' for name in _WEAPONS)})-(?=[0-9])", _joined),
+    rule(rf"(?:{'|'.join(f'(?<={name})' for name in _WEAPONS)})-(?=[0-9])", nothing),
     rule(r"(?<=[A-Za-z])-?([1-9][0-9]?)s(?![A-Za-z0-9])", _plural),
     rule(r"(?<=[A-Z][0-9])'(?=[0-9]{2}(?![0-9]))|(?<=[0-9])-(?=in-[0-9])|(?<=[0-9]-in)-(?=[0-9])", space),
     rule(r"(?<=第)[0-9]{5,12}(?=[期号])", digits),

@@ -55,6 +55,11 @@ def space(match: re.Match[str], language: Language) -> str:
     return " "
 
 
+def nothing(match: re.Match[str], language: Language) -> str:
+    """What matched is not read."""
+    return ""
+
+
 def digits(match: re.Match[str], language: Language) -> str:
     """Digit by digit; anything between digits becomes a pause."""
     groups = re.findall(r"[0-9]+", match.group())

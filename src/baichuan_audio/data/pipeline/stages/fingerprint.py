@@ -19,7 +19,7 @@ _WINDOW = 3 * _HOP
 _BANDS = 17
 _EDGES_HZ = np.geomspace(200, 3000, _BANDS + 1)
 _SHIFT = 2
-_BITS = np.array([word.bit_count() for word in range(1 << 16)], np.uint8)
+_BITS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(axis=1).astype(np.uint8)
 """Bits that are set in each word."""
 
 
